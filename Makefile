@@ -1,0 +1,35 @@
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STUDY ?= simulations/heat/study.yaml
+
+.PHONY: help setup run test test-long lint
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
+
+setup: $(STAMP) ## create .venv and install the project with its pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setup: installing melissa_gen into $(VENV)"
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mpi,test]'
+	@touch $(STAMP)
+
+run: setup ## train a surrogate of the heat equation online (STUDY=other.yaml for another study)
+	@echo "run: $(STUDY)"
+	@$(BIN)/melissa-gen run $(STUDY)
+
+test: setup ## lint, type-check, and run every test but the long ones
+	@echo "test: ruff, mypy, then pytest"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/python -m pytest -n 2 -m "not (mpi or slow or long or slurm)"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "(mpi or slow) and not (long or slurm)"
+
+test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster
+	@echo "test-long: pytest"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not slurm"
+	@$(BIN)/python -m pytest -m slurm
+
+lint: setup ## format and lint the code in place
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy

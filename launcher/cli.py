@@ -1,0 +1,297 @@
+"""The `melissa-gen` command. Each command is a thin call; a mistake ends in one sentence, not in a traceback."""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from launcher.rundir import default_run_dir
+from melissa_gen import __version__
+from melissa_gen.errors import MelissaGenError, RunError, StudyError
+
+__all__ = ["app", "main"]
+
+STUDY_ERROR, ERROR, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="melissa-gen",
+    help="Train neural surrogates online, from simulations that run at the same time.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key, e.g. training.batch_size=64."),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME", help="Lay the study over a cluster's settings."),
+]
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+    try:
+        code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as this
+        sys.exit(code if isinstance(code, int) else 0)
+    except (typer.Abort, _InterruptedError):
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sys.exit(_explain(error))
+
+
+class _InterruptedError(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP outside of a run's loop: what was started is ended on the way out."""
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise _InterruptedError
+
+
+def _explain(error: Exception) -> int:
+    """Says what went wrong; returns the exit status."""
+    if "--debug" in sys.argv or "MELISSA_GEN_DEBUG" in os.environ:
+        raise error
+    if hasattr(error, "format_message"):  # typer's own: a wrong option or argument
+        context = getattr(error, "ctx", None)
+        usage = f"; see '{context.command_path} --help'" if context else ""
+        if sentence := error.format_message().rstrip("."):
+            _say(f"{sentence}{usage}")
+        return STUDY_ERROR
+    if isinstance(error, MelissaGenError):
+        _say(str(error))
+        return STUDY_ERROR if isinstance(error, StudyError) else ERROR
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}")
+        return ERROR
+    _say(f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback")
+    return ERROR
+
+
+def _say(sentence: str) -> None:
+    print(f"melissa-gen: {sentence}", file=sys.stderr, flush=True)
+
+
+def _with_profile(overrides: list[str] | None, profile: str | None) -> list[str]:
+    return [*(overrides or ()), *([f"launcher.profile={profile}"] if profile else [])]
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        msg = f"{path.parent} is not a run directory: it holds no {path.name}"
+        raise RunError(msg)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"melissa-gen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["MELISSA_GEN_DEBUG"] = "1"  # the server's ranks inherit it
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to write the run [default: runs/NAME-DATE].")
+    ] = None,
+    overrides: Overrides = None,
+    profile: Profile = None,
+) -> None:
+    """Run a study: solvers, training and sampling together."""
+    from launcher.run import run_study
+    from melissa_gen.report.live import LiveView
+    from melissa_gen.study import load_study
+
+    loaded = load_study(study, _with_profile(overrides, profile))
+    where = run_dir or default_run_dir(loaded, Path.cwd())
+    raise typer.Exit(run_study(loaded, where, LiveView()))
+
+
+@app.command()
+def resume(run_dir: RunDir) -> None:
+    """Go on with a run that was stopped, killed or cut off, from its newest checkpoint."""
+    from launcher.resume import resume_run
+    from melissa_gen.report.live import LiveView
+
+    raise typer.Exit(resume_run(run_dir, LiveView()))
+
+
+@app.command()
+def stop(
+    run_dir: RunDir,
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="End everything at once, without waiting for a checkpoint."),
+    ] = False,
+) -> None:
+    """End a run from another terminal or machine: cleanly, with a checkpoint and a report."""
+    from launcher.stop import ask_to_stop
+
+    _require(run_dir / "run.json")
+    holder = ask_to_stop(run_dir, now=now)
+    print(f"{holder} ends the run{' now' if now else ', with a checkpoint and a report'}")
+
+
+@app.command()
+def check(study: StudyFile, overrides: Overrides = None, profile: Profile = None) -> None:
+    """Try a study and one short simulation before any hours are spent."""
+    from launcher.check import check_study
+    from melissa_gen.report.live import LiveView
+    from melissa_gen.study import load_study
+
+    words = _with_profile(overrides, profile)
+    loaded = load_study(study, words)
+    raise typer.Exit(0 if check_study(loaded, LiveView(), study, words) else ERROR)
+
+
+@app.command()
+def render(
+    study: StudyFile,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where the run would be written [default: runs/NAME-DATE].")
+    ] = None,
+    overrides: Overrides = None,
+    profile: Profile = None,
+) -> None:
+    """Print every script and command that a run would start or submit."""
+    from launcher.render import render_study
+    from melissa_gen.study import load_study
+
+    loaded = load_study(study, _with_profile(overrides, profile))
+    where = run_dir or default_run_dir(loaded, Path.cwd())
+    print(render_study(loaded, where.absolute()), end="")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    example: Annotated[str | None, typer.Option(help="Copy this example.")] = None,
+    kind: Annotated[str | None, typer.Option(help="python, c, fortran or bridge.")] = None,
+    command: Annotated[str | None, typer.Option(help="Your command, as in a shell.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=LOW:HIGH", help="A parameter; repeatable.")
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NxM", help="A field; repeatable.")
+    ] = None,
+    time_steps: Annotated[int | None, typer.Option(min=1, help="Per simulation.")] = None,
+    reader: Annotated[str | None, typer.Option(help="Format of outputs (kind bridge).")] = None,
+) -> None:
+    """Write a study to start from; asks for what is not given."""
+    from launcher import init as module
+
+    if example is not None:
+        made = module.copy_example(example, folder)
+    else:
+        given = {
+            "kind": kind,
+            "command": command,
+            "parameters": parameter and dict(map(module.parse_parameter, parameter)),
+            "fields": field and dict(map(module.parse_field, field)),
+            "time_steps": time_steps,
+            "reader": reader,
+        }
+        known = {name: value for name, value in given.items() if value is not None}
+        answers = module.Answers(**known)  # type: ignore[arg-type]
+        if sys.stdin.isatty():
+            answers = module.ask(answers, given.keys() - known.keys())
+        made = module.scaffold(answers, folder)
+    for path in made:
+        print(path)
+    if any(path.name == "Makefile" for path in made):
+        _say(f"next: make -C {folder}")
+    study = next(path for path in made if path.suffix == ".yaml")
+    _say(f"next: melissa-gen check {study}")
+
+
+@app.command()
+def status(
+    run_dir: RunDir,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Keep it up to date; Ctrl-C closes the view alone."),
+    ] = False,
+) -> None:
+    """Show the newest state of a run, from any terminal or machine that sees its directory."""
+    from launcher.status import follow_status, show_status
+
+    if not (run_dir / "study.yaml").exists():
+        _require(run_dir / "events.jsonl")
+    if not follow:
+        show_status(run_dir, Console())
+        return
+    with contextlib.suppress(_InterruptedError):
+        follow_status(run_dir, Console())
+
+
+@app.command()
+def report(run_dir: RunDir) -> None:
+    """Write report.html of a run."""
+    from melissa_gen.report.html import write_report
+
+    _require(run_dir / "study.yaml")
+    print(write_report(run_dir))
+
+
+@app.command()
+def generate(
+    study: StudyFile,
+    simulations: Annotated[int, typer.Option(min=1, help="How many to solve.")],
+    output: Annotated[Path, typer.Option(help="The HDF5 file to make.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters' draws.")] = 0,
+    overrides: Overrides = None,
+    profile: Profile = None,
+) -> None:
+    """Solve simulations drawn from the prior into an HDF5 file, without training."""
+    from launcher.generate import generate as solve
+    from melissa_gen.report.live import LiveView
+    from melissa_gen.study import load_study
+
+    loaded = load_study(study, _with_profile(overrides, profile))
+    print(solve(loaded, output, simulations, seed, LiveView()))
+
+
+@app.command()
+def schema() -> None:
+    """Print the study file's JSON Schema, for editors."""
+    from melissa_gen.study import json_schema
+
+    print(json_schema())
+
+
+@app.command()
+def doctor() -> None:
+    """Report what this machine has, and what is missing."""
+    from launcher.doctor import examine
+
+    raise typer.Exit(0 if examine(Console()) else ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`python -m melissa_gen.bridge JOB.json`: started by the launcher."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from melissa_gen.bridge.attempt import solve
+from melissa_gen.bridge.job import BridgeJob
+from melissa_gen.client import Client
+from melissa_gen.errors import MelissaGenError, ServerLost
+
+
+class _EndedError(BaseException):
+    """A signal has asked this process to end: the command ends on the way out."""
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    raise _EndedError
+
+
+def main() -> None:
+    """Serves simulations until there are no more."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _end)
+    job = BridgeJob.read(Path(sys.argv[1]))
+    try:
+        with Client() as client:
+            for name, field in job.simulation.fields.items():
+                client.field(name, field.shape, dtype=field.dtype)
+            try:
+                for simulation in client:
+                    solve(job, simulation)
+            except _EndedError:
+                message = "the bridge was asked to end"
+                raise ServerLost(message) from None  # nothing is wrong with the simulation
+    except _EndedError:
+        sys.exit(1)
+    except MelissaGenError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""One file of each format to arrays."""
+
+import contextlib
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from melissa_gen.study.bridge import (
+    BinaryReader,
+    CsvReader,
+    Hdf5Reader,
+    NumpyReader,
+    VtkReader,
+)
+
+__all__ = ["Arrays", "load"]
+
+
+class Arrays(NamedTuple):
+    """What a file holds: arrays by name, or a single one without a name; perhaps coordinates (n, dimensions)."""
+
+    named: Mapping[str, npt.NDArray[Any]]
+    single: npt.NDArray[Any] | None = None
+    points: npt.NDArray[Any] | None = None
+
+
+def load(
+    section: Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader, path: Path
+) -> Arrays:
+    """Reads one file; raises whatever its library does if that is not possible."""
+    match section:
+        case Hdf5Reader():
+            return _hdf5(section, path)
+        case NumpyReader():
+            return _numpy(section, path)
+        case CsvReader():
+            return _csv(section, path)
+        case BinaryReader():
+            return _binary(section, path)
+        case VtkReader():
+            from melissa_gen.bridge.readers.vtk import load_vtk
+
+            return load_vtk(path)
+
+
+def _hdf5(section: Hdf5Reader, path: Path) -> Arrays:
+    with h5py.File(path, "r") as file:
+        found: dict[str, npt.NDArray[Any]] = {}
+
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+                found[name] = item[...]
+
+        file.visititems(visit)
+    found |= {f"/{name}": array for name, array in found.items()}
+    return Arrays(found, points=_points(found, section.coordinates, path))
+
+
+def _numpy(section: NumpyReader, path: Path) -> Arrays:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return Arrays({}, single=loaded)
+    with loaded:
+        found = {name: loaded[name] for name in loaded.files}
+    return Arrays(found, points=_points(found, section.coordinates, path))
+
+
+def _binary(section: BinaryReader, path: Path) -> Arrays:
+    raw = path.read_bytes()[section.header :]
+    dtype = np.dtype(section.dtype)
+    if not raw or len(raw) % dtype.itemsize:
+        msg = f"its {len(raw)} bytes are no whole number of values of type {section.dtype}"
+        raise ValueError(msg)
+    return Arrays({}, single=np.frombuffer(raw, dtype).astype(dtype.newbyteorder("=")))
+
+
+def _csv(section: CsvReader, path: Path) -> Arrays:
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        msg = "it is empty"
+        raise ValueError(msg)
+    separator = next((s for s in ",;\t" if s in lines[0]), None)
+    names = _cells(lines[0].lstrip("#"), separator)
+    with contextlib.suppress(ValueError):
+        [float(name) for name in names]
+        names = [str(number) for number in range(len(names))]
+        lines.insert(0, "")
+    rows = [
+        [float(cell) for cell in _cells(line, separator)]
+        for line in lines[1:]
+        if not line.startswith("#")
+    ]
+    table = np.array(rows, np.float64)
+    if table.ndim != 2 or table.shape[1] != len(names):
+        msg = f"it has {len(names)} columns, but not in all of its {len(rows)} rows"
+        raise ValueError(msg)
+    found = dict(zip(names, table.T, strict=True))
+    points = None
+    if section.coordinates is not None:
+        columns = [_points(found, name, path) for name in section.coordinates]
+        points = np.stack([c for c in columns if c is not None], axis=-1)
+    return Arrays(found, points=points)
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    return [cell.strip() for cell in next(_reader(line, separator))]
+
+
+def _reader(line: str, separator: str) -> Iterator[list[str]]:
+    return csv.reader([line], delimiter=separator, skipinitialspace=True)
+
+
+def _points(
+    found: Mapping[str, npt.NDArray[Any]], name: str | None, path: Path
+) -> npt.NDArray[Any] | None:
+    if name is None:
+        return None
+    if name not in found:
+        msg = f"there is no '{name}' for the coordinates; it holds {', '.join(found)}"
+        raise ValueError(msg)
+    return found[name]

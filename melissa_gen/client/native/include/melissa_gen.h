@@ -1,0 +1,100 @@
+/* What a solver in C or C++ calls to be trained on while it runs.
+ *
+ *     mg_client *client;
+ *     int64_t simulation;
+ *     mg_open_mpi(&client, MPI_COMM_WORLD);                  (or mg_open(&client) without MPI)
+ *     mg_field(client, "temperature", MG_FLOAT64, 2, shape, start, extent);
+ *     while (mg_next(client, &simulation) == MG_OK && simulation >= 0)
+ *         for (each time step)
+ *             mg_send(client, "temperature", values);
+ *     mg_close(client);
+ *
+ * Every call returns MG_OK or an error code, and mg_error() then says what is wrong in one sentence. After an error
+ * close the client, so that the server learns of it, and end the program (with MPI: MPI_Abort, for the other ranks may
+ * be waiting for this one). All ranks make the same calls in the same order. Two clients may live in one process; one
+ * client belongs to one thread. Strings are UTF-8 and are copied.
+ */
+#ifndef MELISSA_GEN_H
+#define MELISSA_GEN_H
+
+#include <stdint.h>
+
+#ifdef MELISSA_GEN_WITH_MPI /* pkg-config --cflags melissa_gen says so where the library was built with MPI */
+#include <mpi.h>
+#endif
+
+#if defined(__GNUC__)
+#define MG_API __attribute__((visibility("default")))
+#else
+#define MG_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    MG_OK = 0,
+    MG_ERROR_USAGE = 1,       /* the library was used wrongly, there is no server, or it refuses this client */
+    MG_ERROR_SIMULATION = 2,  /* this simulation can't be trained on: NaN, a missing step, a step too many; it has
+                                 been given up, and mg_next() may be called if all ranks do */
+    MG_ERROR_SERVER_LOST = 3, /* the server stopped or no longer answers */
+    MG_ERROR_SYSTEM = 4       /* out of memory, or ZeroMQ or MPI failed */
+};
+
+typedef enum { MG_FLOAT32 = 0, MG_FLOAT64 = 1 } mg_type;
+
+typedef struct mg_client mg_client;
+
+/* Connects to the server that the environment variable MELISSA_GEN_SERVER names (`melissa-gen run` and `generate` set it).
+ * *client is set even after an error, so that mg_error(*client) can tell; it must then be closed too. */
+MG_API int mg_open(mg_client **client);
+
+#ifdef MELISSA_GEN_WITH_MPI
+/* The same for the ranks of a communicator, which solve each simulation together. Collective. */
+MG_API int mg_open_mpi(mg_client **client, MPI_Comm comm);
+#endif
+
+/* The same for a communicator of Fortran's (an MPI_Fint: what mpif.h has, or comm%MPI_VAL of mpi_f08). */
+MG_API int mg_open_fortran(mg_client **client, int comm);
+
+/* Declares a field and this rank's block of it, once, before the first mg_next().
+ *
+ * type        what the solver computes in; the server receives the type that the study declares
+ * dimensions  1 to 4
+ * shape       of the whole field, over all ranks; the last index runs fastest in memory
+ * start       first index of this rank's block along each dimension; NULL: 0
+ * extent      size of this rank's block along each dimension; NULL: from start to the end */
+MG_API int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, const int64_t *shape,
+                    const int64_t *start, const int64_t *extent);
+
+/* Ends the simulation before and waits for the next one. *simulation is its number, or -1 when nothing is left.
+ * Collective. Ranks that wait leave the core to others. */
+MG_API int mg_next(mg_client *client, int64_t *simulation);
+
+/* Gives a parameter of the current simulation, in the study's unit. */
+MG_API int mg_parameter(mg_client *client, const char *name, double *value);
+
+/* Sends this rank's block of one field at the next time step, contiguous, in the type and extent that were declared.
+ * The time step is complete, and leaves, with the last of the declared fields. The values are copied before the call
+ * returns; it waits while the server's memory is full. */
+MG_API int mg_send(mg_client *client, const char *name, const void *values);
+
+/* The same for values of any of the types, and checks their number. */
+MG_API int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values);
+
+/* Gives the current simulation up, for example because the solver diverged. */
+MG_API int mg_fail(mg_client *client, const char *reason);
+
+/* Ends the connection and frees the client (NULL is allowed). A simulation that is not complete counts as failed, and
+ * MG_ERROR_SIMULATION is returned. */
+MG_API int mg_close(mg_client *client);
+
+/* The sentence of the last error; valid until the next call with this client. */
+MG_API const char *mg_error(const mg_client *client);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

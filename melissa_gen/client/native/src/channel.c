@@ -1,0 +1,145 @@
+#include "channel.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zmq.h>
+
+/* Memory of our own for the buffers, from which ZeroMQ sends; all are free. */
+static bool keep_private(struct channel *channel, uint16_t credit)
+{
+    shared_close(&channel->shared);
+    for (channel->credit = 0, channel->free = 0; channel->credit < credit; channel->credit++) {
+        unsigned char *buffer = aligned_alloc(SHARED_ALIGNMENT, channel->size);
+        if (buffer == NULL)
+            return false;
+        channel->buffers[channel->credit] = buffer;
+        channel->is_free[channel->credit] = false;
+        channel_put_back(channel, channel->credit);
+    }
+    return true;
+}
+
+char *channel_open(struct channel *channel, const struct contact *contact, void *context, size_t server_rank,
+                   uint16_t credit, size_t size)
+{
+    if (channel->socket != NULL)
+        return NULL;
+    channel->free_list = calloc(credit, sizeof *channel->free_list);
+    channel->is_free = calloc(credit, sizeof *channel->is_free);
+    channel->buffers = calloc(credit, sizeof *channel->buffers);
+    if (channel->free_list == NULL || channel->is_free == NULL || channel->buffers == NULL)
+        return wire_no_memory;
+    channel->size = (size + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT;
+    if (contact->shared_memory && shared_open(&channel->shared, credit, channel->size)) {
+        channel->credit = credit;
+        for (uint16_t b = 0; b < credit; b++)
+            channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
+    } else if (!keep_private(channel, credit)) {
+        return wire_no_memory;
+    }
+    channel->socket = contact_connect(contact, context, contact->data[server_rank], true);
+    if (channel->socket != NULL)
+        return NULL;
+    char *why =
+        text_format("can't connect to the server's %s: %s", contact->data[server_rank], zmq_strerror(errno));
+    return why == NULL ? wire_no_memory : why;
+}
+
+/* Credit; or the server's word that it can't read our memory. */
+static char *take_answer(struct channel *channel, zmq_msg_t *message)
+{
+    const void *data = zmq_msg_data(message);
+    size_t size = zmq_msg_size(message);
+    uint16_t kind = 0, *buffers = NULL, count = 0;
+    char *wrong = wire_kind(data, size, &kind);
+    if (wrong == NULL && kind == WIRE_REFUSED && channel->shared.memory != NULL)
+        return keep_private(channel, channel->credit) ? NULL : wire_no_memory;
+    if (wrong == NULL && kind != WIRE_CREDIT) {
+        wrong = text_format("a message of kind %u, where Credit is legal", kind);
+        wrong = wrong == NULL ? wire_no_memory : wrong;
+    }
+    if (wrong == NULL)
+        wrong = wire_read_credit(data, size, &buffers, &count);
+    for (uint16_t b = 0; wrong == NULL && b < count; b++)
+        if (buffers[b] < channel->credit)
+            channel_put_back(channel, buffers[b]);
+    free(buffers);
+    return wrong;
+}
+
+char *channel_collect(struct channel *channel)
+{
+    char *wrong = NULL;
+    while (wrong == NULL) {
+        zmq_msg_t message;
+        zmq_msg_init(&message);
+        if (zmq_msg_recv(&message, channel->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&message);
+            if (errno == EINTR)
+                continue;
+            return NULL;
+        }
+        wrong = take_answer(channel, &message);
+        zmq_msg_close(&message);
+    }
+    return wrong;
+}
+
+void channel_wait(struct channel *channel, long milliseconds)
+{
+    zmq_pollitem_t item = {channel->socket, 0, ZMQ_POLLIN, 0};
+    zmq_poll(&item, 1, milliseconds);
+}
+
+uint16_t channel_take(struct channel *channel)
+{
+    uint16_t buffer = channel->free_list[--channel->free];
+    channel->is_free[buffer] = false;
+    return buffer;
+}
+
+void channel_put_back(struct channel *channel, uint16_t buffer)
+{
+    if (channel->is_free[buffer]) /* handed back twice */
+        return;
+    channel->is_free[buffer] = true;
+    channel->free_list[channel->free++] = buffer;
+}
+
+void channel_close(struct channel *channel)
+{
+    if (channel->socket != NULL)
+        zmq_close(channel->socket);
+    channel->socket = NULL;
+}
+
+void channel_free_buffers(struct channel *channel)
+{
+    for (uint16_t b = 0; channel->shared.memory == NULL && b < channel->credit; b++)
+        free(channel->buffers[b]);
+    shared_close(&channel->shared);
+    free(channel->buffers);
+    free(channel->free_list);
+    free(channel->is_free);
+    memset(channel, 0, sizeof *channel);
+}
+
+bool frame_send(void *socket, const void *bytes, size_t size, bool copy, bool more)
+{
+    zmq_msg_t frame;
+    int made = copy ? zmq_msg_init_size(&frame, size) : zmq_msg_init_data(&frame, (void *)bytes, size, NULL, NULL);
+    if (made != 0)
+        return false;
+    if (copy)
+        memcpy(zmq_msg_data(&frame), bytes, size);
+    int sent;
+    do
+        sent = zmq_msg_send(&frame, socket, more ? ZMQ_SNDMORE : 0);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0)
+        zmq_msg_close(&frame);
+    return sent >= 0;
+}

@@ -1,0 +1,24 @@
+/* The contact file (melissa_gen/protocol/contact.py): where the server listens, and the run's secrets. */
+#ifndef MELISSA_GEN_CONTACT_H
+#define MELISSA_GEN_CONTACT_H
+
+#include "wire.h"
+
+struct contact {
+    uint32_t epoch;
+    unsigned char token[WIRE_TOKEN];
+    char *host, *control, *heartbeat;
+    char **data;
+    size_t ranks; /* of the server: the number of `data` */
+    bool encrypted, encrypt_data, shared_memory;
+    char *server_public, *client_public, *client_secret; /* CURVE keys, where encrypted */
+};
+
+/* Returns NULL, or a sentence for wire_free(). Free the contact in both cases. */
+char *contact_read(const char *path, struct contact *contact);
+void contact_free(struct contact *contact);
+
+/* Opens a DEALER to one of the server's endpoints; NULL and errno after a failure. */
+void *contact_connect(const struct contact *contact, void *context, const char *endpoint, bool data);
+
+#endif

@@ -1,0 +1,211 @@
+#include "heartbeat.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+static const double GRACE_SECONDS = 10.0;
+
+struct heartbeat {
+    void *context;
+    const struct contact *contact;
+    const struct wire_peer *peer;
+    const char *job;
+    double interval, patience;
+    pthread_t thread;
+    pthread_mutex_t lock; /* over all that follows */
+    pthread_cond_t wake;
+    bool closing;
+    struct wire_progress progress;
+    enum heartbeat_end end;
+    char *reason;
+};
+
+double heartbeat_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void end_with(struct heartbeat *heartbeat, enum heartbeat_end end, char *reason)
+{
+    pthread_mutex_lock(&heartbeat->lock);
+    if (heartbeat->end == HEARTBEAT_GOES_ON) {
+        heartbeat->end = end;
+        heartbeat->reason = reason;
+    } else {
+        wire_free(reason);
+    }
+    pthread_mutex_unlock(&heartbeat->lock);
+}
+
+/* Waits, and says whether the client is closing. */
+static bool wait_for_closing(struct heartbeat *heartbeat, double seconds)
+{
+    double until = heartbeat_now() + fmin(seconds, 1e6);
+    struct timespec then = {(time_t)until, (long)(1e9 * (until - floor(until)))};
+    pthread_mutex_lock(&heartbeat->lock);
+    while (!heartbeat->closing && pthread_cond_timedwait(&heartbeat->wake, &heartbeat->lock, &then) != ETIMEDOUT)
+        ;
+    bool closing = heartbeat->closing;
+    pthread_mutex_unlock(&heartbeat->lock);
+    return closing;
+}
+
+/* Takes one message of the server in; false if none is there. */
+static bool listen_once(struct heartbeat *heartbeat, void *peer)
+{
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    if (zmq_msg_recv(&message, peer, ZMQ_DONTWAIT) < 0) {
+        zmq_msg_close(&message);
+        return errno == EINTR;
+    }
+    uint16_t kind = 0;
+    char *text = NULL, *wrong = wire_kind(zmq_msg_data(&message), zmq_msg_size(&message), &kind);
+    if (wrong == NULL && kind == WIRE_STOP)
+        wrong = wire_read_text(zmq_msg_data(&message), zmq_msg_size(&message), &text);
+    else if (wrong == NULL)
+        wrong = wire_read_alive(zmq_msg_data(&message), zmq_msg_size(&message));
+    zmq_msg_close(&message);
+    if (wrong != NULL)
+        end_with(heartbeat, HEARTBEAT_SILENT, wrong);
+    else if (text != NULL)
+        end_with(heartbeat, HEARTBEAT_STOPPED, text);
+    return true;
+}
+
+/* Gives the solver's thread time to notice, then ends the process: it may sit in MPI for ever. */
+static void end_stuck_solver(struct heartbeat *heartbeat)
+{
+    if (wait_for_closing(heartbeat, GRACE_SECONDS))
+        return;
+    fprintf(stderr, "ending: %s\n", heartbeat->reason);
+    fflush(stderr);
+    kill(getpid(), SIGTERM);
+}
+
+static void *run(void *argument)
+{
+    struct heartbeat *heartbeat = argument;
+    struct wire_out out = {0};
+    void *peer = contact_connect(heartbeat->contact, heartbeat->context, heartbeat->contact->heartbeat, false);
+    double heard = heartbeat_now();
+    const char *reason;
+    if (peer == NULL) {
+        char *text = text_format("can't open the heartbeat's socket: %s", zmq_strerror(errno));
+        end_with(heartbeat, HEARTBEAT_SILENT, text == NULL ? wire_no_memory : text);
+    }
+    while (peer != NULL) {
+        pthread_mutex_lock(&heartbeat->lock);
+        struct wire_progress progress = heartbeat->progress;
+        pthread_mutex_unlock(&heartbeat->lock);
+        wire_alive(&out, heartbeat->peer, heartbeat->job, &progress);
+        if (!out.failed) /* a server that is gone leaves the queue full: silence is what is judged then */
+            zmq_send(peer, out.data, out.size, ZMQ_DONTWAIT);
+        while (listen_once(heartbeat, peer))
+            heard = heartbeat_now();
+        double silence = heartbeat_now() - heard;
+        if (silence > heartbeat->patience) {
+            char *text = text_format("the training server has been silent for %.0f s", silence);
+            end_with(heartbeat, HEARTBEAT_SILENT, text == NULL ? wire_no_memory : text);
+        }
+        if (heartbeat_ended(heartbeat, &reason) != HEARTBEAT_GOES_ON) {
+            end_stuck_solver(heartbeat);
+            break;
+        }
+        if (wait_for_closing(heartbeat, heartbeat->interval))
+            break;
+    }
+    free(out.data);
+    if (peer != NULL) {
+        int linger = 0;
+        zmq_setsockopt(peer, ZMQ_LINGER, &linger, sizeof linger);
+        zmq_close(peer);
+    }
+    return NULL;
+}
+
+struct heartbeat *heartbeat_start(void *context, const struct contact *contact, const struct wire_peer *peer,
+                                  const char *job, double interval, double patience)
+{
+    struct heartbeat *heartbeat = calloc(1, sizeof *heartbeat);
+    if (heartbeat == NULL)
+        return NULL;
+    heartbeat->context = context;
+    heartbeat->contact = contact;
+    heartbeat->peer = peer;
+    heartbeat->job = job;
+    heartbeat->interval = interval;
+    heartbeat->patience = patience;
+    heartbeat->progress.state = WIRE_WAITING_FOR_PARAMETERS;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&heartbeat->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&heartbeat->lock, NULL);
+
+    sigset_t all, before; /* signals are the solver's business */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&heartbeat->thread, NULL, run, heartbeat);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        pthread_cond_destroy(&heartbeat->wake);
+        pthread_mutex_destroy(&heartbeat->lock);
+        free(heartbeat);
+        return NULL;
+    }
+    return heartbeat;
+}
+
+void heartbeat_close(struct heartbeat *heartbeat)
+{
+    if (heartbeat == NULL)
+        return;
+    pthread_mutex_lock(&heartbeat->lock);
+    heartbeat->closing = true;
+    pthread_cond_signal(&heartbeat->wake);
+    pthread_mutex_unlock(&heartbeat->lock);
+    pthread_join(heartbeat->thread, NULL);
+    pthread_cond_destroy(&heartbeat->wake);
+    pthread_mutex_destroy(&heartbeat->lock);
+    wire_free(heartbeat->reason);
+    free(heartbeat);
+}
+
+void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simulation, uint32_t step,
+                    double credit_seconds, double next_seconds)
+{
+    if (heartbeat == NULL)
+        return;
+    pthread_mutex_lock(&heartbeat->lock);
+    struct wire_progress *progress = &heartbeat->progress;
+    progress->state = state;
+    progress->simulation = simulation;
+    progress->step = step;
+    progress->credit_seconds += credit_seconds;
+    progress->next_seconds += next_seconds;
+    pthread_mutex_unlock(&heartbeat->lock);
+}
+
+enum heartbeat_end heartbeat_ended(struct heartbeat *heartbeat, const char **reason)
+{
+    if (heartbeat == NULL)
+        return HEARTBEAT_GOES_ON;
+    pthread_mutex_lock(&heartbeat->lock);
+    enum heartbeat_end end = heartbeat->end;
+    *reason = heartbeat->reason;
+    pthread_mutex_unlock(&heartbeat->lock);
+    return end;
+}

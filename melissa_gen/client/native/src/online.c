@@ -1,0 +1,377 @@
+/* The client's side of the wire. */
+#include "client.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+static const double HANDSHAKE_SECONDS = 60.0;
+
+enum outcome { DONE, FOUND, REFUSED, LOST }; /* of a question, in rank 0's answer to all */
+
+static int system_error(mg_client *client, const char *what)
+{
+    return client_error(client, MG_ERROR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
+}
+
+/* Sends what was encoded last. */
+static int send_message(mg_client *client, void *socket)
+{
+    if (client->out.failed)
+        return client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    if (!frame_send(socket, client->out.data, client->out.size, true, false))
+        return system_error(client, "can't send to the training server");
+    return MG_OK;
+}
+
+/* Waits for a message on the control socket, until a deadline or until the heartbeat ends; false if none came. */
+static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
+{
+    double until = heartbeat_now() + seconds;
+    const char *reason;
+    do {
+        zmq_pollitem_t item = {client->control, 0, ZMQ_POLLIN, 0};
+        if (zmq_poll(&item, 1, 100) > 0 && zmq_msg_recv(message, client->control, ZMQ_DONTWAIT) >= 0)
+            return true;
+    } while (heartbeat_now() < until && heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_GOES_ON);
+    return false;
+}
+
+/* Rank 0's sentence becomes everybody's. */
+static int share_error(mg_client *client, int code)
+{
+    uint64_t size = client->world.rank == 0 && client->error != NULL ? strlen(client->error) : 0;
+    if (!world_share(&client->world, &size, sizeof size))
+        return client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
+    char *text = calloc(size + 1, 1);
+    if (text == NULL)
+        return client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    if (client->world.rank == 0 && client->error != NULL)
+        memcpy(text, client->error, size);
+    bool shared = world_share(&client->world, text, size);
+    int result = shared ? client_error(client, code, "%s", text)
+                        : client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
+    free(text);
+    return result;
+}
+
+/* The handshake. */
+
+static int introduce(mg_client *client, zmq_msg_t *answer)
+{
+    client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
+    if (client->control == NULL)
+        return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
+                            client->contact.control, zmq_strerror(errno));
+    wire_hello(&client->out, &client->peer, client->job, client->host, (uint32_t)getpid(),
+               (uint32_t)client->world.size);
+    int status = send_message(client, client->control);
+    if (status != MG_OK || receive(client, HANDSHAKE_SECONDS, answer))
+        return status;
+    return client_error(client, MG_ERROR_USAGE, "the training server on %s (%s) did not answer within %.0f s",
+                        client->contact.host, client->contact.control, HANDSHAKE_SECONDS);
+}
+
+static int understand(mg_client *client, const void *data, size_t size)
+{
+    uint16_t kind = 0;
+    char *text = NULL, *wrong = wire_kind(data, size, &kind);
+    if (wrong == NULL && kind == WIRE_REFUSED)
+        wrong = wire_read_text(data, size, &text);
+    else if (wrong == NULL && kind == WIRE_WELCOME)
+        wrong = wire_read_welcome(data, size, &client->welcome);
+    else if (wrong == NULL)
+        return client_error(client, MG_ERROR_USAGE, "a message of kind %u, where Welcome, Refused is legal", kind);
+    if (wrong != NULL)
+        return client_error_from(client, MG_ERROR_USAGE, wrong);
+    if (text != NULL)
+        return client_error_from(client, MG_ERROR_USAGE, text);
+    const struct wire_welcome *welcome = &client->welcome;
+    bool sound = welcome->credit > 0 && welcome->server_ranks > 0 && welcome->fields > 0 && welcome->heartbeat > 0 &&
+                 welcome->patience > 0 && welcome->server_ranks <= client->contact.ranks;
+    if (!sound)
+        return client_error(client, MG_ERROR_USAGE, "the training server's welcome does not fit its contact file");
+    return MG_OK;
+}
+
+/* Rank 0 shakes hands; the others get the answer from it. */
+static int shake_hands(mg_client *client)
+{
+    uint64_t size[2] = {0, MG_OK}; /* of the message; or the error */
+    zmq_msg_t answer;
+    zmq_msg_init(&answer);
+    if (client->world.rank == 0) {
+        size[1] = (uint64_t)introduce(client, &answer);
+        size[0] = zmq_msg_size(&answer);
+    }
+    int status = MG_OK;
+    unsigned char *data = NULL;
+    if (!world_share(&client->world, size, sizeof size))
+        status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
+    else if (size[1] != MG_OK)
+        status = share_error(client, (int)size[1]);
+    else if ((data = malloc(size[0] + 1)) == NULL)
+        status = client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    if (status == MG_OK && client->world.rank == 0)
+        memcpy(data, zmq_msg_data(&answer), size[0]);
+    if (status == MG_OK && !world_share(&client->world, data, size[0]))
+        status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
+    if (status == MG_OK)
+        status = understand(client, data, size[0]);
+    zmq_msg_close(&answer);
+    free(data);
+    return status;
+}
+
+int online_open(mg_client *client)
+{
+    client->context = zmq_ctx_new();
+    if (client->context == NULL)
+        return system_error(client, "can't start ZeroMQ");
+    int status = shake_hands(client);
+    if (status != MG_OK)
+        return status;
+    client->channels = calloc(client->welcome.server_ranks, sizeof *client->channels);
+    client->answer = calloc(3 + (size_t)client->welcome.parameters, sizeof *client->answer);
+    if (client->channels == NULL || client->answer == NULL)
+        return client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    if (client->world.rank > 0)
+        return MG_OK;
+    client->heartbeat = heartbeat_start(client->context, &client->contact, &client->peer, client->job,
+                                        client->welcome.heartbeat, client->welcome.patience);
+    return client->heartbeat != NULL ? MG_OK : client_error(client, MG_ERROR_SYSTEM, "can't start the heartbeat");
+}
+
+/* Asking for simulations. */
+
+static enum outcome refused(mg_client *client, char *sentence)
+{
+    client_error_from(client, MG_ERROR_USAGE, sentence);
+    return REFUSED;
+}
+
+static enum outcome read_answer(mg_client *client, const void *data, size_t size)
+{
+    struct wire_simulation found = {0};
+    uint16_t kind = 0;
+    char *text = NULL, *wrong = wire_kind(data, size, &kind);
+    if (wrong != NULL)
+        return refused(client, wrong);
+    switch (kind) {
+    case WIRE_DONE:
+        wrong = wire_read_done(data, size);
+        return wrong == NULL ? DONE : refused(client, wrong);
+    case WIRE_STOP:
+    case WIRE_REFUSED:
+        wrong = wire_read_text(data, size, &text);
+        if (wrong != NULL || kind == WIRE_REFUSED)
+            return refused(client, wrong != NULL ? wrong : text);
+        free(text);
+        return DONE;
+    case WIRE_SIMULATION:
+        wrong = wire_read_simulation(data, size, &found);
+        break;
+    default:
+        client_error(client, MG_ERROR_USAGE, "a message of kind %u, where Simulation, Done, Stop is legal", kind);
+        return REFUSED;
+    }
+    if (wrong != NULL)
+        return refused(client, wrong);
+    bool fits = found.parameters == client->welcome.parameters;
+    if (fits) {
+        client->answer[1] = found.simulation;
+        client->answer[2] = found.attempt;
+        memcpy(client->answer + 3, found.values, found.parameters * sizeof *found.values);
+    } else {
+        client_error(client, MG_ERROR_USAGE, "simulation %u has %u parameters; the study has %u", found.simulation,
+                     found.parameters, client->welcome.parameters);
+    }
+    free(found.values);
+    return fits ? FOUND : REFUSED;
+}
+
+static enum outcome ask(mg_client *client)
+{
+    if (client->only >= 0 && client->asked)
+        return DONE;
+    client->asked = true;
+    double began = heartbeat_now();
+    heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_PARAMETERS, 0, 0, 0, 0);
+    wire_next(&client->out, &client->peer, client->only);
+    if (send_message(client, client->control) != MG_OK)
+        return REFUSED;
+    zmq_msg_t message;
+    zmq_msg_init(&message);
+    enum outcome outcome = DONE;
+    const char *reason = NULL;
+    if (receive(client, INFINITY, &message)) {
+        outcome = read_answer(client, zmq_msg_data(&message), zmq_msg_size(&message));
+    } else if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_SILENT) {
+        client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
+        outcome = LOST;
+    }
+    zmq_msg_close(&message);
+    heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_PARAMETERS, 0, 0, 0, heartbeat_now() - began);
+    return outcome;
+}
+
+int online_next(mg_client *client, bool *found)
+{
+    *found = false;
+    if (client->world.rank == 0)
+        client->answer[0] = ask(client);
+    if (!world_share(&client->world, client->answer, (3 + (size_t)client->welcome.parameters) * sizeof(double)))
+        return client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
+    enum outcome outcome = (enum outcome)client->answer[0];
+    if (outcome == REFUSED || outcome == LOST) {
+        client->lost = true;
+        return share_error(client, outcome == LOST ? MG_ERROR_SERVER_LOST : MG_ERROR_USAGE);
+    }
+    if (outcome == DONE)
+        return MG_OK;
+    *found = true;
+    client->simulation = (uint32_t)client->answer[1];
+    client->attempt = (uint32_t)client->answer[2];
+    heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, 0, 0, 0);
+    return MG_OK;
+}
+
+/* Sending. */
+
+static int open_channel(mg_client *client, uint32_t rank)
+{
+    struct channel *channel = &client->channels[rank];
+    bool is_new = channel->socket == NULL;
+    char *wrong = channel_open(channel, &client->contact, client->context, rank, client->welcome.credit,
+                               client->buffer_size);
+    if (wrong != NULL)
+        return client_error_from(client, MG_ERROR_SYSTEM, wrong);
+    if (!is_new || channel->shared.memory == NULL)
+        return MG_OK;
+    wire_share(&client->out, &client->peer, (uint32_t)getpid(), (uint32_t)channel->shared.descriptor,
+               channel->shared.nonce, channel->credit);
+    return send_message(client, channel->socket);
+}
+
+struct channel *online_channel(mg_client *client)
+{
+    return &client->channels[wire_owner(client->simulation, client->step, client->welcome.server_ranks)];
+}
+
+static int check_server(mg_client *client)
+{
+    const char *reason;
+    if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_GOES_ON)
+        return MG_OK;
+    client->lost = true;
+    return client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
+}
+
+static int collect(mg_client *client, struct channel *channel)
+{
+    char *wrong = channel_collect(channel);
+    return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_SYSTEM, wrong);
+}
+
+int online_take_buffer(mg_client *client)
+{
+    struct channel *channel = online_channel(client);
+    int status = open_channel(client, (uint32_t)(channel - client->channels));
+    if (status == MG_OK)
+        status = collect(client, channel);
+    double began = 0.0;
+    while (status == MG_OK && channel->free == 0) {
+        double now = heartbeat_now();
+        double waited = began > 0.0 ? now - began : 0.0;
+        began = now;
+        heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_CREDIT, client->simulation, client->step, waited, 0);
+        channel_wait(channel, 200);
+        status = collect(client, channel);
+        if (status == MG_OK)
+            status = check_server(client);
+    }
+    if (began > 0.0)
+        heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step, heartbeat_now() - began, 0);
+    if (status == MG_OK)
+        status = check_server(client);
+    if (status == MG_OK)
+        client->buffer = channel_take(channel);
+    return status;
+}
+
+int online_send_part(mg_client *client)
+{
+    struct channel *channel = online_channel(client);
+    struct wire_block blocks[WIRE_FIELDS];
+    uint16_t count = client->welcome.fields;
+    for (uint16_t f = 0; f < count; f++)
+        blocks[f] = client->placements[f].block;
+    wire_part(&client->out, &client->peer, client->simulation, client->attempt, client->step,
+              (uint32_t)client->world.size, (uint16_t)client->buffer, blocks, count);
+    if (client->out.failed)
+        return client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    bool in_place = channel->shared.memory != NULL;
+    bool sent = frame_send(channel->socket, client->out.data, client->out.size, true, !in_place);
+    for (uint16_t f = 0; sent && !in_place && f < count; f++) {
+        const struct placement *placed = &client->placements[f];
+        size_t item = client->welcome.field[f].dtype == MG_FLOAT32 ? sizeof(float) : sizeof(double);
+        sent = frame_send(channel->socket, channel->buffers[client->buffer] + placed->offset, placed->count * item,
+                          false, f + 1 < count);
+    }
+    client->buffer = -1;
+    if (!sent)
+        return system_error(client, "can't send to the training server");
+    heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step + 1, 0, 0);
+    return MG_OK;
+}
+
+int online_finalize(mg_client *client)
+{
+    int status = MG_OK;
+    for (uint32_t rank = 0; status == MG_OK && rank < client->welcome.server_ranks; rank++) {
+        status = open_channel(client, rank);
+        wire_finalize(&client->out, &client->peer, client->simulation, client->attempt, client->step,
+                      (uint32_t)client->world.size);
+        if (status == MG_OK)
+            status = send_message(client, client->channels[rank].socket);
+    }
+    return status;
+}
+
+int online_fail(mg_client *client, const char *reason)
+{
+    if (client->control == NULL)
+        client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
+    if (client->control == NULL)
+        return system_error(client, "can't connect to the training server");
+    wire_failed(&client->out, &client->peer, client->simulation, client->attempt, client->step, reason);
+    return send_message(client, client->control);
+}
+
+void online_close(mg_client *client)
+{
+    heartbeat_close(client->heartbeat);
+    for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++)
+        channel_close(&client->channels[rank]);
+    if (client->control != NULL) {
+        int linger = 0;
+        if (client->channels == NULL) /* nothing came of the handshake */
+            zmq_setsockopt(client->control, ZMQ_LINGER, &linger, sizeof linger);
+        zmq_close(client->control);
+    }
+    if (client->context != NULL)
+        while (zmq_ctx_term(client->context) != 0 && errno == EINTR)
+            ;
+    for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++)
+        channel_free_buffers(&client->channels[rank]);
+    free(client->channels);
+    free(client->answer);
+    free(client->out.data);
+    wire_free_welcome(&client->welcome);
+    contact_free(&client->contact);
+}

@@ -1,0 +1,22 @@
+/* Memory that a client shares with a server rank on the same machine (melissa_gen/protocol/shared.py). */
+#ifndef MELISSA_GEN_SHARED_H
+#define MELISSA_GEN_SHARED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SHARED_ALIGNMENT = 64 }; /* bytes: of the buffers, of the blocks in them, and of what stands before them */
+
+struct shared {
+    unsigned char *memory; /* NULL: there is none */
+    size_t size;
+    int descriptor;
+    int64_t nonce;
+};
+
+/* Makes memory for `count` buffers of `size` bytes, a multiple of the alignment; false where there is none to be had. */
+bool shared_open(struct shared *shared, uint16_t count, size_t size);
+void shared_close(struct shared *shared);
+
+#endif

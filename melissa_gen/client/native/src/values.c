@@ -1,0 +1,66 @@
+#include "values.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+size_t values_size(mg_type type)
+{
+    return type == MG_FLOAT32 ? sizeof(float) : sizeof(double);
+}
+
+/* A value is NaN or infinite where all bits of its exponent are 1; adding 1 to the exponent then carries into the sign.
+ * Sums of bits are integers, so that the compiler may use vector instructions, which it may not for sums of values. */
+
+static bool finite32(const float *values, size_t count)
+{
+    uint32_t carries = 0, bits;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&bits, values + i, sizeof bits);
+        carries |= (bits & 0x7F800000u) + 0x00800000u;
+    }
+    return carries >> 31 == 0;
+}
+
+static bool finite64(const double *values, size_t count)
+{
+    uint64_t carries = 0, bits;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&bits, values + i, sizeof bits);
+        carries |= (bits & 0x7FF0000000000000u) + 0x0010000000000000u;
+    }
+    return carries >> 63 == 0;
+}
+
+static bool copy(void *to, mg_type to_type, const void *from, mg_type from_type, size_t count)
+{
+    if (to_type == from_type)
+        memcpy(to, from, count * values_size(to_type));
+    else if (to_type == MG_FLOAT32)
+        for (size_t i = 0; i < count; i++)
+            ((float *)to)[i] = (float)((const double *)from)[i];
+    else
+        for (size_t i = 0; i < count; i++)
+            ((double *)to)[i] = (double)((const float *)from)[i];
+    return to_type == MG_FLOAT32 ? finite32(to, count) : finite64(to, count);
+}
+
+bool values_copy(void *to, mg_type to_type, const void *from, mg_type from_type, size_t count)
+{
+    enum { CHUNK = 2048 }; /* values: what was copied is still in the first cache when it is checked */
+    bool finite = true;
+    for (size_t done = 0; done < count; done += CHUNK) {
+        size_t now = count - done < CHUNK ? count - done : CHUNK;
+        finite &= copy((char *)to + done * values_size(to_type), to_type,
+                       (const char *)from + done * values_size(from_type), from_type, now);
+    }
+    return finite;
+}
+
+size_t values_not_finite(const void *values, mg_type type, size_t count)
+{
+    size_t bad = 0;
+    for (size_t i = 0; i < count; i++)
+        bad += isfinite(type == MG_FLOAT32 ? (double)((const float *)values)[i] : ((const double *)values)[i]) ? 0 : 1;
+    return bad;
+}

@@ -1,0 +1,410 @@
+#include "wire.h"
+
+#include "text.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Writing. */
+
+static void put_bytes(struct wire_out *out, const void *bytes, size_t count)
+{
+    if (out->failed)
+        return;
+    if (out->size + count > out->capacity) {
+        size_t capacity = 2 * (out->size + count);
+        unsigned char *data = realloc(out->data, capacity);
+        if (data == NULL) {
+            out->failed = true;
+            return;
+        }
+        out->data = data;
+        out->capacity = capacity;
+    }
+    memcpy(out->data + out->size, bytes, count);
+    out->size += count;
+}
+
+static void put_integer(struct wire_out *out, uint64_t value, size_t bytes)
+{
+    unsigned char raw[8];
+    for (size_t i = 0; i < bytes; i++)
+        raw[i] = (unsigned char)(value >> 8 * i);
+    put_bytes(out, raw, bytes);
+}
+
+static void put_u16(struct wire_out *out, uint16_t value)
+{
+    put_integer(out, value, 2);
+}
+
+static void put_u32(struct wire_out *out, uint32_t value)
+{
+    put_integer(out, value, 4);
+}
+
+static void put_f64(struct wire_out *out, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_integer(out, bits, 8);
+}
+
+/* Cuts at 65535 bytes between characters; what is not UTF-8 becomes question marks, else the reader refuses all. */
+static void put_text(struct wire_out *out, const char *text)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    size_t left = strlen(text), at = out->size, written = 0;
+    put_u16(out, 0);
+    while (left > 0) {
+        size_t length = text_character(bytes, left), taken = length > 0 ? length : 1;
+        if (written + taken > UINT16_MAX)
+            break;
+        put_bytes(out, length > 0 ? (const char *)bytes : "?", taken);
+        bytes += taken;
+        left -= taken;
+        written += taken;
+    }
+    if (!out->failed) {
+        out->data[at] = (unsigned char)written;
+        out->data[at + 1] = (unsigned char)(written >> 8);
+    }
+}
+
+static void begin(struct wire_out *out, const struct wire_peer *peer, uint16_t kind)
+{
+    out->size = 0;
+    out->failed = false;
+    put_bytes(out, "MGEN", 4);
+    put_u16(out, WIRE_VERSION);
+    put_u16(out, kind);
+    put_u32(out, peer->epoch);
+    put_u32(out, peer->rank);
+    put_bytes(out, peer->token, WIRE_TOKEN);
+}
+
+void wire_hello(struct wire_out *out, const struct wire_peer *peer, const char *job, const char *host, uint32_t pid,
+                uint32_t ranks)
+{
+    begin(out, peer, WIRE_HELLO);
+    put_text(out, job);
+    put_text(out, host);
+    put_u32(out, pid);
+    put_u32(out, ranks);
+}
+
+void wire_next(struct wire_out *out, const struct wire_peer *peer, int64_t simulation)
+{
+    begin(out, peer, WIRE_NEXT);
+    put_integer(out, (uint64_t)simulation, 8);
+}
+
+void wire_finalize(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
+                   uint32_t steps, uint32_t ranks)
+{
+    begin(out, peer, WIRE_FINALIZE);
+    put_u32(out, simulation);
+    put_u32(out, attempt);
+    put_u32(out, steps);
+    put_u32(out, ranks);
+}
+
+void wire_failed(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
+                 uint32_t step, const char *reason)
+{
+    begin(out, peer, WIRE_FAILED);
+    put_u32(out, simulation);
+    put_u32(out, attempt);
+    put_u32(out, step);
+    put_text(out, reason);
+}
+
+void wire_share(struct wire_out *out, const struct wire_peer *peer, uint32_t pid, uint32_t descriptor, int64_t nonce,
+                uint16_t buffers)
+{
+    begin(out, peer, WIRE_SHARE);
+    put_u32(out, pid);
+    put_u32(out, descriptor);
+    put_integer(out, (uint64_t)nonce, 8);
+    put_u16(out, buffers);
+}
+
+void wire_part(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
+               uint32_t step, uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count)
+{
+    begin(out, peer, WIRE_PART);
+    put_u32(out, simulation);
+    put_u32(out, attempt);
+    put_u32(out, step);
+    put_u32(out, ranks);
+    put_u16(out, buffer);
+    put_u16(out, count);
+    for (uint16_t b = 0; b < count; b++) {
+        put_u16(out, blocks[b].field);
+        put_u16(out, blocks[b].dimensions);
+        for (uint16_t d = 0; d < blocks[b].dimensions; d++)
+            put_u32(out, blocks[b].start[d]);
+        for (uint16_t d = 0; d < blocks[b].dimensions; d++)
+            put_u32(out, blocks[b].extent[d]);
+    }
+}
+
+void wire_alive(struct wire_out *out, const struct wire_peer *peer, const char *job,
+                const struct wire_progress *progress)
+{
+    begin(out, peer, WIRE_ALIVE);
+    put_text(out, job);
+    put_u16(out, progress->state);
+    put_u32(out, progress->simulation);
+    put_u32(out, progress->step);
+    put_f64(out, progress->credit_seconds);
+    put_f64(out, progress->next_seconds);
+}
+
+/* Reading: `damaged` stays false as long as everything was there; after that all values are 0. */
+
+struct reader {
+    const unsigned char *data;
+    size_t left;
+    bool damaged, no_memory;
+};
+
+char wire_no_memory[] = "out of memory";
+
+void wire_free(char *sentence)
+{
+    if (sentence != wire_no_memory)
+        free(sentence);
+}
+
+static char *sentence_or_no_memory(char *sentence)
+{
+    return sentence == NULL ? wire_no_memory : sentence;
+}
+
+static const unsigned char *take_bytes(struct reader *in, size_t count)
+{
+    if (in->damaged || count > in->left) {
+        in->damaged = true;
+        return NULL;
+    }
+    const unsigned char *bytes = in->data;
+    in->data += count;
+    in->left -= count;
+    return bytes;
+}
+
+static uint64_t take_integer(struct reader *in, size_t count)
+{
+    const unsigned char *bytes = take_bytes(in, count);
+    uint64_t value = 0;
+    for (size_t i = 0; bytes != NULL && i < count; i++)
+        value |= (uint64_t)bytes[i] << 8 * i;
+    return value;
+}
+
+static uint16_t take_u16(struct reader *in)
+{
+    return (uint16_t)take_integer(in, 2);
+}
+
+static uint32_t take_u32(struct reader *in)
+{
+    return (uint32_t)take_integer(in, 4);
+}
+
+static double take_f64(struct reader *in)
+{
+    uint64_t bits = take_integer(in, 8);
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static char *take_text(struct reader *in)
+{
+    size_t length = take_u16(in);
+    const unsigned char *bytes = take_bytes(in, length);
+    if (bytes == NULL)
+        return NULL;
+    for (size_t i = 0, step; i < length; i += step) {
+        step = text_character(bytes + i, length - i);
+        if (step == 0 || bytes[i] == '\0') {
+            in->damaged = true;
+            return NULL;
+        }
+    }
+    char *text = malloc(length + 1);
+    if (text == NULL) {
+        in->damaged = in->no_memory = true;
+        return NULL;
+    }
+    memcpy(text, bytes, length);
+    text[length] = '\0';
+    return text;
+}
+
+/* Memory for a list whose items take `least` bytes each at least: a count that can't be true costs nothing. */
+static void *list_of(struct reader *in, size_t count, size_t least, size_t item)
+{
+    if (in->damaged || count * least > in->left) {
+        in->damaged = true;
+        return NULL;
+    }
+    void *list = calloc(count > 0 ? count : 1, item);
+    if (list == NULL)
+        in->damaged = in->no_memory = true;
+    return list;
+}
+
+char *wire_kind(const void *data, size_t size, uint16_t *kind)
+{
+    struct reader in = {data, size, false, false};
+    if (size < WIRE_HEADER)
+        return sentence_or_no_memory(
+            text_format("a message of %zu bytes is shorter than the header's %d", size, WIRE_HEADER));
+    if (memcmp(take_bytes(&in, 4), "MGEN", 4) != 0)
+        return sentence_or_no_memory(text_format("a message that does not start with MGEN: not a melissa_gen peer"));
+    unsigned version = take_u16(&in);
+    if (version != WIRE_VERSION)
+        return sentence_or_no_memory(
+            text_format("a peer of protocol version %u; version %d is spoken here", version, WIRE_VERSION));
+    *kind = take_u16(&in);
+    return NULL;
+}
+
+static struct reader body(const void *data, size_t size)
+{
+    bool damaged = size < WIRE_HEADER;
+    const unsigned char *start = data;
+    return (struct reader){damaged ? start : start + WIRE_HEADER, damaged ? 0 : size - WIRE_HEADER, damaged, false};
+}
+
+static char *verdict(const struct reader *in, const char *name, size_t size)
+{
+    if (in->no_memory)
+        return wire_no_memory;
+    if (in->damaged)
+        return sentence_or_no_memory(text_format("a damaged %s message of %zu bytes", name, size));
+    if (in->left > 0)
+        return sentence_or_no_memory(text_format("a %s message with %zu bytes too many", name, in->left));
+    return NULL;
+}
+
+static void take_field(struct reader *in, struct wire_field *field)
+{
+    field->name = take_text(in);
+    field->dtype = take_u16(in);
+    field->dimensions = take_u16(in);
+    if (field->dtype > 1 || field->dimensions > WIRE_DIMENSIONS)
+        in->damaged = true;
+    for (uint16_t d = 0; !in->damaged && d < field->dimensions; d++)
+        field->shape[d] = take_u32(in);
+}
+
+char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welcome)
+{
+    struct reader in = body(data, size);
+    memset(welcome, 0, sizeof *welcome);
+    welcome->credit = take_u16(&in);
+    welcome->server_ranks = take_u16(&in);
+    welcome->time_steps = take_u32(&in);
+    welcome->heartbeat = take_f64(&in);
+    welcome->patience = take_f64(&in);
+    uint16_t parameters = take_u16(&in);
+    welcome->names = list_of(&in, parameters, 2, sizeof *welcome->names);
+    welcome->parameters = welcome->names == NULL ? 0 : parameters;
+    for (uint16_t p = 0; p < welcome->parameters; p++)
+        welcome->names[p] = take_text(&in);
+    uint16_t fields = take_u16(&in);
+    if (fields > WIRE_FIELDS)
+        in.damaged = true;
+    welcome->fields = in.damaged ? 0 : fields;
+    for (uint16_t f = 0; f < welcome->fields; f++)
+        take_field(&in, &welcome->field[f]);
+    char *wrong = verdict(&in, "Welcome", size);
+    if (wrong != NULL)
+        wire_free_welcome(welcome);
+    return wrong;
+}
+
+void wire_free_welcome(struct wire_welcome *welcome)
+{
+    for (uint16_t p = 0; p < welcome->parameters; p++)
+        free(welcome->names[p]);
+    free(welcome->names);
+    for (uint16_t f = 0; f < welcome->fields; f++)
+        free(welcome->field[f].name);
+    memset(welcome, 0, sizeof *welcome);
+}
+
+char *wire_read_simulation(const void *data, size_t size, struct wire_simulation *found)
+{
+    struct reader in = body(data, size);
+    found->simulation = take_u32(&in);
+    found->attempt = take_u32(&in);
+    found->parameters = take_u16(&in);
+    found->values = list_of(&in, found->parameters, 8, sizeof *found->values);
+    for (uint16_t p = 0; found->values != NULL && p < found->parameters; p++)
+        found->values[p] = take_f64(&in);
+    char *wrong = verdict(&in, "Simulation", size);
+    if (wrong != NULL) {
+        free(found->values);
+        found->values = NULL;
+    }
+    return wrong;
+}
+
+char *wire_read_text(const void *data, size_t size, char **text)
+{
+    struct reader in = body(data, size);
+    uint16_t kind = 0;
+    char *not_ours = wire_kind(data, size, &kind);
+    if (not_ours != NULL)
+        return not_ours;
+    *text = take_text(&in);
+    char *wrong = verdict(&in, kind == WIRE_STOP ? "Stop" : "Refused", size);
+    if (wrong != NULL) {
+        free(*text);
+        *text = NULL;
+    }
+    return wrong;
+}
+
+char *wire_read_done(const void *data, size_t size)
+{
+    struct reader in = body(data, size);
+    return verdict(&in, "Done", size);
+}
+
+char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16_t *count)
+{
+    struct reader in = body(data, size);
+    *count = take_u16(&in);
+    *buffers = list_of(&in, *count, 2, sizeof **buffers);
+    for (uint16_t b = 0; *buffers != NULL && b < *count; b++)
+        (*buffers)[b] = take_u16(&in);
+    char *wrong = verdict(&in, "Credit", size);
+    if (wrong != NULL) {
+        free(*buffers);
+        *buffers = NULL;
+    }
+    return wrong;
+}
+
+char *wire_read_alive(const void *data, size_t size)
+{
+    struct reader in = body(data, size);
+    free(take_text(&in));
+    take_u16(&in);
+    take_u32(&in);
+    take_u32(&in);
+    take_f64(&in);
+    take_f64(&in);
+    return verdict(&in, "Alive", size);
+}
+
+uint32_t wire_owner(uint32_t simulation, uint32_t step, uint32_t ranks)
+{
+    return (uint32_t)(((uint64_t)simulation + step) % ranks);
+}

@@ -1,0 +1,108 @@
+/* The messages between clients and server, version 1: melissa_gen/protocol/wire.py describes every byte. */
+#ifndef MELISSA_GEN_WIRE_H
+#define MELISSA_GEN_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { WIRE_VERSION = 1, WIRE_HEADER = 32, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+
+enum {
+    WIRE_HELLO = 1,
+    WIRE_WELCOME,
+    WIRE_REFUSED,
+    WIRE_NEXT,
+    WIRE_SIMULATION,
+    WIRE_DONE,
+    WIRE_FINALIZE,
+    WIRE_FAILED,
+    WIRE_PART,
+    WIRE_CREDIT,
+    WIRE_ALIVE,
+    WIRE_STOP,
+    WIRE_SHARE
+};
+
+enum { WIRE_SOLVING, WIRE_WAITING_FOR_CREDIT, WIRE_WAITING_FOR_PARAMETERS }; /* Alive's state */
+
+/* Who writes: goes into every header. */
+struct wire_peer {
+    uint32_t epoch, rank;
+    unsigned char token[WIRE_TOKEN];
+};
+
+struct wire_block {
+    uint16_t field, dimensions;
+    uint32_t start[WIRE_DIMENSIONS], extent[WIRE_DIMENSIONS];
+};
+
+struct wire_field {
+    char *name;
+    uint16_t dtype; /* an mg_type */
+    uint16_t dimensions;
+    uint32_t shape[WIRE_DIMENSIONS];
+};
+
+struct wire_welcome {
+    uint16_t credit, server_ranks;
+    uint32_t time_steps;
+    double heartbeat, patience;
+    uint16_t parameters;
+    char **names;
+    uint16_t fields;
+    struct wire_field field[WIRE_FIELDS];
+};
+
+struct wire_simulation {
+    uint32_t simulation, attempt;
+    uint16_t parameters;
+    double *values;
+};
+
+struct wire_progress {
+    uint16_t state;
+    uint32_t simulation, step;
+    double credit_seconds, next_seconds;
+};
+
+/* A message being written. `failed`: memory ran out. Write into the same one again and again; free `data` at the end. */
+struct wire_out {
+    unsigned char *data;
+    size_t size, capacity;
+    bool failed;
+};
+
+void wire_hello(struct wire_out *, const struct wire_peer *, const char *job, const char *host, uint32_t pid,
+                uint32_t ranks);
+void wire_next(struct wire_out *, const struct wire_peer *, int64_t simulation);
+void wire_finalize(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t steps,
+                   uint32_t ranks);
+void wire_failed(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t step,
+                 const char *reason);
+void wire_part(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t step,
+               uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count);
+void wire_share(struct wire_out *, const struct wire_peer *, uint32_t pid, uint32_t descriptor, int64_t nonce,
+                uint16_t buffers);
+void wire_alive(struct wire_out *, const struct wire_peer *, const char *job, const struct wire_progress *progress);
+
+/* The readers return NULL, or a sentence that the caller frees (`wire_no_memory`, which it may pass to wire_free too,
+ * if there is no memory for one). What they fill is to be freed as said. */
+extern char wire_no_memory[];
+void wire_free(char *sentence);
+
+/* Kind of a message, into *kind. */
+char *wire_kind(const void *data, size_t size, uint16_t *kind);
+char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welcome); /* wire_free_welcome */
+char *wire_read_simulation(const void *data, size_t size, struct wire_simulation *found); /* free found->values */
+char *wire_read_text(const void *data, size_t size, char **text); /* Refused, Stop: free *text */
+char *wire_read_done(const void *data, size_t size);
+char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16_t *count); /* free *buffers */
+char *wire_read_alive(const void *data, size_t size);
+
+void wire_free_welcome(struct wire_welcome *welcome);
+
+/* The server rank that a sample belongs to. */
+uint32_t wire_owner(uint32_t simulation, uint32_t step, uint32_t ranks);
+
+#endif

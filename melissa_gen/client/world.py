@@ -1,0 +1,92 @@
+"""The MPI world of a client, or no world at all: the few collective calls that a client needs."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MPIWorld", "SingleProcess", "World", "broadcast", "drop_shared_memory", "world_of"]
+
+_POLL_SECONDS = 5e-4
+
+
+class World(Protocol):
+    """Ranks that solve one simulation together."""
+
+    rank: int
+    size: int
+
+    def share(self, data: npt.NDArray[Any]) -> None:
+        """Copies rank 0's array into everybody's; waiting ranks leave the core to others."""
+
+    def abort(self) -> None:
+        """Ends all ranks at once: the others may be waiting in a collective call."""
+
+
+class SingleProcess:
+    """A client without MPI."""
+
+    rank = 0
+    size = 1
+
+    def share(self, data: npt.NDArray[Any]) -> None:
+        """Does nothing: there is nobody to share with."""
+
+    def abort(self) -> None:
+        """Does nothing: the exception that led here ends the process."""
+
+
+class MPIWorld:
+    """A client on an mpi4py communicator.
+
+    Args:
+        comm: The communicator whose ranks solve a simulation together.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self.rank: int = comm.Get_rank()
+        self.size: int = comm.Get_size()
+
+    def share(self, data: npt.NDArray[Any]) -> None:
+        """Copies rank 0's array into everybody's.
+
+        MPI spins while it waits; what is awaited here can take long (the server decides when to solve on), so the
+        request is tested with short pauses and the trainer gets the core.
+        """
+        request = self._comm.Ibcast(data, root=0)
+        while not request.Test():
+            time.sleep(_POLL_SECONDS)
+
+    def abort(self) -> None:
+        """Calls MPI_Abort: a rank that merely ended would leave the others in a collective call for ever."""
+        drop_shared_memory()
+        self._comm.Abort(1)
+
+
+def drop_shared_memory() -> None:
+    """Removes the name of this world's shared memory, which MPICH leaves behind when its ranks are aborted."""
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            target = entry.readlink()
+            if target.parent == Path("/dev/shm") and target.name.startswith("mpich_shm_"):
+                target.unlink()
+
+
+def world_of(comm: Any | None) -> World:
+    """Wraps a communicator (or None)."""
+    return SingleProcess() if comm is None else MPIWorld(comm)
+
+
+def broadcast(world: World, data: bytes) -> bytes:
+    """Returns rank 0's bytes on every rank."""
+    length = np.array([len(data)], dtype=np.int64)
+    world.share(length)
+    buffer = np.zeros(int(length[0]), dtype=np.uint8)
+    if world.rank == 0:
+        buffer[:] = np.frombuffer(data, dtype=np.uint8)
+    world.share(buffer)
+    return buffer.tobytes()

@@ -1,0 +1,361 @@
+"""Trajectories in one HDF5 file, in the layout of PDEBench, so that its readers can open them.
+
+A single field is the dataset `tensor` (n, T, *shape); several are named after themselves. Beside
+them stand `x-coordinate` (and y, z), `t-coordinate` (T,), `parameters` (n, d) with the attribute
+`names`, `simulation` (n,), `complete` (n,), and the root attribute `settings`, a JSON text of what
+made the file. Imports nothing of ours but the errors.
+
+Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.
+"""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from melissa_gen.errors import DataError
+
+__all__ = ["Dataset", "DatasetWriter"]
+
+TENSOR = "tensor"
+RESERVED = {"parameters", "simulation", "complete", "t-coordinate"}
+AXES = ("x", "y", "z")
+
+
+class DatasetWriter:
+    """Writes a file row by row; it gets its name only when it is closed.
+
+    Until then it is called `path` + ".partial". Rows may be filled in any order and interleaved;
+    those that were never finished are marked, and readers leave them out.
+
+    Args:
+        path: The file to make; an earlier one is replaced at the end.
+        fields: Name of each field to its (shape, dtype).
+        time_steps: Samples of each trajectory, T.
+        parameter_names: In the order of the parameter vectors.
+        simulations: Number of rows, n.
+        settings: What made the data, in JSON types; compared to decide whether a file can be reused.
+        times: Physical times (T,); the step numbers if not given.
+        coordinates: "x" (and "y", "z") to the points along that axis of the fields.
+
+    Raises:
+        DataError: The file can't be written, or the sizes don't fit together.
+
+    Example:
+        >>> with DatasetWriter("heat.h5", {"u": ((64,), "f4")}, 10, ["a"], 1, {}) as writer:
+        ...     writer.begin(0, simulation=0, parameters=[0.5])
+        ...     for step in range(10):
+        ...         writer.write(0, step, "u", np.zeros(64))
+        ...     writer.finish(0)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        fields: Mapping[str, tuple[Sequence[int], DTypeLike]],
+        time_steps: int,
+        parameter_names: Sequence[str],
+        simulations: int,
+        settings: Mapping[str, Any],
+        times: ArrayLike | None = None,
+        coordinates: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.fields = {name: (tuple(s), np.dtype(t)) for name, (s, t) in fields.items()}
+        self.time_steps = time_steps
+        self._names = list(parameter_names)
+        self._written = np.zeros((simulations, len(fields), time_steps), np.bool_)
+        self._finished = np.zeros(simulations, np.bool_)
+        times = np.arange(time_steps) if times is None else times
+        axes = {k: np.asarray(v, np.float64) for k, v in (coordinates or {}).items()}
+        self._check(np.shape(times), axes)
+        with _explained(self.partial, "written"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # The 1.8 format, since older ones limit an attribute to 64 kB.
+            self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
+            self._file.attrs["settings"] = json.dumps(settings)
+            self._file.attrs["fields"] = list(self.fields)
+            self._values = {}
+            for name, (shape, dtype) in self.fields.items():
+                key = TENSOR if len(self.fields) == 1 else name
+                size = (simulations, time_steps, *shape)
+                self._values[name] = self._file.create_dataset(key, size, dtype)
+            for axis, points in axes.items():
+                self._file[f"{axis}-coordinate"] = points
+            self._file["t-coordinate"] = np.asarray(times, np.float64)
+            self._parameters = self._file.create_dataset(
+                "parameters", (simulations, len(self._names)), np.float64, fillvalue=np.nan
+            )
+            self._parameters.attrs["names"] = np.array(self._names, h5py.string_dtype())
+            self._simulation = self._file.create_dataset(
+                "simulation", (simulations,), np.int64, fillvalue=-1
+            )
+            self._complete = self._file.create_dataset("complete", (simulations,), np.bool_)
+
+    def begin(self, row: int, simulation: int, parameters: ArrayLike) -> None:
+        """Starts a row, or starts it again after a failed attempt.
+
+        Args:
+            row: 0 to n - 1.
+            simulation: Number of the simulation.
+            parameters: Physical values (d,).
+
+        Raises:
+            DataError: The row was already finished, or the parameters are too many or too few.
+        """
+        values = np.asarray(parameters, np.float64)
+        if values.shape != (len(self._names),):
+            message = f"simulation {simulation} has parameters {values.shape}, not {self._names}"
+            raise DataError(message)
+        if self._finished[row]:
+            message = f"row {row} of {self.path} was already finished"
+            raise DataError(message)
+        self._written[row] = False
+        with _explained(self.partial, "written"):
+            self._simulation[row] = simulation
+            self._parameters[row] = values
+
+    def write(self, row: int, step: int, name: str, array: NDArray[Any]) -> None:
+        """Writes one field (*shape) at one time step.
+
+        Raises:
+            DataError: There is no such field or step, the shape is wrong, or the disk is full.
+        """
+        self.write_steps(row, step, name, np.asarray(array)[np.newaxis])
+
+    def write_steps(self, row: int, first: int, name: str, arrays: NDArray[Any]) -> None:
+        """Writes one field (k, *shape) at k time steps from `first` on.
+
+        Raises:
+            DataError: There is no such field or step, the shape is wrong, or the disk is full.
+        """
+        if name not in self.fields:
+            message = f"{self.path} has no field '{name}': its fields are {', '.join(self.fields)}"
+            raise DataError(message)
+        shape, last = self.fields[name][0], first + len(arrays)
+        if arrays.shape[1:] != shape or not 0 <= first < last <= self.time_steps:
+            message = (
+                f"steps {first} to {last - 1} of field '{name}' have shape {arrays.shape[1:]}; "
+                f"{self.path} holds steps 0 to {self.time_steps - 1} of shape {shape}"
+            )
+            raise DataError(message)
+        with _explained(self.partial, "written"):
+            self._values[name][row, first:last] = arrays
+        self._written[row, list(self.fields).index(name), first:last] = True
+
+    def finish(self, row: int) -> None:
+        """Declares a row complete.
+
+        Raises:
+            DataError: A step was not written.
+        """
+        if not self._written[row].all():
+            field, step = np.argwhere(~self._written[row])[0]
+            message = (
+                f"row {row} of {self.path} can't be finished: "
+                f"step {step} of field '{list(self.fields)[field]}' is missing"
+            )
+            raise DataError(message)
+        with _explained(self.partial, "written"):
+            self._complete[row] = True
+        self._finished[row] = True
+
+    def close(self) -> None:
+        """Completes the file and gives it its name; further calls do nothing.
+
+        Raises:
+            DataError: The rest can't be written; the file keeps its partial name.
+        """
+        if not self._file:
+            return
+        with _explained(self.partial, "written"):
+            self._file.close()
+            with self.partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self.partial, self.path)
+
+    def abandon(self) -> None:
+        """Closes the file without giving it its name; what was written stays readable."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _check(self, times: tuple[int, ...], axes: Mapping[str, NDArray[np.float64]]) -> None:
+        taken = RESERVED | {f"{axis}-coordinate" for axis in AXES}
+        if not self.fields or taken & set(self.fields) or any("/" in name for name in self.fields):
+            message = f"fields {list(self.fields)} can't be stored: {sorted(taken)} are reserved"
+            raise DataError(message)
+        if times != (self.time_steps,):
+            message = f"{self.path} needs {self.time_steps} times, not an array {times}"
+            raise DataError(message)
+        for name, points in axes.items():
+            axis = AXES.index(name) if name in AXES else len(AXES)
+            lengths = {shape[axis] for shape, _ in self.fields.values() if len(shape) > axis}
+            if points.shape not in {(length,) for length in lengths}:
+                message = (
+                    f"coordinate '{name}' is an array {points.shape}, "
+                    f"but the fields have {sorted(lengths) or 'no'} points along it"
+                )
+                raise DataError(message)
+
+
+class Dataset:
+    """Reads the complete trajectories of a file; also files of PDEBench's own.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        fields: Name of each field to its (shape, dtype).
+        time_steps: Samples of each trajectory, T.
+        times: Physical times (T,); the step numbers if the file doesn't tell.
+        coordinates: Axis ("x", "y", "z") to its points, as far as the file tells.
+        names: Names of the parameters.
+        parameters: Physical values (n, d), float64.
+        simulations: Simulation numbers (n,).
+        settings: What made the data, as given to the writer.
+
+    Raises:
+        DataError: The file is missing, damaged, or has another layout.
+
+    Example:
+        >>> with Dataset("heat.h5") as data:
+        ...     trajectory = data.read(0)["u"]
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with _explained(self.path, "read"):
+            self._file = h5py.File(self.path, "r")
+        try:
+            with _explained(self.path, "read"):
+                self._read_layout()
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Number of complete trajectories, n."""
+        return len(self._rows)
+
+    def read(self, row: int, steps: slice = slice(None)) -> dict[str, NDArray[Any]]:
+        """Reads one trajectory.
+
+        Args:
+            row: 0 to n - 1.
+            steps: Time steps to read; all by default.
+
+        Returns:
+            Field name to (T, *shape).
+
+        Raises:
+            DataError: The file is damaged.
+            IndexError: There is no such row.
+        """
+        if not 0 <= row < len(self):
+            message = f"{self.path} has trajectories 0 to {len(self) - 1}, not {row}"
+            raise IndexError(message)
+        with _explained(self.path, "read"):
+            return {name: values[self._rows[row], steps] for name, values in self._values.items()}
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_layout(self) -> None:
+        file = self._file
+        if TENSOR in file and len(file.attrs.get("fields", [TENSOR])) == 1:
+            keys = {str(file.attrs.get("fields", [TENSOR])[0]): TENSOR}
+        else:
+            keys = {str(name): str(name) for name in file.attrs.get("fields", [])}
+        if not keys or not all(isinstance(file.get(key), h5py.Dataset) for key in keys.values()):
+            message = f"{self.path} is no data set: it has neither '{TENSOR}' nor named fields"
+            raise DataError(message)
+        self._values = {name: file[key] for name, key in keys.items()}
+        sizes = {values.shape[:2] for values in self._values.values()}
+        if len(sizes) != 1 or len(next(iter(sizes))) < 2:
+            message = f"{self.path} is no data set: its fields have sizes {sorted(sizes)}"
+            raise DataError(message)
+        total, self.time_steps = sizes.pop()
+        self.fields = {name: (v.shape[2:], v.dtype) for name, v in self._values.items()}
+        self._rows = np.flatnonzero(self._column("complete", np.ones(total, np.bool_)))
+        self.simulations = self._column("simulation", np.arange(total))[self._rows]
+        self.parameters = self._column("parameters", np.zeros((total, 0)))[self._rows]
+        self.names = self._parameter_names()
+        self.times = self._column("t-coordinate", np.arange(self.time_steps, dtype=np.float64))
+        self.coordinates = {
+            axis: file[f"{axis}-coordinate"][...] for axis in AXES if f"{axis}-coordinate" in file
+        }
+        self.settings: dict[str, Any] = json.loads(file.attrs.get("settings", "{}"))
+
+    def _parameter_names(self) -> list[str]:
+        count = self.parameters.shape[1]
+        if "parameters" not in self._file:
+            return []
+        names = [str(name) for name in self._file["parameters"].attrs.get("names", [])]
+        if len(names) != count:
+            message = f"{self.path} has {count} parameters with the names {names}"
+            raise DataError(message)
+        return names
+
+    def _column(self, name: str, default: NDArray[Any]) -> NDArray[Any]:
+        if name not in self._file:
+            return default
+        values: NDArray[Any] = self._file[name][...]
+        if name == "t-coordinate":
+            # Some of PDEBench's files have one time more than they have steps.
+            values = values[: self.time_steps]
+        if values.ndim != default.ndim or len(values) != len(default):
+            message = (
+                f"'{name}' in {self.path} has shape {values.shape}, not {len(default)} entries"
+            )
+            raise DataError(message)
+        return values
+
+
+@contextlib.contextmanager
+def _explained(path: Path, verb: str) -> Iterator[None]:
+    """Turns what HDF5 raises into one sentence that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        message = f"{path} can't be {verb}: there is no such file or folder"
+        raise DataError(message) from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        # HDF5 reports the errno of a failed write inside of its text only.
+        full = getattr(error, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}," in str(
+            error
+        )
+        reason = "the disk is full" if full else str(error)
+        message = f"{path} can't be {verb}: {reason}"
+        raise DataError(message) from error

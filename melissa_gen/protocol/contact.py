@@ -1,0 +1,163 @@
+"""The contact file: how clients and launcher find the server of a run, and the secrets that they share."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import zmq
+
+from melissa_gen.errors import ProtocolError
+
+__all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders"]
+
+_PREFIX = "melissa_gen-"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """CURVE keys (Z85 text) of one incarnation of the server, and of all its clients."""
+
+    server_public: str
+    server_secret: str = field(repr=False)
+    client_public: str
+    client_secret: str = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Makes fresh keys."""
+        server, client = zmq.curve_keypair(), zmq.curve_keypair()
+        return cls(*(key.decode() for key in (*server, *client)))
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Where one incarnation of the server listens."""
+
+    epoch: int
+    token: bytes = field(repr=False)
+    host: str
+    runtime_folder: str
+    """Private folder with the ipc sockets; empty with tcp."""
+    control: str = ""
+    heartbeat: str = ""
+    data: tuple[str, ...] = ()
+    curve: Curve | None = None
+    encrypt_data: bool = False
+    shared_memory: bool = False
+    """Whether the server reads a client's buffers in place (`shared.py`)."""
+
+    @classmethod
+    def new(
+        cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool, shared_memory: bool = False
+    ) -> Self:
+        """Makes the secrets of a new incarnation, and for ipc its private folder."""
+        folder = tempfile.mkdtemp(prefix=_PREFIX) if ipc else ""
+        curve = None if ipc else Curve.generate()
+        return cls(
+            epoch,
+            secrets.token_bytes(16),
+            host,
+            folder,
+            curve=curve,
+            encrypt_data=encrypt_data,
+            shared_memory=shared_memory,
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes the file for peers (mode 0600, all at once), without the server's secret key."""
+        curve = self.curve and replace(self.curve, server_secret="")
+        peers = replace(self, curve=curve)
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(peers.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def to_json(self) -> str:
+        """Returns the whole content, secrets included."""
+        return json.dumps(asdict(self) | {"token": self.token.hex()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ProtocolError: Something else.
+        """
+        try:
+            data = json.loads(text)
+            curve = Curve(**data.pop("curve")) if data["curve"] else data.pop("curve")
+            token = bytes.fromhex(data.pop("token"))
+            contact = cls(token=token, curve=curve, data=tuple(data.pop("data")), **data)
+            if len(token) != 16 or not isinstance(contact.epoch, int):
+                raise ValueError
+            texts = (contact.host, contact.runtime_folder, contact.control, contact.heartbeat)
+            if not all(isinstance(text, str) for text in (*texts, *contact.data)):
+                raise ValueError
+            return contact
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            msg = "is not a contact file of this version"
+            raise ProtocolError(msg) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads the contact file of a run.
+
+        Raises:
+            ProtocolError: It can't be read.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            msg = f"{path}: can't read the server's contact file: {error.strerror}"
+            raise ProtocolError(msg) from None
+        except UnicodeDecodeError:
+            msg = f"{path}: is not a contact file of this version"
+            raise ProtocolError(msg) from None
+        except ProtocolError as error:
+            msg = f"{path}: {error}"
+            raise ProtocolError(msg) from None
+
+
+def remove_runtime_folder(contact: Contact) -> None:
+    """Removes the ipc sockets of a server that is gone, if they are on this machine."""
+    folder = Path(contact.runtime_folder)
+    if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale_folders() -> list[Path]:
+    """Removes this user's ipc folders on this machine whose server was killed; returns them."""
+    stale = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid != os.getuid():
+                continue
+            sockets = [path for path in folder.iterdir() if path.is_socket()]
+            if sockets and not any(map(_listened_to, sockets)):
+                shutil.rmtree(folder, ignore_errors=True)
+                stale.append(folder)
+    return stale
+
+
+def _listened_to(path: Path) -> bool:
+    """Whether a process has a socket's other end open, be it in another container."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.setblocking(False)
+        try:
+            peer.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # it is busy
+            return True
+    return True

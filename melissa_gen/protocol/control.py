@@ -1,0 +1,44 @@
+"""JSON messages between launcher, server rank 0 and the other server ranks.
+
+Three frames: ``J``, the run's token, and a JSON object with a key `type`.
+"""
+
+import hmac
+import json
+from typing import Any
+
+from melissa_gen.errors import ProtocolError
+
+__all__ = ["LEFT", "MARK", "pack", "unpack"]
+
+MARK = b"J"
+LEFT = 75
+"""Exit status of a server that has saved a checkpoint and made way for its next incarnation."""
+
+
+def pack(token: bytes, message: dict[str, Any]) -> list[bytes]:
+    """Returns the frames of a message."""
+    return [MARK, token, json.dumps(message).encode()]
+
+
+def unpack(token: bytes, frames: list[bytes]) -> dict[str, Any]:
+    """Reads a message.
+
+    Raises:
+        ProtocolError: Not three frames, another run's token, or not a JSON object with a `type`.
+    """
+    if len(frames) != 3 or frames[0] != MARK:
+        msg = "a control message that is not of three frames"
+        raise ProtocolError(msg)
+    if not hmac.compare_digest(frames[1], token):
+        msg = "a control message with another run's token"
+        raise ProtocolError(msg)
+    try:
+        message = json.loads(frames[2])
+    except (ValueError, RecursionError):
+        msg = "a control message that is not JSON"
+        raise ProtocolError(msg) from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        msg = "a control message without a type"
+        raise ProtocolError(msg)
+    return message

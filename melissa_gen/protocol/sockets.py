@@ -1,0 +1,176 @@
+"""Opens every ZeroMQ socket of the project: security, limits and timeouts stand here and nowhere else."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import zmq
+
+from melissa_gen.errors import RunError, StudyError
+from melissa_gen.protocol.contact import Contact
+
+__all__ = ["bind_socket", "choose_interface", "connect_socket", "interface_address", "unreachable"]
+
+CONTROL_LIMIT = 16 << 20
+"""Largest control message (bytes)."""
+
+
+def choose_interface(wanted: str, *, one_machine: bool) -> str:
+    """Returns the network interface to bind to.
+
+    Args:
+        wanted: Its name, or `auto`: loopback on one machine; else the interface whose address this host's name stands
+            for, or where that is a loopback one, the interface that leads out.
+        one_machine: Whether all peers are on this machine.
+    """
+    if wanted != "auto":
+        return wanted
+    owner = {
+        address.address: name
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family == socket.AF_INET
+    }
+    loopback = owner.get("127.0.0.1", "lo")
+    if one_machine:
+        return loopback
+    for find in (_address_of_name, _address_outward):
+        found = owner.get(find(), loopback)
+        if found != loopback:
+            return found
+    return loopback
+
+
+def _address_of_name() -> str:
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return ""
+
+
+def _address_outward() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def unreachable(endpoint: str, timeout: float = 10.0) -> str:
+    """Tries to open a connection to a tcp endpoint of the server.
+
+    Returns:
+        "" if it can be reached, or is none of tcp; else who could not reach whom, on what port, and why.
+    """
+    if not endpoint.startswith("tcp://"):
+        return ""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except OSError as error:
+        return (
+            f"{socket.gethostname()} can't reach the training server at {host} on port {port}: "
+            f"{error.strerror or error}; is server.interface right, and the port open between the nodes "
+            "(server.ports)?"
+        )
+    return ""
+
+
+def interface_address(name: str) -> str:
+    """Returns the IPv4 address of a network interface.
+
+    Raises:
+        StudyError: There is no such interface; names those that exist.
+    """
+    interfaces = psutil.net_if_addrs()
+    for address in interfaces.get(name, []):
+        if address.family == socket.AF_INET:
+            return address.address
+    legal = ", ".join(sorted(interfaces))
+    msg = f"server.interface '{name}' has no IPv4 address on {socket.gethostname()}; legal: {legal}"
+    raise StudyError(msg)
+
+
+def bind_socket(
+    context: zmq.Context[Any],
+    contact: Contact,
+    name: str,
+    address: str,
+    *,
+    limit: int = CONTROL_LIMIT,
+    queue: int = 1000,
+    data: bool = False,
+    ports: Sequence[int] | None = None,
+) -> tuple[zmq.Socket[bytes], str]:
+    """Opens a server socket (ROUTER) on ipc or a random tcp port.
+
+    Args:
+        context: The process's context.
+        contact: Secrets and transport of this incarnation.
+        name: Name of the ipc socket file.
+        address: IPv4 address for tcp.
+        limit: Largest frame that is accepted (bytes); a peer that sends more is disconnected.
+        queue: Messages per peer that may wait.
+        data: Whether this is a data socket, which `encrypt_data` decides about.
+        ports: First and last tcp port that may be taken; None: any.
+
+    Returns:
+        The socket and the endpoint that peers connect to.
+
+    Raises:
+        RunError: No port is free.
+    """
+    bound = _open(context, zmq.ROUTER, limit, queue)
+    if contact.runtime_folder:
+        endpoint = f"ipc://{Path(contact.runtime_folder) / name}"
+        bound.bind(endpoint)
+        return bound, endpoint
+    if contact.curve is not None and (contact.encrypt_data or not data):
+        bound.curve_server = True
+        bound.curve_secretkey = contact.curve.server_secret.encode()
+    port = _bind(bound, address, ports)
+    return bound, f"tcp://{address}:{port}"
+
+
+def _bind(bound: zmq.Socket[bytes], address: str, ports: Sequence[int] | None) -> int:
+    if ports is None:
+        return bound.bind_to_random_port(f"tcp://{address}")
+    for port in range(ports[0], ports[1] + 1):
+        try:
+            bound.bind(f"tcp://{address}:{port}")
+        except zmq.ZMQError:
+            continue
+        return port
+    msg = f"server.ports: no port from {ports[0]} to {ports[1]} is free on {address}"
+    raise RunError(msg)
+
+
+def connect_socket(
+    context: zmq.Context[Any],
+    contact: Contact,
+    endpoint: str,
+    *,
+    data: bool = False,
+    queue: int = 1000,
+) -> zmq.Socket[bytes]:
+    """Opens a peer's socket (DEALER) to one of the server's endpoints."""
+    peer = _open(context, zmq.DEALER, CONTROL_LIMIT, queue)
+    if contact.curve is not None and (contact.encrypt_data or not data):
+        peer.curve_serverkey = contact.curve.server_public.encode()
+        peer.curve_publickey = contact.curve.client_public.encode()
+        peer.curve_secretkey = contact.curve.client_secret.encode()
+    peer.connect(endpoint)
+    return peer
+
+
+def _open(context: zmq.Context[Any], kind: int, limit: int, queue: int) -> zmq.Socket[bytes]:
+    opened: zmq.Socket[bytes] = context.socket(kind)
+    opened.linger = 1000
+    opened.maxmsgsize = limit
+    opened.sndhwm = opened.rcvhwm = queue
+    opened.tcp_keepalive = 1
+    opened.handshake_ivl = 10_000
+    return opened

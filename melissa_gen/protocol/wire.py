@@ -1,0 +1,464 @@
+"""The binary messages between simulation clients and the training server, version 1.
+
+All integers are little-endian and unaligned. Every message starts with the same 32 bytes:
+
+====== ==== ======================================================================================
+offset type meaning
+====== ==== ======================================================================================
+0      4s   magic, the bytes ``MGEN``
+4      u16  protocol version
+6      u16  kind of message (the numbers below)
+8      u32  epoch: the incarnation of the server that the sender talks to
+12     u32  rank of the sender in its MPI world
+16     16s  token: the run's secret, from the contact file
+====== ==== ======================================================================================
+
+The body follows, its fields in the order of each message class below: ``u16 u32 i64 f64`` as such, ``str`` as u16
+length and UTF-8 bytes, ``[T]`` as u16 count and that many T, ``[(...)]`` likewise with records.
+
+A `Part` is the header frame, followed by one frame per field that it lists: the raw values of the sender's
+block in C order, of the field's declared type. The sample (simulation, time step) belongs to the server rank
+``owner(simulation, step, ranks)``; a part goes straight to that rank's data socket. The sender may have as
+many parts under way to one server rank as `Welcome.credit` says; each names the buffer it was copied to, and
+`Credit` hands buffers back when their sample is in the reservoir (or has been counted as a duplicate).
+
+Where the contact file says `shared_memory`, a client rank may offer its buffers in memory with `Share`, before its
+first part to a server rank (``shared.py``). The answer is `Credit` with all of them, and parts then come as a header
+alone; or `Refused`, and parts come with their payload as ever.
+"""
+
+import hmac
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, TypeVar, overload
+
+from melissa_gen.errors import ProtocolError
+
+__all__ = [
+    "DTYPES",
+    "MAGIC",
+    "MESSAGES",
+    "VERSION",
+    "Alive",
+    "Block",
+    "Credit",
+    "Done",
+    "Failed",
+    "FieldSpec",
+    "Finalize",
+    "Header",
+    "Hello",
+    "Message",
+    "Next",
+    "Part",
+    "Refused",
+    "Share",
+    "Simulation",
+    "Stop",
+    "Welcome",
+    "check_peer",
+    "decode",
+    "decode_header",
+    "encode",
+    "owner",
+]
+
+MAGIC = b"MGEN"
+VERSION = 1
+DTYPES = ("float32", "float64")
+ANY = -1
+"""`Next.simulation` of a client that takes whatever comes next."""
+
+_HEADER = struct.Struct("<4sHHII16s")
+_MAX_DIMENSIONS = 4
+
+
+class Header(NamedTuple):
+    """The first 32 bytes of every message."""
+
+    kind: int
+    epoch: int
+    rank: int
+    token: bytes
+
+
+class Block(NamedTuple):
+    """Where a rank's part of one field lies: `start` and `extent` along each dimension."""
+
+    field: int
+    start: tuple[int, ...]
+    extent: tuple[int, ...]
+
+
+class FieldSpec(NamedTuple):
+    """A field as the study declares it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Message:
+    """Base of all messages: `LAYOUT` gives the body's field types in order."""
+
+    KIND: ClassVar[int]
+    LAYOUT: ClassVar[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """Client rank 0 introduces its world (control socket)."""
+
+    KIND, LAYOUT = 1, ("str", "str", "u32", "u32")
+    job: str
+    host: str
+    pid: int
+    ranks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome(Message):
+    """The server's answer to `Hello`: what the study expects."""
+
+    KIND, LAYOUT = 2, ("u16", "u16", "u32", "f64", "f64", "[str]", "[field]")
+    credit: int
+    server_ranks: int
+    time_steps: int
+    heartbeat: float
+    patience: float
+    parameters: tuple[str, ...]
+    fields: tuple[FieldSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Message):
+    """The server will not talk to this client; says why."""
+
+    KIND, LAYOUT = 3, ("str",)
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Next(Message):
+    """Client rank 0 asks for a simulation: the one with this number, or any (-1)."""
+
+    KIND, LAYOUT = 4, ("i64",)
+    simulation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation(Message):
+    """The answer to `Next`: solve for these parameters (in the order of `Welcome.parameters`)."""
+
+    KIND, LAYOUT = 5, ("u32", "u32", "[f64]")
+    simulation: int
+    attempt: int
+    parameters: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Message):
+    """The answer to `Next` when nothing is left to solve."""
+
+    KIND, LAYOUT = 6, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize(Message):
+    """Each client rank to each data socket, after its last part: `steps` time steps were sent in all."""
+
+    KIND, LAYOUT = 7, ("u32", "u32", "u32", "u32")
+    simulation: int
+    attempt: int
+    steps: int
+    ranks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message):
+    """A client rank gives a simulation up (control socket); `step` is the one that could not be sent."""
+
+    KIND, LAYOUT = 8, ("u32", "u32", "u32", "str")
+    simulation: int
+    attempt: int
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Message):
+    """One client rank's share of one sample; the blocks' values follow, a frame each."""
+
+    KIND, LAYOUT = 9, ("u32", "u32", "u32", "u32", "u16", "[block]")
+    simulation: int
+    attempt: int
+    step: int
+    ranks: int
+    buffer: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit(Message):
+    """The server hands buffers back to a client rank (data socket)."""
+
+    KIND, LAYOUT = 10, ("[u16]",)
+    buffers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alive(Message):
+    """Heartbeat of client rank 0, echoed by the server: what it does, and the seconds it has waited so far."""
+
+    KIND, LAYOUT = 11, ("str", "u16", "u32", "u32", "f64", "f64")
+    job: str
+    state: int
+    simulation: int
+    step: int
+    credit_seconds: float
+    next_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Message):
+    """The server tells a client to end (answer to `Alive` or `Next`)."""
+
+    KIND, LAYOUT = 12, ("str",)
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Message):
+    """A client rank offers the memory with its buffers: file `descriptor` of process `pid` (data socket)."""
+
+    KIND, LAYOUT = 13, ("u32", "u32", "i64", "u16")
+    pid: int
+    descriptor: int
+    nonce: int
+    buffers: int
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    *(Hello, Welcome, Refused, Next, Simulation, Done),
+    *(Finalize, Failed, Part, Credit, Alive, Stop, Share),
+)
+"""Every kind of message, in the order of their numbers."""
+
+SOLVING, WAITING_FOR_CREDIT, WAITING_FOR_PARAMETERS = range(3)
+"""Values of `Alive.state`."""
+
+
+def owner(simulation: int, step: int, ranks: int) -> int:
+    """Returns the server rank that a sample belongs to; neighbours in time go to different ranks."""
+    return (simulation + step) % ranks
+
+
+def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
+    """Returns a message's bytes, header included."""
+    out = bytearray(_HEADER.pack(MAGIC, VERSION, message.KIND, epoch, rank, token))
+    for (_, write), name in _plan(type(message)):
+        write(out, getattr(message, name))
+    return bytes(out)
+
+
+def decode_header(data: Any) -> Header:
+    """Reads the first 32 bytes.
+
+    Raises:
+        ProtocolError: Too short, not this protocol, or another version.
+    """
+    if len(data) < _HEADER.size:
+        msg = f"a message of {len(data)} bytes is shorter than the header's {_HEADER.size}"
+        raise ProtocolError(msg)
+    magic, version, kind, epoch, rank, token = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        msg = "a message that does not start with MGEN: not a melissa_gen peer"
+        raise ProtocolError(msg)
+    if version != VERSION:
+        msg = f"a peer of protocol version {version}; version {VERSION} is spoken here"
+        raise ProtocolError(msg)
+    return Header(kind, epoch, rank, token)
+
+
+def check_peer(header: Header, epoch: int, token: bytes) -> None:
+    """Refuses a peer of another run or of another incarnation of the server.
+
+    Raises:
+        ProtocolError: Says which.
+    """
+    if header.epoch != epoch:
+        age = "stale" if header.epoch < epoch else "newer"
+        msg = f"a {age} peer of epoch {header.epoch}; this is epoch {epoch}"
+        raise ProtocolError(msg)
+    if not hmac.compare_digest(header.token, token):
+        msg = "a peer with another run's token"
+        raise ProtocolError(msg)
+
+
+A = TypeVar("A", bound=Message)
+B = TypeVar("B", bound=Message)
+C = TypeVar("C", bound=Message)
+D = TypeVar("D", bound=Message)
+
+
+@overload
+def decode(data: Any, expected: type[A], /) -> A: ...
+@overload
+def decode(data: Any, first: type[A], second: type[B], /) -> A | B: ...
+@overload
+def decode(data: Any, first: type[A], second: type[B], third: type[C], /) -> A | B | C: ...
+@overload
+def decode(
+    data: Any, first: type[A], second: type[B], third: type[C], fourth: type[D], /
+) -> A | B | C | D: ...
+
+
+def decode(data: Any, *expected: type[Any]) -> Any:
+    """Reads one message of one of the expected classes.
+
+    Args:
+        data: The frame (bytes-like), header included.
+        *expected: The classes that are legal here.
+
+    Raises:
+        ProtocolError: Anything that `encode` would not have written.
+    """
+    kind = decode_header(data).kind
+    for cls in expected:
+        if kind == cls.KIND:
+            break
+    else:
+        msg = f"a message of kind {kind}, where {', '.join(c.__name__ for c in expected)} is legal"
+        raise ProtocolError(msg)
+    view = memoryview(data)
+    offset, values = _HEADER.size, []
+    try:
+        for (read, _), _name in _plan(cls):
+            value, offset = read(view, offset)
+            values.append(value)
+    except (struct.error, UnicodeDecodeError, IndexError):
+        msg = f"a damaged {cls.__name__} message of {len(view)} bytes"
+        raise ProtocolError(msg) from None
+    if offset != len(view):
+        msg = f"a {cls.__name__} message with {len(view) - offset} bytes too many"
+        raise ProtocolError(msg)
+    return cls(*values)
+
+
+# One reader and one writer per type: read(view, offset) -> (value, next offset), write(out, value).
+Read = Callable[[memoryview, int], tuple[Any, int]]
+Write = Callable[[bytearray, Any], None]
+
+
+def _number(code: str) -> tuple[Read, Write]:
+    layout = struct.Struct("<" + code)
+
+    def read(view: memoryview, offset: int) -> tuple[Any, int]:
+        return layout.unpack_from(view, offset)[0], offset + layout.size
+
+    def write(out: bytearray, value: Any) -> None:
+        try:
+            out += layout.pack(value)
+        except struct.error:
+            msg = f"the value {value!r} does not fit its place in a message"
+            raise ProtocolError(msg) from None
+
+    return read, write
+
+
+_TYPES: dict[str, tuple[Read, Write]] = {
+    "u16": _number("H"),
+    "u32": _number("I"),
+    "i64": _number("q"),
+    "f64": _number("d"),
+}
+
+
+def _read_text(view: memoryview, offset: int) -> tuple[str, int]:
+    length, offset = _TYPES["u16"][0](view, offset)
+    raw = bytes(view[offset : offset + length])
+    if len(raw) != length:
+        raise IndexError
+    return raw.decode(), offset + length
+
+
+def _write_text(out: bytearray, value: str) -> None:
+    raw = value.encode(errors="replace")[:65535].decode(errors="ignore").encode()
+    _TYPES["u16"][1](out, len(raw))
+    out += raw
+
+
+def _list_of(item: tuple[Read, Write], most: int = 65535) -> tuple[Read, Write]:
+    def read(view: memoryview, offset: int) -> tuple[tuple[Any, ...], int]:
+        count, offset = _TYPES["u16"][0](view, offset)
+        if count > most or count > len(view) - offset:  # each item takes a byte at least
+            raise IndexError
+        values = []
+        for _ in range(count):
+            value, offset = item[0](view, offset)
+            values.append(value)
+        return tuple(values), offset
+
+    def write(out: bytearray, values: tuple[Any, ...]) -> None:
+        if len(values) > most:
+            msg = f"a list of {len(values)} does not fit its place in a message; at most {most} do"
+            raise ProtocolError(msg)
+        _TYPES["u16"][1](out, len(values))
+        for value in values:
+            item[1](out, value)
+
+    return read, write
+
+
+def _read_block(view: memoryview, offset: int) -> tuple[Block, int]:
+    field, dimensions = struct.unpack_from("<HH", view, offset)
+    if not 1 <= dimensions <= _MAX_DIMENSIONS:
+        raise IndexError
+    numbers = struct.unpack_from(f"<{2 * dimensions}I", view, offset + 4)
+    block = Block(field, numbers[:dimensions], numbers[dimensions:])
+    return block, offset + 4 + 8 * dimensions
+
+
+def _write_block(out: bytearray, block: Block) -> None:
+    size = len(block.start)
+    try:
+        if not 1 <= size == len(block.extent) <= _MAX_DIMENSIONS:
+            raise struct.error
+        out += struct.pack(f"<HH{2 * size}I", block.field, size, *block.start, *block.extent)
+    except struct.error:
+        msg = f"{block} does not fit its place in a message"
+        raise ProtocolError(msg) from None
+
+
+_SHAPE = _list_of(_TYPES["u32"], _MAX_DIMENSIONS)
+
+
+def _read_field(view: memoryview, offset: int) -> tuple[FieldSpec, int]:
+    name, offset = _read_text(view, offset)
+    dtype, offset = _TYPES["u16"][0](view, offset)
+    shape, offset = _SHAPE[0](view, offset)
+    return FieldSpec(name, DTYPES[dtype], shape), offset
+
+
+def _write_field(out: bytearray, field: FieldSpec) -> None:
+    _write_text(out, field.name)
+    _TYPES["u16"][1](out, DTYPES.index(field.dtype))
+    _SHAPE[1](out, field.shape)
+
+
+_TYPES["str"] = _read_text, _write_text
+_TYPES["[str]"] = _list_of(_TYPES["str"])
+_TYPES["[u16]"] = _list_of(_TYPES["u16"])
+_TYPES["[f64]"] = _list_of(_TYPES["f64"])
+_TYPES["[block]"] = _list_of((_read_block, _write_block), 16)
+_TYPES["[field]"] = _list_of((_read_field, _write_field), 16)
+
+_PLANS: dict[type[Message], list[tuple[tuple[Read, Write], str]]] = {
+    cls: [(_TYPES[kind], field.name) for kind, field in zip(cls.LAYOUT, fields(cls), strict=True)]  # type: ignore[arg-type]
+    for cls in MESSAGES
+}
+
+
+def _plan(cls: type[Message]) -> list[tuple[tuple[Read, Write], str]]:
+    return _PLANS[cls]

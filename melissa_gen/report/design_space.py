@@ -1,0 +1,260 @@
+"""Figures of the design space: where simulations were spent, and where the surrogate finds it hard."""
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from melissa_gen.report.drawing import COLOURS, colour_scale, label, log_axis, log_ticks, new_figure
+from melissa_gen.report.events import figure
+from melissa_gen.report.run_folder import RunFolder
+
+__all__ = ["difficulty_figure", "error_figure", "marginals_figure", "relevance", "spending_figure"]
+
+Floats = npt.NDArray[np.float64]
+
+FULL = 1060
+SHOWN_MARGINALS = 12
+RASTER_ABOVE = 1200  # points; more would be heavy as vectors
+LOG_ABOVE = 30.0  # a positive parameter that spans more than this factor has a log axis
+BINS = 8
+GENERATIONS = ("#4c7fe6", "#8b62d6", "#d1506a", "#e59a2f")  # seen on white and on black
+
+
+def relevance(points: Floats, difficulty: Floats) -> list[int]:
+    """Orders the parameters by how much of the log difficulty each explains alone.
+
+    The measure is the correlation ratio: the variance of the bin means over eight quantile bins of
+    a parameter, relative to the whole variance. Without a known difficulty the order is kept.
+
+    Args:
+        points: `(n, d)`.
+        difficulty: `(n,)`, NaN where unknown.
+
+    Returns:
+        All `d` columns, the most relevant first.
+    """
+    known = np.isfinite(difficulty) & (difficulty > 0)
+    order = list(range(points.shape[1]))
+    if known.sum() < 2 * BINS:
+        return order
+    height = np.log(difficulty[known])
+    shares = []
+    for column in order:
+        values = points[known, column]
+        edges = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
+        place = np.searchsorted(edges, values)
+        number = np.bincount(place, minlength=BINS)
+        means = np.bincount(place, height, BINS)[number > 0] / number[number > 0]
+        spread = np.sum(number[number > 0] * (means - height.mean()) ** 2)
+        shares.append(spread / max(float(np.sum((height - height.mean()) ** 2)), 1e-300))
+    return sorted(order, key=lambda column: -shares[column])
+
+
+def spending_figure(run: RunFolder) -> Figure | None:
+    """Where simulations were spent: pairs of the most relevant parameters, by generation.
+
+    Points from the prior are open circles, adaptive points are filled.
+    """
+    generation = np.array([figure(one, "generation") for one in run.simulations])
+    generation = np.nan_to_num(generation)
+    colours = LinearSegmentedColormap.from_list("generation", GENERATIONS)
+    norm = Normalize(0, max(float(generation.max(initial=0)), 1))
+    return _pairs(run, generation, norm, colours, "generation", adaptive=run.adaptive())
+
+
+def difficulty_figure(run: RunFolder) -> Figure | None:
+    """The difficulty of each simulation over the same pairs of parameters."""
+    difficulty = _difficulty(run)
+    known = difficulty[np.isfinite(difficulty) & (difficulty > 0)]
+    if len(known) < 2:
+        return None
+    low, high = np.quantile(known, (0.02, 0.98))
+    norm = LogNorm(low, high) if high > 1.0001 * low else Normalize(low * 0.9, high * 1.1)
+    return _pairs(run, difficulty, norm, colour_scale("viridis", 0.25, 0.92), "difficulty")
+
+
+def marginals_figure(run: RunFolder) -> Figure | None:
+    """How often each parameter's values were drawn: prior, early adaptive, late adaptive."""
+    points, adaptive = run.points(), run.adaptive()
+    if points.size == 0:
+        return None
+    shown = relevance(points, _difficulty(run))[:SHOWN_MARGINALS]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    image = new_figure(min(FULL, max(560, 300 * columns)), 40 + 165 * rows)
+    grid = image.subplots(rows, columns, squeeze=False).ravel()
+    generation = np.array([figure(one, "generation") for one in run.simulations])
+    middle = float(np.nanmedian(generation[adaptive])) if adaptive.any() else 0.0
+    groups = (
+        (~adaptive, "prior", {"color": COLOURS["pale"], "histtype": "stepfilled"}),
+        (
+            adaptive & (generation <= middle),
+            "adaptive, first half",
+            {"color": COLOURS["violet"], "histtype": "step", "linewidth": 1.4},
+        ),
+        (
+            adaptive & (generation > middle),
+            "adaptive, second half",
+            {"color": COLOURS["red"], "histtype": "step", "linewidth": 2},
+        ),
+    )
+    for axes, place in zip(grid, shown, strict=False):
+        values = points[:, place]
+        finite = np.isfinite(values)
+        if not finite.any():
+            continue
+        logarithmic = _is_log(values)
+        low, high = float(values[finite].min()), float(values[finite].max())
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        edges = np.geomspace(low, high, 17) if logarithmic else np.linspace(low, high, 17)
+        for chosen, text, style in groups:
+            chosen_values = values[chosen & finite]
+            if len(chosen_values) == 0:
+                continue
+            weights = np.full(len(chosen_values), 100 / len(chosen_values))
+            axes.hist(chosen_values, list(edges), weights=weights, label=text, **style)
+        if logarithmic:
+            log_axis(axes, "x")
+        _name_axis(axes, run, place, "x")
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.grid(visible=False, axis="x")
+    for row in range(rows):
+        grid[row * columns].set_ylabel("% of points")
+    for axes in grid[len(shown) :]:
+        axes.remove()
+    image.legend(*grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return image
+
+
+def error_figure(run: RunFolder) -> Figure | None:
+    """The distribution of the validation error over simulations, with what summarises it marked."""
+    if run.cases is None:
+        return None
+    errors = run.cases.nrmse
+    errors = errors[np.isfinite(errors) & (errors > 0)]
+    if len(errors) < 2:
+        return None
+    image = new_figure(FULL, 300)
+    axes = image.subplots()
+    low, high = float(errors.min()), float(errors.max())
+    wide = high > 5 * low
+    bins = int(min(60, max(10, 2.5 * len(errors) ** 0.5)))
+    edges = np.geomspace(low, high, bins + 1) if wide else np.linspace(low, high, bins + 1)
+    axes.hist(errors, list(edges), color=COLOURS["pale"])
+    if wide:
+        axes.set_xlim(low / 1.05, high * (high / low) ** 0.12)
+        log_axis(axes, "x")
+    else:
+        axes.set_xlim(right=high + 0.14 * (high - low))
+    top = axes.get_ylim()[1]
+    marks = (
+        ("mean", float(errors.mean()), COLOURS["blue"]),
+        ("RMS", float(np.sqrt(np.mean(errors**2))), COLOURS["teal"]),
+        ("p95", float(np.quantile(errors, 0.95)), COLOURS["violet"]),
+        ("p99", float(np.quantile(errors, 0.99)), COLOURS["amber"]),
+        ("max", high, COLOURS["red"]),
+    )
+    for row, (text, value, colour) in enumerate(marks):
+        height = top * (1.52 - 0.1 * row)
+        axes.plot([value, value], [0, height], color=colour, linewidth=1.6)
+        axes.annotate(
+            f"{text} {value:.3g}",
+            (value, height),
+            (5, -9),
+            textcoords="offset points",
+            color=colour,
+        )
+    axes.set_ylim(0, top * 1.55)
+    axes.set_xlabel("NRMSE of a validation simulation")
+    axes.set_ylabel("simulations")
+    axes.grid(visible=False, axis="x")
+    return image
+
+
+def _difficulty(run: RunFolder) -> Floats:
+    return np.array([figure(one, "difficulty") for one in run.simulations])
+
+
+def _is_log(values: Floats) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) and finite.min() > 0 and finite.max() > LOG_ABOVE * finite.min())
+
+
+def _name_axis(axes: Axes, run: RunFolder, place: int, side: str) -> None:
+    name = run.parameter_names[place]
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_label_text(label(name, run.unit(name)))
+
+
+def _pairs(
+    run: RunFolder,
+    values: Floats,
+    norm: Normalize,
+    colours: Colormap,
+    text: str,
+    adaptive: npt.NDArray[np.bool_] | None = None,
+) -> Figure | None:
+    points = run.points()
+    if points.size == 0:
+        return None
+    chosen = sorted(relevance(points, _difficulty(run))[:3])
+    chosen_pairs: list[tuple[int | None, int]] = list(itertools.combinations(chosen, 2))
+    if len(chosen) == 1:  # one parameter: against the order of the simulations
+        chosen_pairs = [(None, chosen[0])]
+    panels = len(chosen_pairs)
+    image = new_figure(FULL if panels > 1 else 700, 340)
+    grid = image.subplots(1, panels, squeeze=False).ravel()
+    known = np.isfinite(values)
+    filled = known if adaptive is None else known & adaptive
+    size = float(np.clip(9000 / max(len(points), 1), 7, 32))
+    for axes, (across, up) in zip(grid, chosen_pairs, strict=True):
+        x = np.arange(len(points), dtype=np.float64) if across is None else points[:, across]
+        y = points[:, up]
+        raster = len(points) > RASTER_ABOVE
+        open_ones = known & ~filled
+        axes.scatter(
+            x[open_ones],
+            y[open_ones],
+            s=size,
+            facecolors="none",
+            edgecolors=colours(norm(values[open_ones])),
+            linewidths=0.9,
+            rasterized=raster,
+        )
+        axes.scatter(
+            x[filled],
+            y[filled],
+            s=size,
+            c=values[filled],
+            cmap=colours,
+            norm=norm,
+            linewidths=0,
+            rasterized=raster,
+        )
+        if across is None:
+            axes.set_xlabel("simulation")
+        else:
+            _name_axis(axes, run, across, "x")
+            if _is_log(x):
+                log_axis(axes, "x")
+        _name_axis(axes, run, up, "y")
+        if _is_log(y):
+            log_axis(axes, "y")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(True)
+    mappable = ScalarMappable(norm=norm, cmap=colours)
+    bar = image.colorbar(mappable, ax=list(grid), fraction=0.03, pad=0.015)
+    if isinstance(norm, LogNorm):
+        log_ticks(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 1.0))
+    bar.set_label(text)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(which="both", length=0)
+    return image

@@ -1,0 +1,186 @@
+"""The look of the report's figures, and their way into the page as inline SVG.
+
+Colours become CSS variables on the way, so that one drawing serves a light page, a dark page and
+paper. Figures are made without pyplot; matplotlib's global parameters hold our style only within
+`styled()` and are put back after it.
+"""
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+__all__ = [
+    "COLOURS",
+    "colour_scale",
+    "duration_axis",
+    "label",
+    "log_axis",
+    "log_ticks",
+    "new_figure",
+    "pretty_unit",
+    "styled",
+    "to_svg",
+]
+
+# name in the style sheet -> value on a light page; unusual last digits keep them recognisable
+COLOURS = {
+    "ink": "#1d2431",
+    "soft": "#667085",
+    "line": "#d9dee7",
+    "blue": "#2f6fdf",
+    "amber": "#dc861f",
+    "teal": "#12958b",
+    "red": "#cf4257",
+    "violet": "#7d5bd1",
+    "pale": "#b9cdf3",
+}
+PIXELS_PER_INCH = 72
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "melissa-gen",
+    "font.family": "sans-serif",
+    "font.size": 12,
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["soft"],
+    "axes.labelsize": 12,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.7,
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["soft"],
+    "ytick.labelcolor": COLOURS["soft"],
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "legend.handlelength": 1.3,
+    "image.interpolation": "none",
+    "savefig.dpi": 144,
+}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Draws in our style, whatever the user's own matplotlib settings are; they return after it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Makes a figure of this many CSS pixels."""
+    return Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
+
+
+def colour_scale(name: str, low: float = 0.0, high: float = 1.0) -> Colormap:
+    """Returns a part of a matplotlib colour map, without ends that vanish on white or on black."""
+    colours = matplotlib.colormaps[name](np.linspace(low, high, 256))
+    return LinearSegmentedColormap.from_list(f"{name}_part", colours)
+
+
+def label(name: str, unit: str = "") -> str:
+    """Writes an axis label: "temperature [K]"."""
+    return f"{name} [{pretty_unit(unit)}]" if unit else name
+
+
+def pretty_unit(unit: str) -> str:
+    """Writes powers as superscripts: "m^2/s" and "m**2/s" become "m²/s"."""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return re.sub(
+        r"\s?(?:\^|\*\*)\s?(-?\d+)", lambda found: found[1].translate(raised), unit
+    ).replace("*", "·")
+
+
+def log_axis(axes: Axes, side: str) -> None:
+    """Makes an axis logarithmic, with plain numbers at its ticks: 0.01, 0.02, 0.05, 0.1.
+
+    Args:
+        axes: Drawn already, so that its limits are known.
+        side: "x" or "y".
+    """
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axes.set_xscale("log") if side == "x" else axes.set_yscale("log")
+    log_ticks(axis, *axis.get_view_interval())
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Puts plain numbers at the ticks of a logarithmic axis, denser where it spans little."""
+    decades = np.log10(high / low) if 0 < low < high else 1.0
+    steps = (1.0,) if decades > 2.2 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(10, subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def duration_axis(axes: Axes, seconds: npt.NDArray[np.float64]) -> None:
+    """Labels a time axis in the unit that fits its length."""
+    span = float(seconds[-1]) if len(seconds) else 0.0
+    unit, size = ("h", 3600) if span > 2 * 3600 else ("min", 60) if span > 180 else ("s", 1)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 3, 5, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / size:g}"))
+    ticks = MaxNLocator(7, steps=[1, 2, 3, 5, 6, 10]).tick_values(0, span / size)
+    axes.set_xticks([tick * size for tick in ticks if tick * size <= span])
+    axes.set_xlim(0, max(span, 1e-9))
+    axes.set_xlabel(f"running time [{unit}]")
+
+
+def to_svg(figure: Figure) -> str:
+    """Renders a figure as an SVG element that can stand inside an HTML page.
+
+    Ids are made unique over the page, colours of ours become CSS variables (with themselves as
+    fallback), and everything that names an address is taken out.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    head, body = text.split(">", 1)
+    box = re.search(r'viewBox="[^"]+"', head)
+    body = re.sub(r"<!--.*?-->|\n\s*(?=<)", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # the page has it, for all
+    body = re.sub(r' id="image[0-9a-f]+"', "", body)  # equal pictures share it
+    mark = f"f{hashlib.sha256(body.encode()).hexdigest()[:8]}-"
+    body = re.sub(r'\bid="', f'id="{mark}', body)
+    body = re.sub(r'href="#', f'href="#{mark}', body)
+    body = body.replace("url(#", f"url(#{mark}")
+    body = re.sub(r"font: ([^;\"]*?)px [^;\"]+", r"font: \1px var(--font)", body)
+    for name, value in COLOURS.items():
+        body = body.replace(value, f"var(--{name}, {value})")
+    width = int(figure.get_figwidth() * PIXELS_PER_INCH)
+    return f'<svg {box[0] if box else ""} style="max-width:{width}px" role="img">{body}'

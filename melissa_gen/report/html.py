@@ -1,0 +1,358 @@
+"""The report of a run: one HTML file that needs nothing else, made from the run directory alone."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from melissa_gen.errors import RunError
+from melissa_gen.report import curves, design_space
+from melissa_gen.report.accounting import adds_up, balances
+from melissa_gen.report.drawing import label, pretty_unit, styled, to_svg
+from melissa_gen.report.events import figure
+from melissa_gen.report.fields import case_figure, slice_note
+from melissa_gen.report.live import event_text
+from melissa_gen.report.quantities import (
+    UNKNOWN,
+    count,
+    duration,
+    megabytes,
+    number,
+    rate,
+    share,
+)
+from melissa_gen.report.run_folder import RunFolder
+from melissa_gen.report.waiting import who_waits
+
+__all__ = ["render_report", "write_report"]
+
+SHOWN_SIMULATIONS = 300
+SHOWN_NOTES = 40
+NOTABLE = ("client_lost", "simulation_failed", "refused", "warning", "stopping")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in the page: its SVG, and the sentence below it."""
+
+    svg: Markup
+    caption: str
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Writes `report.html` into a run directory.
+
+    Args:
+        run_dir: The run directory, of a run that has finished, was stopped or still goes on.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        DataError: There is no such directory.
+        RunError: The file can't be written.
+    """
+    path = Path(run_dir) / "report.html"
+    text = render_report(RunFolder.read(run_dir))
+    part = path.with_name(".report.html.part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        message = f"can't write the report {path}: {error.strerror or error}"
+        raise RunError(message) from error
+    return path
+
+
+def render_report(run: RunFolder) -> str:
+    """Renders the report of a run as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("melissa_gen.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    with styled():
+        page = {
+            "name": run.name,
+            "status": _status(run),
+            "started": _started(run),
+            "key_figures": _key_figures(run),
+            "missing": run.missing,
+            "training": _training(run),
+            "errors": _errors(run),
+            "cases": _cases(run),
+            "slice_note": slice_note(run.cases) if run.cases else "",
+            "space": _space(run),
+            "sampler": _sampler(run),
+            "flow": _flow(run),
+            "waiting": _waiting(run),
+            "accounting": _accounting(run),
+            "simulations": _simulations(run),
+            "notes": _notes(run),
+            "study_text": run.study_text,
+        }
+    return environment.get_template("report.html").render(page)
+
+
+def _drawn(
+    *wanted: tuple[Callable[[RunFolder], Figure | None], str], run: RunFolder
+) -> list[Drawing]:
+    """Draws the figures for which the run has data."""
+    drawings = []
+    for draw, caption in wanted:
+        image = draw(run)
+        if image is not None:
+            drawings.append(Drawing(Markup(to_svg(image)), caption))
+    return drawings
+
+
+def _status(run: RunFolder) -> str:
+    if run.summary.get("status"):
+        return str(run.summary["status"])
+    ends = run.kind("run_finished")
+    return str(ends[-1].get("status")) if ends else "not finished"
+
+
+def _started(run: RunFolder) -> str:
+    starts = run.kind("run_started")
+    moment = figure(starts[0], "time") if starts else math.nan
+    if not math.isfinite(moment):
+        return ""
+    text = time.strftime("%-d %B %Y, %H:%M", time.localtime(moment))
+    resumed = len(run.kind("resumed"))
+    return text + (f", resumed {resumed}x" if resumed else "")
+
+
+def _key_figures(run: RunFolder) -> list[tuple[str, str, str]]:
+    """The figures at the top: (value, what it is, remark)."""
+    last = run.statuses[-1] if run.statuses else {}
+    simulations = run.summary.get("simulations") or last.get("simulations") or {}
+    error = _validation(run)
+    seconds = figure(run.summary, "wall_seconds")
+    if math.isnan(seconds) and len(run.seconds):
+        seconds = float(run.seconds[-1])
+    batches = figure(run.summary or last, "training", "batches")
+    samples = run.samples()
+    adaptive = (
+        figure(run.summary, "sampler", "adaptive") / figure(run.summary, "sampler", "suggested")
+        if figure(run.summary, "sampler", "suggested") > 0
+        else math.nan
+    )
+    effective = figure(run.summary or last, "training", "effective_share")
+    weighted = math.isfinite(effective) and effective < 1
+    failed = figure(simulations, "failed")
+    speed = figure(run.summary, "throughput", "megabytes_per_second")
+    return [
+        (number(figure(error, "mean")), "validation error", "mean NRMSE"),
+        (number(figure(error, "max")), "worst case", f"p99 {number(figure(error, 'p99'))}"),
+        (
+            count(figure(simulations, "completed")),
+            "simulations",
+            f"of {count(figure(simulations, 'planned'))} planned, {count(failed)} failed",
+        ),
+        (
+            count(figure(samples, "trained")),
+            "samples trained",
+            f"{count(batches)} batches"
+            + (f", weights leave {share(effective)} of each" if weighted else ""),
+        ),
+        (duration(seconds), "wall time", f"{rate(speed)} MB/s on average"),
+        (share(adaptive), "adaptive points", str(run.summary.get("sampler", {}).get("method", ""))),
+    ]
+
+
+def _validation(run: RunFolder) -> dict[str, Any]:
+    found = (run.summary.get("validation") or {}).get("nrmse")
+    if not found:
+        events = run.kind("validation")
+        found = events[-1].get("nrmse") if events else None
+    return found if isinstance(found, dict) else {}
+
+
+def _training(run: RunFolder) -> list[Drawing]:
+    loss = run.column("training", "loss")
+    loss = loss[np.isfinite(loss)]
+    fell = f"From {number(loss[0])} to {number(loss[-1])}; " if len(loss) else ""
+    events = run.kind("validation")
+    first = figure(events[0], "nrmse", "mean") if events else math.nan
+    last = figure(events[-1], "nrmse", "mean") if events else math.nan
+    better = f"The mean error fell {first / last:.1f}-fold" if 0 < last < first else "The mean"
+    return _drawn(
+        (curves.loss_figure, f"{fell}pale: as it came, dark: running geometric mean."),
+        (
+            curves.validation_figure,
+            f"{better} from the first of {len(events)} validations to the last."
+            if 0 < last < first
+            else "Mean, 99th percentile and maximum over the validation simulations.",
+        ),
+        run=run,
+    )
+
+
+def _errors(run: RunFolder) -> list[Drawing]:
+    known = len(run.cases.nrmse) if run.cases else 0
+    return _drawn(
+        (
+            design_space.error_figure,
+            f"{count(known)} simulations that were never trained on. The normalised root mean "
+            "square error of each is taken over all its time steps.",
+        ),
+        run=run,
+    )
+
+
+def _cases(run: RunFolder) -> list[dict[str, Any]]:
+    cases = run.cases
+    if cases is None:
+        return []
+    x_first = bool((run.study.get("simulation") or {}).get("domain"))  # its axes begin with x
+    found = []
+    for case, name in enumerate(cases.names):
+        error = float(cases.nrmse[cases.index[case]])
+        found.append(
+            {
+                "name": name,
+                "error": number(error),
+                "svg": Markup(to_svg(case_figure(cases, case, x_first, run.points_of_mesh()))),
+                "parameters": [
+                    (key, number(value, 4), pretty_unit(run.unit(key)))
+                    for key, value in cases.parameters[case].items()
+                ],
+                "field": label(cases.field_name, cases.unit),
+            }
+        )
+    return found
+
+
+def _space(run: RunFolder) -> list[Drawing]:
+    names, points = run.parameter_names, run.points()
+    most = ""
+    if points.size and len(names) > 3:
+        difficulty = np.array([figure(one, "difficulty") for one in run.simulations])
+        order = design_space.relevance(points, difficulty)[:3]
+        most = (
+            f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
+            f"{', '.join(names[place] for place in order)}."
+        )
+    return _drawn(
+        (
+            design_space.spending_figure,
+            "Each simulation that was run. Open circles come from the prior, filled ones from the "
+            f"adaptive method; the colour is the generation.{most}",
+        ),
+        (
+            design_space.difficulty_figure,
+            "Difficulty of each simulation: how wrong the surrogate was when it first saw it.",
+        ),
+        (
+            design_space.marginals_figure,
+            "How often each parameter's values were chosen; the most relevant parameter first.",
+        ),
+        run=run,
+    )
+
+
+def _sampler(run: RunFolder) -> list[Drawing]:
+    return _drawn(
+        (
+            curves.generations_figure,
+            "Late points were asked for before the sampler had an answer; the prior filled in.",
+        ),
+        (curves.sampler_figure, "What the method reports about itself."),
+        run=run,
+    )
+
+
+def _flow(run: RunFolder) -> list[Drawing]:
+    return _drawn(
+        (curves.throughput_figure, "Received by all server ranks, and trained, each second."),
+        (curves.waiting_figure, "Share of each second that one side spent waiting for another."),
+        (
+            curves.reservoir_figure,
+            "What the reservoir held; the training starts at the watermark.",
+        ),
+        run=run,
+    )
+
+
+def _waiting(run: RunFolder) -> str:
+    means = {}
+    for key, _, _ in curves.WAITS:
+        values = run.column("waiting", key)
+        if np.isfinite(values).any():
+            means[key] = float(np.nanmean(values))
+    return f"Over the whole run, {who_waits(means)}." if means else ""
+
+
+def _accounting(run: RunFolder) -> dict[str, Any]:
+    samples = run.samples()
+    promised = (run.summary.get("memory") or {}).get("promised_megabytes_per_rank") or []
+    peak = (run.summary.get("memory") or {}).get("peak_rss_megabytes_per_rank") or []
+    memory = []
+    for rank, (most, used) in enumerate(zip(promised, peak, strict=False)):
+        known = isinstance(most, int | float) and isinstance(used, int | float)
+        memory.append(
+            {
+                "rank": rank,
+                "promised": megabytes(float(most)) if known else UNKNOWN,
+                "used": megabytes(float(used)) if known else UNKNOWN,
+                "share": share(used / most) if known and most > 0 else UNKNOWN,
+                "holds": bool(known and used <= most),
+            }
+        )
+    return {
+        "balances": balances(samples) if samples else [],
+        "adds_up": adds_up(samples),
+        "final": bool(run.summary.get("samples")),
+        "memory": memory,
+    }
+
+
+def _simulations(run: RunFolder) -> dict[str, Any]:
+    names = run.parameter_names
+    reasons = {
+        event.get("simulation"): str(event.get("reason") or "")
+        for event in run.kind("simulation_failed")
+    }
+    bad = [one for one in run.simulations if one.get("status") == "failed"]
+    good = [one for one in run.simulations if one.get("status") != "failed"]
+    hardest = sorted(good, key=lambda one: -np.nan_to_num(figure(one, "difficulty"), nan=-1.0))
+    rows = [
+        {
+            "simulation": one["simulation"],
+            "status": str(one.get("status") or UNKNOWN),
+            "generation": count(figure(one, "generation")),
+            "method": str(one.get("method") or UNKNOWN),
+            "parameters": [number(figure(one, "parameters", name), 4) for name in names],
+            "difficulty": number(figure(one, "difficulty")),
+            "attempts": count(figure(one, "attempts")),
+            "seconds": duration(figure(one, "finished_at") - figure(one, "issued_at")),
+            "reason": reasons.get(one["simulation"], ""),
+        }
+        for one in [*bad, *hardest]
+    ]
+    return {
+        "names": [label(name, run.unit(name)) for name in names],
+        "failed": rows[: len(bad)],
+        "others": rows[len(bad) : len(bad) + SHOWN_SIMULATIONS],
+        "total": len(rows),
+        "left_out": max(0, len(good) - SHOWN_SIMULATIONS),
+    }
+
+
+def _notes(run: RunFolder) -> list[tuple[str, str]]:
+    notes = []
+    for event in run.kind(*NOTABLE)[-SHOWN_NOTES:]:
+        text = event_text(event)
+        if text is not None:
+            notes.append((duration(event["running_seconds"]), text.plain))
+    return notes

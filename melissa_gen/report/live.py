@@ -1,0 +1,355 @@
+"""A run as it goes, in a terminal; or one line now and then where there is no terminal."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from melissa_gen.report.events import Event, figure
+from melissa_gen.report.quantities import count, duration, megabytes, number, rate
+from melissa_gen.report.waiting import who_waits
+
+__all__ = ["LiveView", "event_text", "status_line", "status_view"]
+
+KEPT_EVENTS = 6
+SHOWN_RANKS = 4
+STYLES = {
+    "good": "green",
+    "busy": "cyan",
+    "bad": "red",
+    "dim": "bright_black",
+    "bright": "blue",
+    "seen": "blue dim",
+}
+
+
+class LiveView:
+    """Shows the state of a run until the block is left.
+
+    In a terminal the picture is redrawn in place; anywhere else a status line is printed every
+    `interval` seconds, and every notable event as a line of its own.
+
+    Args:
+        console: Where to show it; the standard output by default.
+        interval: Seconds between status lines where there is no terminal.
+
+    Example:
+        >>> with LiveView() as view:
+        ...     for event in follow(run_dir / "events.jsonl"):
+        ...         view.event(event)
+    """
+
+    def __init__(self, console: Console | None = None, interval: float = 10.0) -> None:
+        self.console = console or Console()
+        self.interval = interval
+        self._status: Event = {}
+        self._recent: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._study = ""
+        self._printed_at = -math.inf
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(
+                console=self.console,
+                get_renderable=lambda: status_view(self._status, list(self._recent), self._study),
+                refresh_per_second=4,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif self._status:
+            self._print(status_line(self._status))
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Shows a new status."""
+        self._status = dict(status)
+        now = time.monotonic()
+        if self._live is None and now - self._printed_at >= self.interval:
+            self._printed_at = now
+            self._print(status_line(status))
+
+    def event(self, event: Event) -> None:
+        """Takes any event: a status updates the picture, a notable one is listed, others pass."""
+        if event.get("event") == "status":
+            self.update(event)
+            return
+        if event.get("event") == "run_started":
+            self._study = str(event.get("study") or "")
+        text = event_text(event)
+        if text is None:
+            return
+        self._recent.append(event)
+        if self._live is None:
+            self._print(f"{_clock(event)} {text.plain}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+
+def status_line(status: Mapping[str, Any]) -> str:
+    """Writes a status as one line of `key=value` words, always the same ones in the same order."""
+    simulations = _group(status, "simulations")
+    values = {
+        "elapsed": count(figure(status, "elapsed")),
+        "completed": count(figure(simulations, "completed")),
+        "running": count(figure(simulations, "running")),
+        "failed": count(figure(simulations, "failed")),
+        "planned": count(figure(simulations, "planned")),
+        "received": count(figure(status, "samples", "received")),
+        "samples_per_second": rate(figure(status, "samples_per_second")),
+        "megabytes_per_second": rate(figure(status, "megabytes_per_second")),
+        "unseen": count(_total(status, "unseen")),
+        "stored": count(_total(status, "stored")),
+        "batches": count(figure(status, "training", "batches")),
+        "loss": number(figure(status, "training", "loss")),
+        "validation_mean": number(figure(status, "validation", "mean")),
+        "generation": count(figure(status, "sampler", "generation")),
+        "sampler": str(_group(status, "sampler").get("state") or "-").replace(" ", "_"),
+    }
+    words = (f"{key}={value.replace(',', '').replace('–', '-')}" for key, value in values.items())
+    return "status " + " ".join(words)
+
+
+def status_view(
+    status: Mapping[str, Any], recent_events: Sequence[Event] = (), study: str = ""
+) -> RenderableType:
+    """Draws a status and the last few events; fits 80 x 24 and uses 120 columns well.
+
+    Args:
+        status: A `status` event; any of its keys may be absent.
+        recent_events: Events, oldest first; those not worth a line are left out.
+        study: The study's name; found in a `run_started` among the events where not given.
+    """
+    names = [event["study"] for event in recent_events if event.get("study")]
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(style=STYLES["dim"], no_wrap=True, min_width=11)
+    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    title = Text(study or (str(names[-1]) if names else "melissa-gen"), style="bold")
+    title.append(f"   {_time(figure(status, 'elapsed'))}", style=STYLES["dim"])
+    table.add_row(Text("study"), title)
+    _add_simulations(table, status)
+    _add_samples(table, status)
+    _add_reservoir(table, status)
+    _add_training(table, status)
+    _add_sampler(table, status)
+    table.add_row("waiting", Text(who_waits(_group(status, "waiting")), overflow="fold"))
+    lines = [(event, event_text(event)) for event in recent_events]
+    notable = [(event, text) for event, text in lines if text is not None][-KEPT_EVENTS:]
+    if notable:
+        table.add_row("", "")
+    for event, text in notable:
+        table.add_row(_clock(event), text)
+    return Padding(table, (0, 1))
+
+
+def event_text(event: Event) -> Text | None:
+    """Writes a notable event as one line; None for one that is not worth a line."""
+    kind = event.get("event")
+
+    def word(key: str) -> str:
+        value = event.get(key)
+        return "?" if value is None else " ".join(str(value).split())
+
+    def size(key: str) -> str:
+        return count(figure(event, key))
+
+    if kind == "run_started":
+        ranks, clients = size("ranks"), size("clients")
+        return Text(f"run started: {ranks} server rank(s), {clients} client(s)")
+    if kind == "resumed":
+        text = (
+            f"resumed at batch {size('batches')}; simulations solved again: {size('solved_again')}"
+        )
+        return Text(text)
+    if kind == "server_ready":
+        return Text(f"server ready after {duration(figure(event, 'seconds'))}")
+    if kind == "client_connected":
+        return Text(f"client {word('job')} connected from {word('host')}", style=STYLES["dim"])
+    if kind == "client_lost":
+        return Text(f"client {word('job')} lost: {word('reason')}", style=STYLES["bad"])
+    if kind == "simulation_failed":
+        dropped = "dropped" if event.get("dropped") else "will be tried again"
+        text = f"simulation {word('simulation')} failed, {dropped}: {word('reason')}"
+        return Text(text, style=STYLES["bad"])
+    if kind == "generation":
+        text = (
+            f"generation {size('generation')}: {size('adaptive')} of {size('suggested')} adaptive"
+        )
+        return Text(f"{text}, {size('late')} late, {duration(figure(event, 'seconds'))}")
+    if kind == "training_started":
+        return Text("training started")
+    if kind == "reception_over":
+        return Text("all data received; training what is left")
+    if kind == "validation":
+        mean, worst = figure(event, "nrmse", "mean"), figure(event, "nrmse", "max")
+        at = f"batch {size('batches')}"
+        return Text(f"validation at {at}: NRMSE mean {number(mean)}, max {number(worst)}")
+    if kind == "checkpoint":
+        return Text(f"checkpoint {word('path')}", style=STYLES["dim"])
+    if kind == "refused":
+        text = f"refused {word('what')} ({size('count')}x): {word('reason')}"
+        return Text(text, style=STYLES["bad"])
+    if kind == "warning":
+        return Text(word("message"), style="yellow")
+    if kind == "stopping":
+        return Text(f"stopping: {word('reason')}", style="yellow")
+    if kind == "run_finished":
+        good = event.get("status") == "finished"
+        return Text(f"run {word('status')}", style=STYLES["good" if good else "bad"])
+    return None
+
+
+class _Bar:
+    """A bar as wide as its column allows, in coloured parts, with a text after it.
+
+    Args:
+        parts: (length, style) of each part, in the units of `total`.
+        total: What the whole bar stands for.
+        text: What stands to the right of it.
+        width: The room that the text is given, so that bars below each other end alike.
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[float, str]], total: float, text: Text, width: int
+    ) -> None:
+        self.parts, self.total, self.text, self.width = parts, total, text, width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(8, min(50, options.max_width - self.width - 1))
+        line = Text(no_wrap=True, overflow="ellipsis")
+        total = self.total if math.isfinite(self.total) and self.total > 0 else 0.0
+        reached, drawn = 0.0, 0
+        for length, style in self.parts:
+            reached += length if math.isfinite(length) else 0.0
+            end = min(room, round(room * reached / total)) if total else 0
+            if end == drawn < room and length > 0 and total:
+                end = drawn + 1  # one failure among thousands is still seen
+            line.append("━" * max(0, end - drawn), style=style)
+            drawn = max(drawn, end)
+        line.append("━" * (room - drawn), style="grey23")
+        line.append(" ")
+        line.append_text(self.text)
+        yield line
+
+
+def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
+    group = _group(status, "simulations")
+    planned, completed, failed, running = (
+        figure(group, key) for key in ("planned", "completed", "failed", "running")
+    )
+    text = Text(f"{count(completed)} of {count(planned)} done")
+    parts = ((completed, STYLES["good"]), (failed, STYLES["bad"]), (running, STYLES["busy"]))
+    table.add_row("simulations", _Bar(parts, planned, text, 22))
+    line = Text(f"{count(running)} running", style=STYLES["busy"])
+    for key, style in (("waiting", ""), ("retried", ""), ("failed", STYLES["bad"])):
+        value = figure(group, key)
+        if key != "failed" or value > 0:
+            line.append(" · ", style=STYLES["dim"])
+            line.append(f"{count(value)} {key}", style=style)
+    table.add_row("", line)
+
+
+def _add_samples(table: Table, status: Mapping[str, Any]) -> None:
+    samples = _group(status, "samples")
+    speed = figure(status, "megabytes_per_second")
+    line = Text(f"{count(figure(samples, 'received'))} received")
+    line.append(f" · {rate(figure(status, 'samples_per_second'))} samples/s", style="bold")
+    line.append(f" · {megabytes(speed)}/s", style="bold")
+    for key in ("lost", "rejected", "duplicate"):
+        value = figure(samples, key)
+        if value > 0:
+            line.append(f" · {count(value)} {key}", style="" if key == "duplicate" else "red")
+    table.add_row("samples", line)
+
+
+def _add_reservoir(table: Table, status: Mapping[str, Any]) -> None:
+    ranks = [rank for rank in status.get("reservoir") or [] if isinstance(rank, Mapping)]
+    if not ranks:
+        table.add_row("reservoir", Text("not filled yet", style=STYLES["dim"]))
+        return
+    wide = max(len(count(figure(rank, "capacity"))) for rank in ranks)
+    for place, rank in enumerate(ranks[:SHOWN_RANKS]):
+        unseen, seen = figure(rank, "unseen"), figure(rank, "seen")
+        text = Text(f"{count(figure(rank, 'stored')):>{wide}} / {count(figure(rank, 'capacity'))}")
+        text.append(f"  {count(unseen)} unseen", style=STYLES["bright"])
+        parts = ((unseen, STYLES["bright"]), (seen, STYLES["seen"]))
+        name = f"reservoir {place}" if len(ranks) > 1 else "reservoir"
+        table.add_row(name, _Bar(parts, figure(rank, "capacity"), text, 3 * wide + 12))
+    if len(ranks) > SHOWN_RANKS:
+        least = min(figure(rank, "stored") for rank in ranks)
+        most = max(figure(rank, "stored") for rank in ranks)
+        more = f"and {len(ranks) - SHOWN_RANKS} more ranks: {count(least)} to {count(most)} stored"
+        table.add_row("", Text(more, style=STYLES["dim"]))
+
+
+def _add_training(table: Table, status: Mapping[str, Any]) -> None:
+    training = _group(status, "training")
+    line = Text(f"batch {count(figure(training, 'batches'))}")
+    line.append(f" · {rate(figure(training, 'batches_per_second'))}/s")
+    line.append(" · loss ")
+    line.append(number(figure(training, "loss")), style="bold")
+    line.append(f" · learning rate {number(figure(training, 'learning_rate'))}")
+    table.add_row("training", line)
+    validation = _group(status, "validation")
+    if not validation:
+        table.add_row("validation", Text("none yet", style=STYLES["dim"]))
+        return
+    line = Text("NRMSE mean ")
+    line.append(number(figure(validation, "mean")), style="bold")
+    line.append(f" · p99 {number(figure(validation, 'p99'))}")
+    line.append(f" · max {number(figure(validation, 'max'))}")
+    table.add_row("validation", line)
+
+
+def _add_sampler(table: Table, status: Mapping[str, Any]) -> None:
+    sampler = _group(status, "sampler")
+    if not sampler:
+        table.add_row("sampler", Text("not started", style=STYLES["dim"]))
+        return
+    line = Text(str(sampler.get("method") or "?"))
+    line.append(f" · generation {count(figure(sampler, 'generation'))}")
+    line.append(f" · {count(figure(sampler, 'adaptive'))} of ")
+    line.append(f"{count(figure(sampler, 'suggested'))} adaptive")
+    if figure(sampler, "late") > 0:
+        line.append(f" · {count(figure(sampler, 'late'))} late", style="yellow")
+    line.append(f" · {sampler.get('state') or '?'}", style=STYLES["dim"])
+    table.add_row("sampler", line)
+
+
+def _group(status: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = status.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _total(status: Mapping[str, Any], key: str) -> float:
+    ranks = status.get("reservoir") or []
+    return sum(figure(rank, key) for rank in ranks) if ranks else math.nan
+
+
+def _time(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "starting"
+    whole = int(seconds)
+    return f"{whole // 3600:d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _clock(event: Event) -> str:
+    moment = figure(event, "time")
+    return time.strftime("%H:%M:%S", time.localtime(moment)) if math.isfinite(moment) else ""

@@ -1,0 +1,54 @@
+"""How numbers read in the live view and in the report; an unknown number is an en dash."""
+
+import math
+
+__all__ = ["UNKNOWN", "count", "duration", "megabytes", "number", "rate", "share"]
+
+UNKNOWN = "–"
+MINUTE, HOUR = 60, 3600
+
+
+def count(value: float) -> str:
+    """Writes a whole number: 12,345."""
+    return f"{value:,.0f}" if math.isfinite(value) else UNKNOWN
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Writes a real number with so many significant digits: 0.00123, 1.2e-07."""
+    return f"{value:.{digits}g}" if math.isfinite(value) else UNKNOWN
+
+
+def rate(value: float) -> str:
+    """Writes a rate with as many decimals as it deserves: 0.42, 8.1, 1,204."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 1 else 2
+    return f"{value:,.{digits}f}"
+
+
+def share(value: float) -> str:
+    """Writes a fraction in 0..1 as a percentage: 62 %."""
+    return f"{100 * value:.0f} %" if math.isfinite(value) else UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """Writes a time span: 4.2 s, 3 min 20 s, 2 h 05 min."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE:02d} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE:02d} min"
+
+
+def megabytes(value: float) -> str:
+    """Writes an amount of memory that is given in megabytes: 512 MB, 1.5 GB, 8.2 TB."""
+    for unit in ("MB", "GB"):
+        if not math.isfinite(value):
+            return UNKNOWN
+        if value < 1000:
+            return f"{rate(value)} {unit}"
+        value /= 1000
+    return f"{rate(value)} TB"

@@ -1,0 +1,285 @@
+"""Reads a run directory as the report needs it; whatever is missing is said, never an error."""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from melissa_gen.errors import DataError
+from melissa_gen.report.events import Event, figure, read_events
+
+__all__ = ["RunFolder", "ValidationCases"]
+
+Floats = npt.NDArray[np.float64]
+
+KEPT_STATUSES = 4000
+PAUSE_SECONDS = 30.0  # a status comes every second: a longer silence is time between two starts
+FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "table"}
+
+
+@dataclass(frozen=True)
+class ValidationCases:
+    """What `validation_errors.npz` holds: every case's error, and three cases in full.
+
+    Attributes:
+        nrmse: Error of each validation simulation, `(n,)`.
+        names: Names of the three shown cases: best, median, worst.
+        index: Their places in `nrmse`.
+        parameters: Parameters of the three, one mapping each.
+        time_steps: The time steps that are shown, `(k,)`.
+        field_name: The field that is shown.
+        unit: Its unit, or "".
+        true: What the solver gave, `(3, k, *shape)`.
+        predicted: What the surrogate gave, `(3, k, *shape)`.
+    """
+
+    nrmse: Floats
+    names: list[str]
+    index: list[int]
+    parameters: list[dict[str, float]]
+    time_steps: list[int]
+    field_name: str
+    unit: str
+    true: Floats
+    predicted: Floats
+
+    @classmethod
+    def read(cls, path: Path) -> "ValidationCases":
+        """Reads the file; raises KeyError, ValueError or OSError where it is not what it says."""
+        with np.load(path, allow_pickle=False) as data:
+            index = [int(place) for place in data["case_index"]]
+            names = [str(name) for name in data["parameter_names"]]
+            rows = data["parameters"][index]
+            return cls(
+                nrmse=data["nrmse"].astype(np.float64),
+                names=[str(name) for name in data["case_names"]],
+                index=index,
+                parameters=[dict(zip(names, map(float, row), strict=True)) for row in rows],
+                time_steps=[int(step) for step in data["time_steps"]],
+                field_name=str(data["field_name"]),
+                unit=str(data["unit"]),
+                true=data["true"].astype(np.float64),
+                predicted=data["predicted"].astype(np.float64),
+            )
+
+
+@dataclass
+class RunFolder:
+    """A run directory, read.
+
+    Attributes:
+        path: The directory.
+        study: The resolved study, `{}` where it can't be read.
+        study_text: The same as it stands in the file.
+        summary: `summary.json`, `{}` where it can't be read.
+        simulations: The lines of `simulations.jsonl`.
+        statuses: The `status` events, thinned evenly to a few thousand; without those of training that was undone.
+        seconds: Running time at each status, the pauses between restarts left out, `(len(statuses),)`.
+        events: All other events, in order, each with its `running_seconds`.
+        cases: The validation cases, or None.
+        missing: For each file that can't be used, one sentence that says why.
+    """
+
+    path: Path
+    study: dict[str, Any] = field(default_factory=dict)
+    study_text: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    simulations: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[Event] = field(default_factory=list)
+    seconds: Floats = field(default_factory=lambda: np.zeros(0))
+    events: list[Event] = field(default_factory=list)
+    cases: ValidationCases | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "RunFolder":
+        """Reads whatever the directory holds.
+
+        Raises:
+            DataError: There is no such directory.
+        """
+        folder = cls(Path(path))
+        if not folder.path.is_dir():
+            text = f"there is no run directory {path}"
+            raise DataError(text)
+        folder._read_study()
+        folder._read_summary()
+        folder._read_simulations()
+        folder._read_events()
+        folder._read_cases()
+        return folder
+
+    def column(self, *keys: str) -> Floats:
+        """Returns the number under nested keys of every status, NaN where it is unknown."""
+        return np.array([figure(status, *keys) for status in self.statuses])
+
+    def kind(self, *kinds: str) -> list[Event]:
+        """Returns the events of these kinds, in order."""
+        return [event for event in self.events if event["event"] in kinds]
+
+    @property
+    def name(self) -> str:
+        """The study's name, as the summary, the study or the first event has it."""
+        starts = self.kind("run_started")
+        found = self.summary.get("study") or self.study.get("name")
+        return str(found or (starts[0].get("study") if starts else None) or self.path.name)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The names of the parameters, in the study's order or else as the simulations have them."""
+        declared = self.study.get("parameters")
+        if isinstance(declared, dict) and declared:
+            return [str(name) for name in declared]
+        return list(self.simulations[0].get("parameters") or {}) if self.simulations else []
+
+    def unit(self, parameter: str) -> str:
+        """The unit of a parameter, or ""."""
+        declared = (self.study.get("parameters") or {}).get(parameter)
+        return str(declared.get("unit") or "") if isinstance(declared, dict) else ""
+
+    def samples(self) -> dict[str, Any]:
+        """The accounting of the samples: the summary's, else that of the last status."""
+        found = self.summary.get("samples")
+        if not found and self.statuses:
+            found = self.statuses[-1].get("samples")
+        return dict(found) if isinstance(found, dict) else {}
+
+    def points(self) -> Floats:
+        """Parameters of all simulations, `(n, d)`, NaN where one is unknown."""
+        names = self.parameter_names
+        rows = [[figure(one, "parameters", name) for name in names] for one in self.simulations]
+        return np.array(rows, dtype=np.float64).reshape(len(self.simulations), len(names))
+
+    def adaptive(self) -> npt.NDArray[np.bool_]:
+        """For each simulation, whether an adaptive method drew it, `(n,)`."""
+        return np.array(
+            [str(one.get("method") or "prior") not in FIXED_DESIGNS for one in self.simulations],
+            dtype=bool,
+        )
+
+    def _text(self, name: str) -> str | None:
+        path = self.path / name
+        try:
+            return path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            self.missing[name] = f"The run directory holds no {name}."
+        except OSError as error:
+            self.missing[name] = f"{name} can't be read: {error.strerror or error}."
+        return None
+
+    def _read_study(self) -> None:
+        text = self._text("study.yaml")
+        if text is None:
+            return
+        self.study_text = text
+        try:
+            study = yaml.safe_load(text)
+        except yaml.YAMLError:
+            study = None
+        if isinstance(study, dict):
+            self.study = study
+        else:
+            self.missing["study.yaml"] = "study.yaml can't be read as YAML."
+
+    def _read_summary(self) -> None:
+        text = self._text("summary.json")
+        if text is None:
+            self.missing["summary.json"] = (
+                "The run wrote no summary.json: it is still going on, or was cut off before its end."
+            )
+            return
+        try:
+            summary = json.loads(text)
+        except ValueError:
+            summary = None
+        if isinstance(summary, dict):
+            self.summary = summary
+        else:
+            self.missing["summary.json"] = "summary.json is not whole and can't be read."
+
+    def _read_simulations(self) -> None:
+        text = self._text("simulations.jsonl")
+        broken = 0
+        for line in (text or "").splitlines():
+            try:
+                one = json.loads(line)
+            except ValueError:
+                one = None
+            if isinstance(one, dict) and "simulation" in one:
+                self.simulations.append(one)
+            else:
+                broken += 1
+        if text is not None and not self.simulations:
+            self.missing["simulations.jsonl"] = "No simulation is recorded in simulations.jsonl."
+        elif broken:
+            self.missing["simulations.jsonl lines"] = (
+                f"{broken} line(s) of simulations.jsonl are not whole and were passed over."
+            )
+
+    def _read_events(self) -> None:
+        path = self.path / "events.jsonl"
+        seconds: list[float] = []
+        clock, latest, stride, seen = 0.0, math.nan, 1, 0
+        for event in read_events(path):
+            now = figure(event, "time")
+            if 0 < now - latest < PAUSE_SECONDS:
+                clock += now - latest
+            latest = now if math.isnan(latest) else max(latest, now)
+            if event["event"] != "status":
+                moment = max(0.0, clock - (latest - now))  # threads may write a little out of order
+                if event["event"] == "resumed":
+                    seconds = self._undo(figure(event, "batches"), seconds)
+                self.events.append({**event, "running_seconds": moment})
+                continue
+            seen += 1
+            if seen % stride == 0:
+                self.statuses.append(event)
+                seconds.append(clock)
+            if len(self.statuses) > KEPT_STATUSES:
+                self.statuses, seconds, stride = self.statuses[1::2], seconds[1::2], 2 * stride
+        self.seconds = np.array(seconds)
+        if not path.exists():
+            self.missing["events.jsonl"] = "The run directory holds no events.jsonl."
+        elif not self.statuses:
+            self.missing["events.jsonl"] = "events.jsonl holds no status: the run ended too early."
+
+    def _undo(self, batches: float, seconds: list[float]) -> list[float]:
+        """Drops what was measured of training that was lost with a server; the next one did it again."""
+        kept = [not figure(one, "training", "batches") > batches for one in self.statuses]
+        self.statuses = [one for one, keep in zip(self.statuses, kept, strict=True) if keep]
+        self.events = [
+            one
+            for one in self.events
+            if one["event"] != "validation" or not figure(one, "batches") > batches
+        ]
+        return [moment for moment, keep in zip(seconds, kept, strict=True) if keep]
+
+    def points_of_mesh(self) -> Floats | None:
+        """Coordinates (n, dimensions) of an unstructured mesh's points, where a bridge has written them."""
+        import h5py  # only few runs have them
+
+        path = self.path / "coordinates.h5"
+        try:
+            with h5py.File(path, "r") as file:
+                found: Floats = file["points"][...]
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError) as error:
+            self.missing[path.name] = f"{path.name} can't be read: {error}."
+            return None
+        return found
+
+    def _read_cases(self) -> None:
+        name = "validation_errors.npz"
+        try:
+            self.cases = ValidationCases.read(self.path / name)
+        except FileNotFoundError:
+            self.missing[name] = f"The run directory holds no {name}: no validation was finished."
+        except (KeyError, ValueError, IndexError, OSError, zipfile.BadZipFile) as error:
+            self.missing[name] = f"{name} can't be read: {error}."

@@ -1,0 +1,109 @@
+"""The events of a run as TensorBoard scalars."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from melissa_gen.report.events import Event, figure
+
+__all__ = ["TensorBoardWriter", "scalars"]
+
+STATUS_GROUPS = {
+    "loss": ("training", "loss"),
+    "learning_rate": ("training", "learning_rate"),
+    "effective_share": ("training", "effective_share"),
+    "speed/batches_per_second": ("training", "batches_per_second"),
+    "speed/samples_per_second": ("samples_per_second",),
+    "speed/megabytes_per_second": ("megabytes_per_second",),
+    "simulations/completed": ("simulations", "completed"),
+    "simulations/running": ("simulations", "running"),
+    "simulations/failed": ("simulations", "failed"),
+    "samples/received": ("samples", "received"),
+    "samples/trained": ("samples", "trained"),
+    "waiting/trainer_for_data": ("waiting", "trainer_for_data"),
+    "waiting/clients_for_credit": ("waiting", "clients_for_credit"),
+    "waiting/clients_for_parameters": ("waiting", "clients_for_parameters"),
+}
+
+
+class TensorBoardWriter:
+    """Writes `status`, `validation` and `generation` events as scalars; passes over all others.
+
+    Losses, speeds and validation errors stand over batches, the sampler's figures over generations.
+
+    Args:
+        folder: Where TensorBoard will look, usually `tensorboard/` in the run directory.
+        start: Batches already trained by an earlier start of the run; what TensorBoard holds beyond
+            them is hidden.
+    """
+
+    def __init__(self, folder: Path | str, start: int | None = None) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=start)
+        self._batches = start or 0
+
+    def add(self, event: Event) -> None:
+        """Writes what an event holds."""
+        batches = figure(event, "training", "batches")
+        if math.isfinite(batches):
+            self._batches = int(batches)
+        for tag, value, step in scalars(event, self._batches):
+            self._writer.add_scalar(tag, value, step, walltime=event.get("time"))
+
+    def close(self) -> None:
+        """Writes what is left and closes the files."""
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
+    """Yields (tag, value, step) for everything in an event that TensorBoard shall show.
+
+    Args:
+        event: Any event.
+        batches: The step of a status or a validation that names none itself.
+    """
+    kind = event.get("event")
+    found: dict[str, float] = {}
+    step = batches
+    if kind == "status":
+        found = {tag: figure(event, *keys) for tag, keys in STATUS_GROUPS.items()}
+        for rank, one in enumerate(event.get("reservoir") or []):
+            found[f"reservoir/rank_{rank}_stored"] = figure(one, "stored")
+            found[f"reservoir/rank_{rank}_unseen"] = figure(one, "unseen")
+    elif kind == "validation":
+        step = _step(event, "batches", batches)
+        found = {f"validation/{key}": value for key, value in _numbers(event.get("nrmse"))}
+    elif kind == "generation":
+        step = _step(event, "generation", 0)
+        for key in ("suggested", "adaptive", "late", "seconds"):
+            found[f"sampler/{key}"] = figure(event, key)
+        for key, value in _numbers(event.get("diagnostics")):
+            found[f"sampler/{key}"] = value
+    for tag, value in found.items():
+        if math.isfinite(value):
+            yield tag, value, step
+
+
+def _step(event: Event, key: str, default: int) -> int:
+    value = figure(event, key)
+    return int(value) if math.isfinite(value) else default
+
+
+def _numbers(group: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(group, Mapping):
+        for key in group:
+            yield str(key), figure(group, str(key))

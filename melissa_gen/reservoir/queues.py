@@ -1,0 +1,119 @@
+"""FIFO and FIRO: every sample is drawn once, in order or at random."""
+
+from collections import deque
+
+import numpy as np
+
+from melissa_gen.errors import StudyError
+from melissa_gen.reservoir.policy import Policy
+from melissa_gen.reservoir.store import SlotStore
+
+__all__ = ["FIFO", "FIRO"]
+
+
+class _Once(Policy):
+    """Drawing removes, so every stored sample is unseen and none may be evicted."""
+
+    def _unseen(self) -> int:
+        return self._size()
+
+    def _unseen_slots(self) -> list[int]:
+        return self._all()
+
+    def _can_evict(self) -> bool:
+        return False
+
+    def _evict(self) -> int:
+        message = "a sample that was never drawn can't be evicted"
+        raise AssertionError(message)
+
+    def _needed(self, n: int) -> int:
+        if n > self.capacity:
+            message = (
+                f"reservoir.capacity is {self.capacity}, less than a batch of {n}: "
+                "with FIFO or FIRO it must hold at least training.batch_size samples"
+            )
+            raise StudyError(message)
+        # Never more than fits, else puts and draws would wait for one another.
+        return min(self.watermark + n, self.capacity)
+
+
+class FIFO(_Once):
+    """First in, first out: each sample is trained on once, in the order of arrival.
+
+    Streaming without memory, the plainest form of online training; the batches are as correlated
+    as the arrivals are. The watermark plays no part beside the batch itself.
+
+    Example:
+        >>> store = SlotStore({"u": ((4,), "f4")}, slots=9, n_inputs=2)
+        >>> memory = FIFO(store, capacity=8)
+    """
+
+    def __init__(
+        self,
+        store: SlotStore,
+        capacity: int,
+        watermark: int = 0,
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__(store, capacity, 0, seed)
+        self._queue: deque[int] = deque()
+
+    def _size(self) -> int:
+        return len(self._queue)
+
+    def _insert(self, slot: int) -> None:
+        self._queue.append(slot)
+
+    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+        slots = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
+        return slots, [True] * len(slots), True
+
+    def _all(self) -> list[int]:
+        return list(self._queue)
+
+    def _clear(self) -> list[int]:
+        slots = list(self._queue)
+        self._queue.clear()
+        return slots
+
+
+class FIRO(_Once):
+    """First in, random out: each sample is trained on once, drawn at random and removed.
+
+    Draws happen while at least `watermark` samples stay behind, so that the choice stays random;
+    the end of reception lifts this.
+    """
+
+    def __init__(
+        self,
+        store: SlotStore,
+        capacity: int,
+        watermark: int = 0,
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__(store, capacity, watermark, seed)
+        self._slots: list[int] = []
+
+    def _size(self) -> int:
+        return len(self._slots)
+
+    def _insert(self, slot: int) -> None:
+        self._slots.append(slot)
+
+    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+        size = len(self._slots)
+        chosen = self._random.choice(size, min(n, size), replace=False).tolist()
+        slots = [self._slots[place] for place in chosen]
+        for place in sorted(chosen, reverse=True):
+            last = self._slots.pop()
+            if place < len(self._slots):
+                self._slots[place] = last
+        return slots, [True] * len(slots), True
+
+    def _all(self) -> list[int]:
+        return list(self._slots)
+
+    def _clear(self) -> list[int]:
+        slots, self._slots = self._slots, []
+        return slots

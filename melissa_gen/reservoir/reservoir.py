@@ -1,0 +1,105 @@
+"""The Reservoir policy: samples are drawn with repetition, and leave only once they were seen."""
+
+import numpy as np
+
+from melissa_gen.reservoir.policy import Policy
+from melissa_gen.reservoir.store import SlotStore
+
+__all__ = ["Reservoir"]
+
+
+class Reservoir(Policy):
+    """Uniform draws with repetition over the stored samples; a random seen one makes room.
+
+    Trains at the accelerator's pace whatever the pace of the solvers, and mixes old samples with
+    new ones. Waits for the watermark before the first draw. After the end of reception a draw is
+    without replacement and removes, so that training ends.
+
+    Reference: Meyer et al., "High throughput training of deep surrogates from large ensemble
+    runs", SC'23, the training reservoir.
+
+    Example:
+        >>> store = SlotStore({"u": ((4,), "f4")}, slots=110, n_inputs=2)
+        >>> memory = Reservoir(store, capacity=100, watermark=30, seed=1)
+        >>> slot = store.acquire()
+        >>> memory.put(slot, Sample(simulation=0, step=0, inputs=[0.5, 0.0]))
+        True
+    """
+
+    def __init__(
+        self,
+        store: SlotStore,
+        capacity: int,
+        watermark: int = 0,
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__(store, capacity, watermark, seed)
+        # Seen slots stand first, unseen ones after them; `_place` is the inverse of `_order`.
+        self._order: list[int] = []
+        self._place = [-1] * store.slots
+        self._seen = 0
+
+    def _size(self) -> int:
+        return len(self._order)
+
+    def _unseen(self) -> int:
+        return len(self._order) - self._seen
+
+    def _needed(self, n: int) -> int:
+        return self.watermark
+
+    def _insert(self, slot: int) -> None:
+        self._place[slot] = len(self._order)
+        self._order.append(slot)
+
+    def _can_evict(self) -> bool:
+        return self._seen > 0
+
+    def _evict(self) -> int:
+        slot = self._order[int(self._random.integers(self._seen))]
+        self._remove(slot)
+        return slot
+
+    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+        size = len(self._order)
+        if self._closed:
+            places = self._random.choice(size, min(n, size), replace=False).tolist()
+        else:
+            places = self._random.integers(size, size=n).tolist()
+        slots = [self._order[place] for place in places]
+        unseen = [place >= self._seen for place in places]
+        for slot in set(slots):
+            if self._closed:
+                self._remove(slot)
+            else:
+                self._mark_seen(slot)
+        return slots, unseen, self._closed
+
+    def _all(self) -> list[int]:
+        return list(self._order)
+
+    def _unseen_slots(self) -> list[int]:
+        return self._order[self._seen :]
+
+    def _clear(self) -> list[int]:
+        slots, self._order, self._seen = self._order, [], 0
+        return slots
+
+    def _mark_seen(self, slot: int) -> None:
+        if self._place[slot] >= self._seen:
+            self._swap(self._place[slot], self._seen)
+            self._seen += 1
+
+    def _remove(self, slot: int) -> None:
+        place = self._place[slot]
+        if place < self._seen:
+            self._seen -= 1
+            self._swap(place, self._seen)
+            place = self._seen
+        self._swap(place, len(self._order) - 1)
+        self._order.pop()
+
+    def _swap(self, a: int, b: int) -> None:
+        order, place = self._order, self._place
+        order[a], order[b] = order[b], order[a]
+        place[order[a]], place[order[b]] = a, b

@@ -1,0 +1,131 @@
+"""A Reservoir that knows which samples are hard: they stay longer, or are drawn more often."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir.policy import Batch
+from melissa_gen.reservoir.reservoir import Reservoir
+from melissa_gen.reservoir.store import SlotStore
+
+__all__ = ["Draws", "Eviction", "WeightedReservoir"]
+
+Eviction = Literal["random", "difficulty"]
+Draws = Literal["uniform", "difficulty"]
+
+# Half of the draws are uniform whatever the losses, so that no weight exceeds 2.
+_UNIFORM_SHARE = 0.5
+
+
+class WeightedReservoir(Reservoir):
+    """A `Reservoir` in which the losses of the last draws decide; see `learned`.
+
+    - eviction "difficulty": room is made by a seen sample whose loss is not above the mean of the
+      seen ones, at random among those: the hard ones are retained, as in R3 (arXiv 2207.02338).
+    - draws "difficulty": half of a batch is drawn in proportion to the loss, half uniformly. A
+      sample without a loss yet counts as the mean.
+
+    Every sample of a batch comes with its weight: how much more often the plain Reservoir would have
+    drawn it. Both have probabilities that are known, of surviving an eviction and of being drawn;
+    with these weights the expected sum over a batch is that of uniform eviction and draws.
+
+    Args:
+        store: Rows that it manages.
+        capacity: Most samples stored at once.
+        watermark: Samples that must be there before the first draw.
+        seed: Of its random generator.
+        eviction: Which seen sample makes room.
+        draws: How batches are drawn until reception ends; afterwards every sample is drawn once.
+    """
+
+    def __init__(
+        self,
+        store: SlotStore,
+        capacity: int,
+        watermark: int = 0,
+        seed: int | np.random.Generator = 0,
+        eviction: Eviction = "random",
+        draws: Draws = "uniform",
+    ) -> None:
+        super().__init__(store, capacity, watermark, seed)
+        self._by_loss = eviction == "difficulty"
+        self._draw_by_loss = draws == "difficulty"
+        self._loss = np.full(store.slots, np.nan)
+        # Log of (survived so far under uniform eviction / under this one).
+        self._survival = np.zeros(store.slots)
+        self._is_seen = np.zeros(store.slots, dtype=bool)
+
+    def learned(self, batch: Batch, losses: NDArray[np.float64]) -> None:
+        """See `Policy`."""
+        with self._condition:
+            slots = batch.slots
+            # A slot may have been evicted and filled anew since the draw.
+            same = self._is_seen[slots]
+            same &= self.store.simulations[slots] == batch.simulations
+            same &= self.store.steps[slots] == batch.steps
+            self._loss[slots[same]] = losses[same]
+
+    def _insert(self, slot: int) -> None:
+        super()._insert(slot)
+        self._loss[slot], self._survival[slot] = np.nan, 0.0
+
+    def _evict(self) -> int:
+        if not self._by_loss:
+            return super()._evict()
+        seen = np.flatnonzero(self._is_seen)
+        losses = self._loss[seen]
+        known = losses[np.isfinite(losses)]
+        mean = known.mean() if known.size else np.inf
+        easy = seen[~(losses > mean)]
+        slot = int(self._random.choice(easy))
+        self._remove(slot)
+        if len(seen) > 1:
+            self._survival[seen] += np.log1p(-1.0 / len(seen))
+        if len(easy) > 1:
+            self._survival[easy] -= np.log1p(-1.0 / len(easy))
+        return slot
+
+    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+        if self._closed or not self._draw_by_loss:
+            return super()._select(n)
+        chosen = self._random.choice(len(self._order), size=n, p=self._probability())
+        slots = [self._order[place] for place in chosen]
+        unseen = [place >= self._seen for place in chosen]
+        for slot in set(slots):
+            self._mark_seen(slot)
+        return slots, unseen, False
+
+    def _weights(self, slots: Sequence[int], closed: bool) -> NDArray[np.float64]:
+        weights: NDArray[np.float64] = np.exp(self._survival[slots])
+        if self._draw_by_loss and not closed:
+            places = [self._place[slot] for slot in slots]
+            weights /= len(self._order) * self._probability()[places]
+        return weights
+
+    def _probability(self) -> NDArray[np.float64]:
+        """Of drawing each stored sample, in their order (size,)."""
+        losses = self._loss[self._order]
+        known = losses[np.isfinite(losses)]
+        total = float(known.sum())
+        even = np.full(len(losses), 1.0 / len(losses))
+        if total <= 0.0:
+            return even
+        losses = np.where(np.isfinite(losses), losses, known.mean())
+        mixed: NDArray[np.float64] = (
+            _UNIFORM_SHARE * even + (1.0 - _UNIFORM_SHARE) * losses / losses.sum()
+        )
+        return mixed
+
+    def _clear(self) -> list[int]:
+        self._is_seen[:] = False
+        return super()._clear()
+
+    def _mark_seen(self, slot: int) -> None:
+        super()._mark_seen(slot)
+        self._is_seen[slot] = True
+
+    def _remove(self, slot: int) -> None:
+        super()._remove(slot)
+        self._is_seen[slot] = False

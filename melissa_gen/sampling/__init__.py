@@ -1,0 +1,32 @@
+"""What is simulated next: priors, difficulty, the learned acquisition, and a module per sampler.
+
+`create(method, prior, seed, ...)` makes a `Sampler`; it suggests points and ingests evidence of
+how hard their simulations were to learn. All of it works on numpy arrays of physical parameters,
+knows no server, socket or file, and imports nothing of ours but `melissa_gen.errors`.
+"""
+
+from melissa_gen.sampling.contract import PRIOR, Evidence, Proposals, Sampler, State, split_state
+from melissa_gen.sampling.difficulty import SIGNALS, DifficultyTracker, delta_loss
+from melissa_gen.sampling.priors import Prior
+from melissa_gen.sampling.probe import Observer, Probe
+from melissa_gen.sampling.registry import METHODS, check_arguments, create
+from melissa_gen.sampling.table import read_points
+
+__all__ = [
+    "METHODS",
+    "PRIOR",
+    "SIGNALS",
+    "DifficultyTracker",
+    "Evidence",
+    "Observer",
+    "Prior",
+    "Probe",
+    "Proposals",
+    "Sampler",
+    "State",
+    "check_arguments",
+    "create",
+    "delta_loss",
+    "read_points",
+    "split_state",
+]

@@ -1,0 +1,139 @@
+"""Our samplers as generators of the gest-api standard, for libEnsemble, Xopt or Optimas.
+
+Needs the package gest-api: `pip install 'melissa-gen[gest]'`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from melissa_gen.errors import StudyError
+from melissa_gen.sampling.contract import Evidence
+from melissa_gen.sampling.priors import Prior
+from melissa_gen.sampling.registry import create
+
+try:
+    from gest_api import Generator
+    from gest_api.vocs import VOCS, ContextualVariable, ContinuousVariable, MinimizeObjective
+except ImportError:
+    msg = "melissa_gen.sampling.gest needs gest-api; install it with: pip install 'melissa-gen[gest]'."
+    raise StudyError(msg) from None
+
+__all__ = ["SamplerGenerator"]
+
+
+class SamplerGenerator(Generator):  # type: ignore[misc]
+    """A sampler of ours behind the gest-api standard.
+
+    The variables are uniform between their bounds, or one of their discrete values with equal
+    probability. The one objective is the difficulty, at least 0, greater where a simulation was
+    harder; a result that is not a finite number counts as a failed simulation.
+
+    Args:
+        vocs: Variables, constants and one objective, EXPLORE or MAXIMIZE.
+        method: One of `sampling.METHODS`.
+        seed: Of the sampler.
+        batch: Points of a `suggest` that does not say how many.
+        max_adaptive_share: The largest share of adaptive points, in [0, 0.9].
+        ramp_generations: Generations over which it is reached.
+        arguments: The method's own.
+
+    Raises:
+        ValueError: The variables or objectives are not of the kind above.
+        StudyError: An unknown method or an illegal argument.
+
+    Example:
+        >>> vocs = VOCS(variables={"nu": [0.1, 1.0]}, objectives={"error": "EXPLORE"})
+        >>> sorted(SamplerGenerator(vocs, "sobol").suggest(1)[0])
+        ['_id', 'nu']
+    """
+
+    returns_id = True
+
+    def __init__(
+        self,
+        vocs: VOCS,
+        method: str = "diffusion_posterior",
+        seed: int = 0,
+        batch: int = 10,
+        max_adaptive_share: float = 0.9,
+        ramp_generations: int = 3,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(vocs)
+        self._names = list(vocs.variables)
+        self._constants = {name: one.value for name, one in vocs.constants.items()}
+        (self._objective,) = vocs.objectives
+        self._batch = batch
+        prior = Prior.from_mapping({name: _marginal(v) for name, v in vocs.variables.items()})
+        self.sampler = create(method, prior, seed, max_adaptive_share, ramp_generations, arguments)
+        self._known: dict[int, tuple[float, int]] = {}
+        self._next = 0
+
+    def _validate_vocs(self, vocs: VOCS) -> None:
+        if len(vocs.objectives) != 1:
+            msg = f"a sampler needs one objective, the difficulty, not {len(vocs.objectives)}"
+            raise ValueError(msg)
+        (name, objective), *_ = vocs.objectives.items()
+        if isinstance(objective, MinimizeObjective):
+            msg = f"objective {name} is MINIMIZE; difficulty is sought, so EXPLORE and MAXIMIZE are legal"
+            raise ValueError(msg)
+        if vocs.constraints:
+            msg = f"a sampler can't learn constraints on outputs: {', '.join(vocs.constraints)}"
+            raise ValueError(msg)
+        for name, variable in vocs.variables.items():
+            if isinstance(variable, ContextualVariable):
+                msg = f"variable {name} is contextual; a sampler chooses every variable"
+                raise ValueError(msg)
+
+    def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
+        """Draws points; `_batch` of them where the number is not given."""
+        found = self.sampler.suggest(self._batch if num_points is None else num_points)
+        points = []
+        for row, density in zip(found.points.tolist(), found.log_density.tolist(), strict=True):
+            self._known[self._next] = density, found.generation
+            named = dict(zip(self._names, row, strict=True))
+            points.append({**named, **self._constants, "_id": self._next})
+            self._next += 1
+        return points
+
+    def ingest(self, results: list[dict[str, Any]]) -> None:
+        """Takes in evaluated points, those of others too, which have no `_id`.
+
+        Raises:
+            ValueError: An `_id` that was never given, or a negative difficulty.
+        """
+        evidence = []
+        for result in results:
+            number = result.get("_id")
+            if number is None:  # drawn by someone else, from a density that nobody told
+                number, self._next = self._next, self._next + 1
+                self._known[number] = float("nan"), 0
+            elif int(number) not in self._known:
+                msg = f"no point with the _id {number} was suggested"
+                raise ValueError(msg)
+            difficulty = float(result[self._objective])
+            if difficulty < 0.0:
+                msg = f"objective {self._objective} is {difficulty:g}; a difficulty is 0 or more"
+                raise ValueError(msg)
+            density, generation = self._known[int(number)]
+            evidence.append(
+                Evidence(
+                    simulation=int(number),
+                    parameters=np.array([float(result[name]) for name in self._names]),
+                    difficulty=difficulty,
+                    failed=not np.isfinite(difficulty),
+                    log_density=density,
+                    generation=generation,
+                )
+            )
+        self.sampler.ingest(evidence)
+
+
+def _marginal(variable: Any) -> dict[str, Any]:
+    if isinstance(variable, ContinuousVariable):
+        low, high = variable.domain
+        return {"distribution": "uniform", "low": float(low), "high": float(high)}
+    values = sorted(float(value) for value in variable.values)
+    return {"distribution": "categorical", "values": values}

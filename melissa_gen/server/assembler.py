@@ -1,0 +1,394 @@
+"""Makes samples of parts, and keeps the accounts of one rank: pure, without sockets, threads or clocks.
+
+A sample is (simulation, attempt, time step); its parts come from the ranks of one client, in any order. The first
+complete one of a (simulation, time step) is kept, whichever attempt it is from; all others are counted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol import wire
+from melissa_gen.reservoir import SlotStore
+
+__all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
+
+
+@dataclass
+class Counters:
+    """Samples of this rank; `produced = received + lost`, `received = stored + duplicate + rejected`."""
+
+    produced: int = 0
+    received: int = 0
+    lost: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    bytes: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Returns the counts by name."""
+        return asdict(self)
+
+
+class Sender(NamedTuple):
+    """Whom to give credit back: socket identity and buffer."""
+
+    identity: bytes
+    buffer: int
+
+
+class Target(NamedTuple):
+    """Where a part's payload goes: one array per block; those that are not contiguous need staging."""
+
+    sample: "_Sample"
+    blocks: tuple[wire.Block, ...]
+    arrays: list[npt.NDArray[Any]]
+    rank: int
+
+
+class WholeSample(NamedTuple):
+    """A complete sample and the senders who wait for credit; its slot, unless it is not to be stored."""
+
+    simulation: int
+    attempt: int
+    step: int
+    slot: int | None
+    senders: list[Sender]
+    refusal: str | None = None
+
+
+class Finalized(NamedTuple):
+    """All ranks of a client have said that an attempt is over, as seen by this server rank."""
+
+    simulation: int
+    attempt: int
+    steps: int
+    complete: int
+
+
+class Fate(Enum):
+    """What becomes of a part that is not stored."""
+
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    REPEATED = "repeated"
+
+
+@dataclass
+class _Sample:
+    simulation: int
+    attempt: int
+    step: int
+    slot: int
+    ranks: dict[int, tuple[wire.Block, ...]] = field(default_factory=dict)
+    senders: list[Sender] = field(default_factory=list)
+
+
+@dataclass
+class _Attempt:
+    """What has been heard of one attempt: its client ranks, steps seen and completed, ranks that finalized."""
+
+    ranks: int
+    seen: bytearray
+    complete: int = 0
+    finalized: dict[int, int] = field(default_factory=dict)
+    closed: bool = False
+
+
+class Assembler:
+    """The samples under way to one server rank.
+
+    Args:
+        fields: The study's fields.
+        time_steps: Samples per simulation over all server ranks.
+        simulations: How many simulations there are.
+        tries: How often each may be tried.
+        rank: This server rank.
+        ranks: Server ranks.
+        store: Where samples are put together.
+        credit: Buffers per client rank.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[wire.FieldSpec],
+        time_steps: int,
+        simulations: int,
+        tries: int,
+        rank: int,
+        ranks: int,
+        store: SlotStore,
+        credit: int,
+    ) -> None:
+        self.counters = Counters()
+        self._fields = tuple(fields)
+        self._time_steps, self._simulations, self._tries = time_steps, simulations, tries
+        self._rank, self._ranks, self.credit = rank, ranks, credit
+        self._store = store
+        self._samples: dict[tuple[int, int, int], _Sample] = {}
+        self._attempts: dict[tuple[int, int], _Attempt] = {}
+        self._done: dict[int, bytearray] = {}
+        self._tilings: dict[tuple[tuple[wire.Block, ...], ...], bool] = {}
+        self._over = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a part of a new sample would find a slot."""
+        return self._store.free > 0
+
+    def place(self, part: wire.Part, rank: int) -> Target | Fate:
+        """Finds the place of a part before its payload is read.
+
+        Args:
+            part: The part's header; nothing in it has been checked yet.
+            rank: The client rank that sent it.
+
+        Returns:
+            Where to receive the payload, or why it is thrown away.
+
+        Raises:
+            ProtocolError: The header does not fit the study; nothing was allocated or counted.
+        """
+        self._check(part, rank)
+        key = (part.simulation, part.attempt, part.step)
+        attempt = self._attempt(part.simulation, part.attempt, part.ranks)
+        sample = self._samples.get(key)
+        if sample is None:
+            if attempt.seen[part.step]:
+                return Fate.REPEATED
+            attempt.seen[part.step] = 1
+            self.counters.produced += 1
+            if self._done_steps(part.simulation)[part.step]:
+                self.counters.received += 1
+                self.counters.duplicate += 1
+                attempt.complete += 1
+                return Fate.DUPLICATE
+            if attempt.closed and part.ranks > 1:
+                self.counters.lost += 1
+                return Fate.LATE
+            slot = self._store.acquire()
+            if slot is None:
+                message = "no slot is free: parts must not be read before one is"
+                raise RuntimeError(message)
+            sample = _Sample(*key, slot)
+            self._samples[key] = sample
+        elif rank in sample.ranks:
+            return Fate.REPEATED
+        arrays = []
+        for block in part.blocks:
+            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
+            arrays.append(self._store.row(sample.slot, self._fields[block.field].name)[region])
+        return Target(sample, part.blocks, arrays, rank)
+
+    def received(self, target: Target, sender: Sender) -> WholeSample | None:
+        """Notes that a part's payload is in place; returns the sample if that makes it complete."""
+        sample = target.sample
+        sample.ranks[target.rank] = target.blocks
+        sample.senders.append(sender)
+        self.counters.bytes += sum(array.nbytes for array in target.arrays)
+        key = (sample.simulation, sample.attempt, sample.step)
+        attempt = self._attempts[key[:2]]
+        if len(sample.ranks) < attempt.ranks:
+            return None
+        del self._samples[key]
+        self.counters.received += 1
+        done = self._done_steps(sample.simulation)
+        refusal = None
+        if not self._tiled(sample):
+            self.counters.rejected += 1
+            refusal = "the blocks of its ranks overlap or leave holes"
+        elif done[sample.step]:
+            self.counters.duplicate += 1
+            attempt.complete += 1
+        else:
+            done[sample.step] = 1
+            attempt.complete += 1
+            return WholeSample(*key, sample.slot, sample.senders)
+        self._store.release(sample.slot)
+        return WholeSample(*key, None, sample.senders, refusal)
+
+    def damaged(self, target: Target) -> list[Sender]:
+        """A part's payload had the wrong size: its sample is lost; returns who waits for credit."""
+        return self._lose(target.sample)
+
+    def finalize(self, end: wire.Finalize, rank: int) -> tuple[Finalized | None, list[Sender]]:
+        """Notes that a client rank has sent all; when all its ranks have, settles the attempt.
+
+        Returns:
+            The settled attempt, or None while ranks are missing; who waits for credit for samples that stay incomplete.
+
+        Raises:
+            ProtocolError: It does not fit the study.
+        """
+        self._check_names(end.simulation, end.attempt, rank, end.ranks)
+        attempt = self._attempt(end.simulation, end.attempt, end.ranks)
+        if attempt.closed:
+            return None, []
+        attempt.finalized[rank] = end.steps
+        if len(attempt.finalized) < end.ranks:
+            return None, []
+        steps = min(*attempt.finalized.values(), self._time_steps)
+        senders = self.close(end.simulation, end.attempt)
+        for step in range(steps):
+            if (
+                not attempt.seen[step]
+                and wire.owner(end.simulation, step, self._ranks) == self._rank
+            ):
+                attempt.seen[step] = 1
+                self.counters.produced += 1
+                self.counters.lost += 1
+        return Finalized(end.simulation, end.attempt, steps, attempt.complete), senders
+
+    def close(self, simulation: int, attempt: int) -> list[Sender]:
+        """Nothing more is expected of an attempt: its incomplete samples are lost.
+
+        Returns:
+            Who waits for credit for a part of one of those.
+        """
+        key = (simulation, attempt)
+        if key not in self._attempts:
+            self._attempts[key] = _Attempt(0, bytearray(self._time_steps))
+        self._attempts[key].closed = True
+        open_samples = [s for key, s in self._samples.items() if key[:2] == (simulation, attempt)]
+        return [sender for sample in open_samples for sender in self._lose(sample)]
+
+    def reject(self, whole: WholeSample) -> None:
+        """A complete sample can't be stored after all (the study is stopping)."""
+        self.counters.rejected += 1
+        self.forget([(whole.simulation, whole.step)])
+        if whole.slot is not None:
+            self._store.release(whole.slot)
+
+    def state(self, unseen: Iterable[tuple[int, int]]) -> dict[str, Any]:
+        """What a checkpoint keeps: the accounts as if all that is under way had been given up.
+
+        Args:
+            unseen: (simulation, step) of complete samples that were never trained on.
+
+        Returns:
+            JSON types: the counters, and which steps of each simulation are done with.
+        """
+        counters, done = self.counters.as_dict(), {n: bytearray(s) for n, s in self._done.items()}
+        counters["lost"] += len(self._samples)
+        for simulation, step in unseen:
+            done[simulation][step] = 0
+        return {"counters": counters, "done": {str(n): _packed(s) for n, s in done.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state()` of an earlier server: what it was done with is a duplicate from now on."""
+        self.counters = Counters(**state["counters"])
+        self._done = {int(n): _unpacked(s, self._time_steps) for n, s in state["done"].items()}
+
+    def forget(self, samples: Iterable[tuple[int, int]]) -> None:
+        """Samples (simulation, step) are gone before they were of use: another attempt may send them."""
+        for simulation, step in samples:
+            self._done[simulation][step] = 0
+
+    def close_all(self) -> list[Sender]:
+        """Nothing more is expected of anybody, attempts not yet heard of included.
+
+        Returns:
+            Who waits for credit for a part of an incomplete sample.
+        """
+        self._over = True
+        return [sender for key in list(self._attempts) for sender in self.close(*key)]
+
+    def _lose(self, sample: _Sample) -> list[Sender]:
+        del self._samples[(sample.simulation, sample.attempt, sample.step)]
+        self._store.release(sample.slot)
+        self.counters.lost += 1
+        return sample.senders
+
+    def _attempt(self, simulation: int, attempt: int, ranks: int) -> _Attempt:
+        """The attempt that a message is about; all its messages must name the same number of client ranks."""
+        state = self._attempts.get((simulation, attempt))
+        if state is None:
+            state = _Attempt(ranks, bytearray(self._time_steps), closed=self._over)
+            self._attempts[simulation, attempt] = state
+        if state.ranks == 0:  # closed before it was heard of
+            state.ranks = ranks
+        if state.ranks != ranks:
+            message = (
+                f"simulation {simulation}, attempt {attempt}: a message of {ranks} client ranks "
+                f"where others were of {state.ranks}"
+            )
+            raise ProtocolError(message)
+        return state
+
+    def _done_steps(self, simulation: int) -> bytearray:
+        return self._done.setdefault(simulation, bytearray(self._time_steps))
+
+    def _tiled(self, sample: _Sample) -> bool:
+        """Whether the blocks cover each field exactly; remembered per decomposition."""
+        blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
+        known = self._tilings.get(blocks)
+        if known is None:
+            known = all(
+                _covers(spec.shape, index, blocks) for index, spec in enumerate(self._fields)
+            )
+            if len(self._tilings) < _REMEMBERED_TILINGS:
+                self._tilings[blocks] = known
+        return known
+
+    def _check_names(self, simulation: int, attempt: int, rank: int, ranks: int) -> None:
+        if simulation >= self._simulations or attempt >= self._tries or rank >= ranks:
+            message = f"simulation {simulation}, attempt {attempt}, rank {rank} of {ranks}: not in this study"
+            raise ProtocolError(message)
+
+    def _check(self, part: wire.Part, rank: int) -> None:
+        self._check_names(part.simulation, part.attempt, rank, part.ranks)
+        where = f"part of simulation {part.simulation}, step {part.step}, rank {rank}"
+        if part.step >= self._time_steps:
+            message = f"{where}: the study has {self._time_steps} time steps"
+            raise ProtocolError(message)
+        if wire.owner(part.simulation, part.step, self._ranks) != self._rank:
+            message = f"{where}: belongs to another server rank"
+            raise ProtocolError(message)
+        if part.buffer >= self.credit:
+            message = f"{where}: buffer {part.buffer} is beyond the credit of {self.credit}"
+            raise ProtocolError(message)
+        if sorted(block.field for block in part.blocks) != list(range(len(self._fields))):
+            message = f"{where}: does not hold each field once"
+            raise ProtocolError(message)
+        for block in part.blocks:
+            shape = self._fields[block.field].shape
+            if len(block.start) != len(shape) or not all(
+                e > 0 and s + e <= n
+                for s, e, n in zip(block.start, block.extent, shape, strict=True)
+            ):
+                message = (
+                    f"{where}: block {block.start} + {block.extent} is outside the shape {shape}"
+                )
+                raise ProtocolError(message)
+
+
+_REMEMBERED_TILINGS = 1024
+
+
+def _packed(steps: bytearray) -> str:
+    """A row of zeros and ones as hexadecimal bits."""
+    return np.packbits(np.frombuffer(steps, np.uint8)).tobytes().hex()
+
+
+def _unpacked(text: str, steps: int) -> bytearray:
+    bits = np.frombuffer(bytes.fromhex(text), np.uint8)
+    return bytearray(np.unpackbits(bits, count=steps).tobytes())
+
+
+def _covers(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, ...], ...]) -> bool:
+    count = np.zeros(shape, np.uint8)
+    for blocks in parts:
+        for block in blocks:
+            if block.field == index:
+                region = tuple(
+                    slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True)
+                )
+                if count[region].any():
+                    return False
+                count[region] = 1
+    return bool(count.all())

@@ -1,0 +1,62 @@
+"""What the first pass of a sample says about its simulation: the difficulty signal that a study chose."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from melissa_gen.reservoir import Batch
+from melissa_gen.sampling import delta_loss
+from melissa_gen.surrogates import LastLayer, Surrogate
+
+__all__ = ["FirstPass"]
+
+
+class FirstPass:
+    """Measures one of `sampling.SIGNALS` on the samples that were never drawn before.
+
+    `loss` and `delta_loss` cost nothing. `disagreement` costs the mean over the field of the
+    members' variance; `gradient_norm` what `LastLayer` says.
+
+    Args:
+        signal: The signal.
+        surrogate: What is trained.
+    """
+
+    def __init__(self, signal: str, surrogate: Surrogate) -> None:
+        self._signal = signal
+        inputs = len(surrogate.parameter_bounds) + 1
+        self._last = LastLayer(surrogate.network, inputs) if signal == "gradient_norm" else None
+
+    def measure(
+        self, batch: Batch, losses: torch.Tensor, members: torch.Tensor, factors: torch.Tensor
+    ) -> list[tuple[int, float, float]]:
+        """(simulation, loss, signal) of each new sample, between the backward pass and the step.
+
+        Args:
+            batch: Of n samples.
+            losses: Loss of each (n,).
+            members: The members' outputs (n, M, ...).
+            factors: What each loss was multiplied by in the sum that went backward (n,).
+        """
+        fresh = batch.first_time
+        if not fresh.any():
+            return []
+        values = losses.detach().cpu().double().numpy()
+        signal = self._values(values, members, factors)
+        columns = (batch.simulations[fresh], values[fresh], signal[fresh])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    @torch.no_grad()
+    def _values(
+        self, losses: npt.NDArray[np.float64], members: torch.Tensor, factors: torch.Tensor
+    ) -> npt.NDArray[np.float64]:
+        if self._signal == "loss":
+            return losses
+        if self._signal == "delta_loss":
+            return delta_loss(losses)
+        if self._last is not None:
+            found = self._last.influence(factors).clamp(min=0)
+        else:
+            found = members.float().var(dim=1).flatten(1).mean(dim=1).sqrt()
+        values: npt.NDArray[np.float64] = found.cpu().double().numpy()
+        return values

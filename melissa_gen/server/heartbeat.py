@@ -1,0 +1,101 @@
+"""Answers the clients' heartbeats on a thread and socket of its own, however busy the rest of the server is."""
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol import wire
+from melissa_gen.protocol.contact import Contact
+
+__all__ = ["Heartbeats", "Pulse"]
+
+_POLL_MILLISECONDS = 200
+
+
+@dataclass
+class Pulse:
+    """Last sign of life of a client."""
+
+    beat: wire.Alive
+    heard: float
+    progressed: float
+    """When it last did something other than sit in the same time step."""
+
+
+class Heartbeats:
+    """Listens to all clients.
+
+    Args:
+        contact: Secrets of this incarnation.
+        socket: The bound heartbeat socket.
+
+    Attributes:
+        pulses: Job to its last sign of life (monotonic seconds).
+        stop_reason: When set, clients are told to end.
+        withholding: Whether clients wait for credit because the reservoir can't take more; if it can, one that waits
+            does so for its own other ranks, and is stuck with them.
+    """
+
+    def __init__(self, contact: Contact, socket: zmq.Socket[Any]) -> None:
+        self.pulses: dict[str, Pulse] = {}
+        self.stop_reason: str | None = None
+        self.withholding = False
+        self.refused: dict[str, int] = {}
+        self._contact, self._socket = contact, socket
+        self._forgotten: set[str] = set()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closing.set()
+        self._thread.join()
+        self._socket.close()
+
+    def forget(self, job: str) -> None:
+        """The job has ended; a beat of it that is still under way does not count."""
+        self._forgotten.add(job)
+        self.pulses.pop(job, None)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            if not self._socket.poll(_POLL_MILLISECONDS):
+                continue
+            frames = self._socket.recv_multipart()
+            try:
+                if len(frames) != 2:
+                    message = "a heartbeat that is not of one frame"
+                    raise ProtocolError(message)
+                wire.check_peer(
+                    wire.decode_header(frames[1]), self._contact.epoch, self._contact.token
+                )
+                beat = wire.decode(frames[1], wire.Alive)
+            except ProtocolError as error:
+                self.refused[str(error)] = self.refused.get(str(error), 0) + 1
+                continue
+            self._note(beat)
+            answer: wire.Message = beat if self.stop_reason is None else wire.Stop(self.stop_reason)
+            reply = wire.encode(answer, self._contact.epoch, 0, self._contact.token)
+            try:
+                self._socket.send_multipart([frames[0], reply], zmq.NOBLOCK)
+            except zmq.ZMQError:  # the client is gone
+                continue
+
+    def _note(self, beat: wire.Alive) -> None:
+        if beat.job in self._forgotten:
+            return
+        now = time.monotonic()
+        last = self.pulses.get(beat.job)
+        busy = {wire.SOLVING} if self.withholding else {wire.SOLVING, wire.WAITING_FOR_CREDIT}
+        stuck = (
+            last is not None
+            and {beat.state, last.beat.state} <= busy
+            and (beat.simulation, beat.step) == (last.beat.simulation, last.beat.step)
+        )
+        progressed = last.progressed if last is not None and stuck else now
+        self.pulses[beat.job] = Pulse(beat, now, progressed)

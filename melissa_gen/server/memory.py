@@ -1,0 +1,80 @@
+"""What a server rank will need in memory, known before it starts."""
+
+import math
+
+import psutil
+
+from melissa_gen.errors import StudyError
+from melissa_gen.reservoir import megabytes
+from melissa_gen.study import Study
+
+__all__ = ["check_memory", "promised_megabytes", "reservoir_megabytes", "staging_slots"]
+
+BASE_MEGABYTES = 500.0
+"""Interpreter, torch, MPI, sockets: what a rank takes beside its reservoir and its model."""
+
+
+def staging_slots(study: Study) -> int:
+    """Rows beside the reservoir's capacity: samples under way, and those of a client just lost."""
+    return (study.launcher.clients + 1) * study.server.credit
+
+
+def field_specs(study: Study) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Field name to (shape, dtype)."""
+    return {name: (tuple(f.shape), f.dtype) for name, f in study.simulation.fields.items()}
+
+
+def reservoir_megabytes(study: Study) -> float:
+    """Megabytes (10**6 bytes) of one rank's reservoir, staging rows included."""
+    slots = study.reservoir.capacity + staging_slots(study)
+    return megabytes(field_specs(study), slots, len(study.parameters) + 1)
+
+
+def model_megabytes(study: Study) -> float:
+    """Megabytes of one rank's model in training.
+
+    Weights, gradients, up to two moments of the optimiser; on rank 0 also the sampler's copy, and
+    one on its way there.
+    """
+    from melissa_gen.server.model import build_surrogate  # torch, which takes seconds
+
+    weights = build_surrogate(study).parameters()
+    return 6 * sum(w.numel() * w.element_size() for w in weights) / 1e6
+
+
+def promised_megabytes(study: Study) -> float:
+    """Megabytes that one server rank promises not to exceed, its share of the validation set included.
+
+    Raises:
+        StudyError: The surrogate can't be built.
+    """
+    fields = field_specs(study).values()
+    sample = sum(math.prod(shape) * int(dtype[-2:]) // 8 for shape, dtype in fields) / 1e6
+    validation = study.training.validation.simulations * study.simulation.time_steps * sample
+    share = validation / study.server.ranks
+    return reservoir_megabytes(study) + BASE_MEGABYTES + model_megabytes(study) + share
+
+
+def check_memory(study: Study) -> None:
+    """Refuses a study whose reservoirs do not fit.
+
+    Raises:
+        StudyError: What a rank would need, what there is, and the largest legal capacity.
+    """
+    needed = reservoir_megabytes(study)
+    if study.reservoir.max_memory is not None:
+        limit, source = study.reservoir.max_memory / 1e6, "reservoir.max_memory"
+    else:
+        free = psutil.virtual_memory().available / 1e6
+        limit, source = (
+            free / study.server.ranks - BASE_MEGABYTES,
+            "the free memory of this machine",
+        )
+    if needed > limit:
+        per_sample = needed / (study.reservoir.capacity + staging_slots(study))
+        most = max(int(limit / per_sample) - staging_slots(study), 0)
+        msg = (
+            f"reservoir.capacity {study.reservoir.capacity} needs {needed:.0f} MB in each of {study.server.ranks} "
+            f"server ranks; {source} allows {max(limit, 0):.0f} MB, that is a capacity of at most {most}"
+        )
+        raise StudyError(msg)

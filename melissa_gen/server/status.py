@@ -1,0 +1,132 @@
+"""Puts the status of a running study together from what all ranks and clients report."""
+
+import time
+from typing import Any
+
+from melissa_gen.protocol import wire
+from melissa_gen.reservoir import LOST_WITH_SERVER
+
+__all__ = ["StatusBoard"]
+
+_COUNTS = ("produced", "received", "lost", "duplicate", "rejected")
+
+
+class StatusBoard:
+    """Keeps the latest report of each rank and of validation.
+
+    Args:
+        ranks: Server ranks.
+        earlier: Seconds that earlier servers of the run took.
+        lost: Samples that an earlier server had stored after the checkpoint that this one goes on from.
+
+    Attributes:
+        validation: The newest errors, or None.
+        lost: See above.
+    """
+
+    def __init__(self, ranks: int, earlier: float = 0.0, lost: int = 0) -> None:
+        self._reports: list[dict[str, Any] | None] = [None] * ranks
+        self._last = time.monotonic()
+        self._began = self._last - earlier
+        self.lost = lost
+        self._before: dict[str, float] = {}
+        self._waited: dict[str, tuple[float, float]] = {}
+        self.validation: dict[str, float] | None = None
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Takes in a rank's report."""
+        self._reports[report["rank"]] = report
+
+    def samples(self) -> dict[str, int]:
+        """Returns the accounting over all ranks."""
+        reports = [r for r in self._reports if r is not None]
+        counts = {key: sum(r["counters"][key] for r in reports) for key in _COUNTS}
+        for key in ("stored", "trained"):
+            counts[key] = sum(r["reservoir"][key] for r in reports)
+        counts["withdrawn"] = sum(sum(r["reservoir"]["withdrawn"].values()) for r in reports)
+        for key in ("produced", "received", "stored", "withdrawn"):
+            counts[key] += self.lost
+        return counts
+
+    def withdrawn(self) -> dict[str, int]:
+        """Returns the withdrawn samples by reason."""
+        reasons = {LOST_WITH_SERVER: self.lost} if self.lost else {}
+        for report in self._reports:
+            for reason, count in (report or {"reservoir": {"withdrawn": {}}})["reservoir"][
+                "withdrawn"
+            ].items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        return reasons
+
+    @property
+    def complete(self) -> bool:
+        """Whether every rank has reported."""
+        return None not in self._reports
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has taken, earlier servers included."""
+        return time.monotonic() - self._began
+
+    @property
+    def megabytes(self) -> float:
+        """Field data received so far (10**6 bytes)."""
+        return float(sum(r["counters"]["bytes"] for r in self._reports if r is not None)) / 1e6
+
+    def status(
+        self, simulations: dict[str, int], sampler: dict[str, Any], beats: list[wire.Alive]
+    ) -> dict[str, Any]:
+        """Returns the fields of a `status` event; rates are over the time since the last call."""
+        now = time.monotonic()
+        interval = max(now - self._last, 1e-3)
+        self._last = now
+        samples = self.samples()
+        training: dict[str, Any] = next(
+            (r["training"] for r in self._reports if r and r["training"]), {}
+        )
+        batches = training.get("batches", 0)
+        totals = {
+            "samples": samples["received"],
+            "megabytes": self.megabytes,
+            "batches": batches,
+            "starved": training.get("starved_seconds", 0.0),
+        }
+        rate = {k: (v - self._before.get(k, 0)) / interval for k, v in totals.items()}
+        self._before = totals
+        return {
+            "elapsed": self.elapsed,
+            "simulations": simulations,
+            "samples": samples,
+            "samples_per_second": rate["samples"],
+            "megabytes_per_second": rate["megabytes"],
+            "reservoir": [self._filling(report) for report in self._reports],
+            "training": training | {"batches_per_second": rate["batches"]},
+            "validation": self.validation,
+            "sampler": sampler,
+            "waiting": {
+                "trainer_for_data": min(rate["starved"], 1.0),
+                "clients_for_credit": self._fraction("credit_seconds", beats, interval),
+                "clients_for_parameters": self._fraction("next_seconds", beats, interval),
+            },
+        }
+
+    def _filling(self, report: dict[str, Any] | None) -> dict[str, int]:
+        if report is None:
+            return {}
+        keys = ("capacity", "watermark", "stored", "seen", "unseen")
+        filling = {key: report["reservoir"][key] for key in keys}
+        # In the status `stored` is what the reservoir holds now, not all that it ever took.
+        return filling | {"stored": filling["seen"] + filling["unseen"]}
+
+    def _fraction(self, key: str, beats: list[wire.Alive], interval: float) -> float:
+        """Share of the interval that the clients spent waiting, on average."""
+        if not beats:
+            return 0.0
+        total = 0.0
+        for beat in beats:
+            name = f"{beat.job}/{key}"
+            seconds = getattr(beat, key)
+            before, _ = self._waited.get(name, (seconds, 0.0))
+            total += seconds - before
+            self._waited[name] = (seconds, interval)
+        return min(max(total / len(beats) / interval, 0.0), 1.0)

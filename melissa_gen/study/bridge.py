@@ -1,0 +1,147 @@
+"""The section `simulation.bridge`: an executable that can't be changed, its inputs and its outputs."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from melissa_gen.study.section import Section
+
+__all__ = [
+    "BinaryReader",
+    "BridgeSection",
+    "CsvReader",
+    "FunctionReader",
+    "Hdf5Reader",
+    "NumpyReader",
+    "OpenFoamReader",
+    "ReaderSection",
+    "VtkReader",
+]
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        msg = "leaves the simulation's folder; write a path inside of it, such as results/*.h5"
+        raise ValueError(msg)
+    return path
+
+
+InsidePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_inside)]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _FilesReader(Section):
+    """What all readers of plain files share."""
+
+    files: InsidePath
+    """Output files, with `*` for what changes from one to the next; they are taken in the order of the numbers in
+    their names. `{field}` stands for the study's name of a field, where each has files of its own."""
+    steps: Literal["files", "axis"] = "files"
+    """`files`: one file for each time step; `axis`: one file whose first axis is time, read at the command's end."""
+    skip: int = Field(default=0, ge=0)
+    """Outputs before the first time step that are left out, such as the initial state."""
+
+
+class Hdf5Reader(_FilesReader):
+    """HDF5 files."""
+
+    format: Literal["hdf5"]
+    fields: dict[str, Text] = Field(default={})
+    """Field of the study to the path of its data set; default: its own name."""
+    coordinates: Text | None = None
+    """Data set with the points' coordinates (n, dimensions)."""
+
+
+class NumpyReader(_FilesReader):
+    """NumPy's .npy (one field a file) and .npz."""
+
+    format: Literal["numpy"]
+    fields: dict[str, Text] = Field(default={})
+    """Field of the study to its name in an .npz; default: its own name."""
+    coordinates: Text | None = None
+    """Name of an array in the .npz with the points' coordinates (n, dimensions)."""
+
+
+class VtkReader(_FilesReader):
+    """VTK's legacy and XML formats (.vtk, .vtu, .vti, .vtr, .vts, .vtp); coordinates come with them."""
+
+    format: Literal["vtk"]
+    fields: dict[str, Text] = Field(default={})
+    """Field of the study to its array of point or cell data; default: its own name."""
+
+
+class CsvReader(_FilesReader):
+    """Text in columns, with a line of names or without; separated by commas, semicolons or blanks."""
+
+    format: Literal["csv"]
+    fields: dict[str, Text | Annotated[list[Text], Field(min_length=1)]] = Field(default={})
+    """Field of the study to its column or columns; default: its own name. Without a line of names: "0", "1", ..."""
+    coordinates: Annotated[list[Text], Field(min_length=1)] | None = None
+    """Columns with the points' coordinates."""
+
+
+class BinaryReader(_FilesReader):
+    """Raw numbers, nothing else; one field a file."""
+
+    format: Literal["binary"]
+    dtype: Literal["float32", "float64", ">f4", ">f8"] = "float64"
+    order: Literal["C", "F"] = "C"
+    """`C`: the last index of the study's shape runs fastest; `F`: the first one does."""
+    header: int = Field(default=0, ge=0)
+    """Bytes before the first number."""
+
+
+class OpenFoamReader(Section):
+    """OpenFOAM's time folders, ascii or binary, whole or decomposed (`processor*`); `simulation.times` says which."""
+
+    format: Literal["openfoam"]
+    fields: dict[str, Text] = Field(default={})
+    """Field of the study to the name of its file, such as U or p, or to a component, such as U.x."""
+    coordinates: Text | None = None
+    """Vector field in the folder 0 with the cells' centres, as `postProcess -func writeCellCentres` makes."""
+
+
+class FunctionReader(Section):
+    """A function of your own: `read(folder, step, ended)` returns field name to array, or None until that is there."""
+
+    format: Literal["function"]
+    function: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
+    """`file.py:name`, from the study's folder."""
+
+
+ReaderSection = Annotated[
+    Hdf5Reader
+    | NumpyReader
+    | VtkReader
+    | CsvReader
+    | BinaryReader
+    | OpenFoamReader
+    | FunctionReader,
+    Field(discriminator="format"),
+]
+
+
+class BridgeSection(Section):
+    """Runs `simulation.command`, which knows nothing of melissa_gen, once for each simulation, in a folder of its own.
+
+    The words of the command may hold parameters: `--nu={{ viscosity }}`; `{{ study_folder }}` is where the study is.
+    """
+
+    inputs: dict[Text, InsidePath] = Field(default={})
+    """What is laid into the folder: path in the study's folder to path in the simulation's. A file is a Jinja template
+    with the parameters by name; a folder is copied, and only its files that end in .j2 are templates."""
+    reader: ReaderSection
+    """How outputs become fields."""
+    keep: Literal["never", "failed", "always"] = "failed"
+    """Which simulations' folders stay in the run directory."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        targets = list(self.inputs.values())
+        twice = next((t for t in targets if t != "." and targets.count(t) > 1), None)
+        if twice is not None:
+            msg = f"inputs has the target '{twice}' twice; each may stand there once"
+            raise ValueError(msg)
+        return self

@@ -1,0 +1,268 @@
+"""Reading a study file, values set over it, and the one sentence that a mistake in it gets."""
+
+import json
+import re
+import reprlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from melissa_gen.errors import StudyError, nearest
+from melissa_gen.study.model import Study
+from melissa_gen.study.profile import lay_over_profile
+
+__all__ = ["json_schema", "load_study", "write_study"]
+
+_TAGS = ("distribution", "format")
+"""Keys that say which of several sections one is."""
+# Beside its own errors PyYAML lets through what a wrong date or number, or deep nesting, raises.
+_NOT_YAML = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
+
+
+class _Loader(yaml.SafeLoader):
+    """A YAML loader that refuses a key written twice and reads 1e-3 as a number."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back: a text that looks like a number to it is put in quotes."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is not a plain word", key.start_mark
+            )
+        word = loader.construct_object(key)
+        if word in seen:
+            msg = f"the key '{word}' is written twice"
+            raise yaml.constructor.ConstructorError(None, None, msg, key.start_mark)
+        seen.add(word)
+    loader.flatten_mapping(node)
+    return {
+        loader.construct_object(key): loader.construct_object(value, deep=True)
+        for key, value in node.value
+    }
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+
+
+def load_study(path: Path, overrides: Iterable[str] = (), folder: Path | None = None) -> Study:
+    """Reads and checks a study file.
+
+    Args:
+        path: The YAML file.
+        overrides: Values set over the file's, each `section.key=value` with a YAML value.
+        folder: Where relative paths in the study start; default: the file's folder.
+
+    Returns:
+        The study, complete with defaults.
+
+    Raises:
+        StudyError: One sentence with the file, the key, what was found and what is legal.
+    """
+    data = read_mapping(path)
+    sources = {}
+    for override in overrides:
+        sources[_set(data, override)] = f"--set {override}"
+    data = lay_over_profile(data, path.resolve().parent, read_mapping)
+    try:
+        study = Study.model_validate(data)
+    except ValidationError as error:
+        key, text = _sentence(data, error)
+        msg = f"{sources.get(key, path)}: {text}"
+        raise StudyError(msg) from None
+    study._folder = folder or path.resolve().parent
+    return study
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Writes the study with all defaults filled in."""
+    data = study.model_dump(mode="json", by_alias=True)
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def json_schema() -> str:
+    """Returns the study file's JSON Schema, for editors that complete and check YAML."""
+    schema = Study.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds sections.
+
+    Raises:
+        StudyError: It can't be read or is something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: can't read the study file: {error.strerror}"
+        raise StudyError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"{path}: is not a text file in UTF-8"
+        raise StudyError(msg) from None
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except _NOT_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        msg = f"{path}:{where} is not valid YAML: {problem}"
+        raise StudyError(msg) from None
+    if data is None:
+        msg = f"{path}: is empty; a study is a mapping of sections such as 'simulation:'"
+        raise StudyError(msg)
+    if not isinstance(data, dict):
+        msg = f"{path}: holds {type(data).__name__}; a study is a mapping of sections such as 'simulation:'"
+        raise StudyError(msg)
+    return data
+
+
+def _set(data: dict[str, Any], override: str) -> str:
+    """Sets a value over the file's; returns its key."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        msg = f"--set {override}: write section.key=value, for example --set training.batch_size=64"
+        raise StudyError(msg)
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except _NOT_YAML:
+        msg = f"--set {override}: the value is not valid YAML"
+        raise StudyError(msg) from None
+    node = data
+    for part in parts[:-1]:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            msg = f"--set {override}: '{part}' is a value, not a section"
+            raise StudyError(msg)
+    node[parts[-1]] = value
+    return ".".join(parts)
+
+
+def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
+    """The key of the first mistake, and what is to be said about it."""
+    details = error.errors(include_url=False)
+    # A misspelt key is missing too: its spelling is the mistake to name.
+    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    location = _keys(data, first["loc"])
+    if location[-1:] == ["[key]"]:
+        del location[-1]
+    key = ".".join(str(part) for part in location)
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        legal = _legal_keys(data, location[:-1])
+        word = str(location[-1])
+        text = f"unknown key '{key}'{nearest(word, legal)}; legal: {', '.join(legal)}"
+    elif kind == "missing":
+        text = f"the key '{key}' is missing"
+    elif kind == "union_tag_invalid":
+        word, legal = _tags(data, location)
+        tag = str(first["ctx"]["tag"])
+        text = f"{key}.{word} is '{tag}'{nearest(tag, legal)}; legal: {', '.join(legal)}"
+    elif kind == "union_tag_not_found":
+        word, legal = _tags(data, location)
+        text = f"the key '{key}.{word}' is missing; legal: {', '.join(legal)}"
+    elif kind == "value_error":
+        reason = first["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(first["input"], dict | BaseModel) else f" {_short(first['input'])}"
+        text = f"{key}{found} {reason}".strip()
+    else:
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        hint = ""
+        if kind == "literal_error":
+            hint = nearest(str(first["input"]), str(first["ctx"]["expected"]).split("'")[1::2])
+        text = f"{key} is {_short(first['input'])}{hint}; {reason}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return key, f"{text}{more}"
+
+
+def _keys(data: Any, location: Iterable[Any]) -> list[Any]:
+    """The keys of a place, without the tags by which pydantic names one of several sections."""
+    keys: list[Any] = []
+    node = data
+    for part in location:
+        tagged = isinstance(node, dict) and part not in node
+        if tagged and part in [node.get(word) for word in _TAGS]:
+            continue
+        keys.append(part)
+        known = isinstance(node, dict | list) and not tagged
+        try:
+            node = node[part] if known else None
+        except (IndexError, TypeError):
+            node = None
+    return keys
+
+
+def _tags(data: Mapping[str, Any], location: list[Any]) -> tuple[str, list[str]]:
+    """The key that tells the sections apart which may stand at a place, and its legal values."""
+    for word in _TAGS:
+        fields = [m.model_fields.get(word) for m in _models(_annotation(data, location)[0])]
+        legal = [tag for field in fields if field for tag in get_args(field.annotation)]
+        if legal:
+            return word, sorted(legal)
+    return "", []
+
+
+def _short(value: Any) -> str:
+    """A value as it is quoted in a sentence."""
+    words = reprlib.Repr()
+    words.maxstring = words.maxother = 60
+    return words.repr(value)
+
+
+def _legal_keys(data: Mapping[str, Any], location: list[Any]) -> list[str]:
+    """Keys that are legal at a place of the study."""
+    annotation, node = _annotation(data, location)
+    model = _model(annotation, node)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _annotation(data: Mapping[str, Any], location: list[Any]) -> tuple[Any, Any]:
+    """What may stand at a place, found by walking the models beside the data, and what does."""
+    annotation: Any = Study
+    node: Any = data
+    for part in location:
+        node = node[part]
+        model = _model(annotation, node)
+        if model is None:  # a dict: its keys are free, its values have one type
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = {f.alias or n: f.annotation for n, f in model.model_fields.items()}[part]
+    return annotation, node
+
+
+def _model(annotation: Any, node: Any) -> type[BaseModel] | None:
+    """The model that an annotation stands for; of a tagged union the one that the data names."""
+    if get_origin(annotation) is dict:
+        return None
+    models = _models(annotation)
+    for model in models:
+        tags = [model.model_fields[word] for word in _TAGS if word in model.model_fields]
+        if tags and isinstance(node, dict):
+            legal = get_args(tags[0].annotation)
+            if any(node.get(word) in legal for word in _TAGS):
+                return model
+    return models[0] if models else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    return [m for m in _leaves(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    parts = [leaf for part in get_args(annotation) for leaf in _leaves(part)]
+    return parts or [annotation]

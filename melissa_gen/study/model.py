@@ -1,0 +1,497 @@
+"""The study file's models: every key that a user may write, with its default, its unit and its limits."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from melissa_gen.errors import nearest
+from melissa_gen.study.bridge import BridgeSection
+from melissa_gen.study.cluster import JobsSection
+from melissa_gen.study.section import Section
+from melissa_gen.study.units import Duration, Size, Unit
+
+__all__ = ["Study"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Port = Annotated[int, Field(ge=1024, lt=2**16)]
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
+
+
+class Uniform(Section):
+    """Every value between the bounds is equally likely."""
+
+    distribution: Literal["uniform"] = "uniform"
+    low: float
+    """Lower bound, in the parameter's unit."""
+    high: float
+    """Upper bound, in the parameter's unit."""
+    unit: Unit = "1"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.high:
+            msg = f"low {self.low:g} is above high {self.high:g}; low must not exceed high"
+            raise ValueError(msg)
+        return self
+
+
+class LogUniform(Section):
+    """The logarithm is uniform between the bounds, which must be positive."""
+
+    distribution: Literal["log_uniform"]
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    unit: Unit = "1"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.high:
+            msg = f"low {self.low:g} is above high {self.high:g}; low must not exceed high"
+            raise ValueError(msg)
+        return self
+
+
+class Normal(Section):
+    """Normal distribution; with `low` and `high` it is truncated to them."""
+
+    distribution: Literal["normal"]
+    mean: float
+    std: float = Field(gt=0)
+    low: float | None = None
+    high: float | None = None
+    unit: Unit = "1"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            msg = "only one of low and high is given; a truncated normal needs both"
+            raise ValueError(msg)
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            msg = f"low {self.low:g} is not below high {self.high:g}"
+            raise ValueError(msg)
+        return self
+
+
+class Integer(Section):
+    """Whole numbers between the bounds, both included, all equally likely."""
+
+    distribution: Literal["integer"]
+    low: int
+    high: int
+    unit: Unit = "1"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.high:
+            msg = f"low {self.low} is above high {self.high}; low must not exceed high"
+            raise ValueError(msg)
+        return self
+
+
+class Categorical(Section):
+    """One of some numbers, in an order of your own: neighbours should behave alike."""
+
+    distribution: Literal["categorical"]
+    values: list[float] = Field(min_length=1, max_length=1000)
+    probabilities: list[Annotated[float, Field(ge=0)]] | None = None
+    """One for each value, in any scale; none makes all values equally likely."""
+    unit: Unit = "1"
+
+    @model_validator(mode="after")
+    def _matched(self) -> Self:
+        if len(set(self.values)) != len(self.values):
+            msg = f"values {self.values} has a value twice; each may stand there once"
+            raise ValueError(msg)
+        if self.probabilities is not None and (
+            len(self.probabilities) != len(self.values) or sum(self.probabilities) <= 0
+        ):
+            msg = (
+                f"probabilities {self.probabilities} do not fit the {len(self.values)} values; "
+                "one for each is needed, and one of them above 0"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class Fixed(Section):
+    """The parameter always has this value."""
+
+    distribution: Literal["fixed"]
+    value: float
+    unit: Unit = "1"
+
+
+Parameter = Annotated[
+    Uniform | LogUniform | Normal | Integer | Categorical | Fixed,
+    Field(discriminator="distribution"),
+]
+
+
+class FieldSection(Section):
+    """One field that the simulation sends at each time step."""
+
+    shape: Shape
+    """Global shape, over all ranks of the simulation."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type on the wire and in the reservoir; the client converts."""
+    unit: Unit = "1"
+
+
+class TimesSection(Section):
+    """Physical time of the samples: `start + step * interval`."""
+
+    start: float = 0.0
+    interval: float = Field(default=1.0, gt=0)
+    unit: Unit = "1"
+
+
+class SimulationSection(Section):
+    """The solver: how it is started and what it sends."""
+
+    command: list[str] = Field(min_length=1)
+    """Executable and arguments; `python` is melissa_gen's own, relative paths start at the study's folder."""
+    count: int = Field(gt=0, lt=2**31)
+    """How many simulations to run."""
+    processes: int = Field(default=1, gt=0, lt=2**31)
+    """MPI ranks per simulation."""
+    mode: Literal["persistent", "per_simulation"] = "persistent"
+    """`persistent`: one MPI world solves many simulations; `per_simulation`: a new world for each."""
+    fields: dict[Name, FieldSection] = Field(min_length=1, max_length=16)
+    time_steps: int = Field(gt=0, lt=2**31)
+    """Samples that each simulation must send."""
+    times: TimesSection = TimesSection()
+    domain: dict[Literal["x", "y", "z"], Interval] = Field(default={})
+    """Ends of the axes of a field on a regular grid, x first; its points are the cells' centres. For data sets."""
+    timeout: Duration = 120.0
+    """A simulation without any progress for this long is ended and restarted (seconds)."""
+    retries: int = Field(default=2, ge=0, le=1000)
+    """Restarts of a simulation whose process died or fell silent, before its point is dropped."""
+    environment: dict[str, str] = Field(default={})
+    """Extra environment variables of the simulation."""
+    bridge: BridgeSection | None = None
+    """For a command that knows nothing of melissa_gen: its inputs, and how its outputs are read."""
+
+    @model_validator(mode="after")
+    def _bridged(self) -> Self:
+        if self.bridge is None:
+            return self
+        if self.processes != 1:
+            msg = (
+                f"processes {self.processes} would be ranks of the bridge, which has one; "
+                "start the ranks of the solver in command, with its own mpirun"
+            )
+            raise ValueError(msg)
+        names = getattr(self.bridge.reader, "fields", {})
+        unknown = next((name for name in names if name not in self.fields), None)
+        if unknown is not None:
+            msg = (
+                f"bridge.reader.fields.{unknown} is not one of the study's fields"
+                f"{nearest(unknown, self.fields)}; legal: {', '.join(self.fields)}"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class EnsembleSection(Section):
+    """Several members: where they disagree, the surrogate does not know. Its prediction is their mean."""
+
+    kind: Literal["heads", "snapshots", "members"] = "heads"
+    """`heads`: one network with as many last layers; `members`: separate networks;
+    `snapshots`: the weights at the last generations, at no cost, for the sampler alone."""
+    count: int = Field(default=3, ge=2, le=64)
+    """How many."""
+
+
+class SurrogateSection(Section):
+    """The network that learns the simulation."""
+
+    class_path: str = Field(default="melissa_gen.surrogates.MLP", alias="class")
+    """`package.module.Class` or `file.py:Class`, a `torch.nn.Module`."""
+    arguments: dict[str, Any] = Field(default={})
+    """Further arguments of its constructor."""
+    task: Literal["direct"] = "direct"
+    """`direct`: (parameters, time) to field."""
+    ensemble: EnsembleSection | None = None
+    """Members between which disagreement is measured; none is one network, and snapshots where a sampler asks."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ValidationSection(Section):
+    """Error on simulations drawn from the prior that are never trained on."""
+
+    simulations: int = Field(default=16, ge=0)
+    """Size of the validation set; 0 turns validation off."""
+    every: int = Field(default=500, gt=0)
+    """Batches between two validations."""
+    seed: int = Field(default=20_000, ge=0)
+
+
+class TrainingSection(Section):
+    """The training loop."""
+
+    batch_size: int = Field(default=32, gt=0)
+    """Samples per batch and rank."""
+    optimizer: Literal["Adam", "AdamW", "SGD"] = "Adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    halve_every: int | None = Field(default=None, gt=0)
+    """Halve the learning rate after each so many batches; none keeps it."""
+    draws_per_sample: float = Field(default=1.0, ge=1.0)
+    """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
+    max_draws_per_sample: float | None = Field(default=None, ge=1.0)
+    """The trainer waits for new samples once each has been drawn this often on average; none never waits."""
+    importance_exponent: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Exponent of the weights prior / proposal in the loss: 0 trains on what was proposed, 1 corrects to the prior.
+    Halfway keeps the gain where it is hard and loses nothing in the mean (tests/benchmarks/SAMPLERS.md)."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimiser stay float32."""
+    compile: bool = False
+    """Compile the network with `torch.compile`; the first batches take longer."""
+    validation: ValidationSection = ValidationSection()
+    checkpoint_every: Duration = 60.0
+    """Time between two checkpoints (seconds)."""
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        top = self.max_draws_per_sample
+        if top is not None and top < self.draws_per_sample:
+            msg = (
+                f"max_draws_per_sample {top:g} is below draws_per_sample {self.draws_per_sample:g}; "
+                "trainer and solvers would wait for each other"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class ReservoirSection(Section):
+    """The memory from which each server rank draws its batches."""
+
+    policy: Literal["reservoir", "fifo", "firo"] = "reservoir"
+    capacity: int = Field(gt=0, lt=2**31)
+    """Samples per server rank."""
+    watermark: int = Field(gt=0)
+    """Samples per server rank before training starts."""
+    eviction: Literal["random", "difficulty"] = "random"
+    """Which seen sample makes room for a new one: any, or one that was not harder than the mean (as in R3)."""
+    draws: Literal["uniform", "difficulty"] = "uniform"
+    """How batches are drawn: uniformly, or half of them in proportion to the last loss."""
+    max_memory: Size | None = None
+    """Refuse to start if a rank's reservoir needs more; default: what the machine has free."""
+
+
+class SamplerSection(Section):
+    """What chooses the parameters of the next simulations."""
+
+    method: str = "diffusion_posterior"
+    max_adaptive_share: float = Field(default=0.9, ge=0.0, le=0.9)
+    """Largest share of proposals that is not drawn from the prior."""
+    ramp_generations: int = Field(default=3, ge=1)
+    """Generations over which that share is reached."""
+    generation_size: int = Field(default=10, gt=0)
+    """Simulations proposed at a time."""
+    difficulty: Literal["loss", "delta_loss", "disagreement", "gradient_norm"] = "loss"
+    """What is called difficult, at a sample's first pass: its normalised loss; the excess of that over its batch;
+    the disagreement of an ensemble's members; the pull of its gradient at the last layer (arXiv 2110.08611)."""
+    arguments: dict[str, Any] = Field(default={})
+    """The method's own arguments."""
+
+
+class ServerSection(Section):
+    """The training server."""
+
+    ranks: int = Field(default=1, gt=0, lt=2**16)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    transport: Literal["auto", "ipc", "tcp"] = "auto"
+    """`ipc` needs one machine; `auto` is ipc with the local back end, tcp with all others."""
+    interface: str = "auto"
+    """Network interface that tcp sockets bind to; `auto`: loopback with the local back end, else the one that the
+    node's name stands for."""
+    ports: Annotated[list[Port], Field(min_length=2, max_length=2)] | None = None
+    """First and last port that tcp sockets may take, where a firewall leaves only some open; none: any free one."""
+    encrypt: Literal["all", "control"] = "all"
+    """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
+    credit: int = Field(default=4, gt=0, le=1024)
+    """Samples that one client rank may have under way to one server rank."""
+    threads: int = Field(default=1, gt=0)
+    """Torch threads per rank."""
+    pin_ingest: bool = False
+    """Keep the ingest thread off the trainer's core (needs two cores per rank)."""
+    heartbeat: Duration = 1.0
+    patience: Duration = 20.0
+    """Silence after which a peer counts as lost (seconds)."""
+
+
+class LauncherSection(Section):
+    """How jobs are started."""
+
+    backend: Literal["local", "slurm", "oar", "pbs", "lsf", "flux", "psij_slurm"] = "local"
+    """`local`: MPI worlds on this machine; else a batch scheduler. `psij_slurm` is SLURM in the way in which `pbs`
+    and `lsf` are spoken to, to try that on a cluster with SLURM; `slurm` knows more."""
+    mode: Literal["jobs", "allocation"] = "jobs"
+    """`jobs`: server and clients are jobs of their own; `allocation` (SLURM): all run inside the launcher's own job."""
+    profile: str | None = None
+    """A cluster's settings that this study is laid over: a name in `slurm/`, or the path of a YAML file."""
+    clients: int = Field(default=1, gt=0)
+    """Simulation worlds that run at the same time."""
+    server_retries: int = Field(default=0, ge=0)
+    """Servers that may die before the study fails: each is started again from its newest checkpoint."""
+    mpirun: str | None = None
+    """The mpirun to use; default: the one beside the Python interpreter, else the first on PATH."""
+    poll: Duration = 2.0
+    """Time between two questions to a batch scheduler, one for all jobs (seconds)."""
+    limit_margin: Duration = 120.0
+    """The server saves and makes way this long before its job's time limit (seconds)."""
+    jobs: JobsSection = JobsSection()
+    """What all jobs ask for."""
+    server_jobs: JobsSection = JobsSection()
+    """What the server's job asks for beside or instead of that."""
+    client_jobs: JobsSection = JobsSection()
+    """What each client's job asks for beside or instead of that."""
+
+    @model_validator(mode="after")
+    def _allocation(self) -> Self:
+        if self.mode == "allocation" and self.backend != "slurm":
+            msg = (
+                f"mode allocation needs backend slurm; with {self.backend} only mode jobs is legal"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def server_job(self) -> JobsSection:
+        """Everything that the server's job asks for."""
+        return self.server_jobs.over(self.jobs)
+
+    @property
+    def client_job(self) -> JobsSection:
+        """Everything that a client's job asks for."""
+        return self.client_jobs.over(self.jobs)
+
+
+class Study(Section):
+    """A study: one surrogate, trained online from one simulation code."""
+
+    name: str = Field(min_length=1, max_length=100)
+    parameters: dict[Name, Parameter] = Field(min_length=1, max_length=1000)
+    constraints: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
+        default=[], max_length=100
+    )
+    """Conditions on the parameters that every simulation has to meet, such as `a + b <= 1`."""
+    feasible_points: str | None = None
+    """File of points (.csv with the names in its first line, .npy, .npz) whose law is the prior, for correlated inputs
+    or a region that no condition describes; the parameters' distributions then only give the ranges."""
+    simulation: SimulationSection
+    surrogate: SurrogateSection = SurrogateSection()
+    training: TrainingSection = TrainingSection()
+    reservoir: ReservoirSection
+    sampler: SamplerSection = SamplerSection()
+    server: ServerSection = ServerSection()
+    launcher: LauncherSection = LauncherSection()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in the study start from."""
+        return self._folder
+
+    @property
+    def over_tcp(self) -> bool:
+        """Whether server and clients talk by tcp, and not by the sockets of one machine."""
+        transport = self.server.transport
+        return transport == "tcp" or (transport == "auto" and self.launcher.backend != "local")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        ports = self.server.ports
+        if ports is not None and ports[1] - ports[0] + 1 < self.server.ranks + 2:
+            msg = (
+                f"server.ports {ports} has {max(0, ports[1] - ports[0] + 1)} ports; each of the "
+                f"{self.server.ranks} server ranks needs one and rank 0 two more"
+            )
+            raise ValueError(msg)
+        if self.server.transport == "ipc" and self.launcher.backend != "local":
+            msg = f"server.transport ipc needs one machine; with launcher.backend {self.launcher.backend} use tcp"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _domain(self) -> Self:
+        shapes = {len(field.shape) for field in self.simulation.fields.values()}
+        axes = self.simulation.domain
+        if axes and (shapes != {len(axes)} or list(axes) != ["x", "y", "z"][: len(axes)]):
+            msg = (
+                f"simulation.domain has the axes {', '.join(axes)}; legal are x, y, z in this order, "
+                "one for each dimension of every field's shape"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        reservoir, training = self.reservoir, self.training
+        if reservoir.watermark > reservoir.capacity:
+            raise _clash(
+                "reservoir.watermark", reservoir.watermark, "reservoir.capacity", reservoir.capacity
+            )
+        if training.batch_size > reservoir.watermark:
+            raise _clash(
+                "training.batch_size",
+                training.batch_size,
+                "reservoir.watermark",
+                reservoir.watermark,
+            )
+        if training.draws_per_sample > 1 and reservoir.policy != "reservoir":
+            msg = (
+                f"training.draws_per_sample {training.draws_per_sample:g} needs reservoir.policy reservoir; "
+                f"{reservoir.policy} gives each sample once, so 1 is legal"
+            )
+            raise ValueError(msg)
+        preferring = (reservoir.eviction, reservoir.draws) != ("random", "uniform")
+        if preferring and reservoir.policy != "reservoir":
+            msg = (
+                f"reservoir.eviction {reservoir.eviction} and reservoir.draws {reservoir.draws} need "
+                f"reservoir.policy reservoir; {reservoir.policy} gives each sample once"
+            )
+            raise ValueError(msg)
+        if self.sampler.method == "r3" and reservoir.policy != "reservoir":
+            msg = (
+                f"sampler.method r3 retains hard samples, which needs reservoir.policy reservoir; "
+                f"{reservoir.policy} gives each sample once"
+            )
+            raise ValueError(msg)
+        ensemble = self.surrogate.ensemble
+        if self.sampler.difficulty == "disagreement" and (
+            ensemble is None or ensemble.kind == "snapshots"
+        ):
+            msg = (
+                "sampler.difficulty disagreement needs several members at each batch; "
+                "set surrogate.ensemble.kind to heads or members"
+            )
+            raise ValueError(msg)
+        produced = self.simulation.count * self.simulation.time_steps
+        if self.server.ranks * reservoir.watermark > produced:
+            msg = (
+                f"reservoir.watermark {reservoir.watermark} is never reached: {self.server.ranks} server ranks "
+                f"share the {produced} samples that simulation.count * simulation.time_steps gives; "
+                f"at most {produced // self.server.ranks} is legal"
+            )
+            raise ValueError(msg)
+        for name, field in self.simulation.fields.items():
+            points = 1
+            for size in field.shape:
+                points *= size
+            if self.simulation.processes > points:
+                msg = (
+                    f"simulation.processes {self.simulation.processes} is more than the {points} points of "
+                    f"simulation.fields.{name}.shape; at most {points} is legal"
+                )
+                raise ValueError(msg)
+        return self
+
+
+def _clash(key: str, value: int, limit_key: str, limit: int) -> ValueError:
+    return ValueError(f"{key} {value} is above {limit_key} {limit}; at most {limit} is legal")

@@ -1,0 +1,154 @@
+"""Finds the network class that a study names, in a package or in a file of the user's own."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from melissa_gen.errors import StudyError, nearest
+
+__all__ = ["construct", "load_class", "source_file"]
+
+KEY = "surrogate.class"
+
+
+def source_file(class_path: str, base_folder: str | Path = ".") -> Path | None:
+    """The file that "file.py:Class" names, or None for a class of an installed package.
+
+    Args:
+        class_path: As in the study file.
+        base_folder: Folder that a relative path starts from: the study file's.
+    """
+    file, colon, _ = class_path.rpartition(":")
+    return Path(base_folder, file).expanduser() if colon else None
+
+
+def load_class(class_path: str, base_folder: str | Path = ".") -> type[nn.Module]:
+    """Imports a network class.
+
+    A file is run on its own: it can import installed packages, but not its neighbours.
+
+    Args:
+        class_path: "package.module.Class" or "file.py:Class".
+        base_folder: Folder that a relative path starts from: the study file's.
+
+    Returns:
+        The class.
+
+    Raises:
+        StudyError: The file, module or class is missing, fails to import, or is no nn.Module.
+
+    Example:
+        >>> load_class("melissa_gen.surrogates.MLP").__name__
+        'MLP'
+    """
+    path = source_file(class_path, base_folder)
+    if path is not None:
+        name = class_path.rpartition(":")[2]
+        module = _run_file(class_path, path)
+    else:
+        module_name, _, name = class_path.rpartition(".")
+        if not module_name:
+            message = (
+                f"{KEY} is '{class_path}': legal are 'package.module.Class' and 'file.py:Class', "
+                "e.g. 'melissa_gen.surrogates.MLP'"
+            )
+            raise StudyError(message)
+        module = _import(class_path, module_name)
+    found = getattr(module, name, None)
+    networks = [key for key, value in vars(module).items() if _is_network(value)]
+    if found is None:
+        message = (
+            f"{KEY} is '{class_path}', but there is no '{name}' in it{nearest(name, networks)}"
+        )
+        raise StudyError(message)
+    if not _is_network(found):
+        message = f"{KEY} is '{class_path}', which is not a torch.nn.Module class"
+        raise StudyError(message + nearest(name, networks))
+    network: type[nn.Module] = found
+    return network
+
+
+def construct(
+    network: type[nn.Module],
+    n_inputs: int,
+    output_shape: tuple[int, ...],
+    arguments: dict[str, Any],
+) -> nn.Module:
+    """Makes `network(n_inputs=..., output_shape=..., **arguments)`.
+
+    Raises:
+        StudyError: The constructor has no such argument, lacks one, or raises.
+    """
+    given = {"n_inputs": n_inputs, "output_shape": output_shape, **arguments}
+    try:
+        inspect.signature(network).bind(**given)
+    except TypeError as error:
+        legal = [name for name in inspect.signature(network).parameters if name not in given]
+        wrong = [name for name in given if name not in inspect.signature(network).parameters]
+        hint = nearest(wrong[0], legal) if wrong else ""
+        message = (
+            f"surrogate.arguments don't fit {network.__name__}"
+            f"{inspect.signature(network)}: {error}{hint}"
+        )
+        raise StudyError(message) from error
+    try:
+        return network(**given)
+    except StudyError:
+        raise
+    except Exception as error:
+        message = f"{KEY} {network.__name__} can't be made from surrogate.arguments: {error}"
+        raise StudyError(message) from error
+
+
+def _is_network(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def _run_file(class_path: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        others = [file.name for file in path.parent.glob("*.py")]
+        hint = nearest(path.name, others)
+        message = f"{KEY} is '{class_path}', but there is no file {path}{hint}"
+        raise StudyError(message)
+    # A name of its own for each file, so that two studies in one process don't mix theirs.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"_surrogate_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        message = f"{KEY} is '{class_path}', but {path} is not a Python file (.py)"
+        raise StudyError(message)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise StudyError(_failure(class_path, error)) from error
+    return module
+
+
+def _import(class_path: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name != missing and not name.startswith(missing + "."):
+            raise StudyError(_failure(class_path, error)) from error
+        parent, _, last = missing.rpartition(".")
+        folders = importlib.import_module(parent).__path__ if parent else None
+        hint = nearest(last, (module.name for module in pkgutil.iter_modules(folders)))
+        message = f"{KEY} is '{class_path}', but there is no module '{missing}'{hint}"
+        raise StudyError(message) from error
+    except Exception as error:
+        raise StudyError(_failure(class_path, error)) from error
+
+
+def _failure(class_path: str, error: Exception) -> str:
+    return f"{KEY} is '{class_path}', which fails to import: {type(error).__name__}: {error}"

@@ -1,0 +1,127 @@
+"""Kolmogorov flow as a simulation: one MPI world that solves whatever parameters it is handed.
+
+Started by a study it asks the training server for one set of parameters after another; started by
+hand it solves once, with those of the command line, and writes an HDF5 file.
+"""
+
+import argparse
+import math
+
+from mpi4py import MPI
+from options import Parser, end_all_ranks_on_error, field_names, merged, number, only_rank_zero
+from spectral import FIELDS, Flow, KolmogorovSolver, mode_names, mode_of
+
+from melissa_gen.client import Client
+
+FLOW = {
+    "viscosity": 0.005,
+    "forcing_amplitude": 1.0,
+    "forcing_wavenumber": 4.0,
+    "drag": 0.0,
+}
+
+
+def command_line() -> Parser:
+    """Returns the parser of the options."""
+    parser = Parser(
+        "kolmogorov.py", "Solves 2-D Navier-Stokes in a periodic box of side 2 pi, pseudo-spectral."
+    )
+    option, count = parser.add_argument, number(int, least=1)
+    option("--resolution", type=count, default=64, metavar="N", help="points along each axis")
+    option("--steps", type=count, default=30, metavar="N", help="output steps")
+    option("--interval", type=number(float, above=0), default=0.2, metavar="T", help="between two")
+    option("--substeps", type=count, default=20, metavar="N", help="time steps in an interval")
+    option("--warm-up", type=number(int, least=0), default=0, metavar="N", help="steps not sent")
+    option(
+        "--fields",
+        type=field_names(FIELDS),
+        default=["vorticity"],
+        metavar="NAMES",
+        help=f"sent, of {','.join(FIELDS)}",
+    )
+    option("--output", default="kolmogorov.h5", metavar="FILE", help="written without a server")
+    for name, value in FLOW.items():
+        flag = f"--{name.replace('_', '-')}"
+        option(flag, type=number(float), default=value, metavar="X", help="unless the study says")
+    option(
+        "--initial",
+        type=amplitude,
+        action="append",
+        metavar="NAME=X",
+        help="amplitude of a wave of the initial vorticity without a server, e.g. cos_2_m1=0.5 for "
+        "0.5 cos(2 x - y); may be given again. By default sin_1_1=1 and cos_2_m1=1",
+    )
+    option(
+        "--list-waves",
+        type=count,
+        metavar="N",
+        help="print the study's lines for the amplitudes of the N longest waves, and end",
+    )
+    return parser
+
+
+def amplitude(text: str) -> tuple[str, float]:
+    """Converts `cos_2_m1=0.5`."""
+    name, _, value = text.partition("=")
+    if mode_of(name) is None:
+        message = f"'{text}' is not of the form cos_KX_KY=X or sin_KX_KY=X (m1 stands for -1)"
+        raise argparse.ArgumentTypeError(message)
+    return name, number(float)(value)
+
+
+def study_lines(waves: int, vorticity: float = 2.0) -> str:
+    """Returns the lines of a study's parameters: uniform amplitudes with this root mean square in sum."""
+    reach = vorticity * math.sqrt(3.0 / waves)
+    range_ = f"{{distribution: uniform, low: {-reach:.3g}, high: {reach:.3g}}}"
+    return "\n".join(f"  {name}: {range_}" for name in mode_names(waves))
+
+
+def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
+    """Reads the command line and builds the solver; a mistake ends all ranks, and rank 0 says why.
+
+    Raises:
+        SystemExit: with status 2 after a mistake, 0 after --help and --list-waves.
+    """
+    parser = command_line()
+    with only_rank_zero(comm):
+        args = parser.parse_args()
+        if args.list_waves:
+            print(study_lines(args.list_waves))
+            parser.exit()
+        try:
+            solver = KolmogorovSolver(comm, args.resolution)
+            solver.forcing(Flow(**{name: getattr(args, name) for name in FLOW}))
+            solver.initial(dict(args.initial or {}))
+        except ValueError as error:
+            parser.error(str(error))
+    return args, solver
+
+
+def main() -> None:
+    """Solves for every set of parameters that the client hands out."""
+    comm = MPI.COMM_WORLD
+    args, solver = set_up(comm)
+    flow = {name: getattr(args, name) for name in FLOW}
+    waves = dict(args.initial or [("sin_1_1", 1.0), ("cos_2_m1", 1.0)])
+    with Client(comm, parameters=flow | waves, output=args.output) as client:
+        for name in args.fields:
+            client.field(name, (args.resolution,) * 2, solver.start, solver.extent, "float64")
+        for simulation in client:
+            given = simulation.parameters
+            modes = {name: value for name, value in given.items() if mode_of(name)}
+            rest = {name: value for name, value in given.items() if name not in modes}
+            trajectory = solver.steps(
+                solver.initial(modes),
+                Flow(**merged(flow, rest)),
+                args.interval,
+                args.substeps,
+                args.warm_up + args.steps,
+            )
+            for step, vorticity in enumerate(trajectory):
+                if step >= args.warm_up:
+                    simulation.send(**{n: solver.field(n, vorticity) for n in args.fields})
+    solver.close()
+
+
+if __name__ == "__main__":
+    end_all_ranks_on_error(main)

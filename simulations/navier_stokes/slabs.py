@@ -1,0 +1,149 @@
+"""Fourier transforms of real 2-D fields that MPI ranks share in slabs.
+
+A field has n x n points, cut along x; its Fourier coefficients are cut along y. One transform
+costs one exchange between all ranks. The coefficients are those that the 2/3 rule keeps, so that
+less than two thirds of what a full transform moves and multiplies is moved and multiplied here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+from scipy.fft import fft, ifft, irfft, rfft
+
+__all__ = ["SlabTransform", "split"]
+
+Field = NDArray[np.float64]
+Spectrum = NDArray[np.complex128]
+
+
+def split(count: int, parts: int, part: int) -> tuple[int, int]:
+    """Cuts `range(count)` into `parts` whose sizes differ by at most one; returns one's two ends."""
+    return count * part // parts, count * (part + 1) // parts
+
+
+class _Exchange(NamedTuple):
+    """Buffers and MPI types of one batch size."""
+
+    lines: Spectrum
+    columns: Spectrum
+    from_lines: list[MPI.Datatype]
+    from_columns: list[MPI.Datatype]
+
+
+class SlabTransform:
+    """Transforms fields (b, ni, n) to coefficients (b, 2K + 1, mj) and back, b at a time.
+
+    ni is this rank's share of the n points along x, mj its share of the K + 1 wave numbers along
+    y; K = (n - 1) // 3 is the largest wave number with 3 K < n: products of two fields, formed
+    point by point, then have no aliasing error (Orszag, "On the elimination of aliasing in
+    finite-difference schemes by filtering high-wavenumber components", 1971). Along x the wave
+    numbers are 0..K, -K..-1; along y only 0..K are kept, since the field is real.
+
+    The field is the sum of coefficient * exp(i k.x): a forward transform divides by n^2.
+    Data move by MPI subarray types, without packing by hand (Dalcin, Mortensen and Keyes, "Fast
+    parallel multidimensional FFT using advanced MPI", 2019).
+
+    Args:
+        comm: communicator whose ranks share the field.
+        points: n, points along each axis.
+
+    Raises:
+        ValueError: fewer than 4 points, or more ranks than wave numbers.
+    """
+
+    def __init__(self, comm: MPI.Comm, points: int) -> None:
+        if points < 4:
+            message = f"the resolution is {points} points along each axis: it needs at least 4"
+            raise ValueError(message)
+        self.comm = comm
+        self.points = points
+        self.cutoff = (points - 1) // 3
+        ranks, rank = comm.Get_size(), comm.Get_rank()
+        if ranks > self.cutoff + 1:
+            message = (
+                f"{ranks} MPI ranks can't share the {self.cutoff + 1} wave numbers of {points} x "
+                f"{points} points: start fewer ranks or refine the resolution"
+            )
+            raise ValueError(message)
+        self._all_rows = [split(points, ranks, r) for r in range(ranks)]
+        self._all_columns = [split(self.cutoff + 1, ranks, r) for r in range(ranks)]
+        self.rows = self._all_rows[rank]
+        self.columns = self._all_columns[rank]
+        self._exchanges: dict[int, _Exchange] = {}
+
+    @property
+    def wave_numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Wave numbers of this rank's coefficients, along x as (2K + 1, 1), along y as (1, mj)."""
+        kx = np.arange(2 * self.cutoff + 1)
+        kx[self.cutoff + 1 :] -= 2 * self.cutoff + 1
+        return kx[:, None], np.arange(*self.columns)[None, :]
+
+    def forward(self, fields: Field) -> Spectrum:
+        """Returns the coefficients (b, 2K + 1, mj) of fields (b, ni, n)."""
+        exchange = self._exchange(len(fields))
+        lines = rfft(fields, axis=2, norm="forward")[:, :, : self.cutoff + 1]
+        if self.comm.Get_size() == 1:
+            columns = lines
+        else:
+            exchange.lines[...] = lines
+            columns = exchange.columns
+            self._move(exchange.lines, exchange.from_lines, columns, exchange.from_columns)
+        whole = fft(columns, axis=1, norm="forward")
+        return np.concatenate(
+            [whole[:, : self.cutoff + 1], whole[:, self.points - self.cutoff :]], axis=1
+        )
+
+    def inverse(self, spectra: Spectrum) -> Field:
+        """Returns the fields (b, ni, n) of coefficients (b, 2K + 1, mj)."""
+        exchange = self._exchange(len(spectra))
+        columns = exchange.columns
+        columns[:, : self.cutoff + 1] = spectra[:, : self.cutoff + 1]
+        columns[:, self.cutoff + 1 : self.points - self.cutoff] = 0.0
+        columns[:, self.points - self.cutoff :] = spectra[:, self.cutoff + 1 :]
+        lines = ifft(columns, axis=1, norm="forward")
+        if self.comm.Get_size() > 1:
+            self._move(lines, exchange.from_columns, exchange.lines, exchange.from_lines)
+            lines = exchange.lines
+        return irfft(lines, n=self.points, axis=2, norm="forward")
+
+    def _move(
+        self,
+        source: Spectrum,
+        source_types: list[MPI.Datatype],
+        target: Spectrum,
+        target_types: list[MPI.Datatype],
+    ) -> None:
+        ones, zeros = [1] * len(source_types), [0] * len(source_types)
+        self.comm.Alltoallw(
+            [source, ones, zeros, source_types], [target, ones, zeros, target_types]
+        )
+
+    def _exchange(self, batch: int) -> _Exchange:
+        """The buffers and types for `batch` fields at a time, made when they are first needed."""
+        if batch not in self._exchanges:
+            lines = (batch, self.rows[1] - self.rows[0], self.cutoff + 1)
+            columns = (batch, self.points, self.columns[1] - self.columns[0])
+            several = self.comm.Get_size() > 1
+            self._exchanges[batch] = _Exchange(
+                np.empty(lines if several else 0, np.complex128),
+                np.empty(columns, np.complex128),
+                [_part(lines, 2, ends) for ends in self._all_columns] if several else [],
+                [_part(columns, 1, ends) for ends in self._all_rows] if several else [],
+            )
+        return self._exchanges[batch]
+
+    def close(self) -> None:
+        """Frees the MPI types; every rank calls it, while MPI is still up."""
+        for exchange in self._exchanges.values():
+            for kind in (*exchange.from_lines, *exchange.from_columns):
+                kind.Free()
+        self._exchanges.clear()
+
+
+def _part(shape: tuple[int, int, int], axis: int, ends: tuple[int, int]) -> MPI.Datatype:
+    """The MPI type of what lies between two ends of one axis."""
+    sizes, starts = list(shape), [0, 0, 0]
+    sizes[axis], starts[axis] = ends[1] - ends[0], ends[0]
+    return MPI.DOUBLE_COMPLEX.Create_subarray(shape, sizes, starts).Commit()

@@ -1,0 +1,242 @@
+"""Into the reservoir, against raw ZeroMQ: fields per second for three sizes, over ipc and tcp.
+
+Ours: the client (its own process: check of the values, private copy, wire, credit) to the ingest thread, assembler and
+reservoir of another process, where a drawer marks samples as seen, so that eviction goes on. A sample counts when it
+is in the reservoir. There is no trainer.
+
+Raw: pyzmq between two processes as fast as it goes: the sender hands the same ring of buffers to `send(copy=False)`
+again and again, each once its tracker says that it is free; the receiver either does `recv_into` rows of an array as
+large as the reservoir (rows) or `recv(copy=False)` and drops the frame (frames). The better of the two is what ours
+is compared with, although a dropped frame is nowhere yet. Both ends share this machine's cores; the CPU seconds that
+the receiving process takes per gigabyte say what would be left of that with the senders elsewhere.
+
+Each repetition starts fresh processes, warms them up, and counts over a window; the cases take turns.
+"""
+
+import multiprocessing
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream, word_from
+from measure import Result, Target, command_line, environment, finish, interleaved, ratio
+
+SIZES = {"40 KB": (100, 100), "1 MiB": (512, 512), "4 MiB": (1024, 1024)}
+RESERVOIR_BYTES = 256 << 20
+RING = 8
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def main() -> None:
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "--credit", type=int, default=4, help="buffers of the client (server.credit)"
+    )
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--transports", nargs="*", choices=("ipc", "tcp"), default=["ipc", "tcp"])
+    parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--seconds", type=float, help="length of a window")
+    args = parser.parse_args()
+    repetitions = args.repetitions or (2 if args.quick else 7)
+    warm, window = (0.4, args.seconds or 0.6) if args.quick else (1.0, args.seconds or 2.0)
+    env = environment()
+    result = Result(
+        "Fields per second into the reservoir, against raw ZeroMQ",
+        (
+            *("size", "by", "ours/s", "ours MB/s", "raw rows/s", "raw frames/s", "ours / raw"),
+            *("CPU s/GB ours", "CPU s/GB raw rows"),
+        ),
+    )
+    for transport in args.transports:
+        for size in args.sizes:
+            shape = SIZES[size]
+            cases = _cases(transport, shape, args.credit, warm, window)
+            flows = interleaved(cases, repetitions)
+            found = {name: [flow.rate for flow in flows[name]] for name in cases}
+            best = max(("rows", "frames"), key=lambda name: statistics.median(found[name]))
+            share = ratio(found["ours"], found[best])
+            gigabytes = 4 * int(np.prod(shape)) / 1e9
+            ours, rows, frames = (statistics.median(found[k]) for k in ("ours", "rows", "frames"))
+            cpu = {k: statistics.median(f.cpu_seconds for f in flows[k]) / gigabytes for k in cases}
+            line = (size, transport, ours, ours * 1000 * gigabytes, rows, frames, share)
+            result.rows.append((*line, cpu["ours"], cpu["rows"]))
+            result.details[f"{size} {transport}"] = {"rates": found, "cpu_seconds_per_gb": cpu}
+            if size != "40 KB":
+                result.targets.append(Target(f"ours / raw, {size}, {transport}", 0.7, share))
+    finish(result, env, args, "ingest")
+
+
+def _cases(
+    transport: str, shape: tuple[int, ...], credit: int, warm: float, window: float
+) -> dict[str, Callable[[], Flow]]:
+    return {
+        "ours": lambda: ours(transport, shape, credit, warm, window),
+        "rows": lambda: raw(transport, shape, "rows", warm, window),
+        "frames": lambda: raw(transport, shape, "frames", warm, window),
+    }
+
+
+# Ours.
+
+
+def ours(transport: str, shape: tuple[int, ...], credit: int, warm: float, window: float) -> Flow:
+    """Samples into the reservoir."""
+    with tempfile.TemporaryDirectory() as folder:
+        control = ControlStandIn(new_contact(transport), shape, credit)
+        here, there = SPAWN.Pipe()
+        receiver = SPAWN.Process(
+            target=_receive_ours,
+            args=(there, control.contact.to_json(), shape, credit, warm, window),
+            daemon=True,
+        )
+        receiver.start()
+        there.close()  # the end of the process then ends a wait for its word
+        contact_file = Path(folder) / "contact.json"
+        _write_contact(word_from(here, receiver), contact_file)
+        sender = SPAWN.Process(target=stream, args=(contact_file, shape, None), daemon=True)
+        sender.start()
+        found: Flow = word_from(here, receiver, sender)
+        control.end_clients()
+        sender.join()
+        here.send("end")
+        receiver.join()
+        control.close()
+        shutil.rmtree(control.contact.runtime_folder or folder, ignore_errors=True)
+    return found
+
+
+def _write_contact(text: str, path: Path) -> None:
+    from melissa_gen.protocol.contact import Contact
+
+    Contact.from_json(text).write(path)
+
+
+def _receive_ours(
+    pipe: Connection,
+    contact: str,
+    shape: tuple[int, ...],
+    credit: int,
+    warm: float,
+    window: float,
+) -> None:
+    from threading import Event, Thread
+
+    from melissa_gen.protocol.contact import Contact
+
+    rank = Rank(Contact.from_json(contact), shape, _rows(shape), 1, credit)
+    rank.ingest.start()
+    over = Event()
+
+    def draw() -> None:
+        while not over.is_set():
+            if rank.reservoir.draw(64, {}) is not None:  # no field is copied
+                rank.ingest.made_room()
+            time.sleep(0.002)
+
+    drawer = Thread(target=draw)
+    drawer.start()
+    pipe.send(rank.contact.to_json())
+
+    def stored() -> int:
+        count: int = rank.reservoir.counters()["stored"]
+        return count
+
+    while not stored():
+        time.sleep(0.01)
+        _check(rank)
+    time.sleep(warm)
+    pipe.send(flow_over(stored, window))
+    _check(rank)
+    pipe.recv()
+    over.set()
+    drawer.join()
+    rank.close()
+
+
+def _check(rank: Rank) -> None:
+    if rank.state.error is not None:
+        raise rank.state.error
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    return max(64, min(2000, RESERVOIR_BYTES // (4 * int(np.prod(shape)))))
+
+
+# Raw.
+
+
+def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: float) -> Flow:
+    """Messages that arrive."""
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"ipc://{folder}/raw" if transport == "ipc" else "tcp://127.0.0.1:*"
+        here, there = SPAWN.Pipe()
+        receiver = SPAWN.Process(
+            target=_receive_raw,
+            args=(there, address, shape, into, warm, window),
+            daemon=True,
+        )
+        receiver.start()
+        there.close()
+        sender = SPAWN.Process(
+            target=_send_raw, args=(word_from(here, receiver), shape), daemon=True
+        )
+        sender.start()
+        found: Flow = word_from(here, receiver, sender)
+        sender.terminate()
+        sender.join()
+        receiver.join()
+    return found
+
+
+def _send_raw(endpoint: str, shape: tuple[int, ...]) -> None:
+    socket = zmq.Context().socket(zmq.PUSH)
+    socket.connect(endpoint)
+    values = np.random.default_rng(0).random(shape, np.float32)
+    ring = [values.copy() for _ in range(RING)]
+    trackers: list[Any] = [None] * RING
+    copied = values.nbytes < zmq.COPY_THRESHOLD  # then pyzmq copies, and there is nothing to track
+    while True:
+        for k in range(RING):
+            if trackers[k] is not None:
+                trackers[k].wait()
+            trackers[k] = socket.send(ring[k].data, copy=False, track=not copied)
+
+
+def _receive_raw(
+    pipe: Connection, address: str, shape: tuple[int, ...], into: str, warm: float, window: float
+) -> None:
+    socket = zmq.Context().socket(zmq.PULL)
+    socket.bind(address)
+    rows = np.zeros((_rows(shape), *shape), np.float32)
+    pipe.send(socket.last_endpoint.decode().rstrip("\0"))
+    views = [row.data for row in rows]
+
+    def receive(count: int) -> None:
+        if into == "rows":
+            for k in range(count):
+                socket.recv_into(views[k % len(views)])
+        else:
+            for _ in range(count):
+                socket.recv(copy=False)
+
+    burst = 16
+    receive(len(rows))
+    until = time.perf_counter() + warm
+    while time.perf_counter() < until:
+        receive(burst)
+    received, worked, began = 0, time.process_time(), time.perf_counter()
+    while (now := time.perf_counter()) < began + window:
+        receive(burst)
+        received += burst
+    pipe.send(Flow(received / (now - began), (time.process_time() - worked) / received))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The two ends of the wire without a study around them: a stand-in for rank 0's control, and a rank's ingest.
+
+Client, wire, credit, ingest thread, assembler and reservoir are the real ones; only what hands out simulations is
+replaced, by a thread that always has one more.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zmq
+
+from melissa_gen.errors import MelissaGenError
+from melissa_gen.protocol import control, wire
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.sockets import bind_socket
+from melissa_gen.reservoir import Reservoir, SlotStore
+from melissa_gen.server.assembler import Assembler
+from melissa_gen.server.heartbeat import Heartbeats
+from melissa_gen.server.ingest import Ingest, RankState
+
+FIELD = "u"
+STEPS = 2000
+SIMULATIONS = 100_000
+PARAMETERS = ("a", "b", "c", "d", "e")
+VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def new_contact(transport: str) -> Contact:
+    """Makes the secrets of a server on ipc or on tcp; the data are not encrypted."""
+    ipc = transport == "ipc"
+    return Contact.new(0, "localhost", ipc=ipc, encrypt_data=False, shared_memory=ipc)
+
+
+class ControlStandIn:
+    """Answers one rank and its clients as rank 0 would, on the same sockets.
+
+    Args:
+        contact: Secrets and transport.
+        shape: Shape of the only field.
+        credit: Buffers of a client.
+    """
+
+    def __init__(self, contact: Contact, shape: tuple[int, ...], credit: int) -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._socket, where = bind_socket(self._context, contact, "control", "127.0.0.1", queue=0)
+        beats, heartbeat = bind_socket(self._context, contact, "heartbeat", "127.0.0.1")
+        self.contact = replace(contact, control=where, heartbeat=heartbeat)
+        self._heartbeats = Heartbeats(self.contact, beats)
+        self._welcome = wire.Welcome(
+            credit, 1, STEPS, 1.0, 20.0, PARAMETERS, (wire.FieldSpec(FIELD, "float32", shape),)
+        )
+        self._rank, self._issued = b"", 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def end_clients(self) -> None:
+        """Clients end at their next time step or question."""
+        self._heartbeats.stop_reason = "the measurement is over"
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._closing.set()
+        self._thread.join()
+        self._heartbeats.close()
+        self._socket.close()
+        self._context.term()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            if self._socket.poll(100):
+                self._receive(*self._socket.recv_multipart())
+
+    def _receive(self, identity: bytes, *frames: bytes) -> None:
+        if frames[0] == control.MARK:
+            if control.unpack(self.contact.token, list(frames))["type"] == "rank_hello":
+                self._rank = identity
+            return
+        message = wire.decode(frames[0], wire.Hello, wire.Next, wire.Failed)
+        if isinstance(message, wire.Hello):
+            self._answer(identity, self._welcome)
+        elif isinstance(message, wire.Next):
+            assigned = {
+                "type": "assigned",
+                "simulation": self._issued,
+                "parameters": VALUES,
+                "weight": 1.0,
+            }
+            self._socket.send_multipart([self._rank, *control.pack(self.contact.token, assigned)])
+            self._answer(identity, wire.Simulation(self._issued, 0, VALUES))
+            self._issued += 1
+
+    def _answer(self, identity: bytes, message: wire.Message) -> None:
+        raw = wire.encode(message, self.contact.epoch, 0, self.contact.token)
+        self._socket.send_multipart([identity, raw])
+
+
+class OpenReservoir(Reservoir):
+    """A reservoir that can be told to give up unseen samples too, so that it never holds a sender back."""
+
+    overwrite = False
+
+    def _can_evict(self) -> bool:
+        return super()._can_evict() or self.overwrite
+
+    def _evict(self) -> int:
+        if super()._can_evict():
+            return super()._evict()
+        slot = self._order[0]
+        self._remove(slot)
+        return slot
+
+
+class Rank:
+    """The receiving half of a server rank: data socket, ingest thread, assembler, reservoir.
+
+    Args:
+        contact: Where the control stand-in listens.
+        shape: Shape of the only field.
+        capacity: Of the reservoir, in samples.
+        watermark: Of the reservoir.
+        credit: Buffers of a client.
+    """
+
+    def __init__(
+        self, contact: Contact, shape: tuple[int, ...], capacity: int, watermark: int, credit: int
+    ) -> None:
+        self._context: zmq.Context[Any] = zmq.Context()
+        data, endpoint = bind_socket(
+            self._context,
+            contact,
+            "data-0",
+            "127.0.0.1",
+            limit=4 * int(np.prod(shape)) + 65_536,
+            queue=2 * credit + 8,
+            data=True,
+        )
+        self.contact = replace(contact, data=(endpoint,))
+        store = SlotStore({FIELD: (shape, "f4")}, capacity + 2 * credit, len(PARAMETERS) + 1)
+        self.reservoir = OpenReservoir(store, capacity, watermark, seed=0)
+        self.state = RankState()
+        fields = [wire.FieldSpec(FIELD, "float32", shape)]
+        assembler = Assembler(fields, STEPS, SIMULATIONS, 1, 0, 1, store, credit)
+        self.ingest = Ingest(
+            self._context, self.contact, data, assembler, self.reservoir, self.state, 0, float
+        )
+
+    def close(self) -> None:
+        """Ends the ingest thread."""
+        self.ingest.close()
+        self._context.term()
+
+
+def stream(
+    contact_file: Path,
+    shape: tuple[int, ...],
+    core: int | None,
+    pause: Callable[[], bool] | None = None,
+) -> None:
+    """Sends time steps through the real client until the server ends it: the solver that costs nothing.
+
+    Args:
+        contact_file: The server's contact file.
+        shape: Shape of the field.
+        core: Core to stay on, or None.
+        pause: Called before each time step; False ends the stream.
+    """
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    os.environ["MELISSA_GEN_SERVER"] = str(contact_file)
+    from melissa_gen.client import Client
+
+    values = np.random.default_rng(0).random(shape, np.float32)
+    try:
+        with Client() as client:
+            client.field(FIELD, shape=shape)
+            for simulation in client:
+                for _ in range(STEPS):
+                    if pause is not None and not pause():
+                        os._exit(0)
+                    simulation.send(**{FIELD: values})
+    except MelissaGenError:  # told to end, in the middle of a simulation
+        return
+
+
+def word_from(pipe: Connection, *processes: BaseProcess) -> Any:
+    """Returns what comes through a pipe; a process that dies meanwhile ends the benchmark."""
+    while not pipe.poll(0.2):
+        if any(process.exitcode for process in processes):
+            sys.exit("a process of the benchmark failed; its message stands above")
+    return pipe.recv()
+
+
+class Flow(NamedTuple):
+    """How fast messages came in, and what each took of the receiving process, all its threads."""
+
+    rate: float
+    cpu_seconds: float
+
+
+def flow_over(count: Callable[[], int], seconds: float) -> Flow:
+    """Returns how fast a counter grows, and this process's CPU time per count."""
+    first, worked, began = count(), time.process_time(), time.perf_counter()
+    time.sleep(seconds)
+    last, worked_on, ended = count(), time.process_time(), time.perf_counter()
+    return Flow((last - first) / (ended - began), (worked_on - worked) / max(last - first, 1))

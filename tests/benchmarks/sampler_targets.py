@@ -1,0 +1,145 @@
+"""Targets p a in the unit cube whose law is known: a as the samplers see it, exact draws, and a distance to them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A sum of normal bumps of one width, cut off at the faces of the cube."""
+
+    centres: Sequence[Array]
+    weights: Sequence[float]
+    width: float
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        apart = unit[:, None, :] - np.stack(self.centres)
+        score = np.log(self.weights) - 0.5 * (apart**2).sum(axis=2) / self.width**2
+        total = np.logaddexp.reduce(score, axis=1)
+        share = np.exp(score - total[:, None])
+        return total, -(share[:, :, None] * apart).sum(axis=1) / self.width**2
+
+    def value(self, unit: Array) -> Array:
+        return self.value_and_gradient(unit)[0]
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Exact draws (n, d)."""
+        # What lies inside of the cube counts: the cut takes more from a bump at a corner.
+        inside = [np.prod([_inside(c, self.width) for c in centre]) for centre in self.centres]
+        mass = np.array(self.weights) * inside
+        counts = rng.multinomial(n, mass / mass.sum())
+        parts = [
+            np.stack([_cut(c, self.width).rvs(m, random_state=rng) for c in centre], axis=1)
+            for centre, m in zip(self.centres, counts, strict=True)
+        ]
+        return rng.permutation(np.concatenate(parts))
+
+    @property
+    def moments(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of an axis, where there is one bump alike on all axes."""
+        if len(self.centres) > 1:
+            return None
+        law = _cut(self.centres[0][0], self.width)
+        return float(law.mean()), float(law.std())
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Narrow across the diagonal of the first two axes, flat along it and on all others."""
+
+    width: float
+    d: int
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        across = unit[:, 0] - unit[:, 1]
+        gradient = np.zeros_like(unit)
+        gradient[:, 0] = -across / self.width**2
+        gradient[:, 1] = -gradient[:, 0]
+        return -0.5 * (across / self.width) ** 2, gradient
+
+    def value(self, unit: Array) -> Array:
+        return self.value_and_gradient(unit)[0]
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Exact draws (n, d), by rejection."""
+        found = np.empty((0, self.d))
+        while len(found) < n:
+            trial = rng.random((8 * n, self.d))
+            found = np.concatenate([found, trial[np.log(rng.random(8 * n)) < self.value(trial)]])
+        return found[:n]
+
+    moments = None
+
+
+class Flat:
+    """No guidance: the target is the prior."""
+
+    moments = (0.5, float(np.sqrt(1 / 12)))
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+
+    def value(self, unit: Array) -> Array:
+        return np.zeros(len(unit))
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        return np.zeros(len(unit)), np.zeros_like(unit)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        return rng.random((n, self.d))
+
+
+Target = Mixture | Ridge | Flat
+
+
+def bump(d: int, width: float, centre: float = 0.6) -> Mixture:
+    """One bump, alike on all axes."""
+    return Mixture([np.full(d, centre)], [1.0], width)
+
+
+TARGETS: dict[str, tuple[int, Callable[[], Target]]] = {
+    "no guidance": (3, lambda: Flat(3)),
+    "bump d=1": (1, lambda: bump(1, 0.2)),
+    "bump d=2": (2, lambda: bump(2, 0.2)),
+    "bump d=5": (5, lambda: bump(5, 0.25)),
+    "bump d=20": (20, lambda: bump(20, 0.25)),
+    "two modes 3:1": (2, lambda: Mixture([np.full(2, 0.25), np.full(2, 0.75)], [3.0, 1.0], 0.08)),
+    "ridge": (3, lambda: Ridge(0.06, 3)),
+    "corner": (3, lambda: bump(3, 0.15, centre=1.0)),
+}
+
+
+def mmd(first: Array, second: Array) -> float:
+    """Maximum mean discrepancy of two sets of points (n, d), 0 for one law; unbiased but for the cut at 0.
+
+    With a normal kernel as wide as the median distance within the second set. Gretton et al., 2012.
+    """
+    within = cdist(second, second, "sqeuclidean")
+    scale = 2.0 * float(np.median(within[np.triu_indices(len(second), 1)]))
+
+    def mean(squared: Array, same: bool) -> float:
+        kernel = np.exp(-squared / scale)
+        if not same:
+            return float(kernel.mean())
+        n = len(kernel)
+        return float((kernel.sum() - n) / (n * (n - 1)))
+
+    own, other = mean(cdist(first, first, "sqeuclidean"), True), mean(within, True)
+    return float(
+        np.sqrt(max(own + other - 2.0 * mean(cdist(first, second, "sqeuclidean"), False), 0.0))
+    )
+
+
+def _cut(centre: float, width: float) -> "stats.rv_continuous":
+    return stats.truncnorm(-centre / width, (1.0 - centre) / width, centre, width)
+
+
+def _inside(centre: float, width: float) -> float:
+    return float(stats.norm.cdf((1.0 - centre) / width) - stats.norm.cdf(-centre / width))

@@ -1,0 +1,322 @@
+"""Compares samplers: the same budget of simulations and optimiser steps, the same seeds, all methods in one run.
+
+    python tests/benchmarks/samplers.py --problem burgers --seeds 5
+    python tests/benchmarks/samplers.py --problem burgers --methods pool,twisted --equal-time
+    python tests/benchmarks/samplers.py --quick
+
+Ratios are those of uniform's error to the method's: above 1 is better than uniform. An error is that of one
+simulation, over all of its times and points, relative to the standard deviation of the field; there are 1,000 of them,
+drawn from the prior. The ratio is a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the
+seeds of both). `oracle` is `pool` scored by the true error, which nobody has: the gain that is there to be had.
+
+Every finished cell (problem, method, seed) is kept in the results folder, so a run that was cut short goes on where it
+was; `--seconds` cuts it on purpose. With `--equal-time` each method takes fewer optimiser steps than uniform, by as
+much as its sampler's seconds cost; that needs its cells at equal simulations.
+"""
+
+# ruff: noqa: E402 (the libraries read their number of threads when they are imported)
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+for _library in ("OMP", "OPENBLAS", "MKL"):  # one core: what is timed is what one core does
+    os.environ[f"{_library}_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from measure import Result, Target, command_line, environment, finish
+from numpy.typing import NDArray
+from sampler_fleet import Fleet, Slot
+from sampler_oracle import Oracle
+from sampler_problems import PROBLEMS, Fields, Problem
+
+from melissa_gen.sampling import METHODS, DifficultyTracker, Prior, Sampler, create
+
+Array = NDArray[np.float64]
+
+ALWAYS = ("uniform", "uniform_resampled", "sobol", "pool")
+DEFAULT = (*ALWAYS, "diffusion_posterior", "twisted", "breed", "conditional_diffusion", "oracle")
+QUICK = (*ALWAYS, "diffusion_posterior", "oracle")
+METRICS = ("mean", "rms", "std", "p95", "p99", "max")
+TARGETS = {
+    False: {"mean": 1.10, "std": 1.5, "p99": 1.45, "max": 1.6},
+    True: {"mean": 1.05, "p99": 1.3},
+}
+EXPONENT = 0.5
+"""γ of the importance weights, for every method that knows its density."""
+
+_TEST = 1000
+_TOGETHER = 5
+_LEFT = 75
+"""Exit status where `--seconds` were over before all cells were there."""
+
+
+def main() -> None:
+    parser = command_line(__doc__)
+    add = parser.add_argument
+    add("--problem", choices=[*PROBLEMS], default="burgers")
+    add("--methods", default=",".join(DEFAULT), help="those that always run are added")
+    add("--only", action="store_true", help="but uniform, nothing beside the methods named")
+    add("--seeds", type=int, default=5, metavar="N")
+    add("--equal-time", action="store_true", help="the sampler's cost is taken from the training")
+    add("--seconds", type=float, metavar="S", help="begin nothing new after so long; go on later")
+    add("--results", type=Path, default=Path(__file__).parent / "results" / "samplers")
+    add("--plots", type=Path, metavar="FOLDER", help="draw the errors and the points there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    env = environment()
+    if args.quick:
+        args.problem, args.methods, args.seeds = "quick", ",".join(QUICK), 2
+        with tempfile.TemporaryDirectory() as folder:
+            args.results = Path(folder)
+            _fill(args)
+            finish(_result(args), env, args, "samplers")
+        return
+    whole = _fill(args)
+    finish(_result(args), env, args, "samplers")
+    if args.plots:
+        from sampler_plots import draw_errors, draw_points
+
+        cells = _cells(args)
+        draw_errors(cells, args.plots / f"errors_{args.problem}.png")
+        draw_points(PROBLEMS[args.problem], cells, args.plots / f"points_{args.problem}.png")
+    if not whole:
+        sys.exit(_LEFT)
+
+
+def methods_of(args: argparse.Namespace) -> list[str]:
+    """The methods asked for and those that always run, in a fixed order."""
+    asked = [name for name in args.methods.split(",") if name]
+    legal = ["oracle", *METHODS]
+    if unknown := [name for name in asked if name.split(":")[0] not in legal]:
+        sys.exit(f"no method {', '.join(unknown)}; there are {', '.join(legal)}")
+    names = list(dict.fromkeys(["uniform", *(() if args.only else ALWAYS), *asked]))
+    return [name for name in names if not (args.equal_time and name == "oracle")]
+
+
+def _fill(args: argparse.Namespace) -> bool:
+    """Runs the cells that are missing; whether all are there now."""
+    began = time.monotonic()
+    problem = PROBLEMS[args.problem]
+    missing: dict[int, list[tuple[str, int]]] = {}
+    for method in methods_of(args):
+        for seed in range(args.seeds):
+            if not _path(args, method, seed).exists():
+                steps = _steps(args, problem, method)
+                missing.setdefault(steps, []).append((method, seed))
+    for steps, cells in missing.items():
+        for first in range(0, len(cells), _TOGETHER):
+            if args.seconds and time.monotonic() - began > args.seconds:
+                return False
+            _run(args, problem, cells[first : first + _TOGETHER], steps)
+    return True
+
+
+def _run(
+    args: argparse.Namespace, problem: Problem, cells: Sequence[tuple[str, int]], steps: int
+) -> None:
+    """Runs some cells in step and keeps each."""
+    points, fields = _test_set(args, problem)
+    scale = float(fields.mean()), float(fields.std())
+    slots = [
+        Slot(_sampler(method, problem.prior, seed), seed, EXPONENT, _tracker(method))
+        for method, seed in cells
+    ]
+    fleet = Fleet(problem, slots, scale, steps)
+    for k, slot in enumerate(slots):
+        if isinstance(slot.sampler, Oracle):
+            slot.sampler.attach(fleet, k, *_oracle_pool(args, problem))
+    began = time.monotonic()
+    fleet.run()
+    errors = fleet.errors(points, fields)
+    names = ", ".join(f"{method} {seed}" for method, seed in cells)
+    print(f"{problem.name}, {time.monotonic() - began:.0f} s: {names}", flush=True)
+    for (method, seed), slot, error in zip(cells, slots, errors, strict=True):
+        path = _path(args, method, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part.npz")
+        np.savez_compressed(
+            partial,
+            errors=error,
+            points=np.array(slot.points),
+            adaptive=np.array(slot.adaptive),
+            log_density=np.array(slot.log_density),
+            sampler_seconds=slot.sampler_seconds,
+            steps=steps,
+        )
+        partial.rename(path)
+
+
+def _sampler(method: str, prior: Prior, seed: int) -> Sampler:
+    """`oracle`, a method, or a method with an argument: `breed:regime=soft`."""
+    if method == "oracle":
+        return Oracle(prior, seed)
+    name, _, given = method.partition(":")
+    arguments: dict[str, Any] = {}
+    for pair in filter(None, given.split("+")):
+        key, _, value = pair.partition("=")
+        arguments[key] = _number(value)
+    return create(name, prior, seed=seed, arguments=arguments)
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _path(args: argparse.Namespace, method: str, seed: int, equal_time: bool | None = None) -> Path:
+    timed = args.equal_time if equal_time is None else equal_time
+    folder = args.problem + ("-equal-time" if timed and method != "uniform" else "")
+    return Path(args.results) / folder / f"{method.replace(':', '~')}-{seed}.npz"
+
+
+def _cells(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Method to its cells, those that are there."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for method in methods_of(args):
+        for seed in range(args.seeds):
+            if (path := _path(args, method, seed)).exists():
+                with np.load(path) as arrays:
+                    found.setdefault(method, []).append(dict(arrays))
+    return found
+
+
+# The budget --------------------------------------------------------------------------------------------------------
+
+
+def _steps(args: argparse.Namespace, problem: Problem, method: str) -> int:
+    """Optimiser steps of a round: at equal time fewer, by what the sampler has cost."""
+    if not args.equal_time or method == "uniform":
+        return problem.steps
+    paths = [_path(args, method, seed, equal_time=False) for seed in range(args.seeds)]
+    costs = [float(np.load(path)["sampler_seconds"]) for path in paths if path.exists()]
+    if not costs:
+        sys.exit(f"--equal-time needs the cells of {method} at equal simulations first")
+    affordable = float(np.median(costs)) / (problem.rounds * _step_seconds(args, problem))
+    return max(1, round(problem.steps - affordable))
+
+
+def _step_seconds(args: argparse.Namespace, problem: Problem) -> float:
+    """CPU seconds of one optimiser step of one network by itself; measured once, then kept."""
+    path = Path(args.results) / args.problem / "step_seconds.txt"
+    if not path.exists():
+        small = replace(problem, simulations=problem.per_round * 4, steps=100)
+        slot = Slot(create("uniform", problem.prior, seed=0), 0, 0.0)
+        fleet = Fleet(small, [slot], (0.0, 1.0))
+        seconds: list[float] = []
+        fleet.run(lambda fleet: seconds.append(fleet.train_seconds))
+        each = min(b - a for a, b in pairwise(seconds)) / small.steps
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{each}\n", encoding="utf-8")
+    return float(path.read_text(encoding="utf-8"))
+
+
+def _tracker(method: str) -> DifficultyTracker:
+    """Each method learns from the signal that it was published with."""
+    return DifficultyTracker("delta_loss" if method.split(":")[0] == "breed" else "loss")
+
+
+def _test_set(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fields]:
+    return _solved(args, problem, "test", 64 if args.quick else _TEST, 12345)
+
+
+def _oracle_pool(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fields]:
+    return _solved(args, problem, "oracle", 128 if args.quick else 4096, 777)
+
+
+def _solved(
+    args: argparse.Namespace, problem: Problem, name: str, count: int, seed: int
+) -> tuple[Array, Fields]:
+    """Draws of the prior and their fields, solved once and kept."""
+    path = Path(args.results) / args.problem / f"{name}.npz"
+    if not path.exists():
+        points = problem.prior.sample(count, np.random.default_rng(seed))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, points=points, fields=problem.solve(points))
+    with np.load(path) as arrays:
+        return arrays["points"], arrays["fields"]
+
+
+# What is said of it ------------------------------------------------------------------------------------------------
+
+
+def figures(errors: Array) -> dict[str, float]:
+    """The metrics of errors (n,)."""
+    p95, p99 = np.quantile(errors, (0.95, 0.99))
+    rms = np.sqrt((errors**2).mean())
+    values = (errors.mean(), rms, errors.std(), p95, p99, errors.max())
+    return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+
+
+def ratio_with_interval(reference: Array, found: Array, draws: int = 4000) -> tuple[float, ...]:
+    """Geometric mean of reference / found, and the ends of its 95 % bootstrap interval.
+
+    Seeds of the two are drawn independently: they share the network's first weights, not the points.
+    """
+    rng = np.random.default_rng(0)
+    a, b = np.log(reference), np.log(found)
+    means_a = a[rng.integers(len(a), size=(draws, len(a)))].mean(axis=1)
+    means_b = b[rng.integers(len(b), size=(draws, len(b)))].mean(axis=1)
+    low, high = np.quantile(means_a - means_b, (0.025, 0.975))
+    return tuple(float(np.exp(x)) for x in (a.mean() - b.mean(), low, high))
+
+
+def _result(args: argparse.Namespace) -> Result:
+    problem, cells = PROBLEMS[args.problem], _cells(args)
+    table = {m: [figures(cell["errors"]) for cell in found] for m, found in cells.items()}
+    column = {
+        m: {k: np.array([row[k] for row in rows]) for k in METRICS} for m, rows in table.items()
+    }
+    equal = "wall time" if args.equal_time else "simulations and steps"
+    result = Result(
+        title=(
+            f"{problem.name}: d = {problem.prior.dimension}, {problem.simulations} simulations, "
+            f"{problem.steps} Adam steps after every {problem.per_round}, equal {equal}; "
+            "uniform's error / the method's"
+        ),
+        columns=["method", "seeds", *METRICS, "oracle's gain", "sampler s", "steps"],
+    )
+    oracle = _log_gain(column["uniform"], column["oracle"]) if "oracle" in column else None
+    details: dict[str, Any] = {"median_error": {}, "ratio": {}, "errors": table}
+    for method, found in column.items():
+        ratios = {k: ratio_with_interval(column["uniform"][k], found[k]) for k in METRICS}
+        gain = _log_gain(column["uniform"], found) / oracle if oracle else None
+        seconds = float(np.median([cell["sampler_seconds"] for cell in cells[method]]))
+        texts = ["{:.2f} [{:.2f}, {:.2f}]".format(*ratios[k]) for k in METRICS]
+        steps = int(cells[method][0]["steps"])
+        result.rows.append([method, len(found["mean"]), *texts, gain, seconds, steps])
+        details["median_error"][method] = {k: float(np.median(found[k])) for k in METRICS}
+        details["ratio"][method] = ratios
+    if args.problem.startswith("burgers"):
+        for method in ("diffusion_posterior", "twisted", "pool"):
+            if method in column:
+                result.targets += [
+                    Target(f"{method}, {k}", wanted, details["ratio"][method][k][0])
+                    for k, wanted in TARGETS[args.equal_time].items()
+                ]
+    if not args.quick:
+        step = 1000 * _step_seconds(args, problem)
+        result.notes.append(f"one optimiser step of one network by itself: {step:.2f} ms")
+    result.details = details
+    return result
+
+
+def _log_gain(reference: dict[str, Array], found: dict[str, Array]) -> float:
+    """Sum of log ratios over the metrics that the targets name."""
+    named = TARGETS[False]
+    return float(sum(np.log(reference[k]).mean() - np.log(found[k]).mean() for k in named))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The trainer's batch rate while samples arrive, against its rate while none do.
+
+One server rank in one process, of the real parts: the trainer (published MLP, 6 -> 256 -> 256 -> 10,000, one torch
+thread) draws from a full reservoir on its main thread, the ingest thread receives 40 KB fields into the same
+reservoir. A client in another process sends
+  idle       nothing
+  1,000/s    1,000 time steps a second
+  as drawn   as many as it gets credit for: the trainer has seen what makes room for them, so it sets the pace
+  saturated  as many as go through: the reservoir gives up samples that were never seen, as it never does in a study
+All take turns within one process, in short windows, so that a ratio compares neighbours.
+
+Pinned: the trainer has core 0 to itself; the ingest thread, ZeroMQ's own and the client share core 1. Unpinned: the
+scheduler places all of them on the same two cores, so that the client's share of a core is taken from the trainer too.
+The table tells these shares apart: cores used by trainer, ingest (with ZeroMQ's threads) and client.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contact, stream, word_from
+from measure import Result, Target, command_line, environment, finish, ratio
+
+SHAPE = (100, 100)
+CAPACITY, CREDIT = 2000, 4
+RATE = 1000.0
+MODES = ("idle", "1,000/s", "as drawn", "saturated")
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class Window:
+    """What happened in one window, per second."""
+
+    batches: float
+    samples: float
+    trainer_cores: float
+    ingest_cores: float
+    client_cores: float
+
+
+def main() -> None:
+    parser = command_line(__doc__)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
+    parser.add_argument("--repetitions", type=int)
+    args = parser.parse_args()
+    env = environment()
+    result = Result(
+        "Batches per second of the trainer beside ingest of 40 KB fields",
+        (
+            "cores",
+            "ingest",
+            "batches/s",
+            "samples/s in",
+            "trainer cores",
+            "ingest cores",
+            "client cores",
+            "batch rate / idle",
+        ),
+    )
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    placements = {"pinned": True, "unpinned": False} if len(cores) == 2 else {"unpinned": False}
+    if len(cores) < 2:
+        result.notes.append("pinned needs two cores: left out")
+    for placement, pinned in placements.items():
+        found = _measure(args, cores, pinned)
+        idle = [w.batches for w in found["idle"]]
+        for mode in MODES:
+            windows = found[mode]
+            middle = [
+                statistics.median(getattr(w, key) for w in windows)
+                for key in Window.__dataclass_fields__
+            ]
+            share = ratio([w.batches for w in windows], idle)
+            result.rows.append((placement, mode, *middle, share))
+            if pinned and mode in ("1,000/s", "saturated"):
+                wanted = 0.95 if mode == "1,000/s" else 0.85
+                result.targets.append(Target(f"batch rate, {placement}, {mode}", wanted, share))
+        result.details[placement] = {m: [vars(w) for w in ws] for m, ws in found.items()}
+    finish(result, env, args, "trainer_beside_ingest")
+
+
+def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[str, list[Window]]:
+    repetitions = args.repetitions or (3 if args.quick else 11)
+    settle, window = (0.3, 0.7) if args.quick else (0.7, 2.5)
+    os.sched_setaffinity(0, {cores[-1]} if pinned else set(cores))
+    control = ControlStandIn(new_contact("ipc"), SHAPE, CREDIT)
+    mode = SPAWN.Value("i", 0)
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = SPAWN.Pipe()
+        rank = SPAWN.Process(
+            target=_rank,
+            args=(there, control.contact.to_json(), cores, pinned, args.batch_size, args.hidden),
+            daemon=True,
+        )
+        rank.start()
+        there.close()  # the end of the process then ends a wait for its word
+        contact_file = Path(folder) / "contact.json"
+        contact_file.touch(0o600)
+        contact_file.write_text(word_from(here, rank))
+        client = SPAWN.Process(
+            target=_client,
+            args=(contact_file, cores[-1] if pinned else None, mode),
+            daemon=True,
+        )
+        client.start()
+        word_from(here, rank, client)  # training
+        found: dict[str, list[Window]] = {name: [] for name in MODES}
+        for turn in range(repetitions):
+            for k in range(len(MODES))[:: -1 if turn % 2 else 1]:
+                mode.value = k
+                here.send((settle, window, client.pid, MODES[k] in ("1,000/s", "saturated")))
+                found[MODES[k]].append(word_from(here, rank, client))
+        control.end_clients()
+        mode.value = len(MODES) - 1
+        client.join(timeout=20)
+        here.send(None)
+        rank.join(timeout=20)
+        for process in (client, rank):
+            process.kill()
+    control.close()
+    shutil.rmtree(control.contact.runtime_folder, ignore_errors=True)
+    os.sched_setaffinity(0, set(cores))
+    return found
+
+
+def _client(contact_file: Path, core: int | None, mode: Any) -> None:
+    """Sends at the pace that `mode` says."""
+    due = 0.0
+
+    def pause() -> bool:
+        nonlocal due
+        first = not due
+        while mode.value == 0 and not first:
+            time.sleep(0.005)
+        now = time.perf_counter()
+        if mode.value == 1:
+            due = max(due + 1 / RATE, now - 0.05)
+            time.sleep(max(0.0, due - now))
+        else:
+            due = now
+        return True
+
+    stream(contact_file, SHAPE, core, pause)
+
+
+def _rank(
+    pipe: Connection,
+    contact: str,
+    cores: list[int],
+    pinned: bool,
+    batch_size: int,
+    hidden: list[int],
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from melissa_gen.protocol.contact import Contact
+    from melissa_gen.server.model import build_surrogate
+    from melissa_gen.server.training import Hooks, Trainer
+    from melissa_gen.study import Study
+
+    study = Study.model_validate(
+        {
+            "name": "benchmark",
+            "parameters": {
+                name: {"distribution": "uniform", "low": 0, "high": 1} for name in PARAMETERS
+            },
+            "simulation": {
+                "command": ["none"],
+                "count": 1000,
+                "time_steps": 2000,
+                "fields": {FIELD: {"shape": list(SHAPE)}},
+            },
+            "surrogate": {"arguments": {"hidden": hidden}},
+            "training": {"batch_size": batch_size, "checkpoint_every": 1e9},
+            "reservoir": {"capacity": CAPACITY, "watermark": batch_size},
+        }
+    )
+    torch.set_num_threads(1)
+    # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
+    os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
+    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, batch_size, CREDIT)
+    _fill(rank)
+    rank.ingest.start()
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    if pinned:
+        os.sched_setaffinity(0, {cores[0]})
+    trainer = Trainer(
+        study,
+        build_surrogate(study),
+        rank.reservoir,
+        rank.state,
+        None,
+        torch.device("cpu"),
+        Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda name: None, lambda *a: None),
+    )
+    pipe.send(rank.contact.to_json())
+    watcher = threading.Thread(
+        target=_watch, args=(pipe, trainer, rank, threading.get_native_id()), daemon=True
+    )
+    watcher.start()
+    trainer.run()
+    rank.close()
+    dist.destroy_process_group()
+
+
+def _fill(rank: Rank) -> None:
+    """Fills the reservoir, so that the trainer runs at its own pace from the start."""
+    import numpy as np
+
+    from melissa_gen.reservoir import Sample
+    from melissa_gen.server.ingest import Assignment
+
+    random, store = np.random.default_rng(0), rank.reservoir.store
+    number = 10**6  # of a simulation that the control stand-in never hands out
+    rank.state.assignments[number] = Assignment(np.array(VALUES), 1.0)
+    for step in range(CAPACITY):
+        slot = store.acquire()
+        assert slot is not None
+        store.row(slot, FIELD)[...] = random.standard_normal(SHAPE, np.float32)
+        rank.reservoir.put(slot, Sample(number, step, [*random.random(len(PARAMETERS)), step]))
+
+
+def _watch(pipe: Connection, trainer: Any, rank: Rank, trainer_thread: int) -> None:
+    """Counts, window by window; asleep in between."""
+    while trainer.batches < 50:
+        time.sleep(0.05)
+    pipe.send("training")
+    us = psutil.Process()
+    while (order := pipe.recv()) is not None:
+        settle, window, pid, rank.reservoir.overwrite = order
+        client = psutil.Process(pid)
+        time.sleep(settle)
+        before = _counts(us, client, trainer, rank, trainer_thread)
+        time.sleep(window)
+        after = _counts(us, client, trainer, rank, trainer_thread)
+        seconds, *rates = (b - a for a, b in zip(before, after, strict=True))
+        pipe.send(Window(*(value / seconds for value in rates)))
+    rank.state.stop_reason = "the measurement is over"
+
+
+def _counts(
+    us: psutil.Process, client: psutil.Process, trainer: Any, rank: Rank, trainer_thread: int
+) -> list[float]:
+    threads = {t.id: t.user_time + t.system_time for t in us.threads()}
+    training = threads.pop(trainer_thread, math.nan)
+    sending = client.cpu_times()
+    return [
+        time.perf_counter(),
+        trainer.batches,
+        rank.reservoir.counters()["stored"],
+        training,
+        sum(threads.values()),
+        sending.user + sending.system,
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Deaths and interruptions in the middle of a study: server, launcher, client, Ctrl-C."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.mpi
+
+SOLVER = Path(__file__).parent / "solver.py"
+
+
+@pytest.fixture
+def running(runs):
+    """A study of two server ranks and two clients of two ranks that would go on for a long time."""
+    study = runs.study(
+        {
+            "simulation.command": ["python", "solver.py", "--pause", "0.02"],
+            "simulation.count": 5000,
+            "simulation.processes": 2,
+            "server.ranks": 2,
+            "server.patience": 4,
+        },
+        solver=SOLVER,
+    )
+    run = runs.start(study)
+    run.wait_event("simulation_finished", 4)
+    assert len(runs.ranks("melissa_gen.server")) == 2
+    assert len(runs.ranks("solver.py")) == 4
+    return run
+
+
+def sentences(run):
+    """The lines on the terminal that say how the study ended."""
+    return [line for line in run.output.splitlines() if line.startswith("tiny:")]
+
+
+def assert_stopped_cleanly(run, reason):
+    """Asserts that the server ended by itself, with results, a checkpoint, and accounts that add up."""
+    summary = run.summary
+    assert summary["status"] == "stopped"
+    assert reason in (summary.get("message") or summary["reason"])
+    run.assert_adds_up()
+    assert summary["simulations"]["completed"] >= 4
+    assert (run.run_dir / "checkpoints" / "final" / "state.json").exists()
+    lines = run.simulations()
+    done = [n for n, line in lines.items() if line["status"] == "finished"]
+    assert len(done) == summary["simulations"]["completed"]
+    assert run.events()[-1]["event"] in ("run_finished", "status")
+
+
+def test_a_server_rank_that_is_killed_ends_everything(runs, running):
+    os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
+    running.wait()
+    assert running.code == 1
+    assert (
+        running.output.count("the server ended with exit status 9 before the study was over") == 1
+    )
+    assert len(sentences(running)) == 1
+    assert running.summary["status"] == "failed"
+    assert (running.run_dir / "report.html").exists()
+    runs.assert_nothing_left()
+
+
+def test_a_client_rank_that_is_killed_is_restarted(runs, running):
+    before = set(runs.ranks("solver.py"))
+    os.kill(max(before), signal.SIGKILL)
+    lost = running.wait_event("client_lost")[0]
+    number = lost["simulation"]
+    assert "its process ended with exit status 9" in lost["reason"]
+
+    def issued():
+        return [e for e in running.events("simulation_issued") if e["simulation"] == number]
+
+    running.wait_event("simulation_finished", len(running.events("simulation_finished")) + 8)
+    first, second = issued()
+    assert (first["attempt"], second["attempt"]) == (0, 1)
+    assert first["parameters"] == second["parameters"]
+    assert len(before & set(runs.ranks("solver.py"))) == 2, "the other client was not left alone"
+    running.interrupt()
+    running.wait()
+    assert_stopped_cleanly(running, "interrupted")
+    line = running.simulations()[number]
+    assert (line["status"], line["attempts"]) == ("finished", 2)
+    samples = running.summary["samples"]
+    assert samples["duplicate"] + samples["lost"] > 0
+
+
+def test_an_interrupt_stops_cleanly(runs, running):
+    running.interrupt()
+    running.wait()
+    assert running.code == 130
+    assert "interrupted; Ctrl-C once more ends everything at once" in running.output
+    assert len(sentences(running)) == 1
+    assert "Traceback" not in running.output
+    assert_stopped_cleanly(running, "interrupted")
+    assert (running.run_dir / "report.html").exists()
+    assert not running.events("simulation_failed"), "a stop is no failure"
+    runs.assert_nothing_left()
+
+
+def test_a_second_interrupt_ends_everything_at_once(runs, running):
+    servers = runs.ranks("melissa_gen.server")
+    for pid in servers:  # it can't end cleanly any more
+        os.kill(pid, signal.SIGSTOP)
+    running.interrupt()
+    runs_on = "interrupted; Ctrl-C once more ends everything at once"
+    while runs_on not in running.output:
+        assert running.process.poll() is None
+    running.interrupt()
+    running.wait(30)
+    assert running.code == 130
+    assert "Traceback" not in running.output
+    runs.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_before_the_server_is_there(runs, number):
+    study = runs.study({"server.ranks": 2}, solver=SOLVER)
+    run = runs.start(study)
+    while not runs.ranks("melissa_gen.server"):
+        assert run.process.poll() is None
+    os.kill(run.process.pid, number)
+    run.wait()
+    assert run.code == 130
+    assert "interrupted" in run.last_line
+    runs.assert_nothing_left()
+
+
+def test_an_interrupt_while_the_validation_set_is_made(runs):
+    study = runs.study(
+        {
+            "simulation.command": ["python", "solver.py", "--pause", "0.5"],
+            "training.validation.simulations": 4,
+        },
+        solver=SOLVER,
+    )
+    run = runs.start(study)
+    while not runs.ranks("solver.py"):
+        assert run.process.poll() is None
+    os.kill(run.process.pid, signal.SIGTERM)
+    run.wait()
+    assert run.code == 130
+    assert "interrupted" in run.last_line
+    runs.assert_nothing_left()
+
+
+def test_a_launcher_that_is_killed_is_missed(runs, running):
+    os.kill(running.process.pid, signal.SIGKILL)
+    running.process.wait()
+    runs.assert_nothing_left(patience=60)
+    assert_stopped_cleanly(running, "the launcher has been silent for")
+
+
+def test_clients_whose_server_and_launcher_are_killed_end_by_themselves(runs, running):
+    orphaned = runs.segments_of("melissa_gen.server")
+    assert len(orphaned) == 1
+    os.kill(running.process.pid, signal.SIGKILL)
+    for pid, line in runs.processes().items():
+        if "solver.py" not in line and "pmi_proxy" not in line:
+            os.kill(pid, signal.SIGKILL)
+    running.process.wait()
+    runs.assert_processes_end(patience=60)
+    # What was the server's own is left, since nobody was there to remove it; the clients' must not be.
+    for name in orphaned:
+        (runs.shared if runs.private else Path("/dev/shm")).joinpath(name).unlink()
+    for folder in runs.temporary.glob("melissa_gen-*"):
+        shutil.rmtree(folder)

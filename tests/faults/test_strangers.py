@@ -1,0 +1,157 @@
+"""Strangers at the ports, and peers of another version or another server: refused by name, and nothing is lost."""
+
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import pytest
+import zmq
+
+from melissa_gen.protocol import wire
+
+pytestmark = pytest.mark.mpi
+
+SOLVER = Path(__file__).parent / "solver.py"
+ZMTP_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+BYTES = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    bytes(range(256)) * 40,
+    b"\xff" * 64,
+    ZMTP_GREETING,
+    ZMTP_GREETING + b"\x04\xff" + b"A" * 40,
+    ZMTP_GREETING + b"\x02" + struct.pack(">Q", 1 << 62) + b"B" * 100,  # a frame of four exabytes
+    b"",
+)
+
+
+def raw_socket(endpoint):
+    """A plain socket connected to where a ZeroMQ socket listens."""
+    kind, _, address = endpoint.partition("://")
+    if kind == "ipc":
+        opened = socket.socket(socket.AF_UNIX)
+        opened.connect(address)
+        return opened
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)))
+
+
+def pester(endpoint):
+    """Sends what is no ZeroMQ, or half of it."""
+    for data in BYTES:
+        with raw_socket(endpoint) as opened:
+            try:
+                opened.sendall(data)
+            except OSError:
+                continue  # it hung up
+
+
+def messages(contact):
+    """Well-formed ZeroMQ messages of no sense, and of peers that are not of this run."""
+    token, epoch = bytes.fromhex(contact["token"]), contact["epoch"]
+    hello = wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, token)
+    alive = wire.encode(wire.Alive("stranger", 0, 0, 0, 0.0, 0.0), epoch, 0, token)
+    part = wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0, 0), (12, 4)),))
+    huge = wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0, 0), (2**32 - 1, 4)),))
+    yield [b""]
+    yield [b"hello"]
+    yield [bytes(1 << 16)]
+    yield [b"J", b"wrong token", b"{}"]
+    yield [b"J", token, b"[[["]
+    yield [b"a", b"b", b"c", b"d"]
+    yield [hello[:20]]
+    yield [hello[:4] + struct.pack("<H", 99) + hello[6:]]
+    yield [alive[:4] + struct.pack("<H", 99) + alive[6:]]
+    yield [wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch + 7, 0, token)]
+    yield [wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, bytes(16))]
+    yield [wire.encode(wire.Next(-1), epoch, 0, token)]
+    yield [wire.encode(huge, epoch, 0, token), bytes(192)]
+    yield [wire.encode(part, epoch + 7, 0, token), bytes(192)]
+
+
+def answers(contact, *sent):
+    """The server's answers on the control socket to a peer's messages."""
+    context = zmq.Context()
+    peer = context.socket(zmq.DEALER)
+    peer.connect(contact["control"])
+    found = []
+    for raw in sent:
+        peer.send(raw)
+        assert peer.poll(60_000), "no answer"
+        found.append(wire.decode(peer.recv(), wire.Refused).reason)
+    context.destroy(linger=0)
+    return found
+
+
+def assert_a_client_is_told_why(contact):
+    """Says hello as a client of another version, epoch, and number of ranks."""
+    token, epoch = bytes.fromhex(contact["token"]), contact["epoch"]
+    hello = wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, token)
+    told = answers(
+        contact,
+        hello[:4] + struct.pack("<H", 2) + hello[6:],
+        wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch + 1, 0, token),
+        wire.encode(wire.Hello("stranger", "elsewhere", 1, 5), epoch, 0, token),
+    )
+    assert told[0] == "a peer of protocol version 2; version 1 is spoken here"
+    assert told[1] == "a newer peer of epoch 1; this is epoch 0"
+    assert told[2].startswith("job stranger has 5 MPI ranks; the study's simulation.processes is 1")
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
+    study = runs.study(
+        {
+            "simulation.command": ["python", "solver.py", "--pause", "0.05"],
+            "simulation.count": 16,
+            "server.ranks": 2,
+            "server.transport": transport,
+            "server.encrypt": "control",
+        },
+        solver=SOLVER,
+    )
+    run = runs.start(study)
+    contact = run.contact()
+    assert stat.S_IMODE((run.run_dir / "contact.json").stat().st_mode) == 0o600
+    if transport == "ipc":
+        assert stat.S_IMODE(Path(contact["runtime_folder"]).stat().st_mode) == 0o700
+    else:
+        assert contact["control"].startswith("tcp://127.0.0.1:")
+    run.wait_event("simulation_issued", 3)
+    endpoints = [contact["control"], contact["heartbeat"], *contact["data"]]
+    assert len(endpoints) == 4
+    context = zmq.Context()
+    try:
+        for endpoint in endpoints:
+            pester(endpoint)
+            peer = context.socket(zmq.DEALER)
+            peer.linger = 2000
+            peer.connect(endpoint)
+            for frames in messages(contact):
+                peer.send_multipart(frames)
+            peer.close()
+        if transport == "ipc":
+            assert_a_client_is_told_why(contact)
+        refused = run.wait_event("refused", 6 if transport == "ipc" else 3)
+    finally:
+        context.destroy()
+    run.wait().assert_finished()
+    refused = {(event["what"], event["reason"]) for event in run.events("refused")}
+    reasons = {reason for _, reason in refused}
+    told = run.output
+    assert "a peer of protocol version 99; version 1 is spoken here" in reasons
+    assert "a newer peer of epoch 7; this is epoch 0" in reasons
+    assert "a message that does not start with MGEN: not a melissa_gen peer" in reasons
+    assert any("is outside the shape (12, 4)" in reason for reason in reasons)
+    assert "a peer of protocol version 99" in told
+    where = {what for what, _ in refused}
+    assert {"data of rank 0", "data of rank 1"} <= where
+    if transport == "ipc":  # on tcp a stranger without the key does not get as far as that
+        assert {"control", "heartbeat"} <= where
+    else:
+        assert not {"control", "heartbeat"} & where
+    summary = run.summary
+    assert summary["simulations"]["completed"] == 16
+    assert summary["samples"]["received"] >= 160
+    attempts = [line["attempts"] for line in run.simulations().values()]
+    assert attempts == [1] * 16

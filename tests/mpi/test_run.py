@@ -1,0 +1,328 @@
+"""Whole studies that go well: the command, real MPI worlds, sockets, DDP, and what a run leaves behind."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+pytestmark = pytest.mark.mpi
+
+SIMULATIONS = Path(__file__).parents[2] / "simulations"
+SOLVERS = Path(__file__).parent / "solvers"
+HEAT = SIMULATIONS / "heat" / "study.yaml"
+KEYS = {
+    *("simulation", "parameters", "method", "generation", "log_density", "difficulty"),
+    *("attempts", "status", "issued_at", "finished_at"),
+}
+SMALL = {
+    "simulation.command": "[python, heat.py, --mesh, '16', --steps, '10']",
+    "simulation.count": 16,
+    "simulation.time_steps": 10,
+    "simulation.fields.temperature.shape": "[16, 16]",
+    "surrogate.arguments.hidden": "[16]",
+    "training.batch_size": 4,
+    "training.draws_per_sample": 12,  # time for the sampler to learn before all is asked for
+    "training.validation.simulations": 3,
+    "training.validation.every": 40,
+    "reservoir.capacity": 40,
+    "reservoir.watermark": 5,
+    "sampler.generation_size": 4,
+    "server.heartbeat": 0.2,
+}
+LOAD = """
+import sys
+from melissa_gen.surrogates import load
+surrogate = load(sys.argv[1])
+walls = dict(left_temperature=100, right_temperature=200, bottom_temperature=400, top_temperature=500)
+field = surrogate.predict({"initial_temperature": 300, **walls}, time=0.05)["temperature"]
+print(tuple(field.shape), float(field.min()), float(field.max()))
+"""
+
+
+def settings(changes):
+    """The words `--set key=value ...`."""
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+def heat(**changes):
+    """The small heat study as a mapping, for `Runs.study`."""
+    study = yaml.safe_load(HEAT.read_text())
+    for key, value in (SMALL | {"training.validation.simulations": 0}).items():
+        *path, last = key.split(".")
+        node = study
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = yaml.safe_load(value) if isinstance(value, str) else value
+    command = study["simulation"]["command"]
+    command[1] = str(HEAT.parent / "heat.py")
+    return study
+
+
+@pytest.fixture(scope="module")
+def run(module_runs):
+    """The heat study in small: two server ranks, two clients of two ranks, default sampler."""
+    run_dir = module_runs.folder / "runs" / "first"
+    return module_runs.run(HEAT, *settings(SMALL), run_dir=run_dir)
+
+
+@pytest.fixture(scope="module")
+def second(run, module_runs):
+    """The same again, without a name for its folder."""
+    more = {"simulation.count": 4, "sampler.method": "twisted"}
+    words = settings(SMALL | more)
+    return module_runs.command("run", HEAT, *words, cwd=module_runs.folder).wait()
+
+
+def test_it_finishes_and_its_accounts_add_up(run):
+    run.assert_finished()
+    summary = run.summary
+    assert summary["study"] == "heat"
+    assert summary["simulations"] == {"planned": 16, "completed": 16, "failed": 0, "retried": 0}
+    assert summary["samples"]["produced"] == summary["samples"]["trained"] == 160
+    assert summary["samples"]["lost"] == summary["samples"]["duplicate"] == 0
+    assert summary["training"]["samples_drawn"] >= 160
+    assert summary["validation"]["simulations"] == 3
+    errors = summary["validation"]["nrmse"]
+    assert 0 < errors["mean"] <= errors["rms"] <= errors["max"] < 2
+    assert summary["sampler"]["method"] == "diffusion_posterior"
+    assert summary["sampler"]["suggested"] == 16
+    assert 0 < summary["setup_seconds"] < summary["wall_seconds"]
+    memory = summary["memory"]
+    for peak, promised in zip(*memory.values(), strict=True):
+        assert 50 < peak < promised
+
+
+def test_the_terminal_tells_what_came_of_it(run):
+    for words in (
+        f"run directory {run.run_dir}",
+        "memory: at most",
+        "in each of 2 server rank(s)",
+        "simulations  16 of 16 completed",
+        "samples      160 received, 0 lost, 160 trained on",
+        f"report       {run.run_dir / 'report.html'}",
+    ):
+        assert words in run.output
+    assert "Traceback" not in run.output
+
+
+def test_one_line_for_each_simulation(run):
+    study = yaml.safe_load(HEAT.read_text())
+    for number, line in run.simulations().items():
+        assert set(line) >= KEYS
+        assert line["simulation"] == number
+        assert list(line["parameters"]) == list(study["parameters"])
+        assert all(100 <= value <= 500 for value in line["parameters"].values())
+        assert (line["status"], line["attempts"]) == ("finished", 1)
+        assert line["issued_at"] < line["finished_at"]
+        assert line["difficulty"] > 0
+        assert line["log_density"] is None or math.isfinite(line["log_density"])
+
+
+def test_what_was_learned_steers_clients_that_run(run):
+    lines = run.simulations()
+    adaptive = [line for line in lines.values() if line["method"] != "prior"]
+    assert adaptive, "nothing was proposed by the adaptive rule"
+    assert len(adaptive) == run.summary["sampler"]["adaptive"]
+    assert all(line["generation"] > 0 for line in adaptive)
+    jobs = Counter(event["job"] for event in run.events("simulation_issued"))
+    assert sum(jobs.values()) == 16
+    assert max(jobs.values()) >= 2
+    assert len(run.events("client_connected")) == len(set(jobs)) <= 2
+    connected = {event["job"]: event["time"] for event in run.events("client_connected")}
+    issued = {event["simulation"]: event for event in run.events("simulation_issued")}
+    generations = run.events("generation")
+    first_learned = next(event["time"] for event in generations if event["adaptive"])
+    reached = [issued[line["simulation"]] for line in adaptive]
+    assert any(connected[event["job"]] < first_learned <= event["time"] for event in reached)
+
+
+def test_the_files_of_a_run(run):
+    events = run.events()
+    kinds = {event["event"] for event in events}
+    expected = {"server_ready", "training_started", "validation", "checkpoint", "generation"}
+    assert kinds >= expected | {"status", "reception_over", "run_finished"}
+    assert (run.run_dir / "report.html").stat().st_size > 10_000
+    assert list((run.run_dir / "tensorboard").glob("events.out.tfevents.*"))
+    assert (run.run_dir / "logs" / "server.log").read_text() == ""
+    assert not (run.run_dir / "contact.json").exists()
+    resolved = yaml.safe_load((run.run_dir / "study.yaml").read_text())
+    assert resolved["training"]["batch_size"] == 4
+    assert resolved["server"]["patience"] == 20.0
+    with h5py.File(run.run_dir / "validation.h5") as file:
+        assert file["tensor"].shape == (3, 10, 16, 16)
+
+
+def test_the_checkpoint_loads_in_a_plain_script(run):
+    words = [sys.executable, "-c", LOAD, str(run.run_dir / "checkpoints" / "final")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    shape, low, high = done.stdout.rsplit(maxsplit=2)
+    assert shape == "(16, 16)"
+    assert -500 < float(low) < float(high) < 1500
+
+
+def test_a_second_run_has_a_dated_folder_and_the_same_validation_set(run, second):
+    assert second.code == 0, second.output
+    (folder,) = (run.run_dir.parent).glob("heat-*")
+    assert f"run directory {folder}" in second.output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["simulations"]["completed"] == 4
+    assert summary["sampler"]["method"] == "twisted"
+    assert "validation set: 3 simulations in" in run.output
+    assert "validation set" not in second.output
+    assert len(list((run.run_dir.parent / "validation").iterdir())) == 1
+    assert (folder / "validation.h5").samefile(run.run_dir / "validation.h5")
+
+
+def test_status_and_report(run, module_runs):
+    status = module_runs.command("status", run.run_dir).wait()
+    assert status.code == 0
+    assert "16" in status.output
+    report = run.run_dir / "report.html"
+    report.unlink()
+    again = module_runs.command("report", run.run_dir).wait()
+    assert again.code == 0
+    assert report.exists()
+    nothing = module_runs.command("status", module_runs.folder).wait()
+    assert nothing.code == 1
+    assert "is not a run directory" in nothing.output
+
+
+def test_generate(module_runs):
+    output = module_runs.folder / "data.h5"
+    words = ("--simulations", 3, "--output", output, "--seed", 5, *settings(SMALL))
+    made = module_runs.command("generate", HEAT, *words).wait()
+    assert made.code == 0, made.output
+    assert made.last_line == str(output)
+    with h5py.File(output) as file:
+        values = file["tensor"][:]
+    assert values.shape == (3, 10, 16, 16)
+    assert 100 <= values.min() < values.max() <= 500
+    assert np.unique(values[:, 0, 0, 0]).size == 3
+
+
+def test_check(module_runs):
+    checked = module_runs.command("check", HEAT, *settings(SMALL)).wait()
+    assert checked.code == 0, checked.output
+    assert "field 'temperature': 10 time steps of [16, 16]" in checked.output
+    words = settings(SMALL | {"simulation.time_steps": 12})
+    wrong = module_runs.command("check", HEAT, *words).wait()
+    assert wrong.code == 1
+    assert "set simulation.time_steps to 10" in wrong.output
+
+
+def test_schema_and_doctor(module_runs):
+    schema = module_runs.command("schema").wait()
+    assert schema.code == 0
+    assert {"parameters", "simulation", "reservoir"} <= set(json.loads(schema.output)["properties"])
+    doctor = module_runs.command("doctor").wait()
+    assert doctor.code == 0, doctor.output
+    assert "a world of 2 ranks" in doctor.output
+
+
+VARIANTS = {
+    "tcp, all encrypted": {
+        "server.transport": "tcp",
+        "simulation.fields.temperature.dtype": "float64",
+        "sampler.method": "breed",
+        "training.draws_per_sample": 3,
+        "training.max_draws_per_sample": 4,
+    },
+    "tcp, control encrypted, one process per simulation": {
+        "server.transport": "tcp",
+        "server.encrypt": "control",
+        "simulation.mode": "per_simulation",
+        "simulation.count": 5,
+        "sampler.method": "sobol",
+    },
+    "fifo, one server rank": {
+        "reservoir.policy": "fifo",
+        "training.draws_per_sample": 1,
+        "server.ranks": 1,
+        "sampler.method": "uniform",
+    },
+    "firo, one process per simulation": {
+        "reservoir.policy": "firo",
+        "training.draws_per_sample": 1,
+        "simulation.mode": "per_simulation",
+        "simulation.count": 5,
+        "sampler.method": "pool",
+    },
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(module_runs, name):
+    changes = {"simulation.count": 7} | VARIANTS[name]
+    run = module_runs.run(module_runs.study(changes, base=heat()))
+    run.assert_finished()
+    count, summary = changes["simulation.count"], run.summary
+    assert summary["simulations"]["completed"] == count
+    assert summary["samples"]["trained"] == 10 * count
+    assert summary["sampler"]["method"] == changes["sampler.method"]
+    jobs = [event["job"] for event in run.events("simulation_issued")]
+    alone = changes.get("simulation.mode") == "per_simulation"
+    assert len(set(jobs)) == count if alone else len(set(jobs)) <= 2
+    if changes["sampler.method"] == "sobol":
+        methods = {line["method"] for line in run.simulations().values()}
+        assert methods <= {"sobol", "prior"}
+
+
+def test_several_fields_three_ranks_and_a_network_of_the_user(module_runs):
+    study = module_runs.study(
+        {
+            "simulation.command": ["python", "two_fields.py", "9"],
+            "simulation.processes": 3,
+            "simulation.time_steps": 9,
+            "simulation.fields": {
+                "pressure": {"shape": [10, 6], "dtype": "float32", "unit": "Pa"},
+                "wall": {"shape": [10], "dtype": "float64"},
+            },
+            "surrogate": {"class": "network.py:Linear", "arguments": {"bias": False}},
+            "sampler.method": "uniform_resampled",
+            "training.validation.simulations": 2,
+            "server.ranks": 2,
+        }
+    )
+    for name in ("two_fields.py", "network.py"):
+        shutil.copy(SOLVERS / name, study.parent / name)
+    run = module_runs.run(study)
+    run.assert_finished()
+    assert run.summary["samples"]["trained"] == 6 * 9
+    with h5py.File(run.run_dir / "validation.h5") as file:
+        pressure, wall = file["pressure"][:], file["wall"][:]
+    assert (pressure.dtype, wall.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(pressure[..., 0], wall, rtol=1e-6)
+    script = "import sys; from melissa_gen.surrogates import load; s = load(sys.argv[1]); print(s.class_path)"
+    words = [sys.executable, "-c", script, str(run.run_dir / "checkpoints" / "final")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip().endswith("network.py:Linear"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "ranks"), [(3, 5, 2), (1, 3, 2), (1, 4, 3)], ids=["odd", "one", "fewer"]
+)
+def test_uneven_data_over_the_ranks(module_runs, steps, count, ranks):
+    study = module_runs.study(
+        {
+            "simulation.command": ["python", "two_fields.py", str(steps)],
+            "simulation.time_steps": steps,
+            "simulation.count": count,
+            "simulation.fields": {"pressure": {"shape": [10, 6]}, "wall": {"shape": [10]}},
+            "server.ranks": ranks,
+            "training.batch_size": 1,
+            "reservoir": {"capacity": 2, "watermark": 1},
+        }
+    )
+    shutil.copy(SOLVERS / "two_fields.py", study.parent)
+    run = module_runs.run(study)
+    run.assert_finished()
+    assert run.summary["samples"]["trained"] == steps * count

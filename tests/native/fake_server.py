@@ -1,0 +1,202 @@
+"""A training server as a native client sees it: the same messages, without any training."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import zmq
+
+from melissa_gen.protocol import wire
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.shared import SharedView
+from melissa_gen.protocol.sockets import bind_socket
+
+
+class FakeServer:
+    """Hands out simulations, keeps what arrives, and gives credit back; one thread.
+
+    Args:
+        folder: For the contact file.
+        fields: Name to (dtype, shape).
+        time_steps: Of each simulation.
+        simulations: Parameters of each.
+        names: Names of the parameters.
+        ranks: Server ranks: data sockets.
+        ipc: Unix sockets, else tcp with CURVE.
+        credit: Buffers per client rank and server rank.
+        patience: Seconds after which clients take a silent server for lost.
+        mute_after: Parts after which it neither gives credit nor answers heartbeats.
+        stop: Reason to end clients with, as answer to heartbeats.
+        refuse: Reason to refuse clients with.
+        shared: Clients are asked to share their memory.
+        maps: Whether the server can then read it.
+
+    Attributes:
+        samples: (simulation, step) to name to the whole field, NaN where nothing arrived.
+        finalized: (simulation, client rank, server rank) to steps.
+        failed: The Failed messages.
+        hello: The last Hello.
+        beats: The Alive messages.
+    """
+
+    def __init__(
+        self,
+        folder,
+        fields,
+        time_steps,
+        simulations,
+        names,
+        *,
+        ranks=1,
+        ipc=True,
+        credit=2,
+        patience=20.0,
+        mute_after=None,
+        stop=None,
+        refuse=None,
+        shared=False,
+        maps=True,
+    ):
+        self.maps, self.views = maps, {}
+        self.fields, self.time_steps = fields, time_steps
+        self.todo, self.names = list(enumerate(simulations)), names
+        self.welcome = wire.Welcome(
+            credit,
+            ranks,
+            time_steps,
+            0.1,
+            patience,
+            tuple(names),
+            tuple(wire.FieldSpec(n, d, tuple(s)) for n, (d, s) in fields.items()),
+        )
+        self.mute_after, self.stop, self.refuse = mute_after, stop, refuse
+        self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
+        self.hello, self.parts, self.error = None, 0, None
+        self.context = zmq.Context()
+        contact = Contact.new(7, "here", ipc=ipc, encrypt_data=True, shared_memory=shared)
+        self.control, control = bind_socket(self.context, contact, "control", "127.0.0.1")
+        self.heartbeat, heartbeat = bind_socket(self.context, contact, "heartbeat", "127.0.0.1")
+        opened = [
+            bind_socket(
+                self.context, contact, f"data-{r}", "127.0.0.1", data=True, limit=1 << 30, queue=0
+            )
+            for r in range(ranks)
+        ]
+        self.data = [one for one, _ in opened]
+        self.contact = Contact(
+            **{
+                **contact.__dict__,
+                "control": control,
+                "heartbeat": heartbeat,
+                "data": tuple(endpoint for _, endpoint in opened),
+            }
+        )
+        self.path = folder / "contact.json"
+        self.contact.write(self.path)
+        self.closing = False
+        self.thread = threading.Thread(target=self._guarded, daemon=True)
+        self.thread.start()
+
+    @property
+    def environment(self):
+        return os.environ | {"MELISSA_GEN_SERVER": str(self.path), "MELISSA_GEN_JOB": "job"}
+
+    def close(self):
+        self.closing = True
+        self.thread.join(timeout=30)
+        self.context.destroy(linger=0)
+        if self.contact.runtime_folder:
+            shutil.rmtree(self.contact.runtime_folder, ignore_errors=True)
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def mute(self):
+        return self.mute_after is not None and self.parts >= self.mute_after
+
+    def _guarded(self):
+        try:
+            self._run()
+        except BaseException as error:
+            self.error = error
+
+    def _run(self):
+        poller = zmq.Poller()
+        for one in (self.control, self.heartbeat, *self.data):
+            poller.register(one, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll(50))
+            if not ready and self.closing:  # what was sent before the client ended has arrived
+                return
+            if self.control in ready:
+                self._on_control(*self.control.recv_multipart())
+            if self.heartbeat in ready:
+                identity, frame = self.heartbeat.recv_multipart()
+                self.beats.append(wire.decode(self._checked(frame), wire.Alive))
+                answer = self.beats[-1] if self.stop is None else wire.Stop(self.stop)
+                if not self.mute:
+                    self._send(self.heartbeat, identity, answer)
+            for rank, one in enumerate(self.data):
+                if one in ready:
+                    self._on_data(rank, *one.recv_multipart())
+
+    def _checked(self, frame):
+        wire.check_peer(wire.decode_header(frame), self.contact.epoch, self.contact.token)
+        return frame
+
+    def _send(self, where, identity, message):
+        packed = wire.encode(message, self.contact.epoch, 0, self.contact.token)
+        where.send_multipart([identity, packed])
+
+    def _on_control(self, identity, frame):
+        message = wire.decode(self._checked(frame), wire.Hello, wire.Next, wire.Failed)
+        if isinstance(message, wire.Hello):
+            self.hello = message
+            answer = self.welcome if self.refuse is None else wire.Refused(self.refuse)
+            self._send(self.control, identity, answer)
+        elif isinstance(message, wire.Failed):
+            self.failed.append(message)
+        elif message.simulation >= 0:
+            number, parameters = self.todo[message.simulation]
+            self._send(self.control, identity, wire.Simulation(number, 0, tuple(parameters)))
+        elif self.todo:
+            number, parameters = self.todo.pop(0)
+            self._send(self.control, identity, wire.Simulation(number, 0, tuple(parameters)))
+        else:
+            self._send(self.control, identity, wire.Done())
+
+    def _on_data(self, rank, identity, frame, *payload):
+        header = wire.decode_header(self._checked(frame))
+        message = wire.decode(frame, wire.Part, wire.Finalize, wire.Share)
+        if isinstance(message, wire.Share):
+            self.views[identity] = SharedView(message.pid, message.descriptor, message.nonce)
+            credit = wire.Credit(tuple(range(message.buffers)))
+            answer = credit if self.maps else wire.Refused("not here")
+            self._send(self.data[rank], identity, answer)
+            return
+        if isinstance(message, wire.Finalize):
+            assert message.ranks == self.hello.ranks
+            self.finalized[message.simulation, header.rank, rank] = message.steps
+            return
+        assert rank == wire.owner(message.simulation, message.step, len(self.data))
+        assert message.ranks == self.hello.ranks
+        assert message.buffer < self.welcome.credit
+        sample = self.samples.setdefault(
+            (message.simulation, message.step),
+            {name: np.full(shape, np.nan, dtype) for name, (dtype, shape) in self.fields.items()},
+        )
+        types = [self.welcome.fields[block.field].dtype for block in message.blocks]
+        if self.maps and identity in self.views:
+            assert not payload
+            payload = [np.empty(b.extent, t) for b, t in zip(message.blocks, types, strict=True)]
+            assert self.views[identity].read(message.buffer, payload)
+        assert len(payload) == len(message.blocks) == len(self.fields)
+        for block, dtype, raw in zip(message.blocks, types, payload, strict=True):
+            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
+            target = sample[self.welcome.fields[block.field].name][region]
+            assert np.isnan(target).all(), "blocks overlap, or a part came twice"
+            target[...] = np.frombuffer(raw, dtype).reshape(block.extent)
+        self.parts += 1
+        if not self.mute:
+            self._send(self.data[rank], identity, wire.Credit((message.buffer,)))

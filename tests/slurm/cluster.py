@@ -1,0 +1,295 @@
+"""A throw-away SLURM cluster: munged, slurmctld and four virtual nodes on this machine, in one folder."""
+
+import contextlib
+import functools
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+NODES = ("n1", "n2", "n3", "n4")
+CPUS = 20
+DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun", "scontrol")
+PATIENCE = 30.0
+
+CONFIGURATION = """
+ClusterName=throwaway
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=10
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+TmpFS={folder}/tmp/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+SlurmdParameters=config_overrides
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=100000,bf_interval=1,bf_window=1440
+SlurmdTimeout=10
+SlurmctldTimeout=10
+MessageTimeout=5
+KillWait=5
+OverTimeLimit=0
+MinJobAge=60
+MaxJobCount=5000
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+NodeName=n[1-4] Port=[{ports}] NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000 Gres=gpu:fake:2
+PartitionName=main Nodes=n[1-4] Default=YES State=UP PriorityTier=1 MaxTime=60
+PartitionName=urgent Nodes=n[1-4] Default=NO State=UP PriorityTier=10 MaxTime=60
+"""
+
+
+@functools.cache
+def missing():
+    """Returns why a cluster can't be had here, or ""; installs SLURM if that is allowed."""
+    absent = _absent()
+    if absent and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for words in (
+            ["update"],
+            ["install", "-y", "--no-install-recommends", "slurm-wlm", "munge"],
+        ):
+            command = ["apt-get", "-qq", *words]
+            done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                return f"SLURM can't be installed: {' '.join(command)}: {done.stderr.strip()}"
+        absent = _absent()
+    return f"SLURM is not installed: no {', '.join(absent)} on PATH" if absent else ""
+
+
+def _absent():
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    return [name for name in DAEMONS if not shutil.which(name, path=path)]
+
+
+class Cluster:
+    """Four virtual nodes of 20 CPUs and two pretended GPUs each; they are all this machine.
+
+    Args:
+        folder: Where everything lives; its path must be short.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._processes = {}
+
+    def start(self):
+        """Starts all daemons and waits until all nodes are idle; returns itself."""
+        for name in (
+            "munge",
+            "state",
+            "dev",
+            *(f"{d}/{n}" for d in ("spool", "tmp") for n in NODES),
+        ):
+            (self.folder / name).mkdir(parents=True)
+        first = _free_ports(1 + len(NODES))
+        text = CONFIGURATION.format(
+            host=socket.gethostname().split(".")[0],
+            user=getpass.getuser(),
+            folder=self.folder,
+            controller=first,
+            ports=f"{first + 1}-{first + len(NODES)}",
+            cpus=CPUS,
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        for number in range(2):
+            (self.folder / "dev" / f"nvidia{number}").symlink_to("/dev/null")
+        line = f"Name=gpu Type=fake File={self.folder}/dev/nvidia[0-1]\n"
+        (self.folder / "gres.conf").write_text(line)
+        self._start_munge()
+        self.start_controller()
+        for node in NODES:
+            self.start_node(node)
+        self.wait_idle()
+        return self
+
+    def _start_munge(self):
+        folder = self.folder / "munge"
+        folder.chmod(0o755)
+        key = folder / "key"
+        key.touch(0o600)
+        key.write_bytes(os.urandom(128))
+        files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log"}
+        files["seed-file"] = "seed"
+        words = [f"--{option}={folder / name}" for option, name in files.items()]
+        self._spawn("munged", "munged", "--foreground", "--force", "--num-threads=2", *words)
+        _wait(lambda: (folder / "socket").exists(), "munged", self._said)
+
+    def start_controller(self):
+        """Starts slurmctld."""
+        self._spawn("slurmctld", "slurmctld", "-D", "-i")
+        _wait(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld", self._said)
+
+    def start_node(self, node):
+        """Starts the slurmd of a node."""
+        self._spawn(node, "slurmd", "-D", "-N", node)
+
+    def freeze_controller(self):
+        """slurmctld answers nobody any more, as under a load that is too high."""
+        self._processes["slurmctld"].send_signal(signal.SIGSTOP)
+
+    def thaw_controller(self):
+        """It answers again."""
+        self._processes["slurmctld"].send_signal(signal.SIGCONT)
+
+    def kill_controller(self):
+        """slurmctld dies."""
+        process = self._processes.pop("slurmctld")
+        process.kill()
+        process.wait()
+
+    def kill_node(self, node):
+        """A node's power fails: slurmd, its step daemons and all tasks die at once."""
+        process = self._processes.pop(node)
+        for pid in [process.pid, *self._stepds(node)]:
+            with contextlib.suppress(psutil.Error):
+                one = psutil.Process(pid)
+                for victim in [one, *one.children(recursive=True)]:
+                    victim.kill()
+        process.wait()
+
+    def _stepds(self, node):
+        """The step daemons of a node, found by the sockets that they keep in its spool folder."""
+        spool, found = f"{self.folder}/spool/{node}", []
+        for one in psutil.process_iter(["pid", "name"]):
+            if one.info["name"].startswith("slurmstepd"):
+                with contextlib.suppress(psutil.Error, OSError):
+                    files = Path("/proc/net/unix").read_text()
+                    numbers = {line.split()[6] for line in files.splitlines() if spool in line}
+                    for link in Path(f"/proc/{one.pid}/fd").iterdir():
+                        target = os.readlink(link)
+                        if target.startswith("socket:[") and target[8:-1] in numbers:
+                            found.append(one.pid)
+        return found
+
+    def wait_idle(self):
+        """Waits until no node is down or has a job."""
+        _wait(
+            lambda: self.ask("sinfo", "-h", "-p", "main", "-o", "%T").split() == ["idle"],
+            "four idle nodes",
+            lambda: self._said() + self.ask("sinfo", "-R"),
+        )
+
+    def ask(self, *command):
+        """Runs a command of SLURM; returns what it prints."""
+        done = subprocess.run(
+            command, env=self.whole_environment(), capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    def whole_environment(self):
+        """The environment for whoever talks to this cluster."""
+        return os.environ | self.environment | {"PATH": os.environ["PATH"] + ":/usr/sbin"}
+
+    def jobs(self):
+        """(id, name, state) of all jobs that have not ended."""
+        lines = self.ask("squeue", "-h", "-o", "%i|%j|%T").splitlines()
+        return [tuple(line.split("|")) for line in lines]
+
+    def close(self):
+        """Ends everything: jobs, daemons, step daemons."""
+        if "slurmctld" in self._processes:
+            self.thaw_controller()
+            self.ask("scancel", "--user", getpass.getuser())
+            with contextlib.suppress(AssertionError):
+                _wait(lambda: not self.jobs(), "the end of all jobs", str)
+        for node in NODES:
+            for pid in self._stepds(node):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for process in reversed(self._processes.values()):
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+
+    def _spawn(self, name, *command):
+        environment = self.whole_environment()
+        program = shutil.which(command[0], path=environment["PATH"])
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [
+                    "setpriv",
+                    "--pdeathsig",
+                    "TERM",
+                    program,
+                    *command[1:],
+                ],  # not to outlive a test that is killed
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _said(self):
+        logs = [*self.folder.glob("*.out"), *self.folder.glob("*.log")]
+        return "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in logs)
+
+
+def _free_ports(count):
+    """The first of some ports in a row that nobody listens on."""
+    for first in range(17_000, 30_000, 16):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    message = "no free ports"
+    raise OSError(message)
+
+
+def wait_for_it(condition, what, patience=90.0):
+    """Asks until the answer is true; returns it."""
+    until = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < until, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+def _wait(condition, what, said):
+    try:
+        wait_for_it(condition, what, PATIENCE)
+    except AssertionError as error:
+        message = f"{error}; {said()}"
+        raise AssertionError(message) from None
+
+
+if __name__ == "__main__":  # for a person: a cluster in a folder, until Enter
+    if problem := missing():
+        sys.exit(problem)
+    cluster = Cluster(Path(sys.argv[1]).resolve())
+    try:
+        cluster.start()
+        print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}", flush=True)
+        sys.stdin.readline()
+    finally:
+        cluster.close()

@@ -1,0 +1,94 @@
+"""The same heat study, unchanged but for where it runs: on this machine, as SLURM jobs, inside an allocation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
+
+ROOT = Path(__file__).parents[2]
+HEAT = ROOT / "simulations" / "heat" / "study.yaml"
+SMALL = {
+    "simulation.command": "[python, heat.py, --mesh, '16', --steps, '10']",
+    "simulation.count": 16,
+    "simulation.time_steps": 10,
+    "simulation.fields.temperature.shape": "[16, 16]",
+    "surrogate.arguments.hidden": "[16]",
+    "training.batch_size": 4,
+    "training.draws_per_sample": 8,
+    "training.validation.simulations": 4,
+    "reservoir.capacity": 40,
+    "reservoir.watermark": 5,
+    "sampler.method": "sobol",
+    "server.heartbeat": 0.2,
+    "launcher.poll": 1,
+}
+
+
+def settings(changes):
+    """The words `--set key=value ...`."""
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def finished(module_runs, cluster):
+    """Run directories of the study under each mode, with one validation set for all."""
+    folder = module_runs.folder / "runs"
+    environment = cluster.whole_environment()
+    for mode, more in (("local", {}), ("jobs", {"launcher.backend": "slurm"})):
+        words = settings(SMALL | more)
+        run = module_runs.run(HEAT, *words, run_dir=folder / mode, **environment)
+        assert run.code == 0, run.output
+    command = Path(sys.executable).with_name("melissa-gen")
+    environment = module_runs.environment(
+        **environment, MELISSA_GEN=str(command), RUN_DIR=str(folder / "allocation")
+    )
+    batch = ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=3", "--time=5"]
+    script = [ROOT / "slurm" / "study.sbatch", HEAT, *settings(SMALL)]
+    done = subprocess.run(
+        [*batch, *map(str, script)], cwd=module_runs.folder, env=environment, check=False
+    )
+    (log,) = module_runs.folder.glob("melissa-gen-*.log")
+    assert done.returncode == 0, log.read_text()
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["local", "jobs", "allocation"])
+def test_nothing_is_lost(finished, mode):
+    summary = json.loads((finished / mode / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["simulations"] == {"planned": 16, "completed": 16, "failed": 0, "retried": 0}
+    samples = summary["samples"]
+    assert samples["produced"] == samples["trained"] == 160
+    assert samples["lost"] == samples["duplicate"] == samples["withdrawn"] == 0
+
+
+def test_the_errors_are_the_same_within_noise(finished):
+    means = {}
+    for mode in ("local", "jobs", "allocation"):
+        summary = json.loads((finished / mode / "summary.json").read_text())
+        means[mode] = summary["validation"]["nrmse"]["mean"]
+    assert 0 < max(means.values()) < 1.5 * min(means.values()), means
+
+
+def test_the_solvers_ran_on_the_nodes_and_saw_no_gpu(finished):
+    for mode in ("jobs", "allocation"):
+        script = (finished / mode / "logs" / "client-0.sh").read_text()
+        assert "export CUDA_VISIBLE_DEVICES=''" in script
+
+
+def test_no_secret_leaves_the_contact_file(finished):
+    """Neither a key nor a token is in a script, and so in no argument and no environment of a job."""
+    for script in finished.rglob("*.sh"):
+        variables = {
+            line.removeprefix("export ").partition("=")[0]
+            for line in script.read_text().splitlines()
+            if line.startswith("export")
+        }
+        assert variables <= {
+            *("MELISSA_GEN_SERVER", "MELISSA_GEN_JOB", "OMP_NUM_THREADS"),
+            *("CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED", "MALLOC_ARENA_MAX"),
+        }

@@ -1,0 +1,110 @@
+"""The comparison of samplers: it runs, its solvers solve, its statistics are what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' folder on the path, as when a script there is started."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_quick_comparison_says_how_every_method_did(tmp_path):
+    found = tmp_path / "samplers.json"
+    command = [sys.executable, BENCHMARKS / "samplers.py", "--quick", "--json", found]
+    subprocess.run(command, check=True, capture_output=True, timeout=280)
+    details = json.loads(found.read_text())["details"]
+    assert set(details["ratio"]) == {
+        *("uniform", "uniform_resampled", "sobol", "pool", "diffusion_posterior", "oracle")
+    }
+    assert details["ratio"]["uniform"]["max"][0] == 1.0
+    for errors in details["errors"].values():
+        assert len(errors) == 2
+        assert all(0.0 < row["mean"] < row["p99"] <= row["max"] for row in errors)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_burgers_agrees_with_the_cole_hopf_solution():
+    from sampler_problems import burgers
+
+    viscosity, points = 0.02, 64
+    fields = burgers(np.array([[viscosity, 0.8, 0.3, 1.0]]))[0]
+    # u = Σ (x - y)/t w / Σ w with w = exp(-[U(y) + (x - y)²/2t] / 2ν), U' = u(·, 0)
+    y = np.linspace(-2.0, 3.0, 20001)
+    potential = -0.8 * np.cos(2 * np.pi * y) / (2 * np.pi)
+    potential -= 0.3 * np.cos(4 * np.pi * y + 1.0) / (4 * np.pi)
+    x = np.arange(points)[:, None] / points
+    for index, time in ((3, 0.1), (19, 0.5)):
+        exponent = -(potential + (x - y) ** 2 / (2 * time)) / (2 * viscosity)
+        weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+        exact = (weight * (x - y) / time).sum(axis=1) / weight.sum(axis=1)
+        np.testing.assert_allclose(fields[index], exact, atol=1e-5)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_burgers_is_resolved_at_the_lowest_viscosity():
+    import sampler_problems as problems
+
+    point = np.array([[0.004, 1.0, 1.0, 0.5]])
+    coarse = problems.burgers(point)
+    cells, step, steps = problems._CELLS, problems._STEP, problems._STEPS_BETWEEN
+    try:
+        problems._CELLS, problems._STEP, problems._STEPS_BETWEEN = 4 * cells, step / 4, 4 * steps
+        fine = problems.burgers(point)[:, :, ::4]
+    finally:
+        problems._CELLS, problems._STEP, problems._STEPS_BETWEEN = cells, step, steps
+    assert np.sqrt(np.mean((coarse - fine) ** 2)) < 0.01 * fine.std()
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_heat_superposition_is_the_solver_of_the_example():
+    from sampler_problems import heat
+
+    one = np.full((1, 5), 250.0)
+    np.testing.assert_allclose(heat(one), 250.0, rtol=1e-5)
+    steep = heat(np.array([[300.0, 100.0, 100.0, 100.0, 500.0]]))
+    assert steep.min() >= 100.0 - 1e-3
+    assert steep.max() <= 500.0 + 1e-3
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_ratio_is_the_geometric_mean_and_its_interval_holds_it():
+    from samplers import ratio_with_interval
+
+    ratio, low, high = ratio_with_interval(np.array([2.0, 8.0]), np.array([1.0, 4.0]))
+    assert ratio == pytest.approx(2.0)
+    assert low < ratio < high
+    assert ratio_with_interval(np.full(5, 3.0), np.full(5, 2.0)) == pytest.approx((1.5, 1.5, 1.5))
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_stacked_networks_train_as_each_would_alone():
+    """Slots must not see each other, whatever trains beside them."""
+    from dataclasses import replace
+
+    from sampler_fleet import Fleet, Slot
+    from sampler_problems import PROBLEMS
+
+    from melissa_gen.sampling import create
+
+    problem = replace(PROBLEMS["front20"], simulations=16, steps=20)
+    points = problem.prior.sample(20, np.random.default_rng(0))
+    fields = problem.solve(points)
+
+    def errors(seeds):
+        slots = [Slot(create("uniform", problem.prior, seed), seed, 0.5) for seed in seeds]
+        fleet = Fleet(problem, slots, (0.0, 1.0))
+        fleet.run()
+        return fleet.errors(points, fields)
+
+    together = errors([3, 4])
+    np.testing.assert_allclose(together[0], errors([3])[0], rtol=1e-3)
+    assert not np.allclose(together[0], together[1], rtol=1e-2)

@@ -1,0 +1,85 @@
+"""The batch back end against a scheduler of shell commands that forgets what it is told."""
+
+import pytest
+
+from launcher.batch import BatchBackend
+from launcher.scheduler import Seen
+from melissa_gen.study import JobsSection
+from tests.conftest import wait_for
+
+
+class Forgetful:
+    """Its job runs until it has been cancelled so many times."""
+
+    name = "forgetful"
+
+    def __init__(self, folder, times):
+        self.folder, self.times = folder, times
+        (folder / "cancels").write_text("")
+
+    def script(self, job):
+        return job.title
+
+    def submit_command(self, script, job):
+        return ["echo", "7"]
+
+    def job_id(self, output):
+        return output.strip()
+
+    def passing(self, message):
+        return "no"
+
+    def query_command(self, ids):
+        return ["cat", str(self.folder / "cancels")]
+
+    def parse(self, output):
+        state = "ended" if len(output.splitlines()) >= self.times else "running"
+        return {"7": Seen("", state)}
+
+    def cancel_command(self, ids, *, kill):
+        return ["sh", "-c", f"echo {kill} {' '.join(ids)} >> {self.folder / 'cancels'}"]
+
+
+@pytest.mark.parametrize(("way", "said"), [("terminate", 1), ("terminate", 3), ("kill", 6)])
+def test_a_job_that_goes_on_is_told_again_to_end(tmp_path, monkeypatch, way, said):
+    monkeypatch.setattr("launcher.batch.AGAIN_SECONDS", {"end": 0.05, "kill": 0.05})
+    scheduler = Forgetful(tmp_path, said)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    backend.start("client-0", ("true",), 1, {})
+    wait_for(lambda: not backend.queued, "the job to run")
+    getattr(backend, way)("client-0")
+    assert [one.name for one in wait_for(backend.poll, "its end")] == ["client-0"]
+    kinds = {line.split()[0] for line in (tmp_path / "cancels").read_text().splitlines()}
+    assert "True" in kinds if way == "kill" else kinds == {"False"}
+    backend.close()
+
+
+def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
+    class Babbling(Forgetful):
+        looks = 0
+
+        def parse(self, output):
+            self.looks += 1
+            if 1 < self.looks < 6:
+                message = "what is this"
+                raise ValueError(message)
+            return super().parse(output)
+
+    scheduler = Babbling(tmp_path, 1)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    backend.start("client-0", ("true",), 1, {})
+    wait_for(lambda: scheduler.looks > 6, "answers that can be read")
+    silence, again = backend.notes()
+    assert silence.endswith("what is this")
+    assert "answers again" in again
+    assert (backend.running, backend.poll()) == (["client-0"], [])
+    backend.close()
+
+
+def test_time_left_is_counted_where_nobody_tells(tmp_path):
+    settings = {"": JobsSection(), "server": JobsSection(time=100.0)}
+    backend = BatchBackend(Forgetful(tmp_path, 1), tmp_path, tmp_path, settings, 0.02)
+    backend.start("server", ("true",), 1, {})
+    wait_for(lambda: not backend.queued, "the job to run")
+    assert 0 < backend.seconds_left("server") <= 100
+    backend.close()

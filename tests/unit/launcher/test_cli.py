@@ -1,0 +1,126 @@
+import json
+import sys
+
+import pytest
+
+from launcher import cli
+from launcher.remedies import remedy
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `melissa-gen` with arguments; returns exit status, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["melissa-gen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        output, errors = capsys.readouterr()
+        return end.value.code, output, errors
+
+    return call
+
+
+def test_version(command):
+    code, output, _ = command("--version")
+    assert code == 0
+    assert output.startswith("melissa-gen ")
+
+
+def test_schema_is_json(command):
+    code, output, _ = command("schema")
+    assert code == 0
+    assert "parameters" in json.loads(output)["properties"]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.batchsize=3", "did you mean 'batch_size'"),
+        ("simulation.command=[python, gone.py]", "no script 'gone.py'"),
+        ("simulation.command=[no-such-solver]", "no executable 'no-such-solver'"),
+        ("sampler.method=difusion_posterior", "diffusion_posterior"),
+        ("launcher.mpirun=/no/such/mpirun", "launcher.mpirun"),
+        ("reservoir.max_memory=1 kB", "reservoir"),
+    ],
+)
+def test_a_mistake_in_the_study_ends_before_anything_starts(
+    command, study_file, tmp_path, override, words
+):
+    run_dir = tmp_path / "run"
+    code, _, errors = command("run", study_file, "--run-dir", run_dir, "--set", override)
+    assert code == 2
+    assert words in errors
+    assert errors.count("\n") == 1
+    assert "Traceback" not in errors
+    assert not run_dir.exists()
+
+
+def test_a_run_directory_that_holds_a_run(command, study_file, tmp_path):
+    (tmp_path / "run.json").touch()
+    code, _, errors = command("run", study_file, "--run-dir", tmp_path)
+    assert code == 1
+    assert "already holds a run" in errors
+
+
+def test_the_traceback_only_on_demand(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["melissa-gen", "--debug", "check", str(tmp_path / "no.yaml")])
+    monkeypatch.setenv("MELISSA_GEN_DEBUG", "")
+    with pytest.raises(cli.MelissaGenError):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run",), ("run", "--nonsense"), ("nonsense",), ("generate", "study.yaml", "--output", "x")],
+)
+def test_a_wrong_command_line(command, arguments):
+    code, _, errors = command(*arguments)
+    assert code == 2
+    assert "melissa-gen: " in errors
+    assert "--help" in errors
+
+
+@pytest.mark.parametrize("name", ["status", "report"])
+def test_a_folder_that_is_no_run_directory(command, tmp_path, name):
+    code, _, errors = command(name, tmp_path)
+    assert code == 1
+    assert "is not a run directory" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status(command, tmp_path):
+    status = {"time": 1.0, "event": "status", "simulations": {"planned": 10, "completed": 7}}
+    (tmp_path / "events.jsonl").write_text(json.dumps(status) + "\n")
+    code, output, _ = command("status", tmp_path)
+    assert code == 0
+    assert "7 of 10" in output
+
+
+@pytest.mark.parametrize(
+    ("sentence", "fix"),
+    [
+        ("simulation 0 ended after 50 of 100 time steps", "set simulation.time_steps to 50"),
+        (
+            "simulation 0, time step 50: the study has 50 time steps (0 to 49); this one is too many",
+            "let it stop after 50",
+        ),
+        (
+            "field 'u' has the global shape (64, 64); the study says (100, 100)",
+            "simulation.fields.u.shape to [64, 64]",
+        ),
+        (
+            "field 'u' has the global shape (64,); the study says (100,)",
+            "simulation.fields.u.shape to [64]",
+        ),
+        (
+            "simulation 0, time step 3: field 'u' has 9 values that are NaN or infinite",
+            "smaller time step",
+        ),
+        ("something else", ""),
+    ],
+)
+def test_what_to_change(sentence, fix):
+    found = remedy(sentence)
+    assert (found is not None) == bool(fix)
+    assert found is None or fix in found.fix

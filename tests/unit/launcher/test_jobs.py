@@ -1,0 +1,490 @@
+import collections
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launcher import jobs
+from launcher.jobs import (
+    Connected,
+    Finish,
+    InQueue,
+    Interrupt,
+    JobExited,
+    KillAll,
+    KillAsked,
+    KillJob,
+    Limits,
+    ServerExited,
+    ServerFinished,
+    ServerMustGo,
+    ServerReady,
+    ServerSilent,
+    ServerStopping,
+    StartClient,
+    StartServer,
+    StopClient,
+    StopServer,
+    TellServer,
+    Tick,
+    Want,
+)
+from melissa_gen.protocol.control import LEFT
+
+LIMITS = Limits(clients=3, server_start=100, connect=50, stop=60, exit=10, kill=5)
+
+
+class Study:
+    """Drives the machine and keeps all of its actions."""
+
+    def __init__(self, limits=LIMITS, ready=True):
+        self.state, self.actions = jobs.begin(limits, now=0.0)
+        if ready:
+            self(ServerReady())
+
+    def __call__(self, *events):
+        new = []
+        for event in events:
+            self.state, actions = jobs.step(self.state, event)
+            new += actions
+        self.actions += new
+        return new
+
+
+def kinds(actions):
+    return [type(action) for action in actions]
+
+
+def told(actions):
+    return [action.message for action in actions if isinstance(action, TellServer)]
+
+
+def test_the_server_is_started_first_and_alone():
+    study = Study(ready=False)
+    assert study.actions == [StartServer()]
+    assert study(Want(ended=0, clients=3), Tick(1.0)) == []
+    study(ServerReady())
+    assert study(Want(ended=0, clients=2)) == [StartClient("client-0"), StartClient("client-1")]
+
+
+def test_never_more_clients_than_the_launcher_allows():
+    study = Study()
+    assert len(study(Want(ended=0, clients=50))) == 3
+
+
+def test_a_repeated_want_starts_nothing_twice():
+    study = Study()
+    study(Want(ended=0, clients=2))
+    assert study(Want(ended=0, clients=2), Want(ended=0, clients=2)) == []
+
+
+def test_an_ended_client_is_reported_and_replaced_under_a_new_name():
+    study = Study()
+    study(Want(ended=0, clients=2), Connected("client-0"))
+    (told_server,) = told(study(JobExited("client-0", 139)))
+    assert told_server == {
+        "type": "job_ended",
+        "job": "client-0",
+        "simulation": None,
+        "exit_code": 139,
+        "connected": True,
+    }
+    assert study(Want(ended=1, clients=2)) == [StartClient("client-2")]
+
+
+def test_a_want_from_before_the_last_report_starts_nothing():
+    study = Study()
+    study(Want(ended=0, clients=2), JobExited("client-0", 0))
+    assert study(Want(ended=0, clients=2)) == []
+    assert study(Want(ended=1, clients=1)) == []
+
+
+def test_each_attempt_of_a_simulation_is_started_once():
+    study = Study()
+    assert study(Want(ended=0, simulations=((7, 0), (9, 0)))) == [
+        StartClient("client-0", 7, 0),
+        StartClient("client-1", 9, 0),
+    ]
+    (report,) = told(study(JobExited("client-0", 1)))
+    assert report["simulation"] == 7
+    assert report["connected"] is False
+    wanted = ((9, 0), (7, 0), (7, 1))
+    assert study(Want(ended=1, simulations=wanted)) == [StartClient("client-2", 7, 1)]
+
+
+def test_a_client_that_the_server_gave_up_is_asked_to_end_then_killed():
+    study = Study()
+    study(Want(ended=0, clients=1), Connected("client-0"))
+    assert study(KillAsked("client-0", "silent")) == [StopClient("client-0", "silent")]
+    assert study(KillAsked("client-0", "silent"), Tick(4.0)) == []
+    assert study(Tick(5.0)) == [KillJob("client-0")]
+    assert told(study(JobExited("client-0", 9)))[0]["type"] == "job_ended"
+    assert study(KillAsked("client-0", "silent"), KillAsked("client-77", "?")) == []
+
+
+def test_a_client_that_never_says_hello_is_ended():
+    study = Study()
+    study(Tick(10.0), Want(ended=0, clients=2), Connected("client-1"))
+    assert study(Tick(59.0)) == []
+    (stop,) = study(Tick(60.0))
+    assert stop.job == "client-0"
+    assert "no contact within 50 s" in stop.reason
+
+
+def test_three_clients_in_a_row_without_hello_end_the_study():
+    study = Study(Limits(clients=1))
+    for number in range(3):
+        study(Want(ended=number, clients=1))
+        new = study(JobExited(f"client-{number}", 2))
+    assert told(new)[-1]["type"] == "stop"
+    assert study(Want(ended=3, clients=1)) == []
+    (end,) = study(ServerFinished("stopped"), ServerExited(0))
+    assert end.status == "failed"
+    assert end.log == "client-2"
+    assert "exit status 2" in end.message
+
+
+def test_a_hello_in_between_starts_the_count_anew():
+    study = Study(Limits(clients=1))
+    for number in range(12):
+        study(Want(ended=number, clients=1))
+        if number % 3 == 2:
+            study(Connected(f"client-{number}"))
+        study(JobExited(f"client-{number}", 2))
+    assert study.state.phase == "running"
+
+
+def test_a_study_that_finishes():
+    study = Study()
+    study(Want(ended=0, clients=1), Connected("client-0"), ServerFinished("finished"))
+    study(JobExited("client-0", 0))
+    assert study(ServerExited(0)) == [Finish("finished")]
+    assert study(Want(ended=1, clients=1), Tick(1e9), Interrupt()) == []
+
+
+def test_processes_that_outlive_a_finished_study_are_asked_then_killed():
+    study = Study()
+    study(Want(ended=0, clients=1), ServerFinished("finished"))
+    assert study(Tick(9.0)) == []
+    assert kinds(study(Tick(10.0))) == [StopClient, StopServer]
+    assert study(Tick(15.0)) == [KillAll()]
+    assert study(ServerExited(-9)) == []
+    assert study(JobExited("client-0", -9))[-1] == Finish("finished")
+
+
+def test_a_server_that_dies_takes_everything_with_it():
+    study = Study()
+    study(Want(ended=0, clients=2))
+    assert study(ServerExited(139)) == [KillAll()]
+    study(JobExited("client-0", 9))
+    (end,) = study(JobExited("client-1", 9))
+    assert end.status == "failed"
+    assert end.log == "server"
+    assert "139" in end.message
+
+
+def test_a_server_that_dies_before_it_is_ready():
+    study = Study(ready=False)
+    actions = study(ServerExited(1))
+    assert kinds(actions) == [KillAll, Finish]
+    assert actions[-1].status == "failed"
+
+
+def test_a_server_that_is_never_ready():
+    study = Study(ready=False)
+    assert study(Tick(99.0)) == []
+    assert study(Tick(100.0)) == [StopServer()]
+    (end,) = study(ServerExited(15))
+    assert "not ready within 100 s" in end.message
+
+
+def test_a_silent_server_is_ended():
+    study = Study()
+    study(Want(ended=0, clients=1))
+    assert study(ServerSilent(20.0)) == [KillAll()]
+    study(ServerExited(-9))
+    end = study(JobExited("client-0", -9))[-1]
+    assert end == Finish("failed", "nothing was heard from the server for 20 s", "server")
+
+
+def test_a_server_that_stops_by_itself_is_waited_for_and_its_reason_kept():
+    study = Study()
+    study(Want(ended=0, clients=1), Connected("client-0"), ServerStopping("the disk is full"))
+    assert study(Want(ended=0, clients=3), Tick(59.0)) == []
+    study(JobExited("client-0", 0), ServerFinished("failed"))
+    (end,) = study(ServerExited(0))
+    assert end == Finish("failed", "the disk is full", None)
+
+
+def test_ctrl_c_once_stops_cleanly():
+    study = Study()
+    study(Want(ended=0, clients=1))
+    assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
+    assert study(Want(ended=0, clients=3)) == []
+    study(JobExited("client-0", 0), ServerFinished("stopped"))
+    assert study(ServerExited(0)) == [Finish("interrupted", "interrupted")]
+
+
+def test_ctrl_c_twice_ends_everything_now():
+    study = Study()
+    study(Want(ended=0, clients=1), Interrupt())
+    assert study(Interrupt()) == [KillAll()]
+    study(ServerExited(-9))
+    assert study(JobExited("client-0", -9))[-1].status == "interrupted"
+
+
+def test_ctrl_c_before_the_server_is_ready():
+    study = Study(ready=False)
+    assert study(Interrupt()) == [StopServer()]
+    assert study(ServerExited(15))[-1].status == "interrupted"
+
+
+def test_ctrl_c_during_the_last_moments_leaves_the_study_finished():
+    study = Study()
+    study(ServerFinished("finished"), Interrupt())
+    assert study(ServerExited(0)) == [Finish("finished")]
+
+
+def test_a_process_that_nothing_ends_does_not_hold_the_launcher():
+    study = Study()
+    study(Want(ended=0, clients=1), Interrupt(), Interrupt(), ServerExited(-9))
+    (end,) = study(Tick(5.0))
+    assert end.status == "failed"
+    assert "client-0 could not be ended" in end.message
+
+
+def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
+    study = Study()
+    study(Want(ended=0, clients=2))
+    assert told(study(ServerMustGo("time limit"))) == [{"type": "leave", "reason": "time limit"}]
+    assert study(ServerMustGo("time limit"), Want(ended=0, clients=3), ServerStopping("x")) == []
+    assert study(ServerFinished("left")) == []
+    assert study(ServerExited(LEFT)) == [
+        StopClient("client-0", "its server is gone"),
+        StopClient("client-1", "its server is gone"),
+    ]
+    assert study(JobExited("client-0", 0)) == []
+    assert study(JobExited("client-1", 0)) == [StartServer(resume=True)]
+    assert study(Want(ended=0, clients=1)) == [], "it is not ready"
+    study(ServerReady())
+    assert study(Want(ended=0, clients=1)) == [StartClient("client-2")]
+    study(ServerFinished("finished"), JobExited("client-2", 0))
+    assert study(ServerExited(0)) == [Finish("finished")]
+
+
+def test_the_next_server_may_ask_for_an_attempt_that_was_started_for_the_last_one():
+    study = Study()
+    study(Want(ended=0, simulations=((0, 0),)), ServerMustGo("time limit"), ServerExited(LEFT))
+    study(JobExited("client-0", 15), ServerReady())
+    assert study(Want(ended=0, simulations=((0, 0),))) == [StartClient("client-1", 0, 0)]
+
+
+def test_a_server_that_leaves_by_itself_is_replaced():
+    study = Study()
+    assert study(ServerExited(LEFT)) == [StartServer(resume=True)]
+
+
+def test_a_server_that_must_go_and_does_not_is_killed_and_replaced():
+    study = Study()
+    study(ServerMustGo("time limit"))
+    assert study(Tick(59.0)) == []
+    assert study(Tick(60.0)) == [KillJob("server")]
+    assert study(ServerExited(-9)) == [StartServer(resume=True)]
+
+
+def test_a_server_that_can_not_be_ended_ends_the_study():
+    study = Study()
+    study(ServerMustGo("time limit"), Tick(60.0))
+    assert study(Tick(65.0)) == [KillAll()]
+    assert "server could not be ended" in study(Tick(70.0))[-1].message
+
+
+def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_study():
+    study = Study()
+    study(Want(ended=0, clients=1), ServerMustGo("time limit"), ServerExited(LEFT))
+    assert study(Tick(5.0)) == [KillJob("client-0")]
+    assert study(Tick(15.0))[-1] == KillAll()
+    end = study(JobExited("client-0", -9))[-1]
+    assert (end.status, end.message) == ("failed", "processes of client-0 could not be ended")
+
+
+def test_a_server_that_dies_is_replaced_as_often_as_is_allowed():
+    study = Study(Limits(clients=1, server_retries=2))
+    for _ in range(2):
+        assert study(ServerExited(139)) == [StartServer(resume=True)]
+        study(ServerReady())
+    assert study(ServerExited(139))[-1].status == "failed"
+
+
+def test_a_server_that_never_came_up_is_not_tried_again_but_its_successor_is():
+    study = Study(Limits(clients=1, server_retries=2), ready=False)
+    assert study(ServerExited(1))[-1].status == "failed"
+    study = Study(Limits(clients=1, server_retries=2))
+    study(ServerExited(139))
+    assert study(ServerExited(1)) == [StartServer(resume=True)]
+    assert study(ServerExited(1))[-1].status == "failed"
+
+
+def test_a_silent_server_is_killed_and_replaced_where_that_is_allowed():
+    study = Study(Limits(clients=1, server_retries=1))
+    study(Want(ended=0, clients=1))
+    assert study(ServerSilent(20.0)) == [KillJob("server")]
+    assert study(ServerExited(-9)) == [StopClient("client-0", "its server is gone")]
+    assert study(JobExited("client-0", 15)) == [StartServer(resume=True)]
+    study(ServerReady())
+    assert study(ServerSilent(20.0)) == [KillAll()]
+
+
+def test_ctrl_c_while_the_server_leaves():
+    study = Study()
+    study(ServerMustGo("time limit"))
+    assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
+    assert study(ServerExited(LEFT)) == [Finish("interrupted", "interrupted")]
+
+
+def test_ctrl_c_between_two_servers():
+    study = Study()
+    study(Want(ended=0, clients=1), ServerExited(LEFT))
+    study(Interrupt())
+    assert study(JobExited("client-0", 0))[-1].status == "interrupted"
+
+
+def test_a_study_that_was_over_before_its_server_had_left():
+    study = Study()
+    study(ServerMustGo("time limit"), ServerFinished("finished"))
+    assert study(ServerExited(0)) == [Finish("finished")]
+
+
+def test_an_interrupted_study_is_taken_up_again_with_new_names():
+    state, actions = jobs.begin(LIMITS, 0.0, resume=True, next_job=7)
+    assert actions == [StartServer(resume=True)]
+    state, _ = jobs.step(state, ServerReady())
+    _, actions = jobs.step(state, Want(ended=0, clients=1))
+    assert actions == [StartClient("client-7")]
+
+
+@pytest.mark.parametrize("event", [Interrupt(), ServerSilent(20.0), ServerExited(1)])
+def test_the_state_before_is_not_changed(event):
+    study = Study()
+    study(Want(ended=0, clients=2))
+    before, jobs_before = study.state, dict(study.state.jobs)
+    jobs.step(before, event)
+    assert before.jobs == jobs_before
+    assert before.phase == "running"
+
+
+def test_who_waits_in_a_queue_has_all_the_time():
+    study = Study(ready=False)
+    assert study(InQueue(frozenset({"server"})), Tick(10_000.0)) == []
+    study(InQueue(frozenset()))
+    assert study(Tick(10_099.0)) == []
+    assert StopServer() in study(Tick(10_100.0))
+
+    study = Study()
+    study(Want(ended=0, clients=2), InQueue(frozenset({"client-0", "client-1"})))
+    assert study(Tick(10_000.0)) == []
+    study(InQueue(frozenset({"client-1"})))
+    assert study(Tick(10_049.0)) == []
+    assert study(Tick(10_050.0)) == [StopClient("client-0", "no contact within 50 s")]
+
+
+def test_what_the_scheduler_says_is_told():
+    study = Study()
+    end = study(ServerExited(1, "it reached its time limit"))[-1]
+    assert "exit status 1 (it reached its time limit)" in end.message
+
+
+names = st.integers(0, 6).map(lambda number: f"client-{number}")
+codes = st.one_of(st.integers(-15, 255), st.just(LEFT))
+events = st.one_of(
+    st.builds(ServerReady),
+    st.builds(ServerExited, codes),
+    st.builds(ServerSilent, st.just(20.0)),
+    st.builds(ServerStopping, st.just("full")),
+    st.builds(ServerMustGo, st.just("time limit")),
+    st.builds(ServerFinished, st.sampled_from(["finished", "stopped", "failed", "left"])),
+    st.builds(Want, st.integers(0, 6), st.integers(0, 5)),
+    st.builds(
+        Want,
+        st.integers(0, 6),
+        simulations=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=5).map(
+            tuple
+        ),
+    ),
+    st.builds(Connected, names),
+    st.builds(KillAsked, names, st.just("silent")),
+    st.builds(JobExited, names, codes),
+    st.builds(Interrupt),
+    st.builds(InQueue, st.frozensets(names | st.just("server"), max_size=3)),
+    st.builds(Tick, st.floats(0, 500)),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(events, max_size=60), st.integers(0, 2))
+def test_whatever_happens(history, retries):
+    """The world answers as a real one would: only what was started and still runs can exit, once."""
+    limits = replace(LIMITS, server_retries=retries)
+    state, _ = jobs.begin(limits, now=0.0)
+    running: set[str] = set()
+    started: list[StartClient] = []
+    reported: collections.Counter[str] = collections.Counter()
+    attempts: collections.Counter[tuple[int, int, int]] = collections.Counter()
+    server, servers, finishes, told_by_now = True, 1, 0, 0
+
+    def take(event):
+        nonlocal state, server, servers, finishes, told_by_now
+        if isinstance(event, JobExited):
+            if event.job not in running:
+                return
+            running.discard(event.job)
+        if isinstance(event, ServerExited):
+            if not server:
+                return
+            server = False
+        server_before, over = server, finishes
+        state, actions = jobs.step(state, event)
+        for action in actions:
+            assert not over, "nothing happens after the end"
+            match action:
+                case StartServer():
+                    assert action.resume
+                    assert not server, "one server at a time"
+                    assert not running, "no client of an earlier server is left"
+                    server, servers, told_by_now = True, servers + 1, 0
+                case StartClient():
+                    assert isinstance(event, Want)
+                    assert server
+                    assert event.ended >= told_by_now
+                    assert not finishes
+                    running.add(action.job)
+                    started.append(action)
+                    assert len(running) <= limits.clients
+                    if not event.simulations:
+                        assert len(running) <= event.clients
+                    else:
+                        assert (action.simulation, action.attempt) in event.simulations
+                        attempts[servers, action.simulation, action.attempt] += 1
+                case TellServer() if action.message["type"] == "job_ended":
+                    assert server_before
+                    reported[action.message["job"]] += 1
+                    told_by_now += 1
+                case Finish():
+                    finishes += 1
+        if isinstance(event, JobExited) and server_before and not over:
+            assert reported[event.job] == 1, "every end is reported while there is a server"
+
+    for event in history:
+        take(event)
+    # However it began, an impatient person and a world that obeys SIGKILL bring it to its end.
+    for event in (Interrupt(), Interrupt()):
+        take(event)
+    for job in sorted(running):
+        take(JobExited(job, -9))
+    take(ServerExited(-9))
+    assert finishes == 1
+    assert state.phase == "over"
+    assert len({action.job for action in started}) == len(started)
+    assert all(count == 1 for count in attempts.values())
+    assert all(count == 1 for count in reported.values())

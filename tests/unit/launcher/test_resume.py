@@ -1,0 +1,78 @@
+"""Runs that can't be taken up again: each is refused in one sentence, before anything is started."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from launcher.resume import resume_run
+from launcher.rundir import LOCK, record_run
+from melissa_gen.errors import RunError
+from melissa_gen.locking import held
+from melissa_gen.report.live import LiveView
+from melissa_gen.server import checkpoint_folder
+from melissa_gen.server.checkpoint_folder import fixed_settings, publish
+
+
+@pytest.fixture
+def run_dir(study, tmp_path):
+    """A run that was cut off after its first checkpoint."""
+    run_dir = tmp_path / "run"
+    (run_dir / "logs").mkdir(parents=True)
+    record_run(study, run_dir)
+    partial = run_dir / "checkpoints" / "latest.partial"
+    partial.mkdir(parents=True)
+    (partial / "state.json").write_text(json.dumps({"study": fixed_settings(study)}))
+    (partial / "state.npz").write_bytes(b"PK\x05\x06" + bytes(18))  # an archive of nothing
+    publish(partial, run_dir / "checkpoints" / "latest", (0, 7))
+    return run_dir
+
+
+def refusal(run_dir):
+    with pytest.raises(RunError) as caught:
+        resume_run(run_dir, LiveView(Console(quiet=True)))
+    return str(caught.value)
+
+
+def test_no_run_directory(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path} is not a run directory: it holds no run.json"
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_run_that_is_still_going_on(run_dir):
+    with held(run_dir / LOCK):
+        assert refusal(run_dir).endswith("the run is still going on")
+
+
+def test_a_run_that_has_finished(run_dir):
+    (run_dir / "summary.json").write_text('{"status": "finished"}')
+    assert refusal(run_dir).endswith("has finished; there is nothing to go on with")
+
+
+def test_no_checkpoint_yet(run_dir):
+    (run_dir / "checkpoints" / "latest" / "manifest.json").unlink()
+    assert "manifest.json is not whole; begin it again" in refusal(run_dir)
+    (run_dir / "checkpoints" / "latest").rename(run_dir / "elsewhere")
+    assert "it has no checkpoint yet; begin it again with 'melissa-gen run'" in refusal(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("count: 4", "count: 5", "simulation.count"),
+        ("ranks: 1", "ranks: 2", "server.ranks"),
+        ("high: 1.0", "high: 3.0", "parameters"),
+    ],
+)
+def test_a_study_that_was_changed(run_dir, old, new, key):
+    path = run_dir / "study.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert refusal(run_dir).startswith(f"{key} in the run's study.yaml is")
+
+
+def test_an_earlier_server_that_does_not_end(run_dir, monkeypatch):
+    monkeypatch.setattr("launcher.resume.SERVER_END_SECONDS", -1000.0)
+    with held(run_dir / checkpoint_folder.SERVER_LOCK):
+        assert refusal(run_dir).startswith("the run's earlier server is still alive: process")

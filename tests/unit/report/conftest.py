@@ -1,0 +1,23 @@
+"""One synthetic run and its report, shared by all tests that only look at them."""
+
+import pytest
+
+from melissa_gen.report.html import write_report
+
+from .synthetic_run import write_run
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory):
+    """A finished run; nobody writes into it after the report."""
+    path = write_run(
+        tmp_path_factory.mktemp("report") / "run", study="heat <script>alert(1)</script>"
+    )
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def page(run_dir):
+    """The report of that run."""
+    return (run_dir / "report.html").read_text("utf-8")

@@ -1,0 +1,171 @@
+"""Figures for any field, any design space, and data that is not what one hopes for."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from melissa_gen.report import curves, design_space
+from melissa_gen.report.drawing import pretty_unit, styled, to_svg
+from melissa_gen.report.fields import case_figure, slice_note
+from melissa_gen.report.run_folder import RunFolder, ValidationCases
+
+
+def cases(shape, steps=3, **values):
+    random = np.random.default_rng(3)
+    true = random.random((3, steps, *shape))
+    return ValidationCases(
+        **{
+            "nrmse": random.random(50),
+            "names": ["best", "median", "worst"],
+            "index": [0, 1, 2],
+            "parameters": [{}, {}, {}],
+            "time_steps": list(range(steps)),
+            "field_name": "pressure <p>",
+            "unit": "kg/m^3",
+            "true": true,
+            "predicted": true + 0.1,
+            **values,
+        }
+    )
+
+
+def run_of(points, difficulty, method="pool"):
+    names = [f"p{place}" for place in range(points.shape[1])]
+    simulations = [
+        {
+            "simulation": place,
+            "parameters": dict(zip(names, map(float, point), strict=True)),
+            "difficulty": None if difficulty is None else float(difficulty[place]),
+            "generation": place // 10,
+            "method": "prior" if place % 3 else method,
+        }
+        for place, point in enumerate(points)
+    ]
+    return RunFolder(path=None, simulations=simulations)
+
+
+def drawn(draw, *arguments):
+    with styled(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = draw(*arguments)
+        return image and to_svg(image)
+
+
+@pytest.mark.parametrize("count", [80, 30_000])
+def test_an_unstructured_mesh_is_drawn_where_its_points_are(count):
+    points = np.random.default_rng(0).random((count, 3))
+    text = drawn(case_figure, cases((count,)), 1, False, points)
+    assert "predicted" in text
+    assert "grid point" not in text
+    assert len(text) < 1_500_000
+    other = drawn(case_figure, cases((count,)), 1, False, points[:-1])
+    assert "grid point" in other, "these are the points of another mesh"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((), "difference"), ((80,), "difference"), ((8, 40), "difference"), ((4, 9, 9), "difference")],
+)
+def test_fields_of_any_dimension_are_drawn_with_their_unit(shape, said):
+    text = drawn(case_figure, cases(shape), 1)
+    assert "kg/m³" in text and "pressure &lt;p&gt;" in text
+    assert (said in text) == bool(shape)
+    assert text.count("<image") == (6 if shape == (8, 40) else 9 if len(shape) == 3 else 0) + 2 * (
+        len(shape) > 1
+    )
+
+
+def test_x_runs_to_the_right_where_it_is_the_first_axis():
+    field = np.zeros((3, 2, 40, 8))
+    field[:, :, 30:] = 1.0
+    with styled():
+        upright = case_figure(cases((40, 8), 2, true=field), 0).axes[0]
+        lying = case_figure(cases((40, 8), 2, true=field), 0, x_first=True).axes[0]
+    assert upright.images[0].get_array().shape == (40, 8)
+    picture = lying.images[0].get_array()
+    assert picture.shape == (8, 40)
+    assert (picture[:, 30:] == 1.0).all() and (picture[:, :30] == 0.0).all()
+
+
+def test_a_slice_is_said():
+    assert slice_note(cases((9, 9))) == ""
+    assert "axis 0 at 2" in slice_note(cases((4, 9, 9)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_fields_that_are_not_finite_or_constant_are_drawn(value):
+    field = np.full((3, 2, 8, 8), value)
+    assert "<image" in drawn(case_figure, cases((8, 8), 2, true=field), 0)
+
+
+def test_a_large_field_stays_small():
+    assert len(drawn(case_figure, cases((900, 900), 2), 0)) < 600_000
+
+
+def test_many_simulations_become_a_picture():
+    random = np.random.default_rng(0)
+    run = run_of(random.random((5000, 2)), random.random(5000) + 0.1)
+    assert len(drawn(design_space.difficulty_figure, run)) < 400_000
+
+
+@pytest.mark.parametrize("dimension", [1, 4])
+def test_design_spaces_of_any_dimension(dimension):
+    random = np.random.default_rng(0)
+    run = run_of(random.random((60, dimension)), random.random(60) + 0.1)
+    names = [f"p{place}" for place in range(dimension)]
+    marginals = drawn(design_space.marginals_figure, run)
+    assert all(f">{name}<" in marginals for name in names)
+    assert "generation" in drawn(design_space.spending_figure, run)
+
+
+def test_a_design_space_without_difficulty_or_width():
+    run = run_of(np.ones((5, 3)), None, method="uniform")
+    assert drawn(design_space.difficulty_figure, run) is None
+    assert drawn(design_space.marginals_figure, run)
+    assert drawn(design_space.spending_figure, run)
+
+
+def test_the_parameter_that_explains_the_difficulty_comes_first():
+    random = np.random.default_rng(0)
+    points = random.random((400, 4))
+    difficulty = np.exp(3 * np.sin(6 * points[:, 2]) + 0.5 * points[:, 1])
+    assert design_space.relevance(points, difficulty)[0] == 2
+    assert design_space.relevance(points, np.full(400, np.nan)) == [0, 1, 2, 3]
+
+
+def test_errors_are_marked_with_what_summarises_them():
+    run = RunFolder(path=None, cases=cases((2,), nrmse=np.arange(1, 101) / 1000.0))
+    text = drawn(design_space.error_figure, run)
+    for mark in ("mean 0.0505", "RMS 0.0582", "p95 0.095", "p99 0.099", "max 0.1"):
+        assert mark in text
+
+
+def test_more_than_four_ranks_are_summed():
+    statuses = [
+        {"reservoir": [{"capacity": 10, "watermark": 2, "seen": 3, "unseen": place}] * 6}
+        for place in range(4)
+    ]
+    run = RunFolder(path=None, statuses=statuses, seconds=np.arange(4.0))
+    assert "All 6 ranks together" in drawn(curves.reservoir_figure, run)
+
+
+def test_statuses_that_know_nothing_draw_nothing():
+    run = RunFolder(path=None, statuses=[{}] * 5, seconds=np.arange(5.0))
+    for draw in (
+        curves.loss_figure,
+        curves.validation_figure,
+        curves.throughput_figure,
+        curves.waiting_figure,
+        curves.reservoir_figure,
+        curves.generations_figure,
+        curves.sampler_figure,
+    ):
+        assert draw(run) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "pretty"), [("m^2/s", "m²/s"), ("kg*m**-3", "kg·m⁻³"), ("K", "K"), ("", "")]
+)
+def test_units_are_written_as_in_print(unit, pretty):
+    assert pretty_unit(unit) == pretty

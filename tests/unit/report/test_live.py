@@ -1,0 +1,113 @@
+"""The live view: fits a terminal, says what matters, and is one greppable line elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from melissa_gen.report.events import recent_events
+from melissa_gen.report.live import LiveView, event_text, status_line, status_view
+from melissa_gen.report.waiting import who_waits
+
+from .synthetic_run import status_event
+
+
+def shown(status, events=(), width=80):
+    console = Console(width=width, height=24, file=io.StringIO(), record=True)
+    console.print(status_view(status, events))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 64])
+@pytest.mark.parametrize("width", [80, 120])
+def test_it_fits_the_terminal(run_dir, width, ranks):
+    events = recent_events(run_dir / "events.jsonl", 50)
+    lines = shown(status_event(ranks=ranks), events, width).rstrip("\n").split("\n")
+    assert len(lines) <= 23
+    assert max(map(len, lines)) <= width
+
+
+def test_it_says_what_a_user_wants_to_know():
+    text = shown(status_event(), width=120)
+    for part in (
+        "146 of 240",
+        "4 running",
+        "2 failed",
+        "samples/s",
+        "MB/s",
+        "160 unseen",
+        "loss 0.00599",
+        "mean 0.02",
+        "diffusion_posterior",
+        "generation 6",
+        "waiting",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"simulations": {}, "reservoir": [], "validation": None, "sampler": None},
+        {"reservoir": [{}], "training": {"loss": None}, "simulations": {"planned": 0}},
+    ],
+)
+def test_a_run_that_has_just_started(status):
+    assert "simulations" in shown(status)
+    assert status_line(status).startswith("status elapsed=")
+
+
+def test_the_status_line_is_one_line_of_words():
+    line = status_line(status_event())
+    words = dict(word.split("=") for word in line.split()[1:])
+    assert "\n" not in line
+    assert words["completed"] == "146" and words["received"] == "14600"
+    assert words["validation_mean"] == "0.02"
+
+
+def test_markup_in_a_message_is_shown_as_it_is():
+    event = {"time": 1.0, "event": "warning", "message": "[bold]no[/bold] [/x]"}
+    assert "[bold]no[/bold] [/x]" in shown({}, [event])
+
+
+def test_a_failure_says_its_reason_on_one_line():
+    event = {"event": "simulation_failed", "simulation": 7, "reason": "NaN\nat step 3"}
+    text = event_text(event | {"dropped": True}).plain
+    assert text == "simulation 7 failed, dropped: NaN at step 3"
+
+
+def test_without_a_terminal_lines_are_printed_and_not_too_often():
+    file = io.StringIO()
+    with LiveView(Console(file=file, width=40), interval=1000) as view:
+        view.event({"time": 1.0, "event": "run_started", "study": "heat", "ranks": 2, "clients": 4})
+        for second in range(5):
+            view.event({"time": 2.0, "event": "status", **status_event(second + 100.0)})
+        view.event({"time": 3.0, "event": "simulation_issued", "simulation": 1})
+        view.event({"time": 4.0, "event": "run_finished", "status": "finished"})
+    lines = file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("status")] == ["status"] * 2
+    assert lines[0].endswith("run started: 2 server rank(s), 4 client(s)")
+    assert lines[-1].startswith("status elapsed=104")  # the last word is the newest status
+    assert len(lines) == 4
+
+
+def test_in_a_terminal_the_picture_is_drawn():
+    file = io.StringIO()
+    with LiveView(Console(file=file, width=100, height=30, force_terminal=True)) as view:
+        view.event({"time": 1.0, "event": "run_started", "study": "vortex"})
+        view.update(status_event())
+    assert "vortex" in file.getvalue() and "146 of 240" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "start"),
+    [
+        ({}, "not known"),
+        ({"trainer_for_data": 0.01, "clients_for_credit": 0.0}, "nobody waits"),
+        ({"trainer_for_data": 0.62}, "trainer waits for data 62 %"),
+        ({"trainer_for_data": 0.1, "clients_for_credit": 0.3}, "clients wait for the reservoir"),
+    ],
+)
+def test_who_waits_for_whom_in_words(waiting, start):
+    assert who_waits(waiting).startswith(start)

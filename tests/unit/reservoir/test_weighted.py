@@ -1,0 +1,94 @@
+"""A reservoir that prefers hard samples: what stays, what is drawn, and weights that undo both on average."""
+
+import numpy as np
+import pytest
+
+from melissa_gen.errors import StudyError
+from melissa_gen.reservoir import Sample, SlotStore, WeightedReservoir, create
+
+NOTHING = {}
+
+
+def build(capacity, seed, **options):
+    store = SlotStore({"u": ((), "f4")}, capacity + 2, n_inputs=1)
+    return WeightedReservoir(store, capacity, seed=seed, **options)
+
+
+def put(memory, names):
+    for name in names:
+        assert memory.put(memory.store.acquire(), Sample(name, 0, [name]))
+
+
+def learn_all(memory, losses):
+    """Draws until every sample has been seen and has its loss."""
+    while memory.counters()["unseen"]:
+        batch = memory.draw(16, NOTHING)
+        memory.learned(batch, losses[batch.simulations])
+
+
+def names(memory):
+    return sorted(memory.store.simulations[memory.slots()].tolist())
+
+
+def test_the_hard_ones_are_retained():
+    losses = np.array([1.0, 9.0, 1.0, 8.0, 1.0, 1.0])
+    memory = build(6, seed=1, eviction="difficulty")
+    put(memory, range(6))
+    learn_all(memory, losses)
+    put(memory, [10, 11, 12, 13])
+    assert {1, 3} <= set(names(memory))
+    # What was hard may have become easy: then it may go.
+    batch = memory.draw(64, NOTHING)
+    memory.learned(batch, np.where(batch.simulations >= 10, 9.0, 0.1))
+    put(memory, [14, 15])
+    assert not {1, 3} & set(names(memory))
+
+
+def test_hard_samples_are_drawn_more_often():
+    losses = np.array([1.0, 1.0, 6.0, 0.0])
+    memory = build(4, seed=2, draws="difficulty")
+    put(memory, range(4))
+    learn_all(memory, losses)
+    batch = memory.draw(20_000, NOTHING)
+    share = np.bincount(batch.simulations) / batch.count
+    np.testing.assert_allclose(share, 0.125 + 0.5 * losses / 8.0, atol=0.015)
+    assert batch.weights.max() <= 2.0
+    # With their weights the draws are uniform.
+    total = np.bincount(batch.simulations, batch.weights) / batch.count
+    np.testing.assert_allclose(total, 0.25, atol=0.015)
+
+
+def test_with_their_weights_survivors_are_those_of_uniform_eviction():
+    """Three of six seen samples go: each survives with probability 1/2 under uniform eviction."""
+    losses = np.array([1.0, 2.0, 3.0, 4.0, 9.0, 9.5])
+    runs, kept, total = 3000, np.zeros(6), np.zeros(6)
+    for seed in range(runs):
+        memory = build(6, seed, eviction="difficulty")
+        put(memory, range(6))
+        learn_all(memory, losses)
+        put(memory, [10, 11, 12])
+        memory.close()
+        batch = memory.draw(9, NOTHING)
+        old = batch.simulations < 6
+        assert batch.weights[~old].tolist() == [1.0] * 3
+        kept[batch.simulations[old]] += 1
+        total[batch.simulations[old]] += batch.weights[old]
+    assert kept[5] == runs and kept[0] < 0.35 * runs
+    np.testing.assert_allclose(total / runs, 0.5, atol=0.04)
+
+
+def test_a_loss_that_comes_after_its_sample_has_left_is_no_ones():
+    memory = build(2, seed=3, eviction="difficulty")
+    put(memory, [0, 1])
+    while memory.counters()["unseen"]:
+        batch = memory.draw(8, NOTHING)
+    put(memory, [2, 3])
+    memory.learned(batch, np.full(8, 7.0))
+    assert np.isnan(memory._loss[memory.slots()]).all()
+
+
+def test_only_a_reservoir_can_prefer_samples():
+    store = SlotStore({"u": ((), "f4")}, 6, n_inputs=1)
+    with pytest.raises(StudyError, match="fifo gives each sample once"):
+        create("fifo", store, 4, eviction="difficulty")
+    assert isinstance(create("reservoir", store, 4, draws="difficulty"), WeightedReservoir)

@@ -1,0 +1,138 @@
+"""Checkpoints on a disk: whole or not there, the newest whole one found, and all of it put back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from melissa_gen.errors import RunError
+from melissa_gen.server.checkpoint import load_model, load_optimizer, save_checkpoint
+from melissa_gen.server.checkpoint_folder import check_study, fixed_settings, newest, read_state
+from melissa_gen.study import load_study
+from melissa_gen.surrogates import Surrogate
+
+HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
+
+
+def make_surrogate(seed):
+    torch.manual_seed(seed)
+    return Surrogate(
+        {"a": (0.0, 1.0)},
+        (0.0, 1.0),
+        {"u": (4,)},
+        "melissa_gen.surrogates.mlp.MLP",
+        {"hidden": [8]},
+        Path(),
+    )
+
+
+def learn(surrogate, optimizer, steps):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        surrogate.network(torch.rand(3, 2)).square().sum().backward()
+        optimizer.step()
+
+
+def save(run_dir, name, batches, epoch=0, surrogate=None, optimizer=None, **more):
+    surrogate = surrogate or make_surrogate(0)
+    optimizer = optimizer or torch.optim.Adam(surrogate.parameters())
+    state = {"epoch": epoch, "batches": batches, **more}
+    save_checkpoint(run_dir / "checkpoints" / name, surrogate, optimizer, state)
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
+def test_training_goes_on_as_if_nothing_had_been(tmp_path, kind):
+    first = make_surrogate(0)
+    first.set_output_statistics({"u": 3.0}, {"u": 2.0})
+    make = getattr(torch.optim, kind)
+    optimizer = make(first.parameters(), lr=0.01)
+    learn(first, optimizer, 3)
+    save(tmp_path, "latest", 3, surrogate=first, optimizer=optimizer)
+    second = make_surrogate(1)
+    other = make(second.parameters(), lr=0.5)
+    folder = tmp_path / "checkpoints" / "latest"
+    load_model(folder, second)
+    load_optimizer(folder, other, read_state(folder)["optimizer"])
+    for surrogate, one in ((first, optimizer), (second, other)):
+        torch.manual_seed(5)
+        learn(surrogate, one, 3)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_nested_values_and_arrays_come_back(tmp_path):
+    nested = {"sampler": {"x": np.arange(3.0), "rng": {"state": 2**100}}, "list": [1, {"b": None}]}
+    save(tmp_path, "latest", 1, **nested)
+    state = read_state(tmp_path / "checkpoints" / "latest")
+    np.testing.assert_array_equal(state["sampler"]["x"], np.arange(3.0))
+    assert state["sampler"]["rng"] == {"state": 2**100}
+    assert state["list"] == [1, {"b": None}]
+
+
+def test_the_newest_is_found_whatever_its_name(tmp_path):
+    assert newest(tmp_path) == (None, [])
+    save(tmp_path, "latest", 10)
+    save(tmp_path, "final", 12)
+    save(tmp_path, "latest", 11, epoch=1)
+    save(tmp_path, "latest", 13, epoch=1)
+    folders = tmp_path / "checkpoints"
+    assert newest(tmp_path) == (folders / "latest", [])
+    assert {path.name for path in folders.iterdir()} == {"latest", "previous", "final"}
+    shutil.rmtree(folders / "latest")
+    assert newest(tmp_path) == (folders / "previous", [])
+    shutil.rmtree(folders / "previous")
+    assert newest(tmp_path) == (folders / "final", [])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def change(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "what"),
+    [
+        ("model.safetensors", cut, "model.safetensors has"),
+        ("optimizer.safetensors", change, "the content of optimizer.safetensors is not what"),
+        ("state.json", cut, "state.json has"),
+        ("state.npz", Path.unlink, "state.npz: No such file"),
+        ("manifest.json", cut, "manifest.json is not whole"),
+        ("manifest.json", Path.unlink, "manifest.json is not whole"),
+    ],
+)
+def test_a_damaged_one_is_named_and_the_one_before_it_is_used(tmp_path, file, harm, what):
+    save(tmp_path, "latest", 10)
+    save(tmp_path, "latest", 20)
+    folders = tmp_path / "checkpoints"
+    harm(folders / "latest" / file)
+    folder, complaints = newest(tmp_path)
+    assert folder == folders / "previous"
+    (complaint,) = complaints
+    assert complaint.startswith(f"the checkpoint {folders / 'latest'} is damaged: {what}")
+
+
+def test_one_that_was_cut_off_while_it_was_written_is_not_there(tmp_path):
+    save(tmp_path, "latest", 10)
+    folders = tmp_path / "checkpoints"
+    shutil.copytree(folders / "latest", folders / "latest.partial")
+    (folders / "latest.partial" / "manifest.json").unlink()
+    assert newest(tmp_path) == (folders / "latest", [])
+    save(tmp_path, "latest", 20)
+    assert not (folders / "latest.partial").exists()
+
+
+def test_a_study_that_was_changed_is_refused_by_the_key():
+    study = load_study(HEAT, ["launcher.clients=7", "training.batch_size=5"])
+    state = json.loads(json.dumps({"study": fixed_settings(load_study(HEAT))}))
+    check_study(study, state, Path("checkpoints/latest"))
+    changed = load_study(HEAT, ["simulation.count=7"])
+    with pytest.raises(RunError, match=r"simulation\.count in the run's study\.yaml is 7; .*100"):
+        check_study(changed, state, Path("checkpoints/latest"))

@@ -1,0 +1,497 @@
+"""The ingest thread behind its real sockets: nothing is lost by what strangers or broken clients send."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from melissa_gen.protocol import control, wire
+from melissa_gen.protocol.shared import SharedBuffers
+from melissa_gen.reservoir import SlotStore, create
+from melissa_gen.server import ingest
+from melissa_gen.server.assembler import Assembler, Fate
+from melissa_gen.server.ingest import Ingest, RankState
+
+FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (5,)))
+WHOLE = (wire.Block(0, (0, 0), (4, 3)), wire.Block(1, (0,), (5,)))
+HALVES = [
+    (wire.Block(0, (0, 0), (4, 1)), wire.Block(1, (0,), (2,))),
+    (wire.Block(0, (0, 1), (4, 2)), wire.Block(1, (2,), (3,))),
+]
+STEPS, CREDIT, CAPACITY = 8, 2, 2
+
+
+def source(step):
+    u = np.arange(12, dtype="f4").reshape(4, 3) + 100 * step
+    p = np.arange(5, dtype="f8") - 100 * step
+    return u, p
+
+
+def payload(step, blocks=WHOLE):
+    found = []
+    for values, block in zip(source(step), blocks, strict=True):
+        region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
+        found.append(np.ascontiguousarray(values[region]).tobytes())
+    return found
+
+
+class Rank:
+    """An ingest thread, and rank 0 as it sees it."""
+
+    def __init__(self, context, bound):
+        contact, sockets = bound
+        self.contact, self.control = contact, sockets["control"]
+        sizes = {f.name: (f.shape, f.dtype) for f in FIELDS}
+        self.store = SlotStore(sizes, CAPACITY + 2 * CREDIT, n_inputs=2)
+        self.reservoir = create("reservoir", self.store, CAPACITY, 1, seed=0)
+        self.state = RankState()
+        assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, self.store, CREDIT)
+        self.ingest = Ingest(
+            context,
+            contact,
+            sockets["data"],
+            assembler,
+            self.reservoir,
+            self.state,
+            0,
+            lambda step: 0.5 * step,
+        )
+        self.ingest.start()
+        self.identity = None
+        self.refused = {}
+        self.finalized = []
+        assert self.report("rank_hello")["rank"] == 0
+        self.out = {f.name: np.empty((8, *f.shape), f.dtype) for f in FIELDS}
+        self.closed = False
+
+    def report(self, kind="rank_report"):
+        assert self.control.poll(10_000), "no report"
+        self.identity, *frames = self.control.recv_multipart()
+        message = control.unpack(self.contact.token, frames)
+        if message["type"] == "rank_report":
+            for reason, count in message["refused"].items():
+                self.refused[reason] = self.refused.get(reason, 0) + count
+            self.finalized += message["finalized"]
+        assert message["type"] == kind
+        return message
+
+    def wait(self, condition):
+        while not condition(report := self.report()):
+            assert self.state.error is None
+        return report
+
+    def tell(self, kind, **values):
+        frames = control.pack(self.contact.token, {"type": kind, **values})
+        self.control.send_multipart([self.identity, *frames])
+
+    def assign(self, simulation=0, parameter=1.5):
+        self.tell("assigned", simulation=simulation, parameters=[parameter], weight=1.0)
+
+    def draw(self, n=1):
+        batch = self.reservoir.draw(n, self.out, below_watermark=True)
+        self.ingest.made_room()
+        return batch
+
+    def end(self):
+        """Ends the thread; returns the last report."""
+        if not self.closed:
+            self.closed = True
+            self.ingest.close()
+            report = self.wait(lambda r: r["last"])
+            counts, held = report["counters"], report["reservoir"]
+            assert counts["produced"] == counts["received"] + counts["lost"]
+            assert counts["received"] == (held["stored"] + counts["duplicate"] + counts["rejected"])
+            assert held["stored"] == held["trained"] + sum(held["withdrawn"].values())
+            assert self.store.free == self.store.slots
+            return report
+        return None
+
+
+@pytest.fixture
+def rank(context, bound):
+    rank = Rank(context, bound)
+    yield rank
+    rank.end()
+    assert not rank.ingest._thread.is_alive()
+    assert rank.state.error is None
+
+
+@pytest.fixture
+def client(peer, rank):
+    return peer("data")
+
+
+def part(step, blocks=WHOLE, *, attempt=0, ranks=1, buffer=0, simulation=0):
+    return wire.Part(simulation, attempt, step, ranks, buffer, tuple(blocks))
+
+
+def credit(client):
+    return client.receive(wire.Credit).buffers
+
+
+def test_a_part_becomes_a_sample_with_its_inputs(rank, client):
+    rank.assign(parameter=2.5)
+    client.send(part(3, buffer=1), *payload(3))
+    assert credit(client) == (1,)
+    batch = rank.draw()
+    u, p = source(3)
+    assert np.array_equal(batch.fields["u"][0], u)
+    assert np.array_equal(batch.fields["p"][0], p)
+    assert batch.inputs.tolist() == [[2.5, 1.5]]
+    assert (batch.simulations.tolist(), batch.steps.tolist()) == ([0], [3])
+
+
+def test_blocks_that_are_not_contiguous_land_where_they_belong(rank, client):
+    rank.assign()
+    for number, blocks in enumerate(HALVES):
+        client.send(part(2, blocks, ranks=2), *payload(2, blocks), rank=number)
+    given = credit(client)
+    while len(given) < 2:
+        given += credit(client)
+    assert given == (0, 0)
+    batch = rank.draw()
+    u, p = source(2)
+    assert np.array_equal(batch.fields["u"][0], u)
+    assert np.array_equal(batch.fields["p"][0], p)
+
+
+def strangers_bytes(contact):
+    good = wire.encode(part(0), contact.epoch, 0, contact.token)
+    u, p = payload(0)
+    return {
+        "empty": [b""],
+        "http": [b"GET / HTTP/1.1"],
+        "many frames": [b"x"] * 50,
+        "empty frames": [b""] * 5,
+        "other version": [good[:4] + b"\x02\x00" + good[6:], u, p],
+        "other token": [wire.encode(part(0), contact.epoch, 0, bytes(16)), u, p],
+        "stale epoch": [wire.encode(part(0), contact.epoch - 1, 0, contact.token), u, p],
+        "wrong kind": [wire.encode(wire.Done(), contact.epoch, 0, contact.token)],
+        "no room for the count": [good[:-1], u, p],
+        "too large a frame": [b"\0" * 200_000],
+    }
+
+
+def shared_client(client):
+    """Offers memory as a client of all fields does; returns its buffers."""
+    blocks = [(f.shape, np.dtype(f.dtype)) for f in FIELDS]
+    shared = SharedBuffers(CREDIT, blocks)
+    client.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, CREDIT))
+    assert credit(client) == tuple(range(CREDIT))
+    return shared
+
+
+def fill(shared, buffer, step):
+    for array, values in zip(shared.arrays[buffer], source(step), strict=True):
+        array[...] = values
+
+
+def test_values_are_read_from_a_clients_memory(rank, client):
+    rank.assign()
+    shared = shared_client(client)
+    for step in range(2):
+        fill(shared, step, step)
+        client.send(part(step, buffer=step))
+        assert credit(client) == (step,)
+        fill(shared, step, 99)  # credit is back: the buffer is the client's again
+        batch = rank.draw()
+        assert all(
+            np.array_equal(batch.fields[f.name][0], v)
+            for f, v in zip(FIELDS, source(step), strict=True)
+        )
+    assert rank.end()["counters"]["bytes"] == 2 * (48 + 40)
+
+
+def test_blocks_from_the_memory_of_two_ranks(rank, peer):
+    rank.assign()
+    for number, blocks in enumerate(HALVES):
+        client = peer("data")
+        shared = SharedBuffers(
+            CREDIT, [(b.extent, np.dtype(f.dtype)) for b, f in zip(blocks, FIELDS, strict=True)]
+        )
+        client.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, CREDIT), rank=number)
+        assert credit(client) == (0, 1)
+        for array, raw in zip(shared.arrays[1], payload(2, blocks), strict=True):
+            array[...] = np.frombuffer(raw, array.dtype).reshape(array.shape)
+        client.send(part(2, blocks, ranks=2, buffer=1), rank=number)
+    rank.wait(lambda r: r["reservoir"]["stored"] == 1)
+    batch = rank.draw()
+    u, p = source(2)
+    assert np.array_equal(batch.fields["u"][0], u)
+    assert np.array_equal(batch.fields["p"][0], p)
+
+
+def unsealed(_):
+    descriptor = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+    os.write(descriptor, (7).to_bytes(8, "little") + bytes(4096))
+    return wire.Share(os.getpid(), descriptor, 7, CREDIT)
+
+
+BAD_OFFERS = {
+    "no such process": lambda s: wire.Share(2**31 - 1, s.descriptor, s.nonce, CREDIT),
+    "no such file": lambda s: wire.Share(os.getpid(), 99_999, s.nonce, CREDIT),
+    "not memory": lambda s: wire.Share(os.getpid(), 0, s.nonce, CREDIT),
+    "another's": lambda s: wire.Share(os.getpid(), s.descriptor, s.nonce + 1, CREDIT),
+    "negative nonce": lambda s: wire.Share(os.getpid(), s.descriptor, -1, CREDIT),
+    "can shrink": unsealed,
+    "more than the credit": lambda s: wire.Share(os.getpid(), s.descriptor, s.nonce, CREDIT + 1),
+}
+
+
+@pytest.mark.parametrize("offer", BAD_OFFERS)
+def test_memory_that_can_not_be_read_is_refused_and_frames_go_on(rank, client, offer):
+    rank.assign()
+    shared = SharedBuffers(CREDIT, [((2,), np.dtype("f4"))])
+    client.send(BAD_OFFERS[offer](shared))
+    assert client.receive(wire.Refused).reason
+    client.send(part(0), *payload(0))
+    assert credit(client) == (0,)
+
+
+def test_a_part_beyond_the_clients_memory_is_lost_and_counted(rank, client):
+    rank.assign()
+    shared = SharedBuffers(CREDIT, [((2,), np.dtype("f4"))])  # smaller than the study's fields
+    client.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, CREDIT))
+    assert credit(client) == (0, 1)
+    client.send(part(0, buffer=1))
+    assert credit(client) == (1,)
+    rank.wait(lambda r: rank.refused)
+    report = rank.end()
+    assert (report["counters"]["produced"], report["counters"]["lost"]) == (1, 1)
+
+
+CHILD = """
+import os, sys
+import numpy as np
+from melissa_gen.protocol.shared import SharedBuffers
+shared = SharedBuffers(2, [((4, 3), np.dtype("f4")), ((5,), np.dtype("f8"))])
+for buffer in shared.arrays:
+    for array in buffer:
+        array.fill(os.getpid())
+print(os.getpid(), shared.descriptor, shared.nonce, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_of_a_client_that_was_killed_is_read_and_then_given_up(rank, client, monkeypatch):
+    monkeypatch.setattr(ingest, "_GRACE_SECONDS", 0.0)
+    rank.assign()
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    pid, descriptor, nonce = map(int, child.stdout.readline().split())
+    client.send(wire.Share(pid, descriptor, nonce, CREDIT))
+    assert credit(client) == (0, 1)
+    child.stdin.close()  # ended, but not yet waited for: still there
+    client.send(part(0, buffer=1))
+    assert credit(client) == (1,)
+    assert (rank.draw().fields["u"][0] == pid).all()
+    assert len(rank.ingest._shared) == 1
+    child.wait()
+    child.stdout.close()
+    rank.wait(lambda r: not rank.ingest._shared)
+
+
+STRANGERS = [
+    "empty",
+    "http",
+    "many frames",
+    "empty frames",
+    "other version",
+    "other token",
+    "stale epoch",
+    "wrong kind",
+    "no room for the count",
+    "too large a frame",
+]
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_nothing_is_lost_by_a_strangers_bytes(rank, client, peer, what):
+    rank.assign()
+    stranger = peer("data")
+    client.send(part(0), *payload(0))
+    assert credit(client) == (0,)
+    stranger.socket.send_multipart(strangers_bytes(rank.contact)[what])
+    client.send(part(1), *payload(1))
+    assert credit(client) == (0,)
+    if what != "too large a frame":  # that one ends at the socket
+        rank.wait(lambda r: rank.refused)
+        assert sum(rank.refused.values()) == 1
+    assert stranger.silent()
+    report = rank.end()
+    assert report["counters"]["received"] == report["reservoir"]["stored"] == 2
+    assert report["counters"]["lost"] == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        payload(0)[:1],
+        [],
+        [*payload(0), b"more"],
+        [payload(0)[0], payload(0)[1][:-1]],
+        [payload(0)[0] + b"\0", payload(0)[1]],
+        [payload(0)[0] * 50, payload(0)[1]],
+        [b"", b""],
+    ],
+    ids=["one frame", "none", "three frames", "short", "long", "very long", "empty"],
+)
+def test_payload_that_is_not_what_the_header_says(rank, client, broken):
+    rank.assign()
+    client.send(part(0), *broken)
+    assert credit(client) == (0,)
+    client.send(part(1), *payload(1))
+    assert credit(client) == (0,)
+    assert np.array_equal(rank.draw().fields["u"][0], source(1)[0])
+    rank.wait(lambda r: rank.refused)
+    assert "payload has another size than its header says" in next(iter(rank.refused))
+    client.send(wire.Finalize(0, 0, 2, 1))
+    rank.wait(lambda r: rank.finalized)
+    assert rank.finalized == [[0, 0, 2, 1]]
+    counts = rank.end()["counters"]
+    assert (counts["produced"], counts["received"], counts["lost"]) == (2, 1, 1)
+
+
+def test_a_refused_header_gives_its_credit_back(rank, client):
+    """A client that waited for it would say nothing for ever."""
+    client.send(part(STEPS, buffer=1), *payload(0))
+    assert credit(client) == (1,)
+    rank.wait(lambda r: rank.refused)
+    assert "the study has 8 time steps" in next(iter(rank.refused))
+
+
+def test_duplicates_are_counted_and_give_credit(rank, client):
+    rank.assign()
+    for attempt in (0, 1, 1):
+        client.send(part(0, attempt=attempt), *payload(0))
+        assert credit(client) == (0,)
+    report = rank.end()
+    assert report["counters"]["produced"] == report["counters"]["received"] == 2
+    assert report["counters"]["duplicate"] == 1
+    assert report["reservoir"]["stored"] == 1
+
+
+def test_a_full_reservoir_withholds_credit_until_a_draw(rank, client):
+    rank.assign()
+    for step in range(CAPACITY):
+        client.send(part(step), *payload(step))
+        assert credit(client) == (0,)
+    for buffer, step in enumerate((CAPACITY, CAPACITY + 1)):
+        client.send(part(step, buffer=buffer), *payload(step))
+    rank.wait(lambda r: r["pending"] == 2)
+    assert client.silent()
+    assert rank.draw() is not None
+    assert credit(client) == (0,)
+    rank.wait(lambda r: r["pending"] == 1)
+    assert client.silent()
+
+
+def test_a_checkpoint_counts_what_was_not_trained_on_as_gone_and_the_next_server_takes_it(
+    rank, client
+):
+    rank.assign()
+    for step in range(2):
+        client.send(part(step), *payload(step))
+        assert credit(client) == (0,)
+    trained = int(rank.draw().steps[0])
+    client.send(part(2), *payload(2))
+    assert credit(client) == (0,)
+    client.send(part(3), *payload(3))
+    rank.wait(lambda r: r["pending"] == 1)
+    saved = json.loads(json.dumps(rank.ingest.state()))
+
+    assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, rank.store, CREDIT)
+    assembler.restore(saved["assembler"])
+    reservoir = create("reservoir", rank.store, CAPACITY, 1, seed=1)
+    reservoir.restore(saved["reservoir"])
+    held, counts = reservoir.counters(), assembler.counters
+    assert held["stored"] == counts.received == counts.produced == 4
+    assert held["trained"] == 1
+    assert held["withdrawn"] == {"lost with an earlier server": 3}
+    for step in range(4):
+        fate = assembler.place(part(step, attempt=1, ranks=2), 0)
+        assert (fate is Fate.DUPLICATE) == (step == trained)
+    assembler.close_all()
+
+
+def test_a_sample_waits_for_rank_0s_word_on_its_simulation(rank, client):
+    client.send(part(0), *payload(0))
+    rank.wait(lambda r: r["pending"] == 1)
+    assert client.silent()
+    rank.assign()
+    assert credit(client) == (0,)
+
+
+def test_a_closed_attempt_gives_credit_back(rank, client):
+    rank.assign()
+    client.send(part(0, HALVES[0], ranks=2, buffer=1), *payload(0, HALVES[0]))
+    rank.wait(lambda r: r["counters"]["produced"] == 1)
+    assert client.silent()
+    rank.tell("closed", simulation=0, attempt=0)
+    assert credit(client) == (1,)
+    client.send(part(1, HALVES[0], ranks=2), *payload(1, HALVES[0]))
+    assert credit(client) == (0,)
+    assert rank.end()["counters"]["lost"] == 2
+
+
+def test_stop_rejects_what_waits_and_answers_everybody(rank, client):
+    rank.assign()
+    for step in range(CAPACITY):
+        client.send(part(step), *payload(step))
+        assert credit(client) == (0,)
+    client.send(part(2), *payload(2))
+    client.send(part(3, HALVES[0], attempt=1, ranks=2, buffer=1), *payload(3, HALVES[0]))
+    rank.wait(lambda r: r["pending"] == 1 and r["counters"]["produced"] == 4)
+    rank.tell("stop", reason="enough")
+    given = []
+    while len(given) < 2:
+        given += credit(client)
+    assert sorted(given) == [0, 1]
+    assert rank.state.stop_reason == "enough"
+    client.send(part(4, HALVES[0], simulation=1, ranks=2), *payload(4, HALVES[0]))
+    assert credit(client) == (0,)
+    client.send(part(5), *payload(5))
+    assert credit(client) == (0,)
+    report = rank.end()
+    assert report["counters"]["rejected"] == 2
+    assert report["counters"]["lost"] == 2
+    assert report["reservoir"]["withdrawn"] == {"stopped": 2}
+
+
+def test_late_samples_after_the_end_of_reception_are_rejected(rank, client):
+    """A simulation that was given up may have parts under way when the others are all done."""
+    rank.assign()
+    client.send(part(0), *payload(0))
+    assert credit(client) == (0,)
+    rank.tell("reception_over")
+    assert rank.reservoir.wait_ready(2, timeout=10)
+    while not rank.reservoir.closed:
+        rank.report()
+    client.send(part(1), *payload(1))
+    assert credit(client) == (0,)
+    assert rank.draw(4).count == 1
+    assert rank.reservoir.drained
+    report = rank.end()
+    assert (report["counters"]["received"], report["counters"]["rejected"]) == (2, 1)
+
+
+def test_first_pass_losses_are_reported_once(rank, client):
+    rank.state.add_first_pass([(0, 0.5, 0.0)])
+    report = rank.wait(lambda r: r["first_pass"])
+    assert report["first_pass"] == [[0, 0.5, 0.0]]
+    assert not rank.report()["first_pass"]
+
+
+def test_a_peer_that_is_gone_does_not_stop_the_others(rank, client, peer):
+    rank.assign()
+    gone = peer("data")
+    gone.send(part(0, HALVES[0], ranks=2), *payload(0, HALVES[0]))
+    rank.wait(lambda r: r["counters"]["produced"] == 1)
+    gone.socket.close(linger=0)
+    rank.tell("closed", simulation=0, attempt=0)
+    client.send(part(0, attempt=1), *payload(0))
+    assert credit(client) == (0,)

@@ -1,0 +1,231 @@
+"""The book of simulations: each ends exactly once, however its attempts go."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from melissa_gen.server.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+
+COUNT, STEPS, RANKS = 4, 6, 2
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Drives a ledger with reports that may be stale, repeated or contradictory."""
+
+    attempts = Bundle("attempts")
+
+    @initialize(retries=st.integers(0, 2))
+    def begin(self, retries):
+        self.retries = retries
+        self.ledger = Ledger(COUNT, STEPS, RANKS, retries)
+        self.ends = Counter()
+        self.now = 0.0
+        self.jobs = 0
+
+    def settle(self, outcome, simulation, attempt, before):
+        self.now += 1.0
+        if outcome is None:
+            return
+        record = outcome.record
+        assert before == RUNNING  # a stale report changes nothing
+        assert (record.simulation, record.attempt) == (simulation, attempt)
+        assert outcome.finished != outcome.failed
+        if outcome.finished or outcome.dropped:
+            self.ends[simulation] += 1
+            assert record.finished_at is not None
+        else:
+            assert record.status == WAITING
+            assert record is self.ledger.waiting()[0]  # it is tried again first
+        if outcome.failed:
+            assert outcome.reason == record.reason
+
+    def status(self, simulation, attempt):
+        record = self.ledger.current(simulation, attempt)
+        return None if record is None else record.status
+
+    @precondition(lambda self: self.ledger.drawn < COUNT)
+    @rule()
+    def draw(self):
+        record = self.ledger.add((float(self.ledger.drawn),), "prior", 0, 0.0)
+        assert record.status == WAITING
+
+    @precondition(lambda self: self.ledger.waiting())
+    @rule(target=attempts, data=st.data())
+    def issue(self, data):
+        record = data.draw(st.sampled_from(self.ledger.waiting()))
+        job = f"client-{self.jobs}"
+        self.jobs += 1
+        parameters = record.parameters
+        attempt = self.ledger.issue(record, job, self.now)
+        assert record.parameters == parameters == (float(record.simulation),)
+        assert attempt == record.attempts - 1
+        assert self.ledger.of_job(job) == [record]
+        return record.simulation, attempt
+
+    @rule(
+        which=attempts,
+        rank=st.integers(0, RANKS - 1),
+        steps=st.integers(STEPS - 1, STEPS),
+        complete=st.integers(2, 3),
+    )
+    def report(self, which, rank, steps, complete):
+        before = self.status(*which)
+        outcome = self.ledger.finalized(rank, *which, steps, complete, self.now)
+        self.settle(outcome, *which, before)
+        if outcome is not None and outcome.finished:
+            assert steps == STEPS
+            assert outcome.record.samples == STEPS
+
+    @rule(which=attempts)
+    def complete(self, which):
+        for rank in range(RANKS):
+            self.report(which, rank, STEPS, STEPS // RANKS)
+
+    @rule(which=attempts, retry=st.booleans())
+    def fail(self, which, retry):
+        before = self.status(*which)
+        outcome = self.ledger.failed(*which, "it died", self.now, retry=retry)
+        self.settle(outcome, *which, before)
+        if outcome is not None and not retry:
+            assert outcome.dropped
+
+    @precondition(lambda self: self.ledger.drawn)
+    @rule(target=attempts, data=st.data())
+    def never_started(self, data):
+        simulation = data.draw(st.integers(0, self.ledger.drawn - 1))
+        waits = self.ledger.records[simulation].status == WAITING
+        outcome = self.ledger.never_started(simulation, "it never started", self.now)
+        assert (outcome is not None) == waits
+        if outcome is None:
+            return multiple()
+        attempt = outcome.record.attempt
+        self.settle(outcome, simulation, attempt, RUNNING)
+        return simulation, attempt
+
+    @rule(simulation=st.sampled_from([-1, COUNT, 10**9]), attempt=st.integers(0, 3))
+    def report_of_nothing(self, simulation, attempt):
+        assert self.ledger.finalized(0, simulation, attempt, STEPS, STEPS, self.now) is None
+        assert self.ledger.failed(simulation, attempt, "", self.now, retry=True) is None
+
+    @invariant()
+    def counts_add_up(self):
+        if not hasattr(self, "ledger"):
+            return
+        counts = self.ledger.counts()
+        states = ("waiting", "running", "completed", "failed")
+        assert counts["planned"] == COUNT == sum(counts[s] for s in states)
+        assert counts["completed"] + counts["failed"] == sum(self.ends.values())
+        assert self.ledger.unfinished == COUNT - sum(self.ends.values())
+        assert all(n == 1 for n in self.ends.values())
+        for record in self.ledger.records:
+            assert record.attempts <= self.retries + 1
+            assert (record.status in (FINISHED, FAILED)) == (record.simulation in self.ends)
+        waiting = self.ledger.waiting()
+        assert len(set(map(id, waiting))) == len(waiting)
+        assert {r.simulation for r in waiting} == {
+            r.simulation for r in self.ledger.records if r.status == WAITING
+        }
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def ledger():
+    ledger = Ledger(2, STEPS, RANKS, retries=1)
+    ledger.add((1.0, 2.0), "prior", 0, -1.5)
+    ledger.add((3.0, 4.0), "diffusion_posterior", 1, None)
+    return ledger
+
+
+def run(ledger, record, steps=STEPS, complete=STEPS // RANKS, now=7.0):
+    outcomes = [
+        ledger.finalized(rank, record.simulation, record.attempt, steps, complete, now)
+        for rank in range(RANKS)
+    ]
+    assert outcomes[:-1] == [None] * (RANKS - 1)
+    return outcomes[-1]
+
+
+def test_a_simulation_cut_short_is_not_tried_again(ledger):
+    record = ledger.records[0]
+    ledger.issue(record, "client-0", 1.0)
+    outcome = run(ledger, record, steps=4, complete=2)
+    assert outcome.dropped
+    assert outcome.reason == "sent 4 of 6 time steps"
+
+
+def test_samples_that_did_not_arrive_are_tried_again(ledger):
+    record = ledger.records[0]
+    ledger.issue(record, "client-0", 1.0)
+    outcome = run(ledger, record, complete=2)
+    assert not outcome.dropped
+    assert outcome.reason == "only 4 of 6 time steps arrived whole"
+    ledger.issue(record, "client-1", 2.0)
+    assert run(ledger, record).finished
+    assert ledger.counts()["retried"] == 1
+
+
+def test_a_job_may_have_two_simulations_that_are_not_over(ledger):
+    ledger.issue(ledger.records[1], "client-0", 1.0)
+    ledger.issue(ledger.records[0], "client-0", 2.0)
+    assert [r.simulation for r in ledger.of_job("client-0")] == [1, 0]
+    assert ledger.of_job("client-1") == []
+
+
+def test_line(ledger):
+    record = ledger.records[1]
+    ledger.issue(record, "client-0", 1.0)
+    run(ledger, record)
+    line = record.line(("a", "b"))
+    assert line["parameters"] == {"a": 3.0, "b": 4.0}
+    assert (line["status"], line["attempts"], line["finished_at"]) == (FINISHED, 1, 7.0)
+    assert line["log_density"] is None
+
+
+def test_the_next_server_solves_again_what_was_under_way_at_no_cost_in_tries():
+    first = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
+    for n in range(3):
+        first.add((float(n),), "prior", 0, None)
+    done, under_way, _ = first.records
+    first.issue(done, "client-0", 1.0)
+    first.finalized(0, 0, 0, 2, 2, 2.0)
+    first.issue(under_way, "client-1", 3.0)
+    second = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
+    assert second.restore(json.loads(json.dumps(first.state()))) == 1
+    kept = second.records[0]
+    assert (kept.status, kept.attempts, kept.samples) == (FINISHED, 1, 2)
+    assert [r.simulation for r in second.waiting()] == [1, 2]
+    again = second.records[1]
+    assert (again.parameters, again.job) == ((1.0,), None)
+    assert second.issue(again, "client-2", 4.0) == 1
+    assert second.counts()["retried"] == 0
+    outcome = second.failed(1, 1, "it crashed", 5.0, retry=True)
+    assert outcome.dropped, "its one try is used up"
+
+
+def test_an_attempt_that_failed_by_itself_still_counts_after_a_restart():
+    first = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
+    record = first.add((0.0,), "prior", 0, None)
+    first.issue(record, "client-0", 1.0)
+    assert not first.failed(0, 0, "it crashed", 2.0, retry=True).dropped
+    first.issue(record, "client-1", 3.0)
+    second = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
+    second.restore(first.state())
+    again = second.records[0]
+    assert second.issue(again, "client-2", 4.0) == 2
+    assert second.counts()["retried"] == 1
+    assert second.failed(0, 2, "it crashed", 5.0, retry=True).dropped

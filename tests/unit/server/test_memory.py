@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from melissa_gen.errors import StudyError
+from melissa_gen.server.memory import check_memory, reservoir_megabytes, staging_slots
+from melissa_gen.study import load_study
+
+HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
+
+
+def test_a_reservoir_that_fits_is_accepted():
+    check_memory(load_study(HEAT))
+
+
+def test_the_largest_legal_capacity_is_named_and_is_legal():
+    limit = ["reservoir.max_memory=20 MB"]
+    study = load_study(HEAT, limit)
+    with pytest.raises(StudyError) as caught:
+        check_memory(study)
+    sentence = str(caught.value)
+    needed = reservoir_megabytes(study)
+    assert f"reservoir.capacity 2000 needs {needed:.0f} MB in each of 2 server ranks" in sentence
+    assert "reservoir.max_memory allows 20 MB" in sentence
+    most = int(sentence.rsplit(" ", 1)[1])
+    assert most > 200
+    check_memory(load_study(HEAT, [*limit, f"reservoir.capacity={most}"]))
+    with pytest.raises(StudyError):
+        check_memory(load_study(HEAT, [*limit, f"reservoir.capacity={most + 1}"]))
+
+
+def test_more_than_the_machine_has():
+    study = load_study(HEAT, ["reservoir.capacity=1000000000"])
+    with pytest.raises(StudyError, match=r"the free memory of this machine allows \d+ MB"):
+        check_memory(study)
+
+
+def test_what_a_client_has_under_way_has_its_rows():
+    study = load_study(HEAT, ["launcher.clients=3", "server.credit=5"])
+    assert staging_slots(study) == 20

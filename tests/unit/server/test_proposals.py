@@ -1,0 +1,307 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, create
+from melissa_gen.server.ledger import FAILED, Ledger, Record
+from melissa_gen.server.proposals import ProposalQueue
+
+
+class Sampler:
+    """Proposes its generation's number; works only while its gate is open."""
+
+    name = "test"
+
+    def __init__(self, prior):
+        self.prior = prior
+        self.generation = 0
+        self.evidence = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fail = False
+        self.learned = threading.Event()
+
+    def suggest(self, n):
+        points = np.full((n, 1), 0.1 * self.generation)
+        return Proposals(
+            points, np.full(n, np.log(2.0)), ["test"] * n, self.generation, np.full(n, -1)
+        )
+
+    def ingest(self, evidence):
+        self.evidence.append(list(evidence))
+
+    def update(self):
+        self.learned.set()
+        assert self.gate.wait(10)
+        if self.fail:
+            raise RuntimeError("no convergence")
+        self.generation += 1
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+    def diagnostics(self):
+        return {"loss": 0.5}
+
+
+class Events:
+    """The event log; lets a test wait for the next generation."""
+
+    def __init__(self):
+        self.generations = []
+        self.made = threading.Semaphore(0)
+
+    def __call__(self, event, **fields):
+        self.generations.append(fields)
+        self.made.release()
+        return {"event": event, **fields}
+
+    def wait(self):
+        assert self.made.acquire(timeout=10)
+
+
+@pytest.fixture
+def sampler():
+    prior = Prior.from_mapping({"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}})
+    return Sampler(prior)
+
+
+@pytest.fixture
+def events():
+    return Events()
+
+
+@pytest.fixture
+def queue(sampler, events):
+    queue = ProposalQueue(
+        sampler,
+        sampler.prior,
+        DifficultyTracker("loss"),
+        size=3,
+        low=1,
+        total=100,
+        importance_exponent=1.0,
+        seed=7,
+        event=events,
+    )
+    yield queue
+    sampler.gate.set()
+    queue.close()
+    assert not queue._thread.is_alive()
+
+
+def test_proposals_carry_method_density_and_weight(queue, events):
+    queue.start()
+    proposal = queue.take()
+    assert (proposal.method, proposal.generation) == ("test", 1)
+    assert proposal.log_density == pytest.approx(np.log(2.0))
+    assert proposal.weight == pytest.approx(0.5)  # prior density 1 over proposal density 2
+    assert events.generations[0]["suggested"] == 3
+
+
+def test_a_late_sampler_is_replaced_by_the_prior_and_counted(queue, sampler, events):
+    queue.start()
+    events.wait()
+    sampler.gate.clear()
+    points = [queue.take() for _ in range(6)]
+    assert [p.method for p in points] == ["test"] * 3 + [PRIOR] * 3
+    assert all(sampler.prior.contains(np.array([p.parameters]))[0] for p in points)
+    assert all(p.log_density == pytest.approx(0.0) and p.weight == 1.0 for p in points[3:])
+    figures = queue.figures()
+    assert (figures["late"], figures["suggested"], figures["adaptive"]) == (3, 6, 3)
+    sampler.gate.set()
+    events.wait()
+    assert queue.take().generation == 2
+
+
+def test_a_failing_sampler_leaves_the_prior(queue, sampler, events):
+    queue.start()
+    events.wait()
+    sampler.fail = True
+    for _ in range(3):
+        queue.take()
+    queue._thread.join(timeout=10)
+    assert str(queue.error) == "no convergence"
+    assert queue.figures()["state"] == "failed"
+    assert queue.take().method == PRIOR
+
+
+def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, events):
+    queue.start()
+    events.wait()
+    easy = Record(0, (0.25,), "test", 4, None)
+    bad = Record(1, (0.75,), PRIOR, 0, -0.5, status=FAILED)
+    queue.issued(easy)
+    queue.issued(bad)
+    queue.observe([[0, 0.5, 0.0], [0, 0.5, 0.0]])
+    queue.observe([])
+    for _ in range(3):
+        queue.take()
+    events.wait()
+    assert sampler.evidence[0] == []
+    found = {e.simulation: e for e in sampler.evidence[1]}
+    assert set(found) == {0, 1}
+    assert found[0].parameters.tolist() == [0.25]
+    assert (found[0].samples, found[0].generation, found[0].failed) == (2, 4, False)
+    assert found[0].difficulty == pytest.approx(1.0)
+    assert np.isnan(found[0].log_density)
+    assert found[1].failed
+    assert found[1].log_density == -0.5
+    assert queue.difficulty(0) == pytest.approx(1.0)
+    assert queue.difficulty(1) is None
+
+
+def test_losses_seen_before_the_simulation_is_known_wait(queue, sampler, events):
+    queue.start()
+    events.wait()
+    queue.observe([[0, 0.5, 0.0]])
+    for _ in range(3):
+        queue.take()
+    events.wait()
+    assert sampler.evidence[1] == []
+    queue.issued(Record(0, (0.25,), "test", 1, None))
+    for _ in range(3):
+        queue.take()
+    events.wait()
+    assert [e.simulation for e in sampler.evidence[2]] == [0]
+
+
+class Looking(Sampler):
+    """A sampler that would see the surrogate."""
+
+    observes = True
+
+    def __init__(self, prior):
+        super().__init__(prior)
+        self.seen = []
+
+    def observe(self, probe):
+        self.seen.append(probe)
+
+
+def test_the_sampler_is_shown_the_surrogate_before_each_learning(sampler, events):
+    looking = Looking(sampler.prior)
+    queue = ProposalQueue(
+        looking,
+        sampler.prior,
+        DifficultyTracker("loss"),
+        size=1,
+        low=1,
+        total=3,
+        importance_exponent=0.0,
+        seed=7,
+        event=events,
+    )
+    assert queue.observes
+    surrogates = iter([None, "first", "second"])
+    queue.look_through(lambda: next(surrogates))
+    queue.start()
+    for _ in range(3):
+        events.wait()
+        queue.take()
+    queue.close()
+    assert looking.seen == ["first", "second"]
+    assert looking.generation == 3
+
+
+def uniform_queue(prior, events):
+    return ProposalQueue(
+        create("diffusion_posterior", prior, 7, 0.9, 2, {"steps": 8}),
+        prior,
+        DifficultyTracker("loss"),
+        size=3,
+        low=1,
+        total=100,
+        importance_exponent=1.0,
+        seed=7,
+        event=events,
+    )
+
+
+def feed(queue, ledger, count, first=0):
+    points = []
+    for number in range(first, first + count):
+        proposal = queue.take()
+        record = ledger.add(*proposal)
+        record.attempts = 1
+        queue.issued(record)
+        queue.observe([[number, 1.0 + number % 5, 0.5]])
+        points.append(proposal)
+    return points
+
+
+def test_the_next_server_proposes_what_this_one_would_have(sampler):
+    prior, ledger = sampler.prior, Ledger(100, 1, 1, 0)
+    first = uniform_queue(prior, Events())
+    first._make_generation([])
+    feed(first, ledger, 2)
+    state = json.loads(json.dumps(first.state(), default=as_list), object_hook=as_array)
+    second, ledger_2 = uniform_queue(prior, Events()), Ledger(100, 1, 1, 0)
+    ledger_2.restore(ledger.state())
+    second.restore(state, ledger_2.records)
+    for queue in (first, second):
+        for record in queue._inbox:
+            queue._records[record.simulation] = record
+        queue._make_generation(queue._evidence(queue._records))
+    theirs = [second.take() for _ in range(4)]
+    assert theirs == [first.take() for _ in range(4)]
+    assert second.figures() == first.figures() | {"seconds": second.seconds}
+    assert second.figures()["generations"] == 2
+
+
+def as_list(array):
+    return {"list": array.tolist(), "dtype": str(array.dtype), "shape": array.shape}
+
+
+def as_array(value):
+    if set(value) != {"list", "dtype", "shape"}:
+        return value
+    return np.array(value["list"], value["dtype"]).reshape(value["shape"])
+
+
+def test_a_checkpoint_does_not_wait_for_a_generation_and_loses_none_of_its_evidence(
+    queue, sampler, events
+):
+    queue.start()
+    events.wait()
+    queue.issued(Record(0, (0.25,), "test", 0, None))
+    queue.observe([[0, 0.5, 0.0]])
+    sampler.gate.clear()
+    sampler.learned.clear()
+    points = [queue.take() for _ in range(3)]
+    assert sampler.learned.wait(10)
+    state = queue.state()
+    assert state["fresh"] == [0]
+    assert (state["made"], state["queue"]) == (3, [])
+    sampler.gate.set()
+    events.wait()
+    after = queue.state()
+    assert (after["fresh"], after["made"], len(after["queue"])) == ([], 6, 3)
+    assert points
+
+
+def test_no_more_generations_than_there_are_simulations(sampler, events):
+    queue = ProposalQueue(
+        sampler,
+        sampler.prior,
+        DifficultyTracker("loss"),
+        size=3,
+        low=2,
+        total=4,
+        importance_exponent=0.0,
+        seed=7,
+        event=events,
+    )
+    queue.start()
+    events.wait()
+    for _ in range(3):
+        queue.take()
+    events.wait()
+    queue.take()
+    queue.close()
+    assert [g["suggested"] for g in events.generations] == [3, 1]

@@ -1,0 +1,181 @@
+"""One rank's training, in process: weights, difficulty signals, ensembles, and what is told of them."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from melissa_gen import reservoir
+from melissa_gen.errors import RunError
+from melissa_gen.sampling import SIGNALS, delta_loss
+from melissa_gen.server.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.ingest import Assignment, RankState
+from melissa_gen.server.memory import field_specs
+from melissa_gen.server.model import build_surrogate
+from melissa_gen.server.training import Hooks, Trainer
+from melissa_gen.study import Study
+
+
+@pytest.fixture(autouse=True, scope="module")
+def world():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def generator():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        yield
+
+
+def study_of(**sections):
+    given = {
+        "name": "small",
+        "parameters": {"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}},
+        "simulation": {
+            "command": ["true"],
+            "count": 12,
+            "time_steps": 4,
+            "fields": {"u": {"shape": [6]}},
+        },
+        "training": {"batch_size": 8, "validation": {"simulations": 0}},
+        "reservoir": {"capacity": 48, "watermark": 8},
+    }
+    for section, keys in sections.items():
+        given[section] = {**given.get(section, {}), **keys}
+    return Study.model_validate(given)
+
+
+def trainer_of(study, weight=lambda simulation: 1.0):
+    """A trainer whose reservoir holds all 48 samples."""
+    count, steps = study.simulation.count, study.simulation.time_steps
+    store = reservoir.SlotStore(field_specs(study), count * steps + 1, 2)
+    rows = study.reservoir
+    memory = reservoir.create(
+        rows.policy, store, rows.capacity, rows.watermark, 0, rows.eviction, rows.draws
+    )
+    state = RankState()
+    for simulation in range(count):
+        a = simulation / count
+        state.assignments[simulation] = Assignment(np.array([a]), weight(simulation))
+        for step in range(steps):
+            slot = store.acquire()
+            store.row(slot, "u")[:] = np.sin(6.0 * a * np.arange(6) + step) * (1.0 + 3.0 * a)
+            memory.put(slot, reservoir.Sample(simulation, step, [a, step]))
+    memory.close()
+    hooks = Hooks(*[lambda *args, **more: None] * 4)
+    surrogate = build_surrogate(study)
+    return Trainer(study, surrogate, memory, state, None, torch.device("cpu"), hooks), state
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_every_new_sample_gets_its_signal(signal):
+    study = study_of(sampler={"difficulty": signal}, surrogate={"ensemble": {"kind": "heads"}})
+    trainer, state = trainer_of(study)
+    assert trainer.run() is None
+    found = state.take_first_pass()
+    assert len(found) == 48 and trainer.batches == 6
+    losses, values = np.array([row[1:] for row in found]).T
+    assert np.isfinite(values).all() and (values >= 0).all() and values.std() > 0
+    if signal == "loss":
+        np.testing.assert_array_equal(values, losses)
+    if signal == "delta_loss":
+        np.testing.assert_allclose(values[:8], delta_loss(losses[:8]))
+    if signal in ("disagreement", "gradient_norm"):
+        assert abs(np.corrcoef(values, losses)[0, 1]) < 1 - 1e-6
+
+
+def test_weights_reach_the_gradient_and_their_effective_size_the_status():
+    """Weight on one simulation alone: the network learns that one and nothing else."""
+    study = study_of(
+        training={"batch_size": 48, "learning_rate": 0.02}, reservoir={"watermark": 48}
+    )
+
+    def errors_after(weight):
+        trainer, _ = trainer_of(study, weight)
+        trainer._wait_for_first_samples()
+        batch = trainer._reservoir.draw(48, trainer._views)
+        before = trainer._learn(batch, 48)
+        for _ in range(200):
+            after = trainer._learn(batch, 48)
+        by_simulation = [(after / before)[batch.simulations == n].mean() for n in range(12)]
+        return np.array(by_simulation), trainer.effective_share
+
+    one, share = errors_after(lambda n: 1.0 if n == 11 else 1e-9)
+    assert one[11] < 0.1 and one[0] > 0.5
+    assert share < 0.2
+    all_alike, share = errors_after(lambda n: 0.25)
+    assert np.median(all_alike) < 0.4 < np.median(one) and share == pytest.approx(1.0)
+
+
+def test_effective_size():
+    weights = ImportanceWeights(1.0)
+    for _ in range(1000):
+        found = weights.of_batch(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    np.testing.assert_allclose(found, [0.5, 1.5])
+    assert weights.effective_share == pytest.approx(0.8)  # 4² / (2 · 10)
+    half = ImportanceWeights(0.5).of_batch(np.ones(2), np.array([1.0, 9.0]))
+    np.testing.assert_allclose(half, [0.5, 1.5])
+
+
+def test_bootstrap_is_the_same_at_every_draw():
+    numbers = np.array([3, 700, 3])
+    first, second = bootstrap_weights(numbers, 4, 1), bootstrap_weights(numbers[::-1], 4, 1)
+    np.testing.assert_array_equal(first, second[::-1])
+    assert bootstrap_weights(np.arange(4000), 2, 1).mean() == pytest.approx(1.0, abs=0.05)
+    assert (first[0] != bootstrap_weights(numbers[:1], 4, 2)[0]).all()
+
+
+def test_the_reservoir_is_told_the_losses():
+    study = study_of(reservoir={"eviction": "difficulty", "draws": "difficulty"})
+    trainer, _ = trainer_of(study)
+    told = []
+    trainer._reservoir.learned = lambda batch, losses: told.append((batch, losses))
+    trainer.run()
+    assert sum(batch.count for batch, _ in told) == 48
+    assert all(len(losses) == batch.count and (losses > 0).all() for batch, losses in told)
+
+
+def learn(trainer, times=5):
+    """Some steps on one batch."""
+    trainer._wait_for_first_samples()
+    batch = trainer._reservoir.draw(8, trainer._views)
+    return [float(trainer._learn(batch, 8).mean()) for _ in range(times)]
+
+
+def test_a_network_computes_in_bfloat16_and_keeps_float32_weights():
+    trainer, _ = trainer_of(study_of(training={"precision": "bf16", "learning_rate": 0.01}))
+    seen = []
+    trainer.surrogate.network.register_forward_hook(lambda *of: seen.append(of[-1].dtype))
+    losses = learn(trainer)
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in trainer.surrogate.parameters()} == {torch.float32}
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_what_stops_the_compiler_is_said_in_one_sentence():
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
+
+    nowhere = config.patch({"cpp.cxx": (None, "/no/such/compiler")})
+    with nowhere, fresh_cache(), pytest.raises(RunError) as error:
+        trainer_of(study_of(training={"compile": True}))
+    assert "training.compile is true, but torch.compile fails" in str(error.value)
+    assert "set training.compile to false" in str(error.value)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same():
+    losses, names = [], []
+    for compiled in (False, True):
+        torch.manual_seed(5)
+        trainer, _ = trainer_of(study_of(training={"compile": compiled}))
+        losses.append(learn(trainer))
+        names.append(list(trainer.surrogate.state_dict()))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert names[0] == names[1], "a checkpoint does not depend on it"
+    torch._dynamo.reset()

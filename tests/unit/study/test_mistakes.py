@@ -1,0 +1,285 @@
+"""Each mistake in a study file ends in one sentence: file, key, what was found, what is legal, the nearest spelling."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from melissa_gen.errors import StudyError
+from melissa_gen.study import load_study
+
+HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
+
+
+@pytest.fixture
+def data():
+    return copy.deepcopy(yaml.safe_load(HEAT.read_text()))
+
+
+def put(data, key, value):
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+    data[last] = value
+
+
+def complaint(folder, text, overrides=()):
+    """The sentence that a study file gets, without its path."""
+    path = folder / "study.yaml"
+    if isinstance(text, bytes):
+        path.write_bytes(text)
+    else:
+        path.write_text(text if isinstance(text, str) else yaml.safe_dump(text))
+    with pytest.raises(StudyError) as caught:
+        load_study(path, overrides)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert len(sentence) < 500
+    if not sentence.startswith("--set "):
+        assert sentence.startswith(f"{path}:")
+        sentence = sentence.removeprefix(f"{path}:").strip()
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest", "legal"),
+    [
+        ("trainng", "training", "reservoir"),
+        ("training.batchsize", "batch_size", "learning_rate"),
+        ("training.validation.evry", "every", "simulations"),
+        ("simulation.fields.temperature.shap", "shape", "dtype"),
+        ("simulation.times.intervall", "interval", "start"),
+        ("surrogate.clas", "class", "arguments"),
+        ("parameters.left_temperature.hihg", "high", "low"),
+    ],
+)
+def test_unknown_key_at_any_depth_names_the_nearest(tmp_path, data, key, nearest, legal):
+    put(data, key, 1)
+    sentence = complaint(tmp_path, data)
+    assert sentence.startswith(f"unknown key '{key}' (did you mean '{nearest}'?); legal: ")
+    assert legal in sentence.split("legal: ")[1]
+
+
+def test_misspelt_required_key_is_named_before_the_missing_one(tmp_path, data):
+    data["reservoir"]["capcity"] = data["reservoir"].pop("capacity")
+    sentence = complaint(tmp_path, data)
+    assert "unknown key 'reservoir.capcity' (did you mean 'capacity'?)" in sentence
+    assert sentence.endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize("name", ["normal", "uniform", "log_uniform", "fixed"])
+def test_parameter_named_like_a_distribution_keeps_its_name(tmp_path, data, name):
+    put(data, f"parameters.{name}", {"distribution": "uniform", "low": 1, "high": 2, "lo": 3})
+    assert f"unknown key 'parameters.{name}.lo'" in complaint(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("simulation.timeout", "5 K", ["simulation.timeout '5 K'", "not one of time", "'90 s'"]),
+        ("simulation.timeout", "5 parsecs", ["'parsecs'", "not one of time", "'5 min'"]),
+        ("simulation.timeout", "5 zorks", ["unknown unit 'zorks'", "'2 h'"]),
+        ("simulation.timeout", "soon", ["'soon' is not a duration", "seconds as a number"]),
+        ("simulation.timeout", "1e400 s", ["simulation.timeout", "finite"]),
+        ("simulation.timeout", "0 s", ["'0 s'", "greater than 0"]),
+        ("server.patience", -1, ["server.patience is -1", "greater than 0"]),
+        ("reservoir.max_memory", "3 GP", ["'3 GP' is not a size in memory", "GB", "GiB"]),
+        ("reservoir.max_memory", "1e999 GB", ["reservoir.max_memory"]),
+        ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a unit", "kg/m^3"]),
+        ("parameters.left_temperature.unit", "zork", ["'zork' is not a unit", "write"]),
+    ],
+)
+def test_wrong_unit(tmp_path, data, key, value, expected):
+    put(data, key, value)
+    sentence = complaint(tmp_path, data)
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"reservoir.watermark": 3000},
+            ["reservoir.watermark 3000 is above reservoir.capacity 2000", "at most 2000"],
+        ),
+        (
+            {"training.batch_size": 500},
+            ["training.batch_size 500 is above reservoir.watermark 200", "at most 200"],
+        ),
+        (
+            {"simulation.processes": 10_001},
+            ["simulation.processes 10001", "simulation.fields.temperature.shape", "at most 10000"],
+        ),
+        (
+            {"simulation.count": 3},
+            ["reservoir.watermark 200 is never reached", "at most 150 is legal"],
+        ),
+        (
+            {"reservoir.policy": "fifo"},
+            ["training.draws_per_sample 25 needs reservoir.policy reservoir", "1 is legal"],
+        ),
+        (
+            {"training.max_draws_per_sample": 2},
+            ["max_draws_per_sample 2 is below draws_per_sample 25"],
+        ),
+        ({"parameters.left_temperature.low": 501}, ["parameters.left_temperature", "501", "500"]),
+        (
+            {"parameters.x": {"distribution": "normal", "mean": 0, "std": 1, "low": 0}},
+            ["parameters.x", "only one of low and high"],
+        ),
+        (
+            {"parameters.x": {"distribution": "log_uniform", "low": 0, "high": 1}},
+            ["parameters.x.low is 0", "greater than 0"],
+        ),
+    ],
+)
+def test_impossible_combination(tmp_path, data, changes, expected):
+    for key, value in changes.items():
+        put(data, key, value)
+    sentence = complaint(tmp_path, data)
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("bound", [".inf", "-.inf", ".nan", "1e999"])
+@pytest.mark.parametrize("key", ["low", "high"])
+def test_bounds_are_finite(tmp_path, key, bound):
+    override = f"parameters.left_temperature.{key}={bound}"
+    sentence = complaint(tmp_path, HEAT.read_text(), [override])
+    assert f"parameters.left_temperature.{key} is " in sentence
+    assert "finite" in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("launcher.backend", "loacl", ["'loacl' (did you mean 'local'?)"]),
+        ("reservoir.policy", "firro", ["'firro' (did you mean 'firo'?)", "'reservoir'"]),
+        ("simulation.fields.temperature.dtype", "float16", ["float16", "'float32'", "'float64'"]),
+        (
+            "parameters.left_temperature.distribution",
+            "unifrom",
+            ["parameters.left_temperature.distribution is 'unifrom' (did you mean 'uniform'?)"],
+        ),
+        ("parameters.left_temperature", {"low": 1, "high": 2}, ["distribution' is missing"]),
+        ("parameters.left_temperature", 5, ["parameters.left_temperature is 5"]),
+        ("simulation.count", True, ["simulation.count is True", "integer"]),
+        ("simulation.count", 1.5, ["simulation.count is 1.5", "integer"]),
+        ("simulation.count", 0, ["simulation.count is 0", "greater than 0"]),
+        ("simulation.fields.temperature.shape", [100, 0], ["shape.1 is 0", "greater than 0"]),
+        ("simulation.fields.temperature.shape", [1] * 5, ["shape is [1, 1, 1, 1, 1]", "at most 4"]),
+        ("simulation.fields", {"1a": {"shape": [1]}}, ["simulation.fields.1a"]),
+        ("simulation.command", "python heat.py", ["simulation.command is", "list"]),
+        ("simulation.command", ["python", 1], ["simulation.command.1 is 1", "string"]),
+        ("training", [1] * 1000, ["training is [1, 1, 1, 1, 1, 1, ...]"]),
+        ("name", "", ["name is ''"]),
+        (3, 4, ["3"]),
+        (None, 4, ["None"]),
+    ],
+)
+def test_wrong_value(tmp_path, data, key, value, expected):
+    if isinstance(key, str):
+        put(data, key, value)
+    else:
+        data[key] = value
+    sentence = complaint(tmp_path, data)
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("key", ["name", "parameters", "simulation", "reservoir"])
+def test_missing_section(tmp_path, data, key):
+    del data[key]
+    assert complaint(tmp_path, data) == f"the key '{key}' is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "line 3 is not valid YAML: the key 'a' is written twice"),
+        ("s:\n  a: 1\n  a: 2\n", "line 3 is not valid YAML: the key 'a' is written twice"),
+        ("a: [1, 2\nb: 3\n", "is not valid YAML"),
+        ("\tname: heat", "is not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "is not valid YAML"),
+        ("? [1, 2]\n: 3\n", "line 1 is not valid YAML: a key is not a plain word"),
+        ("a: &x {b: *x}", "is not valid YAML"),
+        ("a: *nobody", "is not valid YAML"),
+        ("a: 2020-13-45", "is not valid YAML"),
+        ("a: !!int abc", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system [true]", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML"),
+        ("a: \x07", "is not valid YAML"),
+        ("", "is empty; a study is a mapping"),
+        ("# nothing\n", "is empty; a study is a mapping"),
+        ("- a\n- b\n", "holds list; a study is a mapping"),
+        ("heat", "holds str; a study is a mapping"),
+        (b"name: caf\xe9\n", "is not a text file in UTF-8"),
+        ("name: heat".encode("utf-16"), "is not a text file in UTF-8"),
+        (bytes(range(256)) * 8, "is not a text file in UTF-8"),
+        (b"\x00\x01\x02", "is not valid YAML"),
+    ],
+)
+def test_not_a_study(tmp_path, text, expected):
+    assert expected in complaint(tmp_path, text)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(StudyError, match=r"nothing\.yaml: can't read the study file: No such file"):
+        load_study(tmp_path / "nothing.yaml")
+    with pytest.raises(StudyError, match=r"can't read the study file: Is a directory"):
+        load_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("training.batch_size=64", "training.batch_size", 64),
+        ("training.batch_size = 64", "training.batch_size", 64),
+        ("training.learning_rate=1e-4", "training.learning_rate", 1e-4),
+        ("simulation.timeout=5 min", "simulation.timeout", 300.0),
+        ("simulation.timeout=1e2 s", "simulation.timeout", 100.0),
+        ("training.halve_every=null", "training.halve_every", None),
+        ("simulation.environment={A: '1e-3'}", "simulation.environment", {"A": "1e-3"}),
+        ("sampler.arguments.scale=1e-3", "sampler.arguments", {"scale": 1e-3}),
+        ("simulation.fields.temperature.dtype=float64", None, None),
+        ("name=a=b", "name", "a=b"),
+        ("server.encrypt=control", "server.encrypt", "control"),
+    ],
+)
+def test_value_set_over_the_file(override, key, value):
+    study = load_study(HEAT, [override])
+    if key is None:
+        assert study.simulation.fields["temperature"].dtype == "float64"
+        return
+    for part in key.split("."):
+        study = getattr(study, part)
+    assert study == value
+
+
+def test_the_last_value_set_wins():
+    assert load_study(HEAT, ["seed=3", "seed=4"]).seed == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.batch_size", "write section.key=value, for example --set training.batch_size="),
+        ("=3", "write section.key=value"),
+        ("training..batch_size=3", "write section.key=value"),
+        (".=3", "write section.key=value"),
+        ("", "write section.key=value"),
+        ("seed=[1", "the value is not valid YAML"),
+        ("seed=2020-13-45", "the value is not valid YAML"),
+        ("simulation.command.0=x", "'command' is a value, not a section"),
+        ("seed.x=1", "'seed' is a value, not a section"),
+        ("seed=", "seed is None; input should be a valid integer"),
+        ("seed=yes", "seed is True; input should be a valid integer"),
+        ("training.batchsize=3", "unknown key 'training.batchsize' (did you mean 'batch_size'?)"),
+    ],
+)
+def test_mistake_on_the_command_line_names_it(tmp_path, override, expected):
+    sentence = complaint(tmp_path, HEAT.read_text(), [override])
+    assert sentence.startswith(f"--set {override}: ")
+    assert expected in sentence
