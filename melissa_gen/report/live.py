@@ -194,7 +194,7 @@ def event_text(event: Event) -> Text | None:
         )
         return Text(f"{text}, {size('late')} late, {duration(figure(event, 'seconds'))}")
     if kind == "training_started":
-        return Text("training started")
+        return Text(f"training started on {word('device')}, gradients by {word('gradients')}")
     if kind == "reception_over":
         return Text("all data received; training what is left")
     if kind == "validation":

@@ -296,6 +296,7 @@ class Coordinator:
             "samples": samples,
             "withdrawn": self._board.withdrawn(),
             "training": {
+                "device": trainer.device_name,
                 "batches": trainer.batches,
                 "samples_drawn": trainer.samples_drawn,
                 "final_loss": None if math.isnan(trainer.loss) else trainer.loss,

@@ -80,7 +80,7 @@ def _run_rank(run_dir: Path, world: Any) -> int:
     beside = _keep_off_the_trainer(study, world)
     torch.set_num_threads(study.server.threads)
     torch.manual_seed(study.seed)
-    device, backend = device_of(study, world)
+    device, backend, complaint = device_of(study, world)
     store = _meet(study, world, device, backend)
 
     context: zmq.Context[Any] = zmq.Context()
@@ -88,7 +88,18 @@ def _run_rank(run_dir: Path, world: Any) -> int:
         contact, data = _open_data_socket(study, store, context, rank, int(run["epoch"]))
     try:
         return _serve(
-            study, run_dir, rank, ranks, device, store, context, contact, data, began, beside
+            study,
+            run_dir,
+            rank,
+            ranks,
+            device,
+            store,
+            context,
+            contact,
+            data,
+            began,
+            beside,
+            complaint,
         )
     finally:
         if rank == 0 and contact.runtime_folder:
@@ -107,12 +118,13 @@ def _serve(
     data: zmq.Socket[bytes],
     began: float,
     beside: set[int] | None,
+    complaint: str | None,
 ) -> int:
     """Everything from the exchange of addresses to the end of the study."""
     coordinator = None
-    complaints: list[str] = []
+    damages: list[str] = []
     if rank == 0:
-        found, complaints = newest(run_dir) if contact.epoch else (None, [])
+        found, damages = newest(run_dir) if contact.epoch else (None, [])
         store.set("checkpoint", str(found or ""))
     folder = Path(name) if (name := store.get("checkpoint").decode()) else None
     saved = read_state(folder) if folder else None
@@ -204,15 +216,17 @@ def _serve(
     if coordinator is not None:
         with started_on(beside):
             coordinator.open_for_business(trainer)
-        for complaint in complaints:
-            coordinator.warn(f"{complaint}; " + (f"{folder} is used" if folder else "begun anew"))
+        if complaint:
+            coordinator.warn(complaint)
+        for damage in damages:
+            coordinator.warn(f"{damage}; " + (f"{folder} is used" if folder else "begun anew"))
     stopped = trainer.run()
 
     leave = _from_rank_0(stopped is not None and bool(coordinator and coordinator.leaving), device)
     if validation is not None and trainer.batches and not leave:
         units = {name: f.unit for name, f in study.simulation.fields.items()}
         validation.save_cases(surrogate, run_dir / "validation_errors.npz", units)
-    memory = torch.zeros(ranks, dtype=torch.float64)
+    memory = torch.zeros(ranks, dtype=torch.float64, device=device)  # NCCL knows no other
     memory[rank] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     dist.all_reduce(memory)
     ingest.close()

@@ -201,6 +201,11 @@ class Trainer:
         return losses
 
     @property
+    def device_name(self) -> str:
+        """What trains: the GPU's name, or CPU."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+
+    @property
     def effective_share(self) -> float:
         """Effective sample size of the batches, relative to their size."""
         return self._importance.effective_share
@@ -318,7 +323,7 @@ class Trainer:
                 return
             if turn.step:
                 break
-        self._hooks.event("training_started")
+        self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
         moments = []
         stored = self._reservoir.slots()
         for array in self._reservoir.store.arrays.values():

@@ -11,7 +11,8 @@ All take turns within one process, in short windows, so that a ratio compares ne
 
 Pinned: the trainer has core 0 to itself; the ingest thread, ZeroMQ's own and the client share core 1. Unpinned: the
 scheduler places all of them on the same two cores, so that the client's share of a core is taken from the trainer too.
-The table tells these shares apart: cores used by trainer, ingest (with ZeroMQ's threads) and client.
+The table tells these shares apart: cores used by trainer, ingest (with ZeroMQ's threads) and client. With `--device
+cuda` the network is on the GPU, and its thread on the core feeds it.
 """
 
 import argparse
@@ -56,10 +57,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--device", default="cpu", help="where the network is: cpu or cuda")
     args = parser.parse_args()
     env = environment()
     result = Result(
-        "Batches per second of the trainer beside ingest of 40 KB fields",
+        f"Batches per second of the trainer ({args.device}) beside ingest of 40 KB fields",
         (
             "cores",
             "ingest",
@@ -103,7 +105,7 @@ def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[s
         here, there = SPAWN.Pipe()
         rank = SPAWN.Process(
             target=_rank,
-            args=(there, control.contact.to_json(), cores, pinned, args.batch_size, args.hidden),
+            args=(there, control.contact.to_json(), cores, pinned, args),
             daemon=True,
         )
         rank.start()
@@ -162,8 +164,7 @@ def _rank(
     contact: str,
     cores: list[int],
     pinned: bool,
-    batch_size: int,
-    hidden: list[int],
+    args: argparse.Namespace,
 ) -> None:
     import torch
     import torch.distributed as dist
@@ -185,15 +186,15 @@ def _rank(
                 "time_steps": 2000,
                 "fields": {FIELD: {"shape": list(SHAPE)}},
             },
-            "surrogate": {"arguments": {"hidden": hidden}},
-            "training": {"batch_size": batch_size, "checkpoint_every": 1e9},
-            "reservoir": {"capacity": CAPACITY, "watermark": batch_size},
+            "surrogate": {"arguments": {"hidden": args.hidden}},
+            "training": {"batch_size": args.batch_size, "checkpoint_every": 1e9},
+            "reservoir": {"capacity": CAPACITY, "watermark": args.batch_size},
         }
     )
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
     os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
-    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, batch_size, CREDIT)
+    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, CREDIT)
     _fill(rank)
     rank.ingest.start()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
@@ -206,7 +207,7 @@ def _rank(
         rank.reservoir,
         rank.state,
         None,
-        torch.device("cpu"),
+        torch.device(args.device),
         Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda name: None, lambda *a: None),
     )
     pipe.send(rank.contact.to_json())

@@ -225,7 +225,7 @@ def _write_events(path, study, simulations, seconds, ranks, failed, random):
         log.at(6, "server_ready", seconds=6.4)
         for job in range(4):
             log.at(8 + job, "client_connected", job=job, host=f"node{job}", pid=100 + job, ranks=2)
-        log.at(12, "training_started")
+        log.at(12, "training_started", device="CPU", gradients="gloo")
         for second in range(13, seconds):
             log.at(second, "status", **status_event(second, seconds, simulations, ranks))
             if second % (seconds // 12) == 0:

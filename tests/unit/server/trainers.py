@@ -1,0 +1,68 @@
+"""A trainer in process, with a reservoir that is full: what tests on the CPU and on a GPU share."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from melissa_gen import reservoir
+from melissa_gen.server.ingest import Assignment, RankState
+from melissa_gen.server.memory import field_specs
+from melissa_gen.server.model import build_surrogate
+from melissa_gen.server.training import Hooks, Trainer
+from melissa_gen.study import Study
+
+
+@pytest.fixture(autouse=True, scope="module")
+def world():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def generator():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        yield
+
+
+def study_of(**sections):
+    given = {
+        "name": "small",
+        "parameters": {"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}},
+        "simulation": {
+            "command": ["true"],
+            "count": 12,
+            "time_steps": 4,
+            "fields": {"u": {"shape": [6]}},
+        },
+        "training": {"batch_size": 8, "validation": {"simulations": 0}},
+        "reservoir": {"capacity": 48, "watermark": 8},
+    }
+    for section, keys in sections.items():
+        given[section] = {**given.get(section, {}), **keys}
+    return Study.model_validate(given)
+
+
+def trainer_of(study, weight=lambda simulation: 1.0, device="cpu"):
+    """A trainer whose reservoir holds all 48 samples."""
+    count, steps = study.simulation.count, study.simulation.time_steps
+    store = reservoir.SlotStore(field_specs(study), count * steps + 1, 2)
+    rows = study.reservoir
+    memory = reservoir.create(
+        rows.policy, store, rows.capacity, rows.watermark, 0, rows.eviction, rows.draws
+    )
+    state = RankState()
+    for simulation in range(count):
+        a = simulation / count
+        state.assignments[simulation] = Assignment(np.array([a]), weight(simulation))
+        for step in range(steps):
+            slot = store.acquire()
+            row = store.row(slot, "u")
+            row[:] = np.sin(6.0 * a * np.arange(len(row)) + step) * (1.0 + 3.0 * a)
+            memory.put(slot, reservoir.Sample(simulation, step, [a, step]))
+    memory.close()
+    hooks = Hooks(*[lambda *args, **more: None] * 4)
+    surrogate = build_surrogate(study)
+    return Trainer(study, surrogate, memory, state, None, torch.device(device), hooks), state
