@@ -13,6 +13,12 @@ __all__ = ["check_memory", "promised_megabytes", "reservoir_megabytes", "staging
 BASE_MEGABYTES = 500.0
 """Interpreter, torch, MPI, sockets: what a rank takes beside its reservoir and its model."""
 
+GPU_MEGABYTES = 1400.0
+"""What the libraries of CUDA and NCCL take beside it in a rank's own memory; 1,120 to 1,260 were measured."""
+
+COMPILE_MEGABYTES = 200.0
+"""What `training.compile` takes; 100 to 120 were measured."""
+
 
 def staging_slots(study: Study) -> int:
     """Rows beside the reservoir's capacity: samples under way, and those of a client just lost."""
@@ -45,6 +51,8 @@ def model_megabytes(study: Study) -> float:
 def promised_megabytes(study: Study) -> float:
     """Megabytes that one server rank promises not to exceed, its share of the validation set included.
 
+    Memory of a GPU does not count. Where `server.device` is auto, a GPU on this machine says that there is one.
+
     Raises:
         StudyError: The surrogate can't be built.
     """
@@ -52,7 +60,16 @@ def promised_megabytes(study: Study) -> float:
     sample = sum(math.prod(shape) * int(dtype[-2:]) // 8 for shape, dtype in fields) / 1e6
     validation = study.training.validation.simulations * study.simulation.time_steps * sample
     share = validation / study.server.ranks
-    return reservoir_megabytes(study) + BASE_MEGABYTES + model_megabytes(study) + share
+    needed = reservoir_megabytes(study) + BASE_MEGABYTES + model_megabytes(study) + share
+    if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
+        needed += GPU_MEGABYTES
+    return needed + COMPILE_MEGABYTES * study.training.compile
+
+
+def _gpu_here() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def check_memory(study: Study) -> None:

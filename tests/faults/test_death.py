@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import re
 import signal
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
     running.wait()
     assert running.code == 1
-    assert (
-        running.output.count("the server ended with exit status 9 before the study was over") == 1
+    # 9 of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
+    said = re.findall(
+        r"the server ended with exit status [19] before the study was over", running.output
     )
+    assert len(said) == 1
     assert len(sentences(running)) == 1
     assert running.summary["status"] == "failed"
     assert (running.run_dir / "report.html").exists()

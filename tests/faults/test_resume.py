@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def test_a_server_that_is_killed_is_replaced(runs):
     gated.open()
     run = gated.run.wait()
     assert_whole(run)
-    assert "the server ended with exit status 9; another one goes on" in run.output
+    # 9 of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
+    assert re.search(r"the server ended with exit status [19]; another one goes on", run.output)
     (resumed,) = run.events("resumed")
     assert resumed["batches"] > 0
     assert (resumed["epoch"], resumed["solved_again"]) == (1, 2)

@@ -54,7 +54,8 @@ def test_a_study_trains_on_the_gpu(runs, changes, gradients):
     assert (started["device"], started["gradients"]) == (name, gradients)
     assert f"training started on {name}, gradients by {gradients}" in run.output
     memory = run.summary["memory"]
-    print(memory, run.summary["wall_seconds"])
+    peaks, promised = memory["peak_rss_megabytes_per_rank"], memory["promised_megabytes_per_rank"]
+    assert all(peak <= most for peak, most in zip(peaks, promised, strict=True)), memory
     found = load(run.run_dir / "checkpoints" / "final").predict({"a": 0.5, "b": 1.0}, time=0.5)
     assert np.isfinite(found["u"]).all()
 

@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.errors import StudyError
-from melissa_gen.server.memory import check_memory, reservoir_megabytes, staging_slots
+from melissa_gen.server.memory import (
+    check_memory,
+    promised_megabytes,
+    reservoir_megabytes,
+    staging_slots,
+)
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
@@ -38,3 +43,12 @@ def test_more_than_the_machine_has():
 def test_what_a_client_has_under_way_has_its_rows():
     study = load_study(HEAT, ["launcher.clients=3", "server.credit=5"])
     assert staging_slots(study) == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "more"), [("server.device=cuda", 1400), ("training.compile=true", 200)]
+)
+def test_a_gpu_and_the_compiler_have_their_part_of_the_promise(change, more):
+    plain = promised_megabytes(load_study(HEAT, ["server.device=cpu"]))
+    study = load_study(HEAT, ["server.device=cpu", change])
+    assert promised_megabytes(study) == pytest.approx(plain + more)
