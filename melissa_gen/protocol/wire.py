@@ -27,6 +27,7 @@ first part to a server rank (``shared.py``). The answer is `Credit` with all of 
 alone; or `Refused`, and parts come with their payload as ever.
 """
 
+import functools
 import hmac
 import struct
 from collections.abc import Callable
@@ -59,6 +60,7 @@ __all__ = [
     "Welcome",
     "check_peer",
     "decode",
+    "decode_body",
     "decode_header",
     "encode",
     "owner",
@@ -257,7 +259,14 @@ def owner(simulation: int, step: int, ranks: int) -> int:
 def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
     """Returns a message's bytes, header included."""
     out = bytearray(_HEADER.pack(MAGIC, VERSION, message.KIND, epoch, rank, token))
-    for (_, write), name in _plan(type(message)):
+    plan = _PLANS[type(message)]
+    numbers = [getattr(message, name) for name in plan.numbers]
+    try:
+        out += plan.head.pack(*numbers)
+    except struct.error:
+        for value, kind in zip(numbers, message.LAYOUT, strict=False):  # the one that is meant
+            _TYPES[kind][1](bytearray(), value)
+    for (_, write), name in plan.rest:
         write(out, getattr(message, name))
     return bytes(out)
 
@@ -324,17 +333,23 @@ def decode(data: Any, *expected: type[Any]) -> Any:
     Raises:
         ProtocolError: Anything that `encode` would not have written.
     """
-    kind = decode_header(data).kind
+    return decode_body(decode_header(data), data, *expected)
+
+
+def decode_body(header: Header, data: Any, *expected: type[Any]) -> Any:
+    """Reads the rest of a message whose header has been read; else as `decode`."""
     for cls in expected:
-        if kind == cls.KIND:
+        if header.kind == cls.KIND:
             break
     else:
-        msg = f"a message of kind {kind}, where {', '.join(c.__name__ for c in expected)} is legal"
+        legal = ", ".join(c.__name__ for c in expected)
+        msg = f"a message of kind {header.kind}, where {legal} is legal"
         raise ProtocolError(msg)
-    view = memoryview(data)
-    offset, values = _HEADER.size, []
+    view, plan = memoryview(data), _PLANS[cls]
     try:
-        for (read, _), _name in _plan(cls):
+        values = list(plan.head.unpack_from(view, _HEADER.size))
+        offset = _HEADER.size + plan.head.size
+        for (read, _), _name in plan.rest:
             value, offset = read(view, offset)
             values.append(value)
     except (struct.error, UnicodeDecodeError, IndexError):
@@ -367,12 +382,8 @@ def _number(code: str) -> tuple[Read, Write]:
     return read, write
 
 
-_TYPES: dict[str, tuple[Read, Write]] = {
-    "u16": _number("H"),
-    "u32": _number("I"),
-    "i64": _number("q"),
-    "f64": _number("d"),
-}
+_CODES = {"u16": "H", "u32": "I", "i64": "q", "f64": "d"}
+_TYPES: dict[str, tuple[Read, Write]] = {kind: _number(code) for kind, code in _CODES.items()}
 
 
 def _read_text(view: memoryview, offset: int) -> tuple[str, int]:
@@ -451,14 +462,54 @@ _TYPES["str"] = _read_text, _write_text
 _TYPES["[str]"] = _list_of(_TYPES["str"])
 _TYPES["[u16]"] = _list_of(_TYPES["u16"])
 _TYPES["[f64]"] = _list_of(_TYPES["f64"])
-_TYPES["[block]"] = _list_of((_read_block, _write_block), 16)
+_BLOCKS = _list_of((_read_block, _write_block), 16)
+_MOST_BLOCK_BYTES = 1024  # more than 16 blocks of 4 dimensions have
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_blocks(raw: bytes) -> tuple[Any, int]:
+    return _BLOCKS[0](memoryview(raw), 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _bytes_of_blocks(blocks: tuple[Block, ...]) -> bytes:
+    out = bytearray()
+    _BLOCKS[1](out, blocks)
+    return bytes(out)
+
+
+def _read_blocks(view: memoryview, offset: int) -> tuple[Any, int]:
+    """A rank sends the same blocks at every step: what they were read as is remembered."""
+    if len(view) - offset > _MOST_BLOCK_BYTES:
+        return _BLOCKS[0](view, offset)
+    blocks, size = _known_blocks(bytes(view[offset:]))
+    return blocks, offset + size
+
+
+def _write_blocks(out: bytearray, blocks: tuple[Block, ...]) -> None:
+    out += _bytes_of_blocks(blocks)
+
+
+_TYPES["[block]"] = _read_blocks, _write_blocks
 _TYPES["[field]"] = _list_of((_read_field, _write_field), 16)
 
-_PLANS: dict[type[Message], list[tuple[tuple[Read, Write], str]]] = {
-    cls: [(_TYPES[kind], field.name) for kind, field in zip(cls.LAYOUT, fields(cls), strict=True)]  # type: ignore[arg-type]
-    for cls in MESSAGES
-}
+
+class _Plan(NamedTuple):
+    """A body: the numbers that it begins with, in one piece, and what follows."""
+
+    numbers: tuple[str, ...]
+    head: struct.Struct
+    rest: list[tuple[tuple[Read, Write], str]]
 
 
-def _plan(cls: type[Message]) -> list[tuple[tuple[Read, Write], str]]:
-    return _PLANS[cls]
+def _planned(cls: type[Message]) -> _Plan:
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    count = next((n for n, kind in enumerate(cls.LAYOUT) if kind not in _CODES), len(names))
+    codes = "".join(_CODES[kind] for kind in cls.LAYOUT[:count])
+    rest = [
+        (_TYPES[kind], name) for kind, name in zip(cls.LAYOUT[count:], names[count:], strict=True)
+    ]
+    return _Plan(tuple(names[:count]), struct.Struct("<" + codes), rest)
+
+
+_PLANS = {cls: _planned(cls) for cls in MESSAGES}

@@ -19,6 +19,9 @@ from melissa_gen.reservoir import SlotStore
 __all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
 
 
+_Region = tuple[slice, ...]
+
+
 @dataclass
 class Counters:
     """Samples of this rank; `produced = received + lost`, `received = stored + duplicate + rejected`."""
@@ -133,6 +136,7 @@ class Assembler:
         self._samples: dict[tuple[int, int, int], _Sample] = {}
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._done: dict[int, bytearray] = {}
+        self._known_regions: dict[tuple[wire.Block, ...], list[tuple[str, _Region]]] = {}
         self._tilings: dict[tuple[tuple[wire.Block, ...], ...], bool] = {}
         self._over = False
 
@@ -155,6 +159,7 @@ class Assembler:
             ProtocolError: The header does not fit the study; nothing was allocated or counted.
         """
         self._check(part, rank)
+        regions = self._regions(part)
         key = (part.simulation, part.attempt, part.step)
         attempt = self._attempt(part.simulation, part.attempt, part.ranks)
         sample = self._samples.get(key)
@@ -179,10 +184,7 @@ class Assembler:
             self._samples[key] = sample
         elif rank in sample.ranks:
             return Fate.REPEATED
-        arrays = []
-        for block in part.blocks:
-            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
-            arrays.append(self._store.row(sample.slot, self._fields[block.field].name)[region])
+        arrays = [self._store.row(sample.slot, name)[region] for name, region in regions]
         return Target(sample, part.blocks, arrays, rank)
 
     def received(self, target: Target, sender: Sender) -> WholeSample | None:
@@ -342,19 +344,27 @@ class Assembler:
 
     def _check(self, part: wire.Part, rank: int) -> None:
         self._check_names(part.simulation, part.attempt, rank, part.ranks)
-        where = f"part of simulation {part.simulation}, step {part.step}, rank {rank}"
         if part.step >= self._time_steps:
-            message = f"{where}: the study has {self._time_steps} time steps"
-            raise ProtocolError(message)
-        if wire.owner(part.simulation, part.step, self._ranks) != self._rank:
-            message = f"{where}: belongs to another server rank"
-            raise ProtocolError(message)
-        if part.buffer >= self.credit:
-            message = f"{where}: buffer {part.buffer} is beyond the credit of {self.credit}"
-            raise ProtocolError(message)
+            fault = f"the study has {self._time_steps} time steps"
+        elif wire.owner(part.simulation, part.step, self._ranks) != self._rank:
+            fault = "belongs to another server rank"
+        elif part.buffer >= self.credit:
+            fault = f"buffer {part.buffer} is beyond the credit of {self.credit}"
+        else:
+            return
+        message = f"part of simulation {part.simulation}, step {part.step}, rank {rank}: {fault}"
+        raise ProtocolError(message)
+
+    def _regions(self, part: wire.Part) -> list[tuple[str, _Region]]:
+        """Where the blocks lie: each field's name and the block's part of it; remembered per blocks."""
+        known = self._known_regions.get(part.blocks)
+        if known is not None:
+            return known
+        where = f"part of simulation {part.simulation}, step {part.step}"
         if sorted(block.field for block in part.blocks) != list(range(len(self._fields))):
             message = f"{where}: does not hold each field once"
             raise ProtocolError(message)
+        found: list[tuple[str, _Region]] = []
         for block in part.blocks:
             shape = self._fields[block.field].shape
             if len(block.start) != len(shape) or not all(
@@ -365,6 +375,11 @@ class Assembler:
                     f"{where}: block {block.start} + {block.extent} is outside the shape {shape}"
                 )
                 raise ProtocolError(message)
+            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
+            found.append((self._fields[block.field].name, region))
+        if len(self._known_regions) < _REMEMBERED_TILINGS:
+            self._known_regions[part.blocks] = found
+        return found
 
 
 _REMEMBERED_TILINGS = 1024

@@ -84,7 +84,7 @@ class Collector:
             *(study.simulation.time_steps, len(points)),
             *(1, 0, 1),  # one try, and this is the only server rank
             self._slots,
-            study.server.credit,
+            study.credit,
         )
         self._context: zmq.Context[Any] = zmq.Context()
         self._open(contact_file)
@@ -204,7 +204,7 @@ class Collector:
             self._hand_out(identity, request.simulation)
 
     def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
-        simulation, server = self._study.simulation, self._study.server
+        study, simulation, server = self._study, self._study.simulation, self._study.server
         if hello.ranks != simulation.processes:
             text = (
                 f"job {hello.job} has {hello.ranks} MPI ranks; the study's simulation.processes is "
@@ -215,7 +215,7 @@ class Collector:
             return
         self._jobs[identity] = hello.job
         welcome = wire.Welcome(
-            server.credit,
+            study.credit,
             1,
             simulation.time_steps,
             server.heartbeat,

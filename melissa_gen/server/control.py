@@ -203,7 +203,7 @@ class Control:
         self._send(
             identity,
             wire.Welcome(
-                study.server.credit,
+                study.credit,
                 study.server.ranks,
                 study.simulation.time_steps,
                 study.server.heartbeat,

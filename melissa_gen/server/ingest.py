@@ -28,6 +28,8 @@ __all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
 
 _REPORT_SECONDS = 0.25
 _BURST = 64
+_QUIET_MILLISECONDS = 2
+"""How long nothing may come while buffers are owed: a client may be waiting for them."""
 _GRACE_SECONDS = 2.0
 """How long the last parts of a client that has ended may take from its socket to ours."""
 STOPPED = "stopped"
@@ -156,7 +158,8 @@ class Ingest:
             if readable != data_polled:
                 poller.modify(self._data, zmq.POLLIN if readable else 0)
                 data_polled = readable
-            ready = dict(poller.poll(int(_REPORT_SECONDS * 1000)))
+            patience = _QUIET_MILLISECONDS if self._owed else int(_REPORT_SECONDS * 1000)
+            ready = dict(poller.poll(patience))
             if self._bell in ready:
                 self._bell.recv()
             if self._link in ready:
@@ -166,7 +169,7 @@ class Ingest:
             elif readable:
                 self._drained = time.monotonic()
             self._store_pending()
-            self._pay()
+            self._pay(quiet=self._data not in ready)
             while not self._snapshots.empty():
                 self._snapshots.get()
                 self._taken.put(self._snapshot())
@@ -221,13 +224,10 @@ class Ingest:
         return bool(self._data.getsockopt(zmq.RCVMORE))
 
     def _receive(self, identity: bytes) -> None:
-        if not self._more():
-            text = "an empty message"
-            raise ProtocolError(text)
-        frame = self._data.recv()
+        frame = self._data.recv()  # a router's identity is never alone
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
-        message = wire.decode(frame, wire.Part, wire.Finalize, wire.Share)
+        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share)
         if isinstance(message, wire.Share):
             self._share(identity, message)
             self._skip_rest()
@@ -335,10 +335,16 @@ class Ingest:
         for sender in senders:
             self._owed.setdefault(sender.identity, []).append(sender.buffer)
 
-    def _pay(self) -> None:
-        for identity, buffers in self._owed.items():
-            self._answer(identity, wire.Credit(tuple(buffers)))
-        self._owed.clear()
+    def _pay(self, *, quiet: bool) -> None:
+        """Hands buffers back, half of a client's at a time: a message wakes four threads, and costs as much as a part.
+
+        Where nothing more comes, all that is owed is paid: whoever waits, waits for that.
+        """
+        enough = max(self._assembler.credit // 2, 1)
+        for identity, buffers in list(self._owed.items()):
+            if quiet or len(buffers) >= enough:
+                self._answer(identity, wire.Credit(tuple(buffers)))
+                del self._owed[identity]
 
     def _answer(self, identity: bytes, message: wire.Message) -> None:
         packed = wire.encode(message, self._contact.epoch, self._rank, self._contact.token)

@@ -1,14 +1,18 @@
 """What a server rank will need in memory, known before it starts."""
 
-import math
-
 import psutil
 
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
 from melissa_gen.study import Study
 
-__all__ = ["check_memory", "promised_megabytes", "reservoir_megabytes", "staging_slots"]
+__all__ = [
+    "ALLOCATOR",
+    "check_memory",
+    "promised_megabytes",
+    "reservoir_megabytes",
+    "staging_slots",
+]
 
 BASE_MEGABYTES = 500.0
 """Interpreter, torch, MPI, sockets: what a rank takes beside its reservoir and its model."""
@@ -16,13 +20,21 @@ BASE_MEGABYTES = 500.0
 GPU_MEGABYTES = 1400.0
 """What the libraries of CUDA and NCCL take beside it in a rank's own memory; 1,120 to 1,260 were measured."""
 
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""Environment of a rank: freed memory is kept for the next message or batch, up to 64 MB of it. Left alone, the C
+library returns each to the system and takes it again page by page, which costs up to half as much as the copies."""
+
 COMPILE_MEGABYTES = 200.0
 """What `training.compile` takes; 100 to 120 were measured."""
 
 
 def staging_slots(study: Study) -> int:
     """Rows beside the reservoir's capacity: samples under way, and those of a client just lost."""
-    return (study.launcher.clients + 1) * study.server.credit
+    return (study.launcher.clients + 1) * study.credit
 
 
 def field_specs(study: Study) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -56,10 +68,8 @@ def promised_megabytes(study: Study) -> float:
     Raises:
         StudyError: The surrogate can't be built.
     """
-    fields = field_specs(study).values()
-    sample = sum(math.prod(shape) * int(dtype[-2:]) // 8 for shape, dtype in fields) / 1e6
-    validation = study.training.validation.simulations * study.simulation.time_steps * sample
-    share = validation / study.server.ranks
+    samples = study.training.validation.simulations * study.simulation.time_steps
+    share = samples * study.sample_bytes / 1e6 / study.server.ranks
     needed = reservoir_megabytes(study) + BASE_MEGABYTES + model_megabytes(study) + share
     if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
         needed += GPU_MEGABYTES

@@ -325,7 +325,7 @@ def _open_data_socket(
         f"data-{rank}",
         listening_address(study),
         limit=largest + _HEADER_ROOM,
-        queue=study.server.credit * (1 + len(study.simulation.fields)) + 8,
+        queue=study.credit * (1 + len(study.simulation.fields)) + 8,
         data=True,
         ports=study.server.ports,
     )
@@ -346,7 +346,7 @@ def _assembler(
         rank,
         ranks,
         rows,
-        study.server.credit,
+        study.credit,
     )
 
 

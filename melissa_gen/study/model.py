@@ -1,5 +1,6 @@
 """The study file's models: every key that a user may write, with its default, its unit and its limits."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +17,13 @@ __all__ = ["Study"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Port = Annotated[int, Field(ge=1024, lt=2**16)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+_CREDIT_BYTES = 8_000_000
 Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
+
+
+def default_credit(sample_bytes: int) -> int:
+    """Buffers where the study names no number: the smaller a sample, the more its message costs beside its bytes."""
+    return min(max(_CREDIT_BYTES // sample_bytes, 4), 16)
 
 
 class Uniform(Section):
@@ -312,8 +319,8 @@ class ServerSection(Section):
     """First and last port that tcp sockets may take, where a firewall leaves only some open; none: any free one."""
     encrypt: Literal["all", "control"] = "all"
     """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
-    credit: int = Field(default=4, gt=0, le=1024)
-    """Samples that one client rank may have under way to one server rank."""
+    credit: int | None = Field(default=None, gt=0, le=1024)
+    """Samples that one client rank may have under way to one server rank; none: what 8 MB hold, from 4 to 16."""
     threads: int = Field(default=1, gt=0)
     """Torch threads per rank."""
     pin_ingest: bool = False
@@ -397,6 +404,17 @@ class Study(Section):
     def folder(self) -> Path:
         """The folder that relative paths in the study start from."""
         return self._folder
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the fields of one sample."""
+        fields = self.simulation.fields.values()
+        return sum(math.prod(f.shape) * int(f.dtype[-2:]) // 8 for f in fields)
+
+    @property
+    def credit(self) -> int:
+        """Samples that one client rank may have under way to one server rank."""
+        return self.server.credit or default_credit(self.sample_bytes)
 
     @property
     def over_tcp(self) -> bool:

@@ -14,6 +14,7 @@ Each repetition starts fresh processes, warms them up, and counts over a window;
 """
 
 import multiprocessing
+import os
 import shutil
 import statistics
 import tempfile
@@ -28,6 +29,9 @@ import zmq
 from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, interleaved, ratio
 
+from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.study.model import default_credit
+
 SIZES = {"40 KB": (100, 100), "1 MiB": (512, 512), "4 MiB": (1024, 1024)}
 RESERVOIR_BYTES = 256 << 20
 RING = 8
@@ -37,7 +41,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument(
-        "--credit", type=int, default=4, help="buffers of the client (server.credit)"
+        "--credit", type=int, help="buffers of the client (server.credit); by default a study's"
     )
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--transports", nargs="*", choices=("ipc", "tcp"), default=["ipc", "tcp"])
@@ -46,6 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     repetitions = args.repetitions or (2 if args.quick else 7)
     warm, window = (0.4, args.seconds or 0.6) if args.quick else (1.0, args.seconds or 2.0)
+    os.environ.update(ALLOCATOR)  # as the launcher starts a server; the raw receiver has it too
     env = environment()
     result = Result(
         "Fields per second into the reservoir, against raw ZeroMQ",
@@ -57,7 +62,8 @@ def main() -> None:
     for transport in args.transports:
         for size in args.sizes:
             shape = SIZES[size]
-            cases = _cases(transport, shape, args.credit, warm, window)
+            credit = args.credit or default_credit(4 * int(np.prod(shape)))
+            cases = _cases(transport, shape, credit, warm, window)
             flows = interleaved(cases, repetitions)
             found = {name: [flow.rate for flow in flows[name]] for name in cases}
             best = max(("rows", "frames"), key=lambda name: statistics.median(found[name]))

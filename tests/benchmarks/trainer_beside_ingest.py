@@ -34,8 +34,12 @@ import psutil
 from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
 
+from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.study.model import default_credit
+
 SHAPE = (100, 100)
-CAPACITY, CREDIT = 2000, 4
+CAPACITY = 2000
+CREDIT = default_credit(4 * SHAPE[0] * SHAPE[1])
 RATE = 1000.0
 MODES = ("idle", "1,000/s", "as drawn", "saturated")
 SPAWN = multiprocessing.get_context("spawn")
@@ -59,6 +63,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--device", default="cpu", help="where the network is: cpu or cuda")
     args = parser.parse_args()
+    os.environ.update(ALLOCATOR)  # as the launcher starts a server
     env = environment()
     result = Result(
         f"Batches per second of the trainer ({args.device}) beside ingest of 40 KB fields",

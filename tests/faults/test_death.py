@@ -1,8 +1,8 @@
 """Deaths and interruptions in the middle of a study: server, launcher, client, Ctrl-C."""
 
 import os
-import shutil
 import re
+import shutil
 import signal
 from pathlib import Path
 

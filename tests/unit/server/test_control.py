@@ -168,7 +168,7 @@ def test_welcome_says_what_the_study_expects(serve):
     welcome = client.receive(wire.Welcome)
     assert welcome.fields == (wire.FieldSpec("temperature", "float32", (100, 100)),)
     assert welcome.parameters == tuple(server.study.parameters)
-    assert (welcome.time_steps, welcome.server_ranks, welcome.credit) == (STEPS, 1, 4)
+    assert (welcome.time_steps, welcome.server_ranks, welcome.credit) == (STEPS, 1, 16)
     ask(client)
     assert server.launcher.receive_json("connected")["job"] == "client-0"
 

@@ -45,6 +45,13 @@ def test_what_a_client_has_under_way_has_its_rows():
     assert staging_slots(study) == 20
 
 
+@pytest.mark.parametrize(("side", "credit"), [(100, 16), (512, 7), (1024, 4), (4096, 4)])
+def test_small_fields_have_more_buffers(side, credit):
+    study = load_study(HEAT)
+    study.simulation.fields["temperature"].shape[:] = [side, side]
+    assert study.credit == credit
+
+
 @pytest.mark.parametrize(
     ("change", "more"), [("server.device=cuda", 1400), ("training.compile=true", 200)]
 )

@@ -29,7 +29,7 @@ def test_resolved_study_holds_every_default(tmp_path):
     text = path.read_text()
     for line in (
         "patience: 20.0",
-        "credit: 4",
+        "heartbeat: 1.0",
         "timeout: 60.0",
         "class: melissa_gen.surrogates.MLP",
     ):
