@@ -23,9 +23,9 @@ GPU_MEGABYTES = 1400.0
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
 }
-"""Environment of a rank: freed memory is kept for the next message or batch, up to 64 MB of it. Left alone, the C
+"""Environment of a rank: freed memory is kept for the next message or batch, up to 16 MB of it. Left alone, the C
 library returns each to the system and takes it again page by page, which costs up to half as much as the copies."""
 
 COMPILE_MEGABYTES = 200.0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from melissa_gen.server.memory import ALLOCATOR
+
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
 ROOT = Path(__file__).parents[2]
@@ -90,5 +92,5 @@ def test_no_secret_leaves_the_contact_file(finished):
         }
         assert variables <= {
             *("MELISSA_GEN_SERVER", "MELISSA_GEN_JOB", "OMP_NUM_THREADS"),
-            *("CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED", "MALLOC_ARENA_MAX"),
+            *("CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED", *ALLOCATOR),
         }
