@@ -52,7 +52,7 @@ TARGETS = {
 EXPONENT = 0.5
 """γ of the importance weights, for every method that knows its density."""
 
-_TEST = 1000
+TEST = 1000
 _TOGETHER = 5
 _LEFT = 75
 """Exit status where `--seconds` were over before all cells were there."""
@@ -228,14 +228,14 @@ def _tracker(method: str) -> DifficultyTracker:
 
 
 def _test_set(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fields]:
-    return _solved(args, problem, "test", 64 if args.quick else _TEST, 12345)
+    return solved(args, problem, "test", 64 if args.quick else TEST, 12345)
 
 
 def _oracle_pool(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fields]:
-    return _solved(args, problem, "oracle", 128 if args.quick else 4096, 777)
+    return solved(args, problem, "oracle", 128 if args.quick else 4096, 777)
 
 
-def _solved(
+def solved(
     args: argparse.Namespace, problem: Problem, name: str, count: int, seed: int
 ) -> tuple[Array, Fields]:
     """Draws of the prior and their fields, solved once and kept."""
