@@ -3,7 +3,7 @@
 Burgers with the budget of `samplers.py`: 120 simulations, proposals of 4, and each sample drawn 160 times on average,
 which are 400 steps of 32 samples for every 4 simulations of 20 time steps. Launcher, MPI world, wire, reservoir,
 trainer, sampler and snapshots are those of any study; the solver is the one that `samplers.py` calls. What differs: the
-learning rate halves every 3,600 batches instead of falling evenly, by the same factor in all; the output's scale is that
+learning rate halves every 3,600 batches instead of falling evenly, by the same factor in all; the output scale is that
 of the first samples; proposals are a few simulations ahead of what has been learned, and the last samples are drawn
 less often than the others.
 
