@@ -43,7 +43,12 @@ def check_study(
     Returns:
         Whether the study can be run.
     """
-    from melissa_gen.server.memory import check_memory, promised_megabytes
+    from melissa_gen.server.memory import (
+        GPU_MEGABYTES,
+        check_memory,
+        promised_megabytes,
+        unknown_gpu,
+    )
 
     lines = _Lines(view, path, overrides)
     lines.good(f"study '{study.name}': every key is legal")
@@ -67,6 +72,7 @@ def check_study(
     if surrogate is not None:
         lines.note(
             f"memory: at most {promised_megabytes(study):,.0f} MB in each of {ranks} server rank(s)"
+            + (f", and {GPU_MEGABYTES:,.0f} more where a GPU is found" * unknown_gpu(study))
         )
     if timing is not None and surrogate is not None:
         _project(study, timing, lines)

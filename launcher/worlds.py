@@ -17,7 +17,7 @@ from launcher.psij import Psij
 from launcher.scheduler import Scheduler, job_spec
 from launcher.slurm import Slurm
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.server.memory import allocator
 from melissa_gen.study import JobsSection, Study
 
 __all__ = [
@@ -126,7 +126,8 @@ def server_world(study: Study, run_dir: Path) -> World:
     python = _python(study.launcher.server_job) or sys.executable
     # -P: a file of the study's folder must not shadow a module that the server imports.
     command = (python, "-P", "-m", "melissa_gen.server", str(run_dir))
-    environment = {"OMP_NUM_THREADS": str(study.server.threads), **ALLOCATOR}
+    environment = {"OMP_NUM_THREADS": str(study.server.threads)}
+    environment |= allocator(over_tcp=study.over_tcp)
     return World(SERVER, command, study.server.ranks, environment)
 
 

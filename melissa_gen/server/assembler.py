@@ -159,7 +159,7 @@ class Assembler:
             ProtocolError: The header does not fit the study; nothing was allocated or counted.
         """
         self._check(part, rank)
-        regions = self._regions(part)
+        regions = self._regions(part, rank)
         key = (part.simulation, part.attempt, part.step)
         attempt = self._attempt(part.simulation, part.attempt, part.ranks)
         sample = self._samples.get(key)
@@ -355,12 +355,12 @@ class Assembler:
         message = f"part of simulation {part.simulation}, step {part.step}, rank {rank}: {fault}"
         raise ProtocolError(message)
 
-    def _regions(self, part: wire.Part) -> list[tuple[str, _Region]]:
+    def _regions(self, part: wire.Part, rank: int) -> list[tuple[str, _Region]]:
         """Where the blocks lie: each field's name and the block's part of it; remembered per blocks."""
         known = self._known_regions.get(part.blocks)
         if known is not None:
             return known
-        where = f"part of simulation {part.simulation}, step {part.step}"
+        where = f"part of simulation {part.simulation}, step {part.step}, rank {rank}"
         if sorted(block.field for block in part.blocks) != list(range(len(self._fields))):
             message = f"{where}: does not hold each field once"
             raise ProtocolError(message)

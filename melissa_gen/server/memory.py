@@ -7,7 +7,7 @@ from melissa_gen.reservoir import megabytes
 from melissa_gen.study import Study
 
 __all__ = [
-    "ALLOCATOR",
+    "allocator",
     "check_memory",
     "promised_megabytes",
     "reservoir_megabytes",
@@ -20,16 +20,41 @@ BASE_MEGABYTES = 500.0
 GPU_MEGABYTES = 1400.0
 """What the libraries of CUDA and NCCL take beside it in a rank's own memory; 1,120 to 1,260 were measured."""
 
-ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
-}
-"""Environment of a rank: freed memory is kept for the next message or batch, up to 16 MB of it. Left alone, the C
-library returns each to the system and takes it again page by page, which costs up to half as much as the copies."""
+TCP_MEGABYTES = 64.0
+"""Freed memory that a rank keeps for the next message where fields come by tcp; see `allocator`."""
 
 COMPILE_MEGABYTES = 200.0
 """What `training.compile` takes; 100 to 120 were measured."""
+
+
+def allocator(*, over_tcp: bool) -> dict[str, str]:
+    """Environment of a rank for the C library's memory.
+
+    By tcp each message is allocated in one thread and freed in another, and the library would give the top of its
+    memory back to the system and take it again page by page, at the cost of some of the copies.
+    """
+    if not over_tcp:
+        return {"MALLOC_ARENA_MAX": "1"}
+    kept = str(int(TCP_MEGABYTES * 1e6))
+    # Naming one threshold fixes the other too: this is where it would have settled for large fields.
+    return {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": kept,
+    }
+
+
+def base_megabytes(study: Study) -> float:
+    """What a rank takes beside its reservoir, its model and its validation set."""
+    needed = BASE_MEGABYTES
+    if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
+        needed += GPU_MEGABYTES
+    return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
+
+
+def unknown_gpu(study: Study) -> bool:
+    """Whether the server may find a GPU that this machine does not have."""
+    return study.server.device == "auto" and study.launcher.backend != "local" and not _gpu_here()
 
 
 def staging_slots(study: Study) -> int:
@@ -70,10 +95,7 @@ def promised_megabytes(study: Study) -> float:
     """
     samples = study.training.validation.simulations * study.simulation.time_steps
     share = samples * study.sample_bytes / 1e6 / study.server.ranks
-    needed = reservoir_megabytes(study) + BASE_MEGABYTES + model_megabytes(study) + share
-    if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
-        needed += GPU_MEGABYTES
-    return needed + COMPILE_MEGABYTES * study.training.compile
+    return reservoir_megabytes(study) + base_megabytes(study) + model_megabytes(study) + share
 
 
 def _gpu_here() -> bool:
@@ -94,7 +116,7 @@ def check_memory(study: Study) -> None:
     else:
         free = psutil.virtual_memory().available / 1e6
         limit, source = (
-            free / study.server.ranks - BASE_MEGABYTES,
+            free / study.server.ranks - base_megabytes(study),
             "the free memory of this machine",
         )
     if needed > limit:

@@ -29,7 +29,7 @@ import zmq
 from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, interleaved, ratio
 
-from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.server.memory import allocator
 from melissa_gen.study.model import default_credit
 
 SIZES = {"40 KB": (100, 100), "1 MiB": (512, 512), "4 MiB": (1024, 1024)}
@@ -50,7 +50,6 @@ def main() -> None:
     args = parser.parse_args()
     repetitions = args.repetitions or (2 if args.quick else 7)
     warm, window = (0.4, args.seconds or 0.6) if args.quick else (1.0, args.seconds or 2.0)
-    os.environ.update(ALLOCATOR)  # as the launcher starts a server; the raw receiver has it too
     env = environment()
     result = Result(
         "Fields per second into the reservoir, against raw ZeroMQ",
@@ -60,6 +59,8 @@ def main() -> None:
         ),
     )
     for transport in args.transports:
+        # As the launcher starts a server; the raw receiver has it too.
+        os.environ.update(allocator(over_tcp=transport == "tcp"))
         for size in args.sizes:
             shape = SIZES[size]
             credit = args.credit or default_credit(4 * int(np.prod(shape)))

@@ -34,7 +34,7 @@ import psutil
 from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
 
-from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.server.memory import allocator
 from melissa_gen.study.model import default_credit
 
 SHAPE = (100, 100)
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--device", default="cpu", help="where the network is: cpu or cuda")
     args = parser.parse_args()
-    os.environ.update(ALLOCATOR)  # as the launcher starts a server
+    os.environ.update(allocator(over_tcp=False))  # as the launcher starts a server
     env = environment()
     result = Result(
         f"Batches per second of the trainer ({args.device}) beside ingest of 40 KB fields",

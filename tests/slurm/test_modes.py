@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melissa_gen.server.memory import ALLOCATOR
+from melissa_gen.server.memory import allocator
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
@@ -92,5 +92,5 @@ def test_no_secret_leaves_the_contact_file(finished):
         }
         assert variables <= {
             *("MELISSA_GEN_SERVER", "MELISSA_GEN_JOB", "OMP_NUM_THREADS"),
-            *("CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED", *ALLOCATOR),
+            *("CUDA_VISIBLE_DEVICES", "PYTHONUNBUFFERED", *allocator(over_tcp=True)),
         }

@@ -31,7 +31,7 @@ export OMP_NUM_THREADS=1
 export PYTHONUNBUFFERED=1
 export MALLOC_ARENA_MAX=1
 export MALLOC_MMAP_THRESHOLD_=33554432
-export MALLOC_TRIM_THRESHOLD_=16777216
+export MALLOC_TRIM_THRESHOLD_=64000000
 exec srun --mpi=pmi2 --kill-on-bad-exit=1 --cpus-per-task=4 {python} -P -m melissa_gen.server /runs/1
 
 # ---- the first client; 2 of them, started anew where one ends: once the server can be reached

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,14 +42,14 @@ def payload(step, blocks=WHOLE):
 class Rank:
     """An ingest thread, and rank 0 as it sees it."""
 
-    def __init__(self, context, bound):
+    def __init__(self, context, bound, credit=CREDIT):
         contact, sockets = bound
         self.contact, self.control = contact, sockets["control"]
         sizes = {f.name: (f.shape, f.dtype) for f in FIELDS}
-        self.store = SlotStore(sizes, CAPACITY + 2 * CREDIT, n_inputs=2)
+        self.store = SlotStore(sizes, CAPACITY + 2 * credit, n_inputs=2)
         self.reservoir = create("reservoir", self.store, CAPACITY, 1, seed=0)
         self.state = RankState()
-        assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, self.store, CREDIT)
+        assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, self.store, credit)
         self.ingest = Ingest(
             context,
             contact,
@@ -130,6 +131,28 @@ def part(step, blocks=WHOLE, *, attempt=0, ranks=1, buffer=0, simulation=0):
 
 def credit(client):
     return client.receive(wire.Credit).buffers
+
+
+def test_a_single_buffer_comes_back_once_it_is_quiet(context, bound, peer):
+    rank = Rank(context, bound, credit=8)
+    client = peer("data")
+    rank.assign()
+    client.send(part(0, buffer=5), *payload(0))
+    assert credit(client) == (5,)
+    rank.end()
+
+
+def test_under_traffic_half_of_the_buffers_come_back_at_a_time():
+    paid = {}
+    rank = SimpleNamespace(
+        _assembler=SimpleNamespace(credit=8),
+        _owed={b"quick": [0, 1, 2, 3], b"slow": [7]},
+        _answer=lambda identity, message: paid.update({identity: message.buffers}),
+    )
+    Ingest._pay(rank, quiet=False)
+    assert paid == {b"quick": (0, 1, 2, 3)}
+    Ingest._pay(rank, quiet=True)
+    assert paid[b"slow"] == (7,) and not rank._owed
 
 
 def test_a_part_becomes_a_sample_with_its_inputs(rank, client):
