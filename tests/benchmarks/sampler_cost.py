@@ -22,7 +22,7 @@ from sampler_problems import PROBLEMS
 
 from melissa_gen.sampling import METHODS, Evidence, Observer, create
 
-NOT_TIMED = {"table"}
+NOT_TIMED = {"table", "external"}
 """They take what the user gives."""
 
 
