@@ -128,14 +128,17 @@ def test_a_client_that_dies_while_the_scheduler_is_silent(running, cluster, modu
     assert_recovers(running, strike, "answers again")
 
 
-def test_a_scheduler_that_dies_and_comes_back(running, cluster):
+def test_a_scheduler_that_does_not_answer_for_a_minute(running, cluster):
     said = running.output.count("does not answer")
-    before = len(running.events("simulation_finished"))
     cluster.kill_controller()
+    gone = time.monotonic()
     wait_for_it(lambda: running.output.count("does not answer") > said, "a word on the silence")
+    wait_for_it(lambda: time.monotonic() - gone > 60.0, "the end of the minute")
+    before = len(running.events("simulation_finished"))
     wait_for_it(
         lambda: len(running.events("simulation_finished")) > before + 5, "work that goes on"
     )
+    assert running.output.count("does not answer") == said + 1, "once is enough"
     again = running.output.count("answers again")
     cluster.start_controller()
     wait_for_it(lambda: running.output.count("answers again") > again, "the end of the silence")
