@@ -120,7 +120,6 @@ def test_a_client_sends_what_its_solver_computed(serve, probe, way):
     assert server.finalized == {(s, 0, r): 3 for s, r in product(range(3), range(2))}
     assert server.failed == []
     assert (server.hello.job, server.hello.ranks) == ("job", 1)
-    assert server.beats
 
 
 def test_a_client_is_clean_under_valgrind(serve, probe):
@@ -235,6 +234,7 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, pro
     assert "3 the training server has been silent for" in done.stdout
     server.close()
     assert len(server.samples) == 2  # its credit
+    assert server.beats  # a client that lives shorter may end before its first
 
 
 @pytest.mark.slow
