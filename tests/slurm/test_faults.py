@@ -19,8 +19,8 @@ MELISSA_GEN = (sys.executable, "-m", "launcher.cli")
 SOLVER = Path(__file__).parents[1] / "faults" / "solver.py"
 STUDY = {
     "simulation.command": ["python", "solver.py", "--pause", "0.02"],
-    "simulation.count": 5000,
-    "server.patience": 6,
+    "simulation.count": 20_000,
+    "server.patience": 15,  # SLURM's word on the end of a job must come before its silence is noticed
     "launcher.backend": "slurm",
     "launcher.poll": 1,
     "launcher.jobs.partition": "main",
@@ -47,8 +47,9 @@ def running(module_runs, cluster):
 
 
 def clients(cluster):
-    """Client job's name to its id, of those that SLURM has not ended."""
-    return {name.rpartition("-")[0]: i for i, name, _ in cluster.jobs() if "client" in name}
+    """Client job's name to its id, of those that run."""
+    jobs = [(i, name) for i, name, state in cluster.jobs() if state == "RUNNING"]
+    return {name.rpartition("-")[0]: i for i, name in jobs if "client" in name}
 
 
 def assert_recovers(run, strike, reason="", patience=90.0):

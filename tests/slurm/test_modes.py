@@ -21,6 +21,7 @@ SMALL = {
     "surrogate.arguments.hidden": "[16]",
     "training.batch_size": 4,
     "training.draws_per_sample": 8,
+    "training.max_draws_per_sample": 10,  # else it trains the longer, the later a job starts
     "training.validation.simulations": 4,
     "reservoir.capacity": 40,
     "reservoir.watermark": 5,

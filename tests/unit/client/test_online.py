@@ -7,6 +7,7 @@ import pytest
 from melissa_gen.client import Client
 from melissa_gen.errors import ClientError, ServerLost, SimulationError
 from melissa_gen.protocol import wire
+from tests.conftest import wait_for
 
 U = wire.FieldSpec("u", "float32", (4, 3))
 P = wire.FieldSpec("p", "float64", (5,))
@@ -241,11 +242,19 @@ def test_without_credit_it_waits_and_says_so(serve):
     server = serve(U, steps=3, count=1, credit=1, reads=False)
     with Client() as client:
         client.field("u", shape=(4, 3))
+        progress = client._sink._heartbeat.progress
+
+        def open_when_it_waits():
+            wait_for(lambda: progress.state == wire.WAITING_FOR_CREDIT, "its wait for credit")
+            server.reads.set()
+
+        opener = threading.Thread(target=open_when_it_waits, daemon=True)
         for simulation in client:
             simulation.send(u=np.zeros((4, 3)))
-            threading.Timer(0.05, server.reads.set).start()
+            opener.start()
             simulation.send(u=np.ones((4, 3)))
-            assert client._sink._heartbeat.progress.credit_seconds > 0
+            opener.join()
+            assert progress.credit_seconds > 0
             simulation.send(u=np.ones((4, 3)))
         server.wait(lambda s: s.finalized)
 
