@@ -248,7 +248,10 @@ class Coordinator:
         assert self._trainer is not None
         if self._trainer.batches:
             self.save(LATEST if leave else FINAL, books, ranks)
-        status, reason = "finished" if stopped is None else "stopped", stopped
+        status, reason = "finished", None
+        if stopped is not None:
+            # The trainer may have heard of it from another rank, which gives no reason.
+            status, reason = "stopped", self._control.stop_reason or stopped
         if self._control.failure:
             status, reason = "failed", self._control.failure
         elif leave:
