@@ -14,14 +14,12 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import yaml
-from measure import Result, Target, command_line, environment, finish, quantile
+from measure import Result, Target, command_line, environment, finish, quantile, run_study
 
 STEPS, SHAPE = 2, (16, 16)
 MODES = ("persistent", "per_simulation")
@@ -83,16 +81,7 @@ def handovers(mode: str, ranks: int, count: int, sampler: str) -> list[float]:
             "reservoir": {"capacity": STEPS * count, "watermark": 4},
             "sampler": {"method": sampler, "generation_size": 10},
         }
-        (folder / "study.yaml").write_text(yaml.safe_dump(study))
-        command = [Path(sys.executable).with_name("melissa-gen"), "run", folder / "study.yaml"]
-        done = subprocess.run(
-            [*map(str, command), "--run-dir", str(folder / "run")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            sys.exit(f"the study failed:\n{done.stdout}{done.stderr}")
+        run_study(study, folder)
         return _between(folder / "times")
 
 

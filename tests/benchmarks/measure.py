@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+import yaml
 
 T = TypeVar("T")
 
@@ -129,6 +131,17 @@ def finish(result: Result, env: Mapping[str, Any], args: argparse.Namespace, nam
             "details": result.details,
         }
         args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def run_study(study: Mapping[str, Any], folder: Path) -> Path:
+    """Writes a study into a folder and runs it by `melissa-gen run`; returns its run directory."""
+    path, run_dir = folder / "study.yaml", folder / "run"
+    path.write_text(yaml.safe_dump(dict(study), sort_keys=False), encoding="utf-8")
+    command = [Path(sys.executable).with_name("melissa-gen"), "run", path, "--run-dir", run_dir]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"the study failed:\n{done.stdout}{done.stderr}")
+    return run_dir
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -13,7 +13,6 @@ Errors and ratios are those of `samplers.py`, on the same 1,000 simulations.
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -21,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from measure import Result, command_line, environment, finish
+from measure import Result, command_line, environment, finish, run_study
 from numpy.typing import NDArray
 from sampler_problems import PROBLEMS, Fields
 from samplers import METRICS, TEST, figures, ratio_with_interval, solved
@@ -120,18 +118,9 @@ def online(
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-        command = [Path(sys.executable).with_name("melissa-gen"), "run", folder / "study.yaml"]
-        done = subprocess.run(
-            [*map(str, command), "--run-dir", str(folder / "run")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            sys.exit(f"the study failed:\n{done.stdout}{done.stderr}")
-        summary = json.loads((folder / "run" / "summary.json").read_text())
-        surrogate = load(folder / "run" / "checkpoints" / "final")
+        run_dir = run_study(study, folder)
+        summary = json.loads((run_dir / "summary.json").read_text())
+        surrogate = load(run_dir / "checkpoints" / "final")
     inputs = points.copy()
     inputs[:, 0] = np.log(inputs[:, 0])
     times = np.linspace(*surrogate.times, PROBLEM.times)
