@@ -234,7 +234,7 @@ class OnlineSink:
                 self._context, self._contact, self._contact.data[rank], data=True, queue=0
             )
             found = _Channel(peer, self._welcome.credit, [p for _, p in self._placements])
-            if self._contact.shared_memory and (offer := found.offer()) is not None:
+            if self._contact.shares_memory(rank) and (offer := found.offer()) is not None:
                 peer.send(self._pack(offer))
             self._channels[rank] = found
         return found

@@ -14,6 +14,7 @@ from typing import Self
 import zmq
 
 from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol.shared import this_machine
 
 __all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders"]
 
@@ -50,13 +51,11 @@ class Contact:
     data: tuple[str, ...] = ()
     curve: Curve | None = None
     encrypt_data: bool = False
-    shared_memory: bool = False
-    """Whether the server reads a client's buffers in place (`shared.py`)."""
+    machines: tuple[str, ...] = ()
+    """For each rank the machine on which it reads clients' buffers in place (`shared.py`); "" or none: it does not."""
 
     @classmethod
-    def new(
-        cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool, shared_memory: bool = False
-    ) -> Self:
+    def new(cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool) -> Self:
         """Makes the secrets of a new incarnation, and for ipc its private folder."""
         folder = tempfile.mkdtemp(prefix=_PREFIX) if ipc else ""
         curve = None if ipc else Curve.generate()
@@ -67,7 +66,6 @@ class Contact:
             folder,
             curve=curve,
             encrypt_data=encrypt_data,
-            shared_memory=shared_memory,
         )
 
     def write(self, path: Path) -> None:
@@ -87,6 +85,10 @@ class Contact:
         """Returns the whole content, secrets included."""
         return json.dumps(asdict(self) | {"token": self.token.hex()}, indent=1)
 
+    def shares_memory(self, rank: int) -> bool:
+        """Whether a server rank would read the buffers of this process in place."""
+        return rank < len(self.machines) and self.machines[rank] == this_machine() != ""
+
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Reads what `to_json` wrote.
@@ -98,11 +100,12 @@ class Contact:
             data = json.loads(text)
             curve = Curve(**data.pop("curve")) if data["curve"] else data.pop("curve")
             token = bytes.fromhex(data.pop("token"))
-            contact = cls(token=token, curve=curve, data=tuple(data.pop("data")), **data)
+            ranks, machines = tuple(data.pop("data")), tuple(data.pop("machines"))
+            contact = cls(token=token, curve=curve, data=ranks, machines=machines, **data)
             if len(token) != 16 or not isinstance(contact.epoch, int):
                 raise ValueError
             texts = (contact.host, contact.runtime_folder, contact.control, contact.heartbeat)
-            if not all(isinstance(text, str) for text in (*texts, *contact.data)):
+            if not all(isinstance(text, str) for text in (*texts, *ranks, *machines)):
                 raise ValueError
             return contact
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,21 @@ import numpy.typing as npt
 
 from melissa_gen.errors import ProtocolError
 
-__all__ = ["SharedBuffers", "SharedView"]
+__all__ = ["SharedBuffers", "SharedView", "this_machine"]
 
 _ALIGNMENT = 64
 
 
 def _rounded(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def this_machine() -> str:
+    """Returns a name that no other machine has, which its kernel drew when it was started; "" outside Linux."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class SharedBuffers:

@@ -22,9 +22,9 @@ block in C order, of the field's declared type. The sample (simulation, time ste
 many parts under way to one server rank as `Welcome.credit` says; each names the buffer it was copied to, and
 `Credit` hands buffers back when their sample is in the reservoir (or has been counted as a duplicate).
 
-Where the contact file says `shared_memory`, a client rank may offer its buffers in memory with `Share`, before its
-first part to a server rank (``shared.py``). The answer is `Credit` with all of them, and parts then come as a header
-alone; or `Refused`, and parts come with their payload as ever.
+Where the contact file names the client's machine as that of a server rank (`machines`), a client rank may offer its
+buffers in memory with `Share`, before its first part to that rank (``shared.py``). The answer is `Credit` with all of
+them, and parts then come as a header alone; or `Refused`, and parts come with their payload as ever.
 """
 
 import functools

@@ -41,8 +41,7 @@ class Coordinator:
         study: The study.
         run_dir: The run directory.
         context: The process's ZeroMQ context.
-        contact: Secrets of this incarnation.
-        data: Endpoints of all ranks' data sockets.
+        contact: Secrets of this incarnation, and all ranks' data sockets.
         began: When the process started (monotonic seconds).
         saved: Folder and state of the checkpoint to go on from, or None.
 
@@ -56,7 +55,6 @@ class Coordinator:
         run_dir: Path,
         context: zmq.Context[Any],
         contact: Contact,
-        data: list[str],
         began: float,
         saved: tuple[Path, dict[str, Any]] | None,
     ) -> None:
@@ -71,9 +69,7 @@ class Coordinator:
             context, contact, "control", address, queue=0, ports=ports
         )
         beats, beats_endpoint = bind_socket(context, contact, "heartbeat", address, ports=ports)
-        self.contact = replace(
-            contact, control=control_endpoint, heartbeat=beats_endpoint, data=tuple(data)
-        )
+        self.contact = replace(contact, control=control_endpoint, heartbeat=beats_endpoint)
         simulation, sampler = study.simulation, study.sampler
         self._ledger = Ledger(
             simulation.count, simulation.time_steps, study.server.ranks, simulation.retries

@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from melissa_gen.errors import RunError
 from melissa_gen.locking import LockedError, held
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.control import LEFT
+from melissa_gen.protocol.shared import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.protocol.wire import FieldSpec
 from melissa_gen.server.assembler import Assembler
@@ -133,14 +135,17 @@ def _serve(
     if rank == 0:
         from melissa_gen.server.coordinator import Coordinator  # sampler and TensorBoard: memory
 
-        endpoints = [store.get(f"data/{r}").decode() for r in range(ranks)]
+        contact = replace(
+            contact,
+            data=tuple(store.get(f"data/{r}").decode() for r in range(ranks)),
+            machines=tuple(store.get(f"machine/{r}").decode() for r in range(ranks)),
+        )
         with started_on(beside):
             coordinator = Coordinator(
                 study,
                 run_dir,
                 context,
                 contact,
-                endpoints,
                 began,
                 (folder, saved) if folder and saved else None,
             )
@@ -311,7 +316,6 @@ def _open_data_socket(
             socket.gethostname(),
             ipc=not study.over_tcp,
             encrypt_data=everywhere,
-            shared_memory=not study.over_tcp,
         )
         store.set("secrets", fresh.to_json())
     contact = Contact.from_json(store.get("secrets").decode())
@@ -330,6 +334,7 @@ def _open_data_socket(
         ports=study.server.ports,
     )
     store.set(f"data/{rank}", endpoint)
+    store.set(f"machine/{rank}", this_machine() if study.server.shared_memory else "")
     return contact, data
 
 

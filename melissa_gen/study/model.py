@@ -319,6 +319,8 @@ class ServerSection(Section):
     """First and last port that tcp sockets may take, where a firewall leaves only some open; none: any free one."""
     encrypt: Literal["all", "control"] = "all"
     """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
+    shared_memory: bool = True
+    """Read the fields of clients on a rank's own machine out of their memory; else they come through sockets."""
     credit: int | None = Field(default=None, gt=0, le=1024)
     """Samples that one client rank may have under way to one server rank; none: what 8 MB hold, from 4 to 16."""
     threads: int = Field(default=1, gt=0)

@@ -21,6 +21,7 @@ import zmq
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.shared import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
 from melissa_gen.server.assembler import Assembler
@@ -36,8 +37,7 @@ VALUES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 def new_contact(transport: str) -> Contact:
     """Makes the secrets of a server on ipc or on tcp; the data are not encrypted."""
-    ipc = transport == "ipc"
-    return Contact.new(0, "localhost", ipc=ipc, encrypt_data=False, shared_memory=ipc)
+    return Contact.new(0, "localhost", ipc=transport == "ipc", encrypt_data=False)
 
 
 class ControlStandIn:
@@ -129,10 +129,18 @@ class Rank:
         capacity: Of the reservoir, in samples.
         watermark: Of the reservoir.
         credit: Buffers of a client.
+        shared: Whether a client's buffers are read in place, as on one machine.
     """
 
     def __init__(
-        self, contact: Contact, shape: tuple[int, ...], capacity: int, watermark: int, credit: int
+        self,
+        contact: Contact,
+        shape: tuple[int, ...],
+        capacity: int,
+        watermark: int,
+        credit: int,
+        *,
+        shared: bool = True,
     ) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         data, endpoint = bind_socket(
@@ -144,7 +152,8 @@ class Rank:
             queue=2 * credit + 8,
             data=True,
         )
-        self.contact = replace(contact, data=(endpoint,))
+        machine = this_machine() if shared else ""
+        self.contact = replace(contact, data=(endpoint,), machines=(machine,))
         store = SlotStore({FIELD: (shape, "f4")}, capacity + 2 * credit, len(PARAMETERS) + 1)
         self.reservoir = OpenReservoir(store, capacity, watermark, seed=0)
         self.state = RankState()

@@ -231,14 +231,15 @@ def test_schema_and_doctor(module_runs):
 
 
 VARIANTS = {
-    "tcp, all encrypted": {
+    "tcp, all encrypted, through sockets": {
         "server.transport": "tcp",
+        "server.shared_memory": False,
         "simulation.fields.temperature.dtype": "float64",
         "sampler.method": "breed",
         "training.draws_per_sample": 3,
         "training.max_draws_per_sample": 4,
     },
-    "tcp, control encrypted, one process per simulation": {
+    "tcp, control encrypted, memory shared, one process per simulation": {
         "server.transport": "tcp",
         "server.encrypt": "control",
         "simulation.mode": "per_simulation",

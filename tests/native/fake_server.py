@@ -9,7 +9,7 @@ import zmq
 
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import SharedView
+from melissa_gen.protocol.shared import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
 
 
@@ -74,7 +74,7 @@ class FakeServer:
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
         self.hello, self.parts, self.error = None, 0, None
         self.context = zmq.Context()
-        contact = Contact.new(7, "here", ipc=ipc, encrypt_data=True, shared_memory=shared)
+        contact = Contact.new(7, "here", ipc=ipc, encrypt_data=True)
         self.control, control = bind_socket(self.context, contact, "control", "127.0.0.1")
         self.heartbeat, heartbeat = bind_socket(self.context, contact, "heartbeat", "127.0.0.1")
         opened = [
@@ -90,6 +90,7 @@ class FakeServer:
                 "control": control,
                 "heartbeat": heartbeat,
                 "data": tuple(endpoint for _, endpoint in opened),
+                "machines": (this_machine() if shared else "elsewhere",) * ranks,
             }
         )
         self.path = folder / "contact.json"

@@ -11,7 +11,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import SharedView
+from melissa_gen.protocol.shared import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
 
 
@@ -40,7 +40,7 @@ class Server:
         self.fields, self.steps, self.count, self.credit = fields, steps, count, credit
         self.patience = patience
         self.context = zmq.Context()
-        contact = Contact.new(5, "node17", ipc=True, encrypt_data=False, shared_memory=shared)
+        contact = Contact.new(5, "node17", ipc=True, encrypt_data=False)
         endpoints, self.sockets = {}, {}
         for name in ("control", "heartbeat", "data"):
             limit = 64 << 20
@@ -54,6 +54,7 @@ class Server:
             control=endpoints["control"],
             heartbeat=endpoints["heartbeat"],
             data=(endpoints["data"],),
+            machines=(this_machine(),) if shared else ("elsewhere",),
         )
         self.file = folder / "contact.json"
         self.contact.write(self.file)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol.contact import Contact, remove_stale_folders
+from melissa_gen.protocol.shared import this_machine
 
 
 @pytest.fixture
@@ -100,6 +101,13 @@ def test_two_incarnations_share_no_secret():
     assert a.curve.server_secret != b.curve.server_secret
 
 
+def test_memory_is_shared_with_the_ranks_on_this_machine(contact):
+    here = this_machine()
+    assert here
+    spread = replace(contact, machines=("elsewhere", here, ""))
+    assert [spread.shares_memory(rank) for rank in range(4)] == [False, True, False, False]
+
+
 def test_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(ProtocolError, match=r"c\.json: can't read the server's contact file: No"):
         Contact.read(tmp_path / "c.json")
@@ -121,6 +129,8 @@ def changed(contact, **values):
         {"token": 5},
         {"data": 5},
         {"data": [5]},
+        {"machines": None},
+        {"machines": [5]},
         {"control": None},
         {"curve": {"server_public": "x"}},
         {"curve": [1]},

@@ -33,7 +33,7 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
     if (channel->free_list == NULL || channel->is_free == NULL || channel->buffers == NULL)
         return wire_no_memory;
     channel->size = (size + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT;
-    if (contact->shared_memory && shared_open(&channel->shared, credit, channel->size)) {
+    if (contact->in_place[server_rank] && shared_open(&channel->shared, credit, channel->size)) {
         channel->credit = credit;
         for (uint16_t b = 0; b < credit; b++)
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;

@@ -29,6 +29,17 @@ static char *read_file(const char *path, size_t *size)
     return content;
 }
 
+/* A name that no other machine has: what its kernel drew when it was started; "" where that is not Linux. */
+static void read_machine(char *name, size_t size)
+{
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
+    if (file == NULL || fgets(name, (int)size, file) == NULL)
+        name[0] = '\0';
+    if (file != NULL)
+        fclose(file);
+    name[strcspn(name, "\n")] = '\0';
+}
+
 static char *take_text(const cJSON *object, const char *name)
 {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
@@ -74,7 +85,6 @@ static bool take_all(const cJSON *root, struct contact *contact)
     contact->control = take_text(root, "control");
     contact->heartbeat = take_text(root, "heartbeat");
     contact->encrypt_data = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "encrypt_data"));
-    contact->shared_memory = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "shared_memory"));
     if (contact->host == NULL || contact->control == NULL || contact->heartbeat == NULL)
         return false;
     contact->data = calloc((size_t)cJSON_GetArraySize(data) + 1, sizeof *contact->data);
@@ -85,6 +95,16 @@ static bool take_all(const cJSON *root, struct contact *contact)
         if (copy == NULL)
             return false;
         contact->data[contact->ranks++] = copy;
+    }
+    contact->in_place = calloc(contact->ranks + 1, sizeof *contact->in_place);
+    if (contact->in_place == NULL)
+        return false;
+    const cJSON *machines = cJSON_GetObjectItemCaseSensitive(root, "machines");
+    char here[64];
+    read_machine(here, sizeof here);
+    for (size_t rank = 0; rank < contact->ranks && here[0] != '\0'; rank++) {
+        const char *machine = cJSON_GetStringValue(cJSON_GetArrayItem(machines, (int)rank));
+        contact->in_place[rank] = machine != NULL && strcmp(machine, here) == 0;
     }
     return take_token(root, contact->token) && take_keys(root, contact);
 }
@@ -117,6 +137,7 @@ void contact_free(struct contact *contact)
     for (size_t r = 0; r < contact->ranks; r++)
         free(contact->data[r]);
     free(contact->data);
+    free(contact->in_place);
     memset(contact, 0, sizeof *contact);
 }
 

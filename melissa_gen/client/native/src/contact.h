@@ -10,7 +10,8 @@ struct contact {
     char *host, *control, *heartbeat;
     char **data;
     size_t ranks; /* of the server: the number of `data` */
-    bool encrypted, encrypt_data, shared_memory;
+    bool *in_place; /* of each rank: whether it reads our buffers where they are */
+    bool encrypted, encrypt_data;
     char *server_public, *client_public, *client_secret; /* CURVE keys, where encrypted */
 };
 
