@@ -5,17 +5,20 @@ Each axis of x0 is uniform on [-1, 1], so given x_t it is a normal of mean m = x
 s = σ_t / α_t truncated to the box: the score, the denoised mean and the reverse step need no
 network. Differences of Φ underflow, so all of it goes through log Φ.
 
-The reverse step is drawn as x0 from its truncated normal and then x_s from q(x_s | x_t, x0). That
-is the exact reverse of the noising for steps of any size: without guidance the result is uniform.
+There are two ways back. A reverse step draws x0 from its truncated normal and then x_s from
+q(x_s | x_t, x0): the exact reverse of the noising for steps of any size. Or only the start is
+random, and is carried along the probability flow, an ordinary differential equation with the same
+marginal laws. Without guidance the result of both is uniform, of the second up to its error.
 
-Reference: Ho et al., arXiv 2006.11239 (equations 6 and 7); cosine schedule: arXiv 2102.09672.
+Reference: Ho et al., arXiv 2006.11239 (equations 6 and 7); cosine schedule: arXiv 2102.09672; flow:
+Song et al., arXiv 2011.13456 (section 4.3), written as in arXiv 2010.02502 (equation 12).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtri_exp
+from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 __all__ = ["BoxDiffusion", "Denoised", "log_phi_difference"]
 
@@ -77,16 +80,20 @@ class Denoised:
         # Cancellation in the far tails; no law on the box can be wider than the box.
         return mean, np.clip(variance, 0.0, min(self.s**2, 1.0))
 
+    def tilted(self, slope: Array) -> "Denoised":
+        """The law times exp(g · x0) for g = `slope` (n, k): m moves by s² g."""
+        return Denoised(self.m + self.s**2 * slope, self.s)
+
     def log_mgf(self, slope: Array) -> Array:
         """Log E[exp(g · x0)] for g = `slope` (n, k): (n,)."""
-        shifted = self._bounds(self.m + self.s**2 * slope)
+        shifted = self._bounds(self.tilted(slope).m)
         log_ratio = log_phi_difference(*shifted) - log_phi_difference(*self._bounds(self.m))
         each = slope * self.m + 0.5 * (slope * self.s) ** 2 + log_ratio
         return np.asarray(each.sum(axis=1))
 
     def draw(self, slope: Array, rng: np.random.Generator) -> Array:
-        """Draws x0 from the law times exp(g · x0): a shift of m by s² g. Inside the box."""
-        m = self.m + self.s**2 * slope
+        """Draws x0 from the law times exp(g · x0), inside the box."""
+        m = self.tilted(slope).m
         return np.clip(m + self.s * _draw_truncated(*self._bounds(m), rng), -1.0, 1.0)
 
     def _bounds(self, m: Array) -> tuple[Array, Array]:
@@ -103,12 +110,13 @@ class BoxDiffusion:
     Args:
         dimension: axes k.
         steps: reverse steps.
+        power: level t is at τ ∝ (t / steps)^power: above 1 steps shorten as the noise vanishes.
     """
 
-    def __init__(self, dimension: int, steps: int) -> None:
+    def __init__(self, dimension: int, steps: int, power: float = 1.0) -> None:
         self.dimension = dimension
         self.steps = steps
-        tau = _TAU_MAX * np.arange(steps + 1) / steps
+        tau = _TAU_MAX * (np.arange(steps + 1) / steps) ** power
         self._alpha = np.cos(0.5 * np.pi * tau)
         self._sigma = np.sin(0.5 * np.pi * tau)
 
@@ -117,6 +125,14 @@ class BoxDiffusion:
         x0 = rng.uniform(-1.0, 1.0, size=(n, self.dimension))
         noise = rng.standard_normal((n, self.dimension))
         return np.asarray(self._alpha[-1] * x0 + self._sigma[-1] * noise)
+
+    def start_at(self, u: Array) -> Array:
+        """X at the highest level for u uniform on the unit cube, (n, k), by the inverse of its law.
+
+        The law is taken for the normal of the same variance: x0 has a thousandth of that.
+        """
+        width = np.sqrt(self._alpha[-1] ** 2 / 3.0 + self._sigma[-1] ** 2)
+        return np.asarray(width * ndtri(np.clip(u, 1e-12, 1.0 - 1e-12)))
 
     def alpha(self, level: int) -> float:
         """α at a level: 1 at level 0, near 0 at the highest."""
@@ -142,3 +158,8 @@ class BoxDiffusion:
         mean = (ratio * sigma_low**2 * x + alpha_low * added * x0) / sigma**2
         noise = rng.standard_normal(x.shape)
         return np.asarray(mean + np.sqrt(added) * sigma_low / sigma * noise)
+
+    def flow(self, x: Array, x0: Array, level: int) -> Array:
+        """X one level lower along the probability flow, with the denoised mean held at x0."""
+        noise = (x - self._alpha[level] * x0) / self._sigma[level]
+        return np.asarray(self._alpha[level - 1] * x0 + self._sigma[level - 1] * noise)

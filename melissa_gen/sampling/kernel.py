@@ -9,6 +9,7 @@ has a closed form (Rasmussen and Williams, "Gaussian processes for machine learn
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotri
 
 from melissa_gen.sampling.contract import State
 
@@ -59,8 +60,9 @@ class KernelInterpolant:
             metric = rate / (length * np.sqrt(max(unit.shape[1], 1)))
             kernel = _kernel(unit[some] * metric, unit[some] * metric)
             for ridge in _RIDGES:
-                inverse = np.linalg.inv(kernel + ridge * np.eye(len(kernel)))
-                left_out = (inverse @ standard[some]) / np.diag(inverse)
+                factor = cho_factor(kernel + ridge * np.eye(len(kernel)), lower=True)
+                inverse, _ = dpotri(factor[0], lower=True)  # its lower half
+                left_out = cho_solve(factor, standard[some]) / np.diag(inverse)
                 error = float(left_out @ left_out) / len(left_out)
                 if error < best:
                     best, self._metric, chosen = error, metric, ridge

@@ -31,6 +31,7 @@ __all__ = [
     "OwnDensity",
     "PriorDraws",
     "Proposer",
+    "Sequential",
     "Trainable",
     "learned_sampler",
     "rank_correlation",
@@ -40,7 +41,7 @@ Array = NDArray[np.float64]
 PriorDraws = Callable[[int, np.random.Generator], Array]
 
 _POOL = 2048
-_CALIBRATION = 256
+_CALIBRATION = 64
 _NEARBY = 0.25
 _REMEMBERED = 64
 _FEWEST = 8
@@ -64,7 +65,7 @@ class EnsembleArguments(Arguments):
 class LearnedArguments(EnsembleArguments):
     """What all samplers share that aim at p(λ) a(λ)^β."""
 
-    beta: float = Field(1.5, ge=0.0, le=20.0, description="exponent β of the acquisition")
+    beta: float = Field(1.4, ge=0.0, le=20.0, description="exponent β of the acquisition")
 
 
 class Proposer(Protocol):
@@ -83,7 +84,18 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
-class Trainable(Protocol):
+class Remembering(Protocol):
+    """A proposer with a state."""
+
+    def state(self) -> State:
+        """Everything that `restore` takes."""
+
+    def restore(self, state: State) -> None:
+        """Puts it back."""
+
+
+@runtime_checkable
+class Trainable(Remembering, Protocol):
     """A proposer with something of its own to fit each time that the acquisition has learned."""
 
     def fit(
@@ -91,11 +103,13 @@ class Trainable(Protocol):
     ) -> None:
         """Fits to the acquisition, and to the history where it needs that."""
 
-    def state(self) -> State:
-        """Everything fitted."""
 
-    def restore(self, state: State) -> None:
-        """Puts it back."""
+@runtime_checkable
+class Sequential(Remembering, Protocol):
+    """A proposer whose proposals are one sequence over all generations; `draw` does not touch it."""
+
+    def next(self, n: int, acquisition: LogAcquisition, beta: float) -> Array:
+        """The next n points (n, k)."""
 
 
 @runtime_checkable
@@ -115,14 +129,14 @@ class LearnedRule:
     Its log density is that of an exponential tilt, a^b / Z, with Z from points of the prior: the
     acquisition's candidates, or 2,048 drawn at each learning. For a proposer that is exact in its
     limit b is β, and the density is exact up to that limit and the error of Z. For another, b is
-    the exponent of maximum likelihood for 256 of its own draws: the right overall concentration,
+    the exponent of maximum likelihood for 64 of its own draws: the right overall concentration,
     not the exact shape. The diagnostic `tilt` is that b.
 
     A proposer that is not exact over-concentrates: asked for β it yields some b > β. With
     `calibrate` it is asked for less, by the factor β / b found at each learning, so that b settles
     at β. The diagnostic `strength` is what it is asked for.
 
-    A proposer may be `Trainable`, and may have an `OwnDensity`, which then takes the tilt's place.
+    A proposer may be `Trainable`, or `Sequential`, and may have an `OwnDensity`, which then takes the tilt's place.
 
     Args:
         name: the method.
@@ -211,7 +225,10 @@ class LearnedRule:
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
         """See `Rule`."""
-        unit = self._proposer.draw(n, self._acquisition, self._strength, rng)
+        if isinstance(self._proposer, Sequential):
+            unit = self._proposer.next(n, self._acquisition, self._strength)
+        else:
+            unit = self._proposer.draw(n, self._acquisition, self._strength, rng)
         return Draws(unit, np.full(n, -1, dtype=np.int64))
 
     def log_density(self, unit: Array) -> Array:
@@ -222,7 +239,7 @@ class LearnedRule:
 
     def state(self) -> State:
         """See `Rule`."""
-        proposer = self._proposer.state() if isinstance(self._proposer, Trainable) else {}
+        proposer = self._proposer.state() if isinstance(self._proposer, Remembering) else {}
         return {
             **{f"proposer.{k}": v for k, v in proposer.items()},
             "tilt": [self._tilt.exponent, self._tilt.log_normaliser, self._strength],
@@ -236,7 +253,7 @@ class LearnedRule:
         self._tilt = Tilt(exponent, log_normaliser)
         self._foreseen = np.array(state["foreseen"])
         self._acquisition.restore(part_of(state, "acquisition."))
-        if isinstance(self._proposer, Trainable):
+        if isinstance(self._proposer, Remembering):
             self._proposer.restore(part_of(state, "proposer."))
 
     def diagnostics(self) -> dict[str, float]:

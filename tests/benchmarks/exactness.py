@@ -30,7 +30,7 @@ METHODS = (
     *("breed", "conditional_diffusion", "joint"),
 )
 PLAIN = "diffusion_posterior/plain"
-ARGUMENTS = {"rad": {"c": 0.0}, PLAIN: {"calibrated": False}}
+ARGUMENTS = {"rad": {"c": 0.0}, PLAIN: {"guidance": "plain", "calibrated": False}}
 """rad with its constant c = 0 aims at p a itself."""
 TOLERANCE = {"pool": 0.08, "twisted": 0.15, "flow": 0.08}
 TOLERANCE_FROM = 5

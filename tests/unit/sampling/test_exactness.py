@@ -47,10 +47,10 @@ def test_without_guidance_it_is_the_prior(name, beta, acquisitions, rng):
     assert np.abs(np.corrcoef(unit.T) - np.eye(3)).max() < 0.1
 
 
-@pytest.mark.parametrize("steps", [5, 80])
-def test_the_unguided_diffusion_is_exact_at_any_number_of_steps(steps, acquisitions, rng):
-    unit = DiffusionPosterior(1, steps).draw(6000, acquisitions["flat"](), 1.0, rng)
-    assert stats.kstest(unit[:, 0], "uniform").pvalue > 1e-3
+@pytest.mark.parametrize("steps, error", [(10, 0.015), (20, 0.005), (80, 0.001)])
+def test_the_unguided_flow_errs_by_the_square_of_its_steps(steps, error, acquisitions, rng):
+    unit = DiffusionPosterior(1, steps).draw(8192, acquisitions["flat"](), 1.0, rng)
+    assert stats.kstest(unit[:, 0], "uniform").statistic < error
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -65,14 +65,20 @@ def test_bump_exact_methods(name, d, width, acquisitions, rng):
     assert max(stats.kstest(unit[:, axis], law.cdf).statistic for axis in range(d)) < 0.06
 
 
+@pytest.mark.parametrize(
+    "guidance, low, high, most", [("plain", 0.03, 0.85, 0.3), ("implicit", 0.8, 0.99, 0.1)]
+)
 @pytest.mark.parametrize("d, width", [(1, 0.2), (2, 0.2), (5, 0.25), (5, 0.1)])
-def test_bump_plain_guidance_is_too_narrow_by_a_known_amount(d, width, acquisitions, rng):
+def test_bump_guidance_is_too_narrow_by_a_known_amount(
+    guidance, low, high, most, d, width, acquisitions, rng
+):
     law = truncated(0.6, width)
-    unit = DiffusionPosterior(d).draw(N, acquisitions["bump"](0.6, width), 1.0, rng)
+    proposer = DiffusionPosterior(d, guidance=guidance)
+    unit = proposer.draw(N, acquisitions["bump"](0.6, width), 1.0, rng)
     off = (unit.mean() - law.mean()) / law.std()
     ratio = unit.std(axis=0).mean() / law.std()
-    print(f"diffusion_posterior d={d}: mean off by {off:+.3f} sd, sd ratio {ratio:.3f}")
-    assert abs(off) < 0.2 and 0.68 < ratio < 0.97
+    print(f"{guidance} d={d}: mean off by {off:+.3f} sd, sd ratio {ratio:.3f}")
+    assert abs(off) < most and low < ratio < high
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -188,13 +194,17 @@ class Given:
         return {}
 
 
+@pytest.mark.parametrize("guidance, weakest", [("plain", 0.1), ("implicit", 0.7)])
 @pytest.mark.parametrize("d, centre, width", [(1, 0.6, 0.2), (5, 0.6, 0.25), (3, 1.0, 0.15)])
-def test_calibrated_guidance_has_the_targets_spread(d, centre, width, acquisitions, rng):
+def test_calibrated_guidance_has_the_targets_spread(
+    guidance, weakest, d, centre, width, acquisitions, rng
+):
     law = truncated(centre, width)
     kind = Given(acquisitions["bump"](centre, width))
     worst = {}
     for calibrate in (False, True):
-        rule = LearnedRule("x", cube(d), kind, DiffusionPosterior(d), 1.0, calibrate)
+        proposer = DiffusionPosterior(d, guidance=guidance)
+        rule = LearnedRule("x", cube(d), kind, proposer, 1.0, calibrate)
         generations = []
         for _ in range(8):  # each finds the strength anew, from a small sample
             rule.learn(NOTHING, rng)
@@ -205,7 +215,7 @@ def test_calibrated_guidance_has_the_targets_spread(d, centre, width, acquisitio
         worst[calibrate] = max(ks)
         print(f"d={d} at {centre}, calibrated {calibrate}: sd ratio {ratio:.3f}, KS {max(ks):.3f}")
         if calibrate:
-            assert 0.88 < ratio < 1.15
+            assert 0.8 < ratio < 1.15
             assert rule.diagnostics()["tilt"] == pytest.approx(1.0, abs=0.25)
-            assert 0.3 < rule.diagnostics()["strength"] < 1.0
-    assert worst[True] < min(0.1, worst[False])
+            assert weakest < rule.diagnostics()["strength"] < 1.0
+    assert worst[True] < (0.08 if guidance == "implicit" else worst[False])
