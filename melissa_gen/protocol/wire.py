@@ -27,14 +27,13 @@ buffers in memory with `Share`, before its first part to that rank (``shared.py`
 them, and parts then come as a header alone; or `Refused`, and parts come with their payload as ever.
 """
 
-import functools
 import hmac
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol.values import CODES, DTYPES, TYPES, Block, FieldSpec, Read, Write
 
 __all__ = [
     "DTYPES",
@@ -68,12 +67,10 @@ __all__ = [
 
 MAGIC = b"MGEN"
 VERSION = 1
-DTYPES = ("float32", "float64")
 ANY = -1
 """`Next.simulation` of a client that takes whatever comes next."""
 
 _HEADER = struct.Struct("<4sHHII16s")
-_MAX_DIMENSIONS = 4
 
 
 class Header(NamedTuple):
@@ -83,22 +80,6 @@ class Header(NamedTuple):
     epoch: int
     rank: int
     token: bytes
-
-
-class Block(NamedTuple):
-    """Where a rank's part of one field lies: `start` and `extent` along each dimension."""
-
-    field: int
-    start: tuple[int, ...]
-    extent: tuple[int, ...]
-
-
-class FieldSpec(NamedTuple):
-    """A field as the study declares it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class Message:
@@ -265,7 +246,7 @@ def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
         out += plan.head.pack(*numbers)
     except struct.error:
         for value, kind in zip(numbers, message.LAYOUT, strict=False):  # the one that is meant
-            _TYPES[kind][1](bytearray(), value)
+            TYPES[kind][1](bytearray(), value)
     for (_, write), name in plan.rest:
         write(out, getattr(message, name))
     return bytes(out)
@@ -361,139 +342,6 @@ def decode_body(header: Header, data: Any, *expected: type[Any]) -> Any:
     return cls(*values)
 
 
-# One reader and one writer per type: read(view, offset) -> (value, next offset), write(out, value).
-Read = Callable[[memoryview, int], tuple[Any, int]]
-Write = Callable[[bytearray, Any], None]
-
-
-def _number(code: str) -> tuple[Read, Write]:
-    layout = struct.Struct("<" + code)
-
-    def read(view: memoryview, offset: int) -> tuple[Any, int]:
-        return layout.unpack_from(view, offset)[0], offset + layout.size
-
-    def write(out: bytearray, value: Any) -> None:
-        try:
-            out += layout.pack(value)
-        except struct.error:
-            msg = f"the value {value!r} does not fit its place in a message"
-            raise ProtocolError(msg) from None
-
-    return read, write
-
-
-_CODES = {"u16": "H", "u32": "I", "i64": "q", "f64": "d"}
-_TYPES: dict[str, tuple[Read, Write]] = {kind: _number(code) for kind, code in _CODES.items()}
-
-
-def _read_text(view: memoryview, offset: int) -> tuple[str, int]:
-    length, offset = _TYPES["u16"][0](view, offset)
-    raw = bytes(view[offset : offset + length])
-    if len(raw) != length:
-        raise IndexError
-    return raw.decode(), offset + length
-
-
-def _write_text(out: bytearray, value: str) -> None:
-    raw = value.encode(errors="replace")[:65535].decode(errors="ignore").encode()
-    _TYPES["u16"][1](out, len(raw))
-    out += raw
-
-
-def _list_of(item: tuple[Read, Write], most: int = 65535) -> tuple[Read, Write]:
-    def read(view: memoryview, offset: int) -> tuple[tuple[Any, ...], int]:
-        count, offset = _TYPES["u16"][0](view, offset)
-        if count > most or count > len(view) - offset:  # each item takes a byte at least
-            raise IndexError
-        values = []
-        for _ in range(count):
-            value, offset = item[0](view, offset)
-            values.append(value)
-        return tuple(values), offset
-
-    def write(out: bytearray, values: tuple[Any, ...]) -> None:
-        if len(values) > most:
-            msg = f"a list of {len(values)} does not fit its place in a message; at most {most} do"
-            raise ProtocolError(msg)
-        _TYPES["u16"][1](out, len(values))
-        for value in values:
-            item[1](out, value)
-
-    return read, write
-
-
-def _read_block(view: memoryview, offset: int) -> tuple[Block, int]:
-    field, dimensions = struct.unpack_from("<HH", view, offset)
-    if not 1 <= dimensions <= _MAX_DIMENSIONS:
-        raise IndexError
-    numbers = struct.unpack_from(f"<{2 * dimensions}I", view, offset + 4)
-    block = Block(field, numbers[:dimensions], numbers[dimensions:])
-    return block, offset + 4 + 8 * dimensions
-
-
-def _write_block(out: bytearray, block: Block) -> None:
-    size = len(block.start)
-    try:
-        if not 1 <= size == len(block.extent) <= _MAX_DIMENSIONS:
-            raise struct.error
-        out += struct.pack(f"<HH{2 * size}I", block.field, size, *block.start, *block.extent)
-    except struct.error:
-        msg = f"{block} does not fit its place in a message"
-        raise ProtocolError(msg) from None
-
-
-_SHAPE = _list_of(_TYPES["u32"], _MAX_DIMENSIONS)
-
-
-def _read_field(view: memoryview, offset: int) -> tuple[FieldSpec, int]:
-    name, offset = _read_text(view, offset)
-    dtype, offset = _TYPES["u16"][0](view, offset)
-    shape, offset = _SHAPE[0](view, offset)
-    return FieldSpec(name, DTYPES[dtype], shape), offset
-
-
-def _write_field(out: bytearray, field: FieldSpec) -> None:
-    _write_text(out, field.name)
-    _TYPES["u16"][1](out, DTYPES.index(field.dtype))
-    _SHAPE[1](out, field.shape)
-
-
-_TYPES["str"] = _read_text, _write_text
-_TYPES["[str]"] = _list_of(_TYPES["str"])
-_TYPES["[u16]"] = _list_of(_TYPES["u16"])
-_TYPES["[f64]"] = _list_of(_TYPES["f64"])
-_BLOCKS = _list_of((_read_block, _write_block), 16)
-_MOST_BLOCK_BYTES = 1024  # more than 16 blocks of 4 dimensions have
-
-
-@functools.lru_cache(maxsize=1024)
-def _known_blocks(raw: bytes) -> tuple[Any, int]:
-    return _BLOCKS[0](memoryview(raw), 0)
-
-
-@functools.lru_cache(maxsize=1024)
-def _bytes_of_blocks(blocks: tuple[Block, ...]) -> bytes:
-    out = bytearray()
-    _BLOCKS[1](out, blocks)
-    return bytes(out)
-
-
-def _read_blocks(view: memoryview, offset: int) -> tuple[Any, int]:
-    """A rank sends the same blocks at every step: what they were read as is remembered."""
-    if len(view) - offset > _MOST_BLOCK_BYTES:
-        return _BLOCKS[0](view, offset)
-    blocks, size = _known_blocks(bytes(view[offset:]))
-    return blocks, offset + size
-
-
-def _write_blocks(out: bytearray, blocks: tuple[Block, ...]) -> None:
-    out += _bytes_of_blocks(blocks)
-
-
-_TYPES["[block]"] = _read_blocks, _write_blocks
-_TYPES["[field]"] = _list_of((_read_field, _write_field), 16)
-
-
 class _Plan(NamedTuple):
     """A body: the numbers that it begins with, in one piece, and what follows."""
 
@@ -504,10 +352,10 @@ class _Plan(NamedTuple):
 
 def _planned(cls: type[Message]) -> _Plan:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    count = next((n for n, kind in enumerate(cls.LAYOUT) if kind not in _CODES), len(names))
-    codes = "".join(_CODES[kind] for kind in cls.LAYOUT[:count])
+    count = next((n for n, kind in enumerate(cls.LAYOUT) if kind not in CODES), len(names))
+    codes = "".join(CODES[kind] for kind in cls.LAYOUT[:count])
     rest = [
-        (_TYPES[kind], name) for kind, name in zip(cls.LAYOUT[count:], names[count:], strict=True)
+        (TYPES[kind], name) for kind, name in zip(cls.LAYOUT[count:], names[count:], strict=True)
     ]
     return _Plan(tuple(names[:count]), struct.Struct("<" + codes), rest)
 
