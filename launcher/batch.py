@@ -5,6 +5,7 @@ and asks about all jobs at once. The launcher's loop only reads what was found o
 nothing is concluded: jobs stay as they were last seen, and what is to be submitted or ended waits.
 """
 
+import errno
 import json
 import subprocess
 import threading
@@ -213,6 +214,7 @@ class BatchBackend:
                 continue
             path = self.logs / f"{name}.sh"
             path.write_text(self.scheduler.script(job.spec), encoding="utf-8")
+            path.chmod(0o755)  # OAR runs the file itself
             answered, text = self._ask(self.scheduler.submit_command(path, job.spec))
             if not answered:
                 self._refused(name, job, text)
@@ -344,14 +346,16 @@ class BatchBackend:
                 timeout=COMMAND_SECONDS,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, OSError) as error:
+            # OAR's commands run as its own user: they can't be killed, and have been waited for.
+            if isinstance(error, OSError) and error.errno != errno.EPERM:
+                return False, f"{command[0]}: {error.strerror}"
             return False, f"{command[0]} timed out after {COMMAND_SECONDS:.0f} s"
-        except OSError as error:
-            return False, f"{command[0]}: {error.strerror}"
         if done.returncode == 0:
             return True, done.stdout
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return False, lines[-1] if lines else f"{command[0]} ended with {done.returncode}"
+        told = lines[-1:] if self.scheduler.last_line_tells else lines
+        return False, " ".join(told) or f"{command[0]} ended with {done.returncode}"
 
     def _write_table(self) -> None:
         """Keeps `jobs.json` beside the logs, for `melissa-gen status` on whatever machine."""

@@ -4,6 +4,7 @@ OAR gives out cores and starts one process, on the first node; the ranks are sta
 reaches the other nodes by `oarsh`.
 """
 
+import getpass
 import json
 import re
 import shlex
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.mpirun import Flavour
-from launcher.scheduler import JobSpec, Seen, preamble
+from launcher.scheduler import JobSpec, Seen, preamble, refuse_settings
 
 __all__ = ["Oar"]
 
-_WAITS = {"waiting", "hold", "toackreservation", "tolaunch", "launching", "resuming"}
-_RUNS = {"running", "suspended", "finishing", "toerror"}
+_LEGAL = {
+    *("partition", "account", "constraint", "reservation", "time", "nodes", "cpus_per_task"),
+    *("modules", "prologue", "container", "python", "launcher_arguments", "directives"),
+}
+_WAITS = {"waiting", "hold", "toackreservation", "tolaunch", "launching"}
+_RUNS = {"running", "suspended", "resuming", "finishing", "toerror"}
 _SILENT = re.compile(r"can't connect|cannot connect|connection refused|timed? ?out|try again", re.I)
 _MPIRUN: dict[Flavour, list[str]] = {
     "hydra": ["-launcher", "ssh", "-launcher-exec", "oarsh", "-f"],
@@ -36,13 +41,15 @@ class Oar:
     """
 
     name = "oar"
+    last_line_tells = False
 
     def __init__(self, mpirun: str, flavour: Flavour) -> None:
         self._mpirun, self._flavour = mpirun, flavour
 
     def script(self, job: JobSpec) -> str:
-        """Renders the script; its options are in `#OAR` lines, which `oarsub -S` reads."""
+        """Renders the script; its options are in `#OAR` lines, which `oarsub -S` takes as they are: no shell quotes."""
         settings = job.settings
+        refuse_settings(self.name, settings, _LEGAL)
         each = settings.cpus_per_task or 1
         cores = f"/core={each * job.processes}"
         if settings.nodes:
@@ -52,7 +59,7 @@ class Oar:
             cores += f",walltime={whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
         options = [f"-n {job.title}", f"-l {cores}", f"-O {job.log}", f"-E {job.log}"]
         named = {"-q": settings.partition, "--project": settings.account, "-p": settings.constraint}
-        options += [f"{key} {shlex.quote(value)}" for key, value in named.items() if value]
+        options += [f"{key} {value}" for key, value in named.items() if value]
         options += [f"-t inner={settings.reservation}"] if settings.reservation else []
         options += settings.directives or []
         lines = ["#!/bin/bash -l" if settings.modules else "#!/bin/bash"]
@@ -83,15 +90,15 @@ class Oar:
         return "limit" if re.search("quota|too many|limit", message, re.I) else "no"
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
-        """Renders one `oarstat` for all jobs, those included that have ended."""
-        return ["oarstat", "-f", "-J", *(word for one in ids for word in ("-j", one))]
+        """Renders one `oarstat` for these jobs, ended or not, and all others of this user that have not ended."""
+        wanted = f"job_user = '{getpass.getuser()}' AND state NOT IN ('Terminated', 'Error')"
+        if numbers := ", ".join(ids):
+            wanted += f" OR job_id IN ({numbers})"
+        return ["oarstat", "-f", "-J", "--sql", wanted]
 
     def parse(self, output: str) -> dict[str, Seen]:
-        """Reads its JSON."""
-        try:
-            answer = json.loads(output or "{}")
-        except ValueError:
-            return {}
+        """Reads its JSON; where there is no such job it prints nothing."""
+        answer = json.loads(output) if output.strip() else {}
         return {number: _seen(job) for number, job in answer.items()}
 
     def history_command(self, job_id: str) -> list[str] | None:
@@ -119,15 +126,19 @@ def _seen(job: dict[str, Any]) -> Seen:
     if state == "terminated" and raw.isdigit():
         status = int(raw)
         return Seen(title, "ended", -(status & 127) if status & 127 else status >> 8)
-    walltime = "walltime" in " ".join(str(one) for one in job.get("events") or ()).lower()
-    why = "it reached its time limit" if walltime else f"OAR calls it {state}"
+    events = {str(event["type"]) for event in job.get("events") or ()}
+    why = f"OAR calls it {state}"
+    if "WALLTIME" in events:  # OAR asks itself to delete the job then
+        why = "it reached its time limit"
+    elif "FRAG_JOB_REQUEST" in events:
+        why = "it was cancelled"
     return Seen(title, "ended", 1, why)
 
 
 def _left(job: dict[str, Any]) -> float | None:
     """Seconds until the walltime; OAR gives the start as unix time, and the walltime in seconds."""
     try:
-        start, limit = float(job["start_time"]), float(job["walltime"])
+        start, limit = float(job["startTime"]), float(job["walltime"])
     except (KeyError, TypeError, ValueError):
         return None
     return start + limit - time.time() if start > 0 else None

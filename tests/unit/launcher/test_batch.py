@@ -1,5 +1,7 @@
 """The batch back end against a scheduler of shell commands that forgets what it is told."""
 
+import errno
+
 import pytest
 
 from launcher.batch import BatchBackend
@@ -12,6 +14,7 @@ class Forgetful:
     """Its job runs until it has been cancelled so many times."""
 
     name = "forgetful"
+    last_line_tells = True
 
     def __init__(self, folder, times):
         self.folder, self.times = folder, times
@@ -73,6 +76,30 @@ def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
     assert silence.endswith("what is this")
     assert "answers again" in again
     assert (backend.running, backend.poll()) == (["client-0"], [])
+    backend.close()
+
+
+def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path, monkeypatch):
+    """As those of OAR, which run as its own user."""
+
+    class Slow(Forgetful):
+        def submit_command(self, script, job):
+            return ["sleep", "0.3"]
+
+        def passing(self, message):
+            return "silent" if "timed out" in message else "no"
+
+    def kill(process):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("subprocess.Popen.kill", kill)
+    monkeypatch.setattr("launcher.batch.COMMAND_SECONDS", 0.1)
+    backend = BatchBackend(Slow(tmp_path, 1), tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    backend.start("client-0", ("true",), 1, {})
+    assert "timed out" in wait_for(backend.notes, "a word on it")[0]
+    assert (backend.running, backend.poll()) == (["client-0"], [])
+    monkeypatch.undo()
+    backend.kill("client-0")
     backend.close()
 
 

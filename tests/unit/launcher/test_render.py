@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ OAR = """\
 #OAR -E /runs/1/logs/client-0.log
 #OAR -q default
 #OAR --project lab
-#OAR -p 'cluster='"'"'gros'"'"''
+#OAR -p cluster='gros'
 #OAR -t besteffort
 set -e
 export OMP_NUM_THREADS=2
@@ -164,23 +165,44 @@ def test_an_oar_script():
     log = Path("/runs/1/logs/client-0.log")
     environment = {"OMP_NUM_THREADS": "2"}
     job = JobSpec("client-0-1a2b3c", ("./solver",), 4, environment, log, Path("/studies"), settings)
-    assert Oar("/opt/mpirun", "hydra").script(job) == OAR
+    oar = Oar("/opt/mpirun", "hydra")
+    assert oar.script(job) == OAR
+    job = dataclasses.replace(job, settings=JobsSection(gpus_per_task=1))
+    with pytest.raises(StudyError, match=r"launcher\.backend oar can't tell it"):
+        oar.script(job)
 
 
 def test_what_oarstat_says(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1000.0)
     oar = Oar("mpirun", "hydra")
-    answer = {
-        "1": {"name": "a", "state": "Waiting", "message": "R=1,W=1:0:0"},
-        "2": {"name": "b", "state": "Running", "start_time": 900, "walltime": 3600},
-        "3": {"name": "c", "state": "Terminated", "exit_code": 1792},
-        "4": {"name": "d", "state": "Error", "exit_code": None, "events": [{"type": "WALLTIME"}]},
-    }
-    assert oar.parse(json.dumps(answer)) == {
-        "1": Seen("a", "queued", why="R=1,W=1:0:0"),
-        "2": Seen("b", "running", seconds_left=3500.0),
-        "3": Seen("c", "ended", 7),
-        "4": Seen("d", "ended", 1, "it reached its time limit"),
-    }
-    assert oar.parse("no JSON") == {}
+
+    def job(name, state, code=None, start=0, events=()):
+        return {
+            **{"name": name, "state": state, "exit_code": code, "startTime": start},
+            **{"walltime": 3600, "message": "R=1,W=1:0:0", "events": [{"type": e} for e in events]},
+        }
+
+    jobs = [
+        job("a", "Waiting"),
+        job("b", "Running", start=900),
+        job("c", "Terminated", 1792, 900, ["SWITCH_INTO_TERMINATE_STATE"]),
+        job("d", "Error", None, 900, ["FRAG_JOB_REQUEST", "WALLTIME", "SEND_KILL_JOB"]),
+        job("e", "Error", None, 0, ["FRAG_JOB_REQUEST"]),
+        job("f", "Resuming", start=900),
+        job("g", "Terminated", 9, 900),
+        job("h", "Error"),
+    ]
+    assert list(oar.parse(json.dumps(dict(enumerate(jobs)))).values()) == [
+        Seen("a", "queued", why="R=1,W=1:0:0"),
+        Seen("b", "running", seconds_left=3500.0),
+        Seen("c", "ended", 7),
+        Seen("d", "ended", 1, "it reached its time limit"),
+        Seen("e", "ended", 1, "it was cancelled"),
+        Seen("f", "running", seconds_left=3500.0),
+        Seen("g", "ended", -9),
+        Seen("h", "ended", 1, "OAR calls it error"),
+    ]
+    assert oar.parse("") == {}
+    with pytest.raises(ValueError):
+        oar.parse("no JSON")
     assert oar.job_id("[ADMISSION] ok\nOAR_JOB_ID=17\n") == "17"
