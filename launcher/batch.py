@@ -30,6 +30,8 @@ RETRY_SECONDS = 15.0
 AGAIN_SECONDS = {"end": 60.0, "kill": 15.0}
 """When a job that was told to end, and is still there, is told again: a scheduler that restarts may forget it."""
 LOOKS_BEFORE_GONE = 2
+SAID_LINES = 6
+"""Of a command that failed; the reason often stands before the last one."""
 
 
 @dataclass
@@ -91,6 +93,8 @@ class BatchBackend:
         self._lock = self._shared.lock
         self._jobs = self._shared.jobs
         self._accepted: set[bool] = set()
+        """Of which kinds jobs were accepted: True, those with settings of their own (the server)."""
+        self._told: set[tuple[bool, str]] = set()
         self._silent_since: float | None = None
         self._next_query = 0.0
         self._written = ""
@@ -231,7 +235,7 @@ class BatchBackend:
         if kind == "silent":
             job.doubtful = True
             self._silence(text)
-        elif kind == "limit" and name not in self._settings and False in self._accepted:
+        elif kind == "limit" and (name in self._settings) in self._accepted:
             if job.why != text:
                 self._note(
                     f"{self.scheduler.name} refuses {name} for now, it is tried again: {text}"
@@ -308,6 +312,8 @@ class BatchBackend:
             self._ask(self.scheduler.cancel_command([job.id], kill=False))
             self._gone(name, 1, "it was put back into the queue")
         else:
+            if seen.held:
+                self._tell_held(name, seen.why)
             left = seen.seconds_left
             if left is None and (job.state, seen.state) == ("queued", "running"):
                 left = job.spec.settings.time  # the scheduler does not tell, and it has just begun
@@ -316,6 +322,13 @@ class BatchBackend:
                     job.wish = job.wish or job.said[1]
                 job.state, job.why = seen.state, seen.why
                 job.ends = job.ends if left is None else time.monotonic() + left
+
+    def _tell_held(self, name: str, why: str) -> None:
+        """Says what keeps a job in the queue; once of each reason, however many clients it holds."""
+        told = name in self._settings, why
+        if told not in self._told:
+            self._told.add(told)
+            self._note(f"{name} is held in the queue; {self.scheduler.name} says why: {why}")
 
     def _gone(self, name: str, code: int, why: str) -> None:
         with self._lock:
@@ -353,9 +366,9 @@ class BatchBackend:
             return False, f"{command[0]} timed out after {COMMAND_SECONDS:.0f} s"
         if done.returncode == 0:
             return True, done.stdout
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        told = lines[-1:] if self.scheduler.last_line_tells else lines
-        return False, " ".join(told) or f"{command[0]} ended with {done.returncode}"
+        lines = [line.removeprefix(f"{command[0]}: error: ") for line in done.stderr.splitlines()]
+        said = "; ".join([line for line in lines if line.strip()][-SAID_LINES:])
+        return False, said or f"{command[0]} ended with {done.returncode}"
 
     def _write_table(self) -> None:
         """Keeps `jobs.json` beside the logs, for `melissa-gen status` on whatever machine."""

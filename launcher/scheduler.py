@@ -68,6 +68,7 @@ class Seen:
         code: Exit status once it has ended; negative: a signal.
         why: Why it waits, or why it ended if not by itself.
         seconds_left: Until its time limit; None where there is none.
+        held: Whether it waits for something else than its turn: a limit, a hold, a partition that is down.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Seen:
     code: int = 0
     why: str = ""
     seconds_left: float | None = None
+    held: bool = False
 
 
 class Scheduler(Protocol):

@@ -40,6 +40,9 @@ _SILENT = re.compile(
     re.IGNORECASE,
 )
 _LIMIT = re.compile(r"limit|violates accounting|policy|quota|too many", re.IGNORECASE)
+_NAMED_LIMIT = re.compile(r"\b(?:Assoc|QOS)\w+Limit\b|time limit is invalid", re.IGNORECASE)
+_USUAL = {"Priority", "Resources", "BeginTime", "Prolog", "Cleaning"}
+"""Reasons to wait that pass with time; "None" is none."""
 
 
 class Slurm:
@@ -81,6 +84,10 @@ class Slurm:
         """Judges the words of a refusal."""
         if _SILENT.search(message):
             return "silent"
+        if named := _NAMED_LIMIT.search(
+            message
+        ):  # of all limits that on jobs in the queue alone passes
+            return "limit" if "submitjob" in named[0].lower() else "no"
         return "limit" if _LIMIT.search(message) else "no"
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
@@ -105,14 +112,21 @@ class Slurm:
         """Renders `sacct`, which many clusters do not have."""
         if shutil.which("sacct") is None:
             return None
-        return ["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "JobName,State,ExitCode"]
+        return ["sacct", "-n", "-P", "-j", job_id, "-o", "JobName,State,ExitCode"]
 
     def parse_history(self, output: str) -> Seen | None:
-        """Reads one line of `sacct`; None where it knows nothing."""
-        cells = output.strip().split("|")
-        if len(cells) != 3:
+        """Reads the lines of `sacct`: the job, then its steps; None where it knows nothing.
+
+        Where a signal ended the ranks, `srun` ends with 128 + signal. `sacct` drops the 128, but tells the signal of
+        the step.
+        """
+        job, *steps = [line.split("|") for line in output.strip().splitlines()] or [[]]
+        if len(job) != 3:
             return None
-        title, state, code = cells
+        title, state, code = job
+        status, signal = code.split(":")[:2]
+        if status != signal == "0" and ["0", status] in [step[-1].split(":") for step in steps]:
+            code = f"{128 + int(status)}:0"
         seen = _seen(title, state.split()[0], "", code, "")
         return seen if seen.state == "ended" else None
 
@@ -222,7 +236,7 @@ def _option(key: str, value: object) -> str:
 def _seen(title: str, state: str, reason: str, code: str, left: str) -> Seen:
     why = "" if reason in ("None", "(null)", "") else reason
     if state in _WAITS:
-        return Seen(title, "queued", why=why)
+        return Seen(title, "queued", why=why, held=bool(why) and why not in _USUAL)
     if state in _RUNS:
         return Seen(title, "running", seconds_left=seconds_of(left))
     status = _exit_status(code)

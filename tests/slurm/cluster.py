@@ -16,8 +16,9 @@ import psutil
 
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 20
-DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun", "scontrol")
-PATIENCE = 30.0
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun", "scontrol")
+OF_ACCOUNTING = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
+PATIENCE = 60.0
 
 CONFIGURATION = """
 ClusterName=throwaway
@@ -50,7 +51,7 @@ SlurmctldTimeout=10
 MessageTimeout=5
 KillWait=5
 OverTimeLimit=0
-MinJobAge=60
+MinJobAge={memory}
 MaxJobCount=5000
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -60,28 +61,57 @@ PartitionName=main Nodes=n[1-4] Default=YES State=UP PriorityTier=1 MaxTime=60
 PartitionName=urgent Nodes=n[1-4] Default=NO State=UP PriorityTier=10 MaxTime=60
 """
 
+ACCOUNTING = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge/socket
+AccountingStorageEnforce=associations,limits,qos
+"""
+DATABASE = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser={user}
+StorageLoc=slurm
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+CommitDelay=0
+"""
+
 
 @functools.cache
-def missing():
-    """Returns why a cluster can't be had here, or ""; installs SLURM if that is allowed."""
-    absent = _absent()
+def missing(*, accounting=False):
+    """Returns why a cluster can't be had here, or ""; installs SLURM if that is allowed.
+
+    Args:
+        accounting: Whether it is to have a database of jobs and of limits.
+    """
+    programs = PROGRAMS + OF_ACCOUNTING * accounting
+    packages = ["slurm-wlm", "munge", *["slurmdbd", "mariadb-server"] * accounting]
+    absent = _absent(programs)
     if absent and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for words in (
             ["update"],
-            ["install", "-y", "--no-install-recommends", "slurm-wlm", "munge"],
+            ["install", "-y", "--no-install-recommends", *packages],
         ):
             command = ["apt-get", "-qq", *words]
             done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 return f"SLURM can't be installed: {' '.join(command)}: {done.stderr.strip()}"
-        absent = _absent()
+        absent = _absent(programs)
     return f"SLURM is not installed: no {', '.join(absent)} on PATH" if absent else ""
 
 
-def _absent():
+def _absent(programs):
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    return [name for name in DAEMONS if not shutil.which(name, path=path)]
+    return [name for name in programs if not shutil.which(name, path=path)]
 
 
 class Cluster:
@@ -89,10 +119,11 @@ class Cluster:
 
     Args:
         folder: Where everything lives; its path must be short.
+        accounting: Whether slurmdbd keeps a history of jobs, and jobs need an association that allows them.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *, accounting=False):
+        self.folder, self.accounting = folder, accounting
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         self._processes = {}
 
@@ -105,15 +136,19 @@ class Cluster:
             *(f"{d}/{n}" for d in ("spool", "tmp") for n in NODES),
         ):
             (self.folder / name).mkdir(parents=True)
-        first = _free_ports(1 + len(NODES))
+        first = _free_ports(2 + len(NODES))
+        user, last = getpass.getuser(), first + len(NODES)
         text = CONFIGURATION.format(
             host=socket.gethostname().split(".")[0],
-            user=getpass.getuser(),
+            user=user,
             folder=self.folder,
             controller=first,
-            ports=f"{first + 1}-{first + len(NODES)}",
+            ports=f"{first + 1}-{last}",
             cpus=CPUS,
+            memory=2 if self.accounting else 60,
         )
+        if self.accounting:
+            text += ACCOUNTING.format(folder=self.folder, port=last + 1)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         for number in range(2):
@@ -121,6 +156,9 @@ class Cluster:
         line = f"Name=gpu Type=fake File={self.folder}/dev/nvidia[0-1]\n"
         (self.folder / "gres.conf").write_text(line)
         self._start_munge()
+        if self.accounting:
+            database = DATABASE.format(folder=self.folder, port=last + 1, user=user)
+            self._start_accounting(database, user)
         self.start_controller()
         for node in NODES:
             self.start_node(node)
@@ -138,6 +176,43 @@ class Cluster:
         words = [f"--{option}={folder / name}" for option, name in files.items()]
         self._spawn("munged", "munged", "--foreground", "--force", "--num-threads=2", *words)
         _wait(lambda: (folder / "socket").exists(), "munged", self._said)
+
+    def _start_accounting(self, configuration, user):
+        """A database that listens on a socket in the folder alone, and slurmdbd, which may write into it."""
+        data, answers = self.folder / "data", self.folder / "mariadb"
+        own = [f"--user={user}", f"--datadir={data}"]
+        words = [*own, "--auth-root-socket-user=" + user, "--skip-test-db"]
+        install = ["mariadb-install-db", "--no-defaults", *words]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        small = ["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0"]
+        self._spawn(
+            "mariadbd",
+            "mariadbd",
+            "--no-defaults",
+            *own,
+            f"--socket={answers}",
+            "--skip-networking",
+            f"--pid-file={self.folder}/mariadbd.pid",
+            *small,
+        )
+        _wait(answers.exists, "mariadbd", self._said)
+        settings = self.folder / "slurmdbd.conf"
+        settings.touch(0o600)
+        settings.write_text(configuration)
+        self._spawn("slurmdbd", "slurmdbd", "-D")
+        _wait(lambda: "Cluster" in self.ask("sacctmgr", "show", "cluster"), "slurmdbd", self._said)
+        self.account("add", "cluster", "throwaway")
+        self.account("add", "account", "lab", "cluster=throwaway")
+        self.account("add", "user", user, "account=lab", "defaultaccount=lab")
+
+    def account(self, *words):
+        """Changes the database of accounts, users and limits, by `sacctmgr`."""
+        command = ["sacctmgr", "-i", *words]
+        done = subprocess.run(
+            command, env=self.whole_environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def start_controller(self):
         """Starts slurmctld."""
@@ -172,6 +247,10 @@ class Cluster:
                     victim.kill()
         process.wait()
 
+    def out_of_time(self, job):
+        """A job's time limit is reached; slurmctld, which looks twice a minute, then ends it."""
+        self.ask("scontrol", "update", f"JobId={job}", "EndTime=now+1")
+
     def _stepds(self, node):
         """The step daemons of a node, found by the sockets that they keep in its spool folder."""
         spool, found = f"{self.folder}/spool/{node}", []
@@ -203,7 +282,8 @@ class Cluster:
 
     def whole_environment(self):
         """The environment for whoever talks to this cluster."""
-        return os.environ | self.environment | {"PATH": os.environ["PATH"] + ":/usr/sbin"}
+        path = {"PATH": os.environ["PATH"] + ":/usr/sbin"}
+        return os.environ | self.environment | path
 
     def jobs(self):
         """(id, name, state) of all jobs that have not ended."""
@@ -232,7 +312,7 @@ class Cluster:
         self._processes.clear()
 
     def _spawn(self, name, *command):
-        environment = self.whole_environment()
+        environment = self.whole_environment() | {"MYSQL_UNIX_PORT": f"{self.folder}/mariadb"}
         program = shutil.which(command[0], path=environment["PATH"])
         with (self.folder / f"{name}.out").open("ab") as log:
             self._processes[name] = subprocess.Popen(

@@ -126,6 +126,10 @@ def line(number, name, state, reason, code, left):
     ("cells", "seen"),
     [
         (("PENDING", "Priority", "0", "10:00"), Seen("c", "queued", why="Priority")),
+        (
+            ("PENDING", "PartitionTimeLimit", "0", "10:00"),
+            Seen("c", "queued", why="PartitionTimeLimit", held=True),
+        ),
         (("RUNNING", "None", "0", "1-00:00:10"), Seen("c", "running", seconds_left=86_410)),
         (("RUNNING", "None", "0", "UNLIMITED"), Seen("c", "running")),
         (("COMPLETING", "None", "0", "0:30"), Seen("c", "running", seconds_left=30)),
@@ -151,6 +155,11 @@ def test_what_sacct_says():
     assert slurm.parse_history("c|CANCELLED by 0|0:15\n") == Seen(
         "c", "ended", -15, "it was cancelled"
     )
+    batch, step = "batch|FAILED|9:0\n", "solver|CANCELLED|0:9\n"
+    assert slurm.parse_history("c|FAILED|9:0\n" + batch + step) == Seen("c", "ended", 137)
+    assert slurm.parse_history("c|FAILED|9:0\n" + batch) == Seen("c", "ended", 9)
+    done = "c|COMPLETED|0:0\n" + "solver|COMPLETED|0:0\n"
+    assert slurm.parse_history(done) == Seen("c", "ended", 0)
     assert slurm.parse_history("c|RUNNING|0:0\n") is None
     assert slurm.parse_history("") is None
 
@@ -170,6 +179,15 @@ def test_what_sacct_says():
             "size and/or time limits)",
             "limit",
         ),
+        (
+            "AssocMaxSubmitJobLimit; Batch job submission failed: Job violates accounting/QOS policy",
+            "limit",
+        ),
+        (
+            "QOSMaxCpuPerJobLimit; Batch job submission failed: Job violates accounting/QOS policy",
+            "no",
+        ),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "no"),
     ],
 )
 def test_what_a_refusal_means(words, kind):
