@@ -21,6 +21,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from tests import network
+
 # An example that waits for a busy core is no failure.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -321,3 +323,15 @@ def runs(tmp_path):
 def module_runs(tmp_path_factory):
     """Studies that all tests of a file share."""
     yield from _runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def second_network():
+    """A network of its own, for solvers of one test."""
+    if problem := network.missing():
+        pytest.skip(problem)
+    second = network.Network()
+    try:
+        yield second
+    finally:
+        second.close()

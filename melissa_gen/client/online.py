@@ -165,9 +165,13 @@ class OnlineSink:
         self._context.term()
 
     def _introduce(self) -> wire.Welcome:
-        """Rank 0 shakes hands; the others get the answer from it."""
+        """Rank 0 shakes hands; the others get the answer from it.
+
+        That all of the server's ports can be reached is seen before a simulation is asked for, which would be lost.
+        """
         raw = b""
-        if self._world.rank == 0 and (problem := unreachable(self._contact.control)):
+        ports = (self._contact.control, self._contact.heartbeat, *self._contact.data)
+        if self._world.rank == 0 and (problem := next(filter(None, map(unreachable, ports)), "")):
             raw = self._pack(wire.Refused(problem))
         elif self._world.rank == 0:
             self._control = connect_socket(self._context, self._contact, self._contact.control)

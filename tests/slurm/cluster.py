@@ -290,6 +290,14 @@ class Cluster:
         lines = self.ask("squeue", "-h", "-o", "%i|%j|%T").splitlines()
         return [tuple(line.split("|")) for line in lines]
 
+    def wait_for_end(self, job):
+        """Waits until a job is over, with all its components where it is a heterogeneous one."""
+
+        def over():
+            return job not in [number.partition("+")[0] for number, _, _ in self.jobs()]
+
+        _wait(over, f"the end of job {job}", self._said, 180.0)
+
     def close(self):
         """Ends everything: jobs, daemons, step daemons."""
         if "slurmctld" in self._processes:
@@ -355,9 +363,9 @@ def wait_for_it(condition, what, patience=90.0):
     return found
 
 
-def _wait(condition, what, said):
+def _wait(condition, what, said, patience=PATIENCE):
     try:
-        wait_for_it(condition, what, PATIENCE)
+        wait_for_it(condition, what, patience)
     except AssertionError as error:
         message = f"{error}; {said()}"
         raise AssertionError(message) from None

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
+
 from .cluster import wait_for_it
+from .test_modes import submit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
@@ -73,8 +76,11 @@ def assert_recovers(run, strike, reason="", patience=90.0):
         "its first simulation",
         patience,
     )
-    seconds = run.events("client_connected")[connected]["time"] - began
-    print(f"{reason or 'fault'}: another client after {seconds:.1f} s")
+    came = run.events("client_connected")[connected]["time"]
+    gone = run.events("client_lost")[lost]["time"]
+    print(
+        f"{reason or 'fault'}: another client after {came - began:.1f} s, {came - gone:.1f} after the loss"
+    )
     if reason:
         wait_for_it(lambda: reason in run.output, f"'{reason}' on the terminal", patience)
 
@@ -108,6 +114,14 @@ def test_a_client_that_is_cancelled_by_hand(running, cluster):
         cluster.ask("scancel", next(iter(clients(cluster).values())))
 
     assert_recovers(running, strike, "it was cancelled")
+
+
+def test_a_client_that_reaches_its_time_limit(running, cluster):
+    def strike():
+        wait_for_it(lambda: clients(cluster), "clients")
+        cluster.out_of_time(next(iter(clients(cluster).values())))
+
+    assert_recovers(running, strike, "it reached its time limit")
 
 
 def test_a_client_that_is_preempted(running, cluster):
@@ -201,6 +215,39 @@ def test_an_allocation_that_ends(module_runs, cluster):
     assert "to go on     melissa-gen resume" in run.output
     run.assert_adds_up()
     assert run.summary["status"] == "stopped"
+    assert run.summary["simulations"]["failed"] == 0
+
+
+def test_an_allocation_that_is_put_back_into_the_queue(module_runs, cluster):
+    """The scheduler begins it again, and the study goes on: anew if it has no checkpoint yet, else from the newest."""
+    changes = {
+        "simulation.command": ["python", "solver.py", "--gate", "gate"],
+        "simulation.count": 12,
+        "training.checkpoint_every": 1,
+    }
+    study = module_runs.study(changes, solver=SOLVER)
+    options, run_dir = ["--requeue"], study.parent / "run"
+    job, log = submit(module_runs, cluster, options, [study], run_dir)
+    run = Run(None, log, run_dir)
+    wait_for_it((run_dir / "run.json").exists, "the begin of the run")
+    cluster.ask("scontrol", "requeue", job)
+
+    def saved():
+        ended = [event["simulation"] for event in run.events("simulation_finished")]
+        return 5 in ended and list((run_dir / "checkpoints").glob("*/state.json"))
+
+    wait_for_it(saved, "a checkpoint", 180)
+    assert (study.parent / "run-cut-off-1").exists()
+    began = time.monotonic()
+    cluster.ask("scontrol", "requeue", job)
+    wait_for_it(lambda: len(run.events("server_ready")) == 2, "the next server", 180)
+    print(f"put back into the queue: another server after {time.monotonic() - began:.1f} s")
+    (study.parent / "gate").touch()
+    cluster.wait_for_end(job)
+    assert "resumed at batch" in log.read_text()
+    assert run.summary["status"] == "finished", log.read_text()
+    run.assert_adds_up()
+    assert sorted(run.simulations()) == list(range(12))
     assert run.summary["simulations"]["failed"] == 0
 
 

@@ -1,4 +1,6 @@
-"""The same heat study, unchanged but for where it runs: on this machine, as SLURM jobs, inside an allocation."""
+"""The same heat study, unchanged but for where it runs: on this machine, as SLURM jobs, inside an allocation of nodes
+that are alike, and inside a heterogeneous one.
+"""
 
 import json
 import subprocess
@@ -29,6 +31,13 @@ SMALL = {
     "server.heartbeat": 0.2,
     "launcher.poll": 1,
 }
+MODES = ("local", "jobs", "allocation", "components")
+SAY_NODE = ["sh", "-c", 'echo "on $SLURMD_NODENAME;"; exec "$@"', "sh"]
+COMPONENTS = {
+    "launcher.jobs": json.dumps({"container": SAY_NODE, "python": sys.executable}),
+    "launcher.server_jobs.het_group": 0,
+    "launcher.client_jobs.het_group": 1,
+}
 
 
 def settings(changes):
@@ -45,21 +54,40 @@ def finished(module_runs, cluster):
         words = settings(SMALL | more)
         run = module_runs.run(HEAT, *words, run_dir=folder / mode, **environment)
         assert run.code == 0, run.output
-    command = Path(sys.executable).with_name("melissa-gen")
-    environment = module_runs.environment(
-        **environment, MELISSA_GEN=str(command), RUN_DIR=str(folder / "allocation")
-    )
-    batch = ["sbatch", "--wait", "--nodes=2", "--ntasks-per-node=3", "--time=5"]
-    script = [ROOT / "slurm" / "study.sbatch", HEAT, *settings(SMALL)]
-    done = subprocess.run(
-        [*batch, *map(str, script)], cwd=module_runs.folder, env=environment, check=False
-    )
-    (log,) = module_runs.folder.glob("melissa-gen-*.log")
-    assert done.returncode == 0, log.read_text()
+    alike = ["--nodes=2", "--ntasks-per-node=3"]
+    unlike = ["--nodelist=n1", "--ntasks=2", ":", "--nodelist=n3", "--ntasks=4"]
+    for mode, options, more in (("allocation", alike, {}), ("components", unlike, COMPONENTS)):
+        words = HEAT, *settings(SMALL | more)
+        job, log = submit(module_runs, cluster, options, words, folder / mode)
+        cluster.wait_for_end(job)
+        assert "ExitCode=0:0" in cluster.ask("scontrol", "show", "job", job), log.read_text()
     return folder
 
 
-@pytest.mark.parametrize("mode", ["local", "jobs", "allocation"])
+def submit(runs, cluster, options, words, run_dir):
+    """Submits `slurm/study.sbatch`; returns the job's id, and the file that it writes to."""
+    log = runs.folder / f"{run_dir.name}.log"
+    batch = ["sbatch", "--parsable", f"--output={log}", "--nodes=1", "--ntasks-per-node=4"]
+    script = ["--time=10", *options, ROOT / "slurm" / "study.sbatch", *words]
+    environment = runs.environment(
+        **cluster.whole_environment(),
+        MELISSA_GEN=str(Path(sys.executable).with_name("melissa-gen")),
+        RUN_DIR=str(run_dir),
+        COLUMNS="400",
+    )
+    done = subprocess.run(
+        [*batch, *map(str, script)],
+        cwd=runs.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), log
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_lost(finished, mode):
     summary = json.loads((finished / mode / "summary.json").read_text())
     assert summary["status"] == "finished"
@@ -71,14 +99,22 @@ def test_nothing_is_lost(finished, mode):
 
 def test_the_errors_are_the_same_within_noise(finished):
     means = {}
-    for mode in ("local", "jobs", "allocation"):
+    for mode in MODES:
         summary = json.loads((finished / mode / "summary.json").read_text())
         means[mode] = summary["validation"]["nrmse"]["mean"]
     assert 0 < max(means.values()) < 1.5 * min(means.values()), means
 
 
+def test_each_role_ran_on_its_own_component(finished):
+    logs = finished / "components" / "logs"
+    for path in logs.glob("*.log"):
+        node = "n1" if path.name == "server.log" else "n3"
+        nodes = {line for line in path.read_text().splitlines() if line.startswith("on ")}
+        assert nodes == {f"on {node};"}, path
+
+
 def test_the_solvers_ran_on_the_nodes_and_saw_no_gpu(finished):
-    for mode in ("jobs", "allocation"):
+    for mode in MODES[1:]:
         script = (finished / mode / "logs" / "client-0.sh").read_text()
         assert "export CUDA_VISIBLE_DEVICES=''" in script
 

@@ -1,0 +1,73 @@
+"""Solvers on another network than the server: they reach it, or say who could not reach whom on what port."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_for
+
+pytestmark = pytest.mark.mpi
+
+SOLVER = Path(__file__).parent / "solver.py"
+
+
+def study_across(network, **more):
+    """Changes to a study that put its solvers into another network."""
+    return {
+        "simulation.command": [*network.inside, sys.executable, "solver.py", "--gate", "gate"],
+        "simulation.count": 12,
+        "server.transport": "tcp",
+        "server.interface": network.interface,
+        **more,
+    }
+
+
+def namespaces(pids):
+    """The networks that processes live in."""
+    return {os.readlink(f"/proc/{pid}/ns/net") for pid in pids}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_solvers_on_another_network(runs, second_network, processes):
+    """A whole study by tcp through a pair of virtual interfaces."""
+    changes = study_across(second_network, **{"simulation.processes": processes, "server.ranks": 2})
+    run = runs.start(study := runs.study(changes, solver=SOLVER))
+    run.wait_event("simulation_finished", 6)
+    ranks = wait_for(lambda: runs.ranks("solver.py"), "solvers")
+    assert not namespaces(ranks) & namespaces([os.getpid()])
+    assert second_network.address in run.contact()["control"]
+    (study.parent / "gate").touch()
+    run.wait().assert_finished()
+
+
+@pytest.mark.parametrize("closed", ["data", "control"])
+def test_a_port_that_a_firewall_closes(runs, second_network, closed):
+    """The study ends before a simulation is spent, and says who could not reach whom on what port."""
+    ports = free_ports(second_network.address)
+    more = {"server.ports": [ports[0], ports[-1]], "launcher.clients": 3}
+    study = runs.study(study_across(second_network, **more), solver=SOLVER)
+    port = dict(zip(("data", "control", "heartbeat"), ports, strict=True))[
+        closed
+    ]  # as they are taken
+    with second_network.firewall(port):
+        run = runs.run(study)
+    assert run.code == 1
+    assert run.events("client_connected") == []
+    who, whom = socket.gethostname(), f"{second_network.address} on port {port}"
+    assert f"{who} can't reach the training server at {whom}: timed out; is server" in run.last_line
+
+
+def free_ports(address):
+    """Three ports in a row that nobody listens on."""
+    for first in range(40_000, 50_000, 3):
+        try:
+            for port in range(first, first + 3):
+                socket.create_server((address, port)).close()
+        except OSError:
+            continue
+        return range(first, first + 3)
+    message = "no free ports"
+    raise OSError(message)
