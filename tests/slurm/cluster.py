@@ -93,7 +93,7 @@ def missing(*, accounting=False):
         accounting: Whether it is to have a database of jobs and of limits.
     """
     programs = PROGRAMS + OF_ACCOUNTING * accounting
-    packages = ["slurm-wlm", "munge", *["slurmdbd", "mariadb-server"] * accounting]
+    packages = ["slurm-wlm", "munge", *["slurmdbd", "mariadb-server-core"] * accounting]
     absent = _absent(programs)
     if absent and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}

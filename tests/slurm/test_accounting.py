@@ -118,7 +118,9 @@ def test_a_limit_of_jobs_is_waited_for(module_runs, cluster, limit):
     run.wait_event("simulation_finished", 6)  # by the one client that is there
     assert len(run.events("client_connected")) == 1
     limit(maxsubmitjobs=None)
+    began = time.monotonic()
     run.wait_event("client_connected", 2)
+    print(f"a limit of jobs was lifted: the client after {time.monotonic() - began:.1f} s")
     (study.parent / "gate").touch()
     run.wait().assert_finished()
     assert run.output.count("for now") == 1, "once is enough"
@@ -133,6 +135,9 @@ def test_a_job_that_the_limits_hold_in_the_queue(module_runs, cluster, limit):
     words = "server is held in the queue; slurm says why: AssocMaxWallDurationPerJobLimit"
     wait_for_it(lambda: words in run.output, words)
     limit(maxwall=None)
+    began = time.monotonic()
+    run.wait_event("server_ready")
+    print(f"a limit of a job was lifted: the server after {time.monotonic() - began:.1f} s")
     run.wait().assert_finished()
     assert run.output.count("is held in the queue") == 1, run.output
 

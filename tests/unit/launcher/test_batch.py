@@ -110,3 +110,60 @@ def test_time_left_is_counted_where_nobody_tells(tmp_path):
     wait_for(lambda: not backend.queued, "the job to run")
     assert 0 < backend.seconds_left("server") <= 100
     backend.close()
+
+
+@pytest.mark.parametrize("name", ["server", "client-1"])
+def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatch, name):
+    """Of the first of its kind nobody knows whether it ever can."""
+    monkeypatch.setattr("launcher.batch.RETRY_SECONDS", 0.05)
+    full = tmp_path / "full"
+
+    class Crowded(Forgetful):
+        def submit_command(self, script, job):
+            words = f"if [ -e {full} ]; then echo sorry >&2; echo full >&2; exit 1; fi; echo 7"
+            return ["sh", "-c", words]
+
+        def passing(self, message):
+            return "limit"
+
+    settings = {"": JobsSection(), "server": JobsSection()}
+    backend = BatchBackend(Crowded(tmp_path, 1), tmp_path, tmp_path, settings, 0.02)
+    full.touch()
+    backend.start(name, ("true",), 1, {})
+    (ended,) = wait_for(backend.poll, "its end")
+    assert ended.why == "forgetful refuses it: sorry; full"
+    full.unlink()
+    backend.start(name, ("true",), 1, {})
+    wait_for(lambda: not backend.queued, "the job to run")
+    backend.terminate(name)
+    wait_for(backend.poll, "its end")
+    full.touch()
+    (tmp_path / "cancels").write_text("")
+    backend.start(name, ("true",), 1, {})
+    assert wait_for(backend.notes, "a word on the refusal") == [
+        f"forgetful refuses {name} for now, it is tried again: sorry; full"
+    ]
+    full.unlink()
+    wait_for(lambda: not backend.queued, "the job to run")
+    assert backend.notes() == []
+    backend.close()
+
+
+def test_what_holds_jobs_in_the_queue_is_told_once(tmp_path):
+    class Held(Forgetful):
+        looks = 0
+
+        def parse(self, output):
+            self.looks += 1
+            return (
+                super().parse(output)
+                if output
+                else {"7": Seen("", "queued", why="a limit", held=True)}
+            )
+
+    scheduler = Held(tmp_path, 1)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    backend.start("client-0", ("true",), 1, {})
+    wait_for(lambda: scheduler.looks > 5, "looks at the queue")
+    assert backend.notes() == ["client-0 is held in the queue; forgetful says why: a limit"]
+    backend.close()
