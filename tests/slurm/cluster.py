@@ -17,7 +17,14 @@ import psutil
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 20
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun", "scontrol")
-OF_ACCOUNTING = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
+OF_ACCOUNTING = (
+    "slurmdbd",
+    "sacct",
+    "sacctmgr",
+    "mariadbd",
+    "mariadb-install-db",
+    "my_print_defaults",
+)
 PATIENCE = 60.0
 
 CONFIGURATION = """
@@ -93,7 +100,9 @@ def missing(*, accounting=False):
         accounting: Whether it is to have a database of jobs and of limits.
     """
     programs = PROGRAMS + OF_ACCOUNTING * accounting
-    packages = ["slurm-wlm", "munge", *["slurmdbd", "mariadb-server-core"] * accounting]
+    packages = ["slurm-wlm", "munge"]
+    if accounting:  # without mariadb-server, which would start a database of the whole system
+        packages += ["slurmdbd", "mariadb-server-core", "mariadb-client-core"]
     absent = _absent(programs)
     if absent and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
