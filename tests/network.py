@@ -24,17 +24,20 @@ class Network:
 
     def __init__(self):
         mark = uuid.uuid4().hex[:6]
-        self._name, self.interface = f"melissa-{mark}", f"mg-{mark}"
-        number = 4 * (
-            int(mark, 16) % 2**14
-        )  # 198.18.0.0/15 is kept for tests of networks (RFC 2544)
+        self.interface = f"mg-{mark}"
+        # 198.18.0.0/15 is kept for tests of networks (RFC 2544).
+        number = 4 * (int(mark, 16) % 2**14)
         near, far = (f"198.18.{number >> 8}.{number % 256 + host}" for host in (1, 2))
         self.address = near
-        self.inside = ["ip", "netns", "exec", self._name]
-        _call("ip", "netns", "add", self._name)
+        hold = "echo; exec sleep infinity"  # the namespace lives as long as this process
+        words = ["setpriv", "--pdeathsig", "TERM", "unshare", "--net", "sh", "-c", hold]
+        self._holder = subprocess.Popen(words, stdout=subprocess.PIPE)
+        self._holder.stdout.readline()
+        there = str(self._holder.pid)
+        self.inside = ["nsenter", f"--net=/proc/{there}/ns/net"]
         try:
-            there = ["type", "veth", "peer", "name", "away", "netns", self._name]
-            _call("ip", "link", "add", self.interface, *there)
+            pair = ["type", "veth", "peer", "name", "away", "netns", there]
+            _call("ip", "link", "add", self.interface, *pair)
             _call("ip", "address", "add", f"{near}/30", "dev", self.interface)
             _call("ip", "link", "set", self.interface, "up")
             _call(*self.inside, "ip", "address", "add", f"{far}/30", "dev", "away")
@@ -66,9 +69,10 @@ class Network:
             _call(*self.inside, "nft", "delete", "table", "ip", "wall")
 
     def close(self):
-        """Removes it; the pair of interfaces goes with it."""
+        """Removes it: the pair of interfaces, and the namespace, which goes with its last process."""
         subprocess.run(["ip", "link", "delete", self.interface], check=False, capture_output=True)
-        _call("ip", "netns", "delete", self._name)
+        self._holder.kill()
+        self._holder.communicate()
 
 
 @functools.cache

@@ -6,7 +6,7 @@ time are upper bounds.
 - jobs: a back end is given 1,000 client jobs that do nothing, 32 at a time; CPU seconds of the launcher's own process
   and of the commands that it runs, and queries per poll interval.
 - first sample: a study of one server rank and one client, from the command to the end of its first simulation, which
-  takes milliseconds, against `srun` of two programs with the same imports: side by side, and one after the other as a
+  takes milliseconds, against `srun` of the same two programs, which only start and end: side by side, and in turn, as a
   study must, whose clients are submitted when the server can be reached. And where the time goes, step by step.
 - many: 64 clients at a time send to two server ranks; accounting.
 """
@@ -42,8 +42,12 @@ with Client() as client:
         for step in range(10):
             simulation.send(u=np.full((16, 16), simulation.parameters["a"] + step))
 """
-AS_SERVER = "import torch, mpi4py.MPI, zmq, h5py, torch.distributed, torch.utils.tensorboard"
-AS_CLIENT = "import numpy, zmq"
+AS_SERVER = """
+import torch
+import melissa_gen.server.rank, mpi4py.MPI, torch.distributed
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # for what it imports: a second or two
+"""
+AS_CLIENT = "import melissa_gen.client, numpy"
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.conftest import UNSHARE, may_unshare
+
 NODES = ("n1", "n2", "n3", "n4")
 CPUS = 20
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun", "scontrol")
@@ -142,6 +144,7 @@ class Cluster:
             "munge",
             "state",
             "dev",
+            "shm",
             *(f"{d}/{n}" for d in ("spool", "tmp") for n in NODES),
         ):
             (self.folder / name).mkdir(parents=True)
@@ -229,8 +232,13 @@ class Cluster:
         _wait(lambda: "UP" in self.ask("scontrol", "ping"), "slurmctld", self._said)
 
     def start_node(self, node):
-        """Starts the slurmd of a node."""
-        self._spawn(node, "slurmd", "-D", "-N", node)
+        """Starts the slurmd of a node, whose jobs see a /dev/shm of the cluster's own.
+
+        MPICH names its shared memory by the job's number, and leaves it behind when a job is killed; the next cluster's
+        job of that number would take it for its own.
+        """
+        own = [*UNSHARE, str(self.folder / "shm")] if may_unshare() else []
+        self._spawn(node, *own, "slurmd", "-D", "-N", node)
 
     def freeze_controller(self):
         """slurmctld answers nobody any more, as under a load that is too high."""
@@ -380,7 +388,7 @@ def _wait(condition, what, said, patience=PATIENCE):
         raise AssertionError(message) from None
 
 
-if __name__ == "__main__":  # for a person: a cluster in a folder, until Enter
+if __name__ == "__main__":  # for a person: python -m tests.slurm.cluster FOLDER, until Enter
     if problem := missing():
         sys.exit(problem)
     cluster = Cluster(Path(sys.argv[1]).resolve())
