@@ -52,6 +52,8 @@ class OnlineSink:
         self._job = os.environ.get("MELISSA_GEN_JOB", f"{socket.gethostname()}-{os.getpid()}")
         self._only = int(os.environ.get("MELISSA_GEN_SIMULATION", wire.ANY))
         self._asked = False
+        self._done = False
+        """Whether there is nothing more to solve, and the server still reads."""
         self._control: zmq.Socket[bytes] | None = None
         self._heartbeat: Heartbeat | None = None
         self._welcome = self._introduce()
@@ -98,15 +100,20 @@ class OnlineSink:
             msg = f"the fields {', '.join(sorted(missing))} of the study are not declared; call client.field(...) first"
             raise ClientError(msg)
         names = self._welcome.parameters
-        answer = np.zeros(3 + len(names))  # found, simulation, attempt, parameters
+        answer = np.zeros(
+            3 + len(names)
+        )  # found, simulation (or whether all is done), attempt, parameters
         if self._world.rank == 0:
-            message = None if self._only >= 0 and self._asked else self._ask(wire.Next(self._only))
+            self._done = self._only >= 0 and self._asked
+            message = None if self._done else self._ask(wire.Next(self._only))
             self._asked = True
+            answer[1] = self._done
             if isinstance(message, wire.Simulation):
                 answer[:3] = 1, message.simulation, message.attempt
                 answer[3:] = message.parameters
         self._world.share(answer)
         if not answer[0]:
+            self._done = bool(answer[1])
             return None
         found = Assignment(
             int(answer[1]), int(answer[2]), dict(zip(names, answer[3:].tolist(), strict=True))
@@ -153,13 +160,17 @@ class OnlineSink:
         self._control.send(self._pack(failed))
 
     def close(self) -> None:
-        """Ends the heartbeat, lets queued messages go out for a second, closes."""
+        """Ends the heartbeat, lets queued messages go out, closes.
+
+        A server that is busy takes its time to read them; one that is lost, or stops, does not want them.
+        """
+        seconds = self._welcome.patience / 2 if self._done else 1.0
         if self._heartbeat is not None:
             self._heartbeat.close()
             self._heartbeat = None
         for channel in self._channels:
             if channel is not None:
-                channel.close()
+                channel.close(seconds)
         if self._control is not None:
             self._control.close()
         self._context.term()
@@ -209,6 +220,7 @@ class OnlineSink:
         if isinstance(answer, wire.Refused):
             raise ClientError(answer.reason)
         self._heartbeat.progress.next_seconds += time.monotonic() - began
+        self._done = isinstance(answer, wire.Done)
         return answer if isinstance(answer, wire.Simulation) else None
 
     def _free_buffer(self, channel: "_Channel", simulation: int, step: int) -> int:
@@ -284,9 +296,9 @@ class _Channel:
             else:  # the server rank can't read our memory
                 self._keep_private()
 
-    def close(self) -> None:
-        """Closes; what is queued is still sent."""
-        self.socket.close()
+    def close(self, seconds: float) -> None:
+        """Closes; what is queued is still sent, if it can be in so many seconds."""
+        self.socket.close(linger=int(1000 * seconds))
         if self.shared is not None:
             self.shared.close()
 
