@@ -27,7 +27,6 @@ class Flux:
     """The language of Flux: a job is a `flux batch` script, its ranks are started by `flux run`."""
 
     name = "flux"
-    last_line_tells = True
 
     def script(self, job: JobSpec) -> str:
         """Renders a batch script; its options are in `# flux:` lines.

@@ -41,7 +41,6 @@ class Oar:
     """
 
     name = "oar"
-    last_line_tells = False
 
     def __init__(self, mpirun: str, flavour: Flavour) -> None:
         self._mpirun, self._flavour = mpirun, flavour

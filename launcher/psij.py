@@ -78,7 +78,6 @@ class Psij:
             msg = f"PSI/J can't write into '{folder}'; choose a run directory without blanks and quotes"
             raise RunError(msg)
         self.name: str = executor
-        self.last_line_tells = True
         self._mpirun, self._flavour, self._folder = mpirun, flavour, folder
         self._dialect = _DIALECTS[executor]
         self._executor = _load(executor)

@@ -80,15 +80,9 @@ class Seen:
 
 
 class Scheduler(Protocol):
-    """A batch scheduler's language. None of these functions runs a command.
-
-    Attributes:
-        name: As messages call it.
-        last_line_tells: Whether the reason why a command failed is the last line that it prints, or all of them.
-    """
+    """A batch scheduler's language. None of these functions runs a command."""
 
     name: str
-    last_line_tells: bool
 
     def script(self, job: JobSpec) -> str:
         """Renders the script of a job."""

@@ -49,7 +49,6 @@ class Slurm:
     """The language of SLURM."""
 
     name = "slurm"
-    last_line_tells = True
 
     def script(self, job: JobSpec) -> str:
         """Renders a batch script."""

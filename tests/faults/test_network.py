@@ -21,6 +21,7 @@ def study_across(network, **more):
         "simulation.count": 12,
         "server.transport": "tcp",
         "server.interface": network.interface,
+        "server.shared_memory": False,  # their memory could be read: it is one machine
         **more,
     }
 

@@ -24,6 +24,7 @@ def test_client_jobs_on_another_network(module_runs, cluster, second_network):
         "simulation.command": ["python", "solver.py", "--gate", "gate"],
         "simulation.count": 12,
         "launcher.backend": "slurm",
+        "server.shared_memory": False,
         "launcher.poll": 1,
         "launcher.client_jobs": {"container": second_network.inside, "python": sys.executable},
     }

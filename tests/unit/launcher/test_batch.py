@@ -14,7 +14,6 @@ class Forgetful:
     """Its job runs until it has been cancelled so many times."""
 
     name = "forgetful"
-    last_line_tells = True
 
     def __init__(self, folder, times):
         self.folder, self.times = folder, times
