@@ -2,11 +2,23 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Collection, Iterator
 
 from melissa_gen.errors import StudyError
 
-__all__ = ["split_cores", "started_on"]
+__all__ = ["favour_the_trainer", "split_cores", "started_on"]
+
+_TURN_SECONDS = 5e-4
+
+
+def favour_the_trainer() -> None:
+    """Has a thread of this process that holds the interpreter give it up soon after another asks.
+
+    The trainer asks for it after every operation of torch, some hundred times a step. A thread that runs Python all the
+    time, as ingest does where samples come as fast as they can, otherwise lets it wait for up to 5 ms each.
+    """
+    sys.setswitchinterval(_TURN_SECONDS)
 
 
 def split_cores(

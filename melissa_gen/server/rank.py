@@ -36,7 +36,7 @@ from melissa_gen.server.checkpoint_folder import (
     newest,
     read_state,
 )
-from melissa_gen.server.cores import split_cores, started_on
+from melissa_gen.server.cores import favour_the_trainer, split_cores, started_on
 from melissa_gen.server.device import device_of
 from melissa_gen.server.ingest import Ingest, RankState
 from melissa_gen.server.listening import listening_address, listening_interface
@@ -80,6 +80,7 @@ def _run_rank(run_dir: Path, world: Any) -> int:
     study = load_study(run_dir / "study.yaml", folder=Path(run["study_folder"]))
     rank, ranks = world.Get_rank(), world.Get_size()
     beside = _keep_off_the_trainer(study, world)
+    favour_the_trainer()
     torch.set_num_threads(study.server.threads)
     torch.manual_seed(study.seed)
     device, backend, complaint = device_of(study, world)

@@ -175,6 +175,7 @@ def _rank(
     import torch.distributed as dist
 
     from melissa_gen.protocol.contact import Contact
+    from melissa_gen.server.cores import favour_the_trainer
     from melissa_gen.server.model import build_surrogate
     from melissa_gen.server.training import Hooks, Trainer
     from melissa_gen.study import Study
@@ -196,6 +197,7 @@ def _rank(
             "reservoir": {"capacity": CAPACITY, "watermark": args.batch_size},
         }
     )
+    favour_the_trainer()
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
     os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
