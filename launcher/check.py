@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.text import Text
 
 from launcher.collect import Timing, collect
 from launcher.generate import sample_bytes
@@ -88,18 +89,18 @@ class _Lines:
         self.all_good = True
 
     def good(self, text: str) -> None:
-        self._print("[green]ok[/green]   ", text, soft_wrap=True, highlight=False)
+        self._print(Text("ok   ", style="green"), text, soft_wrap=True, highlight=False)
 
     def bad(self, text: str, key: str = "", fix: str = "") -> None:
         self.all_good = False
-        self._print("[red]wrong[/red]", text, soft_wrap=True, highlight=False, markup=True)
+        self._print(Text("wrong", style="red"), text, soft_wrap=True, highlight=False)
         if fix:
             self.note(f"-> {fix}")
         if key and self._path is not None:
             self.note(f"   {place_of(key, self._path, self._overrides)}")
 
     def note(self, text: str) -> None:
-        self._print("     ", text, soft_wrap=True, highlight=False, markup=False)
+        self._print("     ", text, soft_wrap=True, highlight=False)
 
     def attempt(self, what: str, action: Callable[[], object]) -> object | None:
         try:

@@ -244,10 +244,10 @@ def status(
     if not (run_dir / "study.yaml").exists():
         _require(run_dir / "events.jsonl")
     if not follow:
-        show_status(run_dir, Console())
+        show_status(run_dir, Console(markup=False))
         return
     with contextlib.suppress(_InterruptedError):
-        follow_status(run_dir, Console())
+        follow_status(run_dir, Console(markup=False))
 
 
 @app.command()
@@ -290,7 +290,7 @@ def doctor() -> None:
     """Report what this machine has, and what is missing."""
     from launcher.doctor import examine
 
-    raise typer.Exit(0 if examine(Console()) else ERROR)
+    raise typer.Exit(0 if examine(Console(markup=False)) else ERROR)
 
 
 if __name__ == "__main__":

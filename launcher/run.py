@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
+from rich.text import Text
 
 from launcher import jobs
 from launcher.backend import Backend
@@ -124,7 +125,8 @@ def carry_out(study: Study, run_dir: Path, view: LiveView, past: Past) -> int:
             f"to go on     melissa-gen resume {run_dir}", soft_wrap=True, highlight=False
         )
     if sentence:
-        view.console.print(f"[red]{study.name}:[/red]", sentence, soft_wrap=True, highlight=False)
+        name = Text(f"{study.name}:", style="red")
+        view.console.print(name, sentence, soft_wrap=True, highlight=False)
     return code
 
 

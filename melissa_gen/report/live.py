@@ -48,7 +48,8 @@ class LiveView:
     """
 
     def __init__(self, console: Console | None = None, interval: float = 10.0) -> None:
-        self.console = console or Console()
+        # What others say, in an error or a path, may have brackets: it is text, not markup.
+        self.console = console or Console(markup=False)
         self.interval = interval
         self._status: Event = {}
         self._recent: deque[Event] = deque(maxlen=KEPT_EVENTS)

@@ -64,7 +64,7 @@ def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     said = re.findall(
         r"the server ended with exit status [19] before the study was over", running.output
     )
-    assert len(said) == 1
+    assert len(said) == 1, running.output
     assert len(sentences(running)) == 1
     assert running.summary["status"] == "failed"
     assert (running.run_dir / "report.html").exists()

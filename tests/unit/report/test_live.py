@@ -111,3 +111,9 @@ def test_in_a_terminal_the_picture_is_drawn():
 )
 def test_who_waits_for_whom_in_words(waiting, start):
     assert who_waits(waiting).startswith(start)
+
+
+def test_what_others_say_is_not_read_as_markup(capsys):
+    said = "[/gloo/pair.cc:553] Connection closed by peer [red]"
+    LiveView().console.print("tiny:", said, soft_wrap=True)
+    assert said in capsys.readouterr().out
