@@ -100,9 +100,8 @@ class OnlineSink:
             msg = f"the fields {', '.join(sorted(missing))} of the study are not declared; call client.field(...) first"
             raise ClientError(msg)
         names = self._welcome.parameters
-        answer = np.zeros(
-            3 + len(names)
-        )  # found, simulation (or whether all is done), attempt, parameters
+        # Found, simulation (or whether all is done), attempt, parameters.
+        answer = np.zeros(3 + len(names))
         if self._world.rank == 0:
             self._done = self._only >= 0 and self._asked
             message = None if self._done else self._ask(wire.Next(self._only))
