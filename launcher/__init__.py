@@ -1,7 +1,6 @@
-"""The `melissa-gen` command: it keeps the jobs of a study running, and nothing else.
+"""The `melissa-gen` command: it starts, watches and ends the jobs of a study; imported as `melissa_gen.launcher`.
 
-The server decides what should run, the launcher starts, watches and ends it: `jobs` is the state machine (pure),
-`local` the back end that starts MPI worlds on this machine, `link` the socket to the server, `run` the loop that
-joins the three. `generate`, `check` and `doctor` are the commands that need no server. It may import `melissa_gen`;
-nothing there imports it.
+The server decides what should run. `jobs` holds the state machine and the loop around it, `backends` start MPI worlds,
+`commands` has one module for each command, and `cli` is the command line. It may import all of `melissa_gen`; nothing
+there imports it.
 """

@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from launcher.rundir import default_run_dir
 from melissa_gen import __version__
 from melissa_gen.errors import MelissaGenError, RunError, StudyError
+from melissa_gen.run_dir.folder import default_run_dir
 
 __all__ = ["app", "main"]
 
@@ -124,7 +124,7 @@ def run(
     profile: Profile = None,
 ) -> None:
     """Run a study: solvers, training and sampling together."""
-    from launcher.run import run_study
+    from melissa_gen.launcher.commands.run import run_study
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
 
@@ -136,7 +136,7 @@ def run(
 @app.command()
 def resume(run_dir: RunDir) -> None:
     """Go on with a run that was stopped, killed or cut off, from its newest checkpoint."""
-    from launcher.resume import resume_run
+    from melissa_gen.launcher.commands.resume import resume_run
     from melissa_gen.report.live import LiveView
 
     raise typer.Exit(resume_run(run_dir, LiveView()))
@@ -151,7 +151,7 @@ def stop(
     ] = False,
 ) -> None:
     """End a run from another terminal or machine: cleanly, with a checkpoint and a report."""
-    from launcher.stop import ask_to_stop
+    from melissa_gen.launcher.commands.stop import ask_to_stop
 
     _require(run_dir / "run.json")
     holder = ask_to_stop(run_dir, now=now)
@@ -161,7 +161,7 @@ def stop(
 @app.command()
 def check(study: StudyFile, overrides: Overrides = None, profile: Profile = None) -> None:
     """Try a study and one short simulation before any hours are spent."""
-    from launcher.check import check_study
+    from melissa_gen.launcher.commands.check import check_study
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
 
@@ -180,7 +180,7 @@ def render(
     profile: Profile = None,
 ) -> None:
     """Print every script and command that a run would start or submit."""
-    from launcher.render import render_study
+    from melissa_gen.launcher.commands.render import render_study
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
@@ -204,7 +204,7 @@ def init(
     reader: Annotated[str | None, typer.Option(help="Format of outputs (kind bridge).")] = None,
 ) -> None:
     """Write a study to start from; asks for what is not given."""
-    from launcher import init as module
+    from melissa_gen.launcher.commands import init as module
 
     if example is not None:
         made = module.copy_example(example, folder)
@@ -239,7 +239,7 @@ def status(
     ] = False,
 ) -> None:
     """Show the newest state of a run, from any terminal or machine that sees its directory."""
-    from launcher.status import follow_status, show_status
+    from melissa_gen.launcher.commands.status import follow_status, show_status
 
     if not (run_dir / "study.yaml").exists():
         _require(run_dir / "events.jsonl")
@@ -269,7 +269,7 @@ def generate(
     profile: Profile = None,
 ) -> None:
     """Solve simulations drawn from the prior into an HDF5 file, without training."""
-    from launcher.generate import generate as solve
+    from melissa_gen.launcher.commands.generate import generate as solve
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
 
@@ -288,7 +288,7 @@ def schema() -> None:
 @app.command()
 def doctor() -> None:
     """Report what this machine has, and what is missing."""
-    from launcher.doctor import examine
+    from melissa_gen.launcher.commands.doctor import examine
 
     raise typer.Exit(0 if examine(Console(markup=False)) else ERROR)
 

@@ -30,7 +30,7 @@ settings.load_profile("busy")
 PATIENCE = 120.0
 """Seconds that a test waits for something that must come; only a failure waits that long."""
 MARK = "MELISSA_GEN_TEST"
-MELISSA_GEN = (sys.executable, "-m", "launcher.cli")
+MELISSA_GEN = (sys.executable, "-m", "melissa_gen.launcher.cli")
 
 STUDY = {
     "name": "tiny",

@@ -5,12 +5,12 @@ how hard their simulations were to learn. All of it works on numpy arrays of phy
 knows no server, socket or file, and imports nothing of ours but `melissa_gen.errors`.
 """
 
-from melissa_gen.sampling.contract import PRIOR, Evidence, Proposals, Sampler, State, split_state
-from melissa_gen.sampling.difficulty import SIGNALS, DifficultyTracker, delta_loss
-from melissa_gen.sampling.priors import Prior
-from melissa_gen.sampling.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss
+from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
+from melissa_gen.sampling.designs.table import read_points
+from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.registry import METHODS, check_arguments, create
-from melissa_gen.sampling.table import read_points
 
 __all__ = [
     "METHODS",

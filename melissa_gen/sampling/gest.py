@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.contract import Evidence
-from melissa_gen.sampling.priors import Prior
+from melissa_gen.sampling.base import Evidence
+from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.registry import create
 
 try:

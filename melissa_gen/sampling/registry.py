@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.sampling import (
+from melissa_gen.sampling.adaptive import (
     breed,
     conditional_diffusion,
     diffusion_posterior,
@@ -14,25 +14,27 @@ from melissa_gen.sampling import (
     external,
     flow,
     gan,
-    grid,
-    halton,
     joint,
-    lhs,
     phased,
     pool,
     r3,
     rad,
     rar_d,
+    twisted,
+)
+from melissa_gen.sampling.adaptive.mixture import MAX_SHARE, Ramp
+from melissa_gen.sampling.arguments import Arguments, parse_arguments
+from melissa_gen.sampling.base import Sampler
+from melissa_gen.sampling.designs import (
+    grid,
+    halton,
+    lhs,
     sobol,
     table,
-    twisted,
     uniform,
     uniform_resampled,
 )
-from melissa_gen.sampling.arguments import Arguments, parse_arguments
-from melissa_gen.sampling.contract import Sampler
-from melissa_gen.sampling.mixture import MAX_SHARE, Ramp
-from melissa_gen.sampling.priors import Prior
+from melissa_gen.sampling.prior.priors import Prior
 
 __all__ = ["METHODS", "Method", "check_arguments", "create"]
 

@@ -1,6 +1,6 @@
-"""The training server, one module per duty of a rank.
+"""The training server. Start: `mpirun -n R python -m melissa_gen.server RUN_DIR`.
 
-Every rank: `ingest` receives parts, `assembler` makes samples of them, the reservoir keeps them, `training` draws
-batches. Rank 0 besides: `control` talks to clients and launcher, `ledger` knows every simulation, `proposals` asks the
-sampler what comes next, `checkpoint` saves. Start: `mpirun -n R python -m melissa_gen.server RUN_DIR`.
+Every rank: `ingest` receives parts and assembles samples, the reservoir keeps them, `training` draws batches. Rank 0
+besides: `coordination` talks to clients and launcher, keeps the bookkeeping of simulations, and asks the sampler for
+the next parameters.
 """

@@ -20,30 +20,30 @@ import zmq
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from melissa_gen import reservoir as reservoirs
+from melissa_gen.builders.memory import field_specs, staging_slots
+from melissa_gen.builders.surrogate import build_surrogate, clock
 from melissa_gen.errors import RunError
-from melissa_gen.locking import LockedError, held
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.control import LEFT
 from melissa_gen.protocol.shared import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.protocol.wire import FieldSpec
-from melissa_gen.server.assembler import Assembler
-from melissa_gen.server.checkpoint import load_model, load_optimizer
-from melissa_gen.server.checkpoint_folder import (
+from melissa_gen.run_dir.checkpoint import load_model, load_optimizer
+from melissa_gen.run_dir.checkpoint_folder import (
     LATEST,
     SERVER_LOCK,
     check_study,
     newest,
     read_state,
 )
-from melissa_gen.server.cores import favour_the_trainer, split_cores, started_on
-from melissa_gen.server.device import device_of
-from melissa_gen.server.ingest import Ingest, RankState
+from melissa_gen.run_dir.locking import LockedError, held
+from melissa_gen.server.ingest.assembler import Assembler
+from melissa_gen.server.ingest.receiver import Ingest, RankState
 from melissa_gen.server.listening import listening_address, listening_interface
-from melissa_gen.server.memory import field_specs, staging_slots
-from melissa_gen.server.model import build_surrogate, clock
-from melissa_gen.server.training import Hooks, Trainer
-from melissa_gen.server.validation import Validation
+from melissa_gen.server.training.cores import favour_the_trainer, split_cores, started_on
+from melissa_gen.server.training.device import device_of
+from melissa_gen.server.training.trainer import Hooks, Trainer
+from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study, load_study
 from melissa_gen.surrogates import Surrogate
 
@@ -134,7 +134,9 @@ def _serve(
     if folder and saved:
         check_study(study, saved, folder)
     if rank == 0:
-        from melissa_gen.server.coordinator import Coordinator  # sampler and TensorBoard: memory
+        from melissa_gen.server.coordination.coordinator import (
+            Coordinator,  # sampler and TensorBoard: memory
+        )
 
         contact = replace(
             contact,

@@ -20,8 +20,8 @@ from sampler_targets import TARGETS, mmd
 from sampler_targets import Target as Law
 
 from melissa_gen.sampling import Prior, create
-from melissa_gen.sampling.learned import LearnedRule
-from melissa_gen.sampling.records import Table
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.learned import LearnedRule
 
 Array = NDArray[np.float64]
 

@@ -36,7 +36,7 @@ import zmq
 from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, interleaved, ratio
 
-from melissa_gen.server.memory import allocator
+from melissa_gen.builders.memory import allocator
 from melissa_gen.study.model import default_credit
 
 WAYS = {"ipc": ("ipc", True), "tcp": ("tcp", True), "tcp, by socket": ("tcp", False)}

@@ -24,9 +24,9 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
-from melissa_gen.server.assembler import Assembler
-from melissa_gen.server.heartbeat import Heartbeats
-from melissa_gen.server.ingest import Ingest, RankState
+from melissa_gen.server.coordination.heartbeat import Heartbeats
+from melissa_gen.server.ingest.assembler import Assembler
+from melissa_gen.server.ingest.receiver import Ingest, RankState
 
 FIELD = "u"
 STEPS = 2000

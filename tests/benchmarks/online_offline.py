@@ -67,7 +67,7 @@ def main() -> None:
 
 def compare(scratch: Path, settings: list[str]) -> tuple[dict[str, dict[str, Any]], float, float]:
     """Runs all three; returns what each found, the seconds of the generation, and the file's size in MB."""
-    from launcher.generate import validation_set
+    from melissa_gen.launcher.commands.generate import validation_set
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study, write_study
 
@@ -155,8 +155,8 @@ def train(job: dict[str, Any]) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
-    from melissa_gen.server.model import build_surrogate
-    from melissa_gen.server.validation import Validation
+    from melissa_gen.builders.surrogate import build_surrogate
+    from melissa_gen.server.training.validation import Validation
     from melissa_gen.study import load_study
     from melissa_gen.surrogates import per_sample_loss
 

@@ -27,8 +27,8 @@ from measure import Result, Target, command_line, environment, finish, interleav
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from launcher.batch import BatchBackend
-from launcher.slurm import Slurm
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.schedulers.slurm import Slurm
 from melissa_gen.study import JobsSection
 from tests.slurm.cluster import Cluster, missing
 

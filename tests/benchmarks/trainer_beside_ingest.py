@@ -34,7 +34,7 @@ import psutil
 from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
 
-from melissa_gen.server.memory import allocator
+from melissa_gen.builders.memory import allocator
 from melissa_gen.study.model import default_credit
 
 SHAPE = (100, 100)
@@ -174,10 +174,10 @@ def _rank(
     import torch
     import torch.distributed as dist
 
+    from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.protocol.contact import Contact
-    from melissa_gen.server.cores import favour_the_trainer
-    from melissa_gen.server.model import build_surrogate
-    from melissa_gen.server.training import Hooks, Trainer
+    from melissa_gen.server.training.cores import favour_the_trainer
+    from melissa_gen.server.training.trainer import Hooks, Trainer
     from melissa_gen.study import Study
 
     study = Study.model_validate(
@@ -232,7 +232,7 @@ def _fill(rank: Rank) -> None:
     import numpy as np
 
     from melissa_gen.reservoir import Sample
-    from melissa_gen.server.ingest import Assignment
+    from melissa_gen.server.ingest.receiver import Assignment
 
     random, store = np.random.default_rng(0), rank.reservoir.store
     number = 10**6  # of a simulation that the control stand-in never hands out

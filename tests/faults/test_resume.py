@@ -12,7 +12,7 @@ import zmq
 from melissa_gen.protocol import control
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
-from melissa_gen.server.checkpoint_folder import newest
+from melissa_gen.run_dir.checkpoint_folder import newest
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.mpi, pytest.mark.long]

@@ -13,7 +13,8 @@ SOLVER = Path(__file__).parent / "solver.py"
 HASTY = (
     sys.executable,
     "-c",
-    "import launcher.run; launcher.run.SHORTEST_CONNECT = 1.0; from launcher.cli import main; main()",
+    "import melissa_gen.launcher.commands.run as run; run.SHORTEST_CONNECT = 1.0; "
+    "from melissa_gen.launcher.cli import main; main()",
 )
 
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from launcher.check import check_study
-from launcher.generate import generate
-from launcher.local import MARK, LocalBackend, last_lines
-from launcher.mpirun import find_mpirun
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import RunError
+from melissa_gen.launcher.backends.local import MARK, LocalBackend, last_lines
+from melissa_gen.launcher.backends.mpirun import find_mpirun
+from melissa_gen.launcher.commands.check import check_study
+from melissa_gen.launcher.commands.generate import generate
 from melissa_gen.report.live import LiveView
 from melissa_gen.study import load_study
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from launcher.batch import BatchBackend
-from launcher.mpirun import find_mpirun, flavour_of
-from launcher.oar import Oar
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.mpirun import find_mpirun, flavour_of
+from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.study import JobsSection
 
 from .cluster import NODES, wait_for_it
@@ -188,7 +188,7 @@ def test_a_job_whose_number_was_not_heard(backend, cluster, tmp_path, monkeypatc
 
 
 def test_a_database_that_is_silent(backend, cluster, monkeypatch):
-    monkeypatch.setattr("launcher.batch.COMMAND_SECONDS", 10.0)
+    monkeypatch.setattr("melissa_gen.launcher.backends.batch.COMMAND_SECONDS", 10.0)
     with cluster.without_cores():
         backend.start("steady", ("true",), 1, {})
         wait_for_it(cluster.jobs, "its submission")

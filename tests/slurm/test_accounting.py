@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.batch import BatchBackend
-from launcher.slurm import Slurm
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.schedulers.slurm import Slurm
 from melissa_gen.study import JobsSection
 
 from .cluster import Cluster, missing, wait_for_it

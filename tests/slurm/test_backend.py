@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from launcher.batch import BatchBackend
-from launcher.slurm import Slurm
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.schedulers.slurm import Slurm
 from melissa_gen.study import JobsSection
 
 from .cluster import wait_for_it

@@ -18,7 +18,7 @@ from .test_modes import submit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
-MELISSA_GEN = (sys.executable, "-m", "launcher.cli")
+MELISSA_GEN = (sys.executable, "-m", "melissa_gen.launcher.cli")
 SOLVER = Path(__file__).parents[1] / "faults" / "solver.py"
 STUDY = {
     "simulation.command": ["python", "solver.py", "--pause", "0.02"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from melissa_gen.server.memory import allocator
+from melissa_gen.builders.memory import allocator
 
 pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 

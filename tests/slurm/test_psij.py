@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from launcher.batch import BatchBackend
-from launcher.mpirun import find_mpirun, flavour_of
-from launcher.psij import Psij
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.mpirun import find_mpirun, flavour_of
+from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.study import JobsSection
 
 from .cluster import wait_for_it

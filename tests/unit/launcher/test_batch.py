@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from launcher.batch import BatchBackend
-from launcher.scheduler import Seen
+from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.schedulers.base import Seen
 from melissa_gen.study import JobsSection
 from tests.conftest import wait_for
 
@@ -44,7 +44,9 @@ class Forgetful:
 
 @pytest.mark.parametrize(("way", "said"), [("terminate", 1), ("terminate", 3), ("kill", 6)])
 def test_a_job_that_goes_on_is_told_again_to_end(tmp_path, monkeypatch, way, said):
-    monkeypatch.setattr("launcher.batch.AGAIN_SECONDS", {"end": 0.05, "kill": 0.05})
+    monkeypatch.setattr(
+        "melissa_gen.launcher.backends.batch.AGAIN_SECONDS", {"end": 0.05, "kill": 0.05}
+    )
     scheduler = Forgetful(tmp_path, said)
     backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
     backend.start("client-0", ("true",), 1, {})
@@ -92,7 +94,7 @@ def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr("subprocess.Popen.kill", kill)
-    monkeypatch.setattr("launcher.batch.COMMAND_SECONDS", 0.1)
+    monkeypatch.setattr("melissa_gen.launcher.backends.batch.COMMAND_SECONDS", 0.1)
     backend = BatchBackend(Slow(tmp_path, 1), tmp_path, tmp_path, {"": JobsSection()}, 0.02)
     backend.start("client-0", ("true",), 1, {})
     assert "timed out" in wait_for(backend.notes, "a word on it")[0]
@@ -114,7 +116,7 @@ def test_time_left_is_counted_where_nobody_tells(tmp_path):
 @pytest.mark.parametrize("name", ["server", "client-1"])
 def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatch, name):
     """Of the first of its kind nobody knows whether it ever can."""
-    monkeypatch.setattr("launcher.batch.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("melissa_gen.launcher.backends.batch.RETRY_SECONDS", 0.05)
     full = tmp_path / "full"
 
     class Crowded(Forgetful):

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from launcher import cli
-from launcher.remedies import remedy
+from melissa_gen.launcher import cli
+from melissa_gen.launcher.commands.remedies import remedy
 
 
 @pytest.fixture

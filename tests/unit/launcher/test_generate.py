@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from launcher import generate as module
-from launcher.generate import generate, physical_times, settings_of, validation_set
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import RunError
+from melissa_gen.launcher.commands import generate as module
+from melissa_gen.launcher.commands.generate import (
+    generate,
+    physical_times,
+    settings_of,
+    validation_set,
+)
 from melissa_gen.report.live import LiveView
 from melissa_gen.study import load_study
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 import typer
 
-from launcher.init import Answers, ask, copy_example, examples, scaffold
-from launcher.worlds import solver_command
 from melissa_gen.errors import StudyError
+from melissa_gen.launcher.backends.worlds import solver_command
+from melissa_gen.launcher.commands.init import Answers, ask, copy_example, examples, scaffold
 from melissa_gen.study import load_study
 
 ANSWERS = {

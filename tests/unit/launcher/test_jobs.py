@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher import jobs
-from launcher.jobs import (
+from melissa_gen.launcher.jobs import machine as jobs
+from melissa_gen.launcher.jobs.machine import (
     Connected,
     Finish,
     InQueue,

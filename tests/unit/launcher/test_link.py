@@ -1,9 +1,9 @@
 import pytest
 import zmq
 
-from launcher import jobs
-from launcher.link import ServerLink, event_of
 from melissa_gen.errors import ProtocolError
+from melissa_gen.launcher.jobs import machine as jobs
+from melissa_gen.launcher.jobs.link import ServerLink, event_of
 from melissa_gen.protocol import control
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from launcher.logs import shorten
+from melissa_gen.launcher.backends.log_size import shorten
 
 WRITER = """
 import sys

@@ -3,14 +3,14 @@ import sys
 
 import pytest
 
-from launcher.mpirun import (
+from melissa_gen.errors import RunError, StudyError
+from melissa_gen.launcher.backends.mpirun import (
     WorldOptions,
     clean_environment,
     find_mpirun,
     mpirun_command,
     resolve_command,
 )
-from melissa_gen.errors import RunError, StudyError
 
 
 @pytest.mark.parametrize("flavour", ["hydra", "openmpi", "other"])

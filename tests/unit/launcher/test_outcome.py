@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from launcher.outcome import complete_summary, exit_status, key_figures
+from melissa_gen.launcher.jobs.outcome import complete_summary, exit_status, key_figures
 
 SAMPLES = {
     "produced": 10,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from launcher.flux import Flux
-from launcher.psij import Psij
-from launcher.render import render_study
-from launcher.scheduler import JobSpec, Seen
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.flux import Flux
+from melissa_gen.launcher.backends.schedulers.psij import Psij
+from melissa_gen.launcher.commands.render import render_study
 from melissa_gen.study import JobsSection, load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"

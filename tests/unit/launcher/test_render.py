@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.oar import Oar
-from launcher.render import render_study
-from launcher.scheduler import JobSpec, Seen
 from melissa_gen.errors import StudyError
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.oar import Oar
+from melissa_gen.launcher.commands.render import render_study
 from melissa_gen.study import JobsSection, load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"

@@ -5,13 +5,13 @@ import json
 import pytest
 from rich.console import Console
 
-from launcher.resume import resume_run
-from launcher.rundir import LOCK, record_run
 from melissa_gen.errors import RunError
-from melissa_gen.locking import held
+from melissa_gen.launcher.commands.resume import resume_run
 from melissa_gen.report.live import LiveView
-from melissa_gen.server import checkpoint_folder
-from melissa_gen.server.checkpoint_folder import fixed_settings, publish
+from melissa_gen.run_dir import checkpoint_folder
+from melissa_gen.run_dir.checkpoint_folder import fixed_settings, publish
+from melissa_gen.run_dir.folder import LOCK, record_run
+from melissa_gen.run_dir.locking import held
 
 
 @pytest.fixture
@@ -73,6 +73,6 @@ def test_a_study_that_was_changed(run_dir, old, new, key):
 
 
 def test_an_earlier_server_that_does_not_end(run_dir, monkeypatch):
-    monkeypatch.setattr("launcher.resume.SERVER_END_SECONDS", -1000.0)
+    monkeypatch.setattr("melissa_gen.launcher.commands.resume.SERVER_END_SECONDS", -1000.0)
     with held(run_dir / checkpoint_folder.SERVER_LOCK):
         assert refusal(run_dir).startswith("the run's earlier server is still alive: process")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.rundir import default_run_dir, held_run_dir, record_run, write_json
 from melissa_gen.errors import RunError
+from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run, write_json
 
 
 def test_the_default_is_dated_and_a_legal_name(study, tmp_path):

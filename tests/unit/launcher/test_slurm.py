@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.allocation import cpus_of, step_script
-from launcher.scheduler import JobSpec, Seen
-from launcher.slurm import Slurm, clock_text, seconds_of
+from melissa_gen.launcher.backends.allocation import cpus_of, step_script
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.slurm import Slurm, clock_text, seconds_of
 from melissa_gen.study import JobsSection
 
 FULL = JobsSection(

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from launcher.rundir import LOCK
-from launcher.stop import StopRequests, ask_to_stop
 from melissa_gen.errors import RunError
-from melissa_gen.locking import held
+from melissa_gen.launcher.commands.stop import StopRequests, ask_to_stop
+from melissa_gen.run_dir.folder import LOCK
+from melissa_gen.run_dir.locking import held
 
 
 class Launcher:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from melissa_gen.sampling.box_diffusion import BoxDiffusion, Denoised, log_phi_difference
+from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion, Denoised, log_phi_difference
 
 LAWS = [(0.0, 0.05), (0.3, 0.4), (-1.4, 0.2), (6.0, 0.3), (2.0, 30.0), (1.0, 1.0)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.breed import REGIMES, Breed, BreedArguments, BreedRamp
-from melissa_gen.sampling.records import Table
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.breed import REGIMES, Breed, BreedArguments, BreedRamp
 
 
 def table(unit, difficulty):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melissa_gen.sampling import DifficultyTracker
-from melissa_gen.sampling.difficulty import delta_loss
+from melissa_gen.sampling.acquisition.difficulty import delta_loss
 
 
 def test_delta_loss_known_values():

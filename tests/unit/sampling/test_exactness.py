@@ -8,14 +8,14 @@ import pytest
 from scipy import stats
 
 from melissa_gen.sampling import check_arguments
-from melissa_gen.sampling.acquisition import Tilt, matching_exponent
-from melissa_gen.sampling.diffusion_posterior import DiffusionPosterior
-from melissa_gen.sampling.energy import Energy
-from melissa_gen.sampling.learned import LearnedRule
-from melissa_gen.sampling.pool import Pool
-from melissa_gen.sampling.rad import ResidualDistribution
-from melissa_gen.sampling.records import Table
-from melissa_gen.sampling.twisted import Twisted, effective_size, systematic
+from melissa_gen.sampling.acquisition.acquisition import Tilt, matching_exponent
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.diffusion_posterior import DiffusionPosterior
+from melissa_gen.sampling.adaptive.energy import Energy
+from melissa_gen.sampling.adaptive.learned import LearnedRule
+from melissa_gen.sampling.adaptive.pool import Pool
+from melissa_gen.sampling.adaptive.rad import ResidualDistribution
+from melissa_gen.sampling.adaptive.twisted import Twisted, effective_size, systematic
 
 MAKE = {
     "pool": lambda d: Pool(d, size=30_000),

@@ -6,17 +6,17 @@ from scipy import stats
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.conditional_diffusion import (
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.conditional_diffusion import (
     ConditionalDiffusion,
     ConditionalDiffusionArguments,
     uniform_over_history,
 )
-from melissa_gen.sampling.denoiser import Denoiser
-from melissa_gen.sampling.diffusion_prior import DiffusionPrior
-from melissa_gen.sampling.gan import Gan, neighbour_entropy
-from melissa_gen.sampling.joint import Joint, JointArguments, draw_masks
-from melissa_gen.sampling.network import Network, train
-from melissa_gen.sampling.records import Table
+from melissa_gen.sampling.adaptive.diffusion_prior import DiffusionPrior
+from melissa_gen.sampling.adaptive.gan import Gan, neighbour_entropy
+from melissa_gen.sampling.adaptive.joint import Joint, JointArguments, draw_masks
+from melissa_gen.sampling.networks.denoiser import Denoiser
+from melissa_gen.sampling.networks.network import Network, train
 
 N = 1500
 
@@ -55,7 +55,7 @@ def make_gan(d, rng):
 
 def make_flow(d, rng):
     pytest.importorskip("zuko", reason="the sampler 'flow' needs the package zuko")
-    from melissa_gen.sampling.flow import Flow, FlowArguments
+    from melissa_gen.sampling.adaptive.flow import Flow, FlowArguments
 
     return Flow(d, 1, FlowArguments())
 

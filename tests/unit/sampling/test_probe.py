@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Observer, Prior, create
-from melissa_gen.sampling.learned import LearnedRule
-from melissa_gen.sampling.mixture import MixtureSampler, Ramp
-from melissa_gen.sampling.pool import Pool
-from melissa_gen.sampling.probe import UnitProbe
+from melissa_gen.sampling.acquisition.probe import UnitProbe
+from melissa_gen.sampling.adaptive.learned import LearnedRule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Ramp
+from melissa_gen.sampling.adaptive.pool import Pool
 
 PRIOR = Prior.from_mapping(
     {

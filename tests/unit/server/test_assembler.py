@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.reservoir import SlotStore
-from melissa_gen.server.assembler import Assembler, Counters, Fate, Sender
+from melissa_gen.server.ingest.assembler import Assembler, Counters, Fate, Sender
 
 SIMULATIONS, TRIES, TIME_STEPS, CREDIT = 2, 2, 4, 3
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.server.checkpoint import load_model, load_optimizer, save_checkpoint
-from melissa_gen.server.checkpoint_folder import check_study, fixed_settings, newest, read_state
+from melissa_gen.run_dir.checkpoint import load_model, load_optimizer, save_checkpoint
+from melissa_gen.run_dir.checkpoint_folder import check_study, fixed_settings, newest, read_state
 from melissa_gen.study import load_study
 from melissa_gen.surrogates import Surrogate
 

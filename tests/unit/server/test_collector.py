@@ -9,7 +9,7 @@ import pytest
 from melissa_gen.client import Client
 from melissa_gen.dataset import Dataset, DatasetWriter
 from melissa_gen.errors import ClientError, SimulationError
-from melissa_gen.server.collector import Collector
+from melissa_gen.server.coordination.collector import Collector
 from melissa_gen.study import Study
 
 POINTS = [[0.5], [1.5], [2.5]]

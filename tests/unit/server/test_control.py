@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from melissa_gen.protocol import wire
-from melissa_gen.server import control as control_module
-from melissa_gen.server.control import Control
-from melissa_gen.server.heartbeat import Heartbeats, Pulse
-from melissa_gen.server.ledger import FAILED, FINISHED, WAITING, Ledger
-from melissa_gen.server.proposals import Proposal
-from melissa_gen.server.status import StatusBoard
+from melissa_gen.server.coordination import control as control_module
+from melissa_gen.server.coordination.control import Control
+from melissa_gen.server.coordination.heartbeat import Heartbeats, Pulse
+from melissa_gen.server.coordination.ledger import FAILED, FINISHED, WAITING, Ledger
+from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from melissa_gen.errors import RunError
-from melissa_gen.server.device import agree, idle
+from melissa_gen.server.training.device import agree, idle
 
 
 @pytest.mark.parametrize(

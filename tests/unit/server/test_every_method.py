@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import METHODS, DifficultyTracker, Prior, create
-from melissa_gen.server.ledger import Record
-from melissa_gen.server.proposals import ProposalQueue
+from melissa_gen.server.coordination.ledger import Record
+from melissa_gen.server.coordination.proposals import ProposalQueue
 
 with contextlib.suppress(ImportError):
     importlib.import_module("libensemble.gen_classes.sampling")

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.heartbeat import Heartbeats
+from melissa_gen.server.coordination.heartbeat import Heartbeats
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.shared import SharedBuffers
 from melissa_gen.reservoir import SlotStore, create
-from melissa_gen.server import ingest
-from melissa_gen.server.assembler import Assembler, Fate
-from melissa_gen.server.ingest import Ingest, RankState
+from melissa_gen.server.ingest import receiver as ingest
+from melissa_gen.server.ingest.assembler import Assembler, Fate
+from melissa_gen.server.ingest.receiver import Ingest, RankState
 
 FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (5,)))
 WHOLE = (wire.Block(0, (0, 0), (4, 3)), wire.Block(1, (0,), (5,)))

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from melissa_gen.server.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
 
 COUNT, STEPS, RANKS = 4, 6, 2
 

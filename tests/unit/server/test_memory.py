@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from melissa_gen.errors import StudyError
-from melissa_gen.server.memory import (
+from melissa_gen.builders.memory import (
     check_memory,
     promised_megabytes,
     reservoir_megabytes,
     staging_slots,
 )
+from melissa_gen.errors import StudyError
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, create
-from melissa_gen.server.ledger import FAILED, Ledger, Record
-from melissa_gen.server.proposals import ProposalQueue
+from melissa_gen.server.coordination.ledger import FAILED, Ledger, Record
+from melissa_gen.server.coordination.proposals import ProposalQueue
 
 
 class Sampler:

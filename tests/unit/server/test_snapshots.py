@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.server.snapshots import Snapshots
+from melissa_gen.server.training.snapshots import Snapshots
 from melissa_gen.surrogates import Surrogate
 
 POINT = np.array([[0.5]])

@@ -6,7 +6,7 @@ import torch
 
 from melissa_gen.errors import RunError
 from melissa_gen.sampling import SIGNALS, delta_loss
-from melissa_gen.server.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]

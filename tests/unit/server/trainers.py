@@ -6,10 +6,10 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen import reservoir
-from melissa_gen.server.ingest import Assignment, RankState
-from melissa_gen.server.memory import field_specs
-from melissa_gen.server.model import build_surrogate
-from melissa_gen.server.training import Hooks, Trainer
+from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.server.ingest.receiver import Assignment, RankState
+from melissa_gen.server.training.trainer import Hooks, Trainer
 from melissa_gen.study import Study
 
 

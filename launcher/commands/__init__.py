@@ -1,0 +1,1 @@
+"""The commands of `melissa-gen`, one module each; `cli` calls them."""

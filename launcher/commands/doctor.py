@@ -1,0 +1,230 @@
+"""`melissa-gen doctor`: what this machine has for a study, what is missing, and what to do about it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.text import Text
+
+from melissa_gen.errors import MelissaGenError
+from melissa_gen.launcher.backends.mpirun import (
+    WorldOptions,
+    clean_environment,
+    find_mpirun,
+    flavour_of,
+    mpirun_command,
+)
+from melissa_gen.protocol.contact import remove_stale_folders
+
+__all__ = ["Finding", "examine"]
+
+LEAST_SHM_BYTES = 64e6
+LONGEST_SOCKET_PATH = 107  # sun_path of Linux
+_HELLO = (
+    "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); "
+    "c.rank or print(n, ' '.join(MPI.Get_library_version().split()[:4]))"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        what: What was looked at.
+        state: `ok`, `missing` (a study can't run), or `none` (can do without).
+        text: What was found, and where it is missing what to do.
+    """
+
+    what: str
+    state: str
+    text: str
+
+
+def examine(console: Console) -> bool:
+    """Prints all findings; returns whether nothing that a study needs is missing."""
+    styles = {"ok": "green", "missing": "red", "none": "bright_black"}
+    good = True
+    for look in _LOOKS:
+        for finding in _carefully(look):
+            good &= finding.state != "missing"
+            line = Text(f"{finding.state:<8}", style=styles[finding.state])
+            line.append(f"{finding.what:<10} ", style="default")
+            line.append(finding.text, style="default")
+            console.print(line, soft_wrap=True)
+    return good
+
+
+def _carefully(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    what = look.__name__.strip("_")
+    try:
+        yield from look()
+    except MelissaGenError as error:
+        yield Finding(what, "missing", str(error))
+    except Exception as error:
+        yield Finding(what, "missing", f"{type(error).__name__}: {error}")
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
+    for name in ("mpi4py", "torch", "pyzmq", "h5py"):
+        try:
+            yield Finding(name, "ok", version(name))
+        except PackageNotFoundError:
+            yield Finding(name, "missing", f"pip install {name}")
+
+
+def _mpi() -> Iterator[Finding]:
+    mpirun = find_mpirun()
+    flavour = flavour_of(mpirun)
+    options = WorldOptions(mpirun, flavour, 2, (sys.executable, "-c", _HELLO))
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            mpirun_command(options),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=clean_environment(os.environ, flavour),
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("mpi", "missing", f"{mpirun} -n 2 hangs; does this host's name resolve?")
+        return
+    seconds = time.monotonic() - started
+    ranks, _, library = done.stdout.strip().partition(" ")
+    if done.returncode != 0:
+        last = " ".join((done.stderr or done.stdout).strip().splitlines()[-1:])
+        yield Finding("mpi", "missing", f"{mpirun} -n 2 failed: {last}")
+    elif ranks != "2":
+        text = (
+            f"{mpirun} starts two worlds of one rank: mpi4py uses another MPI ({library}); "
+            "keep one MPI in the environment, or set launcher.mpirun to its mpirun"
+        )
+        yield Finding("mpi", "missing", text)
+    else:
+        yield Finding("mpi", "ok", f"{mpirun}: a world of 2 ranks in {seconds:.1f} s, {library}")
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(number).total_memory / 1e9
+            text = f"{torch.cuda.get_device_name(number)}, {memory:.0f} GB"
+            yield Finding("gpu", "ok", text)
+    else:
+        yield Finding("gpu", "none", "no CUDA device that torch can use: training runs on the CPU")
+    for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())):
+        needed = name == "gloo" or torch.cuda.is_available()
+        state = "ok" if there else "missing" if needed else "none"
+        text = "gradients between ranks" if there else "not in this build of torch"
+        yield Finding(name, state, text)
+
+
+def _network() -> Iterator[Finding]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            yield Finding("loopback", "ok", f"tcp works, port {port} was free")
+    name = socket.gethostname()
+    try:
+        yield Finding("hostname", "ok", f"{name} is {socket.gethostbyname(name)}")
+    except OSError:
+        text = f"{name} does not resolve; add the line '127.0.0.1 {name}' to /etc/hosts"
+        yield Finding("hostname", "missing", text)
+    legal = [key for key, state in psutil.net_if_stats().items() if state.isup]
+    yield Finding("interfaces", "ok", f"{', '.join(sorted(legal))} (for server.interface)")
+
+
+def _ipc() -> Iterator[Finding]:
+    folder = Path(tempfile.mkdtemp(prefix="melissa_gen-"))
+    try:
+        path = folder / "data-0000"
+        if len(str(path)) > LONGEST_SOCKET_PATH:
+            text = f"{folder.parent} is too long for a socket; export TMPDIR=/tmp"
+            yield Finding("ipc", "missing", text)
+            return
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+        yield Finding("ipc", "ok", f"sockets in {folder.parent}")
+    finally:
+        shutil.rmtree(folder)
+    if stale := remove_stale_folders():
+        names = ", ".join(path.name for path in stale)
+        yield Finding("ipc", "ok", f"removed what servers that were killed had left: {names}")
+
+
+def _shm() -> Iterator[Finding]:
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield Finding("/dev/shm", "missing", "not writable; MPI needs it: mount a tmpfs there")
+        return
+    free = shutil.disk_usage(shared).free
+    left = [path for path in shared.glob("mpich_shm_*") if not _in_use(path)]
+    if free < LEAST_SHM_BYTES:
+        text = f"only {free / 1e6:.0f} MB free; in a container start it with --shm-size=1g"
+        yield Finding("/dev/shm", "missing", text)
+    else:
+        yield Finding("/dev/shm", "ok", f"{free / 1e9:.1f} GB free")
+    if left:
+        size = sum(path.stat().st_size for path in left) / 1e6
+        text = f"{len(left)} segment(s) of dead MPI worlds, {size:.0f} MB: {left[0]} ..."
+        yield Finding("/dev/shm", "none", text)
+
+
+def _in_use(path: Path) -> bool:
+    for one in psutil.process_iter():
+        try:
+            if any(str(path) == entry.path for entry in one.memory_maps()):
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+def _machine() -> Iterator[Finding]:
+    usable = len(os.sched_getaffinity(0))
+    yield Finding("cores", "ok", f"{usable} usable of {os.cpu_count()}")
+    memory = psutil.virtual_memory()
+    text = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
+    yield Finding("memory", "ok", f"{text}, copies at {_bandwidth():.1f} GB/s")
+
+
+def _bandwidth() -> float:
+    """Returns how fast numpy copies 128 MB, in GB/s."""
+    import numpy as np
+
+    source = np.ones(16_000_000)
+    target = np.empty_like(source)
+    best = 0.0
+    for _ in range(4):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        best = max(best, source.nbytes / 1e9 / (time.perf_counter() - started))
+    return best
+
+
+def _scheduler() -> Iterator[Finding]:
+    known = {"sbatch": "SLURM", "oarsub": "OAR", "qsub": "PBS", "bsub": "LSF", "flux": "Flux"}
+    found = [f"{name} ({tool})" for tool, name in known.items() if shutil.which(tool)]
+    if found:
+        yield Finding("scheduler", "ok", ", ".join(found))
+    else:
+        yield Finding("scheduler", "none", "none on PATH: studies run on this machine")
+
+
+_LOOKS = (_python, _mpi, _torch, _network, _ipc, _shm, _machine, _scheduler)

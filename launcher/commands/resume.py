@@ -1,0 +1,114 @@
+"""`melissa-gen resume`: a run that was cut off is taken up again in its own directory."""
+
+import contextlib
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+from melissa_gen.errors import ProtocolError, RunError
+from melissa_gen.launcher.backends.local import remove_abandoned_segments
+from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.commands.run import Past, carry_out
+from melissa_gen.protocol.contact import Contact, remove_runtime_folder
+from melissa_gen.report.events import figure, last_status
+from melissa_gen.report.live import LiveView
+from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
+from melissa_gen.run_dir.folder import held_run_dir
+from melissa_gen.run_dir.locking import LockedError, held
+from melissa_gen.study import load_study
+
+__all__ = ["resume_run"]
+
+SERVER_END_SECONDS = 60.0
+"""What a server may take to end once it has missed its launcher."""
+_POLL_SECONDS = 0.2
+
+
+def resume_run(run_dir: Path, view: LiveView) -> int:
+    """Goes on with a run from its newest whole checkpoint, with the study that it was begun with.
+
+    Args:
+        run_dir: The run directory.
+        view: Shows the run as it goes.
+
+    Returns:
+        The exit status, as of `run_study`.
+
+    Raises:
+        RunError: It finished, is still going on, has no checkpoint yet, or its study was changed.
+        MelissaGenError: It could not be started.
+    """
+    started = time.monotonic()
+    with held_run_dir(run_dir, resume=True) as run_dir:
+        run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        study = load_study(run_dir / "study.yaml", folder=Path(run["study_folder"]))
+        summary = _summary(run_dir)
+        if summary.get("status") == "finished":
+            msg = f"the run in {run_dir} has finished; there is nothing to go on with"
+            raise RunError(msg)
+        _wait_for_old_server(run_dir, study.server.patience + SERVER_END_SECONDS, view)
+        summary = _summary(run_dir)  # that server's last word
+        folder, complaints = newest(run_dir)
+        if folder is None:
+            why = "; ".join(complaints) or "it has no checkpoint yet"
+            msg = f"the run in {run_dir} can't be resumed: {why}; begin it again with 'melissa-gen run'"
+            raise RunError(msg)
+        check_study(study, read_state(folder), folder)
+        solver_command(study)
+        check_backend(study)
+        remove_abandoned_segments(float(run["created"]))  # a launcher that was killed removed none
+        view.console.print(f"run directory {run_dir}", soft_wrap=True, highlight=False)
+        setup = figure(summary, "setup_seconds")
+        past = Past(
+            started,
+            resume=True,
+            seconds=_seconds(run_dir, summary),
+            setup_seconds=None if math.isnan(setup) else setup,
+            next_job=_next_job(run_dir),
+        )
+        (run_dir / "summary.json").unlink(missing_ok=True)  # of the part before
+        return carry_out(study, run_dir, view, past)
+
+
+def _summary(run_dir: Path) -> dict[str, object]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _wait_for_old_server(run_dir: Path, patience: float, view: LiveView) -> None:
+    """A server whose launcher was killed notices, and saves; until then it works in this directory."""
+    until, said = time.monotonic() + patience, False
+    while True:
+        try:
+            with held(run_dir / SERVER_LOCK):
+                break
+        except LockedError as holder:
+            if time.monotonic() > until:
+                msg = f"the run's earlier server is still alive: {holder}"
+                raise RunError(msg) from None
+            if not said:
+                view.console.print(f"waiting for the earlier server to end: {holder}")
+                said = True
+            time.sleep(_POLL_SECONDS)
+    contact = run_dir / "contact.json"
+    with contextlib.suppress(ProtocolError):
+        remove_runtime_folder(Contact.read(contact))
+    contact.unlink(missing_ok=True)
+
+
+def _seconds(run_dir: Path, summary: dict[str, object]) -> float:
+    """What the run has taken so far, up to its last status if nobody summed it up."""
+    found = figure(summary, "wall_seconds")
+    if math.isnan(found):
+        found = figure(last_status(run_dir / "events.jsonl") or {}, "elapsed")
+    return 0.0 if math.isnan(found) else found
+
+
+def _next_job(run_dir: Path) -> int:
+    """The number after that of the last client job that has a log."""
+    names = (re.fullmatch(r"client-(\d+)\.log", p.name) for p in (run_dir / "logs").iterdir())
+    return max((int(name[1]) + 1 for name in names if name), default=0)

@@ -1,0 +1,83 @@
+"""The launcher's socket to the server: JSON messages out, events of the job state machine in."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import zmq
+
+from melissa_gen.errors import ProtocolError
+from melissa_gen.launcher.jobs import machine as jobs
+from melissa_gen.protocol import control
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.sockets import connect_socket
+
+__all__ = ["ServerLink", "event_of"]
+
+
+class ServerLink:
+    """Talks to server rank 0.
+
+    Args:
+        contact: What the server has published.
+    """
+
+    def __init__(self, contact: Contact) -> None:
+        self._token = contact.token
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = connect_socket(self._context, contact, contact.control)
+        self.socket.linger = 0
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Sends a message; drops it where the server no longer takes any, which its silence will tell."""
+        with contextlib.suppress(zmq.Again):
+            self.socket.send_multipart(control.pack(self._token, dict(message)), zmq.NOBLOCK)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Returns all messages that have come.
+
+        Raises:
+            ProtocolError: Something that is not a message of this run.
+        """
+        found: list[dict[str, Any]] = []
+        while True:
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return found
+            found.append(control.unpack(self._token, frames))
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._context.destroy(linger=0)
+
+
+def event_of(message: Mapping[str, Any]) -> jobs.Event | None:
+    """Returns the state machine's event for a message of the server, None for one that is only shown.
+
+    Raises:
+        ProtocolError: A message of a known type lacks something.
+    """
+    kind = message["type"]
+    try:
+        if kind == "want":
+            pairs = message.get("simulations") or []
+            return jobs.Want(
+                ended=int(message["ended"]),
+                clients=int(message.get("clients", 0)),
+                simulations=tuple((int(simulation), int(attempt)) for simulation, attempt in pairs),
+            )
+        if kind == "kill":
+            return jobs.KillAsked(str(message["job"]), str(message.get("reason", "")))
+        if kind == "connected":
+            return jobs.Connected(str(message["job"]))
+        if kind == "stopping":
+            return jobs.ServerStopping(str(message.get("reason", "")))
+        if kind == "leaving":
+            return jobs.ServerMustGo(str(message.get("reason", "")))
+        if kind == "finished":
+            return jobs.ServerFinished(str(message["status"]), str(message.get("reason", "")))
+    except (KeyError, TypeError, ValueError):
+        msg = f"the server sent a '{kind}' message that is not complete"
+        raise ProtocolError(msg) from None
+    return None

@@ -1,0 +1,1 @@
+"""The run directory: its creation and lock, and the checkpoints in it."""

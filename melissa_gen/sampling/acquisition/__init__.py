@@ -1,0 +1,1 @@
+"""What is learned from training: difficulty of simulations, and acquisition functions fitted to it."""

@@ -1,0 +1,119 @@
+"""Keeps adaptive points away from where simulations fail.
+
+A failed simulation has no difficulty, so the ensemble learns nothing from it, and would go on
+proposing a region where nothing ever completes. `AvoidFailures` multiplies its a(λ) by an estimate
+of the probability of success there.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.acquisition.acquisition import Candidates, LearnedAcquisition
+from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.base import State
+
+__all__ = ["AvoidFailures"]
+
+Array = NDArray[np.float64]
+
+
+class AvoidFailures:
+    """A `LearnedAcquisition`: log a of `inner` plus log of the probability of success.
+
+    With Gaussian kernels K about the records, of width `width` √k in the unit cube,
+
+        P(success | u) = (1 + Σ_completed K(u, u_i)) / (1 + Σ_all K(u, u_i)),
+
+    1 far from every failure, and near 1 / (1 + m) on top of m failures with no success beside
+    them. The prior's share of the mixture is not affected. Without failures it costs nothing.
+
+    Args:
+        inner: what the records with a difficulty teach.
+        width: kernel width for one axis.
+    """
+
+    def __init__(self, inner: LearnedAcquisition, width: float = 0.1) -> None:
+        self._inner = inner
+        self._width = width
+        self._unit = np.empty((0, 0))
+        self._failed = np.empty(0, dtype=bool)
+        self._candidates: tuple[Array, Array] | None = None
+
+    @property
+    def flat(self) -> bool:
+        """Whether difficulty is still flat; failures alone make nothing adaptive."""
+        return self._inner.flat
+
+    @property
+    def observes(self) -> bool:
+        """See `Observer`."""
+        return isinstance(self._inner, Observer) and self._inner.observes
+
+    def observe(self, probe: Probe) -> None:
+        """See `Observer`."""
+        if isinstance(self._inner, Observer):
+            self._inner.observe(probe)
+
+    @property
+    def candidates(self) -> tuple[Array, Array] | None:
+        """See `Candidates`."""
+        return self._candidates
+
+    def fit(self, table: Table, rng: np.random.Generator) -> None:
+        """See `LearnedAcquisition`."""
+        self._failed = np.isnan(table.difficulty)
+        self._unit = table.unit
+        self._inner.fit(table, rng)
+        self._take_candidates()
+
+    def value(self, unit: Array) -> Array:
+        """See `LogAcquisition`."""
+        value = self._inner.value(unit)
+        return value + self._success(unit)[0] if self._failed.any() else value
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        """See `LogAcquisition`."""
+        value, gradient = self._inner.value_and_gradient(unit)
+        if not self._failed.any():
+            return value, gradient
+        success, slope = self._success(unit)
+        return value + success, gradient + slope
+
+    def state(self) -> State:
+        """See `LearnedAcquisition`."""
+        inner = {f"inner.{key}": value for key, value in self._inner.state().items()}
+        return {"unit": self._unit.copy(), "failed": self._failed.copy(), **inner}
+
+    def restore(self, state: State) -> None:
+        """See `LearnedAcquisition`."""
+        self._unit, self._failed = np.array(state["unit"]), np.array(state["failed"])
+        own = "inner."
+        self._inner.restore({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+        self._take_candidates()
+
+    def diagnostics(self) -> dict[str, float]:
+        """See `LearnedAcquisition`."""
+        return self._inner.diagnostics()
+
+    def _take_candidates(self) -> None:
+        known = self._inner.candidates if isinstance(self._inner, Candidates) else None
+        if known is not None and self._failed.any():
+            known = known[0], known[1] + self._success(known[0])[0]
+        self._candidates = known
+
+    def _success(self, unit: Array) -> tuple[Array, Array]:
+        """Log P(success) (n,) and its gradient (n, k)."""
+        precision = 1.0 / (self._width**2 * max(unit.shape[1], 1))
+        squared = (unit**2).sum(axis=1)[:, None] + (self._unit**2).sum(axis=1)
+        squared = np.maximum(squared - 2.0 * unit @ self._unit.T, 0.0)
+        kernel = np.exp(-0.5 * precision * squared)
+        completed = kernel[:, ~self._failed]
+        above, below = 1.0 + completed.sum(axis=1), 1.0 + kernel.sum(axis=1)
+        # Σ_i K (u_i - u) / width², for each of the two sums.
+        slope_above = precision * (
+            completed @ self._unit[~self._failed] - (above - 1.0)[:, None] * unit
+        )
+        slope_below = precision * (kernel @ self._unit - (below - 1.0)[:, None] * unit)
+        gradient = slope_above / above[:, None] - slope_below / below[:, None]
+        return np.asarray(np.log(above / below)), np.asarray(gradient)

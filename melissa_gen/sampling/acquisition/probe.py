@@ -1,0 +1,86 @@
+"""Asking the surrogate itself about points that nobody has simulated.
+
+What training has said of past simulations is one source of difficulty; the other is the network as
+it is now: where its members disagree, where its prediction is steep. A `Probe` gives such features
+of any λ. A server makes one from a copy of the weights, a benchmark from the networks it trains.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["Observer", "Probe", "Pullback", "UnitProbe"]
+
+Array = NDArray[np.float64]
+
+# From the slope of some number with respect to the features (n, k) to that with respect to λ (n, d).
+Pullback = Callable[[Array], Array]
+
+
+class Probe(Protocol):
+    """The surrogate at one moment; it never changes afterwards."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The k features, e.g. "disagreement"."""
+
+    def features(self, points: Array) -> Array:
+        """Features (n, k) of physical points (n, d), all finite."""
+
+    def features_and_pullback(self, points: Array) -> tuple[Array, Pullback]:
+        """The features, and the function that takes slopes back through them."""
+
+    def with_seen(self, points: Array) -> "Probe":
+        """The same surrogate, told which points (m, d) have been simulated."""
+
+
+class UnitProbe:
+    """A probe that is asked in the unit cube.
+
+    Args:
+        probe: asked in physical units.
+        prior: maps the cube to them.
+    """
+
+    def __init__(self, probe: Probe, prior: Prior) -> None:
+        self._probe, self._prior = probe, prior
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The k features."""
+        return self._probe.names
+
+    def features(self, unit: Array) -> Array:
+        """Features (n, k) of points of the cube (n, axes)."""
+        return self._probe.features(self._prior.from_unit(unit))
+
+    def features_and_pullback(self, unit: Array) -> tuple[Array, Pullback]:
+        """See `Probe`; the pullback's slopes (n, axes) are with respect to the cube."""
+        found, back = self._probe.features_and_pullback(self._prior.from_unit(unit))
+        stretch = self._prior.slope(unit)
+        return found, lambda slope: back(slope)[:, self._prior.free_columns] * stretch
+
+    def with_seen(self, points: Array) -> "UnitProbe":
+        """See `Probe`; the points (m, axes) are those of the cube."""
+        return UnitProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """What can use a probe: a sampler, and of its parts the rule and the acquisition.
+
+    A sampler is shown one that takes physical points; it shows its parts a `UnitProbe`. `observe`
+    is called before each learning, with the surrogate as it is then, and holds until the next
+    call. A probe is no part of the state: after `restore`, observe one again.
+    """
+
+    @property
+    def observes(self) -> bool:
+        """Whether a probe would be used; if not, none need be made."""
+
+    def observe(self, probe: Probe) -> None:
+        """Uses this probe from now on."""

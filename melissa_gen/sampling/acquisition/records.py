@@ -1,0 +1,229 @@
+"""The history that samplers learn from: the newest evidence of each simulation, bounded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.base import Evidence, State
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["Records", "Table"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The history as columns, oldest evidence first.
+
+    Args:
+        simulation: (m,).
+        unit: (m, k), points of the unit cube.
+        difficulty: (m,), at least 0; NaN where the simulation failed.
+        samples: (m,), how many stand behind each difficulty.
+        log_ratio: (m,), log p/q at the time of drawing; 0 where q was unknown.
+        fresh: (m,), whether the simulation was first heard of since the last learning.
+        foreseen: (m, 1 + j), what was known of the point when it was drawn: log a as predicted,
+            then the probe's j features; NaN where nothing was.
+    """
+
+    simulation: NDArray[np.int64]
+    unit: Array
+    difficulty: Array
+    samples: NDArray[np.int64]
+    log_ratio: Array
+    fresh: NDArray[np.bool_]
+    foreseen: Array = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __post_init__(self) -> None:
+        if self.foreseen.size == 0:
+            object.__setattr__(self, "foreseen", np.full((len(self), 1), np.nan))
+
+    def __len__(self) -> int:
+        return len(self.simulation)
+
+    def usable(self) -> "Table":
+        """Only the rows that have a difficulty."""
+        return self.rows(np.isfinite(self.difficulty))
+
+    def rows(self, keep: NDArray[np.bool_] | slice) -> "Table":
+        """A table of some rows."""
+        return Table(
+            self.simulation[keep],
+            self.unit[keep],
+            self.difficulty[keep],
+            self.samples[keep],
+            self.log_ratio[keep],
+            self.fresh[keep],
+            self.foreseen[keep],
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    simulation: int
+    unit: Array
+    difficulty: float
+    samples: int
+    log_ratio: float
+    foreseen: Array
+
+
+class Records:
+    """Keeps the newest `limit` simulations' evidence.
+
+    Repeated evidence changes nothing. Evidence with fewer samples behind it than what is known is
+    late, and ignored. A failure is kept, as a row without difficulty. Evidence that can't be true
+    (outside the prior, a difficulty below 0 or not a number) is counted in `rejected`.
+
+    Args:
+        prior: p(λ).
+        limit: rows kept, the oldest evidence leaves first.
+    """
+
+    def __init__(self, prior: Prior, limit: int) -> None:
+        self._prior = prior
+        self._limit = limit
+        self._rows: dict[int, _Row] = {}
+        self._fresh: set[int] = set()
+        self._foreseen: dict[bytes, Array] = {}
+        self.changed = False
+        self.rejected = 0
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def fresh(self) -> int:
+        """Simulations first heard of since `settle`."""
+        return len(self._fresh)
+
+    def foresee(self, points: Array, known: Array) -> None:
+        """Remembers what is known of points (n, d) when they are drawn, `known` (n, 1 + j).
+
+        The newest `limit` points are kept, until their simulations have been heard of and beyond.
+        """
+        for point, row in zip(points, known, strict=True):
+            self._foreseen[point.tobytes()] = row
+        while len(self._foreseen) > self._limit:
+            del self._foreseen[next(iter(self._foreseen))]
+
+    def seen(self) -> Array:
+        """Points of the cube (m, k) that have been drawn, heard of already or not."""
+        drawn = np.array([np.frombuffer(key) for key in self._foreseen], dtype=np.float64)
+        drawn = drawn.reshape(len(self._foreseen), self._prior.dimension)
+        heard = [row.unit for row in self._rows.values() if not _has_failed(row)]
+        both = [self._prior.to_unit(drawn), np.array(heard).reshape(-1, self._prior.unit_dimension)]
+        return np.unique(np.concatenate(both), axis=0)
+
+    def add(self, evidence: Sequence[Evidence]) -> None:
+        """Takes in evidence."""
+        for one in evidence:
+            row = self._row(one)
+            known = self._rows.get(one.simulation)
+            if row is None:
+                self.rejected += 1
+            elif known is None or _news(row, known):
+                self.failed += int(one.failed) - int(known is not None and _has_failed(known))
+                if known is None:
+                    self._fresh.add(one.simulation)
+                else:
+                    del self._rows[one.simulation]
+                self._rows[one.simulation] = row
+                self.changed = True
+        while len(self._rows) > self._limit:
+            oldest = next(iter(self._rows))
+            del self._rows[oldest]
+            self._fresh.discard(oldest)
+
+    def table(self) -> Table:
+        """The history; what was fresh stays so until `settle`."""
+        rows = list(self._rows.values())
+        return Table(
+            simulation=np.array([row.simulation for row in rows], dtype=np.int64),
+            unit=np.array([row.unit for row in rows], dtype=np.float64).reshape(
+                len(rows), self._prior.unit_dimension
+            ),
+            difficulty=np.array([row.difficulty for row in rows], dtype=np.float64),
+            samples=np.array([row.samples for row in rows], dtype=np.int64),
+            log_ratio=np.array([row.log_ratio for row in rows], dtype=np.float64),
+            fresh=np.array([row.simulation in self._fresh for row in rows], dtype=bool),
+            foreseen=_padded([row.foreseen for row in rows]),
+        )
+
+    def settle(self) -> None:
+        """Says that everything up to here has been learned from."""
+        self.changed = False
+        self._fresh.clear()
+
+    def state(self) -> State:
+        """Arrays and numbers that `restore` takes."""
+        table = self.table()
+        return {
+            "records.simulation": table.simulation,
+            "records.unit": table.unit,
+            "records.difficulty": table.difficulty,
+            "records.samples": table.samples,
+            "records.log_ratio": table.log_ratio,
+            "records.fresh": table.fresh,
+            "records.known": table.foreseen,
+            "foreseen.points": np.array([np.frombuffer(key) for key in self._foreseen]),
+            "foreseen.known": _padded(list(self._foreseen.values())),
+            "records.counts": [int(self.changed), self.rejected, self.failed],
+        }
+
+    def restore(self, state: State) -> None:
+        """Puts back what `state` returned."""
+        columns = ("simulation", "unit", "difficulty", "samples", "log_ratio", "known")
+        rows = zip(*(state[f"records.{column}"] for column in columns), strict=True)
+        self._rows = {
+            int(sim): _Row(
+                int(sim), unit.copy(), float(difficulty), int(samples), float(ratio), known.copy()
+            )
+            for sim, unit, difficulty, samples, ratio, known in rows
+        }
+        remembered = zip(state["foreseen.points"], state["foreseen.known"], strict=True)
+        self._foreseen = {point.tobytes(): known.copy() for point, known in remembered}
+        fresh = state["records.simulation"][state["records.fresh"]]
+        self._fresh = {int(simulation) for simulation in fresh}
+        changed, self.rejected, self.failed = state["records.counts"]
+        self.changed = bool(changed)
+
+    def _row(self, one: Evidence) -> _Row | None:
+        point = np.asarray(one.parameters, dtype=np.float64).reshape(1, -1)
+        if point.shape[1] != self._prior.dimension or not self._prior.contains(point)[0]:
+            return None
+        difficulty = float("nan") if one.failed else float(one.difficulty)
+        if not one.failed and not (np.isfinite(difficulty) and difficulty >= 0.0):
+            return None
+        log_ratio = float(self._prior.log_density(point)[0]) - one.log_density
+        return _Row(
+            simulation=one.simulation,
+            unit=self._prior.to_unit(point)[0],
+            difficulty=difficulty,
+            samples=one.samples,
+            log_ratio=log_ratio if np.isfinite(log_ratio) else 0.0,
+            foreseen=self._foreseen.get(point.tobytes(), np.full(1, np.nan)),
+        )
+
+
+def _padded(rows: list[Array]) -> Array:
+    """Rows of the longest one's length, NaN where a row says nothing: (m, 1 + j)."""
+    padded = np.full((len(rows), max(map(len, rows), default=1)), np.nan)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = row
+    return padded
+
+
+def _has_failed(row: _Row) -> bool:
+    return bool(np.isnan(row.difficulty))
+
+
+def _news(row: _Row, known: _Row) -> bool:
+    if _has_failed(row) or _has_failed(known):
+        return _has_failed(row) != _has_failed(known)
+    same = row.samples == known.samples and row.difficulty == known.difficulty
+    return row.samples >= known.samples and not same

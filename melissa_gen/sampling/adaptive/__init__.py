@@ -1,0 +1,1 @@
+"""Adaptive samplers, one module each: they propose points where the surrogate has large errors."""

@@ -1,0 +1,190 @@
+"""`breed`: adaptive population Monte Carlo; children about parents that were hard to learn.
+
+Parents are drawn from a sliding window over the newest simulations, with probability proportional
+to difficulty. A child is its parent plus a normal step of width σ, a share of each parameter's
+range. A step that leaves the box is drawn anew with the covariance shrunk by 0.3, several times,
+and then gives way to the parent itself. A share R of the points are children, the rest is uniform;
+R goes linearly from its start to its end over some generations.
+
+Reference: Breed, hal-04712480 and hal-04305233. The published difficulty is `delta_loss`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import logsumexp, ndtr
+
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Ramp
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["REGIMES", "Breed", "BreedArguments", "BreedRamp", "Regime", "build"]
+
+Array = NDArray[np.float64]
+
+_SHRINK = 0.3
+_ATTEMPTS = 6
+
+
+class Regime(NamedTuple):
+    """One published setting; `windows` counts the reservoir's capacity in simulations."""
+
+    sigma: float
+    share_start: float
+    share_end: float
+    breakpoint: int
+    windows: float
+
+
+REGIMES: dict[str, Regime] = {
+    "precise": Regime(0.05, 0.5, 0.75, 5, 1.0),
+    "broad": Regime(0.1, 0.75, 0.9, 3, 2.0),
+    "mixed": Regime(0.1, 0.5, 0.9, 3, 1.0),
+    "soft": Regime(0.1, 0.75, 0.5, 5, 3.0),
+}
+
+
+class BreedArguments(Arguments):
+    """Arguments of `breed`; a number that is given overrides the regime's."""
+
+    regime: Literal["precise", "broad", "mixed", "soft"] = Field(
+        "broad", description="published setting of σ, shares and window"
+    )
+    sigma: float | None = Field(None, gt=0.0, le=1.0, description="step, a share of the range")
+    share_start: float | None = Field(
+        None, ge=0.0, le=1.0, description="share of children at first"
+    )
+    share_end: float | None = Field(None, ge=0.0, le=1.0, description="share of children later")
+    breakpoint: int | None = Field(None, ge=1, description="generations from start to end")
+    window: int | None = Field(None, ge=1, description="newest simulations that may be parents")
+    capacity_simulations: int = Field(
+        100, ge=1, description="the reservoir's capacity in simulations, the windows' unit"
+    )
+
+    def resolved(self) -> tuple[Regime, int]:
+        """The regime with the overrides in it, and the window in simulations."""
+        regime = REGIMES[self.regime]
+        given = {
+            name: getattr(self, name)
+            for name in ("sigma", "share_start", "share_end", "breakpoint")
+            if getattr(self, name) is not None
+        }
+        window = self.window or max(1, round(regime.windows * self.capacity_simulations))
+        return regime._replace(**given), window
+
+
+@dataclass(frozen=True)
+class BreedRamp:
+    """R from `start` at the first adaptive generation to `end`, `breakpoint` generations later.
+
+    It takes the place of the common ramp; `max_share` still bounds it.
+    """
+
+    start: float
+    end: float
+    breakpoint: int
+    max_share: float
+
+    def share(self, generation: int) -> float:
+        """See `Schedule`."""
+        if generation <= 0:
+            return 0.0
+        part = min(1.0, (generation - 1) / self.breakpoint)
+        return min(self.max_share, self.start + part * (self.end - self.start))
+
+
+class Breed:
+    """The `Rule` of `breed`.
+
+    Its density is exact but for children that end as copies of their parent, which have no
+    density: what is given is the density of the others, with their probability in it. Copies are
+    rare unless a parent sits in a corner of a box of many dimensions.
+
+    Args:
+        dimension: axes k of the unit cube.
+        sigma: width of the first step.
+        window: newest simulations that may be parents.
+    """
+
+    name = "breed"
+    on_prior = False
+
+    def __init__(self, dimension: int, sigma: float, window: int) -> None:
+        self._sigma = sigma * _SHRINK ** (0.5 * np.arange(_ATTEMPTS))
+        self._window = window
+        self._parents = np.empty((0, dimension))
+        self._simulations = np.empty(0, dtype=np.int64)
+        self._probability = np.empty(0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a parent."""
+        return len(self._parents) > 0
+
+    def learn(self, table: Table, rng: np.random.Generator) -> None:
+        """Takes the window's simulations as parents, alike where none was difficult."""
+        table = table.usable()
+        table = table.rows(slice(max(0, len(table) - self._window), None))
+        self._parents, self._simulations = table.unit, table.simulation
+        total = float(table.difficulty.sum())
+        even = np.full(len(table), 1.0 / max(len(table), 1))
+        self._probability = table.difficulty / total if total > 0.0 else even
+
+    def propose(self, n: int, rng: np.random.Generator) -> Draws:
+        """Draws n children."""
+        chosen = rng.choice(len(self._parents), size=n, p=self._probability)
+        parents = self._parents[chosen]
+        child = parents.copy()
+        waiting = np.arange(n)
+        for sigma in self._sigma:
+            trial = parents[waiting] + sigma * rng.standard_normal(parents[waiting].shape)
+            inside = np.all((trial >= 0.0) & (trial <= 1.0), axis=1)
+            child[waiting[inside]] = trial[inside]
+            waiting = waiting[~inside]
+        return Draws(child, self._simulations[chosen])
+
+    def log_density(self, unit: Array) -> Array:
+        """Log of Σ_j P(j) Σ_i [probability that j's first i-1 steps left the box] N(u; λ_j, σ_i²)."""
+        k = unit.shape[1]
+        squared = ((unit[:, None, :] - self._parents[None, :, :]) ** 2).sum(axis=2)
+        with np.errstate(divide="ignore"):
+            reach = np.log(self._probability)
+            terms = []
+            for sigma in self._sigma:
+                constant = -0.5 * k * np.log(2.0 * np.pi * sigma**2)
+                terms.append(reach + constant - 0.5 * squared / sigma**2)
+                inside = ndtr((1.0 - self._parents) / sigma) - ndtr(-self._parents / sigma)
+                reach = reach + np.log1p(-np.minimum(inside.prod(axis=1), 1.0))
+        return np.asarray(logsumexp(np.concatenate(terms, axis=1), axis=1))
+
+    def state(self) -> State:
+        """See `Rule`."""
+        return {
+            "parents": self._parents.copy(),
+            "simulations": self._simulations.copy(),
+            "probability": self._probability.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Rule`."""
+        self._parents = np.array(state["parents"])
+        self._simulations = np.array(state["simulations"])
+        self._probability = np.array(state["probability"])
+
+    def diagnostics(self) -> dict[str, float]:
+        """How many parents there are, and how many effectively: 1 / Σ P²."""
+        effective = 1.0 / float((self._probability**2).sum()) if self.ready else 0.0
+        return {"parents": float(len(self._parents)), "parents_ess": effective}
+
+
+def build(prior: Prior, seed: int, arguments: BreedArguments, ramp: Ramp) -> MixtureSampler:
+    """The `breed` sampler."""
+    regime, window = arguments.resolved()
+    rule = Breed(prior.unit_dimension, regime.sigma, window)
+    schedule = BreedRamp(regime.share_start, regime.share_end, regime.breakpoint, ramp.max_share)
+    return MixtureSampler(prior, seed, rule, schedule, history=2 * window)

@@ -1,0 +1,161 @@
+"""`conditional_diffusion`: a diffusion model of p(λ | difficulty), asked for difficult points.
+
+Online generative active sampling (OGAS), arXiv 2606.09949. A denoising diffusion model learns which
+parameters go with which difficulty c, from all that has been simulated. Targets c are drawn from the
+history with probability proportional to the loss, and points from p(λ | c) with classifier-free
+guidance. Without guidance (scale 1) and with a uniform history that is p(λ) a(λ), a the mean
+difficulty; the published scale of 5 sharpens it well beyond.
+
+The history is not uniform: the sampler itself has shaped it. A classifier is trained to tell it from
+uniform points, and each record weighs D / (1 - D) in the model's training, with D the probability that
+the point is *uniform*. D / (1 - D) is then the density ratio uniform / history. With the labels the
+other way round it would be the inverse, and the model would learn its own preferences twice.
+
+Its density is not known: log q is NaN, and its points count with weight 1 in training.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from melissa_gen.sampling.acquisition.ensemble import log_difficulty
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Ramp
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State, part_of
+from melissa_gen.sampling.networks.denoiser import Denoiser
+from melissa_gen.sampling.networks.network import Network, Single, train
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["ConditionalDiffusion", "ConditionalDiffusionArguments", "build", "uniform_over_history"]
+
+Array = NDArray[np.float64]
+
+_FEWEST = 2
+_RATIO_STEPS = 150
+_RATIO_BOUND = 10.0
+
+
+class ConditionalDiffusionArguments(Arguments):
+    """Arguments of `conditional_diffusion`; the defaults are the published ones."""
+
+    guidance: float = Field(5.0, ge=0.0, le=50.0, description="classifier-free guidance scale")
+    steps: int = Field(100, ge=5, le=1000, description="reverse steps")
+    debias: bool = Field(True, description="weigh the history by the density ratio to uniform")
+    share_end: float = Field(0.7, ge=0.0, le=0.9, description="share of its points after the ramp")
+    breakpoint: int = Field(4, ge=1, description="generations from 0 to that share")
+    training_steps: int = Field(300, ge=1, le=100_000, description="batches of a refit")
+    hidden: int = Field(64, ge=8, le=1024, description="width of the network's hidden layers")
+    history: int = Field(1000, ge=10, description="newest records kept to learn from")
+
+
+class ConditionalDiffusion:
+    """The `Rule` of `conditional_diffusion`.
+
+    Args:
+        dimension: axes k of the unit cube.
+        arguments: see there.
+        rng: draws the first weights of both networks.
+    """
+
+    name = "conditional_diffusion"
+    on_prior = True
+
+    def __init__(
+        self, dimension: int, arguments: ConditionalDiffusionArguments, rng: np.random.Generator
+    ) -> None:
+        self._dimension = dimension
+        self._arguments = arguments
+        self._model = Denoiser(dimension, arguments.steps, rng, arguments.hidden)
+        self._ratio = Network([dimension, 32, 32, 1], rng)
+        self._targets = np.empty(0)
+        self._chance = np.empty(0)
+        self._loss = 0.0
+        self._effective = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been trained."""
+        return len(self._targets) > 0
+
+    def learn(self, table: Table, rng: np.random.Generator) -> None:
+        """Debiases the history, trains the model on it, and keeps the difficulties as targets."""
+        table = table.usable()
+        context = log_difficulty(table.difficulty)
+        if len(table) < _FEWEST or self._dimension == 0 or np.ptp(context) < 1e-9:
+            self._targets = self._chance = np.empty(0)
+            return
+        context = np.clip((context - context.mean()) / context.std(), -3.0, 3.0)
+        weight = np.ones(len(table))
+        if self._arguments.debias:
+            weight = uniform_over_history(self._ratio, table.unit, rng)
+        steps = self._arguments.training_steps * (1 if self.ready else 2)
+        self._loss = self._model.fit(2.0 * table.unit - 1.0, weight, context, steps, rng)
+        self._targets = context
+        self._chance = table.difficulty / table.difficulty.sum()
+        self._effective = float(weight.sum() ** 2 / (weight @ weight))
+
+    def propose(self, n: int, rng: np.random.Generator) -> Draws:
+        """Draws targets ∝ difficulty, and a point for each."""
+        target = self._targets[rng.choice(len(self._targets), size=n, p=self._chance)]
+        x = self._model.draw(n, target, self._arguments.guidance, rng)
+        return Draws(0.5 * (x + 1.0), np.full(n, -1, dtype=np.int64))
+
+    def log_density(self, unit: Array) -> Array:
+        """Not known."""
+        return np.full(len(unit), np.nan)
+
+    def state(self) -> State:
+        """See `Rule`."""
+        return {
+            "targets": self._targets.copy(),
+            "chance": self._chance.copy(),
+            "numbers": [self._loss, self._effective],
+            **{f"model.{k}": v for k, v in self._model.state().items()},
+            **{f"ratio.{k}": v for k, v in self._ratio.state().items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Rule`."""
+        self._targets, self._chance = np.array(state["targets"]), np.array(state["chance"])
+        self._loss, self._effective = state["numbers"]
+        self._model.restore(part_of(state, "model."))
+        self._ratio.restore(part_of(state, "ratio."))
+
+    def diagnostics(self) -> dict[str, float]:
+        """The diffusion's last loss, and the effective number of records after debiasing."""
+        return {"diffusion_loss": self._loss, "history_ess": self._effective}
+
+
+def uniform_over_history(network: Network, unit: Array, rng: np.random.Generator) -> Array:
+    """The density ratio uniform / history at the history's points (m, k): (m,), of mean 1.
+
+    Trains `network` to tell the history (label 0) from as many uniform points (label 1), and
+    returns D / (1 - D), bounded to [1/10, 10] before the mean is set to 1.
+    """
+    history = (2.0 * unit - 1.0).astype(np.float32)
+    half = min(256, max(32, len(unit)))
+    label = np.concatenate([np.zeros(half), np.ones(half)]).astype(np.float32)[:, None]
+
+    def batch() -> tuple[float, list[Single]]:
+        rows = rng.integers(0, len(history), size=half)
+        uniform = rng.uniform(-1.0, 1.0, size=(half, unit.shape[1])).astype(np.float32)
+        logit, kept = network.forward(np.concatenate([history[rows], uniform]))
+        loss = float((np.logaddexp(0.0, logit) - label * logit).mean())
+        error = 0.5 * (1.0 + np.tanh(0.5 * logit)) - label
+        return loss, network.backward(kept, error / np.float32(2 * half))[0]
+
+    train(network, batch, _RATIO_STEPS, 3e-3)
+    logit = network(history)[:, 0].astype(np.float64)
+    ratio = np.exp(np.clip(logit, -np.log(_RATIO_BOUND), np.log(_RATIO_BOUND)))
+    return np.asarray(ratio / ratio.mean())
+
+
+def build(
+    prior: Prior, seed: int, arguments: ConditionalDiffusionArguments, ramp: Ramp
+) -> MixtureSampler:
+    """The `conditional_diffusion` sampler; its own ramp takes the place of the common one."""
+    rng = np.random.default_rng([seed, 1])
+    rule = ConditionalDiffusion(prior.unit_dimension, arguments, rng)
+    schedule = Ramp(min(ramp.max_share, arguments.share_end), arguments.breakpoint)
+    return MixtureSampler(prior, seed, rule, schedule, arguments.history)

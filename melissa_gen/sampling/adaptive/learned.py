@@ -1,0 +1,325 @@
+"""The rule that acquisition-driven methods share: learn a(λ), then let a `Proposer` aim at p a^β."""
+
+from collections.abc import Callable
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from melissa_gen.sampling.acquisition.acquisition import (
+    Candidates,
+    LearnedAcquisition,
+    LogAcquisition,
+    Tilt,
+    matching_exponent,
+)
+from melissa_gen.sampling.acquisition.ensemble import EnsembleAcquisition, log_difficulty
+from melissa_gen.sampling.acquisition.failures import AvoidFailures
+from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.stacked import StackedAcquisition
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Schedule
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State, part_of
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = [
+    "EnsembleArguments",
+    "LearnedArguments",
+    "LearnedRule",
+    "OwnDensity",
+    "PriorDraws",
+    "Proposer",
+    "Sequential",
+    "Trainable",
+    "learned_sampler",
+    "rank_correlation",
+]
+
+Array = NDArray[np.float64]
+PriorDraws = Callable[[int, np.random.Generator], Array]
+
+_POOL = 2048
+_CALIBRATION = 64
+_NEARBY = 0.25
+_REMEMBERED = 64
+_FEWEST = 8
+
+
+class EnsembleArguments(Arguments):
+    """What all samplers share that learn an acquisition a(λ)."""
+
+    guide: Literal["surrogate", "difficulty"] = Field(
+        "surrogate",
+        description="what says where it is hard: the surrogate asked about λ, or difficulties alone",
+    )
+    kappa: float = Field(0.5, ge=0.0, le=10.0, description="weight κ of the ensemble's spread")
+    members: int = Field(4, ge=2, le=16, description="networks in the ensemble")
+    half_life: float = Field(
+        200.0, gt=0.0, description="records after which a record's weight has halved"
+    )
+    history: int = Field(1000, ge=10, description="newest records kept to learn from")
+
+
+class LearnedArguments(EnsembleArguments):
+    """What all samplers share that aim at p(λ) a(λ)^β."""
+
+    beta: float = Field(1.4, ge=0.0, le=20.0, description="exponent β of the acquisition")
+
+
+class Proposer(Protocol):
+    """Draws points from (an approximation of) a(u)^β on the unit cube."""
+
+    # Whether its draws follow a^β in its limit; if not, the density is estimated from draws.
+    exact: bool
+
+    def draw(
+        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+    ) -> Array:
+        """Draws n points (n, k)."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Named finite numbers of the last draw."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A proposer with a state."""
+
+    def state(self) -> State:
+        """Everything that `restore` takes."""
+
+    def restore(self, state: State) -> None:
+        """Puts it back."""
+
+
+@runtime_checkable
+class Trainable(Remembering, Protocol):
+    """A proposer with something of its own to fit each time that the acquisition has learned."""
+
+    def fit(
+        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+    ) -> None:
+        """Fits to the acquisition, and to the history where it needs that."""
+
+
+@runtime_checkable
+class Sequential(Remembering, Protocol):
+    """A proposer whose proposals are one sequence over all generations; `draw` does not touch it."""
+
+    def next(self, n: int, acquisition: LogAcquisition, beta: float) -> Array:
+        """The next n points (n, k)."""
+
+
+@runtime_checkable
+class OwnDensity(Protocol):
+    """A proposer that knows the density of its draws, so that no tilt has to stand for it."""
+
+    # Whether that density is relative to the prior, constraints included; see `Rule`.
+    on_prior: bool
+
+    def log_density(self, unit: Array, acquisition: LogAcquisition) -> Array:
+        """Log density of its draws at points (n, k) of the unit cube: (n,)."""
+
+
+class LearnedRule:
+    """A `Rule` made of a learned acquisition and a proposer.
+
+    Its log density is that of an exponential tilt, a^b / Z, with Z from points of the prior: the
+    acquisition's candidates, or 2,048 drawn at each learning. For a proposer that is exact in its
+    limit b is β, and the density is exact up to that limit and the error of Z. For another, b is
+    the exponent of maximum likelihood for 64 of its own draws: the right overall concentration,
+    not the exact shape. The diagnostic `tilt` is that b.
+
+    A proposer that is not exact over-concentrates: asked for β it yields some b > β. With
+    `calibrate` it is asked for less, by the factor β / b found at each learning, so that b settles
+    at β. The diagnostic `strength` is what it is asked for.
+
+    A proposer may be `Trainable`, or `Sequential`, and may have an `OwnDensity`, which then takes the tilt's place.
+
+    Args:
+        name: the method.
+        prior_draws: draws n points of the prior in the unit cube, (n, k).
+        acquisition: learns log a.
+        proposer: draws.
+        beta: β.
+        calibrate: whether to correct the concentration of a proposer that is not exact.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prior_draws: PriorDraws,
+        acquisition: LearnedAcquisition,
+        proposer: Proposer,
+        beta: float,
+        calibrate: bool = True,
+    ) -> None:
+        self.name = name
+        self._prior_draws = prior_draws
+        self._acquisition = acquisition
+        self._proposer = proposer
+        self._beta = beta
+        self._strength = beta
+        self._calibrate = calibrate
+        self._tilt = Tilt(beta, 0.0)
+        self._foreseen = np.empty((0, 2))
+        self._probe: Probe | None = None
+
+    @property
+    def observes(self) -> bool:
+        """See `Observer`."""
+        return isinstance(self._acquisition, Observer) and self._acquisition.observes
+
+    def observe(self, probe: Probe) -> None:
+        """See `Observer`."""
+        if isinstance(self._acquisition, Observer):
+            self._probe = probe
+            self._acquisition.observe(probe)
+
+    def foresee(self, unit: Array) -> Array:
+        """See `Foreseer`."""
+        value = np.full(len(unit), np.nan) if not self.ready else self._acquisition.value(unit)
+        if self._probe is None:
+            return value[:, None]
+        return np.column_stack([value, self._probe.features(unit)])
+
+    @property
+    def ready(self) -> bool:
+        """Whether the acquisition knows any difference between points."""
+        return not self._acquisition.flat
+
+    @property
+    def on_prior(self) -> bool:
+        """A tilt of the prior is; a density of the proposer's own may be."""
+        return not isinstance(self._proposer, OwnDensity) or self._proposer.on_prior
+
+    def learn(self, table: Table, rng: np.random.Generator) -> None:
+        """See `Rule`."""
+        self._compare(table)
+        self._acquisition.fit(table, rng)
+        if not self.ready:
+            return
+        if isinstance(self._proposer, Trainable):
+            self._proposer.fit(table, self._acquisition, self._beta, rng)
+        if isinstance(self._proposer, OwnDensity):
+            return
+        acquisition = self._acquisition
+        known = acquisition.candidates if isinstance(acquisition, Candidates) else None
+        pool = known[1] if known else acquisition.value(self._prior_draws(_POOL, rng))
+        exponent = self._beta
+        if not self._proposer.exact and self._beta > 0.0:
+            exponent = self._measured_exponent(pool, rng)
+            if self._calibrate:
+                # Where a is nearly flat the measurement is mostly noise: bounded steps.
+                before = self._strength
+                change = np.clip(self._beta / max(exponent, 1e-12), 0.5, 2.0)
+                strength = np.clip(before * change, 0.1 * self._beta, 2.0 * self._beta)
+                self._strength = float(strength)
+                # Proportional nearby; further off it is measured again.
+                exponent *= self._strength / before
+                if abs(self._strength / before - 1.0) > _NEARBY:
+                    exponent = self._measured_exponent(pool, rng)
+        self._tilt = Tilt.normalised(exponent, pool)
+
+    def propose(self, n: int, rng: np.random.Generator) -> Draws:
+        """See `Rule`."""
+        if isinstance(self._proposer, Sequential):
+            unit = self._proposer.next(n, self._acquisition, self._strength)
+        else:
+            unit = self._proposer.draw(n, self._acquisition, self._strength, rng)
+        return Draws(unit, np.full(n, -1, dtype=np.int64))
+
+    def log_density(self, unit: Array) -> Array:
+        """See `Rule`, and the class for what is exact."""
+        if isinstance(self._proposer, OwnDensity):
+            return self._proposer.log_density(unit, self._acquisition)
+        return self._tilt.log_density(self._acquisition.value(unit))
+
+    def state(self) -> State:
+        """See `Rule`."""
+        proposer = self._proposer.state() if isinstance(self._proposer, Remembering) else {}
+        return {
+            **{f"proposer.{k}": v for k, v in proposer.items()},
+            "tilt": [self._tilt.exponent, self._tilt.log_normaliser, self._strength],
+            "foreseen": self._foreseen.copy(),
+            **{f"acquisition.{k}": v for k, v in self._acquisition.state().items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Rule`."""
+        exponent, log_normaliser, self._strength = state["tilt"]
+        self._tilt = Tilt(exponent, log_normaliser)
+        self._foreseen = np.array(state["foreseen"])
+        self._acquisition.restore(part_of(state, "acquisition."))
+        if isinstance(self._proposer, Remembering):
+            self._proposer.restore(part_of(state, "proposer."))
+
+    def diagnostics(self) -> dict[str, float]:
+        """See `Rule`.
+
+        `rank_correlation` is Spearman's, between what was predicted for the last simulations (up
+        to 64, from 8 on) when they were drawn, and what was then measured.
+        """
+        numbers = {**self._acquisition.diagnostics(), **self._proposer.diagnostics()}
+        if self.ready and not isinstance(self._proposer, OwnDensity):
+            numbers["tilt"] = self._tilt.exponent
+            numbers["strength"] = self._strength
+        if len(self._foreseen) >= _FEWEST:
+            predicted, measured = self._foreseen.T
+            numbers["rank_correlation"] = rank_correlation(predicted, measured)
+        return numbers
+
+    def _measured_exponent(self, pool: Array, rng: np.random.Generator) -> float:
+        """The exponent b of the proposer's draws at the present strength."""
+        own = self._proposer.draw(_CALIBRATION, self._acquisition, self._strength, rng)
+        mean = float(self._acquisition.value(own).mean())
+        return matching_exponent(pool, mean, 5.0 * self._beta)
+
+    def _compare(self, table: Table) -> None:
+        """Remembers what was predicted of each new simulation beside what came of it."""
+        fresh = table.rows(table.fresh & np.isfinite(table.difficulty))
+        pairs = np.column_stack([fresh.foreseen[:, 0], log_difficulty(fresh.difficulty)])
+        pairs = pairs[np.isfinite(pairs[:, 0])]
+        self._foreseen = np.concatenate([self._foreseen, pairs])[-_REMEMBERED:]
+
+
+def rank_correlation(first: Array, second: Array) -> float:
+    """Spearman's rank correlation of two columns (n,); 0 where one of them is constant."""
+    a, b = _ranks(first), _ranks(second)
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0.0 else 0.0
+
+
+def learned_sampler(
+    name: str,
+    prior: Prior,
+    seed: int,
+    arguments: EnsembleArguments,
+    proposer: Proposer,
+    schedule: Schedule,
+    beta: float,
+    calibrate: bool = True,
+    phase: int = 1,
+) -> MixtureSampler:
+    """A sampler of the mixture whose adaptive part is `proposer`, aimed by an ensemble at a^β."""
+    dimension = prior.unit_dimension
+    acquisition: LearnedAcquisition = EnsembleAcquisition(
+        dimension, arguments.members, arguments.kappa, arguments.half_life
+    )
+    if arguments.guide == "surrogate":
+        acquisition = StackedAcquisition(
+            acquisition, prior.sample_unit, half_life=arguments.half_life
+        )
+    learned = AvoidFailures(acquisition)
+    rule = LearnedRule(name, prior.sample_unit, learned, proposer, beta, calibrate)
+    return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks from 1, equal values sharing their mean; scipy.stats, which has this, takes 50 MB."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks

@@ -1,0 +1,317 @@
+"""The mixture that every adaptive method draws from: q = (1-ρ) p + ρ g.
+
+A method supplies a `Rule`: how it learns, how it proposes, and log g where it knows it. The share ρ
+rises over the first generations. The part left to the prior bounds the importance weights p/q by
+1 / (1-ρ), and it finds what the learned part has never looked at. Its points are those of a
+scrambled Sobol sequence: each has the prior's law, and together they leave smaller holes. (Under
+constraints, and of a table of points, they are independent.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log, log1p
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.acquisition.probe import Observer, Probe, UnitProbe
+from melissa_gen.sampling.acquisition.records import Records, Table
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
+from melissa_gen.sampling.designs.quasi_random import SobolPoints
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = [
+    "MAX_SHARE",
+    "Draws",
+    "Foreseer",
+    "MixtureSampler",
+    "Ramp",
+    "Rule",
+    "Schedule",
+    "coverage",
+]
+
+Array = NDArray[np.float64]
+
+MAX_SHARE = 0.9
+
+# Under constraints: draws that measure how many of the rule's are feasible (to 3 % where a half is),
+# and rounds of drawing until enough are.
+_TRIALS = 1024
+_ATTEMPTS = 20
+
+
+class Schedule(Protocol):
+    """The adaptive share as a function of the generation."""
+
+    def share(self, generation: int) -> float:
+        """ρ in [0, 0.9]."""
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """ρ rises linearly from 0 at generation 0 to `max_share` at generation `generations`."""
+
+    max_share: float = MAX_SHARE
+    generations: int = 3
+
+    def share(self, generation: int) -> float:
+        """See `Schedule`; nothing is adaptive before the first learning."""
+        if generation <= 0:
+            return 0.0
+        return self.max_share * min(1.0, generation / max(self.generations, 1))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Adaptive points: unit (n, k), and the simulation each was bred from, (n,), -1 for none."""
+
+    unit: Array
+    parents: NDArray[np.int64]
+
+
+class Rule(Protocol):
+    """The adaptive part g of one method, in the unit cube, where the prior's density is 1."""
+
+    name: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has learned enough to propose."""
+
+    @property
+    def on_prior(self) -> bool:
+        """Under constraints: whether `log_density` is log g / p of what is left of g.
+
+        If not, it is log g in the whole cube, as if there were no constraints. Where the density
+        is unknown there is nothing to tell apart, and it is so.
+        """
+
+    def learn(self, table: Table, rng: np.random.Generator) -> None:
+        """Learns from the whole history."""
+
+    def propose(self, n: int, rng: np.random.Generator) -> Draws:
+        """Draws n points from g."""
+
+    def log_density(self, unit: Array) -> Array:
+        """Log g at points (n, k): (n,), NaN where unknown."""
+
+    def state(self) -> State:
+        """Everything learned, under names of its own."""
+
+    def restore(self, state: State) -> None:
+        """Puts it back."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Named finite numbers."""
+
+
+@runtime_checkable
+class Foreseer(Protocol):
+    """A rule that says of points what it expects of them, before they are simulated."""
+
+    def foresee(self, unit: Array) -> Array:
+        """Log a, then the probe's features, at points (n, k): (n, 1 + j), NaN where unknown."""
+
+
+class MixtureSampler:
+    """A `Sampler` made of the prior and one `Rule`.
+
+    Args:
+        prior: p(λ).
+        seed: of its one generator.
+        rule: the adaptive part.
+        schedule: the share ρ by generation.
+        history: simulations whose evidence is kept.
+        phase: simulations that must be new before it learns again.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        seed: int,
+        rule: Rule,
+        schedule: Schedule,
+        history: int,
+        phase: int = 1,
+    ) -> None:
+        self.name = rule.name
+        self.prior = prior
+        self.generation = 0
+        self._rule = rule
+        self._schedule = schedule
+        self._records = Records(prior, history)
+        self._phase = phase
+        self._rng = np.random.default_rng(seed)
+        self._even = SobolPoints(prior.unit_dimension, seed)
+        self._suggested = 0
+        self._adaptive = 0
+        self._coverage = 1.0
+        self._met = 1.0
+
+    @property
+    def share(self) -> float:
+        """The adaptive share ρ of the points that would be drawn now."""
+        return self._schedule.share(self.generation) if self._rule.ready else 0.0
+
+    def suggest(self, n: int) -> Proposals:
+        """Draws n points; see `Sampler`.
+
+        The number of adaptive points is n ρ, rounded up or down at random so that each point's
+        density is exactly the mixture's, and the points are shuffled.
+        """
+        self.update()
+        share = self.share
+        whole = int(n * share)
+        adaptive = min(n, whole + int(self._rng.random() < n * share - whole))
+        unit = np.empty((n, self.prior.unit_dimension))
+        parents = np.full(n, -1, dtype=np.int64)
+        method = np.full(n, PRIOR, dtype=object)
+        places = self._rng.permutation(n)
+        if adaptive > 0:
+            draws = self._feasible(adaptive)
+            adaptive = len(draws.unit)
+            unit[places[:adaptive]] = draws.unit
+            parents[places[:adaptive]] = draws.parents
+            method[places[:adaptive]] = self.name
+            self._coverage = coverage(draws.unit)
+        unit[places[adaptive:]] = self._prior_points(n - adaptive)
+        points = self.prior.from_unit(unit)
+        self._suggested += n
+        self._adaptive += adaptive
+        if isinstance(self._rule, Foreseer):
+            self._records.foresee(points, self._rule.foresee(unit))
+        return Proposals(
+            points=points,
+            log_density=self.prior.log_density(points) + self._log_ratio(unit, share),
+            method=method.tolist(),
+            generation=self.generation,
+            parents=parents,
+        )
+
+    def _prior_points(self, n: int) -> Array:
+        """The next n points of the prior, (n, k)."""
+        if self.prior.whole_cube:
+            return self._even.draw(n)
+        return self.prior.sample_unit(n, self._rng)
+
+    def _feasible(self, n: int) -> Draws:
+        """Draws n points from the rule that meet the constraints, fewer after many refusals."""
+        draws = self._rule.propose(n, self._rng)
+        if not self.prior.constrained:
+            return draws
+        met = self.prior.feasible(draws.unit)
+        unit, parents, asked_so_far = draws.unit[met], draws.parents[met], n
+        for _ in range(_ATTEMPTS):
+            if len(unit) >= n:
+                break
+            # As many as should do, by the share that met them, to spare slow rules many rounds.
+            share = (len(unit) + 1) / (asked_so_far + 1)
+            asked = min(ceil((n - len(unit)) / share) + 1, 4 * n + 16)
+            asked_so_far += asked
+            draws = self._rule.propose(asked, self._rng)
+            met = self.prior.feasible(draws.unit)
+            unit = np.concatenate([unit, draws.unit[met]])
+            parents = np.concatenate([parents, draws.parents[met]])
+        return Draws(unit[:n], parents[:n])
+
+    @property
+    def observes(self) -> bool:
+        """See `Observer`."""
+        return isinstance(self._rule, Observer) and self._rule.observes
+
+    def observe(self, probe: Probe) -> None:
+        """Shows the rule the surrogate as it is now, and all points drawn so far; see `Observer`."""
+        if isinstance(self._rule, Observer):
+            self._rule.observe(UnitProbe(probe, self.prior).with_seen(self._records.seen()))
+
+    def ingest(self, evidence: Sequence[Evidence]) -> None:
+        """See `Sampler`."""
+        self._records.add(evidence)
+
+    def update(self) -> None:
+        """Learns where there is new evidence, and so starts the next generation."""
+        # Phases apart, newer evidence on an old simulation is reason enough.
+        if self._records.changed and (self._phase <= 1 or self._records.fresh >= self._phase):
+            self._rule.learn(self._records.table(), self._rng)
+            self._records.settle()
+            self.generation += 1
+            if self.prior.constrained and self._rule.ready and not self._rule.on_prior:
+                # The density of every draw needs it, so it is measured first.
+                trial = self._rule.propose(_TRIALS, self._rng).unit
+                met = int(self.prior.feasible(trial).sum())
+                self._met = max(met, 1) / _TRIALS
+
+    def state(self) -> State:
+        """See `Sampler`."""
+        counts = [self.generation, self._suggested, self._adaptive]
+        return {
+            "name": self.name,
+            "rng": self._rng.bit_generator.state,
+            "even": self._even.state(),
+            "counts": counts,
+            "coverage": self._coverage,
+            "met": self._met,
+            **self._records.state(),
+            **{f"rule.{key}": value for key, value in self._rule.state().items()},
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Sampler`."""
+        self._rng.bit_generator.state = state["rng"]
+        self._even.restore(state["even"])
+        self.generation, self._suggested, self._adaptive = state["counts"]
+        self._coverage = state["coverage"]
+        self._met = state["met"]
+        self._records.restore(state)
+        own = "rule."
+        self._rule.restore({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+
+    def diagnostics(self) -> dict[str, float]:
+        """See `Sampler`.
+
+        `coverage` is that of the newest adaptive points, `feasible` the share of the rule's draws
+        that meets the constraints, where the density needs it.
+        """
+        return {
+            "generation": float(self.generation),
+            "suggested": float(self._suggested),
+            "adaptive": float(self._adaptive),
+            "share": self.share,
+            "records": float(len(self._records)),
+            "failed": float(self._records.failed),
+            "rejected": float(self._records.rejected),
+            "coverage": self._coverage,
+            "feasible": self._met,
+            **self._rule.diagnostics(),
+        }
+
+    def _log_ratio(self, unit: Array, share: float) -> Array:
+        """Log q/p at points of the cube; exactly 0 while nothing is adaptive."""
+        if share == 0.0:
+            return np.zeros(len(unit))
+        adaptive = self._rule.log_density(unit)
+        if self.prior.constrained and not self._rule.on_prior:
+            # Both g and p lose what is not feasible.
+            adaptive = adaptive + log(self.prior.feasible_share / self._met)
+        with np.errstate(invalid="ignore"):  # not a number where it is unknown
+            return np.asarray(np.logaddexp(log1p(-share), log(share) + adaptive))
+
+
+def coverage(unit: Array, bins: int = 10) -> float:
+    """How evenly points (n, k) fill the axes: exp(entropy) of the marginal bins over `bins`.
+
+    1 for even marginals, 1/`bins` when all points share a bin on every axis. With fewer points
+    than bins it is relative to the number of points.
+    """
+    if unit.size == 0:
+        return 1.0
+    n, axes = unit.shape
+    cell = np.minimum((unit * bins).astype(np.int64), bins - 1)
+    spread = 0.0
+    for axis in range(axes):
+        share = np.bincount(cell[:, axis], minlength=bins) / n
+        share = share[share > 0.0]
+        spread += float(np.exp(-(share * np.log(share)).sum())) / min(bins, n)
+    return float(spread / axes)

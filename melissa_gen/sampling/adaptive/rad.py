@@ -1,0 +1,115 @@
+"""`rad`: residual-based adaptive distribution, p ∝ ε^k / E[ε^k] + c, drawn from a dense pool.
+
+Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289, equation 2 and algorithm 2: score a dense set of
+points of the prior by the residual ε, turn the scores into probabilities, and draw without replacement.
+RAD has k = 1 and c = 1, so half of its points are uniform; `rar_d` is the same with k = 2, c = 0.
+
+There ε is the residual of an equation, known at any point. A simulation that has not been run has
+none: ε is the learned acquisition a(λ) here, whose logarithm the ensemble predicts. The density is
+known in closed form but for E[ε^k], which is a mean over 4,096 points of the prior.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.special import logsumexp
+
+from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.adaptive.learned import EnsembleArguments, PriorDraws, learned_sampler
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.base import State
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["RadArguments", "ResidualDistribution", "build"]
+
+Array = NDArray[np.float64]
+
+_EXPECTATION = 4096
+# The pool grows, up to so many times, until it is effectively so many times the draws: taking
+# without replacement from a small pool would flatten the distribution.
+_LARGEST = 16
+_ENOUGH = 4.0
+
+
+class RadArguments(EnsembleArguments):
+    """Arguments of `rad`."""
+
+    k: float = Field(1.0, ge=0.0, le=20.0, description="exponent k of the residual")
+    c: float = Field(1.0, ge=0.0, le=1e6, description="constant c: the weight of uniform points")
+    size: int = Field(10_000, ge=64, le=1_000_000, description="points of the dense pool")
+
+
+class ResidualDistribution:
+    """Proposer of `rad` and `rar_d`; its exponent k is the rule's β.
+
+    Args:
+        prior_draws: draws n points of the prior in the unit cube, (n, k).
+        c: the constant c.
+        size: points of the dense pool.
+    """
+
+    exact = True
+    on_prior = True
+
+    def __init__(self, prior_draws: PriorDraws, c: float, size: int = 10_000) -> None:
+        self._prior_draws = prior_draws
+        self._c = c
+        self._size = size
+        self._k = 1.0
+        self._log_mean = 0.0
+        self._effective = float(size)
+
+    def fit(
+        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+    ) -> None:
+        """Estimates E[ε^k]; see `Trainable`."""
+        values = beta * acquisition.value(self._prior_draws(_EXPECTATION, rng))
+        self._k = beta
+        self._log_mean = float(logsumexp(values)) - float(np.log(_EXPECTATION))
+
+    def draw(
+        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+    ) -> Array:
+        """See `Proposer`."""
+        size = max(self._size, 4 * n)
+        blocks: list[Array] = []
+        log_power = np.empty(0)
+        for _ in range(_LARGEST):
+            blocks.append(self._prior_draws(size, rng))
+            log_power = np.concatenate([log_power, beta * acquisition.value(blocks[-1])])
+            log_mean = float(logsumexp(log_power)) - float(np.log(len(log_power)))
+            probability = np.exp(log_power - log_mean) + self._c
+            probability /= probability.sum()
+            self._effective = 1.0 / float(probability @ probability)
+            if self._effective >= _ENOUGH * n:
+                break
+        pool = np.concatenate(blocks)
+        # Of points that all but one or two have no chance at all, no n different ones can be drawn.
+        distinct = int(np.count_nonzero(probability)) >= n
+        return np.asarray(pool[rng.choice(len(pool), size=n, replace=not distinct, p=probability)])
+
+    def log_density(self, unit: Array, acquisition: LogAcquisition) -> Array:
+        """Log of (ε^k / E[ε^k] + c) / (1 + c); see `OwnDensity`."""
+        log_power = self._k * acquisition.value(unit) - self._log_mean
+        if self._c == 0.0:
+            return log_power
+        return np.asarray(np.logaddexp(log_power, np.log(self._c)) - np.log1p(self._c))
+
+    def state(self) -> State:
+        """See `Trainable`."""
+        return {"expectation": [self._k, self._log_mean]}
+
+    def restore(self, state: State) -> None:
+        """See `Trainable`."""
+        self._k, self._log_mean = state["expectation"]
+
+    def diagnostics(self) -> dict[str, float]:
+        """The pool's effective sample size."""
+        return {"pool_ess": self._effective}
+
+
+def build(prior: Prior, seed: int, arguments: RadArguments, schedule: Schedule) -> MixtureSampler:
+    """The `rad` sampler."""
+    proposer = ResidualDistribution(prior.sample_unit, arguments.c, arguments.size)
+    return learned_sampler("rad", prior, seed, arguments, proposer, schedule, beta=arguments.k)

@@ -1,0 +1,1 @@
+"""Space-filling and fixed designs: samplers that do not learn from training."""

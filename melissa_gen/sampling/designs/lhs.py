@@ -1,0 +1,68 @@
+"""`lhs`: Latin hypercubes (scipy.stats.qmc), one after the other.
+
+A Latin hypercube of m points has exactly one in each of the m slices of every axis. It is only
+balanced as a whole, so `size` should be the number of simulations planned. When one is used up the
+next begins, with the same size and new random slices.
+
+Reference: McKay, Beckman, Conover, "A comparison of three methods for selecting values of input
+variables in the analysis of output from a computer code", Technometrics 21 (1979).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State
+from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["LhsArguments", "build"]
+
+
+class LhsArguments(Arguments):
+    """Arguments of `lhs`."""
+
+    size: int = Field(
+        100, ge=1, le=1_000_000, description="points of a hypercube: the simulations planned"
+    )
+
+
+class _Hypercubes:
+    def __init__(self, dimension: int, seed: int, size: int) -> None:
+        self._dimension = dimension
+        self._size = size
+        self._seed = seed
+        self._drawn = 0
+        self._current = -1
+        self._points = np.empty((0, dimension))
+
+    def draw(self, n: int, generation: int) -> NDArray[np.float64]:
+        drawn = np.empty((n, self._dimension))
+        for row in range(n):
+            number, place = divmod(self._drawn, self._size)
+            if number != self._current:
+                self._points = self._hypercube(number)
+                self._current = number
+            drawn[row] = self._points[place]
+            self._drawn += 1
+        return drawn
+
+    def _hypercube(self, number: int) -> NDArray[np.float64]:
+        rng = np.random.default_rng([self._seed, number])
+        from scipy.stats import qmc  # scipy.stats takes 50 MB: only where it is used
+
+        engine = qmc.LatinHypercube(max(self._dimension, 1), seed=rng)
+        return np.asarray(engine.random(self._size)[:, : self._dimension])
+
+    def state(self) -> State:
+        return {"seed": self._seed, "drawn": self._drawn}
+
+    def restore(self, state: State) -> None:
+        self._seed, self._drawn = state["seed"], state["drawn"]
+        self._current = -1
+
+
+def build(prior: Prior, seed: int, arguments: LhsArguments) -> DesignSampler:
+    """The `lhs` sampler."""
+    return DesignSampler("lhs", prior, _Hypercubes(prior.unit_dimension, seed, arguments.size))

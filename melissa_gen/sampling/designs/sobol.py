@@ -1,0 +1,26 @@
+"""`sobol`: a scrambled Sobol sequence, continued where it was on a restart.
+
+Its balance is best at powers of two, so plan 2^m simulations where that is free to choose.
+"""
+
+from pydantic import Field
+
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.quasi_random import SobolPoints
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["SobolArguments", "build"]
+
+
+class SobolArguments(Arguments):
+    """Arguments of `sobol`."""
+
+    scramble: bool = Field(True, description="scramble the sequence (unbiased) or leave it bare")
+
+
+def build(prior: Prior, seed: int, arguments: SobolArguments) -> DesignSampler:
+    """The `sobol` sampler."""
+    return DesignSampler(
+        "sobol", prior, SobolPoints(prior.unit_dimension, seed, arguments.scramble)
+    )

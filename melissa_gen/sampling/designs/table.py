@@ -1,0 +1,234 @@
+"""`table`: the user's own points, in their own order.
+
+They come as a list of rows, as a CSV file with the parameters' names in its first line, as an npy
+file with one array (n, d), or as an npz file with one array per parameter or one called `points`. Columns beyond the
+parameters are ignored. When all have been given, `afterwards` says what follows: draws from the
+prior (default), the table again, or an error.
+
+A table has no density of its own: log q is NaN for its points, which counts as p/q = 1.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from melissa_gen.errors import StudyError, nearest
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["TableArguments", "TableSampler", "build", "read_points"]
+
+Array = NDArray[np.float64]
+
+_KEY = "sampler.arguments.points"
+
+
+class TableArguments(Arguments):
+    """Arguments of `table`."""
+
+    points: str | list[list[float]] | None = Field(
+        None, description="rows of values in the parameters' order, or a .csv, .npy or .npz file"
+    )
+    afterwards: Literal["prior", "repeat", "stop"] = Field(
+        "prior", description="after the last point: draw from the prior, start again, or an error"
+    )
+
+
+class TableSampler:
+    """A `Sampler` that gives a table row by row.
+
+    Args:
+        prior: p(λ), which also draws what comes after the table.
+        seed: of those draws.
+        points: (m, d), physical units.
+        afterwards: "prior", "repeat" or "stop".
+    """
+
+    name = "table"
+
+    def __init__(self, prior: Prior, seed: int, points: Array, afterwards: str) -> None:
+        self.prior = prior
+        self.generation = 0
+        self._points = points
+        self._afterwards = afterwards
+        self._rng = np.random.default_rng(seed)
+        self._suggested = 0
+        self._waiting = False
+
+    def suggest(self, n: int) -> Proposals:
+        """The next n points; see `Sampler`.
+
+        Raises:
+            StudyError: the table is exhausted and `afterwards` is "stop".
+        """
+        self.update()
+        rows = np.arange(self._suggested, self._suggested + n)
+        given = np.ones(n, dtype=bool)
+        if self._afterwards == "repeat":
+            rows %= len(self._points)
+        else:
+            given = rows < len(self._points)
+        if self._afterwards == "stop" and not given.all():
+            msg = (
+                f"{_KEY} has {len(self._points)} points and simulation {len(self._points) + 1} was "
+                "asked for; lower simulation.count, or set sampler.arguments.afterwards to prior."
+            )
+            raise StudyError(msg)
+        points = np.empty((n, self.prior.dimension))
+        points[given] = self._points[rows[given]]
+        points[~given] = self.prior.sample(int((~given).sum()), self._rng)
+        self._suggested += n
+        return Proposals(
+            points=points,
+            log_density=np.where(given, np.nan, self.prior.log_density(points)),
+            method=[self.name if one else PRIOR for one in given],
+            generation=self.generation,
+            parents=np.full(n, -1, dtype=np.int64),
+        )
+
+    def ingest(self, evidence: Sequence[Evidence]) -> None:
+        """Notes that there is evidence; its content changes nothing."""
+        self._waiting = self._waiting or len(evidence) > 0
+
+    def update(self) -> None:
+        """Starts the next generation where evidence has come."""
+        self.generation += int(self._waiting)
+        self._waiting = False
+
+    def state(self) -> State:
+        """See `Sampler`; the table itself stays with the study."""
+        return {
+            "name": self.name,
+            "rng": self._rng.bit_generator.state,
+            "counts": [self.generation, self._suggested, int(self._waiting)],
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Sampler`."""
+        self._rng.bit_generator.state = state["rng"]
+        self.generation, self._suggested, waiting = state["counts"]
+        self._waiting = bool(waiting)
+
+    def diagnostics(self) -> dict[str, float]:
+        """See `Sampler`."""
+        left = len(self._points) - self._suggested
+        return {
+            "generation": float(self.generation),
+            "suggested": float(self._suggested),
+            "left_in_table": float(max(0, left)),
+        }
+
+
+def read_points(
+    source: str | Sequence[Sequence[float]] | None, names: Sequence[str], key: str = _KEY
+) -> Array:
+    """Reads a table of points, (m, d) with columns in the order of `names`.
+
+    Args:
+        source: rows, or the path of a .csv, .npy or .npz file.
+        names: the parameters.
+        key: the study's key, for messages.
+
+    Raises:
+        StudyError: nothing there, a missing column, a row too short, or not a number.
+    """
+    if source is None:
+        msg = f"{key} is missing; give rows of {len(names)} numbers, or a .csv, .npy or .npz file."
+        raise StudyError(msg)
+    if not isinstance(source, str):
+        for number, row in enumerate(source, start=1):
+            if len(row) != len(names):
+                msg = f"{key} row {number} has {len(row)} numbers, {len(names)} are needed."
+                raise StudyError(msg)
+        points = np.array(source, dtype=np.float64).reshape(-1, len(names))
+    else:
+        path = Path(source)
+        readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
+        if path.suffix not in readers:
+            msg = f"{key} is '{source}', a .csv, .npy or .npz file is needed."
+            raise StudyError(msg)
+        try:
+            points = readers[path.suffix](path, names, key)
+        except (OSError, ValueError) as error:
+            msg = f"{key}: {path} can't be read: {error}."
+            raise StudyError(msg) from None
+    if len(points) == 0:
+        msg = f"{key} has no points; at least one is needed."
+        raise StudyError(msg)
+    return points
+
+
+def _read_csv(path: Path, names: Sequence[str], key: str) -> Array:
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        header = [word.strip() for word in next(reader, [])]
+        columns = [_column(path, name, header, key) for name in names]
+        rows = [row for row in reader if row]
+    points = np.empty((len(rows), len(names)))
+    for number, row in enumerate(rows, start=2):
+        try:
+            points[number - 2] = [float(row[column]) for column in columns]
+        except (IndexError, ValueError):
+            msg = f"{key}: {path}, line {number}, does not have a number for each parameter."
+            raise StudyError(msg) from None
+    return points
+
+
+def _read_npy(path: Path, names: Sequence[str], key: str) -> Array:
+    return _matrix(path, np.load(path, allow_pickle=False), names, key)
+
+
+def _matrix(path: Path, found: NDArray[Any], names: Sequence[str], key: str) -> Array:
+    points = np.asarray(found, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != len(names):
+        msg = f"{key}: {path} has shape {points.shape}, (n, {len(names)}) is needed."
+        raise StudyError(msg)
+    return points
+
+
+def _read_npz(path: Path, names: Sequence[str], key: str) -> Array:
+    with np.load(path, allow_pickle=False) as file:
+        if list(file.files) == ["points"]:
+            return _matrix(path, file["points"], names, key)
+        arrays = [
+            np.asarray(file[_name(path, n, file.files, key)], dtype=np.float64) for n in names
+        ]
+    if any(array.ndim != 1 or len(array) != len(arrays[0]) for array in arrays):
+        msg = f"{key}: the arrays in {path} are not columns of one length."
+        raise StudyError(msg)
+    return np.stack(arrays, axis=1)
+
+
+def _name(path: Path, name: str, found: Sequence[str], key: str) -> str:
+    if name not in found:
+        msg = (
+            f"{key}: {path} has no column '{name}', only {', '.join(found)}{nearest(name, found)}."
+        )
+        raise StudyError(msg)
+    return name
+
+
+def _column(path: Path, name: str, header: Sequence[str], key: str) -> int:
+    return list(header).index(_name(path, name, header, key))
+
+
+def build(prior: Prior, seed: int, arguments: TableArguments) -> TableSampler:
+    """The `table` sampler.
+
+    Raises:
+        StudyError: the table can't be read, or a point lies outside the prior's support.
+    """
+    points = read_points(arguments.points, prior.names)
+    outside = np.flatnonzero(~prior.contains(points))
+    if len(outside) > 0:
+        row = int(outside[0])
+        values = ", ".join(f"{n} {v:g}" for n, v in zip(prior.names, points[row], strict=True))
+        msg = f"{_KEY} row {row + 1} ({values}) lies outside the prior's bounds or constraints."
+        raise StudyError(msg)
+    return TableSampler(prior, seed, points, arguments.afterwards)

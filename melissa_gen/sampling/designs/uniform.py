@@ -1,0 +1,40 @@
+"""`uniform`: independent draws from the prior, uniform in the unit cube. The baseline."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State
+from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["UniformArguments", "UniformStream", "build"]
+
+
+class UniformArguments(Arguments):
+    """No arguments."""
+
+
+class UniformStream:
+    """A `Stream` of independent draws from the prior."""
+
+    def __init__(self, prior: Prior, seed: int) -> None:
+        self._prior = prior
+        self._rng = np.random.default_rng(seed)
+
+    def draw(self, n: int, generation: int) -> NDArray[np.float64]:
+        """See `Stream`."""
+        return self._prior.sample_unit(n, self._rng)
+
+    def state(self) -> State:
+        """See `Stream`."""
+        return {"rng": self._rng.bit_generator.state}
+
+    def restore(self, state: State) -> None:
+        """See `Stream`."""
+        self._rng.bit_generator.state = state["rng"]
+
+
+def build(prior: Prior, seed: int, arguments: UniformArguments) -> DesignSampler:
+    """The `uniform` sampler."""
+    return DesignSampler("uniform", prior, UniformStream(prior, seed))

@@ -1,0 +1,50 @@
+"""`uniform_resampled`: the control of adaptive methods, new uniform draws at every generation.
+
+Each generation's points depend on the seed and the generation alone, as if the design had been
+thrown away and drawn anew. A method that does not beat it has shown nothing.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.base import State
+from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.prior.priors import Prior
+
+__all__ = ["UniformResampledArguments", "build"]
+
+
+class UniformResampledArguments(Arguments):
+    """No arguments."""
+
+
+class _Resampled:
+    def __init__(self, prior: Prior, seed: int) -> None:
+        self._prior = prior
+        self._seed = seed
+        self._generation = 0
+        self._rng = np.random.default_rng([seed, 0])
+
+    def draw(self, n: int, generation: int) -> NDArray[np.float64]:
+        if generation != self._generation:
+            self._generation = generation
+            self._rng = np.random.default_rng([self._seed, generation])
+        return self._prior.sample_unit(n, self._rng)
+
+    def state(self) -> State:
+        return {
+            "seed": self._seed,
+            "generation": self._generation,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: State) -> None:
+        self._seed = state["seed"]
+        self._generation = state["generation"]
+        self._rng.bit_generator.state = state["rng"]
+
+
+def build(prior: Prior, seed: int, arguments: UniformResampledArguments) -> DesignSampler:
+    """The `uniform_resampled` sampler."""
+    return DesignSampler("uniform_resampled", prior, _Resampled(prior, seed))

@@ -1,0 +1,1 @@
+"""Diffusion processes and the small networks that adaptive samplers train."""

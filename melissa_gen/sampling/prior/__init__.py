@@ -1,0 +1,1 @@
+"""Prior distributions: marginals, constraints, feasible points."""

@@ -1,0 +1,288 @@
+"""What is simulated next: a thread of rank 0 that keeps a short queue of proposals filled.
+
+The sampler works beside training, never in its way: if the queue is empty when a client asks, the client gets a draw
+from the prior, and that is counted.
+"""
+
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from melissa_gen.sampling import (
+    PRIOR,
+    DifficultyTracker,
+    Evidence,
+    Observer,
+    Prior,
+    Probe,
+    Sampler,
+)
+from melissa_gen.server.coordination.ledger import FAILED, Record
+
+__all__ = ["Proposal", "ProposalQueue"]
+
+_FIGURES = ("suggested", "adaptive", "late", "generations", "seconds")
+
+
+class Proposal(NamedTuple):
+    """A point to simulate and where it comes from."""
+
+    parameters: tuple[float, ...]
+    method: str
+    generation: int
+    log_density: float | None
+    weight: float
+
+
+class ProposalQueue:
+    """Proposals for the next simulations.
+
+    Args:
+        sampler: What makes them; owned by this queue's thread from now on.
+        prior: For draws when the sampler is late, and for the importance weights.
+        tracker: Turns first-pass losses into difficulties.
+        size: Proposals per generation.
+        low: A new generation is made when fewer than this many are left.
+        total: Simulations of the study.
+        importance_exponent: Exponent of (prior / proposal) in the weights.
+        seed: Of the prior draws made when the sampler is late.
+        event: Writes an event.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        prior: Prior,
+        tracker: DifficultyTracker,
+        *,
+        size: int,
+        low: int,
+        total: int,
+        importance_exponent: float,
+        seed: int,
+        event: Callable[..., Any],
+    ) -> None:
+        self._sampler, self._prior, self._tracker = sampler, prior, tracker
+        self._size, self._low, self._total = size, low, total
+        self._exponent, self._event = importance_exponent, event
+        self._rng = np.random.default_rng([seed, 1])
+        self._queue: deque[Proposal] = deque()
+        self._inbox: list[Record] = []
+        self._records: dict[int, Record] = {}
+        self._condition = threading.Condition()
+        self._fresh: set[int] = set()
+        # A checkpoint must not wait for a generation: it takes the state after the last one, and what this one learns
+        # from is news again.
+        self._learning: set[int] = set()
+        self._whole = copy.deepcopy(sampler.state())
+        self._closing = False
+        self._made = 0
+        self.activity = "idle"
+        self.suggested = 0
+        self.adaptive = 0
+        self.late = 0
+        self.generations = 0
+        self.seconds = 0.0
+        self.error: BaseException | None = None
+        self._probe: Callable[[], Probe | None] = lambda: None
+        self._thread = threading.Thread(target=self._guarded, name="sampler", daemon=True)
+
+    @property
+    def observes(self) -> bool:
+        """Whether the sampler asks the surrogate itself about candidates."""
+        return isinstance(self._sampler, Observer) and self._sampler.observes
+
+    def look_through(self, probe: Callable[[], Probe | None]) -> None:
+        """Shows the sampler what this returns before each learning; to be called before `start`."""
+        self._probe = probe
+
+    def start(self) -> None:
+        """Makes the first generation, where none was restored, then goes on in the background."""
+        if not self.generations:
+            self._make_generation([])
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def take(self) -> Proposal:
+        """Returns the next point at once; from the prior if the sampler is late."""
+        with self._condition:
+            proposal = self._queue.popleft() if self._queue else None
+            self._condition.notify()
+        if proposal is None:
+            self.late += 1
+            point = self._prior.sample(1, self._rng)
+            density = float(self._prior.log_density(point)[0])
+            proposal = Proposal(
+                tuple(point[0].tolist()), PRIOR, self._sampler.generation, density, 1.0
+            )
+        self.suggested += 1
+        self.adaptive += proposal.method != PRIOR
+        return proposal
+
+    def observe(self, losses: list[list[float]]) -> None:
+        """Takes in first-pass losses, each (simulation, loss, excess over its batch)."""
+        if losses:
+            numbers, values, excess = (np.array(column) for column in zip(*losses, strict=True))
+            with self._condition:
+                self._tracker.observe(numbers.astype(np.int64), values, excess)
+
+    def issued(self, record: Record) -> None:
+        """A simulation has been handed to a client; how it goes is read from its record."""
+        with self._condition:
+            self._inbox.append(record)
+
+    def difficulty(self, simulation: int) -> float | None:
+        """The simulation's difficulty as known now."""
+        value = self._tracker.difficulty(simulation)
+        return value if np.isfinite(value) else None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON types and arrays; never waits for the sampler."""
+        with self._condition:
+            return {
+                "sampler": self._whole,
+                "tracker": self._tracker.state(),
+                "fresh": sorted(self._fresh | self._learning),
+                "queue": [list(proposal) for proposal in self._queue],
+                "random": self._rng.bit_generator.state,
+                "made": self._made,
+                "figures": {key: getattr(self, key) for key in _FIGURES},
+            }
+
+    def restore(self, state: Mapping[str, Any], records: Iterable[Record]) -> None:
+        """Goes on from `state()` of an earlier server; before `start`.
+
+        Args:
+            state: The state.
+            records: The simulations drawn so far.
+        """
+        self._whole = state["sampler"]
+        self._sampler.restore(copy.deepcopy(self._whole))
+        self._tracker.restore(state["tracker"])
+        self._fresh = set(state["fresh"])
+        self._queue = deque(Proposal(tuple(point), *rest) for point, *rest in state["queue"])
+        self._rng.bit_generator.state = state["random"]
+        self._made = state["made"]
+        for key, value in state["figures"].items():
+            setattr(self, key, value)
+        self._records = {record.simulation: record for record in records if record.attempts}
+
+    def figures(self) -> dict[str, Any]:
+        """What the status and the summary say of the sampler."""
+        return {
+            "method": self._sampler.name,
+            "generation": self._sampler.generation,
+            "generations": self.generations,
+            "state": self.activity,
+            "suggested": self.suggested,
+            "adaptive": self.adaptive,
+            "late": self.late,
+            "seconds": self.seconds,
+        }
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except (
+            BaseException
+        ) as error:  # training goes on with prior draws; the control thread says so
+            self.error = error
+            self.activity = "failed"
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._closing or self._wanted())
+                if self._closing:
+                    return
+                for record in self._inbox:
+                    self._records[record.simulation] = record
+                self._inbox.clear()
+                evidence = self._evidence(self._records)
+                self._learning = {one.simulation for one in evidence}
+            self._make_generation(evidence)
+
+    def _evidence(self, records: dict[int, Record]) -> list[Evidence]:
+        """What is new since the last generation; what has no record yet waits for the next one."""
+        self._fresh |= set(self._tracker.take_changed())
+        self._fresh |= {n for n, record in records.items() if record.status == FAILED}
+        known = sorted(self._fresh & records.keys())
+        self._fresh -= records.keys()
+        return [
+            Evidence(
+                simulation=n,
+                parameters=np.array(records[n].parameters),
+                difficulty=self._tracker.difficulty(n),
+                samples=max(self._tracker.samples(n), 1),
+                failed=records[n].status == FAILED,
+                log_density=_number(records[n].log_density),
+                generation=records[n].generation,
+            )
+            for n in known
+        ]
+
+    def _wanted(self) -> bool:
+        return len(self._queue) < self._low and self._made < self._total
+
+    def _make_generation(self, evidence: list[Evidence]) -> None:
+        began, worked = time.perf_counter(), time.thread_time()
+        count = min(self._size, self._total - self._made)
+        # Not under the lock: the trainer, which is waited for here, may be waiting for the lock.
+        probe = self._probe() if self.observes else None
+        self.activity = "learning"
+        if probe is not None and isinstance(self._sampler, Observer):
+            self._sampler.observe(probe)
+        self._sampler.ingest(evidence)
+        self._sampler.update()
+        self.activity = "proposing"
+        found = self._sampler.suggest(count)
+        diagnostics = self._sampler.diagnostics()
+        whole = copy.deepcopy(self._sampler.state())
+        prior = self._prior.log_density(found.points)
+        proposals = []
+        for point, density, base, method in zip(
+            found.points.tolist(),
+            found.log_density.tolist(),
+            prior.tolist(),
+            found.method,
+            strict=True,
+        ):
+            known = np.isfinite(density)
+            weight = float(np.exp(self._exponent * (base - density))) if known else 1.0
+            proposals.append(
+                Proposal(tuple(point), method, found.generation, density if known else None, weight)
+            )
+        self.seconds += (
+            time.thread_time() - worked
+        )  # what it took of the trainer's core, not what it waited
+        with self._condition:
+            self.generations += 1
+            self._made += len(proposals)
+            self._queue.extend(proposals)
+            self._whole, self._learning = whole, set()
+        self.activity = "idle"
+        self._event(
+            "generation",
+            generation=found.generation,
+            suggested=len(proposals),
+            adaptive=sum(p.method != PRIOR for p in proposals),
+            late=self.late,
+            seconds=time.perf_counter() - began,
+            diagnostics=diagnostics,
+        )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,1 @@
+"""Receives parts of fields from clients, assembles samples and passes them to the reservoir."""

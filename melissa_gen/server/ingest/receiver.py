@@ -1,0 +1,390 @@
+"""The ingest thread of a rank: receives parts into the reservoir's rows, gives credit, talks to rank 0.
+
+It never waits for the trainer: a sample that the reservoir can't take yet stays in its slot, and its senders get their
+credit back when it can. The trainer rings a doorbell when it has made room.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import zmq
+
+from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol import control, wire
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.shared import SharedView
+from melissa_gen.protocol.sockets import connect_socket
+from melissa_gen.reservoir import Policy, Sample
+from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
+
+__all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
+
+_REPORT_SECONDS = 0.25
+_BURST = 64
+_QUIET_MILLISECONDS = 2
+"""How long nothing may come while buffers are owed: a client may be waiting for them."""
+_GRACE_SECONDS = 2.0
+"""How long the last parts of a client that has ended may take from its socket to ours."""
+STOPPED = "stopped"
+"""Why samples were withdrawn that the trainer did not come to."""
+
+
+class Assignment(NamedTuple):
+    """What a rank knows of a simulation: the network's inputs but time, and the weight of its loss."""
+
+    parameters: tuple[float, ...]
+    weight: float
+
+
+@dataclass
+class RankState:
+    """What the threads of one rank share; each field is written by one thread only."""
+
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    training: dict[str, float] = field(default_factory=dict)
+    stop_reason: str | None = None
+    reception_over: bool = False
+    error: BaseException | None = None
+    _first_pass: list[tuple[int, float, float]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add_first_pass(self, losses: list[tuple[int, float, float]]) -> None:
+        """Notes the losses of samples that were drawn for the first time, as (simulation, loss, excess)."""
+        with self._lock:
+            self._first_pass += losses
+
+    def take_first_pass(self) -> list[tuple[int, float, float]]:
+        """Hands over what was noted since the last call."""
+        with self._lock:
+            taken, self._first_pass = self._first_pass, []
+        return taken
+
+
+class Ingest:
+    """Receives until the study is over.
+
+    Args:
+        context: The process's ZeroMQ context.
+        contact: Secrets of this incarnation.
+        data: The bound data socket.
+        assembler: Makes samples of parts.
+        reservoir: Takes the samples.
+        state: Shared with the trainer.
+        rank: This server rank.
+        time_of: Time step to physical time.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        contact: Contact,
+        data: zmq.Socket[bytes],
+        assembler: Assembler,
+        reservoir: Policy,
+        state: RankState,
+        rank: int,
+        time_of: Callable[[int], float],
+    ) -> None:
+        self._contact, self._data = contact, data
+        self._assembler, self._reservoir, self._state = assembler, reservoir, state
+        self._rank, self._time_of = rank, time_of
+        self._link = connect_socket(context, contact, contact.control, queue=0)
+        self._bell = context.socket(zmq.PULL)
+        self._bell.bind(f"inproc://doorbell-{id(self)}")
+        self._ringer = context.socket(zmq.PUSH)
+        self._ringer.connect(f"inproc://doorbell-{id(self)}")
+        self._pending: deque[WholeSample] = deque()
+        self._waiting_for_room = False
+        self._owed: dict[bytes, list[int]] = {}
+        self._finalized: list[list[int]] = []
+        self._refused: dict[str, int] = {}
+        self._shared: dict[bytes, SharedView] = {}
+        self._ended: dict[bytes, float] = {}
+        self._drained = 0.0
+        self._closing = False
+        self._snapshots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._taken: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._guarded, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def made_room(self) -> None:
+        """The trainer has drawn: samples that wait may find room (called by the trainer's thread)."""
+        if self._waiting_for_room:
+            self._waiting_for_room = False
+            self._ringer.send(b"")
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of assembler and reservoir, consistent at one instant (trainer's thread)."""
+        if self._thread.is_alive():
+            self._snapshots.put(None)
+            self._ringer.send(b"")
+            while self._thread.is_alive():
+                with contextlib.suppress(queue.Empty):
+                    return self._taken.get(timeout=_REPORT_SECONDS)
+        return self._snapshot()
+
+    def close(self) -> None:
+        """Ends the thread, after it has sent its last report."""
+        self._closing = True
+        self._ringer.send(b"")
+        self._thread.join(timeout=30)
+        for opened in (self._ringer, self._bell, self._data, self._link, *self._shared.values()):
+            opened.close()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self._state.error = error
+
+    def _run(self) -> None:
+        self._tell({"type": "rank_hello", "rank": self._rank})
+        poller = zmq.Poller()
+        for opened in (self._link, self._bell, self._data):
+            poller.register(opened, zmq.POLLIN)
+        data_polled, reported = True, 0.0
+        while not self._closing:
+            readable = self._assembler.has_room
+            if readable != data_polled:
+                poller.modify(self._data, zmq.POLLIN if readable else 0)
+                data_polled = readable
+            patience = _QUIET_MILLISECONDS if self._owed else int(_REPORT_SECONDS * 1000)
+            ready = dict(poller.poll(patience))
+            if self._bell in ready:
+                self._bell.recv()
+            if self._link in ready:
+                self._listen()
+            if self._data in ready:
+                self._receive_burst()
+            elif readable:
+                self._drained = time.monotonic()
+            self._store_pending()
+            self._pay(quiet=self._data not in ready)
+            while not self._snapshots.empty():
+                self._snapshots.get()
+                self._taken.put(self._snapshot())
+            now = time.monotonic()
+            if self._finalized or now - reported > _REPORT_SECONDS:
+                self._report()
+                self._let_go()
+                reported = now
+        self._settle_accounts()
+        self._report(last=True)
+
+    def _settle_accounts(self) -> None:
+        """Nobody trains any more: what is still under way, waiting or unseen is counted as such."""
+        self._assembler.close_all()
+        while self._pending:
+            self._assembler.reject(self._pending.popleft())
+        self._reservoir.close()
+        self._assembler.forget(self._reservoir.unseen())
+        self._reservoir.withdraw_all(STOPPED)
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Samples that wait for room count as stored and unseen: they are lost with this server like those."""
+        waiting = [(whole.simulation, whole.step) for whole in self._pending]
+        reservoir = self._reservoir.state()
+        for key in ("stored", "unseen"):
+            reservoir["counters"][key] += len(waiting)
+        unseen = [*self._reservoir.unseen(), *waiting]
+        return {"assembler": self._assembler.state(unseen), "reservoir": reservoir}
+
+    def _receive_burst(self) -> None:
+        for _ in range(_BURST):
+            if not self._assembler.has_room:
+                return
+            try:
+                identity = self._data.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self._drained = time.monotonic()
+                return
+            try:
+                self._receive(identity)
+            except ProtocolError as error:
+                self._refused[str(error)] = self._refused.get(str(error), 0) + 1
+                self._skip_rest()
+
+    def _skip_rest(self) -> None:
+        """Passes over what is left of a message."""
+        while self._more():
+            self._data.recv(copy=False)
+
+    def _more(self) -> bool:
+        """Whether the message has more frames; the attribute `rcvmore` takes more than twice as long."""
+        return bool(self._data.getsockopt(zmq.RCVMORE))
+
+    def _receive(self, identity: bytes) -> None:
+        frame = self._data.recv()  # a router's identity is never alone
+        header = wire.decode_header(frame)
+        wire.check_peer(header, self._contact.epoch, self._contact.token)
+        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share)
+        if isinstance(message, wire.Share):
+            self._share(identity, message)
+            self._skip_rest()
+            return
+        if isinstance(message, wire.Finalize):
+            settled, senders = self._assembler.finalize(message, header.rank)
+            self._owe(senders)
+            if settled is not None:
+                self._finalized.append(list(settled))
+            self._skip_rest()
+            return
+        sender = Sender(identity, message.buffer)
+        try:
+            place = self._assembler.place(message, header.rank)
+        except ProtocolError:  # a client without credit would wait for ever, and say nothing
+            self._owe([sender])
+            raise
+        if isinstance(place, Fate):
+            self._owe([sender])
+            self._skip_rest()
+            return
+        if not self._fill(place, sender):
+            self._owe([sender, *self._assembler.damaged(place)])
+            text = f"a part of simulation {message.simulation} whose payload has another size than its header says"
+            raise ProtocolError(text)
+        whole = self._assembler.received(place, sender)
+        if whole is None:
+            return
+        if whole.slot is not None:
+            self._pending.append(whole)
+            return
+        self._owe(whole.senders)
+        if whole.refusal:
+            text = f"sample {whole.step} of simulation {whole.simulation}: {whole.refusal}"
+            raise ProtocolError(text)
+
+    def _share(self, identity: bytes, offer: wire.Share) -> None:
+        """Looks for the memory that a client offers; its buffers are its credit from then on."""
+        try:
+            if offer.buffers != self._assembler.credit:
+                text = f"{offer.buffers} buffers, where the credit is {self._assembler.credit}"
+                raise ProtocolError(text)
+            view = SharedView(offer.pid, offer.descriptor, offer.nonce)
+        except ProtocolError as error:
+            self._answer(identity, wire.Refused(str(error)))
+            return
+        if identity in self._shared:
+            self._shared[identity].close()
+        self._shared[identity] = view
+        self._answer(identity, wire.Credit(tuple(range(offer.buffers))))
+
+    def _let_go(self) -> None:
+        """Gives up the memory of clients that have ended, once their last parts have been read."""
+        now = time.monotonic()
+        for identity, view in list(self._shared.items()):
+            if not view.alive:
+                noticed = self._ended.setdefault(identity, now)
+                if self._drained > noticed + _GRACE_SECONDS:
+                    del self._shared[identity], self._ended[identity]
+                    view.close()
+
+    def _fill(self, target: Target, sender: Sender) -> bool:
+        """Copies a part's payload where it belongs; says whether it had the right size."""
+        if sender.identity in self._shared and not self._more():
+            return self._shared[sender.identity].read(sender.buffer, target.arrays)
+        for array in target.arrays:
+            if not self._more():
+                return False
+            direct = array.flags.c_contiguous
+            landing = array if direct else np.empty(array.shape, array.dtype)
+            if self._data.recv_into(landing.data) != array.nbytes:
+                return False
+            if not direct:
+                array[...] = landing
+        return not self._more()
+
+    def _store_pending(self) -> None:
+        while self._pending:
+            whole = self._pending[0]
+            if self._state.stop_reason is not None or self._reservoir.closed:
+                self._assembler.reject(whole)
+            elif not self._put(whole):
+                break
+            self._pending.popleft()
+            self._owe(whole.senders)
+        if self._state.stop_reason is not None or (
+            self._state.reception_over and not self._pending
+        ):
+            self._reservoir.close()
+
+    def _put(self, whole: WholeSample) -> bool:
+        assignment = self._state.assignments.get(whole.simulation)
+        if assignment is None or whole.slot is None:  # rank 0's word on it is still under way
+            return False
+        inputs = (*assignment.parameters, self._time_of(whole.step))
+        sample = Sample(whole.simulation, whole.step, inputs)
+        if self._reservoir.put(whole.slot, sample):
+            return True
+        self._waiting_for_room = (
+            True  # before the second try: room made meanwhile must not go unnoticed
+        )
+        return self._reservoir.put(whole.slot, sample)
+
+    def _owe(self, senders: list[Sender]) -> None:
+        for sender in senders:
+            self._owed.setdefault(sender.identity, []).append(sender.buffer)
+
+    def _pay(self, *, quiet: bool) -> None:
+        """Hands buffers back, half of a client's at a time: a message wakes four threads, and costs as much as a part.
+
+        Where nothing more comes, all that is owed is paid: whoever waits, waits for that.
+        """
+        enough = max(self._assembler.credit // 2, 1)
+        for identity, buffers in list(self._owed.items()):
+            if quiet or len(buffers) >= enough:
+                self._answer(identity, wire.Credit(tuple(buffers)))
+                del self._owed[identity]
+
+    def _answer(self, identity: bytes, message: wire.Message) -> None:
+        packed = wire.encode(message, self._contact.epoch, self._rank, self._contact.token)
+        with contextlib.suppress(zmq.ZMQError):  # the peer is gone
+            self._data.send_multipart([identity, packed], zmq.NOBLOCK)
+
+    def _listen(self) -> None:
+        while self._link.poll(0):
+            message = control.unpack(self._contact.token, self._link.recv_multipart())
+            match message["type"]:
+                case "assigned":
+                    self._state.assignments[message["simulation"]] = Assignment(
+                        tuple(message["parameters"]), message["weight"]
+                    )
+                case "closed":
+                    self._owe(self._assembler.close(message["simulation"], message["attempt"]))
+                case "reception_over":
+                    self._state.reception_over = True
+                case "stop":
+                    self._state.stop_reason = message["reason"]
+                    self._owe(self._assembler.close_all())
+
+    def _report(self, *, last: bool = False) -> None:
+        reservoir = self._reservoir.counters()
+        self._tell(
+            {
+                "type": "rank_report",
+                "rank": self._rank,
+                "last": last,
+                "counters": self._assembler.counters.as_dict(),
+                "reservoir": reservoir
+                | {"capacity": self._reservoir.capacity, "watermark": self._reservoir.watermark},
+                "pending": len(self._pending),
+                "training": self._state.training,
+                "finalized": self._finalized,
+                "refused": self._refused,
+                "first_pass": self._state.take_first_pass(),
+            }
+        )
+        self._finalized, self._refused = [], {}
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._link.send_multipart(control.pack(self._contact.token, message))

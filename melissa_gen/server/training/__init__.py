@@ -1,0 +1,1 @@
+"""The training loop of a server rank, its devices, validation and importance weights."""

@@ -1,0 +1,401 @@
+"""The training loop of one rank, in step with all other ranks.
+
+Before each batch one small all-reduce says who can draw, so that a rank without data never leaves the others hanging:
+all draw, or all wait, and a rank whose data has ended takes part with an empty batch until the last one is done.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from melissa_gen.errors import RunError
+from melissa_gen.reservoir import Batch, Policy
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.training.first_pass import FirstPass
+from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.training.validation import Validation
+from melissa_gen.study import Study
+from melissa_gen.surrogates import Surrogate, member_losses, per_sample_loss
+
+__all__ = ["Hooks", "Trainer"]
+
+_WAIT_SECONDS = 0.02
+_SMOOTHING = 0.98
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls at certain moments.
+
+    Attributes:
+        drawn: After each draw, with the totals over all ranks: samples drawn, samples stored.
+        event: Writes an event (rank 0 alone acts on it).
+        checkpoint: Saves the state of all ranks (collective).
+        between_steps: Before each turn, with the batches trained: may copy the weights.
+    """
+
+    drawn: Callable[[], None]
+    event: Callable[..., None]
+    checkpoint: Callable[[], None]
+    between_steps: Callable[[Surrogate, int], None]
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What all ranks agree on for the next batch."""
+
+    step: bool
+    over: bool
+    stop: bool
+    mine: int
+    """Samples that this rank draws."""
+    total: int
+    """Samples that all ranks draw."""
+    checkpoint: bool
+
+
+class Trainer:
+    """Trains the surrogate on what the reservoir holds.
+
+    Args:
+        study: The study.
+        surrogate: The network in its physical units.
+        reservoir: This rank's memory.
+        state: Shared with the ingest thread.
+        validation: Measures the error on unseen simulations, or None.
+        device: Where the network is.
+        hooks: See `Hooks`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        surrogate: Surrogate,
+        reservoir: Policy,
+        state: RankState,
+        validation: Validation | None,
+        device: torch.device,
+        hooks: Hooks,
+    ) -> None:
+        self.surrogate = surrogate.to(device)
+        self._study, self._training = study, study.training
+        self._reservoir, self._state, self._validation = reservoir, state, validation
+        self._device, self._hooks = device, hooks
+        self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
+        on_gpu = [device] if device.type == "cuda" else None
+        self._network = DistributedDataParallel(
+            self.surrogate.network, device_ids=on_gpu, gradient_as_bucket_view=True
+        )
+        self.optimizer = _optimizer(study, self.surrogate)
+        self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
+        self._importance = ImportanceWeights(self._training.importance_exponent)
+        self.batches = 0
+        self.samples_drawn = 0
+        self.starved_seconds = 0.0
+        self.loss = math.nan
+        # What an earlier server had drawn and stored: the pace is kept anew, since its samples are gone.
+        self._drawn_before = 0
+        self._stored_before = reservoir.counters()["stored"]
+        self._out = {
+            name: torch.empty(
+                (self._training.batch_size, *array.shape[1:]),
+                dtype=torch.from_numpy(array[:0]).dtype,
+                pin_memory=device.type == "cuda",
+            )
+            for name, array in reservoir.store.arrays.items()
+        }
+        self._views = {name: tensor.numpy() for name, tensor in self._out.items()}
+        self._saved = time.monotonic()
+        if self._training.compile:
+            self._compile()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this rank beside model and optimiser, as JSON types."""
+        on_gpu = self._device.type == "cuda"
+        return {
+            "batches": self.batches,
+            "samples_drawn": self.samples_drawn,
+            "starved_seconds": self.starved_seconds,
+            "loss": None if math.isnan(self.loss) else self.loss,
+            "random": torch.get_rng_state().numpy().tobytes().hex(),
+            "cuda_random": torch.cuda.get_rng_state(self._device).numpy().tobytes().hex()
+            if on_gpu
+            else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state()` of an earlier server; model and optimiser are put back elsewhere."""
+        self.batches = state["batches"]
+        self.samples_drawn = self._drawn_before = state["samples_drawn"]
+        self.starved_seconds = state["starved_seconds"]
+        self.loss = math.nan if state["loss"] is None else state["loss"]
+        torch.set_rng_state(_bytes(state["random"]))
+        if state["cuda_random"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(_bytes(state["cuda_random"]), self._device)
+        self._publish()
+
+    def run(self) -> str | None:
+        """Trains until the data has ended.
+
+        Returns:
+            None, or why the study was stopped before that.
+        """
+        if not self.batches:
+            self._wait_for_first_samples()
+        while not (turn := self._next_turn()).over:
+            if turn.stop:
+                return self._state.stop_reason or "another server rank was told to stop"
+            if turn.checkpoint:
+                self._saved = time.monotonic()
+                self._hooks.checkpoint()
+            if not turn.step:
+                continue
+            batch = None
+            if turn.mine > 0:
+                batch = self._reservoir.draw(turn.mine, self._views, below_watermark=True)
+            self._hooks.drawn()
+            losses = self._learn(batch, turn.total)
+            self._note(batch, losses, turn.total)
+            if self._validation and self.batches % self._training.validation.every == 0:
+                self._validate()
+        if self._validation and self.batches:
+            self._validate()
+        return self._state.stop_reason
+
+    def _learn(self, batch: Batch | None, total: int) -> torch.Tensor:
+        """One optimiser step; returns this rank's losses (n,), taken before the step."""
+        count = batch.count if batch else 0
+        parameters, times, weights = self._inputs(batch)
+        with self._precision():
+            # A rank without data runs one sample of weight 0: its gradient takes part in the all-reduce.
+            output = self._network(self.surrogate.scale(parameters, times))
+        members = self.surrogate.members(output)
+        mean = members.float().mean(dim=1)
+        fields = {name: tensor[: max(count, 1)] for name, tensor in self._out.items()}
+        target = self.surrogate.target(
+            {name: t.to(self._device, non_blocking=True) for name, t in fields.items()}
+        )
+        target = target if count else mean.detach()
+        each = member_losses(members, target) * self._bootstrap(batch)
+        # DDP divides the sum of all ranks' gradients by their number; the mean over all samples is wanted.
+        factors = weights * (self._ranks / total)
+        loss = (each.mean(dim=1) * factors).sum()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses = per_sample_loss(mean, target).detach()[:count]
+        if batch is not None:
+            found = self._first_pass.measure(batch, losses, members.detach(), factors)
+            self._state.add_first_pass(found)
+        self.optimizer.step()
+        self.batches += 1
+        return losses
+
+    @property
+    def device_name(self) -> str:
+        """What trains: the GPU's name, or CPU."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
+
+    @property
+    def effective_share(self) -> float:
+        """Effective sample size of the batches, relative to their size."""
+        return self._importance.effective_share
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        every = self._training.halve_every
+        return self._training.learning_rate * (0.5 ** (self.batches // every) if every else 1.0)
+
+    def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if batch is None:
+            parameters = np.zeros((1, len(self._study.parameters)))
+            times, weights = np.zeros(1), np.zeros(1, np.float32)
+        else:
+            parameters, times = batch.inputs[:, :-1], batch.inputs[:, -1]
+            proposed = [self._state.assignments[int(s)].weight for s in batch.simulations]
+            weights = self._importance.of_batch(np.array(proposed), batch.weights)
+        return (
+            torch.from_numpy(np.ascontiguousarray(parameters)).to(self._device),
+            torch.from_numpy(np.ascontiguousarray(times)).to(self._device),
+            torch.from_numpy(weights).to(self._device),
+        )
+
+    def _bootstrap(self, batch: Batch | None) -> torch.Tensor:
+        """How much each member's loss counts for each sample (n, M); alike unless they are heads."""
+        ensemble = self.surrogate.ensemble
+        if batch is None or ensemble is None or ensemble[0] != "heads":
+            return torch.ones(1, 1, device=self._device)
+        weights = bootstrap_weights(batch.simulations, ensemble[1], self._study.seed)
+        return torch.from_numpy(weights).to(self._device)
+
+    def _next_turn(self) -> _Turn:
+        """Agrees with all ranks on what comes next; waits a moment when nothing can."""
+        self._hooks.between_steps(self.surrogate, self.batches)
+        if self._state.error is not None:
+            message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
+            raise RunError(message) from self._state.error
+        reservoir, size = self._reservoir, self._training.batch_size
+        began = time.monotonic()
+        drained = reservoir.drained
+        mine = reservoir.ready(size) or drained
+        if not mine:
+            reservoir.wait_ready(size, _WAIT_SECONDS)
+            drained = reservoir.drained
+            mine = reservoir.ready(size) or drained
+        stored = len(reservoir)
+        due = time.monotonic() - self._saved > self._training.checkpoint_every
+        mine_total = reservoir.counters()["stored"] - self._stored_before
+        flags = [
+            mine,
+            drained,
+            self._state.stop_reason is not None,
+            reservoir.blocked and not drained,
+            min(stored, size),
+            mine_total,
+            due and self._rank == 0 and self.batches > 0,
+            reservoir.closed,
+        ]
+        vector = torch.tensor(flags, dtype=torch.int64, device=self._device)
+        dist.all_reduce(vector)
+        ready, gone, stop, blocked, available, accepted, save, closed = vector.tolist()
+        limit = self._training.max_draws_per_sample
+        drawn = self.samples_drawn - self._drawn_before
+        # Nothing new comes once a rank is closed: what is left is drawn to its end, however often.
+        ahead = limit is not None and drawn >= limit * accepted and closed == 0
+        # A rank that is full of unseen samples holds back solvers on which another rank may be waiting: then all draw
+        # what they have, above their watermark or not.
+        step = available > 0 and (ready == self._ranks or blocked > 0) and not ahead
+        if not step and not stop:
+            self.starved_seconds += time.monotonic() - began
+            if ahead and mine:
+                time.sleep(_WAIT_SECONDS)  # the all-reduce above is what is polled
+        self._allow_puts()
+        return _Turn(step, gone == self._ranks, stop > 0, min(stored, size), available, save > 0)
+
+    def _allow_puts(self) -> None:
+        """Paces the solvers: what may be stored follows from what has been drawn, over all ranks.
+
+        The limit starts above the watermark, so that it can't keep a rank from starting.
+        """
+        if self._training.draws_per_sample > 1.0:
+            drawn = self.samples_drawn - self._drawn_before
+            earned = drawn / self._training.draws_per_sample / self._ranks
+            slack = self._study.reservoir.watermark + self._training.batch_size
+            self._reservoir.allow_puts(self._stored_before + int(earned) + slack)
+            self._hooks.drawn()
+
+    def _note(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
+        self.samples_drawn += total
+        if batch is not None:
+            values = losses.cpu().double().numpy()
+            self._reservoir.learned(batch, values)
+            mean = float(values.mean())
+            smooth = mean if math.isnan(self.loss) else self.loss
+            self.loss = _SMOOTHING * smooth + (1 - _SMOOTHING) * mean
+        self._publish()
+
+    def _publish(self) -> None:
+        self._state.training = {
+            "batches": self.batches,
+            "samples_drawn": self.samples_drawn,
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "starved_seconds": self.starved_seconds,
+            "effective_share": self._importance.effective_share,
+        }
+
+    def _wait_for_first_samples(self) -> None:
+        """Waits for the watermark on all ranks and takes the scale of the fields from what is there."""
+        size = self._training.batch_size
+        while True:
+            turn = self._next_turn()
+            if turn.over or turn.stop:
+                return
+            if turn.step:
+                break
+        self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
+        moments = []
+        stored = self._reservoir.slots()
+        for array in self._reservoir.store.arrays.values():
+            rows = [array[slot].astype(np.float64) for slot in stored[: 2 * size]]
+            moments.append(
+                [
+                    sum(r.size for r in rows),
+                    sum(r.sum() for r in rows),
+                    sum((r * r).sum() for r in rows),
+                ]
+            )
+        sums = torch.tensor(np.array(moments).reshape(-1, 3), dtype=torch.float64)
+        sums = sums.to(self._device)
+        dist.all_reduce(sums)
+        counts, first, second = sums.cpu().T
+        mean = first / counts
+        std = (second / counts - mean.square()).clamp(min=0).sqrt()
+        names = list(self._reservoir.store.arrays)
+        self.surrogate.set_output_statistics(
+            dict(zip(names, mean.tolist(), strict=True)),
+            dict(zip(names, std.tolist(), strict=True)),
+        )
+
+    def _validate(self) -> None:
+        assert self._validation is not None
+        began = time.monotonic()
+        errors = self._validation.errors(self.surrogate)
+        if self._rank == 0:
+            seconds = time.monotonic() - began
+            self._hooks.event(
+                "validation",
+                batches=self.batches,
+                seconds=seconds,
+                nrmse=self._validation.summary(errors),
+                simulations=len(errors),
+            )
+
+    def _compile(self) -> None:
+        """Compiles the network in place, and tries it at once: what is missing is told before any sample has come."""
+        rows = self._training.batch_size
+        parameters, times = torch.zeros(rows, len(self._study.parameters)), torch.zeros(rows)
+        inputs = self.surrogate.scale(parameters.to(self._device), times.to(self._device))
+        self.surrogate.network.compile()
+        try:
+            with self._precision():
+                output = self.surrogate.network(inputs)
+            torch.autograd.grad(output.float().sum(), list(self.surrogate.network.parameters()))
+        except Exception as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
+            message = (
+                f"training.compile is true, but torch.compile fails on this network here ({reason}); "
+                "it needs a C++ compiler on the server's nodes (CXX): give one, or set training.compile to false"
+            )
+            raise RunError(message) from error
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        if self._training.precision == "bf16":
+            with torch.autocast(self._device.type, torch.bfloat16):
+                yield
+        else:
+            yield
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _optimizer(study: Study, surrogate: Surrogate) -> torch.optim.Optimizer:
+    rate, name = study.training.learning_rate, study.training.optimizer
+    options: dict[str, Any] = {} if name == "SGD" else {"fused": True}
+    cls: Any = getattr(torch.optim, name)
+    optimizer: torch.optim.Optimizer = cls(surrogate.parameters(), lr=rate, **options)
+    return optimizer
