@@ -48,7 +48,7 @@ def resume_run(run_dir: Path, view: LiveView) -> int:
         if summary.get("status") == "finished":
             msg = f"the run in {run_dir} has finished; there is nothing to go on with"
             raise RunError(msg)
-        _wait_for_old_server(run_dir, study.server.patience + SERVER_END_SECONDS, view)
+        _wait_for_old_server(run_dir, study.server.heartbeat_timeout + SERVER_END_SECONDS, view)
         summary = _summary(run_dir)  # that server's last word
         folder, complaints = newest(run_dir)
         if folder is None:

@@ -298,7 +298,7 @@ class _Loop:
             self._said = now
             self._link.send({"type": "alive"})
         self._mind_the_limit()
-        if now - self._heard > self.study.server.patience:
+        if now - self._heard > self.study.server.heartbeat_timeout:
             self._handle(jobs.ServerSilent(now - self._heard))
             self._heard = now
 

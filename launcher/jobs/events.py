@@ -49,7 +49,7 @@ class ServerExited:
 
 @dataclass(frozen=True)
 class ServerSilent:
-    """Nothing has been heard from the server for longer than `server.patience`."""
+    """Nothing has been heard from the server for longer than `server.heartbeat_timeout`."""
 
     seconds: float
 

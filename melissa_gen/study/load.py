@@ -16,6 +16,8 @@ from melissa_gen.study.profile import lay_over_profile
 
 __all__ = ["json_schema", "load_study", "write_study"]
 
+_RENAMED = {"server.patience": "server.heartbeat_timeout"}
+"""Keys of earlier versions and the keys that replace them."""
 _TAGS = ("distribution", "format")
 """Keys that say which of several sections one is."""
 # Beside its own errors PyYAML lets through what a wrong date or number, or deep nesting, raises.
@@ -163,7 +165,9 @@ def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
         del location[-1]
     key = ".".join(str(part) for part in location)
     kind = first["type"]
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" and key in _RENAMED:
+        text = f"the key '{key}' was renamed to '{_RENAMED[key]}'"
+    elif kind == "extra_forbidden":
         legal = _legal_keys(data, location[:-1])
         word = str(location[-1])
         text = f"unknown key '{key}'{nearest(word, legal)}; legal: {', '.join(legal)}"

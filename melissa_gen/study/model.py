@@ -219,7 +219,7 @@ class ServerSection(Section):
     pin_ingest: bool = False
     """Keep the ingest thread off the trainer's core (needs two cores per rank)."""
     heartbeat: Duration = 1.0
-    patience: Duration = 20.0
+    heartbeat_timeout: Duration = 20.0
     """Silence after which a peer counts as lost (seconds)."""
 
 

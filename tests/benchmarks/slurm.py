@@ -172,7 +172,7 @@ def _run(
         "training": {"batch_size": 4, "validation": {"simulations": 0}},
         "reservoir": {"capacity": 10 * count, "watermark": 4},
         "sampler": {"method": "uniform"},
-        "server": {"ranks": ranks, "patience": 60},
+        "server": {"ranks": ranks, "heartbeat_timeout": 60},
         "launcher": {
             **{"backend": "slurm", "clients": clients, "poll": 2},
             "jobs": {

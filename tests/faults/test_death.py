@@ -25,7 +25,7 @@ def running(runs):
             "simulation.count": 5000,
             "simulation.processes": 2,
             "server.ranks": 2,
-            "server.patience": 4,
+            "server.heartbeat_timeout": 4,
         },
         solver=SOLVER,
     )

@@ -29,7 +29,7 @@ class Gated:
             "simulation.command": ["python", "solver.py", "--gate", "open"],
             "simulation.count": COUNT,
             "server.ranks": 2,
-            "server.patience": 4,
+            "server.heartbeat_timeout": 4,
             "training.checkpoint_every": 0.1,
             "sampler.method": "breed",
         }
@@ -180,7 +180,7 @@ def test_stop_now(runs):
 
 def test_a_killed_launcher_and_server_then_resume_and_a_client_of_before_is_refused(runs):
     """The old client is held still while its server dies, then finds the new one at the old address."""
-    gated = Gated(runs, **{"server.patience": 60})
+    gated = Gated(runs, **{"server.heartbeat_timeout": 60})
     old = Contact.read(gated.run.run_dir / "contact.json")
     survivors = runs.ranks("solver.py")
     for pid in survivors:
@@ -221,7 +221,7 @@ def refusals(run, reason):
 
 
 def test_a_launcher_that_is_killed_leaves_a_server_that_ends_before_the_run_goes_on(runs):
-    gated = Gated(runs, **{"server.patience": 5})
+    gated = Gated(runs, **{"server.heartbeat_timeout": 5})
     os.kill(gated.run.process.pid, signal.SIGKILL)
     gated.run.process.wait()
     second = resume(runs, gated.run.run_dir)

@@ -73,7 +73,7 @@ def test_a_server_that_is_killed_goes_on_on_the_gpu(runs):
     changes = ONE | {
         "simulation.command": ["python", "solver.py", "--gate", "open"],
         "simulation.count": 10,
-        "server.patience": 4,
+        "server.heartbeat_timeout": 4,
         "training.checkpoint_every": 0.1,
         "launcher.server_retries": 1,
     }

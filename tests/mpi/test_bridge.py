@@ -101,7 +101,9 @@ def test_a_mistake_in_the_bridge_ends_before_anything_starts(module_runs):
 def test_an_end_of_the_study_ends_the_command(module_runs, number):
     """Ctrl-C stops cleanly; a launcher that is killed is missed by the server, and its clients by it."""
     study = make(module_runs, {"simulation.command": ["python", "program.py", "0.3"]})
-    run = module_runs.start(study, "--set", "server.patience=3", "--set", "parameters.b.high=1")
+    run = module_runs.start(
+        study, "--set", "server.heartbeat_timeout=3", "--set", "parameters.b.high=1"
+    )
     run.wait_event("simulation_issued")
     while not module_runs.ranks("program.py"):
         assert run.process.poll() is None

@@ -157,7 +157,7 @@ def test_the_files_of_a_run(run):
     assert not (run.run_dir / "contact.json").exists()
     resolved = yaml.safe_load((run.run_dir / "study.yaml").read_text())
     assert resolved["training"]["batch_size"] == 4
-    assert resolved["server"]["patience"] == 20.0
+    assert resolved["server"]["heartbeat_timeout"] == 20.0
     with h5py.File(run.run_dir / "validation.h5") as file:
         assert file["tensor"].shape == (3, 10, 16, 16)
 

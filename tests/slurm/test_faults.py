@@ -23,7 +23,7 @@ SOLVER = Path(__file__).parents[1] / "faults" / "solver.py"
 STUDY = {
     "simulation.command": ["python", "solver.py", "--pause", "0.02"],
     "simulation.count": 20_000,
-    "server.patience": 15,  # SLURM's word on the end of a job must come before its silence is noticed
+    "server.heartbeat_timeout": 15,  # SLURM's word on the end of a job must come before its silence is noticed
     "launcher.backend": "slurm",
     "launcher.poll": 1,
     "launcher.jobs.partition": "main",

@@ -155,7 +155,7 @@ class Collector:
         """Returns a job that is silent or makes no progress, and what is to be said about it."""
         for job, pulse in list(self.heartbeats.pulses.items()):
             silence, still = now - pulse.heard, now - pulse.progressed
-            if silence > self._study.server.patience:
+            if silence > self._study.server.heartbeat_timeout:
                 return job, f"has been silent for {silence:.0f} s"
             if still > self._study.simulation.timeout:
                 where = f"time step {pulse.beat.step} of simulation {pulse.beat.simulation}"
@@ -219,7 +219,7 @@ class Collector:
             1,
             simulation.time_steps,
             server.heartbeat,
-            server.patience,
+            server.heartbeat_timeout,
             tuple(self._study.parameters),
             self._fields,
         )

@@ -207,7 +207,7 @@ class Control:
                 study.server.ranks,
                 study.simulation.time_steps,
                 study.server.heartbeat,
-                study.server.patience,
+                study.server.heartbeat_timeout,
                 tuple(study.parameters),
                 fields,
             ),
@@ -405,13 +405,13 @@ class Control:
         if self._launcher is None:
             if silence > _LAUNCHER_SECONDS:
                 self.stop(f"no launcher has connected for {silence:.0f} s")
-        elif silence > study.server.patience:
+        elif silence > study.server.heartbeat_timeout:
             self.stop(f"the launcher has been silent for {silence:.0f} s")
         for job, pulse in list(self._heartbeats.pulses.items()):
             silence, stuck = now - pulse.heard, now - pulse.progressed
             if job in self._killed:
                 continue
-            if silence > study.server.patience:
+            if silence > study.server.heartbeat_timeout:
                 self._kill(job, f"it has been silent for {silence:.0f} s")
             elif stuck > study.simulation.timeout:
                 what = f"time step {pulse.beat.step} of simulation {pulse.beat.simulation}"

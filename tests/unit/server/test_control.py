@@ -56,7 +56,7 @@ class Server:
                 "reservoir={capacity: 8, watermark: 2}",
                 "training={batch_size: 2}",
                 "server.ranks=1",
-                "server.patience=1000",
+                "server.heartbeat_timeout=1000",
                 "simulation.timeout=1000",
                 *overrides,
             ],
@@ -394,7 +394,7 @@ def test_a_job_that_never_asks_costs_an_attempt_and_is_told_to_the_sampler(serve
 
 
 def test_a_silent_launcher_stops_the_study(serve):
-    server = serve("server.patience=0.3")
+    server = serve("server.heartbeat_timeout=0.3")
     reason = server.rank.receive_json("stop")["reason"]
     assert "the launcher has been silent for" in reason
     assert isinstance(ask(server.client()), wire.Stop)

@@ -61,6 +61,14 @@ def test_unknown_key_at_any_depth_names_the_nearest(tmp_path, data, key, nearest
     assert legal in sentence.split("legal: ")[1]
 
 
+def test_renamed_key_names_its_new_name(tmp_path, data):
+    put(data, "server.patience", 20)
+    expected = "the key 'server.patience' was renamed to 'server.heartbeat_timeout'"
+    assert complaint(tmp_path, data) == expected
+    override = "server.patience=20"
+    assert complaint(tmp_path, HEAT.read_text(), [override]) == f"--set {override}: {expected}"
+
+
 def test_misspelt_required_key_is_named_before_the_missing_one(tmp_path, data):
     data["reservoir"]["capcity"] = data["reservoir"].pop("capacity")
     sentence = complaint(tmp_path, data)
@@ -83,7 +91,7 @@ def test_parameter_named_like_a_distribution_keeps_its_name(tmp_path, data, name
         ("simulation.timeout", "soon", ["'soon' is not a duration", "seconds as a number"]),
         ("simulation.timeout", "1e400 s", ["simulation.timeout", "finite"]),
         ("simulation.timeout", "0 s", ["'0 s'", "greater than 0"]),
-        ("server.patience", -1, ["server.patience is -1", "greater than 0"]),
+        ("server.heartbeat_timeout", -1, ["server.heartbeat_timeout is -1", "greater than 0"]),
         ("reservoir.max_memory", "3 GP", ["'3 GP' is not a size in memory", "GB", "GiB"]),
         ("reservoir.max_memory", "1e999 GB", ["reservoir.max_memory"]),
         ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a unit", "kg/m^3"]),

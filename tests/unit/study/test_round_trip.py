@@ -28,7 +28,7 @@ def test_resolved_study_holds_every_default(tmp_path):
     write_study(load_study(HEAT), path)
     text = path.read_text()
     for line in (
-        "patience: 20.0",
+        "heartbeat_timeout: 20.0",
         "heartbeat: 1.0",
         "timeout: 60.0",
         "class: melissa_gen.surrogates.MLP",
