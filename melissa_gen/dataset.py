@@ -45,9 +45,10 @@ class DatasetWriter:
         settings: What made the data, in JSON types; compared to decide whether a file can be reused.
         times: Physical times (T,); the step numbers if not given.
         coordinates: "x" (and "y", "z") to the points along that axis of the fields.
+        resume: Continue the partial file of an earlier writer with the same sizes and settings.
 
     Raises:
-        DataError: The file can't be written, or the sizes don't fit together.
+        DataError: The file can't be written, the sizes don't fit together, or the partial file can't be continued.
 
     Example:
         >>> with DatasetWriter("heat.h5", {"u": ((64,), "f4")}, 10, ["a"], 1, {}) as writer:
@@ -67,6 +68,8 @@ class DatasetWriter:
         settings: Mapping[str, Any],
         times: ArrayLike | None = None,
         coordinates: Mapping[str, ArrayLike] | None = None,
+        *,
+        resume: bool = False,
     ) -> None:
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
@@ -79,27 +82,60 @@ class DatasetWriter:
         axes = {k: np.asarray(v, np.float64) for k, v in (coordinates or {}).items()}
         self._check(np.shape(times), axes)
         with _explained(self.partial, "written"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # The 1.8 format, since older ones limit an attribute to 64 kB.
-            self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
-            self._file.attrs["settings"] = json.dumps(settings)
-            self._file.attrs["fields"] = list(self.fields)
-            self._values = {}
-            for name, (shape, dtype) in self.fields.items():
-                key = TENSOR if len(self.fields) == 1 else name
-                size = (simulations, time_steps, *shape)
-                self._values[name] = self._file.create_dataset(key, size, dtype)
-            for axis, points in axes.items():
-                self._file[f"{axis}-coordinate"] = points
-            self._file["t-coordinate"] = np.asarray(times, np.float64)
-            self._parameters = self._file.create_dataset(
-                "parameters", (simulations, len(self._names)), np.float64, fillvalue=np.nan
-            )
-            self._parameters.attrs["names"] = np.array(self._names, h5py.string_dtype())
-            self._simulation = self._file.create_dataset(
-                "simulation", (simulations,), np.int64, fillvalue=-1
-            )
-            self._complete = self._file.create_dataset("complete", (simulations,), np.bool_)
+            if resume:
+                self._open(simulations, settings)
+            else:
+                self._create(simulations, settings, np.asarray(times, np.float64), axes)
+
+    def _create(
+        self,
+        simulations: int,
+        settings: Mapping[str, Any],
+        times: NDArray[np.float64],
+        axes: Mapping[str, NDArray[np.float64]],
+    ) -> None:
+        """Lays out the whole file and writes its structure to the disk.
+
+        Space is allocated at once, so that only values are written afterwards: a file whose writer was killed is
+        still readable and can be continued.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        # The 1.8 format, since older ones limit an attribute to 64 kB.
+        self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
+        self._file.attrs["settings"] = json.dumps(settings)
+        self._file.attrs["fields"] = list(self.fields)
+        for name, (shape, dtype) in self.fields.items():
+            size = (simulations, self.time_steps, *shape)
+            self._file.create_dataset(self._key(name), size, dtype, dcpl=early)
+        for axis, points in axes.items():
+            self._file[f"{axis}-coordinate"] = points
+        self._file["t-coordinate"] = times
+        self._file.create_dataset(
+            "parameters", data=np.full((simulations, len(self._names)), np.nan)
+        )
+        names = np.array(self._names, h5py.string_dtype())
+        self._file["parameters"].attrs["names"] = names
+        self._file.create_dataset("simulation", data=np.full(simulations, -1, np.int64))
+        self._file.create_dataset("complete", data=np.zeros(simulations, np.bool_))
+        self._file.flush()
+
+    def _open(self, simulations: int, settings: Mapping[str, Any]) -> None:
+        """Opens the partial file of an earlier writer."""
+        self._file = h5py.File(self.partial, "r+", libver=("v108", "v110"))
+        if json.loads(self._file.attrs["settings"]) != json.loads(json.dumps(settings)):
+            message = f"{self.partial} can't be continued: it was begun with other settings"
+            raise DataError(message)
+        for name, (shape, dtype) in self.fields.items():
+            values = self._file[self._key(name)]
+            if values.shape != (simulations, self.time_steps, *shape) or values.dtype != dtype:
+                message = f"{self.partial} can't be continued: field '{name}' has another size"
+                raise DataError(message)
+
+    def _key(self, name: str) -> str:
+        """Returns the name of a field's HDF5 dataset."""
+        return TENSOR if len(self.fields) == 1 else name
 
     def begin(self, row: int, simulation: int, parameters: ArrayLike) -> None:
         """Starts a row, or starts it again after a failed attempt.
@@ -121,8 +157,8 @@ class DatasetWriter:
             raise DataError(message)
         self._written[row] = False
         with _explained(self.partial, "written"):
-            self._simulation[row] = simulation
-            self._parameters[row] = values
+            self._file["simulation"][row] = simulation
+            self._file["parameters"][row] = values
 
     def write(self, row: int, step: int, name: str, array: NDArray[Any]) -> None:
         """Writes one field (*shape) at one time step.
@@ -149,7 +185,7 @@ class DatasetWriter:
             )
             raise DataError(message)
         with _explained(self.partial, "written"):
-            self._values[name][row, first:last] = arrays
+            self._file[self._key(name)][row, first:last] = arrays
         self._written[row, list(self.fields).index(name), first:last] = True
 
     def finish(self, row: int) -> None:
@@ -166,8 +202,44 @@ class DatasetWriter:
             )
             raise DataError(message)
         with _explained(self.partial, "written"):
-            self._complete[row] = True
+            self._file["complete"][row] = True
         self._finished[row] = True
+
+    @property
+    def rows_finished(self) -> int:
+        """Number of complete rows."""
+        return int(self._finished.sum())
+
+    def unfinished(self) -> dict[int, NDArray[np.bool_]]:
+        """Returns, for each row that has begun and is not complete, which time steps are whole (T,)."""
+        begun = self._written.any(axis=(1, 2)) & ~self._finished
+        return {int(row): self._written[row].all(axis=0) for row in np.flatnonzero(begun)}
+
+    def progress(self) -> dict[str, Any]:
+        """Writes everything to the disk and returns what `restore` needs, in JSON types.
+
+        Raises:
+            DataError: The disk is full.
+        """
+        with _explained(self.partial, "written"):
+            self._file.flush()
+        steps = {
+            str(row): np.flatnonzero(whole).tolist() for row, whole in self.unfinished().items()
+        }
+        return {"complete": np.flatnonzero(self._finished).tolist(), "steps": steps}
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Continues from the `progress()` of an earlier writer; rows written after it are written again.
+
+        Raises:
+            DataError: The file can't be written.
+        """
+        self._finished[progress["complete"]] = True
+        self._written[progress["complete"]] = True
+        for row, steps in progress["steps"].items():
+            self._written[int(row)][:, steps] = True
+        with _explained(self.partial, "written"):
+            self._file["complete"][...] = self._finished
 
     def close(self) -> None:
         """Completes the file and gives it its name; further calls do nothing.

@@ -1,0 +1,65 @@
+"""Writes the stream of samples into a data set file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.reservoir import SlotStore
+from melissa_gen.sinks.base import StreamSink
+
+__all__ = ["DataSetSink"]
+
+
+class DataSetSink(StreamSink):
+    """Writes each sample into one HDF5 file, in which row n holds simulation n.
+
+    Args:
+        store: The rows that samples are assembled in.
+        writer: The file; the sink closes it.
+    """
+
+    def __init__(self, store: SlotStore, writer: DatasetWriter) -> None:
+        super().__init__(store)
+        self._writer = writer
+        # Number of time steps written of each simulation that has begun and is not complete.
+        self._steps: dict[int, int] = {}
+
+    def consume(
+        self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Writes all fields of one time step; the last one of a simulation completes its row."""
+        if simulation not in self._steps:
+            self._writer.begin(simulation, simulation, np.asarray(inputs, np.float64)[:-1])
+            self._steps[simulation] = 0
+        for name, values in fields.items():
+            self._writer.write(simulation, step, name, values)
+        self._steps[simulation] += 1
+        if self._steps[simulation] == self._writer.time_steps:
+            self._writer.finish(simulation)
+            del self._steps[simulation]
+
+    def state(self) -> dict[str, Any]:
+        """Flushes the file and returns the counters and which time steps of which rows are written."""
+        return super().state() | {"rows": self._writer.progress()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues a file that an earlier server has begun."""
+        super().restore(state)
+        self._writer.restore(state["rows"])
+        self._steps = {row: int(steps.sum()) for row, steps in self._writer.unfinished().items()}
+
+    def finish(self, *, complete: bool) -> None:
+        """Gives the file its name if the study reached its end, else closes it under its partial name."""
+        if complete:
+            self._writer.close()
+        else:
+            self._writer.abandon()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns where the data set is and how many simulations it holds."""
+        return {
+            "data_set": {"file": str(self._writer.path), "simulations": self._writer.rows_finished}
+        }
