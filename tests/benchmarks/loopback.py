@@ -24,7 +24,7 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
-from melissa_gen.server.coordination.heartbeat import Heartbeats
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.receiver import Ingest, RankState
 
@@ -54,7 +54,7 @@ class ControlStandIn:
         self._socket, where = bind_socket(self._context, contact, "control", "127.0.0.1", queue=0)
         beats, heartbeat = bind_socket(self._context, contact, "heartbeat", "127.0.0.1")
         self.contact = replace(contact, control=where, heartbeat=heartbeat)
-        self._heartbeats = Heartbeats(self.contact, beats)
+        self._heartbeats = HeartbeatThread(self.contact, beats)
         self._welcome = wire.Welcome(
             credit, 1, STEPS, 1.0, 20.0, PARAMETERS, (wire.FieldSpec(FIELD, "float32", shape),)
         )

@@ -23,7 +23,7 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import SlotStore
-from melissa_gen.server.coordination.heartbeat import Heartbeats
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target
 from melissa_gen.server.listening import listening_address
 from melissa_gen.study import Study
@@ -115,7 +115,7 @@ class Collector:
             ports=ports,
         )
         self._contact = replace(contact, control=control, heartbeat=heartbeat, data=(data,))
-        self.heartbeats = Heartbeats(self._contact, beats)
+        self.heartbeats = HeartbeatThread(self._contact, beats)
         self._poller = zmq.Poller()
         self._poller.register(self._control, zmq.POLLIN)
         self._poller.register(self._data, zmq.POLLIN)

@@ -20,10 +20,10 @@ from melissa_gen.report.events import EventLog, figure, last_status
 from melissa_gen.report.tensorboard import TensorBoardWriter
 from melissa_gen.run_dir.checkpoint import save_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, fixed_settings
-from melissa_gen.server.coordination.control import Control
-from melissa_gen.server.coordination.heartbeat import Heartbeats
+from melissa_gen.server.coordination.control_thread import ControlThread
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
-from melissa_gen.server.coordination.proposals import ProposalQueue
+from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.training.snapshots import Snapshots
@@ -102,8 +102,8 @@ class Coordinator:
         elapsed = figure(before, "elapsed")
         self._board = StatusBoard(study.server.ranks, 0.0 if math.isnan(elapsed) else elapsed, lost)
         self._board.validation = saved[1]["validation"] if saved else None
-        self._heartbeats = Heartbeats(self.contact, beats)
-        self._control = Control(
+        self._heartbeats = HeartbeatThread(self.contact, beats)
+        self._control = ControlThread(
             study,
             self.contact,
             control,
@@ -122,13 +122,13 @@ class Coordinator:
         Returns:
             What the trainer calls between two steps.
         """
-        if not self._proposals.observes:
+        if not self._proposals.uses_surrogate:
             return lambda surrogate, batches: None
         ensemble = self._study.surrogate.ensemble
         # Snapshots that nobody asked for would cost a pass each, and say less than novelty does.
         members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
         snapshots = Snapshots(surrogate, members)
-        self._proposals.look_through(snapshots.take)
+        self._proposals.set_probe(snapshots.take)
         return snapshots.offer
 
     def open_for_business(self, trainer: Trainer) -> None:
@@ -166,7 +166,7 @@ class Coordinator:
             self._tensorboard.add(record)
         except (RunError, OSError) as error:
             record = {"event": event, "time": time.time(), **fields}
-            self._control.stop_soon(f"the run directory can't be written: {error}")
+            self._control.report_failure(f"the run directory can't be written: {error}")
         if event == "validation":
             self._board.validation = fields["nrmse"]
             self._control.tell_launcher(record | {"type": "event"})
@@ -208,14 +208,14 @@ class Coordinator:
         try:
             save_checkpoint(folder, self._trainer.surrogate, self._trainer.optimizer, state)
         except RunError as error:
-            self._control.stop_soon(str(error))
+            self._control.report_failure(str(error))
             return
         self.event("checkpoint", path=str(folder), seconds=time.monotonic() - began)
 
     @property
     def leaving(self) -> bool:
         """Whether another server is to go on from here."""
-        return self._control.leaving and self._control.failure is None
+        return self._control.handing_over and self._control.failure is None
 
     def end_books(self) -> dict[str, Any]:
         """The last `books()`: all ranks have ended their reception, and the sampler its work."""
@@ -284,7 +284,7 @@ class Coordinator:
         counts = self._ledger.counts()
         seconds = self._board.elapsed
         samples = self._board.samples()
-        figures = self._proposals.figures()
+        figures = self._proposals.statistics()
         return {
             "status": status,
             "reason": reason,

@@ -5,13 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["FAILED", "FINISHED", "RUNNING", "WAITING", "Ledger", "Outcome", "Record"]
+__all__ = [
+    "FAILED",
+    "FINISHED",
+    "RUNNING",
+    "WAITING",
+    "AttemptOutcome",
+    "Ledger",
+    "SimulationRecord",
+]
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 
 
 @dataclass
-class Record:
+class SimulationRecord:
     """One simulation: what it solves, who chose it, how it went."""
 
     simulation: int
@@ -56,10 +64,10 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttemptOutcome:
     """What an event did to a simulation."""
 
-    record: Record
+    record: SimulationRecord
     finished: bool = False
     failed: bool = False
     dropped: bool = False
@@ -80,7 +88,7 @@ class Ledger:
     def __init__(self, count: int, time_steps: int, server_ranks: int, retries: int) -> None:
         self.count = count
         self._time_steps, self._ranks, self._retries = time_steps, server_ranks, retries
-        self.records: list[Record] = []
+        self.records: list[SimulationRecord] = []
         self._waiting: deque[int] = deque()
 
     @property
@@ -93,11 +101,11 @@ class Ledger:
         """Simulations that are not finished and not given up, drawn or not."""
         return self.count - sum(r.status in (FINISHED, FAILED) for r in self.records)
 
-    def running(self) -> Iterator[Record]:
+    def running(self) -> Iterator[SimulationRecord]:
         """The simulations that a client works on now."""
         return (r for r in self.records if r.status == RUNNING)
 
-    def waiting(self) -> list[Record]:
+    def waiting(self) -> list[SimulationRecord]:
         """Drawn simulations that no client works on, those to be tried again first."""
         return [self.records[n] for n in self._waiting]
 
@@ -108,14 +116,16 @@ class Ledger:
         generation: int,
         log_density: float | None,
         weight: float = 1.0,
-    ) -> Record:
+    ) -> SimulationRecord:
         """Takes in a proposal as the next simulation."""
-        record = Record(len(self.records), parameters, method, generation, log_density, weight)
+        record = SimulationRecord(
+            len(self.records), parameters, method, generation, log_density, weight
+        )
         self.records.append(record)
         self._waiting.append(record.simulation)
         return record
 
-    def issue(self, record: Record, job: str, now: float) -> int:
+    def issue(self, record: SimulationRecord, job: str, now: float) -> int:
         """Gives a waiting simulation to a job; returns the attempt's number."""
         self._waiting.remove(record.simulation)
         record.status, record.job, record.issued_at = RUNNING, job, now
@@ -123,14 +133,14 @@ class Ledger:
         record.reports = {}
         return record.attempt
 
-    def of_job(self, job: str) -> list[Record]:
+    def of_job(self, job: str) -> list[SimulationRecord]:
         """The simulations of a job that are not over, in the order of their issue.
 
         It works on the last one; of those before it the server has not yet read all that the job sent.
         """
         return sorted((r for r in self.running() if r.job == job), key=lambda r: r.issued_at or 0.0)
 
-    def current(self, simulation: int, attempt: int) -> Record | None:
+    def current(self, simulation: int, attempt: int) -> SimulationRecord | None:
         """The simulation, if this attempt of it is the one that runs."""
         if not 0 <= simulation < len(self.records):
             return None
@@ -139,7 +149,7 @@ class Ledger:
 
     def finalized(
         self, rank: int, simulation: int, attempt: int, steps: int, complete: int, now: float
-    ) -> Outcome | None:
+    ) -> AttemptOutcome | None:
         """A server rank says that an attempt is over, and how many of its samples it has."""
         record = self.current(simulation, attempt)
         if record is None:
@@ -155,16 +165,16 @@ class Ledger:
             reason = f"only {received} of {self._time_steps} time steps arrived whole"
             return self._end(record, reason, now, retry=True)
         record.status, record.finished_at, record.samples = FINISHED, now, received
-        return Outcome(record, finished=True, seconds=now - (record.issued_at or now))
+        return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 
     def failed(
         self, simulation: int, attempt: int, reason: str, now: float, *, retry: bool
-    ) -> Outcome | None:
+    ) -> AttemptOutcome | None:
         """A running attempt is given up; with `retry` it is tried again while tries are left."""
         record = self.current(simulation, attempt)
         return None if record is None else self._end(record, reason, now, retry=retry)
 
-    def never_started(self, simulation: int, reason: str, now: float) -> Outcome | None:
+    def never_started(self, simulation: int, reason: str, now: float) -> AttemptOutcome | None:
         """The job of a waiting simulation ended before it asked for its parameters."""
         record = self.records[simulation]
         if record.status != WAITING:
@@ -172,14 +182,16 @@ class Ledger:
         self.issue(record, "", now)
         return self._end(record, reason, now, retry=True)
 
-    def _end(self, record: Record, reason: str, now: float, *, retry: bool) -> Outcome:
+    def _end(
+        self, record: SimulationRecord, reason: str, now: float, *, retry: bool
+    ) -> AttemptOutcome:
         record.reason = reason
         if retry and record.attempts - record.interrupted <= self._retries:
             record.status = WAITING
             self._waiting.appendleft(record.simulation)
-            return Outcome(record, failed=True, reason=reason)
+            return AttemptOutcome(record, failed=True, reason=reason)
         record.status, record.finished_at = FAILED, now
-        return Outcome(record, failed=True, dropped=True, reason=reason)
+        return AttemptOutcome(record, failed=True, dropped=True, reason=reason)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON types."""
@@ -193,7 +205,9 @@ class Ledger:
             How many simulations were under way.
         """
         self.records = [
-            Record(**row | {"parameters": tuple(row["parameters"]), "job": None, "reports": {}})
+            SimulationRecord(
+                **row | {"parameters": tuple(row["parameters"]), "job": None, "reports": {}}
+            )
             for row in state["records"]
         ]
         under_way = sorted(self.running(), key=lambda r: r.issued_at or 0.0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import METHODS, DifficultyTracker, Prior, create
-from melissa_gen.server.coordination.ledger import Record
-from melissa_gen.server.coordination.proposals import ProposalQueue
+from melissa_gen.server.coordination.ledger import SimulationRecord
+from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 
 with contextlib.suppress(ImportError):
     importlib.import_module("libensemble.gen_classes.sampling")
@@ -68,10 +68,10 @@ def test_a_study_with_this_method_gets_its_points(method):
         losses = []
         for left in range(SIZE, 0, -1):
             if left == 1:  # what is known before the last is taken is learned from
-                queue.observe(losses)
+                queue.add_losses(losses)
             proposal = queue.take()
             proposals.append(proposal)
-            queue.issued(Record(number, *proposal[:4]))
+            queue.register(SimulationRecord(number, *proposal[:4]))
             losses += [[number, 0.1 + proposal.parameters[0], 0.0]] * 2
             number += 1
     queue.close()

@@ -22,7 +22,7 @@ from melissa_gen.sampling import (
     Probe,
     Sampler,
 )
-from melissa_gen.server.coordination.ledger import FAILED, Record
+from melissa_gen.server.coordination.ledger import FAILED, SimulationRecord
 
 __all__ = ["Proposal", "ProposalQueue"]
 
@@ -72,8 +72,8 @@ class ProposalQueue:
         self._exponent, self._event = importance_exponent, event
         self._rng = np.random.default_rng([seed, 1])
         self._queue: deque[Proposal] = deque()
-        self._inbox: list[Record] = []
-        self._records: dict[int, Record] = {}
+        self._inbox: list[SimulationRecord] = []
+        self._records: dict[int, SimulationRecord] = {}
         self._condition = threading.Condition()
         self._fresh: set[int] = set()
         # A checkpoint must not wait for a generation: it takes the state after the last one, and what this one learns
@@ -93,11 +93,11 @@ class ProposalQueue:
         self._thread = threading.Thread(target=self._guarded, name="sampler", daemon=True)
 
     @property
-    def observes(self) -> bool:
+    def uses_surrogate(self) -> bool:
         """Whether the sampler asks the surrogate itself about candidates."""
         return isinstance(self._sampler, Observer) and self._sampler.observes
 
-    def look_through(self, probe: Callable[[], Probe | None]) -> None:
+    def set_probe(self, probe: Callable[[], Probe | None]) -> None:
         """Shows the sampler what this returns before each learning; to be called before `start`."""
         self._probe = probe
 
@@ -131,14 +131,14 @@ class ProposalQueue:
         self.adaptive += proposal.method != PRIOR
         return proposal
 
-    def observe(self, losses: list[list[float]]) -> None:
+    def add_losses(self, losses: list[list[float]]) -> None:
         """Takes in first-pass losses, each (simulation, loss, excess over its batch)."""
         if losses:
             numbers, values, excess = (np.array(column) for column in zip(*losses, strict=True))
             with self._condition:
                 self._tracker.observe(numbers.astype(np.int64), values, excess)
 
-    def issued(self, record: Record) -> None:
+    def register(self, record: SimulationRecord) -> None:
         """A simulation has been handed to a client; how it goes is read from its record."""
         with self._condition:
             self._inbox.append(record)
@@ -161,7 +161,7 @@ class ProposalQueue:
                 "figures": {key: getattr(self, key) for key in _FIGURES},
             }
 
-    def restore(self, state: Mapping[str, Any], records: Iterable[Record]) -> None:
+    def restore(self, state: Mapping[str, Any], records: Iterable[SimulationRecord]) -> None:
         """Goes on from `state()` of an earlier server; before `start`.
 
         Args:
@@ -179,7 +179,7 @@ class ProposalQueue:
             setattr(self, key, value)
         self._records = {record.simulation: record for record in records if record.attempts}
 
-    def figures(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """What the status and the summary say of the sampler."""
         return {
             "method": self._sampler.name,
@@ -214,7 +214,7 @@ class ProposalQueue:
                 self._learning = {one.simulation for one in evidence}
             self._make_generation(evidence)
 
-    def _evidence(self, records: dict[int, Record]) -> list[Evidence]:
+    def _evidence(self, records: dict[int, SimulationRecord]) -> list[Evidence]:
         """What is new since the last generation; what has no record yet waits for the next one."""
         self._fresh |= set(self._tracker.take_changed())
         self._fresh |= {n for n, record in records.items() if record.status == FAILED}
@@ -240,7 +240,7 @@ class ProposalQueue:
         began, worked = time.perf_counter(), time.thread_time()
         count = min(self._size, self._total - self._made)
         # Not under the lock: the trainer, which is waited for here, may be waiting for the lock.
-        probe = self._probe() if self.observes else None
+        probe = self._probe() if self.uses_surrogate else None
         self.activity = "learning"
         if probe is not None and isinstance(self._sampler, Observer):
             self._sampler.observe(probe)

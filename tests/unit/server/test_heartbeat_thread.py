@@ -3,12 +3,12 @@ import time
 import pytest
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.coordination.heartbeat import Heartbeats
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 
 
 @pytest.fixture
 def beats(bound):
-    beats = Heartbeats(bound[0], bound[1]["heartbeat"])
+    beats = HeartbeatThread(bound[0], bound[1]["heartbeat"])
     yield beats
     beats.close()
     assert not beats._thread.is_alive()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, create
-from melissa_gen.server.coordination.ledger import FAILED, Ledger, Record
-from melissa_gen.server.coordination.proposals import ProposalQueue
+from melissa_gen.server.coordination.ledger import FAILED, Ledger, SimulationRecord
+from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 
 
 class Sampler:
@@ -112,7 +112,7 @@ def test_a_late_sampler_is_replaced_by_the_prior_and_counted(queue, sampler, eve
     assert [p.method for p in points] == ["test"] * 3 + [PRIOR] * 3
     assert all(sampler.prior.contains(np.array([p.parameters]))[0] for p in points)
     assert all(p.log_density == pytest.approx(0.0) and p.weight == 1.0 for p in points[3:])
-    figures = queue.figures()
+    figures = queue.statistics()
     assert (figures["late"], figures["suggested"], figures["adaptive"]) == (3, 6, 3)
     sampler.gate.set()
     events.wait()
@@ -127,19 +127,19 @@ def test_a_failing_sampler_leaves_the_prior(queue, sampler, events):
         queue.take()
     queue._thread.join(timeout=10)
     assert str(queue.error) == "no convergence"
-    assert queue.figures()["state"] == "failed"
+    assert queue.statistics()["state"] == "failed"
     assert queue.take().method == PRIOR
 
 
 def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, events):
     queue.start()
     events.wait()
-    easy = Record(0, (0.25,), "test", 4, None)
-    bad = Record(1, (0.75,), PRIOR, 0, -0.5, status=FAILED)
-    queue.issued(easy)
-    queue.issued(bad)
-    queue.observe([[0, 0.5, 0.0], [0, 0.5, 0.0]])
-    queue.observe([])
+    easy = SimulationRecord(0, (0.25,), "test", 4, None)
+    bad = SimulationRecord(1, (0.75,), PRIOR, 0, -0.5, status=FAILED)
+    queue.register(easy)
+    queue.register(bad)
+    queue.add_losses([[0, 0.5, 0.0], [0, 0.5, 0.0]])
+    queue.add_losses([])
     for _ in range(3):
         queue.take()
     events.wait()
@@ -159,12 +159,12 @@ def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, ev
 def test_losses_seen_before_the_simulation_is_known_wait(queue, sampler, events):
     queue.start()
     events.wait()
-    queue.observe([[0, 0.5, 0.0]])
+    queue.add_losses([[0, 0.5, 0.0]])
     for _ in range(3):
         queue.take()
     events.wait()
     assert sampler.evidence[1] == []
-    queue.issued(Record(0, (0.25,), "test", 1, None))
+    queue.register(SimulationRecord(0, (0.25,), "test", 1, None))
     for _ in range(3):
         queue.take()
     events.wait()
@@ -197,9 +197,9 @@ def test_the_sampler_is_shown_the_surrogate_before_each_learning(sampler, events
         seed=7,
         event=events,
     )
-    assert queue.observes
+    assert queue.uses_surrogate
     surrogates = iter([None, "first", "second"])
-    queue.look_through(lambda: next(surrogates))
+    queue.set_probe(lambda: next(surrogates))
     queue.start()
     for _ in range(3):
         events.wait()
@@ -229,8 +229,8 @@ def feed(queue, ledger, count, first=0):
         proposal = queue.take()
         record = ledger.add(*proposal)
         record.attempts = 1
-        queue.issued(record)
-        queue.observe([[number, 1.0 + number % 5, 0.5]])
+        queue.register(record)
+        queue.add_losses([[number, 1.0 + number % 5, 0.5]])
         points.append(proposal)
     return points
 
@@ -250,8 +250,8 @@ def test_the_next_server_proposes_what_this_one_would_have(sampler):
         queue._make_generation(queue._evidence(queue._records))
     theirs = [second.take() for _ in range(4)]
     assert theirs == [first.take() for _ in range(4)]
-    assert second.figures() == first.figures() | {"seconds": second.seconds}
-    assert second.figures()["generations"] == 2
+    assert second.statistics() == first.statistics() | {"seconds": second.seconds}
+    assert second.statistics()["generations"] == 2
 
 
 def as_list(array):
@@ -269,8 +269,8 @@ def test_a_checkpoint_does_not_wait_for_a_generation_and_loses_none_of_its_evide
 ):
     queue.start()
     events.wait()
-    queue.issued(Record(0, (0.25,), "test", 0, None))
-    queue.observe([[0, 0.5, 0.0]])
+    queue.register(SimulationRecord(0, (0.25,), "test", 0, None))
+    queue.add_losses([[0, 0.5, 0.0]])
     sampler.gate.clear()
     sampler.learned.clear()
     points = [queue.take() for _ in range(3)]

@@ -11,7 +11,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 
-__all__ = ["Heartbeats", "Pulse"]
+__all__ = ["HeartbeatThread", "Pulse"]
 
 _POLL_MILLISECONDS = 200
 
@@ -26,7 +26,7 @@ class Pulse:
     """When it last did something other than sit in the same time step."""
 
 
-class Heartbeats:
+class HeartbeatThread:
     """Listens to all clients.
 
     Args:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.coordination import control as control_module
-from melissa_gen.server.coordination.control import Control
-from melissa_gen.server.coordination.heartbeat import Heartbeats, Pulse
+from melissa_gen.server.coordination import control_thread as control_module
+from melissa_gen.server.coordination.control_thread import ControlThread
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread, Pulse
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, WAITING, Ledger
-from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.proposal_queue import Proposal
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import load_study
 
@@ -33,13 +33,13 @@ class Points:
         self.taken += 1
         return Proposal((float(self.taken - 1),) * 5, "prior", 0, None, 1.0)
 
-    def issued(self, record):
+    def register(self, record):
         self.issued_records.append(record.simulation)
 
-    def observe(self, losses):
+    def add_losses(self, losses):
         self.losses += losses
 
-    def figures(self):
+    def statistics(self):
         return {}
 
 
@@ -63,13 +63,13 @@ class Server:
         )
         contact, sockets = bound
         self.events = []
-        self.heartbeats = Heartbeats(contact, sockets["heartbeat"])
+        self.heartbeats = HeartbeatThread(contact, sockets["heartbeat"])
         study = self.study
         self.ledger = Ledger(
             study.simulation.count, STEPS, study.server.ranks, study.simulation.retries
         )
         self.points = Points()
-        self.control = Control(
+        self.control = ControlThread(
             study,
             contact,
             sockets["control"],

@@ -12,13 +12,13 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.server.coordination.heartbeat import Heartbeats
-from melissa_gen.server.coordination.ledger import Ledger, Outcome, Record
-from melissa_gen.server.coordination.proposals import ProposalQueue
+from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
+from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
+from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import Study
 
-__all__ = ["Control"]
+__all__ = ["ControlThread"]
 
 _TICK_SECONDS = 0.1
 _STATUS_SECONDS = 1.0
@@ -30,7 +30,7 @@ _LAUNCHER_SECONDS = 60.0
 """The launcher must have said hello by then."""
 
 
-class Control:
+class ControlThread:
     """Everything that rank 0 decides.
 
     Args:
@@ -46,7 +46,7 @@ class Control:
     Attributes:
         stop_reason: Why the study is stopped early, or None.
         failure: What went wrong so that the study has to stop, or None.
-        leaving: Whether the study goes on with the next incarnation of the server.
+        handing_over: Whether the study goes on with the next incarnation of the server.
         error: What ended the thread, if anything did.
         lock: Held while the thread works on ledger and proposals.
     """
@@ -56,7 +56,7 @@ class Control:
         study: Study,
         contact: Contact,
         socket: zmq.Socket[Any],
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatThread,
         ledger: Ledger,
         proposals: ProposalQueue,
         board: StatusBoard,
@@ -67,7 +67,7 @@ class Control:
         self._board, self._event = board, event
         self.stop_reason: str | None = None
         self.failure: str | None = None
-        self.leaving = False
+        self.handing_over = False
         self.error: BaseException | None = None
         self.lock = threading.Lock()
         self._launcher: bytes | None = None
@@ -108,7 +108,7 @@ class Control:
         """Queues a message for the launcher (any thread)."""
         self._outbox.append(message)
 
-    def stop_soon(self, failure: str) -> None:
+    def report_failure(self, failure: str) -> None:
         """Stops the study because something failed (any thread)."""
         if self.failure is None:
             self.failure = failure
@@ -236,10 +236,10 @@ class Control:
             case "job_ended":
                 self._on_job_ended(message)
             case "leave":
-                self.leaving |= self.stop_reason is None
+                self.handing_over |= self.stop_reason is None
                 self.stop(message.get("reason", "another server takes over"))
             case "stop":
-                self.leaving = False
+                self.handing_over = False
                 self.stop(message.get("reason", "stopped by the launcher"))
         if identity == self._launcher:
             self._launcher_heard = time.monotonic()
@@ -250,7 +250,7 @@ class Control:
         self._heartbeats.withholding = any(self._pending.values())
         if report["last"]:
             self._ended_ranks.add(report["rank"])
-        self._proposals.observe(report["first_pass"])
+        self._proposals.add_losses(report["first_pass"])
         for simulation, attempt, steps, complete in report["finalized"]:
             outcome = self._ledger.finalized(
                 report["rank"], simulation, attempt, steps, complete, time.time()
@@ -290,7 +290,7 @@ class Control:
                 continue
             attempt = self._ledger.issue(record, job, time.time())
             self._served[job] = record.simulation
-            self._proposals.issued(record)
+            self._proposals.register(record)
             self._send(identity, wire.Simulation(record.simulation, attempt, record.parameters))
             self._event(
                 "simulation_issued",
@@ -302,12 +302,12 @@ class Control:
                 generation=record.generation,
             )
 
-    def _next_record(self, asked: int) -> Record | None:
+    def _next_record(self, asked: int) -> SimulationRecord | None:
         if asked != wire.ANY:
             return next((r for r in self._ledger.waiting() if r.simulation == asked), None)
         return next(iter(self._ledger.waiting()), None) or self._draw()
 
-    def _draw(self) -> Record | None:
+    def _draw(self) -> SimulationRecord | None:
         """Turns the next proposal into a simulation and tells all ranks of it."""
         if self._ledger.drawn >= self._ledger.count:
             return None
@@ -327,7 +327,7 @@ class Control:
             else:
                 self._leaving[record.simulation] = (record.attempt, reason, time.monotonic())
 
-    def _lost(self, record: Record, reason: str) -> None:
+    def _lost(self, record: SimulationRecord, reason: str) -> None:
         self._leaving.pop(record.simulation, None)
         outcome = self._ledger.failed(
             record.simulation, record.attempt, reason, time.time(), retry=True
@@ -335,7 +335,7 @@ class Control:
         self._event("client_lost", job=record.job, simulation=record.simulation, reason=reason)
         self._settle(outcome)
 
-    def _settle(self, outcome: Outcome | None) -> None:
+    def _settle(self, outcome: AttemptOutcome | None) -> None:
         """Follows up the end of an attempt."""
         if outcome is None:
             return
@@ -345,7 +345,7 @@ class Control:
         for identity in self._ranks.values():
             self._send_json(identity, closed)
         if outcome.dropped:
-            self._proposals.issued(record)  # one that never started is news to the sampler
+            self._proposals.register(record)  # one that never started is news to the sampler
         if outcome.finished:
             self._event(
                 "simulation_finished",
@@ -390,7 +390,7 @@ class Control:
             return
         self.stop_reason = self._heartbeats.stop_reason = reason
         self._event("stopping", reason=reason)
-        kind = "leaving" if self.leaving else "stopping"
+        kind = "leaving" if self.handing_over else "stopping"
         self._to_launcher({"type": kind, "reason": reason})
         for identity in self._ranks.values():
             self._send_json(identity, {"type": "stop", "reason": reason})
@@ -443,7 +443,7 @@ class Control:
 
     def _publish_status(self) -> None:
         pulses = [pulse.beat for pulse in list(self._heartbeats.pulses.values())]
-        status = self._board.status(self._ledger.counts(), self._proposals.figures(), pulses)
+        status = self._board.status(self._ledger.counts(), self._proposals.statistics(), pulses)
         self._to_launcher(self._event("status", **status) | {"type": "status"})
 
     def _refuse(self, what: str, reason: str, count: int = 1) -> None:
@@ -472,7 +472,7 @@ class Control:
             return
 
 
-def _assigned(record: Record) -> dict[str, Any]:
+def _assigned(record: SimulationRecord) -> dict[str, Any]:
     return {
         "type": "assigned",
         "simulation": record.simulation,
