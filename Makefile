@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDY ?= simulations/heat/study.yaml
 
-.PHONY: help setup run test test-long lint
+.PHONY: help setup run test test-long lint docs
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /: /'
@@ -34,3 +34,12 @@ test-long: setup ## tests of resumed runs, of solvers in other languages or not 
 
 lint: setup ## format and lint the code in place
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
+
+$(VENV)/.docs: $(STAMP)
+	@echo "docs: installing the tools that build the site into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mpi,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documentation into build/site; a warning is an error
+	@echo "docs: run the notebook, then mkdocs"
+	@$(BIN)/python docs/build.py
