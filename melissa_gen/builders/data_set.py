@@ -1,0 +1,115 @@
+"""What a study says of its data sets: times, coordinates, and the settings that decide their content."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.study import Study
+
+__all__ = [
+    "clock",
+    "data_set_settings",
+    "data_set_writer",
+    "grid_coordinates",
+    "physical_times",
+]
+
+_CODE = (".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".f", ".f90", ".F90", ".so", ".sh")
+
+
+def data_set_writer(
+    study: Study, path: Path, settings: dict[str, Any], *, resume: bool
+) -> DatasetWriter:
+    """Creates the data set file of a study, with a row for each of its simulations.
+
+    Args:
+        study: The study.
+        path: The file.
+        settings: What made the data, see `data_set_settings`.
+        resume: Continue the partial file of an earlier server.
+
+    Raises:
+        DataError: The file can't be written.
+    """
+    return DatasetWriter(
+        path,
+        {name: (field.shape, field.dtype) for name, field in study.simulation.fields.items()},
+        study.simulation.time_steps,
+        list(study.parameters),
+        study.simulation.count,
+        settings,
+        physical_times(study),
+        grid_coordinates(study),
+        resume=resume,
+    )
+
+
+def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, Any]:
+    """Returns everything that decides what is in a data set, the solver's own files included.
+
+    Args:
+        study: The study.
+        simulations: Number of simulations.
+        seed: Seed of the parameters' draws.
+
+    Returns:
+        JSON types; two studies with equal settings give equal data sets.
+    """
+    simulation = study.simulation
+    settings = {
+        "layout": 1,
+        "parameters": {k: p.model_dump() for k, p in study.parameters.items()},
+        "constraints": study.constraints,
+        "command": simulation.command,
+        "processes": simulation.processes,
+        "environment": simulation.environment,
+        "fields": {k: f.model_dump() for k, f in simulation.fields.items()},
+        "time_steps": simulation.time_steps,
+        "times": simulation.times.model_dump(),
+        "domain": simulation.domain,
+        "bridge": simulation.bridge.model_dump(exclude={"keep"}) if simulation.bridge else None,
+        "simulations": simulations,
+        "seed": seed,
+        "files": {
+            os.path.relpath(path, study.folder): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in _solver_files(study)
+        },
+    }
+    # Through JSON, so that it compares equal to what is read back from a file.
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _solver_files(study: Study) -> list[Path]:
+    """Returns the files that the solver consists of, as far as the study shows them."""
+    simulation = study.simulation
+    files = {path for path in study.folder.iterdir() if path.suffix in _CODE and path.is_file()}
+    files |= {study.folder / word for word in simulation.command if (study.folder / word).is_file()}
+    for source in simulation.bridge.inputs if simulation.bridge else ():
+        path = study.folder / source
+        files |= {one for one in (path, *path.rglob("*")) if one.is_file()}
+    return sorted(files)
+
+
+def clock(study: Study) -> Callable[[int], float]:
+    """Returns the function from time step to physical time, in `simulation.times.unit`."""
+    times = study.simulation.times
+    return lambda step: times.start + step * times.interval
+
+
+def physical_times(study: Study) -> list[float]:
+    """Returns the physical time of each sample of a trajectory, in `simulation.times.unit`."""
+    return [clock(study)(step) for step in range(study.simulation.time_steps)]
+
+
+def grid_coordinates(study: Study) -> dict[str, list[float]]:
+    """Returns the cells' centers along each axis of `simulation.domain`."""
+    shape = next(iter(study.simulation.fields.values())).shape
+    return {
+        axis: [low + (high - low) * (cell + 0.5) / cells for cell in range(cells)]
+        for (axis, (low, high)), cells in zip(study.simulation.domain.items(), shape, strict=False)
+    }

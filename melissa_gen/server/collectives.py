@@ -1,0 +1,75 @@
+"""Exchange of small values between the server's ranks: JSON, never pickle."""
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Collectives", "SingleRank", "all_gather_json", "broadcast_json"]
+
+
+def broadcast_json(world: Any, value: Any = None) -> Any:
+    """Returns rank 0's value on every rank (collective).
+
+    Args:
+        world: The mpi4py communicator of all ranks.
+        value: JSON types; ignored on all ranks but 0.
+    """
+    raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = np.array([len(raw)], np.int64)
+    world.Bcast(size, root=0)
+    received = raw.copy() if world.Get_rank() == 0 else np.empty(int(size[0]), np.uint8)
+    world.Bcast(received, root=0)
+    return json.loads(received.tobytes())
+
+
+def all_gather_json(world: Any, value: Any) -> list[Any]:
+    """Returns the values of all ranks, in order (collective).
+
+    Args:
+        world: The mpi4py communicator of all ranks.
+        value: This rank's, in JSON types.
+    """
+    raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = np.zeros(world.Get_size(), np.int64)
+    world.Allgather(np.array([len(raw)], np.int64), sizes)
+    row = np.zeros(int(sizes.max()), np.uint8)
+    row[: len(raw)] = raw
+    rows = np.zeros((len(sizes), len(row)), np.uint8)
+    world.Allgather(row, rows)
+    return [json.loads(r[:size].tobytes()) for r, size in zip(rows, sizes, strict=True)]
+
+
+class Collectives(ABC):
+    """What the ranks exchange while the study runs; each method is called by all ranks, in the same order."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Waits until all ranks are here."""
+
+    @abstractmethod
+    def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the values (JSON types) of all ranks, in order."""
+
+    @abstractmethod
+    def from_rank_0(self, value: bool) -> bool:
+        """Returns rank 0's value on every rank."""
+
+    def close(self) -> None:  # noqa: B027
+        """Ends the communication between the ranks."""
+
+
+class SingleRank(Collectives):
+    """The collectives of a server with one rank."""
+
+    def barrier(self) -> None:
+        """Returns at once."""
+
+    def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns this rank's value."""
+        return [value]
+
+    def from_rank_0(self, value: bool) -> bool:
+        """Returns the value."""
+        return value

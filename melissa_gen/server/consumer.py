@@ -1,0 +1,101 @@
+"""What a server rank does with the samples that it receives: training, or recording without a trainer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melissa_gen.server.collectives import Collectives
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.sinks import Sink
+
+__all__ = ["Consumer", "Hooks"]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a consumer calls while it runs.
+
+    Attributes:
+        made_room: Tells ingest that samples have left the sink, so that waiting ones may fit.
+        event: Writes an event (only rank 0 acts on it).
+        fail: Stops the study, with a sentence as the reason (only rank 0 acts on it).
+        checkpoint: Saves the state of all ranks (collective).
+    """
+
+    made_room: Callable[[], None]
+    event: Callable[..., Any]
+    fail: Callable[[str], None]
+    checkpoint: Callable[[], None]
+
+
+class Consumer(ABC):
+    """Uses the samples of one server rank until the stream has ended.
+
+    Attributes:
+        sink: Where ingest puts complete samples.
+        shared: State shared with the ingest thread.
+        collectives: Communication with the consumers of the other ranks.
+    """
+
+    sink: Sink
+    shared: RankState
+    collectives: Collectives
+
+    @abstractmethod
+    def attach(self, hooks: Hooks) -> None:
+        """Gets ready to run; called once, after ingest has started."""
+
+    @abstractmethod
+    def run(self) -> str | None:
+        """Runs until the stream has ended and all of it is used.
+
+        Returns:
+            None, or why the study was stopped before that.
+        """
+
+    @property
+    @abstractmethod
+    def progress(self) -> int:
+        """How far it is, as a number that only grows; orders checkpoints. 0: nothing is worth saving."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of this rank, in JSON types, beside the sink and ingest."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
+        """Continues from a checkpoint; called after `attach`.
+
+        Args:
+            state: This rank's `state()`.
+            folder: The checkpoint, for what `save_model` has written.
+            shared: What `save_model` returned.
+        """
+
+    def save_model(self, folder: Path) -> dict[str, Any]:
+        """Writes what all ranks share into a checkpoint's folder (rank 0).
+
+        Returns:
+            Settings to keep in the checkpoint's state.
+        """
+        return {}
+
+    @abstractmethod
+    def finish(self, *, complete: bool, handover: bool) -> None:
+        """Writes this consumer's own results (collective).
+
+        Args:
+            complete: Whether the study reached its end.
+            handover: Whether another server continues, so that there are no results yet.
+        """
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """Returns sections of `summary.json` (rank 0)."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that the user should read once the server is ready."""
+        return []

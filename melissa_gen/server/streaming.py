@@ -1,0 +1,77 @@
+"""Uses the stream without a trainer: for data sets and conformance checks. Needs no torch."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from melissa_gen.errors import DataError, RunError
+from melissa_gen.server.collectives import SingleRank
+from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.sinks import StreamSink
+
+__all__ = ["StreamConsumer"]
+
+_POLL_SECONDS = 0.1
+
+
+class StreamConsumer(Consumer):
+    """Waits while ingest puts all samples into a sink that uses them as they arrive; one server rank.
+
+    Args:
+        sink: The sink.
+        checkpoint_every: Seconds between checkpoints.
+    """
+
+    def __init__(self, sink: StreamSink, checkpoint_every: float) -> None:
+        self.sink: StreamSink = sink
+        self.shared = RankState()
+        self.collectives = SingleRank()
+        self._every = checkpoint_every
+
+    def attach(self, hooks: Hooks) -> None:
+        """Keeps the hooks."""
+        self._hooks = hooks
+
+    def run(self) -> str | None:
+        """Waits until reception has ended, and saves a checkpoint now and then."""
+        saved = time.monotonic()
+        while not self.sink.wait_closed(_POLL_SECONDS):
+            error = self.shared.error
+            if isinstance(error, DataError):
+                # A full disk or a damaged file is the user's to mend: one sentence, no traceback.
+                self._hooks.fail(str(error))
+                return str(error)
+            if error is not None:
+                message = f"the ingest thread failed: {error}"
+                raise RunError(message) from error
+            if self.shared.stop_reason is not None:
+                return self.shared.stop_reason
+            if self.progress and time.monotonic() - saved > self._every:
+                saved = time.monotonic()
+                self._hooks.checkpoint()
+        return self.shared.stop_reason
+
+    @property
+    def progress(self) -> int:
+        """Number of samples recorded."""
+        return self.sink.recorded
+
+    def state(self) -> dict[str, Any]:
+        """Returns nothing: the sink's state is saved by ingest."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
+        """Does nothing: the sink is restored before ingest starts."""
+
+    def finish(self, *, complete: bool, handover: bool) -> None:
+        """Ends the use of the stream."""
+        try:
+            self.sink.finish(complete=complete)
+        except DataError as error:
+            self._hooks.fail(str(error))
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the sink's sections."""
+        return self.sink.summary()
