@@ -1,0 +1,86 @@
+"""The points of a run without a sampler: drawn from the prior, all before the start."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from melissa_gen.sampling import PRIOR, Prior
+from melissa_gen.server.coordination.ledger import SimulationRecord
+from melissa_gen.server.coordination.proposal_queue import Proposal
+
+__all__ = ["FixedDesign"]
+
+
+class FixedDesign:
+    """Gives the points of a design in order; takes the place of a `ProposalQueue`.
+
+    The points depend on the prior, their number and the seed alone, so that a resumed run has the same ones.
+
+    Args:
+        prior: The prior.
+        count: Number of points.
+        seed: Seed of the draws.
+
+    Attributes:
+        error: None; a design cannot fail.
+        uses_surrogate: False.
+    """
+
+    error: BaseException | None = None
+    uses_surrogate = False
+
+    def __init__(self, prior: Prior, count: int, seed: int) -> None:
+        points = prior.sample(count, np.random.default_rng(seed))
+        densities = prior.log_density(points)
+        self._proposals = [
+            Proposal(tuple(point), PRIOR, 0, density if np.isfinite(density) else None, 1.0)
+            for point, density in zip(points.tolist(), densities.tolist(), strict=True)
+        ]
+        self._taken = 0
+
+    def set_probe(self, probe: Callable[[], Any]) -> None:
+        """Does nothing: a design does not look at a surrogate."""
+
+    def start(self) -> None:
+        """Does nothing: all points are there."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+    def take(self) -> Proposal:
+        """Returns the next point."""
+        proposal = self._proposals[self._taken]
+        self._taken += 1
+        return proposal
+
+    def add_losses(self, losses: list[list[float]]) -> None:
+        """Does nothing: no surrogate is trained."""
+
+    def register(self, record: SimulationRecord) -> None:
+        """Does nothing: the design does not depend on what became of a simulation."""
+
+    def difficulty(self, simulation: int) -> float | None:
+        """Returns None: no surrogate is trained."""
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Returns how many points were taken."""
+        return {"taken": self._taken}
+
+    def restore(self, state: Mapping[str, Any], records: Iterable[SimulationRecord]) -> None:
+        """Continues from the `state()` of an earlier server."""
+        self._taken = int(state["taken"])
+
+    def statistics(self) -> dict[str, Any]:
+        """Returns the figures of `ProposalQueue.statistics`."""
+        return {
+            "method": PRIOR,
+            "generation": 0,
+            "generations": 0,
+            "state": "idle",
+            "suggested": self._taken,
+            "adaptive": 0,
+            "late": 0,
+            "seconds": 0.0,
+        }

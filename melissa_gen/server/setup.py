@@ -1,0 +1,95 @@
+"""What a server rank knows when it starts."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from melissa_gen.run_dir.checkpoint_folder import check_study, newest, read_state
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.server.collectives import broadcast_json
+from melissa_gen.study import Study, load_study
+
+__all__ = ["Checkpoint", "RankSetup"]
+
+
+@dataclass(frozen=True)
+class RankSetup:
+    """The study, the run, and this rank's place in it.
+
+    Attributes:
+        study: The study.
+        purpose: What the samples are for.
+        run_dir: The run directory.
+        epoch: Number of servers that the run had before this one.
+        rank: This rank.
+        ranks: Number of ranks.
+        began: When the process started (monotonic seconds).
+        ingest_cores: Cores for all threads but the trainer's; None: any.
+    """
+
+    study: Study
+    purpose: Purpose
+    run_dir: Path
+    epoch: int
+    rank: int
+    ranks: int
+    began: float
+    ingest_cores: set[int] | None = None
+
+    @classmethod
+    def read(cls, run_dir: Path, world: Any) -> Self:
+        """Reads `study.yaml` and `run.json` of a run directory.
+
+        Args:
+            run_dir: The run directory.
+            world: The mpi4py communicator of all ranks.
+
+        Raises:
+            StudyError: The study was changed into something illegal.
+        """
+        run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        return cls(
+            study=load_study(run_dir / "study.yaml", folder=Path(run["study_folder"])),
+            purpose=Purpose.from_json(run.get("purpose")),
+            run_dir=run_dir,
+            epoch=int(run["epoch"]),
+            rank=world.Get_rank(),
+            ranks=world.Get_size(),
+            began=time.monotonic(),
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint that a server continues from.
+
+    Attributes:
+        folder: Its folder.
+        state: Its content, without the model.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+
+    @classmethod
+    def find(cls, setup: RankSetup, world: Any) -> tuple[Self | None, list[str]]:
+        """Finds the newest whole checkpoint; rank 0 decides for all ranks (collective).
+
+        Returns:
+            The checkpoint, or None for a run that begins; and a sentence for each damaged checkpoint that was newer.
+
+        Raises:
+            RunError: The checkpoint can't be read, or was made with another study.
+        """
+        found, damages = None, []
+        if setup.rank == 0 and setup.epoch:
+            folder, damages = newest(setup.run_dir)
+            found = str(folder) if folder else None
+        name = broadcast_json(world, found)
+        if name is None:
+            return None, damages
+        state = read_state(Path(name))
+        check_study(setup.study, state, Path(name))
+        return cls(Path(name), state), damages
