@@ -12,10 +12,14 @@ __all__ = [
     "promised_megabytes",
     "reservoir_megabytes",
     "staging_slots",
+    "stream_megabytes",
 ]
 
 BASE_MEGABYTES = 500.0
 """Interpreter, torch, MPI, sockets: what a rank takes beside its reservoir and its model."""
+
+STREAM_MEGABYTES = 300.0
+"""What the server of a run without a trainer takes beside its rows: it does not load torch."""
 
 GPU_MEGABYTES = 1400.0
 """What the libraries of CUDA and NCCL take beside it in a rank's own memory; 1,120 to 1,260 were measured."""
@@ -96,6 +100,12 @@ def promised_megabytes(study: Study) -> float:
     samples = study.training.validation.simulations * study.simulation.time_steps
     share = samples * study.sample_bytes / 1e6 / study.server.ranks
     return reservoir_megabytes(study) + base_megabytes(study) + model_megabytes(study) + share
+
+
+def stream_megabytes(study: Study) -> float:
+    """Returns the megabytes that the one server rank of a run without a trainer promises not to exceed."""
+    rows = megabytes(field_specs(study), staging_slots(study))
+    return STREAM_MEGABYTES + rows + TCP_MEGABYTES * study.over_tcp
 
 
 def _gpu_here() -> bool:

@@ -1,13 +1,13 @@
 """Builds the surrogate that a study names."""
 
-from collections.abc import Callable
 from typing import Any
 
+from melissa_gen.builders.data_set import clock
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.ensemble import Kind
 
-__all__ = ["build_surrogate", "clock", "members_of"]
+__all__ = ["build_surrogate", "members_of"]
 
 
 def build_surrogate(study: Study) -> Surrogate:
@@ -34,12 +34,6 @@ def members_of(study: Study) -> tuple[Kind, int] | None:
     if ensemble is None or ensemble.kind == "snapshots":
         return None
     return ensemble.kind, ensemble.count
-
-
-def clock(study: Study) -> Callable[[int], float]:
-    """Returns the function from time step to physical time."""
-    times = study.simulation.times
-    return lambda step: times.start + step * times.interval
 
 
 def _bounds(parameter: Any) -> tuple[float, float]:

@@ -82,13 +82,14 @@ class Consumer(ABC):
         """
         return {}
 
-    @abstractmethod
-    def finish(self, *, complete: bool, handover: bool) -> None:
-        """Writes this consumer's own results (collective).
+    def write_results(self) -> None:  # noqa: B027
+        """Writes results of its own once the stream has been used up, while ingest still runs (collective)."""
+
+    def close(self, *, complete: bool) -> None:  # noqa: B027
+        """Ends the use of the stream, after ingest has ended.
 
         Args:
-            complete: Whether the study reached its end.
-            handover: Whether another server continues, so that there are no results yet.
+            complete: Whether the study reached its end; False where it was stopped and may be resumed.
         """
 
     @abstractmethod

@@ -83,7 +83,8 @@ class Checkpoint:
         Raises:
             RunError: The checkpoint can't be read, or was made with another study.
         """
-        found, damages = None, []
+        found: str | None = None
+        damages: list[str] = []
         if setup.rank == 0 and setup.epoch:
             folder, damages = newest(setup.run_dir)
             found = str(folder) if folder else None

@@ -5,13 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from melissa_gen.builders.data_set import data_set_writer
+from melissa_gen.builders.memory import field_specs, staging_slots
 from melissa_gen.errors import DataError, RunError
+from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.ingest.receiver import RankState
-from melissa_gen.sinks import StreamSink
+from melissa_gen.server.setup import RankSetup
+from melissa_gen.sinks import ConformanceSink, DataSetSink, StreamSink
 
-__all__ = ["StreamConsumer"]
+__all__ = ["StreamConsumer", "stream_sink"]
 
 _POLL_SECONDS = 0.1
 
@@ -65,8 +69,8 @@ class StreamConsumer(Consumer):
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
         """Does nothing: the sink is restored before ingest starts."""
 
-    def finish(self, *, complete: bool, handover: bool) -> None:
-        """Ends the use of the stream."""
+    def close(self, *, complete: bool) -> None:
+        """Ends the use of the stream; a file that can't be completed fails the study."""
         try:
             self.sink.finish(complete=complete)
         except DataError as error:
@@ -75,3 +79,21 @@ class StreamConsumer(Consumer):
     def summary(self) -> dict[str, Any]:
         """Returns the sink's sections."""
         return self.sink.summary()
+
+
+def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
+    """Builds the sink of a run without a trainer.
+
+    Args:
+        setup: The study and what its samples are for.
+        resume: Whether an earlier server has begun the file.
+
+    Raises:
+        DataError: The data set file can't be written, or can't be continued.
+    """
+    study, purpose = setup.study, setup.purpose
+    store = SlotStore(field_specs(study), staging_slots(study), 0)
+    output = Path(purpose.output)
+    if purpose.kind == "conformance":
+        return ConformanceSink(store, output)
+    return DataSetSink(store, data_set_writer(study, output, purpose.settings, resume=resume))

@@ -176,8 +176,9 @@ def _rank(
 
     from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.protocol.contact import Contact
-    from melissa_gen.server.training.cores import favour_the_trainer
-    from melissa_gen.server.training.trainer import Hooks, Trainer
+    from melissa_gen.server.consumer import Hooks
+    from melissa_gen.server.training.cores import shorten_gil_switch_interval
+    from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.study import Study
 
     study = Study.model_validate(
@@ -197,7 +198,7 @@ def _rank(
             "reservoir": {"capacity": CAPACITY, "watermark": args.batch_size},
         }
     )
-    favour_the_trainer()
+    shorten_gil_switch_interval()
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
     os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
@@ -215,7 +216,8 @@ def _rank(
         rank.state,
         None,
         torch.device(args.device),
-        Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda name: None, lambda *a: None),
+        Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda reason: None, lambda: None),
+        lambda surrogate, batches: None,
     )
     pipe.send(rank.contact.to_json())
     watcher = threading.Thread(

@@ -12,6 +12,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.server.coordination.fixed_design import FixedDesign
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
@@ -58,7 +59,7 @@ class ControlThread:
         socket: zmq.Socket[Any],
         heartbeats: HeartbeatThread,
         ledger: Ledger,
-        proposals: ProposalQueue,
+        proposals: ProposalQueue | FixedDesign,
         board: StatusBoard,
         event: Callable[..., dict[str, Any]],
     ) -> None:

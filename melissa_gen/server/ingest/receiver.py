@@ -21,8 +21,10 @@ from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared import SharedView
 from melissa_gen.protocol.sockets import connect_socket
-from melissa_gen.reservoir import Policy, Sample
+from melissa_gen.reservoir import Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
+from melissa_gen.server.ingest.credit import CreditQueue
+from melissa_gen.sinks import Sink
 
 __all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
 
@@ -75,7 +77,7 @@ class Ingest:
         contact: Secrets of this incarnation.
         data: The bound data socket.
         assembler: Makes samples of parts.
-        reservoir: Takes the samples.
+        sink: Takes the samples.
         state: Shared with the trainer.
         rank: This server rank.
         time_of: Time step to physical time.
@@ -87,13 +89,13 @@ class Ingest:
         contact: Contact,
         data: zmq.Socket[bytes],
         assembler: Assembler,
-        reservoir: Policy,
+        sink: Sink,
         state: RankState,
         rank: int,
         time_of: Callable[[int], float],
     ) -> None:
         self._contact, self._data = contact, data
-        self._assembler, self._reservoir, self._state = assembler, reservoir, state
+        self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of = rank, time_of
         self._link = connect_socket(context, contact, contact.control, queue=0)
         self._bell = context.socket(zmq.PULL)
@@ -102,7 +104,7 @@ class Ingest:
         self._ringer.connect(f"inproc://doorbell-{id(self)}")
         self._pending: deque[WholeSample] = deque()
         self._waiting_for_room = False
-        self._owed: dict[bytes, list[int]] = {}
+        self._credit = CreditQueue(assembler.credit)
         self._finalized: list[list[int]] = []
         self._refused: dict[str, int] = {}
         self._shared: dict[bytes, SharedView] = {}
@@ -158,7 +160,7 @@ class Ingest:
             if readable != data_polled:
                 poller.modify(self._data, zmq.POLLIN if readable else 0)
                 data_polled = readable
-            patience = _QUIET_MILLISECONDS if self._owed else int(_REPORT_SECONDS * 1000)
+            patience = _QUIET_MILLISECONDS if self._credit else int(_REPORT_SECONDS * 1000)
             ready = dict(poller.poll(patience))
             if self._bell in ready:
                 self._bell.recv()
@@ -169,7 +171,7 @@ class Ingest:
             elif readable:
                 self._drained = time.monotonic()
             self._store_pending()
-            self._pay(quiet=self._data not in ready)
+            self._flush_credit(idle=self._data not in ready)
             while not self._snapshots.empty():
                 self._snapshots.get()
                 self._taken.put(self._snapshot())
@@ -178,25 +180,25 @@ class Ingest:
                 self._report()
                 self._let_go()
                 reported = now
-        self._settle_accounts()
+        self._finalize_counters()
         self._report(last=True)
 
-    def _settle_accounts(self) -> None:
+    def _finalize_counters(self) -> None:
         """Nobody trains any more: what is still under way, waiting or unseen is counted as such."""
         self._assembler.close_all()
         while self._pending:
             self._assembler.reject(self._pending.popleft())
-        self._reservoir.close()
-        self._assembler.forget(self._reservoir.unseen())
-        self._reservoir.withdraw_all(STOPPED)
+        self._sink.close()
+        self._assembler.forget(self._sink.unseen())
+        self._sink.withdraw_all(STOPPED)
 
     def _snapshot(self) -> dict[str, Any]:
         """Samples that wait for room count as stored and unseen: they are lost with this server like those."""
         waiting = [(whole.simulation, whole.step) for whole in self._pending]
-        reservoir = self._reservoir.state()
+        reservoir = self._sink.state()
         for key in ("stored", "unseen"):
             reservoir["counters"][key] += len(waiting)
-        unseen = [*self._reservoir.unseen(), *waiting]
+        unseen = [*self._sink.unseen(), *waiting]
         return {"assembler": self._assembler.state(unseen), "reservoir": reservoir}
 
     def _receive_burst(self) -> None:
@@ -234,7 +236,7 @@ class Ingest:
             return
         if isinstance(message, wire.Finalize):
             settled, senders = self._assembler.finalize(message, header.rank)
-            self._owe(senders)
+            self._credit.add(senders)
             if settled is not None:
                 self._finalized.append(list(settled))
             self._skip_rest()
@@ -243,14 +245,14 @@ class Ingest:
         try:
             place = self._assembler.place(message, header.rank)
         except ProtocolError:  # a client without credit would wait for ever, and say nothing
-            self._owe([sender])
+            self._credit.add([sender])
             raise
         if isinstance(place, Fate):
-            self._owe([sender])
+            self._credit.add([sender])
             self._skip_rest()
             return
         if not self._fill(place, sender):
-            self._owe([sender, *self._assembler.damaged(place)])
+            self._credit.add([sender, *self._assembler.damaged(place)])
             text = f"a part of simulation {message.simulation} whose payload has another size than its header says"
             raise ProtocolError(text)
         whole = self._assembler.received(place, sender)
@@ -259,7 +261,7 @@ class Ingest:
         if whole.slot is not None:
             self._pending.append(whole)
             return
-        self._owe(whole.senders)
+        self._credit.add(whole.senders)
         if whole.refusal:
             text = f"sample {whole.step} of simulation {whole.simulation}: {whole.refusal}"
             raise ProtocolError(text)
@@ -307,16 +309,16 @@ class Ingest:
     def _store_pending(self) -> None:
         while self._pending:
             whole = self._pending[0]
-            if self._state.stop_reason is not None or self._reservoir.closed:
+            if self._state.stop_reason is not None or self._sink.closed:
                 self._assembler.reject(whole)
             elif not self._put(whole):
                 break
             self._pending.popleft()
-            self._owe(whole.senders)
+            self._credit.add(whole.senders)
         if self._state.stop_reason is not None or (
             self._state.reception_over and not self._pending
         ):
-            self._reservoir.close()
+            self._sink.close()
 
     def _put(self, whole: WholeSample) -> bool:
         assignment = self._state.assignments.get(whole.simulation)
@@ -324,27 +326,17 @@ class Ingest:
             return False
         inputs = (*assignment.parameters, self._time_of(whole.step))
         sample = Sample(whole.simulation, whole.step, inputs)
-        if self._reservoir.put(whole.slot, sample):
+        if self._sink.put(whole.slot, sample):
             return True
         self._waiting_for_room = (
             True  # before the second try: room made meanwhile must not go unnoticed
         )
-        return self._reservoir.put(whole.slot, sample)
+        return self._sink.put(whole.slot, sample)
 
-    def _owe(self, senders: list[Sender]) -> None:
-        for sender in senders:
-            self._owed.setdefault(sender.identity, []).append(sender.buffer)
-
-    def _pay(self, *, quiet: bool) -> None:
-        """Hands buffers back, half of a client's at a time: a message wakes four threads, and costs as much as a part.
-
-        Where nothing more comes, all that is owed is paid: whoever waits, waits for that.
-        """
-        enough = max(self._assembler.credit // 2, 1)
-        for identity, buffers in list(self._owed.items()):
-            if quiet or len(buffers) >= enough:
-                self._answer(identity, wire.Credit(tuple(buffers)))
-                del self._owed[identity]
+    def _flush_credit(self, *, idle: bool) -> None:
+        """Returns buffers to clients; if idle, all of them, since clients may be blocked on them."""
+        for identity, buffers in self._credit.take_due(idle=idle):
+            self._answer(identity, wire.Credit(buffers))
 
     def _answer(self, identity: bytes, message: wire.Message) -> None:
         packed = wire.encode(message, self._contact.epoch, self._rank, self._contact.token)
@@ -360,15 +352,17 @@ class Ingest:
                         tuple(message["parameters"]), message["weight"]
                     )
                 case "closed":
-                    self._owe(self._assembler.close(message["simulation"], message["attempt"]))
+                    self._credit.add(
+                        self._assembler.close(message["simulation"], message["attempt"])
+                    )
                 case "reception_over":
                     self._state.reception_over = True
                 case "stop":
                     self._state.stop_reason = message["reason"]
-                    self._owe(self._assembler.close_all())
+                    self._credit.add(self._assembler.close_all())
 
     def _report(self, *, last: bool = False) -> None:
-        reservoir = self._reservoir.counters()
+        reservoir = self._sink.counters()
         self._tell(
             {
                 "type": "rank_report",
@@ -376,7 +370,7 @@ class Ingest:
                 "last": last,
                 "counters": self._assembler.counters.as_dict(),
                 "reservoir": reservoir
-                | {"capacity": self._reservoir.capacity, "watermark": self._reservoir.watermark},
+                | {"capacity": self._sink.capacity, "watermark": self._sink.watermark},
                 "pending": len(self._pending),
                 "training": self._state.training,
                 "finalized": self._finalized,

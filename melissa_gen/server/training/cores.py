@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 
 from melissa_gen.errors import StudyError
 
-__all__ = ["favour_the_trainer", "split_cores", "started_on"]
+__all__ = ["shorten_gil_switch_interval", "split_cores", "started_on"]
 
 _TURN_SECONDS = 5e-4
 
 
-def favour_the_trainer() -> None:
+def shorten_gil_switch_interval() -> None:
     """Has a thread of this process that holds the interpreter give it up soon after another asks.
 
     The trainer asks for it after every operation of torch, some hundred times a step. A thread that runs Python all the

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
+from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.first_pass import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
@@ -25,27 +26,10 @@ from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate, member_losses, per_sample_loss
 
-__all__ = ["Hooks", "Trainer"]
+__all__ = ["Trainer"]
 
 _WAIT_SECONDS = 0.02
 _SMOOTHING = 0.98
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the loop calls at certain moments.
-
-    Attributes:
-        drawn: After each draw, with the totals over all ranks: samples drawn, samples stored.
-        event: Writes an event (rank 0 alone acts on it).
-        checkpoint: Saves the state of all ranks (collective).
-        between_steps: Before each turn, with the batches trained: may copy the weights.
-    """
-
-    drawn: Callable[[], None]
-    event: Callable[..., None]
-    checkpoint: Callable[[], None]
-    between_steps: Callable[[Surrogate, int], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +56,8 @@ class Trainer:
         state: Shared with the ingest thread.
         validation: Measures the error on unseen simulations, or None.
         device: Where the network is.
-        hooks: See `Hooks`.
+        hooks: What the loop calls at certain moments.
+        between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
     """
 
     def __init__(
@@ -84,11 +69,12 @@ class Trainer:
         validation: Validation | None,
         device: torch.device,
         hooks: Hooks,
+        between_steps: Callable[[Surrogate, int], None],
     ) -> None:
         self.surrogate = surrogate.to(device)
         self._study, self._training = study, study.training
         self._reservoir, self._state, self._validation = reservoir, state, validation
-        self._device, self._hooks = device, hooks
+        self._device, self._hooks, self._between_steps = device, hooks, between_steps
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
         on_gpu = [device] if device.type == "cuda" else None
         self._network = DistributedDataParallel(
@@ -161,7 +147,7 @@ class Trainer:
             batch = None
             if turn.mine > 0:
                 batch = self._reservoir.draw(turn.mine, self._views, below_watermark=True)
-            self._hooks.drawn()
+            self._hooks.made_room()
             losses = self._learn(batch, turn.total)
             self._note(batch, losses, turn.total)
             if self._validation and self.batches % self._training.validation.every == 0:
@@ -240,7 +226,7 @@ class Trainer:
 
     def _next_turn(self) -> _Turn:
         """Agrees with all ranks on what comes next; waits a moment when nothing can."""
-        self._hooks.between_steps(self.surrogate, self.batches)
+        self._between_steps(self.surrogate, self.batches)
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
@@ -292,7 +278,7 @@ class Trainer:
             earned = drawn / self._training.draws_per_sample / self._ranks
             slack = self._study.reservoir.watermark + self._training.batch_size
             self._reservoir.allow_puts(self._stored_before + int(earned) + slack)
-            self._hooks.drawn()
+            self._hooks.made_room()
 
     def _note(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
         self.samples_drawn += total

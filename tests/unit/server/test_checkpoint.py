@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.checkpoint import load_model, load_optimizer, save_checkpoint
+from melissa_gen.run_dir.checkpoint import save_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import check_study, fixed_settings, newest, read_state
+from melissa_gen.server.training.model_files import load_model, load_optimizer, save_model
 from melissa_gen.study import load_study
 from melissa_gen.surrogates import Surrogate
 
@@ -40,7 +41,11 @@ def save(run_dir, name, batches, epoch=0, surrogate=None, optimizer=None, **more
     surrogate = surrogate or make_surrogate(0)
     optimizer = optimizer or torch.optim.Adam(surrogate.parameters())
     state = {"epoch": epoch, "batches": batches, **more}
-    save_checkpoint(run_dir / "checkpoints" / name, surrogate, optimizer, state)
+
+    def model(folder):
+        return {"optimizer": save_model(folder, surrogate, optimizer)}
+
+    save_checkpoint(run_dir / "checkpoints" / name, state, model)
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from melissa_gen.protocol import control, wire
 from melissa_gen.protocol.shared import SharedBuffers
 from melissa_gen.reservoir import SlotStore, create
 from melissa_gen.server.ingest import receiver as ingest
-from melissa_gen.server.ingest.assembler import Assembler, Fate
+from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
+from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.receiver import Ingest, RankState
 
 FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (5,)))
@@ -143,16 +143,12 @@ def test_a_single_buffer_comes_back_once_it_is_quiet(context, bound, peer):
 
 
 def test_under_traffic_half_of_the_buffers_come_back_at_a_time():
-    paid = {}
-    rank = SimpleNamespace(
-        _assembler=SimpleNamespace(credit=8),
-        _owed={b"quick": [0, 1, 2, 3], b"slow": [7]},
-        _answer=lambda identity, message: paid.update({identity: message.buffers}),
-    )
-    Ingest._pay(rank, quiet=False)
-    assert paid == {b"quick": (0, 1, 2, 3)}
-    Ingest._pay(rank, quiet=True)
-    assert paid[b"slow"] == (7,) and not rank._owed
+    credit = CreditQueue(8)
+    credit.add([Sender(b"quick", n) for n in range(4)] + [Sender(b"slow", 7)])
+    assert credit.take_due(idle=False) == [(b"quick", (0, 1, 2, 3))]
+    assert credit
+    assert credit.take_due(idle=True) == [(b"slow", (7,))]
+    assert not credit
 
 
 def test_a_part_becomes_a_sample_with_its_inputs(rank, client):

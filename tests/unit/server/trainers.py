@@ -8,8 +8,9 @@ import torch.distributed as dist
 from melissa_gen import reservoir
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import Assignment, RankState
-from melissa_gen.server.training.trainer import Hooks, Trainer
+from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.study import Study
 
 
@@ -63,6 +64,8 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu"):
             row[:] = np.sin(6.0 * a * np.arange(len(row)) + step) * (1.0 + 3.0 * a)
             memory.put(slot, reservoir.Sample(simulation, step, [a, step]))
     memory.close()
-    hooks = Hooks(*[lambda *args, **more: None] * 4)
+    nothing = lambda *args, **more: None  # noqa: E731
+    hooks = Hooks(*[nothing] * 4)
     surrogate = build_surrogate(study)
-    return Trainer(study, surrogate, memory, state, None, torch.device(device), hooks), state
+    device = torch.device(device)
+    return Trainer(study, surrogate, memory, state, None, device, hooks, nothing), state

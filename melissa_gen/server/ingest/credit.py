@@ -1,0 +1,46 @@
+"""Credit that a server rank returns to its clients: pure, without sockets or clocks."""
+
+from collections.abc import Iterable
+
+from melissa_gen.server.ingest.assembler import Sender
+
+__all__ = ["CreditQueue"]
+
+
+class CreditQueue:
+    """Buffers to return, collected so that one message returns several.
+
+    A message wakes four threads and costs as much as a part of a field. Under traffic, buffers are therefore returned
+    in halves of a client's credit. When the rank is idle all are returned, since clients may be blocked on them.
+
+    Args:
+        credit: Buffers of each client rank.
+    """
+
+    def __init__(self, credit: int) -> None:
+        self._batch = max(credit // 2, 1)
+        self._buffers: dict[bytes, list[int]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any buffer is to be returned."""
+        return bool(self._buffers)
+
+    def add(self, senders: Iterable[Sender]) -> None:
+        """Adds buffers whose content has been used or dropped."""
+        for sender in senders:
+            self._buffers.setdefault(sender.identity, []).append(sender.buffer)
+
+    def take_due(self, *, idle: bool) -> list[tuple[bytes, tuple[int, ...]]]:
+        """Removes and returns the buffers to return now, by socket identity.
+
+        Args:
+            idle: Whether nothing is being received.
+        """
+        due = [
+            (identity, tuple(buffers))
+            for identity, buffers in self._buffers.items()
+            if idle or len(buffers) >= self._batch
+        ]
+        for identity, _ in due:
+            del self._buffers[identity]
+        return due

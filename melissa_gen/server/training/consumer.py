@@ -1,0 +1,169 @@
+"""Trains the surrogate on the stream: reservoir, model, validation and training loop of one rank."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melissa_gen import reservoir as reservoirs
+from melissa_gen.builders.memory import field_specs, staging_slots
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.proposal_queue import ProposalQueue
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.setup import Checkpoint, RankSetup
+from melissa_gen.server.training.device import device_of
+from melissa_gen.server.training.model_files import load_model, load_optimizer, save_model
+from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
+from melissa_gen.server.training.snapshots import Snapshots
+from melissa_gen.server.training.trainer import Trainer
+from melissa_gen.server.training.validation import Validation
+from melissa_gen.study import Study
+from melissa_gen.surrogates import Surrogate
+
+__all__ = ["TrainingConsumer"]
+
+
+class TrainingConsumer(Consumer):
+    """Builds everything that training needs, and runs the training loop.
+
+    Args:
+        setup: The study and this rank.
+        world: The mpi4py communicator of all ranks.
+        checkpoint: What to continue from, or None.
+        proposals: On rank 0, the queue whose sampler may look at the surrogate; None elsewhere.
+
+    Raises:
+        StudyError: The surrogate can't be built.
+        RunError: The device is not there, or the checkpoint can't be loaded.
+    """
+
+    def __init__(
+        self,
+        setup: RankSetup,
+        world: Any,
+        checkpoint: Checkpoint | None,
+        proposals: ProposalQueue | None,
+    ) -> None:
+        study = setup.study
+        self._study, self._run_dir = study, setup.run_dir
+        torch.set_num_threads(study.server.threads)
+        self._device, backend, self._complaint = device_of(study, world)
+        join_process_group(study, world, self._device, backend)
+        self.collectives = TorchCollectives(self._device)
+        # The weights must be the same on all ranks; what is random afterwards must not be.
+        torch.manual_seed(study.seed)
+        self._surrogate = build_surrogate(study)
+        if checkpoint is not None:
+            load_model(checkpoint.folder, self._surrogate)
+        torch.manual_seed(study.seed + 1 + setup.rank)
+        self._reservoir = _reservoir(study, setup.rank)
+        self.sink = self._reservoir
+        self.shared = RankState()
+        self._between_steps = _snapshot_offer(study, self._surrogate, proposals)
+        self._validation: Validation | None = None
+        self._trainer: Trainer | None = None
+
+    @property
+    def trainer(self) -> Trainer:
+        """The training loop; there from `attach` on."""
+        assert self._trainer is not None
+        return self._trainer
+
+    def attach(self, hooks: Hooks) -> None:
+        """Reads the validation set and prepares the training loop."""
+        path = self._run_dir / "validation.h5"
+        if path.exists():
+            self._validation = Validation(path, list(self._study.parameters), self._device)
+        self._trainer = Trainer(
+            self._study,
+            self._surrogate,
+            self._reservoir,
+            self.shared,
+            self._validation,
+            self._device,
+            hooks,
+            self._between_steps,
+        )
+
+    def run(self) -> str | None:
+        """Trains until the stream has ended and the reservoir is empty."""
+        return self.trainer.run()
+
+    @property
+    def progress(self) -> int:
+        """Batches trained."""
+        return self.trainer.batches
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state of the training loop."""
+        return self.trainer.state()
+
+    def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
+        """Continues the training loop and the optimizer of an earlier server."""
+        self.trainer.restore(state)
+        load_optimizer(folder, self.trainer.optimizer, shared["optimizer"])
+
+    def save_model(self, folder: Path) -> dict[str, Any]:
+        """Writes model and optimizer."""
+        settings = save_model(folder, self.trainer.surrogate, self.trainer.optimizer)
+        return {"optimizer": settings}
+
+    def write_results(self) -> None:
+        """Writes the errors of all validation simulations, and pictures of some."""
+        if self._validation is not None and self.trainer.batches:
+            units = {name: field.unit for name, field in self._study.simulation.fields.items()}
+            path = self._run_dir / "validation_errors.npz"
+            self._validation.save_cases(self._surrogate, path, units)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the section `training`."""
+        trainer = self.trainer
+        return {
+            "training": {
+                "device": trainer.device_name,
+                "batches": trainer.batches,
+                "samples_drawn": trainer.samples_drawn,
+                "final_loss": None if math.isnan(trainer.loss) else trainer.loss,
+                "starved_seconds": trainer.starved_seconds,
+                "effective_share": trainer.effective_share,
+            }
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence where GPUs are not used."""
+        return [self._complaint] if self._complaint else []
+
+
+def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
+    """Builds the reservoir of one rank, with rows for samples that are being assembled."""
+    section = study.reservoir
+    rows = reservoirs.SlotStore(
+        field_specs(study), section.capacity + staging_slots(study), len(study.parameters) + 1
+    )
+    return reservoirs.create(
+        section.policy,
+        rows,
+        section.capacity,
+        section.watermark,
+        study.seed + rank,
+        "difficulty" if study.sampler.method == "r3" else section.eviction,
+        section.draws,
+    )
+
+
+def _snapshot_offer(
+    study: Study, surrogate: Surrogate, proposals: ProposalQueue | None
+) -> Callable[[Surrogate, int], None]:
+    """Returns what the trainer calls between two steps, so that a sampler that asks sees the surrogate."""
+    if proposals is None or not proposals.uses_surrogate:
+        return lambda surrogate, batches: None
+    ensemble = study.surrogate.ensemble
+    # Further snapshots would cost a pass each, and say less than novelty does.
+    members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
+    snapshots = Snapshots(surrogate, members)
+    proposals.set_probe(snapshots.take)
+    return snapshots.offer

@@ -1,0 +1,94 @@
+"""The model and the optimizer in a checkpoint's folder."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from melissa_gen.errors import RunError
+from melissa_gen.surrogates import Surrogate, save
+from melissa_gen.surrogates.files import WEIGHTS
+
+__all__ = ["load_model", "load_optimizer", "save_model"]
+
+OPTIMIZER = "optimizer.safetensors"
+
+
+def save_model(
+    folder: Path, surrogate: Surrogate, optimizer: torch.optim.Optimizer
+) -> list[dict[str, Any]]:
+    """Writes what `surrogates.save` writes, and `optimizer.safetensors`.
+
+    Args:
+        folder: The folder of a checkpoint that is being written.
+        surrogate: The model.
+        optimizer: Its optimizer.
+
+    Returns:
+        The optimizer's settings, for `load_optimizer`.
+
+    Raises:
+        OSError: The folder can't be written.
+    """
+    tensors, settings = _split_optimizer(optimizer)
+    try:
+        save(surrogate, folder)
+        safetensors.torch.save_file(tensors, folder / OPTIMIZER)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+    return settings
+
+
+def load_model(folder: Path, surrogate: Surrogate) -> None:
+    """Loads a checkpoint's weights and the scales of inputs and outputs into a surrogate built alike.
+
+    Raises:
+        RunError: They do not fit, or can't be read.
+    """
+    path = folder / WEIGHTS
+    try:
+        safetensors.torch.load_model(surrogate, str(path), strict=True, device="cpu")
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        message = f"{path} can't be loaded: {error}"
+        raise RunError(message) from error
+
+
+def load_optimizer(
+    folder: Path, optimizer: torch.optim.Optimizer, settings: list[dict[str, Any]]
+) -> None:
+    """Loads a checkpoint's moments and step counts into an optimizer built alike.
+
+    Args:
+        folder: The checkpoint.
+        optimizer: An optimizer of the same class for the same parameters.
+        settings: What `save_model` returned.
+
+    Raises:
+        RunError: They do not fit, or can't be read.
+    """
+    path = folder / OPTIMIZER
+    state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
+    try:
+        for name, tensor in safetensors.torch.load_file(path).items():
+            number, _, key = name.partition(".")
+            state[int(number)][key] = tensor
+        optimizer.load_state_dict({"state": dict(state), "param_groups": settings})
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        message = f"{path} can't be loaded: {error}"
+        raise RunError(message) from error
+
+
+def _split_optimizer(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Returns the optimizer's tensors by name, and the settings of its parameter groups."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{number}.{key}": value.detach().cpu().contiguous()
+        for number, values in state["state"].items()
+        for key, value in values.items()
+        if isinstance(value, torch.Tensor)
+    }
+    return tensors, state["param_groups"]
