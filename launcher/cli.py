@@ -63,7 +63,9 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _explain(error: Exception) -> int:
-    """Says what went wrong; returns the exit status."""
+    """Prints what went wrong; returns the exit status."""
+    from melissa_gen.launcher.jobs.execution import RunInterruptedError
+
     if "--debug" in sys.argv or "MELISSA_GEN_DEBUG" in os.environ:
         raise error
     if hasattr(error, "format_message"):  # typer's own: a wrong option or argument
@@ -74,6 +76,8 @@ def _explain(error: Exception) -> int:
         return STUDY_ERROR
     if isinstance(error, MelissaGenError):
         _say(str(error))
+        if isinstance(error, RunInterruptedError):
+            return INTERRUPTED
         return STUDY_ERROR if isinstance(error, StudyError) else ERROR
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
@@ -265,6 +269,10 @@ def generate(
     simulations: Annotated[int, typer.Option(min=1, help="How many to solve.")],
     output: Annotated[Path, typer.Option(help="The HDF5 file to make.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters' draws.")] = 0,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to write the run [default: runs/NAME-data-DATE].")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     overrides: Overrides = None,
     profile: Profile = None,
 ) -> None:
@@ -274,7 +282,9 @@ def generate(
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
-    print(solve(loaded, output, simulations, seed, LiveView()))
+    view = LiveView()
+    made = solve(loaded, output, simulations, seed, view, run_dir=run_dir, overwrite=overwrite)
+    print(made)
 
 
 @app.command()

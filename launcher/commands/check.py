@@ -1,26 +1,36 @@
 """`melissa-gen check`: a study and one real simulation are tried before any hours are spent on them."""
 
+import json
 import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rich.text import Text
 
-from melissa_gen.builders.prior import check_sampler, prior_of
-from melissa_gen.errors import MelissaGenError, RunError
+from melissa_gen.builders.prior import check_sampler
+from melissa_gen.errors import MelissaGenError
+from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command
-from melissa_gen.launcher.commands.collect import Timing, collect
-from melissa_gen.launcher.commands.generate import sample_bytes
+from melissa_gen.launcher.commands.generate import data_set_study
 from melissa_gen.launcher.commands.key_location import place_of
 from melissa_gen.launcher.commands.remedies import remedy
-from melissa_gen.report.live import LiveView
+from melissa_gen.launcher.jobs.execution import (
+    ResumeInfo,
+    RunInterruptedError,
+    RunOutcome,
+    execute,
+)
+from melissa_gen.launcher.jobs.outcome import INTERRUPTED
+from melissa_gen.report.events import Event, read_events
 from melissa_gen.report.quantities import duration, megabytes
+from melissa_gen.report.views import DataSetView, RunView
+from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.sinks import FieldObservation
 from melissa_gen.study import Study
 
 __all__ = ["check_study"]
@@ -28,10 +38,11 @@ __all__ = ["check_study"]
 TRIES = 6
 """Of one simulation, each with the study corrected by what the one before has shown."""
 BATCHES_TIMED = 5
+OBSERVATIONS = "observations.json"
 
 
 def check_study(
-    study: Study, view: LiveView, path: Path | None = None, overrides: Iterable[str] = ()
+    study: Study, view: RunView, path: Path | None = None, overrides: Iterable[str] = ()
 ) -> bool:
     """Tries everything that can be tried on one machine in the time of one simulation.
 
@@ -59,7 +70,7 @@ def check_study(
     lines.attempt("memory", lambda: check_memory(study))
     command = lines.attempt("command", lambda: _command(study))
     timing = _try_simulation(study, view, lines) if command is not None else None
-    size, steps = sample_bytes(study), study.simulation.time_steps
+    size, steps = study.sample_bytes, study.simulation.time_steps
     samples, ranks = study.simulation.count * steps, study.server.ranks
     lines.note(
         f"all {study.simulation.count} simulations: {samples:,} samples of {_bytes(size)}, "
@@ -83,7 +94,7 @@ def check_study(
 class _Lines:
     """Prints findings and remembers whether all were good."""
 
-    def __init__(self, view: LiveView, path: Path | None, overrides: Iterable[str]) -> None:
+    def __init__(self, view: RunView, path: Path | None, overrides: Iterable[str]) -> None:
         self._print = view.console.print
         self._path, self._overrides = path, list(overrides)
         self.all_good = True
@@ -127,61 +138,50 @@ def _surrogate(study: Study) -> str:
     return f"{study.surrogate.class_path} with {size:,} parameters"
 
 
-class _Observed:
-    """A store that keeps of each field only what there is to say about it."""
+@dataclass(frozen=True)
+class _Timing:
+    """How long things took (seconds).
 
-    def __init__(self) -> None:
-        self.steps: dict[str, int] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.ranges: dict[str, tuple[float, float]] = {}
-        self.moved: set[str] = set()
-        self._first: dict[str, npt.NDArray[Any]] = {}
+    Attributes:
+        start: From the start of the client job until it was handed the simulation.
+        solve: From then on until the simulation was complete.
+    """
 
-    def begin(self, row: int, simulation: int, parameters: npt.ArrayLike, /) -> None:
-        """There is only one."""
-
-    def write(self, row: int, step: int, name: str, array: npt.NDArray[Any], /) -> None:
-        """Looks at one field at one time step."""
-        self.steps[name] = self.steps.get(name, 0) + 1
-        self.shapes[name] = array.shape
-        low, high = self.ranges.get(name, (math.inf, -math.inf))
-        self.ranges[name] = min(low, float(array.min())), max(high, float(array.max()))
-        first = self._first.setdefault(name, array.copy())
-        if not np.array_equal(first, array):
-            self.moved.add(name)
-
-    def finish(self, row: int, /) -> None:
-        """Nothing is kept open."""
+    start: float
+    solve: float
 
 
-def _try_simulation(study: Study, view: LiveView, lines: _Lines) -> Timing | None:
-    """Solves one point of the prior; after a failure again, with what the solver has shown to be its own."""
-    point = prior_of(study).sample(1, np.random.default_rng(study.seed)).tolist()
-    work = Path(tempfile.mkdtemp(prefix="melissa_gen-check-"))
-    tried, timing = study, None
+def _try_simulation(study: Study, view: RunView, lines: _Lines) -> _Timing | None:
+    """Solves one point of the prior; after a failure again, with the study corrected to what the solver does."""
+    work = _work_folder(study)
+    tried = study
     for number in range(TRIES):
-        observed, logs = _Observed(), work / f"try-{number}"
-        logs.mkdir()
-        try:
-            timing = collect(tried, point, observed, logs, view, "one simulation")
+        run_dir = work / f"try-{number}"
+        outcome = _run_once(tried, run_dir, view)
+        if outcome.code == INTERRUPTED:
+            raise RunInterruptedError(outcome.sentence)
+        if outcome.code == 0:
             break
-        except RunError as error:
-            found = remedy(str(error))
-            if found is None:
-                lines.bad(str(error))
-                return None
-            if tried.simulation.time_steps <= study.simulation.time_steps:
-                lines.bad(str(error), found.key, found.fix)
-            elif found.correct is not None:  # it was given more steps than the study has
-                lines.note(f"   {found.fix.partition(',')[0]}")
-            if found.correct is None:
-                return None
-            tried = found.correct(tried)
+        sentence = _failure(run_dir, outcome)
+        found = remedy(sentence)
+        if found is None:
+            lines.bad(sentence)
+            return None
+        if tried.simulation.time_steps <= study.simulation.time_steps:
+            lines.bad(sentence, found.key, found.fix)
+        elif found.correct is not None:
+            # This try was given more steps than the study has, to learn how many the solver sends.
+            lines.note(f"   {found.fix.partition(',')[0]}")
+        if found.correct is None:
+            return None
+        tried = found.correct(tried)
     else:
         return None
+    timing = _timing(run_dir, outcome)
+    observed = FieldObservation.read(run_dir / OBSERVATIONS)
     shutil.rmtree(work)
     _describe(tried, observed, lines)
-    size, steps = sample_bytes(tried), tried.simulation.time_steps
+    size, steps = tried.sample_bytes, tried.simulation.time_steps
     seconds = timing.solve / steps
     lines.note(
         f"start {duration(timing.start)}, then {seconds:.3g} s and {_bytes(size)} per time step, "
@@ -190,17 +190,66 @@ def _try_simulation(study: Study, view: LiveView, lines: _Lines) -> Timing | Non
     return timing
 
 
-def _describe(study: Study, observed: _Observed, lines: _Lines) -> None:
+def _run_once(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
+    """Runs one simulation of a study, with no retries, into the observations of a conformance sink."""
+    plan = data_set_study(study, 1)
+    plan = plan.model_copy(update={"simulation": plan.simulation.model_copy(update={"retries": 0})})
+    purpose = Purpose("conformance", str(run_dir / OBSERVATIONS), study.seed)
+    started = time.monotonic()
+    shown = _QuietView(view.console, "one simulation", study.simulation.time_steps)
+    with held_run_dir(run_dir) as held:
+        record_run(plan, held, purpose)
+        return execute(plan, held, shown, ResumeInfo(started), unconnected=1)
+
+
+class _QuietView(DataSetView):
+    """Shows the progress alone: what goes wrong is a finding, which is printed as one."""
+
+    def event(self, event: Event) -> None:
+        """Prints nothing."""
+
+
+def _work_folder(study: Study) -> Path:
+    """Returns a folder that all jobs of the study see."""
+    if study.launcher.backend == "local":
+        return Path(tempfile.mkdtemp(prefix="melissa_gen-check-"))
+    return default_run_dir(study, Path.cwd(), suffix="-check")
+
+
+def _failure(run_dir: Path, outcome: RunOutcome) -> str:
+    """Returns why the simulation failed, in one sentence."""
+    failed = [e for e in read_events(run_dir / "events.jsonl") if e["event"] == "simulation_failed"]
+    refused = [e for e in read_events(run_dir / "events.jsonl") if e["event"] == "refused"]
+    if not failed:
+        return str(refused[0]["reason"]) if refused else outcome.sentence
+    reason = str(failed[-1]["reason"])
+    if "exit status" not in reason:
+        return reason
+    # The client ended without a reason of its own: its log may hold one.
+    logs = sorted((run_dir / "logs").glob("client-*.log"))
+    ending = last_lines(logs[-1]) if logs else []
+    return f"{reason}; its log {logs[-1]} ends: {ending[-1]}" if ending else reason
+
+
+def _timing(run_dir: Path, outcome: RunOutcome) -> _Timing:
+    line = json.loads((run_dir / "simulations.jsonl").read_text(encoding="utf-8"))
+    issued, finished = float(line["issued_at"]), float(line["finished_at"])
+    return _Timing(issued - (outcome.first_client or issued), finished - issued)
+
+
+def _describe(study: Study, observed: dict[str, FieldObservation], lines: _Lines) -> None:
     for name, field in study.simulation.fields.items():
-        low, high = observed.ranges[name]
-        text = f"field '{name}': {observed.steps[name]} time steps of {list(observed.shapes[name])}"
+        seen = observed[name]
         unit = "" if field.unit == "1" else f" {field.unit}"
-        lines.good(f"{text}, from {low:.4g} to {high:.4g}{unit}, no NaN")
-        if observed.steps[name] > 1 and name not in observed.moved:
+        lines.good(
+            f"field '{name}': {seen.steps} time steps of {list(seen.shape)}, "
+            f"from {seen.low:.4g} to {seen.high:.4g}{unit}, no NaN"
+        )
+        if seen.steps > 1 and not seen.varies:
             lines.note(f"it is the same at all time steps: does the solver send '{name}'?")
 
 
-def _project(study: Study, timing: Timing, lines: _Lines) -> None:
+def _project(study: Study, timing: _Timing, lines: _Lines) -> None:
     """Says how long all simulations and all of the training take, each on its own."""
     simulation, training = study.simulation, study.training
     rounds = math.ceil(simulation.count / study.launcher.clients)

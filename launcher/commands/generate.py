@@ -1,158 +1,236 @@
-"""Data sets without training: solvers send to a collector in this process, which writes HDF5."""
+"""`melissa-gen generate` and validation sets: runs without a trainer, whose samples go into a data set file."""
 
+import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
-import tempfile
-from contextlib import suppress
+import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from melissa_gen.builders.prior import prior_of
-from melissa_gen.dataset import Dataset, DatasetWriter
+from melissa_gen.builders.data_set import data_set_settings
+from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, RunError
-from melissa_gen.launcher.commands.collect import collect
-from melissa_gen.report.live import LiveView
-from melissa_gen.study import Study
+from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.jobs.execution import (
+    ResumeInfo,
+    RunOutcome,
+    can_resume,
+    execute,
+)
+from melissa_gen.report.views import DataSetView, RunView
+from melissa_gen.run_dir.folder import (
+    RunDirInUseError,
+    default_run_dir,
+    held_run_dir,
+    record_run,
+)
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.study import Study, load_study
 
-__all__ = ["generate", "physical_times", "sample_bytes", "settings_of", "validation_set"]
-
-CODE = (".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".f", ".f90", ".F90", ".so", ".sh")
+__all__ = ["data_set_study", "finish_data_set", "generate", "validation_set"]
 
 
 def generate(
-    study: Study, output: Path, simulations: int, seed: int, view: LiveView, title: str = "data set"
+    study: Study,
+    output: Path,
+    simulations: int,
+    seed: int,
+    view: RunView,
+    *,
+    run_dir: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Solves simulations drawn from the prior into one HDF5 file (PDEBench's layout).
 
+    It is a run like any other, with retries, accounting and a run directory that `resume` can continue.
+
     Args:
-        study: Its `launcher.clients` worlds run at the same time.
-        output: The file; replaced only once all is there.
-        simulations: How many.
-        seed: Of the draws.
-        view: Where the progress is shown.
-        title: What is being made, for the progress.
+        study: The study; `launcher.clients` of its client jobs run at the same time.
+        output: The file; it appears once all simulations have ended.
+        simulations: Number of simulations.
+        seed: Seed of the draws.
+        view: Shows the progress.
+        run_dir: The run directory; default: `runs/NAME-data-DATE`.
+        overwrite: Replace a file that is there.
 
     Returns:
-        The file.
+        The file. Simulations that failed after all retries are missing in it.
 
     Raises:
-        RunError: A simulation failed; the sentence quotes its log.
+        RunInterruptedError: The run was interrupted; `resume` continues it.
+        RunError: The run failed, or the file can't be written.
         StudyError: The solver is not there.
     """
-    points = prior_of(study).sample(simulations, np.random.default_rng(seed))
+    started = time.monotonic()
     output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{output.stem}-", suffix=".work", dir=output.parent))
-    whole = work / "whole.h5"
-    try:
-        with DatasetWriter(
-            whole,
-            {name: (f.shape, f.dtype) for name, f in study.simulation.fields.items()},
-            study.simulation.time_steps,
-            list(study.parameters),
-            simulations,
-            settings_of(study, simulations, seed),
-            physical_times(study),
-            grid_coordinates(study),
-        ) as writer:
-            what = f"{title}: {simulations} simulations"
-            collect(study, points.tolist(), writer, work, view, what)
-        whole.replace(output)
-        _save_beside(work, output)
-    except RunError:  # its sentence quotes a log, which stays
-        for part in work.glob("*.h5*"):
-            part.unlink()
-        raise
-    except BaseException:
-        shutil.rmtree(work)
-        raise
-    shutil.rmtree(work)
+    _check_output(output, overwrite=overwrite)
+    plan = data_set_study(study, simulations)
+    solver_command(plan)
+    check_backend(plan)
+    purpose = Purpose("data_set", str(output), seed, data_set_settings(study, simulations, seed))
+    where = run_dir or default_run_dir(study, Path.cwd(), suffix="-data")
+    with held_run_dir(where) as held:
+        view.say(f"run directory {held}")
+        record_run(plan, held, purpose)
+        shown = DataSetView(view.console, f"data set: {simulations} simulations", _samples(plan))
+        outcome = execute(plan, held, shown, ResumeInfo(started))
+        return finish_data_set(outcome, held, output, view)
+
+
+def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunView) -> Path:
+    """Reports how a run ended that writes a data set.
+
+    Returns:
+        The data set.
+
+    Raises:
+        RunInterruptedError: The run was interrupted.
+        RunError: The run failed.
+    """
+    failed = outcome.summary.get("simulations", {}).get("failed", 0)
+    if outcome.code and can_resume(run_dir):
+        view.say(f"to go on     melissa-gen resume {run_dir}")
+    outcome.raise_for_status("the data set")
+    if failed:
+        view.say(f"{failed} simulations failed and are missing in the data set; see {run_dir}")
+    _copy_beside(run_dir, output)
     return output
 
 
-def _save_beside(work: Path, output: Path) -> None:
-    """What a bridge has left: coordinates of an unstructured mesh, and the folders that the study keeps."""
-    for name in ("coordinates.h5", "simulations"):
-        left, target = work / name, output.with_name(f"{output.stem}.{name}")
-        if left.is_dir() and target.is_dir():
-            shutil.rmtree(target)
-        if left.is_file() or (left.is_dir() and any(left.iterdir())):
-            left.replace(target)
+def validation_set(study: Study, cache: Path, view: RunView) -> Path:
+    """Returns the study's validation set; it is solved only if there is none with the same settings.
 
-
-def validation_set(study: Study, cache: Path, view: LiveView) -> Path:
-    """Returns the study's validation set, made anew only if none with the same settings is there.
+    An interrupted set is continued where it was.
 
     Args:
         study: The study.
         cache: Folder of such sets, each named after its settings.
-        view: Where the progress is shown.
+        view: Shows the progress.
+
+    Raises:
+        RunInterruptedError: The run was interrupted.
+        RunError: Not one simulation could be solved.
     """
     wanted = study.training.validation
-    settings = settings_of(study, wanted.simulations, wanted.seed)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    path = cache / f"{digest[:16]}.h5"
-    with suppress(DataError):
+    settings = data_set_settings(study, wanted.simulations, wanted.seed)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache.absolute() / f"{digest}.h5"
+    with contextlib.suppress(DataError):
         if path.exists():
             with Dataset(path) as data:
-                if data.settings == settings and len(data) == wanted.simulations:
+                if data.settings == settings and len(data):
                     return path
-    return generate(study, path, wanted.simulations, wanted.seed, view, "validation set")
+    plan = data_set_study(study, wanted.simulations)
+    purpose = Purpose("data_set", str(path), wanted.seed, settings)
+    title = f"validation set: {wanted.simulations} simulations"
+    shown = DataSetView(view.console, title, _samples(plan))
+    run_dir = path.with_suffix(".run")
+    try:
+        outcome = _run_cached(plan, purpose, run_dir, shown)
+    except RunDirInUseError:
+        # Another study solves the same set now; this one does not wait for it.
+        run_dir = path.with_suffix(f".{os.getpid()}.run")
+        outcome = _run_cached(plan, purpose, run_dir, shown)
+    outcome.raise_for_status("the validation set")
+    failed = outcome.summary["simulations"]["failed"]
+    if failed:
+        view.say(
+            f"validation set: {failed} of {wanted.simulations} simulations failed and are left out"
+        )
+    _copy_beside(run_dir, path)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    return path
 
 
-def settings_of(study: Study, simulations: int, seed: int) -> dict[str, Any]:
-    """Returns everything that decides what is in a data set, the solver's own files included."""
-    simulation = study.simulation
-    files = {path for path in study.folder.iterdir() if path.suffix in CODE and path.is_file()}
-    files |= {study.folder / word for word in simulation.command if (study.folder / word).is_file()}
-    bridge = simulation.bridge
-    for source in bridge.inputs if bridge else ():
-        path = study.folder / source
-        files |= {one for one in (path, *path.rglob("*")) if one.is_file()}
-    settings = {
-        "layout": 1,
-        "parameters": {k: p.model_dump() for k, p in study.parameters.items()},
-        "constraints": study.constraints,
-        "command": simulation.command,
-        "processes": simulation.processes,
-        "environment": simulation.environment,
-        "fields": {k: f.model_dump() for k, f in simulation.fields.items()},
-        "time_steps": simulation.time_steps,
-        "times": simulation.times.model_dump(),
-        "domain": simulation.domain,
-        "bridge": bridge.model_dump(exclude={"keep"}) if bridge else None,
-        "simulations": simulations,
-        "seed": seed,
-        "files": {
-            os.path.relpath(path, study.folder): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(files)
-        },
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back
+def data_set_study(study: Study, simulations: int) -> Study:
+    """Returns the study of a run without a trainer: its simulations, one server rank, nothing learned.
+
+    Args:
+        study: The study.
+        simulations: Number of simulations.
+    """
+    job = {"gpus_per_task": None, "gres": None}
+    launcher = study.launcher
+    server_jobs = launcher.server_jobs.model_copy(update=job)
+    plain = study.model_copy(
+        update={
+            "simulation": study.simulation.model_copy(update={"count": simulations}),
+            "surrogate": type(study.surrogate)(),
+            "training": type(study.training).model_validate(
+                {
+                    "batch_size": 1,
+                    "checkpoint_every": study.training.checkpoint_every,
+                    "validation": {"simulations": 0},
+                }
+            ),
+            "reservoir": type(study.reservoir).model_validate({"capacity": 1, "watermark": 1}),
+            "sampler": type(study.sampler).model_validate({"method": "uniform"}),
+            "server": study.server.model_copy(
+                update={"ranks": 1, "device": "cpu", "pin_ingest": False}
+            ),
+            "launcher": launcher.model_copy(
+                update={
+                    "clients": min(launcher.clients, simulations),
+                    "server_jobs": server_jobs,
+                }
+            ),
+        }
+    )
     return plain
 
 
-def sample_bytes(study: Study) -> int:
-    """Returns the size of one time step of all fields."""
-    fields = study.simulation.fields.values()
-    return sum(math.prod(f.shape) * np.dtype(f.dtype).itemsize for f in fields)
+def _run_cached(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
+    """Solves a validation set, or continues one that was interrupted.
+
+    Raises:
+        RunDirInUseError: Another process works in the run directory.
+    """
+    started = time.monotonic()
+    solver_command(plan)
+    if (run_dir / "run.json").exists():
+        with held_run_dir(run_dir, resume=True) as held:
+            if can_resume(held):
+                (held / "summary.json").unlink(missing_ok=True)
+                study = load_study(held / "study.yaml", folder=plan.folder)
+                return execute(study, held, view, ResumeInfo(started, resume=True))
+    shutil.rmtree(run_dir, ignore_errors=True)
+    with held_run_dir(run_dir) as held:
+        record_run(plan, held, purpose)
+        return execute(plan, held, view, ResumeInfo(started))
 
 
-def physical_times(study: Study) -> list[float]:
-    """Returns the physical time of each sample of a trajectory, in `simulation.times.unit`."""
-    times = study.simulation.times
-    return [times.start + step * times.interval for step in range(study.simulation.time_steps)]
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuses an output that can't be written, before the first simulation.
+
+    Raises:
+        RunError: It is a folder, it is there already, or its folder can't be written.
+    """
+    if output.is_dir():
+        message = f"--output {output} is a folder; give the name of a file in it, for example {output / 'data.h5'}"
+        raise RunError(message)
+    if output.exists() and not overwrite:
+        message = f"--output {output} exists already; choose another name, or add --overwrite to replace it"
+        raise RunError(message)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--output {output}: the folder can't be made: {error.strerror}"
+        raise RunError(message) from None
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        message = f"--output {output}: the folder {output.parent} can't be written"
+        raise RunError(message)
 
 
-def grid_coordinates(study: Study) -> dict[str, list[float]]:
-    """Returns the cells' centres along each axis of `simulation.domain`."""
-    shape = next(iter(study.simulation.fields.values())).shape
-    return {
-        axis: [low + (high - low) * (cell + 0.5) / cells for cell in range(cells)]
-        for (axis, (low, high)), cells in zip(study.simulation.domain.items(), shape, strict=False)
-    }
+def _copy_beside(run_dir: Path, output: Path) -> None:
+    """Moves what a bridge has left to the data set: coordinates of a mesh, and folders that the study keeps."""
+    for name in ("coordinates.h5", "simulations"):
+        left, target = run_dir / name, output.with_name(f"{output.stem}.{name}")
+        if left.is_dir() and target.is_dir():
+            shutil.rmtree(target)
+        if left.is_file() or (left.is_dir() and any(left.iterdir())):
+            shutil.move(left, target)
+
+
+def _samples(plan: Study) -> int:
+    return plan.simulation.count * plan.simulation.time_steps

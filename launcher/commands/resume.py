@@ -10,12 +10,14 @@ from pathlib import Path
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command
-from melissa_gen.launcher.commands.run import Past, carry_out
+from melissa_gen.launcher.commands.generate import finish_data_set
+from melissa_gen.launcher.commands.run import present
+from melissa_gen.launcher.jobs.execution import ResumeInfo, execute
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.report.events import figure, last_status
-from melissa_gen.report.live import LiveView
+from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
-from melissa_gen.run_dir.folder import held_run_dir
+from melissa_gen.run_dir.folder import held_run_dir, read_purpose
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.study import load_study
 
@@ -26,7 +28,7 @@ SERVER_END_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 
 
-def resume_run(run_dir: Path, view: LiveView) -> int:
+def resume_run(run_dir: Path, view: RunView) -> int:
     """Goes on with a run from its newest whole checkpoint, with the study that it was begun with.
 
     Args:
@@ -59,17 +61,27 @@ def resume_run(run_dir: Path, view: LiveView) -> int:
         solver_command(study)
         check_backend(study)
         remove_abandoned_segments(float(run["created"]))  # a launcher that was killed removed none
-        view.console.print(f"run directory {run_dir}", soft_wrap=True, highlight=False)
+        view.say(f"run directory {run_dir}")
         setup = figure(summary, "setup_seconds")
-        past = Past(
+        info = ResumeInfo(
             started,
             resume=True,
             seconds=_seconds(run_dir, summary),
             setup_seconds=None if math.isnan(setup) else setup,
             next_job=_next_job(run_dir),
         )
-        (run_dir / "summary.json").unlink(missing_ok=True)  # of the part before
-        return carry_out(study, run_dir, view, past)
+        # The summary of the part before must not be taken for that of this one.
+        (run_dir / "summary.json").unlink(missing_ok=True)
+        purpose = read_purpose(run_dir)
+        if purpose.trains:
+            outcome = execute(study, run_dir, view, info)
+            return present(outcome, study, run_dir, view)
+        count = study.simulation.count
+        samples = count * study.simulation.time_steps
+        shown = DataSetView(view.console, f"data set: {count} simulations", samples)
+        outcome = execute(study, run_dir, shown, info)
+        view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
+        return 0
 
 
 def _summary(run_dir: Path) -> dict[str, object]:
@@ -79,7 +91,7 @@ def _summary(run_dir: Path) -> dict[str, object]:
     return {}
 
 
-def _wait_for_old_server(run_dir: Path, patience: float, view: LiveView) -> None:
+def _wait_for_old_server(run_dir: Path, patience: float, view: RunView) -> None:
     """A server whose launcher was killed notices, and saves; until then it works in this directory."""
     until, said = time.monotonic() + patience, False
     while True:

@@ -10,7 +10,7 @@ from melissa_gen.report.events import figure, last_status
 from melissa_gen.report.quantities import count, duration, number
 from melissa_gen.run_dir.folder import write_json
 
-__all__ = ["complete_summary", "exit_status", "key_figures"]
+__all__ = ["INTERRUPTED", "complete_summary", "exit_status", "key_figures"]
 
 INTERRUPTED = 130
 

@@ -61,12 +61,20 @@ class Balance:
 
 
 def balances(samples: Mapping[str, Any]) -> list[Balance]:
-    """Returns the three equations of the accounting for the `samples` of a summary or a status."""
+    """Returns the three equations of the accounting for the `samples` of a summary or a status.
+
+    A run without a trainer records samples instead of training on them.
+    """
+    recorded = "recorded" in samples
+    equations = [
+        (total, tuple("recorded" if p == "trained" and recorded else p for p in parts))
+        for total, parts in BALANCES
+    ]
     return [
         Balance(
             total, parts, figure(samples, total), tuple(figure(samples, part) for part in parts)
         )
-        for total, parts in BALANCES
+        for total, parts in equations
     ]
 
 

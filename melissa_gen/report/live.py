@@ -15,6 +15,7 @@ from rich.text import Text
 
 from melissa_gen.report.events import Event, figure
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
+from melissa_gen.report.views import say
 from melissa_gen.report.waiting import who_waits
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
@@ -85,6 +86,10 @@ class LiveView:
         if self._live is None and now - self._printed_at >= self.interval:
             self._printed_at = now
             self._print(status_line(status))
+
+    def say(self, text: str | Text) -> None:
+        """Prints a line of result."""
+        say(self.console, text)
 
     def event(self, event: Event) -> None:
         """Takes any event: a status updates the picture, a notable one is listed, others pass."""

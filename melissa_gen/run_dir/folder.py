@@ -13,19 +13,42 @@ from pathlib import Path
 from melissa_gen import __version__
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.locking import LockedError, held
+from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import Study, write_study
 
-__all__ = ["LOCK", "default_run_dir", "held_run_dir", "next_epoch", "record_run", "write_json"]
+__all__ = [
+    "LOCK",
+    "RunDirInUseError",
+    "default_run_dir",
+    "held_run_dir",
+    "next_epoch",
+    "read_purpose",
+    "record_run",
+    "write_json",
+]
 
 LOCK = ".lock"
 
 LEAST_FREE_BYTES = 10_000_000
 
 
-def default_run_dir(study: Study, parent: Path, now: float | None = None) -> Path:
-    """Returns `runs/NAME-YYYYmmdd-HHMMSS` under a folder."""
+class RunDirInUseError(RunError):
+    """Another process works in the run directory."""
+
+
+def default_run_dir(
+    study: Study, parent: Path, now: float | None = None, *, suffix: str = ""
+) -> Path:
+    """Returns `runs/NAME-YYYYmmdd-HHMMSS` under a folder.
+
+    Args:
+        study: The study.
+        parent: The folder.
+        now: Seconds since the epoch; default: the time of the call.
+        suffix: Follows the name, for example `-data`.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.name).strip("._") or "study"
-    return parent / "runs" / time.strftime(f"{name}-%Y%m%d-%H%M%S", time.localtime(now))
+    return parent / "runs" / time.strftime(f"{name}{suffix}-%Y%m%d-%H%M%S", time.localtime(now))
 
 
 @contextmanager
@@ -56,7 +79,7 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
     except LockedError as holder:
         advice = "the run is still going on" if resume else "choose another --run-dir"
         msg = f"the run directory {run_dir} is in use by {holder}; {advice}"
-        raise RunError(msg) from None
+        raise RunDirInUseError(msg) from None
     except OSError as error:
         here = str(error.filename or "").startswith(str(run_dir)) or error.errno == errno.ENOSPC
         if not here:
@@ -65,16 +88,29 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
         raise RunError(msg) from None
 
 
-def record_run(study: Study, run_dir: Path) -> None:
-    """Writes `study.yaml`, with all defaults, and `run.json`: from here on the directory holds a run."""
+def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> None:
+    """Writes `study.yaml`, with all defaults, and `run.json`: from here on the directory holds a run.
+
+    Args:
+        study: The study.
+        run_dir: The run directory.
+        purpose: What its samples are for; default: training.
+    """
     write_study(study, run_dir / "study.yaml")
     run = {
         "study_folder": str(study.folder.absolute()),
         "epoch": 0,
         "created": time.time(),
         "version": __version__,
+        "purpose": (purpose or Purpose()).to_json(),
     }
     write_json(run_dir / "run.json", run)
+
+
+def read_purpose(run_dir: Path) -> Purpose:
+    """Returns what the samples of a run are for."""
+    run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    return Purpose.from_json(run.get("purpose"))
 
 
 def next_epoch(run_dir: Path) -> int:

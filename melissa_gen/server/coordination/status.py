@@ -43,6 +43,8 @@ class StatusBoard:
         counts = {key: sum(r["counters"][key] for r in reports) for key in _COUNTS}
         for key in ("stored", "trained"):
             counts[key] = sum(r["reservoir"][key] for r in reports)
+        if any("recorded" in r["reservoir"] for r in reports):
+            counts["recorded"] = sum(r["reservoir"]["recorded"] for r in reports)
         counts["withdrawn"] = sum(sum(r["reservoir"]["withdrawn"].values()) for r in reports)
         for key in ("produced", "received", "stored", "withdrawn"):
             counts[key] += self.lost

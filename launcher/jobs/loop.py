@@ -1,0 +1,259 @@
+"""The loop of the launcher: joins the job state machine to the back end, the server's socket, clock and signals."""
+
+import time
+from pathlib import Path
+
+import zmq
+
+from melissa_gen.launcher.backends.base import Backend
+from melissa_gen.launcher.backends.worlds import client_world, server_world
+from melissa_gen.launcher.jobs import machine
+from melissa_gen.launcher.jobs.link import ServerLink, event_of
+from melissa_gen.launcher.jobs.signals import Signals
+from melissa_gen.launcher.jobs.stop_requests import StopRequests
+from melissa_gen.protocol.contact import Contact, remove_runtime_folder
+from melissa_gen.protocol.control import LEFT
+from melissa_gen.report.views import RunView
+from melissa_gen.run_dir.folder import next_epoch
+from melissa_gen.study import Study
+
+__all__ = ["JobLoop", "limits_of"]
+
+POLL_MILLISECONDS = 50
+ALIVE_SECONDS = 1.0
+SHORTEST_CONNECT = 30.0
+"""A solver's imports may take longer than its time steps."""
+
+
+class JobLoop:
+    """The outer layer of the job state machine: it owns processes, sockets and the clock.
+
+    Args:
+        study: The study.
+        run_dir: The run directory.
+        backend: Starts and ends machine.
+        view: Shows the run.
+        limits: How many jobs, and how long to wait for what.
+        resume: Whether the first server continues from a checkpoint.
+        next_job: Number of the first client job.
+
+    Attributes:
+        first_client: When the first client job was started (seconds since the epoch), or None.
+        first_sample: When the first sample was received (monotonic seconds), or None.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        run_dir: Path,
+        backend: Backend,
+        view: RunView,
+        limits: machine.Limits,
+        *,
+        resume: bool,
+        next_job: int,
+    ) -> None:
+        self.study = study
+        self.run_dir = run_dir
+        self.backend = backend
+        self.view = view
+        self.first_client: float | None = None
+        self.first_sample: float | None = None
+        self._contact: Contact | None = None
+        self._link: ServerLink | None = None
+        self._poller = zmq.Poller()
+        self._heard = self._said = self._turned = time.monotonic()
+        self._finish: machine.Finish | None = None
+        self._queued: frozenset[str] = frozenset()
+        self._longest = 0.0
+        self._requests = StopRequests(run_dir)
+        self._state, self._first = machine.begin(
+            limits, time.monotonic(), resume=resume, next_job=next_job
+        )
+
+    def run(self, signals: Signals) -> machine.Finish:
+        """Runs until the study is over; returns how it ended."""
+        self._poller.register(signals.reader, zmq.POLLIN)
+        self._carry_out(self._first)
+        while self._finish is None:
+            self._poller.poll(POLL_MILLISECONDS)
+            for _ in range(signals.interrupts()):
+                self._interrupt("interrupted; Ctrl-C once more ends everything at once")
+            for _ in range(self._requests.interrupts(time.monotonic())):
+                self._interrupt("stopped by 'melissa-gen stop'")
+            self._connect()
+            self._listen()
+            self._check_queue()
+            for name, code, why in self.backend.poll():
+                if why:
+                    self._warn(f"{name}: {why}")
+                if name == machine.SERVER:
+                    # Its last messages were sent before it ended.
+                    self._listen(wait=200)
+                    self._forget_server()
+                    self._handle(machine.ServerExited(code, why))
+                    if self._state.phase in ("replacing", "starting"):
+                        self._show_replaced(code, why)
+                else:
+                    self._handle(machine.JobExited(name, code, why))
+            self._keep_time()
+        return self._finish
+
+    def close(self) -> None:
+        """Ends all jobs that still run, and removes what a server that died has left behind."""
+        self.backend.close()
+        self._forget_server()
+        self._requests.close()
+
+    def _forget_server(self) -> None:
+        """Closes the connection to a server that has ended, and removes what it left behind."""
+        if self._link is not None:
+            self._poller.unregister(self._link.socket)
+            self._link.close()
+            self._link = None
+        (self.run_dir / "contact.json").unlink(missing_ok=True)
+        if self._contact is not None:
+            remove_runtime_folder(self._contact)
+            self._contact = None
+
+    def _handle(self, event: machine.Event) -> None:
+        self._state, actions = machine.step(self._state, event)
+        self._carry_out(actions)
+
+    def _carry_out(self, actions: list[machine.Action]) -> None:
+        for action in actions:
+            match action:
+                case machine.StartServer(resume=resume):
+                    self._start_server(resume)
+                case machine.StartClient():
+                    self._start_client(action)
+                case machine.StopClient(job=name):
+                    self.backend.terminate(name)
+                case machine.KillJob(job=name):
+                    self.backend.kill(name)
+                case machine.StopServer():
+                    self.backend.terminate(machine.SERVER)
+                case machine.KillAll():
+                    self.backend.kill_all()
+                case machine.TellServer(message=message):
+                    if self._link is not None:
+                        self._link.send(message)
+                case machine.Finish():
+                    self._finish = action
+
+    def _check_queue(self) -> None:
+        for note in self.backend.notes():
+            self._warn(note)
+        if (queued := self.backend.queued) != self._queued:
+            self._queued = queued
+            self._handle(machine.InQueue(queued))
+
+    def _warn(self, text: str) -> None:
+        self.view.event({"event": "warning", "time": time.time(), "message": text})
+
+    def _start_server(self, resume: bool) -> None:
+        if resume:
+            next_epoch(self.run_dir)
+        self.backend.start(*server_world(self.study, self.run_dir))
+
+    def _start_client(self, action: machine.StartClient) -> None:
+        if self.first_client is None:
+            self.first_client = time.time()
+        contact = self.run_dir / "contact.json"
+        self.backend.start(*client_world(self.study, contact, action.job, action.simulation))
+
+    def _connect(self) -> None:
+        path = self.run_dir / "contact.json"
+        if self._link is not None or not path.exists():
+            return
+        self._contact = Contact.read(path)
+        self._link = ServerLink(self._contact)
+        self._poller.register(self._link.socket, zmq.POLLIN)
+        self._link.send({"type": "launcher_hello"})
+        self._heard = time.monotonic()
+        self._handle(machine.ServerReady())
+
+    def _listen(self, wait: int = 0) -> None:
+        if self._link is None:
+            return
+        if wait:
+            self._link.socket.poll(wait)
+        for message in self._link.receive():
+            self._heard = time.monotonic()
+            if message["type"] == "status":
+                self._show(message)
+            elif message["type"] == "event":
+                self.view.event(message)
+            elif (event := event_of(message)) is not None:
+                if isinstance(event, machine.ServerStopping) and not self._state.interrupted:
+                    self._show_stopping(event.reason)
+                self._handle(event)
+
+    def _show(self, status: dict[str, object]) -> None:
+        samples = status.get("samples")
+        if self.first_sample is None and isinstance(samples, dict) and samples.get("received"):
+            self.first_sample = time.monotonic()
+        self.view.update(status)
+
+    def _interrupt(self, reason: str) -> None:
+        if not self._state.interrupted:
+            self._show_stopping(reason)
+        self._handle(machine.Interrupt())
+
+    def _show_replaced(self, code: int, why: str) -> None:
+        how = "handed over" if code == LEFT else why or f"ended with exit status {code}"
+        self._warn(f"the server {how}; another one continues from its newest checkpoint")
+
+    def _show_stopping(self, reason: str) -> None:
+        self.view.event({"event": "stopping", "time": time.time(), "reason": reason})
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now - self._turned > ALIVE_SECONDS:
+            # This process was suspended; the server was not silent.
+            self._heard = now
+        self._turned = now
+        self._handle(machine.Tick(now))
+        if self._link is None:
+            return
+        if now - self._said >= ALIVE_SECONDS:
+            self._said = now
+            self._link.send({"type": "alive"})
+        self._watch_time_limit()
+        if now - self._heard > self.study.server.heartbeat_timeout:
+            self._handle(machine.ServerSilent(now - self._heard))
+            self._heard = now
+
+    def _watch_time_limit(self) -> None:
+        """Before the scheduler ends the server, lets it hand over, or in an allocation ends the study."""
+        left, launcher = self.backend.seconds_left(machine.SERVER), self.study.launcher
+        if left is None or self._link is None or self._state.phase != "running":
+            return
+        self._longest = max(self._longest, left)
+        if left > min(launcher.limit_margin, self._longest / 2):
+            return
+        self._longest = 0.0
+        if launcher.mode == "allocation":
+            self._link.send({"type": "stop", "reason": f"the allocation ends in {left:.0f} s"})
+        else:
+            self._handle(machine.ServerMustGo(f"its time limit is reached in {left:.0f} s"))
+
+
+def limits_of(study: Study) -> machine.Limits:
+    """Returns how many jobs may run and how long to wait for what.
+
+    A scheduler takes time to start and to end processes, and to report it.
+    """
+    clients, retries = study.launcher.clients, study.launcher.server_retries
+    connect = max(study.simulation.timeout, SHORTEST_CONNECT)
+    if study.launcher.backend == "local":
+        return machine.Limits(clients, connect=connect, server_retries=retries)
+    slack = 60.0 + 2 * study.launcher.poll
+    return machine.Limits(
+        clients,
+        server_start=240.0,
+        connect=connect + slack,
+        exit=slack,
+        kill=slack,
+        server_retries=retries,
+    )

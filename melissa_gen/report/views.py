@@ -1,0 +1,104 @@
+"""What the launcher shows of a run: the interface, and the view of runs without a trainer."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.text import Text
+
+from melissa_gen.report.events import Event, figure
+
+__all__ = ["DataSetView", "RunView", "say"]
+
+
+class RunView(Protocol):
+    """Shows a run while the block runs; `LiveView` is one."""
+
+    console: Console
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Shows a new status."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """Shows an event, if it is worth it."""
+        ...
+
+    def say(self, text: str | Text) -> None:
+        """Prints a line of result."""
+        ...
+
+
+def say(console: Console, text: str | Text) -> None:
+    """Prints a line as it is: no markup, no highlighting, no line breaks."""
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+class DataSetView:
+    """Shows how much of a data set has arrived: one line, or two where there is no terminal.
+
+    Args:
+        console: Where to show it.
+        title: What is made.
+        samples: Number of samples of the whole data set.
+    """
+
+    def __init__(self, console: Console, title: str, samples: int) -> None:
+        self.console = console
+        self._title, self._total = title, samples
+        self._status = console.status(title) if console.is_terminal else None
+        self._began = time.monotonic()
+        self._problems: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        if self._status is not None:
+            self._status.start()
+        else:
+            self.say(f"{self._title} ...")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+        if kind is None:
+            self.say(f"{self._title} in {time.monotonic() - self._began:.1f} s")
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Shows the share of all samples that has arrived."""
+        received = figure(status, "samples", "received")
+        if self._status is not None and self._total and received == received:
+            self._status.update(f"{self._title}, {100 * received / self._total:.0f} %")
+
+    def event(self, event: Event) -> None:
+        """Prints warnings and failed simulations, each text once."""
+        text = ""
+        if event.get("event") == "warning":
+            text = str(event.get("message", ""))
+        elif event.get("event") == "simulation_failed":
+            text = f"simulation {event.get('simulation')} failed: {event.get('reason')}"
+        elif event.get("event") == "refused":
+            text = f"refused ({event.get('what')}): {event.get('reason')}"
+        if text and text not in self._problems:
+            self._problems.add(text)
+            self.say(text)
+
+    def say(self, text: str | Text) -> None:
+        """Prints a line."""
+        say(self.console, text)
