@@ -245,14 +245,14 @@ def limits_of(study: Study) -> machine.Limits:
     A scheduler takes time to start and to end processes, and to report it.
     """
     clients, retries = study.launcher.clients, study.launcher.server_retries
-    connect = max(study.simulation.timeout, SHORTEST_CONNECT)
+    connect = study.launcher.connect_timeout or max(study.simulation.timeout, SHORTEST_CONNECT)
     if study.launcher.backend == "local":
         return machine.Limits(clients, connect=connect, server_retries=retries)
     slack = 60.0 + 2 * study.launcher.poll
     return machine.Limits(
         clients,
         server_start=240.0,
-        connect=connect + slack,
+        connect=study.launcher.connect_timeout or connect + slack,
         exit=slack,
         kill=slack,
         server_retries=retries,

@@ -235,6 +235,11 @@ class LauncherSection(Section):
     """A cluster's settings that this study is laid over: a name in `slurm/`, or the path of a YAML file."""
     clients: int = Field(default=1, gt=0)
     """Simulation worlds that run at the same time."""
+    connect_timeout: Duration | None = None
+    """Time from the start of a client job until its first request (seconds); a solver's imports count.
+
+    None means `simulation.timeout`, at least 30 s, and with a scheduler the time that it needs to start processes.
+    """
     server_retries: int = Field(default=0, ge=0)
     """Servers that may die before the study fails: each is started again from its newest checkpoint."""
     mpirun: str | None = None

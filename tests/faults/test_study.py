@@ -1,7 +1,6 @@
 """Studies that can't run, or can't go on: each ends with one clear sentence and the right exit status."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,8 @@ import pytest
 pytestmark = pytest.mark.mpi
 
 SOLVER = Path(__file__).parent / "solver.py"
-# The command, but with less patience for a client that never says hello.
-HASTY = (
-    sys.executable,
-    "-c",
-    "import melissa_gen.launcher.commands.run as run; run.SHORTEST_CONNECT = 1.0; "
-    "from melissa_gen.launcher.cli import main; main()",
-)
+# With a short wait for a client that never asks for a simulation.
+HASTY = ("--set", "launcher.connect_timeout=1")
 
 
 def assert_one_sentence(run, code, *words):
@@ -76,7 +70,7 @@ def test_a_program_that_never_says_hello(runs, command, mode, words):
             "simulation.retries": 0,
         }
     )
-    run = runs.run(study, command=HASTY)
+    run = runs.run(study, *HASTY)
     assert_one_sentence(run, 1, "tiny: 3 client jobs in a row ended before", words)
     assert run.summary["status"] == "failed"
 
@@ -100,7 +94,7 @@ def test_a_solver_that_says_hello_and_then_sleeps(runs):
         },
         solver=SOLVER,
     )
-    run = runs.run(study, command=HASTY)
+    run = runs.run(study, *HASTY)
     assert_one_sentence(run, 1, "tiny:", "before they had asked for a simulation")
 
 

@@ -282,21 +282,25 @@ def view(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["persistent", "per_simulation"])
-def test_a_data_set_is_made_without_a_server(offline_study, tmp_path, view, mode):
+def test_a_data_set_is_made_in_both_modes(offline_study, tmp_path, view, mode):
     study = offline_study()
     study = study.model_copy(
         update={"simulation": study.simulation.model_copy(update={"mode": mode})}
     )
-    with Dataset(generate(study, tmp_path / "out" / "set.h5", 3, 7, view)) as data:
+    output = tmp_path / "out" / "set.h5"
+    with Dataset(generate(study, output, 3, 7, view, run_dir=tmp_path / "run")) as data:
         assert len(data) == 3
         assert np.allclose(data.read(2)["u"], data.parameters[2], rtol=1e-6)
 
 
 def test_a_solver_that_hangs_ends_the_generation(offline_study, tmp_path, view):
+    study = offline_study(HANG="1")
+    section = study.simulation.model_copy(update={"retries": 0, "timeout": 1.0})
+    study = study.model_copy(update={"simulation": section})
     with pytest.raises(
-        RunError, match=r"made no progress for \d s in time step 2 of simulation \d"
+        RunError, match=r"made no progress in time step 2 of simulation \d for \d s"
     ):
-        generate(offline_study(HANG="1"), tmp_path / "out" / "set.h5", 4, 7, view)
+        generate(study, tmp_path / "out" / "set.h5", 2, 7, view, run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.commands.stop import StopRequests, ask_to_stop
+from melissa_gen.launcher.commands.stop import ask_to_stop
+from melissa_gen.launcher.jobs.stop_requests import StopRequests
 from melissa_gen.run_dir.folder import LOCK
 from melissa_gen.run_dir.locking import held
 

@@ -1,0 +1,60 @@
+"""What decides the content of a data set, and what does not."""
+
+import json
+
+import pytest
+import yaml
+
+from melissa_gen.builders.data_set import clock, data_set_settings, grid_coordinates, physical_times
+from melissa_gen.study import load_study
+
+STUDY = {
+    "name": "small",
+    "parameters": {"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}},
+    "simulation": {
+        "command": ["python", "solver.py"],
+        "count": 4,
+        "time_steps": 5,
+        "fields": {"u": {"shape": [3]}},
+    },
+    "reservoir": {"capacity": 20, "watermark": 4},
+    "training": {"batch_size": 2},
+}
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    (tmp_path / "solver.py").write_text("print('solving')\n")
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY))
+    return path
+
+
+def settings(path, *changes):
+    return data_set_settings(load_study(path, changes), 3, 1)
+
+
+def test_settings_survive_json(study_file):
+    assert json.loads(json.dumps(settings(study_file))) == settings(study_file)
+
+
+def test_what_only_concerns_training_keeps_the_settings(study_file):
+    first = settings(study_file)
+    for change in ("training.batch_size=3", "seed=9", "reservoir.capacity=19"):
+        assert settings(study_file, change) == first
+
+
+def test_the_solver_and_its_study_decide(study_file):
+    first = settings(study_file)
+    assert settings(study_file, "simulation.time_steps=6") != first
+    assert settings(study_file, "parameters.a.high=2") != first
+    (study_file.parent / "solver.py").write_text("print('another scheme')\n")
+    assert settings(study_file) != first
+
+
+def test_times_and_coordinates(study_file):
+    words = ["simulation.times={start: 1.0, interval: 0.5}", "simulation.domain={x: [0.0, 3.0]}"]
+    study = load_study(study_file, words)
+    assert physical_times(study) == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert clock(study)(4) == 3.0
+    assert grid_coordinates(study) == {"x": [0.5, 1.5, 2.5]}
