@@ -4,4 +4,4 @@ The data's way through the folders: `client` (solver side) -> `protocol` (wire) 
 -> `reservoir` -> `surrogates` (training) -> `sampling` (which parameters next) -> `client`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

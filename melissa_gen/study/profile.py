@@ -1,6 +1,5 @@
 """Cluster profiles: a mapping of sections, like a study, that a study is laid over."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,7 @@ from melissa_gen.errors import StudyError, nearest
 
 __all__ = ["lay_over_profile"]
 
-# Of a checkout, and of an installed package.
-_SHIPPED = (
-    Path(__file__).parents[2] / "slurm",
-    Path(sys.prefix) / "share" / "melissa-gen" / "slurm",
-)
+_SHIPPED = Path(__file__).parent / "profiles"
 
 
 def lay_over_profile(
@@ -43,7 +38,7 @@ def lay_over_profile(
 def _find(wanted: str, folder: Path) -> Path:
     if "/" in wanted or wanted.endswith((".yaml", ".yml")):
         return folder / wanted
-    places = [folder / "slurm", *_SHIPPED]
+    places = [folder / "slurm", _SHIPPED]
     for place in places:
         if (place / f"{wanted}.yaml").is_file():
             return place / f"{wanted}.yaml"
