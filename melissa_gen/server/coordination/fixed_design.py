@@ -1,13 +1,13 @@
 """The points of a run without a sampler: drawn from the prior, all before the start."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from melissa_gen.sampling import PRIOR, Prior
 from melissa_gen.server.coordination.ledger import SimulationRecord
-from melissa_gen.server.coordination.proposal_queue import Proposal
+from melissa_gen.server.coordination.proposals import Proposal
 
 __all__ = ["FixedDesign"]
 
@@ -54,7 +54,7 @@ class FixedDesign:
         self._taken += 1
         return proposal
 
-    def add_losses(self, losses: list[list[float]]) -> None:
+    def add_losses(self, losses: Sequence[Sequence[float]]) -> None:
         """Does nothing: no surrogate is trained."""
 
     def register(self, record: SimulationRecord) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -10,20 +9,11 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.server.coordination.events import Pulse
 
 __all__ = ["HeartbeatThread", "Pulse"]
 
 _POLL_MILLISECONDS = 200
-
-
-@dataclass
-class Pulse:
-    """Last sign of life of a client."""
-
-    beat: wire.Alive
-    heard: float
-    progressed: float
-    """When it last did something other than sit in the same time step."""
 
 
 class HeartbeatThread:

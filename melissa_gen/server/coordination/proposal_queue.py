@@ -8,8 +8,8 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,20 +23,11 @@ from melissa_gen.sampling import (
     Sampler,
 )
 from melissa_gen.server.coordination.ledger import FAILED, SimulationRecord
+from melissa_gen.server.coordination.proposals import Proposal
 
-__all__ = ["Proposal", "ProposalQueue"]
+__all__ = ["ProposalQueue"]
 
 _FIGURES = ("suggested", "adaptive", "late", "generations", "seconds")
-
-
-class Proposal(NamedTuple):
-    """A point to simulate and where it comes from."""
-
-    parameters: tuple[float, ...]
-    method: str
-    generation: int
-    log_density: float | None
-    weight: float
 
 
 class ProposalQueue:
@@ -101,6 +92,11 @@ class ProposalQueue:
         """Shows the sampler what this returns before each learning; to be called before `start`."""
         self._probe = probe
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Makes the first generation, where none was restored, then goes on in the background."""
         if not self.generations:
@@ -131,7 +127,7 @@ class ProposalQueue:
         self.adaptive += proposal.method != PRIOR
         return proposal
 
-    def add_losses(self, losses: list[list[float]]) -> None:
+    def add_losses(self, losses: Sequence[Sequence[float]]) -> None:
         """Takes in first-pass losses, each (simulation, loss, excess over its batch)."""
         if losses:
             numbers, values, excess = (np.array(column) for column in zip(*losses, strict=True))

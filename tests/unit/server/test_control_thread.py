@@ -1,17 +1,18 @@
 """The control thread behind its real socket, with ranks, a launcher and clients that a test plays."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.coordination import control_thread as control_module
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread, Pulse
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, WAITING, Ledger
-from melissa_gen.server.coordination.proposal_queue import Proposal
+from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.settings import control_settings
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import load_study
 
@@ -46,7 +47,7 @@ class Points:
 class Server:
     """Rank 0's control thread with one fake rank and a fake launcher."""
 
-    def __init__(self, bound, peer, *overrides, launcher=True):
+    def __init__(self, bound, peer, *overrides, connected=True, **timeouts):
         self.study = load_study(
             HEAT,
             [
@@ -78,13 +79,14 @@ class Server:
             self.points,
             StatusBoard(study.server.ranks),
             self.event,
+            replace(control_settings(study).timeouts, **timeouts),
         )
         self.make = peer
         self.control.start()
         self.rank = peer("control")
         self.rank.send_json("rank_hello", rank=0)
         self.launcher = peer("control")
-        if launcher:
+        if connected:
             self.launcher.send_json("launcher_hello")
             self.want = self.launcher.receive_json("want")
         self.finalized = []
@@ -140,7 +142,7 @@ class Server:
         self.report(last=True)
         self.control.finish("finished")
         self.heartbeats.close()
-        assert not self.control._thread.is_alive()
+        assert not self.control.running
 
 
 @pytest.fixture
@@ -280,10 +282,9 @@ def test_a_dead_client_is_tried_again_with_the_same_parameters_then_dropped(serv
     assert ask(server.client("client-2")).simulation == 1
 
 
-def test_both_simulations_of_a_dead_client_are_settled(serve, monkeypatch):
+def test_both_simulations_of_a_dead_client_are_settled(serve):
     """It may work on the next one while the end of the last one still waits to be read."""
-    monkeypatch.setattr(control_module, "_EXIT_GRACE_SECONDS", 0.0)
-    server = serve()
+    server = serve(exit_grace=0.0)
     client = server.client()
     assert [ask(client).simulation, ask(client).simulation] == [0, 1]
     server.job_ended("client-0", 9)
@@ -301,9 +302,8 @@ def test_what_a_client_sent_before_it_ended_still_counts(serve):
     assert server.ledger.records[0].status == FINISHED
 
 
-def test_a_client_that_ends_well_before_its_simulation_does_is_tried_again(serve, monkeypatch):
-    monkeypatch.setattr(control_module, "_EXIT_GRACE_SECONDS", 0.0)
-    server = serve()
+def test_a_client_that_ends_well_before_its_simulation_does_is_tried_again(serve):
+    server = serve(exit_grace=0.0)
     ask(server.client())
     server.job_ended("client-0", 0)
     server.rank.receive_json("closed")
@@ -311,9 +311,8 @@ def test_a_client_that_ends_well_before_its_simulation_does_is_tried_again(serve
     assert "exit status 0 before the simulation was complete" in reason
 
 
-def test_nobody_is_given_up_while_the_reservoir_has_no_room(serve, monkeypatch):
-    monkeypatch.setattr(control_module, "_EXIT_GRACE_SECONDS", 0.0)
-    server = serve()
+def test_nobody_is_given_up_while_the_reservoir_has_no_room(serve):
+    server = serve(exit_grace=0.0)
     server.report(pending=1)
     ask(server.client())
     server.job_ended("client-0", 0)
@@ -401,9 +400,8 @@ def test_a_silent_launcher_stops_the_study(serve):
     assert server.heartbeats.stop_reason == reason
 
 
-def test_a_launcher_that_never_comes_stops_the_study(serve, monkeypatch):
-    monkeypatch.setattr(control_module, "_LAUNCHER_SECONDS", 0.2)
-    server = serve(launcher=False)
+def test_a_launcher_that_never_comes_stops_the_study(serve):
+    server = serve(connected=False, launcher=0.2)
     assert "no launcher has connected" in server.rank.receive_json("stop")["reason"]
 
 
@@ -436,7 +434,7 @@ def test_what_ranks_and_heartbeats_refuse_becomes_an_event(serve):
         "an empty message",
         3,
     )
-    assert server.points.losses == [[0, 0.5, 0.0]]
+    assert server.points.losses == [(0, 0.5, 0.0)]
     server.heartbeats.refused["junk"] = 2
     event = server.launcher.wait("event", lambda e: e["event"] == "refused")
     assert (event["what"], event["count"]) == ("heartbeat", 2)

@@ -92,7 +92,7 @@ def queue(sampler, events):
     yield queue
     sampler.gate.set()
     queue.close()
-    assert not queue._thread.is_alive()
+    assert not queue.running
 
 
 def test_proposals_carry_method_density_and_weight(queue, events):

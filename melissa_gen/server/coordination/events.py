@@ -1,0 +1,327 @@
+"""Events that the control machine handles and actions that it returns, as plain frozen values.
+
+`melissa_gen.server.coordination.machine` turns events into actions. The control thread creates the events from messages
+and from the clock, and carries out the actions on sockets and files. A client is identified by the routing identity of
+its control socket, which the machine treats as an opaque key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from melissa_gen.protocol import wire
+
+__all__ = [
+    "Action",
+    "AttemptReport",
+    "ClientAsks",
+    "ClientFailed",
+    "ClientHello",
+    "Event",
+    "FailureReported",
+    "ForgetJob",
+    "HandoverRequested",
+    "JobEnded",
+    "LastReportsReceived",
+    "LauncherHeard",
+    "LauncherHello",
+    "MessageRefused",
+    "Moment",
+    "Pulse",
+    "RankHello",
+    "RankReport",
+    "SamplerFailed",
+    "SendClient",
+    "SendLauncher",
+    "SendRank",
+    "StopClients",
+    "StopRequested",
+    "Tick",
+    "WithholdCredit",
+    "WriteEvent",
+]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When an event happened.
+
+    Attributes:
+        monotonic: Seconds of a steady clock, for timeouts.
+        unix: Seconds since the epoch, for the records that outlive the process.
+    """
+
+    monotonic: float
+    unix: float
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """The last heartbeat of a job.
+
+    Attributes:
+        beat: The heartbeat.
+        heard: When it arrived (monotonic seconds).
+        progressed: When the job last entered a new time step or waited for the server (monotonic seconds).
+    """
+
+    beat: wire.Alive
+    heard: float
+    progressed: float
+
+
+# Events from clients.
+
+
+@dataclass(frozen=True)
+class ClientHello:
+    """A client job has connected: `ranks` MPI ranks on `host`, with rank 0 in process `pid`."""
+
+    client: bytes
+    job: str
+    host: str
+    pid: int
+    ranks: int
+
+
+@dataclass(frozen=True)
+class ClientAsks:
+    """A client asks for the simulation with this number, or for any (`wire.ANY`)."""
+
+    client: bytes
+    simulation: int
+
+
+@dataclass(frozen=True)
+class ClientFailed:
+    """A client has given up an attempt: the solver itself failed, so that a retry would fail as well."""
+
+    simulation: int
+    attempt: int
+    reason: str
+
+
+# Events from server ranks.
+
+
+@dataclass(frozen=True)
+class RankHello:
+    """A server rank has connected to the control socket."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
+class AttemptReport:
+    """What one server rank received of an attempt whose client has sent everything.
+
+    Attributes:
+        simulation: Number of the simulation.
+        attempt: Number of the attempt.
+        steps: Time steps that the client says it has sent, over all server ranks.
+        complete: Samples that this rank has received completely.
+    """
+
+    simulation: int
+    attempt: int
+    steps: int
+    complete: int
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """The periodic report of a server rank.
+
+    Attributes:
+        rank: The rank.
+        pending: Samples that the rank can't store because its reservoir has no room.
+        last: Whether the rank sends no further report.
+        first_pass: First-pass losses, each (simulation, loss, excess over the batch's mean).
+        finalized: Attempts that have ended since the last report.
+        refused: How many messages were refused since the last report, by reason.
+    """
+
+    rank: int
+    pending: int = 0
+    last: bool = False
+    first_pass: tuple[tuple[int, float, float], ...] = ()
+    finalized: tuple[AttemptReport, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+# Events from the launcher.
+
+
+@dataclass(frozen=True)
+class LauncherHello:
+    """The launcher has connected."""
+
+
+@dataclass(frozen=True)
+class LauncherHeard:
+    """A message of the launcher that only shows that it is alive."""
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """The processes of a client job have ended; `simulation` is the one it was started for, if any."""
+
+    job: str
+    exit_code: int
+    simulation: int | None = None
+
+
+@dataclass(frozen=True)
+class StopRequested:
+    """The run shall stop before it is complete."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class HandoverRequested:
+    """The server shall save its state and end, so that the next server process continues the run."""
+
+    reason: str
+
+
+# Events from inside the server.
+
+
+@dataclass(frozen=True)
+class FailureReported:
+    """A part of the server has failed, so that the run can't continue."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class SamplerFailed:
+    """The sampler has raised an error; its source of proposals continues with draws from the prior."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class MessageRefused:
+    """Messages were not accepted.
+
+    Attributes:
+        source: Where they came from, for the event log.
+        reason: What was wrong with them.
+        count: How many.
+        client: The sender that gets an answer, if any.
+    """
+
+    source: str
+    reason: str
+    count: int = 1
+    client: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed: all timeouts are checked.
+
+    Attributes:
+        pulses: The last heartbeat of each job.
+    """
+
+    pulses: Mapping[str, Pulse] = field(default_factory=dict)
+
+
+Event = (
+    ClientHello
+    | ClientAsks
+    | ClientFailed
+    | RankHello
+    | RankReport
+    | LauncherHello
+    | LauncherHeard
+    | JobEnded
+    | StopRequested
+    | HandoverRequested
+    | FailureReported
+    | SamplerFailed
+    | MessageRefused
+    | Tick
+)
+
+
+# Actions.
+
+
+@dataclass(frozen=True)
+class SendClient:
+    """Send a message to a client."""
+
+    client: bytes
+    message: wire.Message
+
+
+@dataclass(frozen=True)
+class SendRank:
+    """Send a message to a server rank."""
+
+    rank: int
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SendLauncher:
+    """Send a message to the launcher, or drop it if no launcher has connected yet."""
+
+    message: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WriteEvent:
+    """Write a line to the event log.
+
+    Attributes:
+        name: Name of the event.
+        fields: Its fields.
+        forward: Whether the launcher gets the event too, as soon as it has connected.
+    """
+
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    forward: bool = False
+
+
+@dataclass(frozen=True)
+class ForgetJob:
+    """Ignore all further heartbeats of a job: it has ended."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class StopClients:
+    """Answer all further heartbeats with a request to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class WithholdCredit:
+    """Say whether a client that waits for credit waits for the server, and so is not stuck."""
+
+    withheld: bool
+
+
+@dataclass(frozen=True)
+class LastReportsReceived:
+    """All server ranks have sent their last report."""
+
+
+Action = (
+    SendClient
+    | SendRank
+    | SendLauncher
+    | WriteEvent
+    | ForgetJob
+    | StopClients
+    | WithholdCredit
+    | LastReportsReceived
+)

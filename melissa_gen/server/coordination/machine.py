@@ -1,0 +1,533 @@
+"""The control of a run as a state machine: events in, actions out.
+
+`ControlMachine.handle` takes one event and the time, changes the state, and returns the actions to carry out in order.
+It uses no socket, thread, clock or file, so that a test drives a run through any fault in microseconds. The control
+thread owns these (`melissa_gen.server.coordination.control_thread`).
+
+The life of a simulation:
+
+1. The machine takes a proposal from its source when a client asks for a simulation and none waits for a retry. In
+   per-simulation mode it takes proposals ahead, because a job is started for a given simulation. Every server rank is
+   sent the parameters (`assigned`).
+2. The simulation is issued to a client as its next attempt. The client sends fields to the server ranks, not to this
+   machine.
+3. The attempt ends for one of these reasons:
+
+   - all server ranks have reported what they received, and it is complete: the simulation is finished;
+   - the reports are incomplete, or the job was lost: the simulation is retried, at most `simulation.retries` times;
+   - the client has reported that the solver failed: the simulation is dropped, because a retry would fail as well.
+
+   The server ranks are sent the end of each attempt (`closed`) and ignore data of that attempt from then on.
+4. When no simulation is unfinished, the server ranks are sent `reception_over`.
+
+A job is lost when the launcher reports its end, when no heartbeat arrives, or when it makes no progress. The job may
+have sent everything before its end, so an attempt is closed only when the reports of the server ranks have had time to
+arrive. The launcher is sent what should be running (`want`) after each change; it starts and ends the processes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol import wire
+from melissa_gen.server.coordination.events import (
+    Action,
+    ClientAsks,
+    ClientFailed,
+    ClientHello,
+    Event,
+    FailureReported,
+    ForgetJob,
+    HandoverRequested,
+    JobEnded,
+    LastReportsReceived,
+    LauncherHeard,
+    LauncherHello,
+    MessageRefused,
+    Moment,
+    Pulse,
+    RankHello,
+    RankReport,
+    SamplerFailed,
+    SendClient,
+    SendLauncher,
+    SendRank,
+    StopClients,
+    StopRequested,
+    Tick,
+    WithholdCredit,
+    WriteEvent,
+)
+from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
+from melissa_gen.server.coordination.proposals import ProposalSource
+from melissa_gen.server.coordination.settings import ControlSettings
+
+__all__ = ["ControlMachine"]
+
+
+@dataclass(frozen=True)
+class _Draining:
+    """A running attempt whose job has ended, while reports of the server ranks may still arrive.
+
+    Attributes:
+        attempt: Number of the attempt.
+        reason: Why the job has ended.
+        since: When the wait began (monotonic seconds).
+    """
+
+    attempt: int
+    reason: str
+    since: float
+
+
+class ControlMachine:
+    """Decides what clients, server ranks and launcher do.
+
+    Args:
+        settings: What the machine needs to know about the run.
+        ledger: The state of all simulations. The machine alone changes it.
+        proposals: Where the parameters of new simulations come from.
+    """
+
+    def __init__(
+        self, settings: ControlSettings, ledger: Ledger, proposals: ProposalSource
+    ) -> None:
+        self._settings, self._timeouts = settings, settings.timeouts
+        self._ledger, self._proposals = ledger, proposals
+        self._now = Moment(0.0, 0.0)
+        # Actions of the event that is being handled; empty between events.
+        self._actions: list[Action] = []
+
+        # Why the run stops before it is complete. Never changes once set.
+        self._stop_reason: str | None = None
+        # Whether the next server process continues the run. May be set only before or with the stop reason; a request
+        # to stop resets it.
+        self._handing_over = False
+        # Whether `reception_over` was sent. Set once, when no simulation is unfinished.
+        self._reception_over = False
+        # Whether the failure of the sampler was reported.
+        self._sampler_failed = False
+
+        # When the launcher was last heard, from the first event on.
+        self._launcher_heard: float | None = None
+        self._launcher_connected = False
+
+        # Server ranks that have connected, and those that have sent their last report. Both only grow.
+        self._ranks: set[int] = set()
+        self._finished_ranks: set[int] = set()
+        # Server rank to the samples that it could not store at its last report.
+        self._pending: dict[int, int] = {}
+
+        # Client to its job, from the client's hello to the end of the job.
+        self._jobs: dict[bytes, str] = {}
+        # Job to the simulation that it was issued last, from the first issue to the end of the job. The job solves
+        # this one; of the simulations issued to it before, the reports have not arrived yet.
+        self._last_issued: dict[str, int] = {}
+        # Jobs that the launcher was asked to kill and whose end it has not reported.
+        self._killed: set[str] = set()
+        # Jobs whose end the launcher has reported. Job names are not reused.
+        self._ended_jobs: set[str] = set()
+        # Reports of ended jobs so far; the launcher ignores a `want` that does not take all of them into account.
+        self._jobs_ended = 0
+        # Simulation to its attempt whose job has ended. After a tick, every entry is a running attempt.
+        self._draining: dict[int, _Draining] = {}
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the run stops before it is complete, or None."""
+        return self._stop_reason
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether the next server process continues the run."""
+        return self._handing_over
+
+    @property
+    def ranks_finished(self) -> bool:
+        """Whether all server ranks that have connected have sent their last report."""
+        return self._ranks <= self._finished_ranks
+
+    def handle(self, event: Event, now: Moment) -> list[Action]:
+        """Handles one event.
+
+        Args:
+            event: What happened.
+            now: When it happened. Must not decrease.
+
+        Returns:
+            The actions to carry out, in this order.
+        """
+        self._now = now
+        if self._launcher_heard is None:
+            self._launcher_heard = now.monotonic
+        self._actions = []
+        try:
+            self._dispatch(event)
+        except ProtocolError as error:
+            client = event.client if isinstance(event, ClientHello | ClientAsks) else None
+            self._refuse(MessageRefused("control", str(error), client=client))
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case ClientHello():
+                self._welcome(event)
+            case ClientAsks():
+                self._answer(event)
+            case ClientFailed():
+                self._end_attempt(
+                    self._ledger.failed(
+                        event.simulation, event.attempt, event.reason, self._now.unix, retry=False
+                    )
+                )
+            case RankHello():
+                self._connect_rank(event.rank)
+            case RankReport():
+                self._handle_report(event)
+            case LauncherHello():
+                self._launcher_connected = True
+                self._launcher_heard = self._now.monotonic
+                self._send_want()
+            case LauncherHeard():
+                self._launcher_heard = self._now.monotonic
+            case JobEnded():
+                self._handle_job_end(event)
+            case StopRequested():
+                self._handing_over = False
+                self._stop(event.reason)
+            case HandoverRequested():
+                self._handing_over |= self._stop_reason is None
+                self._stop(event.reason)
+            case FailureReported():
+                self._stop(event.reason)
+            case SamplerFailed():
+                self._warn_of_sampler(event.reason)
+            case MessageRefused():
+                self._refuse(event)
+            case Tick():
+                self._check_timeouts(event.pulses)
+            case _:
+                assert_never(event)
+
+    # Clients.
+
+    def _welcome(self, event: ClientHello) -> None:
+        """Accepts a client job if it has as many MPI ranks as the study says."""
+        processes = self._settings.processes
+        if event.ranks != processes:
+            text = (
+                f"job {event.job} has {event.ranks} MPI ranks; the study's simulation.processes is "
+                f"{processes} (was it started by another MPI's mpirun?)"
+            )
+            raise ProtocolError(text)
+        self._refuse_ended(event.job)
+        self._jobs[event.client] = event.job
+        self._send_client(event.client, self._settings.welcome)
+        self._write(
+            "client_connected",
+            job=event.job,
+            host=event.host,
+            pid=event.pid,
+            ranks=event.ranks,
+        )
+
+    def _answer(self, event: ClientAsks) -> None:
+        """Issues a simulation to a client, or sends it the reason why it gets none."""
+        job = self._jobs.get(event.client)
+        if job is None:
+            text = "a client that asks for a simulation before it has said hello"
+            raise ProtocolError(text)
+        # The launcher counts a job as connected here, not at its hello: a job that then can't declare its fields
+        # would be started again and again.
+        self._send_launcher({"type": "connected", "job": job})
+        if self._stop_reason is not None:
+            self._send_client(event.client, wire.Stop(self._stop_reason))
+            return
+        record = self._next_record(event.simulation)
+        if record is None:
+            self._send_client(event.client, wire.Done())
+            return
+        attempt = self._ledger.issue(record, job, self._now.unix)
+        self._last_issued[job] = record.simulation
+        self._proposals.register(record)
+        self._send_client(
+            event.client, wire.Simulation(record.simulation, attempt, record.parameters)
+        )
+        names = self._settings.welcome.parameters
+        self._write(
+            "simulation_issued",
+            simulation=record.simulation,
+            attempt=attempt,
+            job=job,
+            parameters=dict(zip(names, record.parameters, strict=True)),
+            method=record.method,
+            generation=record.generation,
+        )
+
+    def _refuse_ended(self, job: str) -> None:
+        """Refuses a message that a job has sent before its end and that arrives after the launcher's report.
+
+        A simulation issued to such a job would run for ever: its end is not reported a second time.
+        """
+        if job in self._ended_jobs:
+            text = f"a client of job {job}, which has ended"
+            raise ProtocolError(text)
+
+    def _next_record(self, asked: int) -> SimulationRecord | None:
+        """Returns the waiting simulation to issue, or None if there is none."""
+        waiting = self._ledger.waiting()
+        if asked != wire.ANY:
+            return next((record for record in waiting if record.simulation == asked), None)
+        return waiting[0] if waiting else self._draw()
+
+    def _draw(self) -> SimulationRecord | None:
+        """Takes the next proposal as a new simulation, unless all planned simulations are drawn."""
+        if self._ledger.drawn >= self._ledger.count:
+            return None
+        record = self._ledger.add(*self._proposals.take())
+        self._send_ranks(_assigned(record))
+        return record
+
+    # Server ranks.
+
+    def _connect_rank(self, rank: int) -> None:
+        """Sends a server rank what the others have already been sent."""
+        self._ranks.add(rank)
+        for record in self._ledger.records:
+            self._actions.append(SendRank(rank, _assigned(record)))
+        if self._stop_reason is not None:
+            self._actions.append(SendRank(rank, {"type": "stop", "reason": self._stop_reason}))
+        if self._reception_over:
+            self._actions.append(SendRank(rank, {"type": "reception_over"}))
+
+    def _handle_report(self, report: RankReport) -> None:
+        self._pending[report.rank] = report.pending
+        self._actions.append(WithholdCredit(self._credit_withheld))
+        if report.last:
+            self._finished_ranks.add(report.rank)
+        self._proposals.add_losses(report.first_pass)
+        for ended in report.finalized:
+            self._end_attempt(
+                self._ledger.finalized(
+                    report.rank,
+                    ended.simulation,
+                    ended.attempt,
+                    ended.steps,
+                    ended.complete,
+                    self._now.unix,
+                )
+            )
+        if self.ranks_finished:
+            self._actions.append(LastReportsReceived())
+        for reason, count in report.refused.items():
+            self._refuse(MessageRefused(f"data of rank {report.rank}", reason, count))
+
+    @property
+    def _credit_withheld(self) -> bool:
+        """Whether clients may have to wait for credit because a reservoir has no room."""
+        return any(self._pending.values())
+
+    # Jobs.
+
+    def _handle_job_end(self, event: JobEnded) -> None:
+        job, now = event.job, self._now.unix
+        self._launcher_heard = self._now.monotonic
+        self._jobs_ended += 1
+        self._ended_jobs.add(job)
+        self._actions.append(ForgetJob(job))
+        self._killed.discard(job)
+        self._jobs = {client: name for client, name in self._jobs.items() if name != job}
+        reason = f"its process ended with exit status {event.exit_code}"
+        self._detach_job(job, reason, failed=event.exit_code != 0)
+        asked_for_none = self._last_issued.pop(job, None) is None
+        if (
+            asked_for_none
+            and event.simulation is not None
+            and event.simulation < self._ledger.drawn
+        ):
+            self._end_attempt(self._ledger.never_started(event.simulation, reason, now))
+        self._send_want()
+
+    def _detach_job(self, job: str, reason: str, *, failed: bool) -> None:
+        """Gives up the attempts of a job that has ended or will be killed.
+
+        The attempt that a failed job was solving is lost at once. The job had sent all data of its other attempts, so
+        these get time until the reports of the server ranks have arrived.
+        """
+        # A stopping run issues nothing any more.
+        if self._stop_reason is not None:
+            return
+        for record in self._ledger.of_job(job):
+            if failed and record.simulation == self._last_issued.get(job):
+                self._lose_attempt(record, reason)
+            else:
+                self._draining[record.simulation] = _Draining(
+                    record.attempt, reason, self._now.monotonic
+                )
+
+    def _lose_attempt(self, record: SimulationRecord, reason: str) -> None:
+        outcome = self._ledger.failed(
+            record.simulation, record.attempt, reason, self._now.unix, retry=True
+        )
+        self._write("client_lost", job=record.job, simulation=record.simulation, reason=reason)
+        self._end_attempt(outcome)
+
+    def _end_attempt(self, outcome: AttemptOutcome | None) -> None:
+        """Announces the end of an attempt; None stands for a report that changed nothing."""
+        if outcome is None:
+            return
+        record = outcome.record
+        self._draining.pop(record.simulation, None)
+        self._send_ranks(
+            {"type": "closed", "simulation": record.simulation, "attempt": record.attempt}
+        )
+        if outcome.dropped:
+            # One that no client was issued is not known to the sampler yet.
+            self._proposals.register(record)
+        if outcome.finished:
+            self._write(
+                "simulation_finished",
+                simulation=record.simulation,
+                attempt=record.attempt,
+                seconds=outcome.seconds,
+                samples=record.samples,
+            )
+        else:
+            self._write(
+                "simulation_failed",
+                forward=True,
+                simulation=record.simulation,
+                attempt=record.attempt,
+                reason=outcome.reason,
+                dropped=outcome.dropped,
+            )
+        self._send_want()
+
+    def _send_want(self) -> None:
+        """Sends the launcher what should be running."""
+        message: dict[str, Any] = {"type": "want", "ended": self._jobs_ended}
+        if self._stop_reason is not None:
+            message["clients"], message["simulations"] = 0, []
+        elif self._settings.per_simulation:
+            message["simulations"] = self._wanted_simulations()
+        else:
+            message["clients"] = self._wanted_clients()
+        self._send_launcher(message)
+
+    def _wanted_clients(self) -> int:
+        """Number of persistent jobs for which there is work; one more would find nothing to do."""
+        connected = set(self._jobs.values())
+        busy = len({r.job for r in self._ledger.running() if r.job in connected})
+        unissued = self._ledger.count - self._ledger.drawn + len(self._ledger.waiting())
+        return min(self._settings.clients, busy + unissued)
+
+    def _wanted_simulations(self) -> list[tuple[int, int]]:
+        """The (simulation, attempt) pairs that a job of its own should solve; draws as many as can run."""
+        clients = self._settings.clients
+        running = [(r.simulation, r.attempt) for r in self._ledger.running()]
+        while len(running) + len(self._ledger.waiting()) < clients and self._draw():
+            pass
+        waiting = [(r.simulation, r.attempts) for r in self._ledger.waiting()]
+        return (running + waiting)[:clients]
+
+    # The run.
+
+    def _stop(self, reason: str) -> None:
+        """Stops the run before it is complete: clients get no more work, server ranks leave their loops."""
+        if self._stop_reason is not None:
+            return
+        self._stop_reason = reason
+        self._actions.append(StopClients(reason))
+        self._write("stopping", reason=reason)
+        kind = "leaving" if self._handing_over else "stopping"
+        self._send_launcher({"type": kind, "reason": reason})
+        self._send_ranks({"type": "stop", "reason": reason})
+        self._send_want()
+
+    def _check_timeouts(self, pulses: Mapping[str, Pulse]) -> None:
+        self._check_launcher()
+        for job, pulse in pulses.items():
+            self._check_job(job, pulse)
+        self._check_draining()
+        if self._ledger.unfinished == 0 and not self._reception_over:
+            self._reception_over = True
+            self._write("reception_over")
+            self._send_ranks({"type": "reception_over"})
+
+    def _check_launcher(self) -> None:
+        assert self._launcher_heard is not None
+        silence = self._now.monotonic - self._launcher_heard
+        if not self._launcher_connected:
+            if silence > self._timeouts.launcher:
+                self._stop(f"no launcher has connected for {silence:.0f} s")
+        elif silence > self._timeouts.heartbeat:
+            self._stop(f"the launcher has been silent for {silence:.0f} s")
+
+    def _check_job(self, job: str, pulse: Pulse) -> None:
+        if job in self._killed:
+            return
+        silence = self._now.monotonic - pulse.heard
+        stuck = self._now.monotonic - pulse.progressed
+        if silence > self._timeouts.heartbeat:
+            self._kill(job, f"it has been silent for {silence:.0f} s")
+        elif stuck > self._timeouts.progress:
+            where = f"time step {pulse.beat.step} of simulation {pulse.beat.simulation}"
+            self._kill(job, f"it made no progress in {where} for {stuck:.0f} s")
+
+    def _kill(self, job: str, reason: str) -> None:
+        self._killed.add(job)
+        self._detach_job(job, reason, failed=True)
+        self._send_launcher({"type": "kill", "job": job, "reason": reason})
+
+    def _check_draining(self) -> None:
+        """Gives up the attempts whose reports have not arrived in time after the end of their jobs."""
+        for simulation, draining in list(self._draining.items()):
+            record = self._ledger.current(simulation, draining.attempt)
+            if record is None:
+                del self._draining[simulation]
+            elif self._credit_withheld:
+                # The server can't read what the job has sent before there is room: the wait begins anew.
+                self._draining[simulation] = _Draining(
+                    draining.attempt, draining.reason, self._now.monotonic
+                )
+            elif self._now.monotonic - draining.since > self._timeouts.exit_grace:
+                self._lose_attempt(record, f"{draining.reason} before the simulation was complete")
+
+    def _warn_of_sampler(self, reason: str) -> None:
+        if not self._sampler_failed:
+            self._sampler_failed = True
+            text = f"the sampler failed; the prior takes over: {reason}"
+            self._write("warning", forward=True, message=text)
+
+    def _refuse(self, event: MessageRefused) -> None:
+        self._write(
+            "refused", forward=True, what=event.source, reason=event.reason, count=event.count
+        )
+        if event.client is not None:
+            self._send_client(event.client, wire.Refused(event.reason))
+
+    # Actions.
+
+    def _write(self, name: str, *, forward: bool = False, **fields: Any) -> None:
+        self._actions.append(WriteEvent(name, fields, forward=forward))
+
+    def _send_client(self, client: bytes, message: wire.Message) -> None:
+        self._actions.append(SendClient(client, message))
+
+    def _send_launcher(self, message: Mapping[str, Any]) -> None:
+        self._actions.append(SendLauncher(message))
+
+    def _send_ranks(self, message: Mapping[str, Any]) -> None:
+        self._actions.extend(SendRank(rank, message) for rank in sorted(self._ranks))
+
+
+def _assigned(record: SimulationRecord) -> dict[str, Any]:
+    """The message that tells a server rank the parameters of a simulation."""
+    return {
+        "type": "assigned",
+        "simulation": record.simulation,
+        "parameters": [float(value) for value in record.parameters],
+        "weight": record.weight,
+    }

@@ -1,0 +1,75 @@
+"""Settings of the control machine and its thread: what they need of a study, and their timeouts."""
+
+from dataclasses import dataclass, field
+
+from melissa_gen.protocol import wire
+from melissa_gen.study import Study
+
+__all__ = ["ControlSettings", "ControlTimeouts", "control_settings"]
+
+
+@dataclass(frozen=True)
+class ControlTimeouts:
+    """Timeouts and intervals in seconds.
+
+    Attributes:
+        heartbeat: Longest silence of the launcher, or of a client job, before it counts as lost.
+        progress: Longest time that a client job may stay in one time step.
+        launcher: Longest wait for the launcher's first message.
+        exit_grace: Wait for the reports of a simulation whose job has ended: data may still be in flight.
+        last_reports: Longest wait for the last reports of all server ranks.
+        poll: Longest wait for messages between two ticks.
+        status: Interval between two `status` events.
+    """
+
+    heartbeat: float = 20.0
+    progress: float = 600.0
+    launcher: float = 60.0
+    exit_grace: float = 3.0
+    last_reports: float = 5.0
+    poll: float = 0.1
+    status: float = 1.0
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """What the control machine needs to know about a run.
+
+    Attributes:
+        welcome: The server's answer to a client's hello.
+        processes: MPI ranks that each client job must have.
+        clients: Client jobs that may run at the same time.
+        per_simulation: Whether each client job solves one simulation that is chosen when the job is started.
+        timeouts: Timeouts.
+    """
+
+    welcome: wire.Welcome
+    processes: int
+    clients: int
+    per_simulation: bool = False
+    timeouts: ControlTimeouts = field(default_factory=ControlTimeouts)
+
+
+def control_settings(study: Study) -> ControlSettings:
+    """Returns the settings that follow from a study."""
+    simulation, server = study.simulation, study.server
+    fields = tuple(
+        wire.FieldSpec(name, section.dtype, tuple(section.shape))
+        for name, section in simulation.fields.items()
+    )
+    welcome = wire.Welcome(
+        study.credit,
+        server.ranks,
+        simulation.time_steps,
+        server.heartbeat,
+        server.heartbeat_timeout,
+        tuple(study.parameters),
+        fields,
+    )
+    return ControlSettings(
+        welcome,
+        simulation.processes,
+        study.launcher.clients,
+        per_simulation=simulation.mode == "per_simulation",
+        timeouts=ControlTimeouts(heartbeat=server.heartbeat_timeout, progress=simulation.timeout),
+    )

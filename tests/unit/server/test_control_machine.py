@@ -1,0 +1,351 @@
+"""The control machine through faults, without sockets, threads or clocks."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melissa_gen.protocol import wire
+from melissa_gen.server.coordination.events import (
+    AttemptReport,
+    ClientAsks,
+    ClientFailed,
+    ClientHello,
+    FailureReported,
+    HandoverRequested,
+    JobEnded,
+    LauncherHello,
+    Moment,
+    Pulse,
+    RankHello,
+    RankReport,
+    SamplerFailed,
+    SendClient,
+    SendLauncher,
+    SendRank,
+    StopRequested,
+    Tick,
+    WriteEvent,
+)
+from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+from melissa_gen.server.coordination.machine import ControlMachine
+from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.settings import ControlSettings, ControlTimeouts
+
+STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
+WELCOME = wire.Welcome(4, RANKS, STEPS, 1.0, 20.0, ("a",), (wire.FieldSpec("u", "float32", (3,)),))
+
+
+class Points:
+    """Simulation n is solved for n."""
+
+    error = None
+
+    def __init__(self):
+        self.taken, self.registered, self.losses = 0, [], []
+
+    def take(self):
+        self.taken += 1
+        return Proposal((float(self.taken - 1),), "prior")
+
+    def register(self, record):
+        self.registered.append(record.simulation)
+
+    def add_losses(self, losses):
+        self.losses += losses
+
+    def statistics(self):
+        return {}
+
+
+class Driver:
+    """A machine with all its ranks and its launcher connected, and a log of its actions."""
+
+    def __init__(self, *, per_simulation=False, clients=2, launcher=True, **timeouts):
+        settings = ControlSettings(
+            WELCOME, 1, clients, per_simulation, replace(ControlTimeouts(), **timeouts)
+        )
+        self.ledger = Ledger(COUNT, STEPS, RANKS, RETRIES)
+        self.points = Points()
+        self.machine = ControlMachine(settings, self.ledger, self.points)
+        self.now = 100.0
+        self.actions = []
+        for rank in range(RANKS):
+            self.handle(RankHello(rank))
+        if launcher:
+            self.handle(LauncherHello())
+
+    def handle(self, event):
+        """Handles an event; returns its actions."""
+        actions = self.machine.handle(event, Moment(self.now, 1e9 + self.now))
+        self.actions += actions
+        return actions
+
+    def join(self, job):
+        """A job says hello and asks; returns the answer."""
+        self.handle(ClientHello(job.encode(), job, "node", 1, 1))
+        return self.ask(job)
+
+    def ask(self, job, number=wire.ANY):
+        actions = self.handle(ClientAsks(job.encode(), number))
+        return next(a.message for a in actions if isinstance(a, SendClient))
+
+    def finalize(self, simulation, attempt=0, steps=STEPS, complete=STEPS):
+        """Both ranks report an attempt as over, each with its half of the complete samples."""
+        for rank, share in enumerate((complete // 2, complete - complete // 2)):
+            report = AttemptReport(simulation, attempt, steps, share)
+            self.handle(RankReport(rank, finalized=(report,)))
+
+    def tick(self, seconds=0.0, **pulses):
+        self.now += seconds
+        return self.handle(Tick(pulses))
+
+    def want(self):
+        """The newest word on what should be running."""
+        sent = [a.message for a in self.actions if isinstance(a, SendLauncher)]
+        return next(m for m in reversed(sent) if m["type"] == "want")
+
+    def events(self, name):
+        return [a.fields for a in self.actions if isinstance(a, WriteEvent) and a.name == name]
+
+    def status(self, simulation):
+        return self.ledger.records[simulation].status
+
+
+def test_a_study_from_its_first_client_to_the_end_of_reception():
+    driver = Driver()
+    for number in range(COUNT):
+        answer = driver.join("client-0") if number == 0 else driver.ask("client-0")
+        assert (answer.simulation, answer.attempt, answer.parameters) == (
+            number,
+            0,
+            (float(number),),
+        )
+        assert driver.tick() == []
+        driver.finalize(number)
+    assert isinstance(driver.ask("client-0"), wire.Done)
+    over = [a for a in driver.tick() if isinstance(a, SendRank)]
+    assert [(a.rank, a.message["type"]) for a in over] == [
+        (r, "reception_over") for r in range(RANKS)
+    ]
+    assert driver.tick() == []
+    assert driver.want()["clients"] == 0
+    assert driver.points.registered == [0, 1, 2]
+
+
+def test_every_rank_is_sent_the_parameters_and_a_late_one_all_of_them():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(StopRequested("enough"))
+    late = [a.message["type"] for a in driver.handle(RankHello(1))]
+    assert late == ["assigned", "stop"]
+
+
+def test_a_client_that_dies_is_retried_with_the_same_parameters_and_then_dropped():
+    driver = Driver()
+    first = driver.join("client-0")
+    driver.handle(JobEnded("client-0", 9))
+    again = driver.join("client-1")
+    assert (again.simulation, again.attempt, again.parameters) == (0, 1, first.parameters)
+    driver.handle(JobEnded("client-1", 9))
+    assert driver.status(0) == FAILED
+    assert [e["dropped"] for e in driver.events("simulation_failed")] == [False, True]
+    assert driver.join("client-2").simulation == 1
+
+
+def test_a_late_report_of_a_lost_attempt_changes_nothing():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(JobEnded("client-0", 9))
+    driver.join("client-1")
+    driver.finalize(0, attempt=0)
+    assert driver.status(0) == RUNNING
+    driver.finalize(0, attempt=1)
+    assert driver.status(0) == FINISHED
+
+
+def test_a_report_that_comes_twice_finishes_a_simulation_once():
+    driver = Driver()
+    driver.join("client-0")
+    driver.finalize(0)
+    driver.finalize(0)
+    assert len(driver.events("simulation_finished")) == 1
+
+
+def test_what_a_job_sent_before_it_ended_well_still_counts():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(JobEnded("client-0", 0))
+    driver.tick(1.0)
+    driver.finalize(0)
+    assert driver.status(0) == FINISHED
+
+
+def test_a_job_that_ends_well_in_the_middle_of_a_simulation_is_retried_after_a_grace():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(JobEnded("client-0", 0))
+    driver.tick(2.9)
+    assert driver.status(0) == RUNNING
+    driver.tick(0.2)
+    assert driver.status(0) == WAITING
+    reason = driver.events("simulation_failed")[0]["reason"]
+    assert reason == "its process ended with exit status 0 before the simulation was complete"
+
+
+def test_the_grace_does_not_run_while_the_reservoir_has_no_room():
+    driver = Driver()
+    driver.handle(RankReport(0, pending=1))
+    driver.join("client-0")
+    driver.handle(JobEnded("client-0", 0))
+    driver.tick(100.0)
+    driver.tick(100.0)
+    assert driver.status(0) == RUNNING
+
+
+def test_a_solver_that_gives_up_is_not_tried_again():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(ClientFailed(0, 0, "the mesh is tangled"))
+    assert driver.status(0) == FAILED
+    assert driver.ask("client-0").simulation == 1
+
+
+@pytest.mark.parametrize(
+    ("heard", "progressed", "reason"),
+    [
+        (79.0, 99.0, "it has been silent for 21 s"),
+        (99.0, -501.0, "it made no progress in time step 2 of simulation 0 for 601 s"),
+    ],
+)
+def test_a_silent_or_stuck_job_is_killed_once_and_its_simulation_retried(heard, progressed, reason):
+    driver = Driver()
+    driver.join("client-0")
+    beat = wire.Alive("client-0", wire.SOLVING, 0, 2, 0.0, 0.0)
+    pulse = Pulse(beat, heard, progressed)
+    kill = {"type": "kill", "job": "client-0", "reason": reason}
+    actions = driver.handle(Tick({"client-0": pulse}))
+    assert SendLauncher(kill) in actions
+    assert driver.status(0) == WAITING
+    assert SendLauncher(kill) not in driver.handle(Tick({"client-0": pulse}))
+
+
+def test_a_client_of_a_job_that_has_ended_is_refused():
+    driver = Driver()
+    driver.handle(JobEnded("client-0", 1))
+    answer = driver.handle(ClientHello(b"late", "client-0", "node", 1, 1))
+    assert "client-0, which has ended" in next(
+        a.message.reason for a in answer if isinstance(a, SendClient)
+    )
+
+
+def test_a_client_with_another_number_of_ranks_is_refused():
+    answer = Driver().handle(ClientHello(b"c", "client-0", "node", 1, 7))
+    assert "has 7 MPI ranks" in next(a.message.reason for a in answer if isinstance(a, SendClient))
+
+
+def test_a_stop_answers_clients_and_asks_for_no_job():
+    driver = Driver()
+    driver.join("client-0")
+    driver.handle(StopRequested("enough"))
+    driver.handle(FailureReported("too late to matter"))
+    assert driver.machine.stop_reason == "enough"
+    assert driver.ask("client-0") == wire.Stop("enough")
+    assert driver.want()["clients"] == 0
+    driver.handle(JobEnded("client-0", 9))
+    assert driver.status(0) == RUNNING
+
+
+def test_a_handover_gives_way_to_a_stop():
+    driver = Driver()
+    driver.handle(HandoverRequested("its time limit is reached"))
+    assert driver.machine.handing_over
+    driver.handle(StopRequested("interrupted"))
+    assert not driver.machine.handing_over
+
+
+def test_a_launcher_that_never_comes_or_falls_silent_stops_the_study():
+    never = Driver(launcher=False)
+    never.tick(59.0)
+    assert never.machine.stop_reason is None
+    never.tick(2.0)
+    assert never.machine.stop_reason == "no launcher has connected for 61 s"
+    silent = Driver()
+    silent.tick(21.0)
+    assert silent.machine.stop_reason == "the launcher has been silent for 21 s"
+
+
+def test_the_failure_of_the_sampler_is_reported_once():
+    driver = Driver()
+    for _ in range(2):
+        driver.handle(SamplerFailed("singular matrix"))
+    assert len(driver.events("warning")) == 1
+
+
+def test_per_simulation_mode_asks_for_jobs_of_given_simulations():
+    driver = Driver(per_simulation=True)
+    assert driver.want()["simulations"] == [(0, 0), (1, 0)]
+    driver.handle(JobEnded("client-0", 1, simulation=0))
+    assert driver.want()["simulations"][0] == (0, 1)
+    driver.handle(ClientHello(b"c", "client-2", "node", 1, 1))
+    assert driver.ask("c", 1).simulation == 1
+
+
+JOBS = [f"client-{n}" for n in range(4)]
+NUMBERS, ATTEMPTS = st.integers(0, COUNT - 1), st.integers(0, RETRIES + 1)
+EVENTS = st.one_of(
+    st.builds(lambda j: ("join", j), st.sampled_from(JOBS)),
+    st.builds(lambda j: ("ask", j), st.sampled_from(JOBS)),
+    st.builds(lambda j, c: ("end", j, c), st.sampled_from(JOBS), st.sampled_from([0, 9])),
+    st.builds(lambda n, a: ("fail", n, a), NUMBERS, ATTEMPTS),
+    st.builds(
+        lambda n, a, c: ("report", n, a, c), NUMBERS, ATTEMPTS, st.sampled_from([0, STEPS, STEPS])
+    ),
+    st.builds(lambda s: ("tick", s), st.sampled_from([0.0, 1.0, 4.0])),
+)
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_whatever_happens_no_simulation_is_lost_or_solved_twice_at_once(history):
+    driver = Driver(heartbeat=1e9)
+    generation = dict.fromkeys(JOBS, 0)
+    terminal = {}
+    for kind, *what in history:
+        if kind in ("join", "ask", "end"):
+            # A restarted job has a new name.
+            name = f"{what[0]}.{generation[what[0]]}"
+        if kind == "join":
+            driver.handle(ClientHello(name.encode(), name, "node", 1, 1))
+        elif kind == "ask":
+            driver.handle(ClientAsks(name.encode(), wire.ANY))
+        elif kind == "end":
+            driver.handle(JobEnded(name, what[1]))
+            generation[what[0]] += 1
+        elif kind == "fail":
+            driver.handle(ClientFailed(what[0], what[1], "gave up"))
+        elif kind == "report":
+            driver.finalize(what[0], what[1], complete=what[2])
+        else:
+            driver.tick(what[0])
+        for record in driver.ledger.records:
+            assert record.attempts <= RETRIES + 1
+            if record.simulation in terminal:
+                assert record.status == terminal[record.simulation]
+            elif record.status in (FINISHED, FAILED):
+                terminal[record.simulation] = record.status
+        counts = driver.ledger.counts()
+        assert sum(counts[k] for k in ("waiting", "running", "completed", "failed")) == COUNT
+    # The study always comes to its end: jobs end, new ones solve what is left.
+    for job in JOBS:
+        driver.handle(JobEnded(f"{job}.{generation[job]}", 9))
+    driver.tick(10.0)
+    for number in range(2 * COUNT * (RETRIES + 1)):
+        answer = driver.join(f"last-{number}")
+        if isinstance(answer, wire.Done):
+            break
+        driver.finalize(answer.simulation, answer.attempt)
+    driver.tick()
+    assert driver.ledger.unfinished == 0
+    assert len(driver.events("reception_over")) == 1
+    assert driver.tick() == []
