@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from melissa_gen.builders.prior import check_sampler
+from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command

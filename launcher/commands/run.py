@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.text import Text
 
 from melissa_gen.builders.memory import check_memory, promised_megabytes
-from melissa_gen.builders.prior import check_sampler
+from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command
 from melissa_gen.launcher.commands.generate import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute

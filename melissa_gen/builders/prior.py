@@ -1,9 +1,9 @@
 """The prior that a study describes."""
 
-from melissa_gen.sampling import Prior, check_arguments, read_points
+from melissa_gen.sampling import Prior, read_points
 from melissa_gen.study import Study
 
-__all__ = ["check_sampler", "prior_of"]
+__all__ = ["prior_of"]
 
 
 def prior_of(study: Study) -> Prior:
@@ -22,15 +22,3 @@ def prior_of(study: Study) -> Prior:
         source = str(study.folder / study.feasible_points)
         points = read_points(source, list(study.parameters), "feasible_points")
     return Prior.from_mapping(parameters, study.constraints, points)
-
-
-def check_sampler(study: Study) -> None:
-    """Checks prior and sampler before anything is started.
-
-    Raises:
-        StudyError: The prior is not legal, the method or an argument is unknown, or the method
-            needs more of the prior than a table of points.
-    """
-    prior = prior_of(study)
-    sampler = study.sampler
-    check_arguments(sampler.method, sampler.arguments, tabulated=prior.tabulated)

@@ -7,6 +7,7 @@ knows no server, socket or file, and imports nothing of ours but `melissa_gen.er
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss
 from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.arguments import StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
 from melissa_gen.sampling.designs.table import read_points
 from melissa_gen.sampling.prior.priors import Prior
@@ -24,6 +25,7 @@ __all__ = [
     "Proposals",
     "Sampler",
     "State",
+    "StudyFacts",
     "check_arguments",
     "create",
     "delta_loss",

@@ -1,19 +1,49 @@
-"""The arguments of the samplers: the base of their models, and the check of what a user gives."""
+"""Base class of the samplers' argument models, and the check of the arguments that a user gives."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melissa_gen.errors import StudyError, nearest
 
-__all__ = ["Arguments", "parse_arguments"]
+__all__ = ["Arguments", "StudyFacts", "parse_arguments"]
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """Facts of a study that default values of a method's arguments may depend on.
+
+    Args:
+        simulations: Number of simulations planned.
+        reservoir_simulations: Capacity of the reservoirs of all ranks, in whole simulations.
+        folder: Folder in which relative paths of the study start.
+    """
+
+    simulations: int
+    reservoir_simulations: int
+    folder: Path
 
 
 class Arguments(BaseModel):
-    """Base of every method's arguments: frozen, and strict about unknown names."""
+    """Base class of every method's arguments; immutable, and unknown names are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
+        """Returns the given arguments, completed by defaults that follow from the study.
+
+        A method overrides this where a good default depends on the study, or where an argument is
+        a path. The base class adds nothing.
+
+        Args:
+            given: The arguments of the study file, not checked yet.
+            facts: Facts of the study.
+        """
+        return dict(given)
 
 
 A = TypeVar("A", bound=Arguments)

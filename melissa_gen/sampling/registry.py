@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.sampling.adaptive import (
@@ -22,8 +22,7 @@ from melissa_gen.sampling.adaptive import (
     rar_d,
     twisted,
 )
-from melissa_gen.sampling.adaptive.mixture import MAX_SHARE, Ramp
-from melissa_gen.sampling.arguments import Arguments, parse_arguments
+from melissa_gen.sampling.arguments import Arguments, StudyFacts, parse_arguments
 from melissa_gen.sampling.base import Sampler
 from melissa_gen.sampling.designs import (
     grid,
@@ -35,72 +34,74 @@ from melissa_gen.sampling.designs import (
     uniform_resampled,
 )
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import MAX_SHARE, Ramp
 
 __all__ = ["METHODS", "Method", "check_arguments", "create"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its arguments' model, and what builds it from (prior, seed, arguments, ramp)."""
+    """One sampling method: how it is built, and what it needs.
+
+    Args:
+        arguments: Model of its arguments.
+        build: Makes the sampler from (prior, seed, arguments, ramp of the adaptive share).
+        needs_density: Whether it needs the prior's density, or a prior that fills the unit cube.
+            A method that needs draws of the prior only also works from a table of points.
+        eviction: Rule by which the reservoir has to evict samples; None leaves it to the study.
+    """
 
     arguments: type[Arguments]
     build: Callable[[Prior, int, Any, Ramp], Sampler]
+    needs_density: bool = True
+    eviction: Literal["difficulty"] | None = None
 
     @property
     def summary(self) -> str:
-        """What the arguments' model says of itself."""
+        """The docstring of the arguments' model."""
         return self.arguments.__doc__ or ""
 
 
 METHODS: dict[str, Method] = {
-    "uniform": Method(uniform.UniformArguments, lambda p, s, a, _: uniform.build(p, s, a)),
-    "sobol": Method(sobol.SobolArguments, lambda p, s, a, _: sobol.build(p, s, a)),
-    "halton": Method(halton.HaltonArguments, lambda p, s, a, _: halton.build(p, s, a)),
-    "lhs": Method(lhs.LhsArguments, lambda p, s, a, _: lhs.build(p, s, a)),
-    "grid": Method(grid.GridArguments, lambda p, s, a, _: grid.build(p, s, a)),
-    "table": Method(table.TableArguments, lambda p, s, a, _: table.build(p, s, a)),
+    "uniform": Method(uniform.UniformArguments, uniform.build, needs_density=False),
+    "sobol": Method(sobol.SobolArguments, sobol.build),
+    "halton": Method(halton.HaltonArguments, halton.build),
+    "lhs": Method(lhs.LhsArguments, lhs.build),
+    "grid": Method(grid.GridArguments, grid.build),
+    "table": Method(table.TableArguments, table.build, needs_density=False),
     "uniform_resampled": Method(
-        uniform_resampled.UniformResampledArguments,
-        lambda p, s, a, _: uniform_resampled.build(p, s, a),
+        uniform_resampled.UniformResampledArguments, uniform_resampled.build, needs_density=False
     ),
-    "pool": Method(pool.PoolArguments, pool.build),
-    "rad": Method(rad.RadArguments, rad.build),
-    "rar_d": Method(rar_d.RarDArguments, rar_d.build),
-    "r3": Method(r3.R3Arguments, lambda p, s, a, _: r3.build(p, s, a)),
+    "pool": Method(pool.PoolArguments, pool.build, needs_density=False),
+    "rad": Method(rad.RadArguments, rad.build, needs_density=False),
+    "rar_d": Method(rar_d.RarDArguments, rar_d.build, needs_density=False),
+    "r3": Method(r3.R3Arguments, r3.build, needs_density=False, eviction="difficulty"),
     "breed": Method(breed.BreedArguments, breed.build),
     "diffusion_posterior": Method(
         diffusion_posterior.DiffusionPosteriorArguments, diffusion_posterior.build
     ),
     "twisted": Method(twisted.TwistedArguments, twisted.build),
-    "diffusion_prior": Method(diffusion_prior.DiffusionPriorArguments, diffusion_prior.build),
+    "diffusion_prior": Method(
+        diffusion_prior.DiffusionPriorArguments, diffusion_prior.build, needs_density=False
+    ),
     "conditional_diffusion": Method(
         conditional_diffusion.ConditionalDiffusionArguments, conditional_diffusion.build
     ),
     "joint": Method(joint.JointArguments, joint.build),
     "flow": Method(flow.FlowArguments, flow.build),
     "gan": Method(gan.GanArguments, gan.build),
-    "phased": Method(phased.PhasedArguments, phased.build),
+    "phased": Method(phased.PhasedArguments, phased.build, needs_density=False),
     "energy": Method(energy.EnergyArguments, energy.build),
     "external": Method(external.ExternalArguments, external.build),
 }
 
 
-# Methods that need nothing of the prior but draws: what works where it is known only by points.
-FROM_POINTS = (
-    "uniform",
-    "uniform_resampled",
-    "table",
-    "r3",
-    "pool",
-    "phased",
-    "rad",
-    "rar_d",
-    "diffusion_prior",
-)
-
-
 def check_arguments(
-    method: str, arguments: Mapping[str, Any] | None = None, *, tabulated: bool = False
+    method: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    tabulated: bool = False,
+    facts: StudyFacts | None = None,
 ) -> Arguments:
     """Checks a method's name and arguments without building it; returns them with defaults.
 
@@ -108,6 +109,7 @@ def check_arguments(
         method: its name.
         arguments: its arguments.
         tabulated: whether the prior is known only by a table of points.
+        facts: facts of the study, from which the method may take defaults.
 
     Raises:
         StudyError: an unknown method or argument, or an illegal value; a method that needs more
@@ -119,13 +121,15 @@ def check_arguments(
             f"{nearest(str(method), METHODS)}."
         )
         raise StudyError(msg)
-    if tabulated and method not in FROM_POINTS:
+    if tabulated and METHODS[method].needs_density:
+        legal = ", ".join(name for name, entry in METHODS.items() if not entry.needs_density)
         msg = (
             f"sampler.method is '{method}', which needs more of the prior than feasible_points; "
-            f"legal with them are {', '.join(FROM_POINTS)}."
+            f"legal with them are {legal}."
         )
         raise StudyError(msg)
-    return parse_arguments(METHODS[method].arguments, method, arguments or {})
+    model, given = METHODS[method].arguments, arguments or {}
+    return parse_arguments(model, method, model.completed(given, facts) if facts else given)
 
 
 def create(
@@ -135,6 +139,7 @@ def create(
     max_adaptive_share: float = MAX_SHARE,
     ramp_generations: int = 3,
     arguments: Mapping[str, Any] | None = None,
+    facts: StudyFacts | None = None,
 ) -> Sampler:
     """Makes a sampler.
 
@@ -145,6 +150,7 @@ def create(
         max_adaptive_share: the largest share ρ of adaptive points, in [0, 0.9].
         ramp_generations: generations over which ρ rises from 0 to it, at least 0.
         arguments: the method's own.
+        facts: facts of the study, from which the method may take defaults.
 
     Raises:
         StudyError: names the key, what was found and what is legal.
@@ -154,7 +160,7 @@ def create(
         >>> create("sobol", prior, seed=1).suggest(8).points.shape
         (8, 1)
     """
-    parsed = check_arguments(method, arguments, tabulated=prior.tabulated)
+    parsed = check_arguments(method, arguments, tabulated=prior.tabulated, facts=facts)
     if not 0.0 <= max_adaptive_share <= MAX_SHARE:
         msg = f"sampler.max_adaptive_share is {max_adaptive_share}, legal is 0 to {MAX_SHARE}."
         raise StudyError(msg)

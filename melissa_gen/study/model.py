@@ -373,12 +373,6 @@ class Study(Section):
                 f"reservoir.policy reservoir; {reservoir.policy} gives each sample once"
             )
             raise ValueError(msg)
-        if self.sampler.method == "r3" and reservoir.policy != "reservoir":
-            msg = (
-                f"sampler.method r3 retains hard samples, which needs reservoir.policy reservoir; "
-                f"{reservoir.policy} gives each sample once"
-            )
-            raise ValueError(msg)
         ensemble = self.surrogate.ensemble
         if self.sampler.difficulty == "disagreement" and (
             ensemble is None or ensemble.kind == "snapshots"

@@ -9,8 +9,9 @@ R goes linearly from its start to its end over some generations.
 Reference: Breed, hal-04712480 and hal-04305233. The published difficulty is `delta_loss`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,11 @@ from pydantic import Field
 from scipy.special import logsumexp, ndtr
 
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Ramp
-from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Ramp, Schedule
 
 __all__ = ["REGIMES", "Breed", "BreedArguments", "BreedRamp", "Regime", "build"]
 
@@ -66,6 +68,11 @@ class BreedArguments(Arguments):
         100, ge=1, description="the reservoir's capacity in simulations, the windows' unit"
     )
 
+    @classmethod
+    def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
+        """Takes `capacity_simulations` from the study's reservoirs."""
+        return {"capacity_simulations": facts.reservoir_simulations, **given}
+
     def resolved(self) -> tuple[Regime, int]:
         """The regime with the overrides in it, and the window in simulations."""
         regime = REGIMES[self.regime]
@@ -79,7 +86,7 @@ class BreedArguments(Arguments):
 
 
 @dataclass(frozen=True)
-class BreedRamp:
+class BreedRamp(Schedule):
     """R from `start` at the first adaptive generation to `end`, `breakpoint` generations later.
 
     It takes the place of the common ramp; `max_share` still bounds it.

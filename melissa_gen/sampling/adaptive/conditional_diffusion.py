@@ -20,12 +20,13 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.ensemble import log_difficulty
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Ramp
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.networks.denoiser import Denoiser
 from melissa_gen.sampling.networks.network import Network, Single, train
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Ramp
 
 __all__ = ["ConditionalDiffusion", "ConditionalDiffusionArguments", "build", "uniform_over_history"]
 

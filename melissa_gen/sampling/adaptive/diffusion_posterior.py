@@ -27,11 +27,12 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
 from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["DiffusionPosterior", "DiffusionPosteriorArguments", "build", "slope_at"]
 

@@ -23,10 +23,11 @@ from melissa_gen.sampling.acquisition.ensemble import importance_weights
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
 from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.denoiser import Denoiser
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["DiffusionPrior", "DiffusionPriorArguments", "build"]
 

@@ -23,9 +23,10 @@ from melissa_gen.sampling.adaptive.learned import (
     learned_sampler,
     rank_correlation,
 )
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size, systematic
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["Energy", "EnergyArguments", "build"]
 

@@ -20,10 +20,11 @@ from pydantic import Field
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["External", "ExternalArguments", "build"]
 

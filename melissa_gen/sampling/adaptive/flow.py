@@ -26,11 +26,12 @@ from melissa_gen.errors import StudyError
 from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.marginals import EDGE
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["Flow", "FlowArguments", "build"]
 

@@ -24,10 +24,11 @@ from pydantic import Field
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.sampling.acquisition.ensemble import importance_weights, log_difficulty
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 if TYPE_CHECKING:
     from melissa_gen.sampling.networks.joint_network import JointNetwork

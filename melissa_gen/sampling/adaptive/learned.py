@@ -19,10 +19,11 @@ from melissa_gen.sampling.acquisition.failures import AvoidFailures
 from melissa_gen.sampling.acquisition.probe import Observer, Probe
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.acquisition.stacked import StackedAcquisition
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = [
     "EnsembleArguments",

@@ -20,47 +20,22 @@ from melissa_gen.sampling.acquisition.records import Records, Table
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = [
-    "MAX_SHARE",
     "Draws",
     "Foreseer",
     "MixtureSampler",
-    "Ramp",
     "Rule",
-    "Schedule",
     "coverage",
 ]
 
 Array = NDArray[np.float64]
 
-MAX_SHARE = 0.9
-
 # Under constraints: draws that measure how many of the rule's are feasible (to 3 % where a half is),
 # and rounds of drawing until enough are.
 _TRIALS = 1024
 _ATTEMPTS = 20
-
-
-class Schedule(Protocol):
-    """The adaptive share as a function of the generation."""
-
-    def share(self, generation: int) -> float:
-        """ρ in [0, 0.9]."""
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """ρ rises linearly from 0 at generation 0 to `max_share` at generation `generations`."""
-
-    max_share: float = MAX_SHARE
-    generations: int = 3
-
-    def share(self, generation: int) -> float:
-        """See `Schedule`; nothing is adaptive before the first learning."""
-        if generation <= 0:
-            return 0.0
-        return self.max_share * min(1.0, generation / max(self.generations, 1))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.acquisition import Candidates, LogAcquisition
 from melissa_gen.sampling.adaptive.learned import LearnedArguments, PriorDraws, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["Pool", "PoolArguments", "build"]
 

@@ -19,6 +19,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.designs.uniform import UniformStream
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["R3Arguments", "build", "retain_resample_release"]
 
@@ -56,6 +57,6 @@ def retain_resample_release(
     return population, retained
 
 
-def build(prior: Prior, seed: int, arguments: R3Arguments) -> DesignSampler:
+def build(prior: Prior, seed: int, arguments: R3Arguments, schedule: Schedule) -> DesignSampler:
     """The `r3` sampler: its refill from the prior; what is retained is the reservoir's part."""
     return DesignSampler("r3", prior, UniformStream(prior, seed))

@@ -17,9 +17,10 @@ from scipy.special import logsumexp
 from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.adaptive.learned import EnsembleArguments, PriorDraws, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["RadArguments", "ResidualDistribution", "build"]
 

@@ -24,9 +24,10 @@ from pydantic import Field
 from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
 from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Schedule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["Twisted", "TwistedArguments", "build", "effective_size", "systematic"]
 

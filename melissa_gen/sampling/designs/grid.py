@@ -18,6 +18,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["GridArguments", "build"]
 
@@ -86,6 +87,6 @@ def _below(size: int, rng: np.random.Generator) -> int:
     return int.from_bytes(rng.bytes(size.bit_length() // 8 + 9), "little") % size
 
 
-def build(prior: Prior, seed: int, arguments: GridArguments) -> DesignSampler:
+def build(prior: Prior, seed: int, arguments: GridArguments, schedule: Schedule) -> DesignSampler:
     """The `grid` sampler."""
     return DesignSampler("grid", prior, _Grid(prior.unit_dimension, seed, arguments))

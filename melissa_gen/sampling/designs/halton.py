@@ -14,6 +14,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.designs.quasi_random import QuasiRandom
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["HaltonArguments", "build"]
 
@@ -36,6 +37,6 @@ class _Halton(QuasiRandom):
         return np.asarray(self._engine.random(n)[:, : self._dimension])
 
 
-def build(prior: Prior, seed: int, arguments: HaltonArguments) -> DesignSampler:
+def build(prior: Prior, seed: int, arguments: HaltonArguments, schedule: Schedule) -> DesignSampler:
     """The `halton` sampler."""
     return DesignSampler("halton", prior, _Halton(prior.unit_dimension, seed, arguments.scramble))

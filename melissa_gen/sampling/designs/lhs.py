@@ -8,14 +8,18 @@ Reference: McKay, Beckman, Conover, "A comparison of three methods for selecting
 variables in the analysis of output from a computer code", Technometrics 21 (1979).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["LhsArguments", "build"]
 
@@ -26,6 +30,11 @@ class LhsArguments(Arguments):
     size: int = Field(
         100, ge=1, le=1_000_000, description="points of a hypercube: the simulations planned"
     )
+
+    @classmethod
+    def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
+        """Takes `size` from the number of simulations planned."""
+        return {"size": facts.simulations, **given}
 
 
 class _Hypercubes:
@@ -63,6 +72,6 @@ class _Hypercubes:
         self._current = -1
 
 
-def build(prior: Prior, seed: int, arguments: LhsArguments) -> DesignSampler:
+def build(prior: Prior, seed: int, arguments: LhsArguments, schedule: Schedule) -> DesignSampler:
     """The `lhs` sampler."""
     return DesignSampler("lhs", prior, _Hypercubes(prior.unit_dimension, seed, arguments.size))

@@ -9,6 +9,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["SobolArguments", "build"]
 
@@ -19,7 +20,7 @@ class SobolArguments(Arguments):
     scramble: bool = Field(True, description="scramble the sequence (unbiased) or leave it bare")
 
 
-def build(prior: Prior, seed: int, arguments: SobolArguments) -> DesignSampler:
+def build(prior: Prior, seed: int, arguments: SobolArguments, schedule: Schedule) -> DesignSampler:
     """The `sobol` sampler."""
     return DesignSampler(
         "sobol", prior, SobolPoints(prior.unit_dimension, seed, arguments.scramble)

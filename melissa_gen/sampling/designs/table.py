@@ -9,7 +9,7 @@ A table has no density of its own: log q is NaN for its points, which counts as 
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["TableArguments", "TableSampler", "build", "read_points"]
 
@@ -38,6 +39,14 @@ class TableArguments(Arguments):
     afterwards: Literal["prior", "repeat", "stop"] = Field(
         "prior", description="after the last point: draw from the prior, start again, or an error"
     )
+
+    @classmethod
+    def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
+        """Resolves a relative path of `points` against the study's folder."""
+        completed = dict(given)
+        if isinstance(completed.get("points"), str):
+            completed["points"] = str(facts.folder / completed["points"])
+        return completed
 
 
 class TableSampler:
@@ -218,7 +227,7 @@ def _column(path: Path, name: str, header: Sequence[str], key: str) -> int:
     return list(header).index(_name(path, name, header, key))
 
 
-def build(prior: Prior, seed: int, arguments: TableArguments) -> TableSampler:
+def build(prior: Prior, seed: int, arguments: TableArguments, schedule: Schedule) -> TableSampler:
     """The `table` sampler.
 
     Raises:

@@ -7,6 +7,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["UniformArguments", "UniformStream", "build"]
 
@@ -35,6 +36,8 @@ class UniformStream:
         self._rng.bit_generator.state = state["rng"]
 
 
-def build(prior: Prior, seed: int, arguments: UniformArguments) -> DesignSampler:
+def build(
+    prior: Prior, seed: int, arguments: UniformArguments, schedule: Schedule
+) -> DesignSampler:
     """The `uniform` sampler."""
     return DesignSampler("uniform", prior, UniformStream(prior, seed))

@@ -11,6 +11,7 @@ from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design import DesignSampler
 from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["UniformResampledArguments", "build"]
 
@@ -45,6 +46,8 @@ class _Resampled:
         self._rng.bit_generator.state = state["rng"]
 
 
-def build(prior: Prior, seed: int, arguments: UniformResampledArguments) -> DesignSampler:
+def build(
+    prior: Prior, seed: int, arguments: UniformResampledArguments, schedule: Schedule
+) -> DesignSampler:
     """The `uniform_resampled` sampler."""
     return DesignSampler("uniform_resampled", prior, _Resampled(prior, seed))

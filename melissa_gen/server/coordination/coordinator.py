@@ -11,6 +11,7 @@ import zmq
 from melissa_gen import sampling
 from melissa_gen.builders.memory import promised_megabytes, stream_megabytes
 from melissa_gen.builders.prior import prior_of
+from melissa_gen.builders.sampler import build_sampler, study_facts
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
@@ -26,7 +27,6 @@ from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.study import Study
 
 __all__ = ["Coordinator"]
 
@@ -263,13 +263,11 @@ class Coordinator:
         if not self._trains:
             return FixedDesign(prior, study.simulation.count, setup.purpose.seed)
         return ProposalQueue(
-            sampling.create(
-                sampler.method,
+            build_sampler(
+                sampler,
                 prior,
                 study.seed,
-                sampler.max_adaptive_share,
-                sampler.ramp_generations,
-                _sampler_arguments(study),
+                study_facts(study.simulation, study.reservoir, study.server, study.folder),
             ),
             prior,
             sampling.DifficultyTracker(sampler.difficulty),
@@ -335,16 +333,3 @@ def _lost_since(state: dict[str, Any], status: dict[str, Any]) -> int:
     stored = figure(status, "samples", "stored")
     since = 0 if math.isnan(stored) else int(stored) - known - state["lost"]
     return int(state["lost"]) + max(since, 0)
-
-
-def _sampler_arguments(study: Study) -> dict[str, Any]:
-    """The method's arguments, with those defaults that follow from the study."""
-    arguments = dict(study.sampler.arguments)
-    if study.sampler.method == "breed":
-        held = study.reservoir.capacity * study.server.ranks // study.simulation.time_steps
-        arguments.setdefault("capacity_simulations", max(held, 1))
-    if study.sampler.method == "lhs":
-        arguments.setdefault("size", study.simulation.count)
-    if study.sampler.method == "table" and isinstance(arguments.get("points"), str):
-        arguments["points"] = str(study.folder / arguments["points"])
-    return arguments

@@ -9,6 +9,7 @@ import torch
 
 from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.memory import field_specs, staging_slots
+from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
@@ -150,7 +151,7 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
         section.capacity,
         section.watermark,
         study.seed + rank,
-        "difficulty" if study.sampler.method == "r3" else section.eviction,
+        eviction_rule(study.sampler, section),
         section.draws,
     )
 

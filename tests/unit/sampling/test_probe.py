@@ -6,8 +6,9 @@ import pytest
 from melissa_gen.sampling import Evidence, Observer, Prior, create
 from melissa_gen.sampling.acquisition.probe import UnitProbe
 from melissa_gen.sampling.adaptive.learned import LearnedRule
-from melissa_gen.sampling.adaptive.mixture import MixtureSampler, Ramp
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool
+from melissa_gen.sampling.schedule import Ramp
 
 PRIOR = Prior.from_mapping(
     {

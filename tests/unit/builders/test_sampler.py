@@ -1,0 +1,61 @@
+"""The sampler and the reservoir's eviction rule, as the sections of a study describe them."""
+
+from pathlib import Path
+
+import pytest
+
+from melissa_gen.builders.prior import prior_of
+from melissa_gen.builders.sampler import build_sampler, check_sampler, eviction_rule, study_facts
+from melissa_gen.errors import StudyError
+from melissa_gen.study import load_study
+
+HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
+
+
+def study_with(*overrides, folder=None):
+    return load_study(HEAT, overrides, folder)
+
+
+def sampler_of(study):
+    facts = study_facts(study.simulation, study.reservoir, study.server, study.folder)
+    return build_sampler(study.sampler, prior_of(study), study.seed, facts)
+
+
+def test_the_window_of_breed_counts_in_simulations_that_the_reservoirs_hold():
+    study = study_with("sampler.method=breed", "server.ranks=2", "reservoir.capacity=300")
+    facts = study_facts(study.simulation, study.reservoir, study.server, study.folder)
+    assert facts.reservoir_simulations == 600 // study.simulation.time_steps
+    assert sampler_of(study).name == "breed"
+
+
+def test_a_latin_hypercube_has_as_many_points_as_simulations_are_planned():
+    study = study_with("sampler.method=lhs", "simulation.count=40")
+    axis = prior_of(study).to_unit(sampler_of(study).suggest(40).points)[:, 0]
+    assert sorted((axis * 40).astype(int)) == list(range(40))
+
+
+def test_the_path_of_a_table_starts_at_the_study_s_folder(tmp_path):
+    study = study_with("sampler.method=table", "sampler.arguments.points=p.csv", folder=tmp_path)
+    row = [p.low for p in study.parameters.values()]
+    (tmp_path / "p.csv").write_text(
+        ",".join(study.parameters) + "\n" + ",".join(map(str, row)) + "\n"
+    )
+    assert sampler_of(study).suggest(1).points.tolist() == [row]
+
+
+def test_a_method_may_demand_an_eviction_rule_of_the_reservoir():
+    study = study_with("sampler.method=r3")
+    assert eviction_rule(study.sampler, study.reservoir) == "difficulty"
+    study = study_with("sampler.method=uniform")
+    assert eviction_rule(study.sampler, study.reservoir) == "random"
+    study = study_with("sampler.method=uniform", "reservoir.eviction=difficulty")
+    assert eviction_rule(study.sampler, study.reservoir) == "difficulty"
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo"])
+def test_a_policy_without_that_rule_is_refused(policy):
+    study = study_with(
+        "sampler.method=r3", f"reservoir.policy={policy}", "training.draws_per_sample=1"
+    )
+    with pytest.raises(StudyError, match=rf"sampler\.method r3 .* {policy} gives each sample once"):
+        check_sampler(study)
