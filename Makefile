@@ -2,6 +2,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDY ?= simulations/heat/study.yaml
+# Least share of lines that the unit tests cover, in percent.
+COVERAGE := 60
 
 .PHONY: help setup run test test-long lint docs
 
@@ -23,14 +25,14 @@ run: setup ## train a surrogate of the heat equation online (STUDY=other.yaml fo
 test: setup ## lint, type-check, and run every test but the long ones
 	@echo "test: ruff, mypy, then pytest"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/python -m pytest -n 2 -m "not (mpi or slow or long or slurm or oar)"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "(mpi or slow) and not (long or slurm or oar)"
+	@$(BIN)/python -m pytest -n 2 --durations=10 --cov --cov-report= --cov-fail-under=$(COVERAGE) -m "not (mpi or slow or long or slurm or oar)"
+	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "(mpi or slow) and not (long or slurm or oar)"
 
 test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster and of an OAR
 	@echo "test-long: pytest"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "long and not (slurm or oar)"
-	@$(BIN)/python -m pytest -m slurm
-	@$(BIN)/python -m pytest -m oar
+	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "long and not (slurm or oar)"
+	@$(BIN)/python -m pytest --durations=10 -m slurm
+	@$(BIN)/python -m pytest --durations=10 -m oar
 
 lint: setup ## format and lint the code in place
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/mypy
