@@ -13,6 +13,8 @@ from rich.console import Console
 
 from melissa_gen import __version__
 from melissa_gen.errors import MelissaGenError, RunError, StudyError
+from melissa_gen.launcher.global_options import GlobalOptionsGroup, LogLevel
+from melissa_gen.logs import configured_command
 from melissa_gen.run_dir.folder import default_run_dir
 
 __all__ = ["app", "main"]
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    cls=GlobalOptionsGroup,
 )
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")]
@@ -109,13 +112,26 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(help="Least level of messages in log files [default: info]."),
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="Write the launcher's log to this file too.")
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Print messages too; -vv prints more."),
+    ] = 0,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     if debug:
         os.environ["MELISSA_GEN_DEBUG"] = "1"  # the server's ranks inherit it
+    context.with_resource(configured_command(log_level, log_file, verbose))
 
 
 @app.command()
