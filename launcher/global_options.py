@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["GlobalOptionsGroup", "LogLevel"]
+__all__ = ["GlobalOptionsGroup", "LogLevel", "options_first"]
 
 
 class LogLevel(StrEnum):
@@ -30,10 +30,10 @@ class GlobalOptionsGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Moves the group's options to the front before they are parsed."""
         options = [one for one in self.params if not getattr(one, "is_eager", False)]
-        return super().parse_args(ctx, _options_first(args, options))
+        return super().parse_args(ctx, options_first(args, options))
 
 
-def _options_first(words: list[str], options: "Iterable[Any]") -> list[str]:
+def options_first(words: list[str], options: "Iterable[Any]") -> list[str]:
     """Returns the words with those of the given options in front; what follows `--` stays where it is."""
     by_name = {name: option for option in options for name in option.opts}
     front: list[str] = []

@@ -28,6 +28,7 @@ __all__ = [
     "level_environment",
     "message_of",
     "run_log",
+    "warnings_shown",
 ]
 
 LEVEL_VARIABLE = "MELISSA_GEN_LOG_LEVEL"
@@ -129,25 +130,18 @@ class _ViewHandler(logging.Handler):
             self.handleError(record)
 
 
-def configure_process(process: str, rank: int | None = None) -> WarningCollector:
+def configure_process(process: str, rank: int | None = None) -> None:
     """Configures logging of a process that the launcher starts: its lines go to its standard error, which is its log.
 
     Args:
         process: What this process is, for example `server`.
         rank: Its MPI rank; None for a process without ranks.
-
-    Returns:
-        The collector of this process's warnings.
     """
     stream = logging.StreamHandler()
     stream.setFormatter(LineFormatter(process, rank))
-    collector = WarningCollector()
-    root = logging.getLogger()
-    root.addHandler(stream)
-    root.addHandler(collector)
+    logging.getLogger().addHandler(stream)
     _set_levels(_level_of(os.environ))
     logging.captureWarnings(True)
-    return collector
 
 
 @contextmanager
@@ -184,21 +178,26 @@ def configured_command(
 
 
 @contextmanager
-def run_log(path: Path, show: Callable[[str], None]) -> Iterator[None]:
-    """Writes this process's lines to the log of a run and shows its warnings in a view, while the block runs.
+def run_log(path: Path) -> Iterator[None]:
+    """Writes the launcher's lines to the log of a run while the block runs.
 
     Args:
         path: The file, usually `logs/launcher.log` of the run directory; lines are appended.
+    """
+    with ExitStack() as stack:
+        _attach_to_ours(stack, _file_handler(path, "launcher", _level_of(os.environ)))
+        yield
+
+
+@contextmanager
+def warnings_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Shows this process's warnings and errors in a view while the block runs, and not on the standard error.
+
+    Args:
         show: Shows the text of a warning.
     """
     with ExitStack() as stack:
-        handlers = (
-            _file_handler(path, "launcher", _level_of(os.environ)),
-            _ViewHandler(show),
-        )
-        for handler in handlers:
-            for name in (_PACKAGE, _PYTHON_WARNINGS):
-                _attach(stack, handler, logging.getLogger(name))
+        _attach_to_ours(stack, _ViewHandler(show))
         yield
 
 
@@ -255,6 +254,12 @@ def _file_handler(path: Path, process: str, level: int) -> logging.Handler:
     handler.setFormatter(LineFormatter(process))
     handler.setLevel(level)
     return handler
+
+
+def _attach_to_ours(stack: ExitStack, handler: logging.Handler) -> None:
+    """Attaches a handler for the messages of melissa_gen and for the warnings of Python."""
+    for name in (_PACKAGE, _PYTHON_WARNINGS):
+        _attach(stack, handler, logging.getLogger(name))
 
 
 def _attach(stack: ExitStack, handler: logging.Handler, logger: logging.Logger) -> None:

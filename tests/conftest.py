@@ -21,6 +21,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from melissa_gen.logs import message_of
 from tests import network
 
 # An example that waits for a busy core is no failure.
@@ -147,6 +148,12 @@ class Run:
         assert summary["training"]["batches"] > 0
         lost = [(event["job"], event["reason"]) for event in self.events("client_lost")]
         assert summary["simulations"]["retried"] == retried, lost
+
+    def assert_server_log_is_clean(self):
+        """Asserts that the server's log holds lines of melissa_gen alone, and no warning or error."""
+        lines = (self.run_dir / "logs" / "server.log").read_text().splitlines()
+        strange = [line for line in lines if line == message_of(line) or " INFO server" not in line]
+        assert not strange, strange
 
     def assert_adds_up(self):
         """Asserts the three equations of the accounting."""

@@ -18,6 +18,7 @@ from melissa_gen.launcher.backends.schedulers.flux import Flux
 from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm
+from melissa_gen.logs import level_environment
 from melissa_gen.study import JobsSection, Study
 
 __all__ = [
@@ -127,7 +128,7 @@ def server_world(study: Study, run_dir: Path) -> World:
     # -P: a file of the study's folder must not shadow a module that the server imports.
     command = (python, "-P", "-m", "melissa_gen.server", str(run_dir))
     environment = {"OMP_NUM_THREADS": str(study.server.threads)}
-    environment |= allocator(over_tcp=study.over_tcp)
+    environment |= allocator(over_tcp=study.over_tcp) | level_environment()
     return World(SERVER, command, study.server.ranks, environment)
 
 
@@ -140,7 +141,7 @@ def client_world(study: Study, contact: Path, job: str, simulation: int | None =
         job: Name of the job.
         simulation: The one to solve, where each has a job of its own.
     """
-    environment = client_environment(study)
+    environment = client_environment(study) | level_environment()
     environment |= {"MELISSA_GEN_SERVER": str(contact), "MELISSA_GEN_JOB": job}
     if simulation is not None:
         environment["MELISSA_GEN_SIMULATION"] = str(simulation)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.loop import JobLoop, limits_of
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED, complete_summary, exit_status
 from melissa_gen.launcher.jobs.signals import Signals
+from melissa_gen.logs import message_of, run_log, warnings_shown
 from melissa_gen.protocol.contact import remove_stale_folders
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.checkpoint_folder import newest
@@ -111,9 +113,11 @@ def execute(
         study, run_dir, backend, view, limits, resume=info.resume, next_job=info.next_job
     )
     try:
-        with view, Signals() as signals:
-            view.event(_started_event(study))
-            finish = loop.run(signals)
+        with run_log(run_dir / "logs" / "launcher.log"):
+            with view, warnings_shown(_warning_in(view)), Signals() as signals:
+                view.event(_started_event(study))
+                finish = loop.run(signals)
+            _log.info("the run ended: %s %s", finish.status, finish.message)
     finally:
         loop.close()
     setup = info.setup_seconds
@@ -131,6 +135,11 @@ def can_resume(run_dir: Path) -> bool:
     return newest(run_dir)[0] is not None
 
 
+def _warning_in(view: RunView) -> Callable[[str], None]:
+    """Returns a function that shows a warning in a view."""
+    return lambda text: view.event({"event": "warning", "time": time.time(), "message": text})
+
+
 def _started_event(study: Study) -> dict[str, object]:
     return {
         "event": "run_started",
@@ -146,7 +155,7 @@ def _sentence(study: Study, run_dir: Path, finish: machine.Finish) -> str:
     if finish.log is None:
         return finish.message
     log = run_dir / "logs" / f"{finish.log}.log"
-    lines = last_lines(log, LOG_LINES)
+    lines = [message_of(line) for line in last_lines(log, LOG_LINES)]
     if finish.log == machine.SERVER:
         for line in lines:
             _log.error("server.log | %s", line)

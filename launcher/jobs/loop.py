@@ -1,5 +1,6 @@
 """The loop of the launcher: joins the job state machine to the back end, the server's socket, clock and signals."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from melissa_gen.run_dir.folder import next_epoch
 from melissa_gen.study import Study
 
 __all__ = ["JobLoop", "limits_of"]
+
+_log = logging.getLogger(__name__)
 
 POLL_MILLISECONDS = 50
 ALIVE_SECONDS = 1.0
@@ -117,11 +120,14 @@ class JobLoop:
             self._contact = None
 
     def _handle(self, event: machine.Event) -> None:
+        if not isinstance(event, machine.Tick):
+            _log.debug("%s", event)
         self._state, actions = machine.step(self._state, event)
         self._carry_out(actions)
 
     def _carry_out(self, actions: list[machine.Action]) -> None:
         for action in actions:
+            _log.info("%s", action)
             match action:
                 case machine.StartServer(resume=resume):
                     self._start_server(resume)
@@ -149,7 +155,8 @@ class JobLoop:
             self._handle(machine.InQueue(queued))
 
     def _warn(self, text: str) -> None:
-        self.view.event({"event": "warning", "time": time.time(), "message": text})
+        """Logs a warning; the view shows it."""
+        _log.warning("%s", text)
 
     def _start_server(self, resume: bool) -> None:
         if resume:

@@ -1,5 +1,6 @@
 """`python -m melissa_gen.bridge JOB.json`: started by the launcher."""
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from melissa_gen.bridge.attempt import solve
 from melissa_gen.bridge.job import BridgeJob
 from melissa_gen.client import Client
 from melissa_gen.errors import MelissaGenError, ServerLost
+from melissa_gen.logs import configure_process
+
+_log = logging.getLogger("melissa_gen.bridge")
 
 
 class _EndedError(BaseException):
@@ -26,6 +30,7 @@ def main() -> None:
     """Serves simulations until there are no more."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
+    configure_process("bridge")
     job = BridgeJob.read(Path(sys.argv[1]))
     try:
         with Client() as client:
@@ -40,7 +45,7 @@ def main() -> None:
     except _EndedError:
         sys.exit(1)
     except MelissaGenError as error:
-        print(error, file=sys.stderr, flush=True)
+        _log.error("%s", error)
         sys.exit(1)
 
 

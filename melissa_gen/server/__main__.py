@@ -1,12 +1,15 @@
 """One rank of the training server: `mpirun -n R python -m melissa_gen.server RUN_DIR`."""
 
+import logging
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 from melissa_gen.errors import MelissaGenError
+from melissa_gen.logs import configure_process
+
+_log = logging.getLogger("melissa_gen.server")
 
 
 def main() -> None:
@@ -15,21 +18,21 @@ def main() -> None:
 
     from melissa_gen.server.rank import run_rank
 
-    # What was opened is put away: a server that is told to end before it is ready leaves nothing.
+    world = MPI.COMM_WORLD
+    configure_process("server", world.Get_rank())
+    _log.info("process %d of %d on %s", world.Get_rank(), world.Get_size(), os.uname().nodename)
+    # A server that is asked to end before it is ready removes what it has made, as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
-        status = run_rank(Path(sys.argv[1]), MPI.COMM_WORLD)
+        status = run_rank(Path(sys.argv[1]), world)
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            print(error, file=sys.stderr)
-        elif isinstance(error, MelissaGenError) and "MELISSA_GEN_DEBUG" not in os.environ:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        else:
-            traceback.print_exc()
+        expected = isinstance(error, SystemExit | MelissaGenError)
+        _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)
         sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(1)
+        world.Abort(1)
     else:
-        MPI.Finalize()  # before an exit status that mpirun might take for a failure of this rank alone
+        # Without it mpirun may take an exit status other than 0 for the failure of a rank, and end the others.
+        MPI.Finalize()
         sys.exit(status)
 
 

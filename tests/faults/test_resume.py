@@ -104,7 +104,7 @@ def test_a_server_that_makes_way_is_replaced_and_nothing_is_undone(runs):
     assert resumed["samples_lost"] == 0
     assert resumed["solved_again"] == 2
     assert len(run.events("checkpoint")) > len(before)
-    assert (run.run_dir / "logs" / "server.log").read_text() == ""
+    run.assert_server_log_is_clean()
     runs.assert_nothing_left()
 
 

@@ -153,7 +153,7 @@ def test_the_files_of_a_run(run):
     assert kinds >= expected | {"status", "reception_over", "run_finished"}
     assert (run.run_dir / "report.html").stat().st_size > 10_000
     assert list((run.run_dir / "tensorboard").glob("events.out.tfevents.*"))
-    assert (run.run_dir / "logs" / "server.log").read_text() == ""
+    run.assert_server_log_is_clean()
     assert not (run.run_dir / "contact.json").exists()
     resolved = yaml.safe_load((run.run_dir / "study.yaml").read_text())
     assert resolved["training"]["batch_size"] == 4

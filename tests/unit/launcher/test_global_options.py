@@ -1,0 +1,33 @@
+import pytest
+
+from melissa_gen.launcher.global_options import options_first
+
+
+class Option:
+    """What is looked at of an option of the command line."""
+
+    def __init__(self, *opts, is_flag=False, count=False):
+        self.opts, self.is_flag, self.count = opts, is_flag, count
+
+
+OPTIONS = (
+    Option("--log-level"),
+    Option("--debug", is_flag=True),
+    Option("--verbose", "-v", count=True),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run s.yaml", "run s.yaml"),
+        ("run s.yaml --log-level debug", "--log-level debug run s.yaml"),
+        ("run --log-level=debug s.yaml -vv", "--log-level=debug -vv run s.yaml"),
+        ("run --debug s.yaml --verbose", "--debug --verbose run s.yaml"),
+        ("status run -f", "status run -f"),
+        ("run -- --debug", "run -- --debug"),
+        ("run --log-level", "--log-level run"),
+    ],
+)
+def test_options_of_the_whole_command_may_stand_behind_the_name_of_one(words, expected):
+    assert " ".join(options_first(words.split(), OPTIONS)) == expected
