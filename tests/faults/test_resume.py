@@ -83,7 +83,7 @@ def test_a_server_that_is_killed_is_replaced(runs):
     run = gated.run.wait()
     assert_whole(run)
     # 9 of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
-    assert re.search(r"the server ended with exit status [19]; another one goes on", run.output)
+    assert re.search(r"the server ended with exit status [19]; another one continues", run.output)
     (resumed,) = run.events("resumed")
     assert resumed["batches"] > 0
     assert (resumed["epoch"], resumed["solved_again"]) == (1, 2)
@@ -99,7 +99,7 @@ def test_a_server_that_makes_way_is_replaced_and_nothing_is_undone(runs):
     gated.open()
     run = gated.run.wait()
     assert_whole(run)
-    assert "the server made way; another one goes on" in run.output
+    assert "the server handed over; another one continues" in run.output
     (resumed,) = run.events("resumed")
     assert resumed["samples_lost"] == 0
     assert resumed["solved_again"] == 2
@@ -129,7 +129,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
     assert "ends the run, with a checkpoint and a report" in stop.output
     run = gated.run.wait()
     assert run.code == 130
-    assert "asked to by 'melissa-gen stop'" in run.output
+    assert "stopped by 'melissa-gen stop'" in run.output
     assert f"melissa-gen resume {run_dir}" in run.output
     run.assert_adds_up()
     first = run.summary
