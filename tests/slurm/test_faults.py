@@ -186,12 +186,12 @@ def test_time_limits(module_runs, cluster):
     }
     study = module_runs.study(changes, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
-    wait_for_it(lambda: "another one goes on" in run.output, "the next server", 150)
+    wait_for_it(lambda: "another one continues" in run.output, "the next server", 150)
     began = time.monotonic()
-    assert "the server made way" in run.output
+    assert "the server handed over" in run.output
     before = len(run.events("server_ready"))
     wait_for_it(lambda: len(run.events("server_ready")) > before or before > 1, "its start", 150)
-    print(f"the server made way: another one after {time.monotonic() - began:.1f} s")
+    print(f"the server handed over: another one after {time.monotonic() - began:.1f} s")
     done = len(run.events("simulation_finished"))
     wait_for_it(lambda: len(run.events("simulation_finished")) > done + 5, "its work", 150)
     run.interrupt()
