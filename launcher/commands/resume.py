@@ -1,4 +1,4 @@
-"""`melissa-gen resume`: a run that was cut off is taken up again in its own directory."""
+"""`melissa-gen resume`: continues an interrupted run in its own directory."""
 
 import contextlib
 import json
@@ -24,12 +24,12 @@ from melissa_gen.study import load_study
 __all__ = ["resume_run"]
 
 SERVER_END_SECONDS = 60.0
-"""What a server may take to end once it has missed its launcher."""
+"""Time that a server may take to end after it has noticed that its launcher is gone."""
 _POLL_SECONDS = 0.2
 
 
 def resume_run(run_dir: Path, view: RunView) -> int:
-    """Goes on with a run from its newest whole checkpoint, with the study that it was begun with.
+    """Continues a run from its newest whole checkpoint, with the study that it was started with.
 
     Args:
         run_dir: The run directory.
@@ -51,7 +51,8 @@ def resume_run(run_dir: Path, view: RunView) -> int:
             msg = f"the run in {run_dir} has finished; there is nothing to go on with"
             raise RunError(msg)
         _wait_for_old_server(run_dir, study.server.heartbeat_timeout + SERVER_END_SECONDS, view)
-        summary = _summary(run_dir)  # that server's last word
+        # The earlier server may have written it while it ended.
+        summary = _summary(run_dir)
         folder, complaints = newest(run_dir)
         if folder is None:
             why = "; ".join(complaints) or "it has no checkpoint yet"
@@ -113,7 +114,7 @@ def _wait_for_old_server(run_dir: Path, patience: float, view: RunView) -> None:
 
 
 def _seconds(run_dir: Path, summary: dict[str, object]) -> float:
-    """What the run has taken so far, up to its last status if nobody summed it up."""
+    """Returns the seconds that the run has taken so far, up to its last status if there is no summary."""
     found = figure(summary, "wall_seconds")
     if math.isnan(found):
         found = figure(last_status(run_dir / "events.jsonl") or {}, "elapsed")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from melissa_gen.errors import MelissaGenError
-from melissa_gen.logs import configure_process
+from melissa_gen.logs import WarningCollector, configure_process
 
 _log = logging.getLogger("melissa_gen.server")
 
@@ -20,11 +20,14 @@ def main() -> None:
 
     world = MPI.COMM_WORLD
     configure_process("server", world.Get_rank())
+    # Rank 0 collects the warnings of all ranks and shows each of them once.
+    warnings = WarningCollector()
+    logging.getLogger().addHandler(warnings)
     _log.info("process %d of %d on %s", world.Get_rank(), world.Get_size(), os.uname().nodename)
     # A server that is asked to end before it is ready removes what it has made, as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
-        status = run_rank(Path(sys.argv[1]), world)
+        status = run_rank(Path(sys.argv[1]), world, warnings.take)
     except BaseException as error:
         expected = isinstance(error, SystemExit | MelissaGenError)
         _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)

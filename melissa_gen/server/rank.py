@@ -5,7 +5,7 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ __all__ = ["run_rank"]
 _HEADER_ROOM = 65_536
 
 
-def run_rank(run_dir: Path, world: Any) -> int:
+def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list) -> int:
     """Runs one rank of the server to the end of the study.
 
     A server whose epoch in `run.json` is above 0 continues from the newest whole checkpoint.
@@ -54,6 +54,7 @@ def run_rank(run_dir: Path, world: Any) -> int:
     Args:
         run_dir: The run directory, with `study.yaml` and `run.json`.
         world: The mpi4py communicator of all ranks; used at the start, before any thread runs.
+        warnings: Returns the warnings of this process since the last call; rank 0 shows those of all ranks.
 
     Returns:
         The exit status: 0, or `LEFT` if another server continues.
@@ -81,7 +82,7 @@ def run_rank(run_dir: Path, world: Any) -> int:
                 coordinator = Coordinator(setup, context, contact, checkpoint)
         contact = _complete_contact(world, coordinator)
         consumer = _consumer(setup, world, checkpoint, coordinator)
-        ingest = _start_ingest(setup, context, contact, data, consumer, checkpoint)
+        ingest = _start_ingest(setup, context, contact, data, consumer, checkpoint, warnings)
         rank = _Rank(setup, consumer, ingest, coordinator)
         rank.start(checkpoint, damages)
         handover = rank.run()
@@ -251,6 +252,7 @@ def _start_ingest(
     data: zmq.Socket[bytes],
     consumer: Consumer,
     checkpoint: Checkpoint | None,
+    warnings: Callable[[], list[str]],
 ) -> Ingest:
     """Restores sink and assembler, and starts the ingest thread."""
     sink = consumer.sink
@@ -268,6 +270,7 @@ def _start_ingest(
         consumer.shared,
         setup.rank,
         clock(setup.study),
+        warnings,
     )
     with started_on(setup.ingest_cores):
         ingest.start()

@@ -8,7 +8,7 @@ The thread decodes the messages of clients, server ranks and launcher into event
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -109,6 +109,8 @@ class ControlThread:
         self._before_launcher: deque[dict[str, Any]] = deque(maxlen=100)
         self._outbox: deque[dict[str, Any]] = deque()
         self._failure_handled = False
+        # Warnings of all ranks that were shown: each text is shown once.
+        self._warned: set[str] = set()
         self._all_reported = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="control", daemon=True)
@@ -236,6 +238,7 @@ class ControlThread:
             case "rank_report":
                 self._board.report(message)
                 self._handle(_rank_report(message))
+                self._warn(message.get("warnings", ()))
             case "rank_hello":
                 self._ranks[message["rank"]] = identity
                 self._handle(RankHello(message["rank"]))
@@ -254,6 +257,13 @@ class ControlThread:
                 self._handle(StopRequested(message.get("reason", "stopped by the launcher")))
         if identity == self._launcher:
             self._handle(LauncherHeard())
+
+    def _warn(self, texts: Iterable[str]) -> None:
+        """Writes the warnings of a server rank, each text once, and shows them on the terminal."""
+        for text in texts:
+            if text not in self._warned:
+                self._warned.add(text)
+                self._send_launcher(self._event("warning", message=text) | {"type": "event"})
 
     def _handle(self, event: Event) -> None:
         """Lets the machine handle an event, and carries out its actions."""

@@ -25,7 +25,7 @@ class HeartbeatThread:
 
     Attributes:
         pulses: Job to its last sign of life (monotonic seconds).
-        stop_reason: When set, clients are told to end.
+        stop_reason: If set, clients are asked to end.
         withholding: Whether clients wait for credit because the reservoir can't take more; if it can, one that waits
             does so for its own other ranks, and is stuck with them.
     """

@@ -1,4 +1,4 @@
-"""The book of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
+"""The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -199,7 +199,7 @@ class Ledger:
         return {"records": records, "waiting": list(self._waiting)}
 
     def restore(self, state: Mapping[str, Any]) -> int:
-        """Goes on from `state()` of an earlier server: what was under way there waits for its next attempt.
+        """Continues from the `state()` of an earlier server: simulations that were running wait for their next attempt.
 
         Returns:
             How many simulations were under way.

@@ -98,7 +98,7 @@ class ProposalQueue:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Makes the first generation, where none was restored, then goes on in the background."""
+        """Creates the first generation unless one was restored, and starts the thread."""
         if not self.generations:
             self._make_generation([])
         self._thread.start()
@@ -158,7 +158,7 @@ class ProposalQueue:
             }
 
     def restore(self, state: Mapping[str, Any], records: Iterable[SimulationRecord]) -> None:
-        """Goes on from `state()` of an earlier server; before `start`.
+        """Continues from the `state()` of an earlier server; call it before `start`.
 
         Args:
             state: The state.
@@ -191,9 +191,8 @@ class ProposalQueue:
     def _guarded(self) -> None:
         try:
             self._run()
-        except (
-            BaseException
-        ) as error:  # training goes on with prior draws; the control thread says so
+        except BaseException as error:
+            # Training continues with draws from the prior; the control thread reports the error.
             self.error = error
             self.activity = "failed"
 
@@ -260,9 +259,8 @@ class ProposalQueue:
             proposals.append(
                 Proposal(tuple(point), method, found.generation, density if known else None, weight)
             )
-        self.seconds += (
-            time.thread_time() - worked
-        )  # what it took of the trainer's core, not what it waited
+        # CPU time, since only that is taken from the trainer's core; waiting is not.
+        self.seconds += time.thread_time() - worked
         with self._condition:
             self.generations += 1
             self._made += len(proposals)

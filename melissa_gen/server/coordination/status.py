@@ -1,4 +1,4 @@
-"""Puts the status of a running study together from what all ranks and clients report."""
+"""Composes the status of a running study from the reports of ranks and clients."""
 
 import time
 from typing import Any
@@ -17,11 +17,11 @@ class StatusBoard:
     Args:
         ranks: Server ranks.
         earlier: Seconds that earlier servers of the run took.
-        lost: Samples that an earlier server had stored after the checkpoint that this one goes on from.
+        lost: Samples that an earlier server had stored after the checkpoint that this one continues from.
 
     Attributes:
         validation: The newest errors, or None.
-        lost: See above.
+        lost: Samples lost with an earlier server.
     """
 
     def __init__(self, ranks: int, earlier: float = 0.0, lost: int = 0) -> None:
@@ -34,7 +34,7 @@ class StatusBoard:
         self.validation: dict[str, float] | None = None
 
     def report(self, report: dict[str, Any]) -> None:
-        """Takes in a rank's report."""
+        """Replaces the report of a rank."""
         self._reports[report["rank"]] = report
 
     def samples(self) -> dict[str, int]:

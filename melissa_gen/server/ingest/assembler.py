@@ -1,7 +1,7 @@
-"""Makes samples of parts, and keeps the accounts of one rank: pure, without sockets, threads or clocks.
+"""Assembles samples from parts and counts them: pure, without sockets, threads or clocks.
 
-A sample is (simulation, attempt, time step); its parts come from the ranks of one client, in any order. The first
-complete one of a (simulation, time step) is kept, whichever attempt it is from; all others are counted.
+A sample is (simulation, attempt, time step). Its parts come from the ranks of one client, in any order. The first
+complete sample of each (simulation, time step) is kept, whichever attempt it is from; all others are counted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,14 +39,14 @@ class Counters:
 
 
 class Sender(NamedTuple):
-    """Whom to give credit back: socket identity and buffer."""
+    """A client rank that is owed credit: socket identity and buffer."""
 
     identity: bytes
     buffer: int
 
 
 class Target(NamedTuple):
-    """Where a part's payload goes: one array per block; those that are not contiguous need staging."""
+    """Destination of a part's payload: one array per block; arrays that are not contiguous need staging."""
 
     sample: "_Sample"
     blocks: tuple[wire.Block, ...]
@@ -55,7 +55,7 @@ class Target(NamedTuple):
 
 
 class WholeSample(NamedTuple):
-    """A complete sample and the senders who wait for credit; its slot, unless it is not to be stored."""
+    """A complete sample with its senders, and its slot unless it is not to be stored."""
 
     simulation: int
     attempt: int
@@ -66,7 +66,7 @@ class WholeSample(NamedTuple):
 
 
 class Finalized(NamedTuple):
-    """All ranks of a client have said that an attempt is over, as seen by this server rank."""
+    """The end of an attempt, reported by all ranks of its client, as seen by this server rank."""
 
     simulation: int
     attempt: int
@@ -75,7 +75,7 @@ class Finalized(NamedTuple):
 
 
 class Fate(Enum):
-    """What becomes of a part that is not stored."""
+    """Why a part is not stored."""
 
     DUPLICATE = "duplicate"
     LATE = "late"
@@ -94,7 +94,7 @@ class _Sample:
 
 @dataclass
 class _Attempt:
-    """What has been heard of one attempt: its client ranks, steps seen and completed, ranks that finalized."""
+    """Progress of one attempt: its client ranks, steps seen and completed, ranks that have finalized."""
 
     ranks: int
     seen: bytearray
@@ -104,7 +104,7 @@ class _Attempt:
 
 
 class Assembler:
-    """The samples under way to one server rank.
+    """Assembles the samples of one server rank.
 
     Args:
         fields: The study's fields.
@@ -113,7 +113,7 @@ class Assembler:
         tries: How often each may be tried.
         rank: This server rank.
         ranks: Server ranks.
-        store: Where samples are put together.
+        store: Rows that samples are assembled in.
         credit: Buffers per client rank.
     """
 
@@ -153,7 +153,7 @@ class Assembler:
             rank: The client rank that sent it.
 
         Returns:
-            Where to receive the payload, or why it is thrown away.
+            Where to receive the payload, or why it is discarded.
 
         Raises:
             ProtocolError: The header does not fit the study; nothing was allocated or counted.
@@ -188,7 +188,7 @@ class Assembler:
         return Target(sample, part.blocks, arrays, rank)
 
     def received(self, target: Target, sender: Sender) -> WholeSample | None:
-        """Notes that a part's payload is in place; returns the sample if that makes it complete."""
+        """Records that a part's payload has been received; returns the sample if it is complete now."""
         sample = target.sample
         sample.ranks[target.rank] = target.blocks
         sample.senders.append(sender)
@@ -215,14 +215,14 @@ class Assembler:
         return WholeSample(*key, None, sample.senders, refusal)
 
     def damaged(self, target: Target) -> list[Sender]:
-        """A part's payload had the wrong size: its sample is lost; returns who waits for credit."""
+        """Drops the sample of a part whose payload had the wrong size; returns its senders."""
         return self._lose(target.sample)
 
     def finalize(self, end: wire.Finalize, rank: int) -> tuple[Finalized | None, list[Sender]]:
-        """Notes that a client rank has sent all; when all its ranks have, settles the attempt.
+        """Records that a client rank has sent everything; ends the attempt when all its ranks have.
 
         Returns:
-            The settled attempt, or None while ranks are missing; who waits for credit for samples that stay incomplete.
+            The ended attempt, or None while ranks are missing; and the senders of samples that stay incomplete.
 
         Raises:
             ProtocolError: It does not fit the study.
@@ -247,10 +247,10 @@ class Assembler:
         return Finalized(end.simulation, end.attempt, steps, attempt.complete), senders
 
     def close(self, simulation: int, attempt: int) -> list[Sender]:
-        """Nothing more is expected of an attempt: its incomplete samples are lost.
+        """Closes an attempt: its incomplete samples are lost, and later parts are ignored.
 
         Returns:
-            Who waits for credit for a part of one of those.
+            The senders of the incomplete samples.
         """
         key = (simulation, attempt)
         if key not in self._attempts:
@@ -260,20 +260,20 @@ class Assembler:
         return [sender for sample in open_samples for sender in self._lose(sample)]
 
     def reject(self, whole: WholeSample) -> None:
-        """A complete sample can't be stored after all (the study is stopping)."""
+        """Rejects a complete sample that can't be stored because the study is stopping."""
         self.counters.rejected += 1
         self.forget([(whole.simulation, whole.step)])
         if whole.slot is not None:
             self._store.release(whole.slot)
 
     def state(self, unseen: Iterable[tuple[int, int]]) -> dict[str, Any]:
-        """What a checkpoint keeps: the accounts as if all that is under way had been given up.
+        """Returns what a checkpoint keeps: the counters as if all incomplete samples had been lost.
 
         Args:
             unseen: (simulation, step) of complete samples that were never trained on.
 
         Returns:
-            JSON types: the counters, and which steps of each simulation are done with.
+            JSON types: the counters, and which steps of each simulation are complete.
         """
         counters, done = self.counters.as_dict(), {n: bytearray(s) for n, s in self._done.items()}
         counters["lost"] += len(self._samples)
@@ -282,20 +282,20 @@ class Assembler:
         return {"counters": counters, "done": {str(n): _packed(s) for n, s in done.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state()` of an earlier server: what it was done with is a duplicate from now on."""
+        """Continues from the `state()` of an earlier server: its complete samples are duplicates from now on."""
         self.counters = Counters(**state["counters"])
         self._done = {int(n): _unpacked(s, self._time_steps) for n, s in state["done"].items()}
 
     def forget(self, samples: Iterable[tuple[int, int]]) -> None:
-        """Samples (simulation, step) are gone before they were of use: another attempt may send them."""
+        """Marks samples (simulation, step) as not received, since they were lost before they were used."""
         for simulation, step in samples:
             self._done[simulation][step] = 0
 
     def close_all(self) -> list[Sender]:
-        """Nothing more is expected of anybody, attempts not yet heard of included.
+        """Closes all attempts, including those not seen yet.
 
         Returns:
-            Who waits for credit for a part of an incomplete sample.
+            The senders of incomplete samples.
         """
         self._over = True
         return [sender for key in list(self._attempts) for sender in self.close(*key)]
@@ -307,12 +307,13 @@ class Assembler:
         return sample.senders
 
     def _attempt(self, simulation: int, attempt: int, ranks: int) -> _Attempt:
-        """The attempt that a message is about; all its messages must name the same number of client ranks."""
+        """Returns the attempt of a message; all its messages must name the same number of client ranks."""
         state = self._attempts.get((simulation, attempt))
         if state is None:
             state = _Attempt(ranks, bytearray(self._time_steps), closed=self._over)
             self._attempts[simulation, attempt] = state
-        if state.ranks == 0:  # closed before it was heard of
+        if state.ranks == 0:
+            # It was closed before its first message arrived.
             state.ranks = ranks
         if state.ranks != ranks:
             message = (
@@ -326,7 +327,7 @@ class Assembler:
         return self._done.setdefault(simulation, bytearray(self._time_steps))
 
     def _tiled(self, sample: _Sample) -> bool:
-        """Whether the blocks cover each field exactly; remembered per decomposition."""
+        """Returns whether the blocks cover each field exactly; cached per decomposition."""
         blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
         known = self._tilings.get(blocks)
         if known is None:
@@ -356,7 +357,7 @@ class Assembler:
         raise ProtocolError(message)
 
     def _regions(self, part: wire.Part, rank: int) -> list[tuple[str, _Region]]:
-        """Where the blocks lie: each field's name and the block's part of it; remembered per blocks."""
+        """Returns each field's name and the region of its block; cached per blocks."""
         known = self._known_regions.get(part.blocks)
         if known is not None:
             return known
@@ -386,7 +387,7 @@ _REMEMBERED_TILINGS = 1024
 
 
 def _packed(steps: bytearray) -> str:
-    """A row of zeros and ones as hexadecimal bits."""
+    """Returns a row of zeros and ones as hexadecimal bits."""
     return np.packbits(np.frombuffer(steps, np.uint8)).tobytes().hex()
 
 

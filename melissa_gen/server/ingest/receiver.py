@@ -1,7 +1,7 @@
-"""The ingest thread of a rank: receives parts into the reservoir's rows, gives credit, talks to rank 0.
+"""The ingest thread of a rank: receives parts of fields into rows, returns credit, and reports to rank 0.
 
-It never waits for the trainer: a sample that the reservoir can't take yet stays in its slot, and its senders get their
-credit back when it can. The trainer rings a doorbell when it has made room.
+The thread never waits for the trainer. A sample that the sink can't take yet stays in its row, and its senders get
+their credit back later. The trainer wakes the thread through an inproc socket when it has made room.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ __all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
 _REPORT_SECONDS = 0.25
 _BURST = 64
 _QUIET_MILLISECONDS = 2
-"""How long nothing may come while buffers are owed: a client may be waiting for them."""
+"""Time without messages after which all credit is returned: a client may be blocked on it."""
 _GRACE_SECONDS = 2.0
-"""How long the last parts of a client that has ended may take from its socket to ours."""
+"""Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
-"""Why samples were withdrawn that the trainer did not come to."""
+"""Reason of samples that were withdrawn because the study stopped before they were used."""
 
 
 class Assignment(NamedTuple):
-    """What a rank knows of a simulation: the network's inputs but time, and the weight of its loss."""
+    """Parameters of a simulation, and the importance weight of its samples."""
 
     parameters: tuple[float, ...]
     weight: float
@@ -47,7 +47,7 @@ class Assignment(NamedTuple):
 
 @dataclass
 class RankState:
-    """What the threads of one rank share; each field is written by one thread only."""
+    """State shared by the threads of one rank; each field is written by one thread only."""
 
     assignments: dict[int, Assignment] = field(default_factory=dict)
     training: dict[str, float] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class RankState:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_first_pass(self, losses: list[tuple[int, float, float]]) -> None:
-        """Notes the losses of samples that were drawn for the first time, as (simulation, loss, excess)."""
+        """Adds first-pass losses, as (simulation, loss, excess over the batch)."""
         with self._lock:
             self._first_pass += losses
 
     def take_first_pass(self) -> list[tuple[int, float, float]]:
-        """Hands over what was noted since the last call."""
+        """Returns the first-pass losses added since the last call."""
         with self._lock:
             taken, self._first_pass = self._first_pass, []
         return taken
@@ -76,11 +76,12 @@ class Ingest:
         context: The process's ZeroMQ context.
         contact: Secrets of this incarnation.
         data: The bound data socket.
-        assembler: Makes samples of parts.
+        assembler: Assembles samples from parts.
         sink: Takes the samples.
         state: Shared with the trainer.
         rank: This server rank.
-        time_of: Time step to physical time.
+        time_of: Function from time step to physical time.
+        warnings: Returns the warnings of this process since the last call, for the report to rank 0.
     """
 
     def __init__(
@@ -93,10 +94,11 @@ class Ingest:
         state: RankState,
         rank: int,
         time_of: Callable[[int], float],
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
         self._contact, self._data = contact, data
         self._assembler, self._sink, self._state = assembler, sink, state
-        self._rank, self._time_of = rank, time_of
+        self._rank, self._time_of, self._warnings = rank, time_of, warnings
         self._link = connect_socket(context, contact, contact.control, queue=0)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
@@ -120,13 +122,13 @@ class Ingest:
         self._thread.start()
 
     def made_room(self) -> None:
-        """The trainer has drawn: samples that wait may find room (called by the trainer's thread)."""
+        """Wakes the thread, since waiting samples may fit now (called by the trainer's thread)."""
         if self._waiting_for_room:
             self._waiting_for_room = False
             self._ringer.send(b"")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of assembler and reservoir, consistent at one instant (trainer's thread)."""
+        """Returns the state of assembler and sink for a checkpoint, consistent at one instant (trainer's thread)."""
         if self._thread.is_alive():
             self._snapshots.put(None)
             self._ringer.send(b"")
@@ -184,7 +186,7 @@ class Ingest:
         self._report(last=True)
 
     def _finalize_counters(self) -> None:
-        """Nobody trains any more: what is still under way, waiting or unseen is counted as such."""
+        """Counts samples that are incomplete, waiting or unused, after training has ended."""
         self._assembler.close_all()
         while self._pending:
             self._assembler.reject(self._pending.popleft())
@@ -193,7 +195,7 @@ class Ingest:
         self._sink.withdraw_all(STOPPED)
 
     def _snapshot(self) -> dict[str, Any]:
-        """Samples that wait for room count as stored and unseen: they are lost with this server like those."""
+        """Returns the state; samples that wait for room count as stored and unseen, since they are lost likewise."""
         waiting = [(whole.simulation, whole.step) for whole in self._pending]
         reservoir = self._sink.state()
         for key in ("stored", "unseen"):
@@ -217,7 +219,7 @@ class Ingest:
                 self._skip_rest()
 
     def _skip_rest(self) -> None:
-        """Passes over what is left of a message."""
+        """Discards the remaining frames of a message."""
         while self._more():
             self._data.recv(copy=False)
 
@@ -244,7 +246,8 @@ class Ingest:
         sender = Sender(identity, message.buffer)
         try:
             place = self._assembler.place(message, header.rank)
-        except ProtocolError:  # a client without credit would wait for ever, and say nothing
+        except ProtocolError:
+            # Without its credit the client would wait forever.
             self._credit.add([sender])
             raise
         if isinstance(place, Fate):
@@ -267,7 +270,7 @@ class Ingest:
             raise ProtocolError(text)
 
     def _share(self, identity: bytes, offer: wire.Share) -> None:
-        """Looks for the memory that a client offers; its buffers are its credit from then on."""
+        """Maps the shared memory that a client offers; its buffers are the client's credit from then on."""
         try:
             if offer.buffers != self._assembler.credit:
                 text = f"{offer.buffers} buffers, where the credit is {self._assembler.credit}"
@@ -282,7 +285,7 @@ class Ingest:
         self._answer(identity, wire.Credit(tuple(range(offer.buffers))))
 
     def _let_go(self) -> None:
-        """Gives up the memory of clients that have ended, once their last parts have been read."""
+        """Unmaps the memory of clients that have ended, once their last parts have been read."""
         now = time.monotonic()
         for identity, view in list(self._shared.items()):
             if not view.alive:
@@ -292,7 +295,7 @@ class Ingest:
                     view.close()
 
     def _fill(self, target: Target, sender: Sender) -> bool:
-        """Copies a part's payload where it belongs; says whether it had the right size."""
+        """Copies a part's payload to its place; returns whether it had the right size."""
         if sender.identity in self._shared and not self._more():
             return self._shared[sender.identity].read(sender.buffer, target.arrays)
         for array in target.arrays:
@@ -322,15 +325,15 @@ class Ingest:
 
     def _put(self, whole: WholeSample) -> bool:
         assignment = self._state.assignments.get(whole.simulation)
-        if assignment is None or whole.slot is None:  # rank 0's word on it is still under way
+        if assignment is None or whole.slot is None:
+            # The parameters, sent by rank 0, have not arrived yet.
             return False
         inputs = (*assignment.parameters, self._time_of(whole.step))
         sample = Sample(whole.simulation, whole.step, inputs)
         if self._sink.put(whole.slot, sample):
             return True
-        self._waiting_for_room = (
-            True  # before the second try: room made meanwhile must not go unnoticed
-        )
+        # Set before the second try, so that room made in between is noticed.
+        self._waiting_for_room = True
         return self._sink.put(whole.slot, sample)
 
     def _flush_credit(self, *, idle: bool) -> None:
@@ -376,6 +379,7 @@ class Ingest:
                 "finalized": self._finalized,
                 "refused": self._refused,
                 "first_pass": self._state.take_first_pass(),
+                "warnings": self._warnings(),
             }
         )
         self._finalized, self._refused = [], {}

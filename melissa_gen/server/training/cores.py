@@ -1,4 +1,4 @@
-"""Which cores a rank trains on, and which one its other threads share: ingest, ZeroMQ's, control, sampler."""
+"""Placement of threads: the cores that a rank trains on, and the core that all its other threads share."""
 
 import contextlib
 import os
@@ -13,10 +13,10 @@ _TURN_SECONDS = 5e-4
 
 
 def shorten_gil_switch_interval() -> None:
-    """Has a thread of this process that holds the interpreter give it up soon after another asks.
+    """Sets the interval after which a thread must release the interpreter's lock to 0.5 ms.
 
-    The trainer asks for it after every operation of torch, some hundred times a step. A thread that runs Python all the
-    time, as ingest does where samples come as fast as they can, otherwise lets it wait for up to 5 ms each.
+    The trainer requests the lock after every operation of torch, some hundred times a step. With the default of 5 ms, a
+    busy ingest thread would delay each of these requests by up to 5 ms.
     """
     sys.setswitchinterval(_TURN_SECONDS)
 
@@ -24,17 +24,17 @@ def shorten_gil_switch_interval() -> None:
 def split_cores(
     allowed: Collection[int], machine: int, rank: int, ranks: int
 ) -> tuple[set[int], set[int]]:
-    """Splits a rank's cores between the trainer and all else.
+    """Splits the cores of a rank between the trainer and all other threads.
 
     Args:
         allowed: Cores that this process may use.
-        machine: Cores of the machine; a process that may use all of them was not bound, and its neighbours were
-            not either: then they share them out.
+        machine: Cores of the machine. A process that may use all of them was not bound by a scheduler; then the
+            ranks on the machine divide the cores among themselves.
         rank: This rank's number on the machine.
         ranks: Ranks on the machine.
 
     Returns:
-        The trainer's cores, and the one that is left to the others.
+        The trainer's cores, and the core of all other threads.
 
     Raises:
         StudyError: There are fewer than two for each rank.
@@ -53,10 +53,10 @@ def split_cores(
 
 @contextlib.contextmanager
 def started_on(cores: set[int] | None) -> Iterator[None]:
-    """Threads that are started in this block stay on these cores; the caller comes back to its own.
+    """Binds threads that are started in the block to these cores; the calling thread returns to its own afterwards.
 
-    A thread inherits the cores of the one that starts it, which is the only way to place ZeroMQ's: they carry half of
-    the work of ingest, and nobody knows their numbers.
+    A thread inherits the cores of the thread that starts it. This is the only way to place ZeroMQ's I/O threads, which
+    do half of the work of ingest and whose ids are not known.
     """
     if cores is None:
         yield

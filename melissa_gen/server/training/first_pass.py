@@ -1,4 +1,4 @@
-"""What the first pass of a sample says about its simulation: the difficulty signal that a study chose."""
+"""Difficulty signals, measured when a sample is drawn for the first time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,12 @@ __all__ = ["FirstPass"]
 class FirstPass:
     """Measures one of `sampling.SIGNALS` on the samples that were never drawn before.
 
-    `loss` and `delta_loss` cost nothing. `disagreement` costs the mean over the field of the
-    members' variance; `gradient_norm` what `LastLayer` says.
+    `loss` and `delta_loss` need no further computation. `disagreement` needs the variance over the ensemble's members,
+    averaged over the field. `gradient_norm` needs the gradients of the last layer.
 
     Args:
         signal: The signal.
-        surrogate: What is trained.
+        surrogate: The surrogate in training.
     """
 
     def __init__(self, signal: str, surrogate: Surrogate) -> None:

@@ -1,4 +1,4 @@
-"""The surrogate as the sampler sees it: copies of the weights that the trainer makes between two steps."""
+"""Copies of the surrogate's weights for the sampler, made by the trainer between two steps."""
 
 import copy
 import threading
@@ -11,24 +11,23 @@ __all__ = ["Snapshots"]
 
 
 class Snapshots:
-    """Hands the trainer's weights to the sampler's thread.
+    """Passes the trainer's weights to the sampler's thread.
 
-    The sampler asks; the trainer, before its next step, copies the weights if they were asked for,
-    and goes on. Without a question it does nothing. The probe is made and used in the sampler's
-    thread, on the CPU, by as many torch threads as the rank has.
+    The sampler requests a snapshot, and the trainer copies its weights before its next step. Without a request it does
+    nothing. The probe is created and used in the sampler's thread, on the CPU.
 
-    The newest snapshots are kept: they are the members between which the probe sees disagreement.
+    The newest snapshots are kept: the probe measures the disagreement between them.
 
     Args:
         surrogate: The surrogate before training, of which copies are made.
-        members: Snapshots that a probe is made of, at least 1.
-        patience: Seconds that the sampler waits for the trainer's next step; a validation, which
-            takes longer, is not waited for, and the last snapshots serve again.
+        members: Number of snapshots in a probe, at least 1.
+        timeout: Seconds that the sampler waits for the trainer's next step. After that, for example during a
+            validation, the previous snapshots are used again.
     """
 
-    def __init__(self, surrogate: Surrogate, members: int = 3, patience: float = 1.0) -> None:
+    def __init__(self, surrogate: Surrogate, members: int = 3, timeout: float = 1.0) -> None:
         self._template = _without_weights(surrogate)
-        self._patience = patience
+        self._timeout = timeout
         self._members = members
         self._probe: SurrogateProbe | None = None
         self._batches = 0
@@ -37,7 +36,7 @@ class Snapshots:
         self._condition = threading.Condition()
 
     def offer(self, surrogate: Surrogate, batches: int) -> None:
-        """The trainer's moment between two steps: copies the weights where they were asked for.
+        """Copies the weights if a snapshot was requested; called by the trainer between two steps.
 
         Args:
             surrogate: The surrogate in training.
@@ -54,10 +53,10 @@ class Snapshots:
             self._condition.notify()
 
     def take(self) -> SurrogateProbe | None:
-        """The sampler's question: a probe of the surrogate as it is now, None before training."""
+        """Requests a snapshot; returns a probe of the surrogate as it is now, or None before training."""
         with self._condition:
             late, self._copied, self._asked = self._copied, None, True
-            self._condition.wait_for(lambda: self._copied is not None, self._patience)
+            self._condition.wait_for(lambda: self._copied is not None, self._timeout)
             copied = self._copied or late
             self._copied = None
         if copied is not None and copied[0] > self._batches:

@@ -1,7 +1,7 @@
-"""The training loop of one rank, in step with all other ranks.
+"""The training loop of one rank, in lockstep with all other ranks.
 
-Before each batch one small all-reduce says who can draw, so that a rank without data never leaves the others hanging:
-all draw, or all wait, and a rank whose data has ended takes part with an empty batch until the last one is done.
+Before each batch, one small all-reduce collects which ranks can draw. Either all ranks draw or all wait, so that a rank
+without data never blocks the others. A rank whose data has ended takes part with an empty batch until all are done.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _SMOOTHING = 0.98
 
 @dataclass(frozen=True)
 class _Turn:
-    """What all ranks agree on for the next batch."""
+    """The decision of all ranks on the next batch."""
 
     step: bool
     over: bool
@@ -87,7 +87,7 @@ class Trainer:
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan
-        # What an earlier server had drawn and stored: the pace is kept anew, since its samples are gone.
+        # Totals of earlier servers. Their samples are gone, so pacing starts again from here.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
         self._out = {
@@ -104,7 +104,7 @@ class Trainer:
             self._compile()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this rank beside model and optimiser, as JSON types."""
+        """Returns what a checkpoint keeps of this rank beside model and optimizer, in JSON types."""
         on_gpu = self._device.type == "cuda"
         return {
             "batches": self.batches,
@@ -118,7 +118,7 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state()` of an earlier server; model and optimiser are put back elsewhere."""
+        """Continues from the `state()` of an earlier server; model and optimizer are restored elsewhere."""
         self.batches = state["batches"]
         self.samples_drawn = self._drawn_before = state["samples_drawn"]
         self.starved_seconds = state["starved_seconds"]
@@ -157,7 +157,7 @@ class Trainer:
         return self._state.stop_reason
 
     def _learn(self, batch: Batch | None, total: int) -> torch.Tensor:
-        """One optimiser step; returns this rank's losses (n,), taken before the step."""
+        """Takes one optimizer step; returns the losses (n,) of this rank, computed before the step."""
         count = batch.count if batch else 0
         parameters, times, weights = self._inputs(batch)
         with self._precision():
@@ -188,7 +188,7 @@ class Trainer:
 
     @property
     def device_name(self) -> str:
-        """What trains: the GPU's name, or CPU."""
+        """Name of the GPU, or CPU."""
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "CPU"
 
     @property
@@ -217,7 +217,7 @@ class Trainer:
         )
 
     def _bootstrap(self, batch: Batch | None) -> torch.Tensor:
-        """How much each member's loss counts for each sample (n, M); alike unless they are heads."""
+        """Returns the bootstrap weight of each member for each sample (n, M); all equal unless members are heads."""
         ensemble = self.surrogate.ensemble
         if batch is None or ensemble is None or ensemble[0] != "heads":
             return torch.ones(1, 1, device=self._device)
@@ -225,7 +225,7 @@ class Trainer:
         return torch.from_numpy(weights).to(self._device)
 
     def _next_turn(self) -> _Turn:
-        """Agrees with all ranks on what comes next; waits a moment when nothing can."""
+        """Agrees with all ranks on the next step; waits briefly if no step is possible (collective)."""
         self._between_steps(self.surrogate, self.batches)
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
@@ -256,22 +256,23 @@ class Trainer:
         ready, gone, stop, blocked, available, accepted, save, closed = vector.tolist()
         limit = self._training.max_draws_per_sample
         drawn = self.samples_drawn - self._drawn_before
-        # Nothing new comes once a rank is closed: what is left is drawn to its end, however often.
+        # A closed rank receives nothing new: what is left is drawn to its end, without a limit.
         ahead = limit is not None and drawn >= limit * accepted and closed == 0
-        # A rank that is full of unseen samples holds back solvers on which another rank may be waiting: then all draw
-        # what they have, above their watermark or not.
+        # A rank that is full of unseen samples withholds credit from solvers whose samples another rank may be waiting
+        # for. Then all ranks draw what they have, even below their watermark.
         step = available > 0 and (ready == self._ranks or blocked > 0) and not ahead
         if not step and not stop:
             self.starved_seconds += time.monotonic() - began
             if ahead and mine:
-                time.sleep(_WAIT_SECONDS)  # the all-reduce above is what is polled
+                # The condition changes only through the all-reduce above, which is repeated at this interval.
+                time.sleep(_WAIT_SECONDS)
         self._allow_puts()
         return _Turn(step, gone == self._ranks, stop > 0, min(stored, size), available, save > 0)
 
     def _allow_puts(self) -> None:
-        """Paces the solvers: what may be stored follows from what has been drawn, over all ranks.
+        """Limits the samples that may be stored in proportion to those drawn, over all ranks.
 
-        The limit starts above the watermark, so that it can't keep a rank from starting.
+        The limit starts above the watermark, so that it never keeps a rank from starting.
         """
         if self._training.draws_per_sample > 1.0:
             drawn = self.samples_drawn - self._drawn_before
@@ -301,7 +302,7 @@ class Trainer:
         }
 
     def _wait_for_first_samples(self) -> None:
-        """Waits for the watermark on all ranks and takes the scale of the fields from what is there."""
+        """Waits for the watermark on all ranks, then estimates mean and standard deviation of the fields."""
         size = self._training.batch_size
         while True:
             turn = self._next_turn()
@@ -348,7 +349,7 @@ class Trainer:
             )
 
     def _compile(self) -> None:
-        """Compiles the network in place, and tries it at once: what is missing is told before any sample has come."""
+        """Compiles the network in place and runs it once, so that errors appear before the first sample."""
         rows = self._training.batch_size
         parameters, times = torch.zeros(rows, len(self._study.parameters)), torch.zeros(rows)
         inputs = self.surrogate.scale(parameters.to(self._device), times.to(self._device))

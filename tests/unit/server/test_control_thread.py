@@ -109,7 +109,9 @@ class Server:
         client.receive(wire.Welcome)
         return client
 
-    def report(self, *, finalized=(), pending=0, last=False, first_pass=(), refused=None):
+    def report(
+        self, *, finalized=(), pending=0, last=False, first_pass=(), refused=None, warnings=()
+    ):
         counters = dict.fromkeys(
             ("produced", "received", "lost", "duplicate", "rejected", "bytes"), 0
         )
@@ -127,6 +129,7 @@ class Server:
             finalized=list(finalized),
             refused=refused or {},
             first_pass=list(first_pass),
+            warnings=list(warnings),
         )
 
     def finalize(self, simulation, attempt=0, steps=STEPS, complete=STEPS):
@@ -454,3 +457,12 @@ def test_parameters_are_plain_numbers_on_the_wire(serve):
     server.points.take = lambda: Proposal(tuple(np.full(5, 0.1, np.float64)), "prior", 0, None, 1.0)
     assert ask(server.client()).parameters == (0.1,) * 5
     assert server.rank.receive_json("assigned")["parameters"] == [0.1] * 5
+
+
+def test_a_warning_of_several_ranks_is_shown_once(serve):
+    server = serve()
+    server.report(warnings=["the disk is almost full"])
+    server.report(warnings=["the disk is almost full", "a GPU is unused"])
+    shown = [server.launcher.wait("event", lambda e: e["event"] == "warning") for _ in range(2)]
+    assert [e["message"] for e in shown] == ["the disk is almost full", "a GPU is unused"]
+    assert len(server.named("warning")) == 2

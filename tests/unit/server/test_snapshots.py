@@ -36,7 +36,7 @@ def answered(snapshots, surrogate, batches):
 
 
 def test_a_probe_is_a_copy(surrogate):
-    snapshots = Snapshots(surrogate, patience=10)
+    snapshots = Snapshots(surrogate, timeout=10)
     change(surrogate, 2.0)
     probe = answered(snapshots, surrogate, 1)
     before = probe.features(POINT)
@@ -50,7 +50,7 @@ def test_a_probe_is_a_copy(surrogate):
 
 
 def test_the_newest_members_are_kept(surrogate):
-    snapshots = Snapshots(surrogate, members=2, patience=10)
+    snapshots = Snapshots(surrogate, members=2, timeout=10)
     for batches in (1, 2, 3):
         change(surrogate, 1.5)
         probe = answered(snapshots, surrogate, batches)
@@ -60,7 +60,7 @@ def test_the_newest_members_are_kept(surrogate):
 
 
 def test_an_untrained_network_says_nothing_and_a_busy_trainer_is_not_waited_for(surrogate):
-    snapshots = Snapshots(surrogate, patience=0.01)
+    snapshots = Snapshots(surrogate, timeout=0.01)
     assert snapshots.take() is None
     snapshots.offer(surrogate, 0)
     assert snapshots.take() is None
