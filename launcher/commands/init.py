@@ -194,7 +194,7 @@ def scaffold(answers: Answers, folder: Path) -> list[Path]:
         "reader": reader,
         "capacity": capacity,
         "watermark": max(16, min(100, capacity // 4)),
-        "native": str(HERE.parent / "melissa_gen" / "client" / "native"),
+        "native": str(HERE.parent / "client" / "native"),
     }
     _claim(folder)
     names = ["study.yaml", *(() if own else SKELETONS[kind])]

@@ -1,7 +1,9 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -147,3 +149,11 @@ def test_scaffold_and_examples_are_in_the_wheel(tmp_path):
         "melissa_gen/bridge/__main__.py",
     ):
         assert name in listing
+
+
+def test_a_scaffold_in_c_names_the_folder_of_the_native_client(tmp_path):
+    made = scaffold(Answers(kind="c"), tmp_path / "mine")
+    (makefile,) = (path for path in made if path.name == "Makefile")
+    folders = re.findall(r"/\S*client/native", makefile.read_text())
+    assert folders
+    assert all((Path(folder) / "CMakeLists.txt").is_file() for folder in folders)
