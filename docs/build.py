@@ -42,7 +42,8 @@ def main() -> int:
         subprocess.run([sys.executable, ROOT / "docs" / "run_notebook.py"], check=True)
     # The theme prints an advertisement for another site generator unless this is set.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "DISABLE_MKDOCS_2_WARNING": "true"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean"]
+    # No --quiet: it drops the warnings before --strict counts them.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--clean"]
     subprocess.run([*command, "-f", ROOT / "docs" / "mkdocs.yml"], check=True, env=environment)
     if found := fetched_from_network(SITE):
         print("docs: the site fetches from the network:", *found, sep="\n  ", file=sys.stderr)

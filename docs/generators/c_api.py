@@ -53,7 +53,7 @@ def pages() -> dict[str, str | bytes]:
         f"`{HEADER.relative_to(ROOT)}`. C++ uses the same header. "
         "The Fortran module `melissa_gen` has the same calls as subroutines, with a last argument `error`; "
         "see `melissa_gen/client/native/fortran/melissa_gen.f90`. "
-        "[Your own solver](../how-to/own-solver.md) has complete programs.\n",
+        "`simulations/README.md` has complete programs.\n",
         f"```text\n{_plain(head['comment'])}\n```\n",
         "## Return codes\n",
         "| code | value | meaning |\n| --- | --- | --- |",
