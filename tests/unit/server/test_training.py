@@ -1,5 +1,7 @@
 """One rank's training, in process: weights, difficulty signals, ensembles, and what is told of them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,10 @@ def test_what_stops_the_compiler_is_said_in_one_sentence():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="torch.compile needs a C++ compiler",
+)
 def test_a_compiled_network_learns_the_same():
     losses, names = [], []
     for compiled in (False, True):
