@@ -31,7 +31,8 @@ class SimulationRecord:
     status: str = WAITING
     attempts: int = 0
     interrupted: int = 0
-    """Attempts that ended with an earlier server, through no fault of their own."""
+    """Attempts that were lost through no fault of the simulation: with an earlier server, or solved by a process that
+    died in a later simulation before all of its data had left."""
     difficulty: float | None = None
     samples: int = 0
     job: str | None = None
@@ -173,6 +174,16 @@ class Ledger:
         """A running attempt is given up; with `retry` it is tried again while tries are left."""
         record = self.current(simulation, attempt)
         return None if record is None else self._end(record, reason, now, retry=retry)
+
+    def interrupted(
+        self, simulation: int, attempt: int, reason: str, now: float
+    ) -> AttemptOutcome | None:
+        """Gives up a running attempt that was lost with another simulation; its retries are not charged."""
+        record = self.current(simulation, attempt)
+        if record is None:
+            return None
+        record.interrupted += 1
+        return self._end(record, reason, now, retry=True)
 
     def never_started(self, simulation: int, reason: str, now: float) -> AttemptOutcome | None:
         """The job of a waiting simulation ended before it asked for its parameters."""

@@ -26,7 +26,7 @@ arrive. The launcher is sent what should be running (`want`) after each change; 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from melissa_gen.errors import ProtocolError
@@ -74,11 +74,13 @@ class _Draining:
         attempt: Number of the attempt.
         reason: Why the job has ended.
         since: When the wait began (monotonic seconds).
+        charged: Whether the loss of the attempt counts against the retries of the simulation.
     """
 
     attempt: int
     reason: str
     since: float
+    charged: bool
 
 
 class ControlMachine:
@@ -353,8 +355,9 @@ class ControlMachine:
     def _detach_job(self, job: str, reason: str, *, failed: bool) -> None:
         """Gives up the attempts of a job that has ended or will be killed.
 
-        The attempt that a failed job was solving is lost at once. The job had sent all data of its other attempts, so
-        these get time until the reports of the server ranks have arrived.
+        The attempt that a failed job was solving is lost at once. The job had solved its other attempts, so these get
+        time until the reports of the server ranks have arrived. If data of such an attempt was lost with the process,
+        another simulation was the cause: the retries of the solved simulation are not charged.
         """
         # A stopping run issues nothing any more.
         if self._stop_reason is not None:
@@ -364,13 +367,18 @@ class ControlMachine:
                 self._lose_attempt(record, reason)
             else:
                 self._draining[record.simulation] = _Draining(
-                    record.attempt, reason, self._now.monotonic
+                    record.attempt, reason, self._now.monotonic, charged=not failed
                 )
 
-    def _lose_attempt(self, record: SimulationRecord, reason: str) -> None:
-        outcome = self._ledger.failed(
-            record.simulation, record.attempt, reason, self._now.unix, retry=True
-        )
+    def _lose_attempt(self, record: SimulationRecord, reason: str, *, charged: bool = True) -> None:
+        if charged:
+            outcome = self._ledger.failed(
+                record.simulation, record.attempt, reason, self._now.unix, retry=True
+            )
+        else:
+            outcome = self._ledger.interrupted(
+                record.simulation, record.attempt, reason, self._now.unix
+            )
         self._write("client_lost", job=record.job, simulation=record.simulation, reason=reason)
         self._end_attempt(outcome)
 
@@ -489,11 +497,10 @@ class ControlMachine:
                 del self._draining[simulation]
             elif self._credit_withheld:
                 # The server can't read what the job has sent before there is room: the wait begins anew.
-                self._draining[simulation] = _Draining(
-                    draining.attempt, draining.reason, self._now.monotonic
-                )
+                self._draining[simulation] = replace(draining, since=self._now.monotonic)
             elif self._now.monotonic - draining.since > self._timeouts.exit_grace:
-                self._lose_attempt(record, f"{draining.reason} before the simulation was complete")
+                reason = f"{draining.reason} before the simulation was complete"
+                self._lose_attempt(record, reason, charged=draining.charged)
 
     def _warn_of_sampler(self, reason: str) -> None:
         if not self._sampler_failed:

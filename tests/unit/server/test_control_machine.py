@@ -194,6 +194,24 @@ def test_a_job_that_ends_well_in_the_middle_of_a_simulation_is_retried_after_a_g
     assert reason == "its process ended with exit status 0 before the simulation was complete"
 
 
+def test_a_solved_simulation_whose_data_died_with_a_later_one_is_solved_again_at_no_cost_of_its_retries():
+    driver = Driver(exit_grace=3.0)
+    driver.join("client-0")
+    driver.handle(JobEnded("client-0", 9))
+    driver.join("client-1")
+    assert driver.ask("client-1").simulation == 1
+    driver.handle(JobEnded("client-1", 9))
+    assert driver.status(0) == RUNNING
+    driver.tick(3.1)
+    assert (driver.status(0), driver.status(1)) == (WAITING, WAITING)
+    assert [e["dropped"] for e in driver.events("simulation_failed")] == [False, False, False]
+    assert driver.join("client-2").attempt == 2
+    driver.finalize(0, attempt=2)
+    assert driver.status(0) == FINISHED
+    # Only the retry after the first death, in simulation 0 itself, is counted.
+    assert driver.ledger.counts()["retried"] == 1
+
+
 def test_the_grace_does_not_run_while_the_reservoir_has_no_room():
     driver = Driver()
     driver.handle(RankReport(0, pending=1))
@@ -329,7 +347,7 @@ def test_whatever_happens_no_simulation_is_lost_or_solved_twice_at_once(history)
         else:
             driver.tick(what[0])
         for record in driver.ledger.records:
-            assert record.attempts <= RETRIES + 1
+            assert record.attempts - record.interrupted <= RETRIES + 1
             if record.simulation in terminal:
                 assert record.status == terminal[record.simulation]
             elif record.status in (FINISHED, FAILED):
