@@ -25,9 +25,9 @@ from melissa_gen.launcher.jobs.execution import (
     execute,
 )
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED
-from melissa_gen.report.events import Event, read_events
 from melissa_gen.report.quantities import duration, megabytes
 from melissa_gen.report.views import DataSetView, RunView
+from melissa_gen.run_dir.events import Event, read_events
 from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.sinks import FieldObservation

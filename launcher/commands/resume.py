@@ -14,9 +14,9 @@ from melissa_gen.launcher.commands.generate import finish_data_set
 from melissa_gen.launcher.commands.run import present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, execute
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
-from melissa_gen.report.events import figure, last_status
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
+from melissa_gen.run_dir.events import last_status, number_at
 from melissa_gen.run_dir.folder import held_run_dir, read_purpose
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.study import load_study
@@ -63,7 +63,7 @@ def resume_run(run_dir: Path, view: RunView) -> int:
         check_backend(study)
         remove_abandoned_segments(float(run["created"]))  # a launcher that was killed removed none
         view.say(f"run directory {run_dir}")
-        setup = figure(summary, "setup_seconds")
+        setup = number_at(summary, "setup_seconds")
         info = ResumeInfo(
             started,
             resume=True,
@@ -115,9 +115,9 @@ def _wait_for_old_server(run_dir: Path, patience: float, view: RunView) -> None:
 
 def _seconds(run_dir: Path, summary: dict[str, object]) -> float:
     """Returns the seconds that the run has taken so far, up to its last status if there is no summary."""
-    found = figure(summary, "wall_seconds")
+    found = number_at(summary, "wall_seconds")
     if math.isnan(found):
-        found = figure(last_status(run_dir / "events.jsonl") or {}, "elapsed")
+        found = number_at(last_status(run_dir / "events.jsonl") or {}, "elapsed")
     return 0.0 if math.isnan(found) else found
 
 

@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from melissa_gen.report.events import last_status, recent_events
 from melissa_gen.report.live import status_view
+from melissa_gen.run_dir.events import last_status, recent_events
 from melissa_gen.study import load_study
 
 __all__ = ["follow_status", "show_status"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.report.events import figure, last_status
 from melissa_gen.report.quantities import count, duration, number
+from melissa_gen.run_dir.events import last_status, number_at
 from melissa_gen.run_dir.folder import write_json
 
 __all__ = ["INTERRUPTED", "complete_summary", "exit_status", "key_figures"]
@@ -72,14 +72,14 @@ def key_figures(summary: dict[str, Any]) -> list[str]:
     """Returns a few lines that say what came of the run."""
 
     def whole(*keys: str) -> str:
-        return count(figure(summary, *keys))
+        return count(number_at(summary, *keys))
 
     def real(*keys: str) -> str:
-        return number(figure(summary, *keys), 4)
+        return number(number_at(summary, *keys), 4)
 
     lines = []
     if summary.get("simulations"):
-        failed = figure(summary, "simulations", "failed")
+        failed = number_at(summary, "simulations", "failed")
         lines.append(
             f"simulations  {whole('simulations', 'completed')} of {whole('simulations', 'planned')} completed"
             + (f", {count(failed)} failed" if failed > 0 else "")

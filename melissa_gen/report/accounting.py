@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from melissa_gen.report.events import figure
 from melissa_gen.report.quantities import UNKNOWN, count
+from melissa_gen.run_dir.events import number_at
 
 __all__ = ["BALANCES", "Balance", "adds_up", "balances"]
 
@@ -72,7 +72,10 @@ def balances(samples: Mapping[str, Any]) -> list[Balance]:
     ]
     return [
         Balance(
-            total, parts, figure(samples, total), tuple(figure(samples, part) for part in parts)
+            total,
+            parts,
+            number_at(samples, total),
+            tuple(number_at(samples, part) for part in parts),
         )
         for total, parts in equations
     ]

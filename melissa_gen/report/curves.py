@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from melissa_gen.report.drawing import COLOURS, duration_axis, log_axis, new_figure
-from melissa_gen.report.events import Event, figure
-from melissa_gen.report.run_folder import RunFolder
+from melissa_gen.run_dir.events import Event, number_at
+from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = [
     "generations_figure",
@@ -38,7 +38,7 @@ WAITS = (
 )
 
 
-def loss_figure(run: RunFolder) -> Figure | None:
+def loss_figure(run: RecordedRun) -> Figure | None:
     """Training loss over batches, as it came and smoothed, on a log scale."""
     batches, loss = run.column("training", "batches"), run.column("training", "loss")
     known = np.isfinite(batches) & np.isfinite(loss) & (loss > 0)
@@ -58,9 +58,9 @@ def loss_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def validation_figure(run: RunFolder) -> Figure | None:
+def validation_figure(run: RecordedRun) -> Figure | None:
     """Validation error over batches: mean, 99th percentile and maximum, on a log scale."""
-    events = [event for event in run.kind("validation") if figure(event, "nrmse", "mean") > 0]
+    events = [event for event in run.kind("validation") if number_at(event, "nrmse", "mean") > 0]
     if not events:
         return None
     image = new_figure(HALF, 300)
@@ -87,7 +87,7 @@ def validation_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def throughput_figure(run: RunFolder) -> Figure | None:
+def throughput_figure(run: RecordedRun) -> Figure | None:
     """Samples and megabytes received, and batches trained, per second of running time."""
     lanes = (
         ("samples / s", run.column("samples_per_second"), COLOURS["teal"]),
@@ -97,13 +97,13 @@ def throughput_figure(run: RunFolder) -> Figure | None:
     return _lanes(run, "Throughput", lanes)
 
 
-def waiting_figure(run: RunFolder) -> Figure | None:
+def waiting_figure(run: RecordedRun) -> Figure | None:
     """The share of time that each side spent waiting for another."""
     lanes = tuple((text, run.column("waiting", key), colour) for key, text, colour in WAITS)
     return _lanes(run, "Who waited for whom", lanes, shares=True)
 
 
-def reservoir_figure(run: RunFolder) -> Figure | None:
+def reservoir_figure(run: RecordedRun) -> Figure | None:
     """How full the reservoir was, split in samples already seen and not yet seen by the training.
 
     Each rank has its own panel; more than four ranks are summed.
@@ -116,7 +116,7 @@ def reservoir_figure(run: RunFolder) -> Figure | None:
         rows = np.full((len(run.statuses), ranks), np.nan)
         for row, status in enumerate(run.statuses):
             for rank, one in enumerate(status.get("reservoir") or []):
-                rows[row, rank] = figure(one, key)
+                rows[row, rank] = number_at(one, key)
         return rows if ranks <= SHOWN_RANKS else rows.sum(axis=1, keepdims=True)
 
     seen, unseen = np.nan_to_num(values("seen")), np.nan_to_num(values("unseen"))
@@ -159,7 +159,7 @@ def reservoir_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def generations_figure(run: RunFolder) -> Figure | None:
+def generations_figure(run: RecordedRun) -> Figure | None:
     """For each generation: points drawn adaptively, from the prior, and too late; and its cost."""
     events = run.kind("generation")
     if not events:
@@ -195,13 +195,15 @@ def generations_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def sampler_figure(run: RunFolder) -> Figure | None:
+def sampler_figure(run: RecordedRun) -> Figure | None:
     """The sampler's own figures over the generations, one small panel each."""
     events = run.kind("generation")
     names: list[str] = []
     for event in events:
         for name in event.get("diagnostics") or {}:
-            if name not in (*names, *COUNTED) and math.isfinite(figure(event, "diagnostics", name)):
+            if name not in (*names, *COUNTED) and math.isfinite(
+                number_at(event, "diagnostics", name)
+            ):
                 names.append(name)
     names = [n for n in names if np.nanstd(column(events, "diagnostics", n)) > 0]
     names.sort(key=lambda name: name != "rank_correlation")  # does it foresee what is hard: first
@@ -226,7 +228,7 @@ def sampler_figure(run: RunFolder) -> Figure | None:
 
 def column(events: list[Event], *keys: str) -> Floats:
     """Returns the number under nested keys of every event, NaN where it is unknown."""
-    return np.array([figure(event, *keys) for event in events])
+    return np.array([number_at(event, *keys) for event in events])
 
 
 def smoothed(values: Floats, width: int | None = None) -> Floats:
@@ -249,7 +251,7 @@ def _places(length: int) -> npt.NDArray[np.intp]:
 
 
 def _lanes(
-    run: RunFolder,
+    run: RecordedRun,
     title: str,
     lanes: tuple[tuple[str, Floats, str], ...],
     shares: bool = False,
@@ -300,7 +302,7 @@ def _averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats,
     return (0.5 * (edges[1:] + edges[:-1]))[full], total[full] / number[full]
 
 
-def _mark_restarts(axes: Axes, run: RunFolder) -> None:
+def _mark_restarts(axes: Axes, run: RecordedRun) -> None:
     for start in run.kind("resumed"):
         axes.axvline(
             start["running_seconds"], color=COLOURS["soft"], linewidth=1, linestyle=(0, (2, 2))

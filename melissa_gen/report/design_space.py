@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from melissa_gen.report.drawing import COLOURS, colour_scale, label, log_axis, log_ticks, new_figure
-from melissa_gen.report.events import figure
-from melissa_gen.report.run_folder import RunFolder
+from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = ["difficulty_figure", "error_figure", "marginals_figure", "relevance", "spending_figure"]
 
@@ -57,19 +57,19 @@ def relevance(points: Floats, difficulty: Floats) -> list[int]:
     return sorted(order, key=lambda column: -shares[column])
 
 
-def spending_figure(run: RunFolder) -> Figure | None:
+def spending_figure(run: RecordedRun) -> Figure | None:
     """Where simulations were spent: pairs of the most relevant parameters, by generation.
 
     Points from the prior are open circles, adaptive points are filled.
     """
-    generation = np.array([figure(one, "generation") for one in run.simulations])
+    generation = np.array([number_at(one, "generation") for one in run.simulations])
     generation = np.nan_to_num(generation)
     colours = LinearSegmentedColormap.from_list("generation", GENERATIONS)
     norm = Normalize(0, max(float(generation.max(initial=0)), 1))
     return _pairs(run, generation, norm, colours, "generation", adaptive=run.adaptive())
 
 
-def difficulty_figure(run: RunFolder) -> Figure | None:
+def difficulty_figure(run: RecordedRun) -> Figure | None:
     """The difficulty of each simulation over the same pairs of parameters."""
     difficulty = _difficulty(run)
     known = difficulty[np.isfinite(difficulty) & (difficulty > 0)]
@@ -80,7 +80,7 @@ def difficulty_figure(run: RunFolder) -> Figure | None:
     return _pairs(run, difficulty, norm, colour_scale("viridis", 0.25, 0.92), "difficulty")
 
 
-def marginals_figure(run: RunFolder) -> Figure | None:
+def marginals_figure(run: RecordedRun) -> Figure | None:
     """How often each parameter's values were drawn: prior, early adaptive, late adaptive."""
     points, adaptive = run.points(), run.adaptive()
     if points.size == 0:
@@ -90,7 +90,7 @@ def marginals_figure(run: RunFolder) -> Figure | None:
     rows = math.ceil(len(shown) / columns)
     image = new_figure(min(FULL, max(560, 300 * columns)), 40 + 165 * rows)
     grid = image.subplots(rows, columns, squeeze=False).ravel()
-    generation = np.array([figure(one, "generation") for one in run.simulations])
+    generation = np.array([number_at(one, "generation") for one in run.simulations])
     middle = float(np.nanmedian(generation[adaptive])) if adaptive.any() else 0.0
     groups = (
         (~adaptive, "prior", {"color": COLOURS["pale"], "histtype": "stepfilled"}),
@@ -134,7 +134,7 @@ def marginals_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def error_figure(run: RunFolder) -> Figure | None:
+def error_figure(run: RecordedRun) -> Figure | None:
     """The distribution of the validation error over simulations, with what summarises it marked."""
     if run.cases is None:
         return None
@@ -179,8 +179,8 @@ def error_figure(run: RunFolder) -> Figure | None:
     return image
 
 
-def _difficulty(run: RunFolder) -> Floats:
-    return np.array([figure(one, "difficulty") for one in run.simulations])
+def _difficulty(run: RecordedRun) -> Floats:
+    return np.array([number_at(one, "difficulty") for one in run.simulations])
 
 
 def _is_log(values: Floats) -> bool:
@@ -188,14 +188,14 @@ def _is_log(values: Floats) -> bool:
     return bool(len(finite) and finite.min() > 0 and finite.max() > LOG_ABOVE * finite.min())
 
 
-def _name_axis(axes: Axes, run: RunFolder, place: int, side: str) -> None:
+def _name_axis(axes: Axes, run: RecordedRun, place: int, side: str) -> None:
     name = run.parameter_names[place]
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_label_text(label(name, run.unit(name)))
 
 
 def _pairs(
-    run: RunFolder,
+    run: RecordedRun,
     values: Floats,
     norm: Normalize,
     colours: Colormap,

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from melissa_gen.report.drawing import COLOURS, colour_scale, label, new_figure, pretty_unit
-from melissa_gen.report.run_folder import ValidationCases
+from melissa_gen.run_dir.recorded_run import ValidationCases
 
 __all__ = ["case_figure", "slice_note"]
 

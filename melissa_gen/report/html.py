@@ -16,7 +16,6 @@ from melissa_gen.errors import RunError
 from melissa_gen.report import curves, design_space
 from melissa_gen.report.accounting import adds_up, balances
 from melissa_gen.report.drawing import label, pretty_unit, styled, to_svg
-from melissa_gen.report.events import figure
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.report.live import event_text
 from melissa_gen.report.quantities import (
@@ -28,8 +27,9 @@ from melissa_gen.report.quantities import (
     rate,
     share,
 )
-from melissa_gen.report.run_folder import RunFolder
 from melissa_gen.report.waiting import who_waits
+from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = ["render_report", "write_report"]
 
@@ -60,7 +60,7 @@ def write_report(run_dir: Path | str) -> Path:
         RunError: The file can't be written.
     """
     path = Path(run_dir) / "report.html"
-    text = render_report(RunFolder.read(run_dir))
+    text = render_report(RecordedRun.read(run_dir))
     part = path.with_name(".report.html.part")
     try:
         part.write_text(text, "utf-8")
@@ -71,7 +71,7 @@ def write_report(run_dir: Path | str) -> Path:
     return path
 
 
-def render_report(run: RunFolder) -> str:
+def render_report(run: RecordedRun) -> str:
     """Renders the report of a run as HTML text."""
     environment = Environment(
         loader=PackageLoader("melissa_gen.report", "."),
@@ -104,7 +104,7 @@ def render_report(run: RunFolder) -> str:
 
 
 def _drawn(
-    *wanted: tuple[Callable[[RunFolder], Figure | None], str], run: RunFolder
+    *wanted: tuple[Callable[[RecordedRun], Figure | None], str], run: RecordedRun
 ) -> list[Drawing]:
     """Draws the figures for which the run has data."""
     drawings = []
@@ -115,16 +115,16 @@ def _drawn(
     return drawings
 
 
-def _status(run: RunFolder) -> str:
+def _status(run: RecordedRun) -> str:
     if run.summary.get("status"):
         return str(run.summary["status"])
     ends = run.kind("run_finished")
     return str(ends[-1].get("status")) if ends else "not finished"
 
 
-def _started(run: RunFolder) -> str:
+def _started(run: RecordedRun) -> str:
     starts = run.kind("run_started")
-    moment = figure(starts[0], "time") if starts else math.nan
+    moment = number_at(starts[0], "time") if starts else math.nan
     if not math.isfinite(moment):
         return ""
     text = time.strftime("%-d %B %Y, %H:%M", time.localtime(moment))
@@ -132,35 +132,36 @@ def _started(run: RunFolder) -> str:
     return text + (f", resumed {resumed}x" if resumed else "")
 
 
-def _key_figures(run: RunFolder) -> list[tuple[str, str, str]]:
+def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
     """The figures at the top: (value, what it is, remark)."""
     last = run.statuses[-1] if run.statuses else {}
     simulations = run.summary.get("simulations") or last.get("simulations") or {}
     error = _validation(run)
-    seconds = figure(run.summary, "wall_seconds")
+    seconds = number_at(run.summary, "wall_seconds")
     if math.isnan(seconds) and len(run.seconds):
         seconds = float(run.seconds[-1])
-    batches = figure(run.summary or last, "training", "batches")
+    batches = number_at(run.summary or last, "training", "batches")
     samples = run.samples()
     adaptive = (
-        figure(run.summary, "sampler", "adaptive") / figure(run.summary, "sampler", "suggested")
-        if figure(run.summary, "sampler", "suggested") > 0
+        number_at(run.summary, "sampler", "adaptive")
+        / number_at(run.summary, "sampler", "suggested")
+        if number_at(run.summary, "sampler", "suggested") > 0
         else math.nan
     )
-    effective = figure(run.summary or last, "training", "effective_share")
+    effective = number_at(run.summary or last, "training", "effective_share")
     weighted = math.isfinite(effective) and effective < 1
-    failed = figure(simulations, "failed")
-    speed = figure(run.summary, "throughput", "megabytes_per_second")
+    failed = number_at(simulations, "failed")
+    speed = number_at(run.summary, "throughput", "megabytes_per_second")
     return [
-        (number(figure(error, "mean")), "validation error", "mean NRMSE"),
-        (number(figure(error, "max")), "worst case", f"p99 {number(figure(error, 'p99'))}"),
+        (number(number_at(error, "mean")), "validation error", "mean NRMSE"),
+        (number(number_at(error, "max")), "worst case", f"p99 {number(number_at(error, 'p99'))}"),
         (
-            count(figure(simulations, "completed")),
+            count(number_at(simulations, "completed")),
             "simulations",
-            f"of {count(figure(simulations, 'planned'))} planned, {count(failed)} failed",
+            f"of {count(number_at(simulations, 'planned'))} planned, {count(failed)} failed",
         ),
         (
-            count(figure(samples, "trained")),
+            count(number_at(samples, "trained")),
             "samples trained",
             f"{count(batches)} batches"
             + (f", weights leave {share(effective)} of each" if weighted else ""),
@@ -170,7 +171,7 @@ def _key_figures(run: RunFolder) -> list[tuple[str, str, str]]:
     ]
 
 
-def _validation(run: RunFolder) -> dict[str, Any]:
+def _validation(run: RecordedRun) -> dict[str, Any]:
     found = (run.summary.get("validation") or {}).get("nrmse")
     if not found:
         events = run.kind("validation")
@@ -178,13 +179,13 @@ def _validation(run: RunFolder) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _training(run: RunFolder) -> list[Drawing]:
+def _training(run: RecordedRun) -> list[Drawing]:
     loss = run.column("training", "loss")
     loss = loss[np.isfinite(loss)]
     fell = f"From {number(loss[0])} to {number(loss[-1])}; " if len(loss) else ""
     events = run.kind("validation")
-    first = figure(events[0], "nrmse", "mean") if events else math.nan
-    last = figure(events[-1], "nrmse", "mean") if events else math.nan
+    first = number_at(events[0], "nrmse", "mean") if events else math.nan
+    last = number_at(events[-1], "nrmse", "mean") if events else math.nan
     better = f"The mean error fell {first / last:.1f}-fold" if 0 < last < first else "The mean"
     return _drawn(
         (curves.loss_figure, f"{fell}pale: as it came, dark: running geometric mean."),
@@ -198,7 +199,7 @@ def _training(run: RunFolder) -> list[Drawing]:
     )
 
 
-def _errors(run: RunFolder) -> list[Drawing]:
+def _errors(run: RecordedRun) -> list[Drawing]:
     known = len(run.cases.nrmse) if run.cases else 0
     return _drawn(
         (
@@ -210,7 +211,7 @@ def _errors(run: RunFolder) -> list[Drawing]:
     )
 
 
-def _cases(run: RunFolder) -> list[dict[str, Any]]:
+def _cases(run: RecordedRun) -> list[dict[str, Any]]:
     cases = run.cases
     if cases is None:
         return []
@@ -233,11 +234,11 @@ def _cases(run: RunFolder) -> list[dict[str, Any]]:
     return found
 
 
-def _space(run: RunFolder) -> list[Drawing]:
+def _space(run: RecordedRun) -> list[Drawing]:
     names, points = run.parameter_names, run.points()
     most = ""
     if points.size and len(names) > 3:
-        difficulty = np.array([figure(one, "difficulty") for one in run.simulations])
+        difficulty = np.array([number_at(one, "difficulty") for one in run.simulations])
         order = design_space.relevance(points, difficulty)[:3]
         most = (
             f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
@@ -261,7 +262,7 @@ def _space(run: RunFolder) -> list[Drawing]:
     )
 
 
-def _sampler(run: RunFolder) -> list[Drawing]:
+def _sampler(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (
             curves.generations_figure,
@@ -272,7 +273,7 @@ def _sampler(run: RunFolder) -> list[Drawing]:
     )
 
 
-def _flow(run: RunFolder) -> list[Drawing]:
+def _flow(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (curves.throughput_figure, "Received by all server ranks, and trained, each second."),
         (curves.waiting_figure, "Share of each second that one side spent waiting for another."),
@@ -284,7 +285,7 @@ def _flow(run: RunFolder) -> list[Drawing]:
     )
 
 
-def _waiting(run: RunFolder) -> str:
+def _waiting(run: RecordedRun) -> str:
     means = {}
     for key, _, _ in curves.WAITS:
         values = run.column("waiting", key)
@@ -293,7 +294,7 @@ def _waiting(run: RunFolder) -> str:
     return f"Over the whole run, {who_waits(means)}." if means else ""
 
 
-def _accounting(run: RunFolder) -> dict[str, Any]:
+def _accounting(run: RecordedRun) -> dict[str, Any]:
     samples = run.samples()
     promised = (run.summary.get("memory") or {}).get("promised_megabytes_per_rank") or []
     peak = (run.summary.get("memory") or {}).get("peak_rss_megabytes_per_rank") or []
@@ -317,7 +318,7 @@ def _accounting(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _simulations(run: RunFolder) -> dict[str, Any]:
+def _simulations(run: RecordedRun) -> dict[str, Any]:
     names = run.parameter_names
     reasons = {
         event.get("simulation"): str(event.get("reason") or "")
@@ -325,17 +326,17 @@ def _simulations(run: RunFolder) -> dict[str, Any]:
     }
     bad = [one for one in run.simulations if one.get("status") == "failed"]
     good = [one for one in run.simulations if one.get("status") != "failed"]
-    hardest = sorted(good, key=lambda one: -np.nan_to_num(figure(one, "difficulty"), nan=-1.0))
+    hardest = sorted(good, key=lambda one: -np.nan_to_num(number_at(one, "difficulty"), nan=-1.0))
     rows = [
         {
             "simulation": one["simulation"],
             "status": str(one.get("status") or UNKNOWN),
-            "generation": count(figure(one, "generation")),
+            "generation": count(number_at(one, "generation")),
             "method": str(one.get("method") or UNKNOWN),
-            "parameters": [number(figure(one, "parameters", name), 4) for name in names],
-            "difficulty": number(figure(one, "difficulty")),
-            "attempts": count(figure(one, "attempts")),
-            "seconds": duration(figure(one, "finished_at") - figure(one, "issued_at")),
+            "parameters": [number(number_at(one, "parameters", name), 4) for name in names],
+            "difficulty": number(number_at(one, "difficulty")),
+            "attempts": count(number_at(one, "attempts")),
+            "seconds": duration(number_at(one, "finished_at") - number_at(one, "issued_at")),
             "reason": reasons.get(one["simulation"], ""),
         }
         for one in [*bad, *hardest]
@@ -349,7 +350,7 @@ def _simulations(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _notes(run: RunFolder) -> list[tuple[str, str]]:
+def _notes(run: RecordedRun) -> list[tuple[str, str]]:
     notes = []
     for event in run.kind(*NOTABLE)[-SHOWN_NOTES:]:
         text = event_text(event)

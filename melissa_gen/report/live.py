@@ -13,10 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from melissa_gen.report.events import Event, figure
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
 from melissa_gen.report.views import say
 from melissa_gen.report.waiting import who_waits
+from melissa_gen.run_dir.events import Event, number_at
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
 
@@ -113,20 +113,20 @@ def status_line(status: Mapping[str, Any]) -> str:
     """Writes a status as one line of `key=value` words, always the same ones in the same order."""
     simulations = _group(status, "simulations")
     values = {
-        "elapsed": count(figure(status, "elapsed")),
-        "completed": count(figure(simulations, "completed")),
-        "running": count(figure(simulations, "running")),
-        "failed": count(figure(simulations, "failed")),
-        "planned": count(figure(simulations, "planned")),
-        "received": count(figure(status, "samples", "received")),
-        "samples_per_second": rate(figure(status, "samples_per_second")),
-        "megabytes_per_second": rate(figure(status, "megabytes_per_second")),
+        "elapsed": count(number_at(status, "elapsed")),
+        "completed": count(number_at(simulations, "completed")),
+        "running": count(number_at(simulations, "running")),
+        "failed": count(number_at(simulations, "failed")),
+        "planned": count(number_at(simulations, "planned")),
+        "received": count(number_at(status, "samples", "received")),
+        "samples_per_second": rate(number_at(status, "samples_per_second")),
+        "megabytes_per_second": rate(number_at(status, "megabytes_per_second")),
         "unseen": count(_total(status, "unseen")),
         "stored": count(_total(status, "stored")),
-        "batches": count(figure(status, "training", "batches")),
-        "loss": number(figure(status, "training", "loss")),
-        "validation_mean": number(figure(status, "validation", "mean")),
-        "generation": count(figure(status, "sampler", "generation")),
+        "batches": count(number_at(status, "training", "batches")),
+        "loss": number(number_at(status, "training", "loss")),
+        "validation_mean": number(number_at(status, "validation", "mean")),
+        "generation": count(number_at(status, "sampler", "generation")),
         "sampler": str(_group(status, "sampler").get("state") or "-").replace(" ", "_"),
     }
     words = (f"{key}={value.replace(',', '').replace('–', '-')}" for key, value in values.items())
@@ -148,7 +148,7 @@ def status_view(
     table.add_column(style=STYLES["dim"], no_wrap=True, min_width=11)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     title = Text(study or (str(names[-1]) if names else "melissa-gen"), style="bold")
-    title.append(f"   {_time(figure(status, 'elapsed'))}", style=STYLES["dim"])
+    title.append(f"   {_time(number_at(status, 'elapsed'))}", style=STYLES["dim"])
     table.add_row(Text("study"), title)
     _add_simulations(table, status)
     _add_samples(table, status)
@@ -174,7 +174,7 @@ def event_text(event: Event) -> Text | None:
         return "?" if value is None else " ".join(str(value).split())
 
     def size(key: str) -> str:
-        return count(figure(event, key))
+        return count(number_at(event, key))
 
     if kind == "run_started":
         ranks, clients = size("ranks"), size("clients")
@@ -185,7 +185,7 @@ def event_text(event: Event) -> Text | None:
         )
         return Text(text)
     if kind == "server_ready":
-        return Text(f"server ready after {duration(figure(event, 'seconds'))}")
+        return Text(f"server ready after {duration(number_at(event, 'seconds'))}")
     if kind == "client_connected":
         return Text(f"client {word('job')} connected from {word('host')}", style=STYLES["dim"])
     if kind == "client_lost":
@@ -198,13 +198,13 @@ def event_text(event: Event) -> Text | None:
         text = (
             f"generation {size('generation')}: {size('adaptive')} of {size('suggested')} adaptive"
         )
-        return Text(f"{text}, {size('late')} late, {duration(figure(event, 'seconds'))}")
+        return Text(f"{text}, {size('late')} late, {duration(number_at(event, 'seconds'))}")
     if kind == "training_started":
         return Text(f"training started on {word('device')}, gradients by {word('gradients')}")
     if kind == "reception_over":
         return Text("all data received; training what is left")
     if kind == "validation":
-        mean, worst = figure(event, "nrmse", "mean"), figure(event, "nrmse", "max")
+        mean, worst = number_at(event, "nrmse", "mean"), number_at(event, "nrmse", "max")
         at = f"batch {size('batches')}"
         return Text(f"validation at {at}: NRMSE mean {number(mean)}, max {number(worst)}")
     if kind == "checkpoint":
@@ -258,14 +258,14 @@ class _Bar:
 def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
     group = _group(status, "simulations")
     planned, completed, failed, running = (
-        figure(group, key) for key in ("planned", "completed", "failed", "running")
+        number_at(group, key) for key in ("planned", "completed", "failed", "running")
     )
     text = Text(f"{count(completed)} of {count(planned)} done")
     parts = ((completed, STYLES["good"]), (failed, STYLES["bad"]), (running, STYLES["busy"]))
     table.add_row("simulations", _Bar(parts, planned, text, 22))
     line = Text(f"{count(running)} running", style=STYLES["busy"])
     for key, style in (("waiting", ""), ("retried", ""), ("failed", STYLES["bad"])):
-        value = figure(group, key)
+        value = number_at(group, key)
         if key != "failed" or value > 0:
             line.append(" · ", style=STYLES["dim"])
             line.append(f"{count(value)} {key}", style=style)
@@ -274,12 +274,12 @@ def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
 
 def _add_samples(table: Table, status: Mapping[str, Any]) -> None:
     samples = _group(status, "samples")
-    speed = figure(status, "megabytes_per_second")
-    line = Text(f"{count(figure(samples, 'received'))} received")
-    line.append(f" · {rate(figure(status, 'samples_per_second'))} samples/s", style="bold")
+    speed = number_at(status, "megabytes_per_second")
+    line = Text(f"{count(number_at(samples, 'received'))} received")
+    line.append(f" · {rate(number_at(status, 'samples_per_second'))} samples/s", style="bold")
     line.append(f" · {megabytes(speed)}/s", style="bold")
     for key in ("lost", "rejected", "duplicate"):
-        value = figure(samples, key)
+        value = number_at(samples, key)
         if value > 0:
             line.append(f" · {count(value)} {key}", style="" if key == "duplicate" else "red")
     table.add_row("samples", line)
@@ -290,37 +290,39 @@ def _add_reservoir(table: Table, status: Mapping[str, Any]) -> None:
     if not ranks:
         table.add_row("reservoir", Text("not filled yet", style=STYLES["dim"]))
         return
-    wide = max(len(count(figure(rank, "capacity"))) for rank in ranks)
+    wide = max(len(count(number_at(rank, "capacity"))) for rank in ranks)
     for place, rank in enumerate(ranks[:SHOWN_RANKS]):
-        unseen, seen = figure(rank, "unseen"), figure(rank, "seen")
-        text = Text(f"{count(figure(rank, 'stored')):>{wide}} / {count(figure(rank, 'capacity'))}")
+        unseen, seen = number_at(rank, "unseen"), number_at(rank, "seen")
+        text = Text(
+            f"{count(number_at(rank, 'stored')):>{wide}} / {count(number_at(rank, 'capacity'))}"
+        )
         text.append(f"  {count(unseen)} unseen", style=STYLES["bright"])
         parts = ((unseen, STYLES["bright"]), (seen, STYLES["seen"]))
         name = f"reservoir {place}" if len(ranks) > 1 else "reservoir"
-        table.add_row(name, _Bar(parts, figure(rank, "capacity"), text, 3 * wide + 12))
+        table.add_row(name, _Bar(parts, number_at(rank, "capacity"), text, 3 * wide + 12))
     if len(ranks) > SHOWN_RANKS:
-        least = min(figure(rank, "stored") for rank in ranks)
-        most = max(figure(rank, "stored") for rank in ranks)
+        least = min(number_at(rank, "stored") for rank in ranks)
+        most = max(number_at(rank, "stored") for rank in ranks)
         more = f"and {len(ranks) - SHOWN_RANKS} more ranks: {count(least)} to {count(most)} stored"
         table.add_row("", Text(more, style=STYLES["dim"]))
 
 
 def _add_training(table: Table, status: Mapping[str, Any]) -> None:
     training = _group(status, "training")
-    line = Text(f"batch {count(figure(training, 'batches'))}")
-    line.append(f" · {rate(figure(training, 'batches_per_second'))}/s")
+    line = Text(f"batch {count(number_at(training, 'batches'))}")
+    line.append(f" · {rate(number_at(training, 'batches_per_second'))}/s")
     line.append(" · loss ")
-    line.append(number(figure(training, "loss")), style="bold")
-    line.append(f" · learning rate {number(figure(training, 'learning_rate'))}")
+    line.append(number(number_at(training, "loss")), style="bold")
+    line.append(f" · learning rate {number(number_at(training, 'learning_rate'))}")
     table.add_row("training", line)
     validation = _group(status, "validation")
     if not validation:
         table.add_row("validation", Text("none yet", style=STYLES["dim"]))
         return
     line = Text("NRMSE mean ")
-    line.append(number(figure(validation, "mean")), style="bold")
-    line.append(f" · p99 {number(figure(validation, 'p99'))}")
-    line.append(f" · max {number(figure(validation, 'max'))}")
+    line.append(number(number_at(validation, "mean")), style="bold")
+    line.append(f" · p99 {number(number_at(validation, 'p99'))}")
+    line.append(f" · max {number(number_at(validation, 'max'))}")
     table.add_row("validation", line)
 
 
@@ -330,11 +332,11 @@ def _add_sampler(table: Table, status: Mapping[str, Any]) -> None:
         table.add_row("sampler", Text("not started", style=STYLES["dim"]))
         return
     line = Text(str(sampler.get("method") or "?"))
-    line.append(f" · generation {count(figure(sampler, 'generation'))}")
-    line.append(f" · {count(figure(sampler, 'adaptive'))} of ")
-    line.append(f"{count(figure(sampler, 'suggested'))} adaptive")
-    if figure(sampler, "late") > 0:
-        line.append(f" · {count(figure(sampler, 'late'))} late", style="yellow")
+    line.append(f" · generation {count(number_at(sampler, 'generation'))}")
+    line.append(f" · {count(number_at(sampler, 'adaptive'))} of ")
+    line.append(f"{count(number_at(sampler, 'suggested'))} adaptive")
+    if number_at(sampler, "late") > 0:
+        line.append(f" · {count(number_at(sampler, 'late'))} late", style="yellow")
     line.append(f" · {sampler.get('state') or '?'}", style=STYLES["dim"])
     table.add_row("sampler", line)
 
@@ -346,7 +348,7 @@ def _group(status: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _total(status: Mapping[str, Any], key: str) -> float:
     ranks = status.get("reservoir") or []
-    return sum(figure(rank, key) for rank in ranks) if ranks else math.nan
+    return sum(number_at(rank, key) for rank in ranks) if ranks else math.nan
 
 
 def _time(seconds: float) -> str:
@@ -357,5 +359,5 @@ def _time(seconds: float) -> str:
 
 
 def _clock(event: Event) -> str:
-    moment = figure(event, "time")
+    moment = number_at(event, "time")
     return time.strftime("%H:%M:%S", time.localtime(moment)) if math.isfinite(moment) else ""

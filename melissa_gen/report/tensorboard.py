@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from melissa_gen.report.events import Event, figure
+from melissa_gen.run_dir.events import Event, number_at
 
 __all__ = ["TensorBoardWriter", "scalars"]
 
@@ -47,7 +47,7 @@ class TensorBoardWriter:
 
     def add(self, event: Event) -> None:
         """Writes what an event holds."""
-        batches = figure(event, "training", "batches")
+        batches = number_at(event, "training", "batches")
         if math.isfinite(batches):
             self._batches = int(batches)
         for tag, value, step in scalars(event, self._batches):
@@ -80,17 +80,17 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
     found: dict[str, float] = {}
     step = batches
     if kind == "status":
-        found = {tag: figure(event, *keys) for tag, keys in STATUS_GROUPS.items()}
+        found = {tag: number_at(event, *keys) for tag, keys in STATUS_GROUPS.items()}
         for rank, one in enumerate(event.get("reservoir") or []):
-            found[f"reservoir/rank_{rank}_stored"] = figure(one, "stored")
-            found[f"reservoir/rank_{rank}_unseen"] = figure(one, "unseen")
+            found[f"reservoir/rank_{rank}_stored"] = number_at(one, "stored")
+            found[f"reservoir/rank_{rank}_unseen"] = number_at(one, "unseen")
     elif kind == "validation":
         step = _step(event, "batches", batches)
         found = {f"validation/{key}": value for key, value in _numbers(event.get("nrmse"))}
     elif kind == "generation":
         step = _step(event, "generation", 0)
         for key in ("suggested", "adaptive", "late", "seconds"):
-            found[f"sampler/{key}"] = figure(event, key)
+            found[f"sampler/{key}"] = number_at(event, key)
         for key, value in _numbers(event.get("diagnostics")):
             found[f"sampler/{key}"] = value
     for tag, value in found.items():
@@ -99,11 +99,11 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
 
 
 def _step(event: Event, key: str, default: int) -> int:
-    value = figure(event, key)
+    value = number_at(event, key)
     return int(value) if math.isfinite(value) else default
 
 
 def _numbers(group: Any) -> Iterator[tuple[str, float]]:
     if isinstance(group, Mapping):
         for key in group:
-            yield str(key), figure(group, str(key))
+            yield str(key), number_at(group, str(key))

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.text import Text
 
-from melissa_gen.report.events import Event, figure
+from melissa_gen.run_dir.events import Event, number_at
 
 __all__ = ["DataSetView", "RunView", "say"]
 
@@ -82,7 +82,7 @@ class DataSetView:
 
     def update(self, status: Mapping[str, Any]) -> None:
         """Shows the share of all samples that has arrived."""
-        received = figure(status, "samples", "received")
+        received = number_at(status, "samples", "received")
         if self._status is not None and self._total and received == received:
             self._status.update(f"{self._title}, {100 * received / self._total:.0f} %")
 

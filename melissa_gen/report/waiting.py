@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from melissa_gen.report.events import figure
 from melissa_gen.report.quantities import share
+from melissa_gen.run_dir.events import number_at
 
 __all__ = ["who_waits"]
 
@@ -27,7 +27,7 @@ def who_waits(waiting: Mapping[str, Any]) -> str:
     Returns:
         A clause without a full stop; the largest wait comes first, small ones are left out.
     """
-    shares = {key: figure(waiting, key) for key in SENTENCES}
+    shares = {key: number_at(waiting, key) for key in SENTENCES}
     if all(math.isnan(value) for value in shares.values()):
         return "not known yet"
     large = sorted((-value, key) for key, value in shares.items() if value >= SMALL)

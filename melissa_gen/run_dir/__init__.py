@@ -1,1 +1,1 @@
-"""The run directory: its creation and lock, and the checkpoints in it."""
+"""The run directory: its creation and lock, its checkpoints, its event log, and reading it back as plain data."""

@@ -15,9 +15,9 @@ from melissa_gen.builders.sampler import build_sampler, study_facts
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.report.events import EventLog, figure, last_status
 from melissa_gen.run_dir.checkpoint import save_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, fixed_settings
+from melissa_gen.run_dir.events import EventLog, last_status, number_at
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.fixed_design import FixedDesign
@@ -83,7 +83,7 @@ class Coordinator:
             self._solved_again = self._ledger.restore(checkpoint.state["ledger"])
             self.proposals.restore(checkpoint.state["proposals"], self._ledger.records)
             lost = _lost_since(checkpoint.state, before)
-        elapsed = figure(before, "elapsed")
+        elapsed = number_at(before, "elapsed")
         self._board = StatusBoard(study.server.ranks, 0.0 if math.isnan(elapsed) else elapsed, lost)
         self._board.validation = checkpoint.state["validation"] if checkpoint else None
         self._heartbeats = HeartbeatThread(self.contact, beats)
@@ -330,6 +330,6 @@ class Coordinator:
 def _lost_since(state: dict[str, Any], status: dict[str, Any]) -> int:
     """Samples that earlier servers stored and no checkpoint knows, up to their last status (of each second)."""
     known = sum(rank["reservoir"]["counters"]["stored"] for rank in state["ranks"])
-    stored = figure(status, "samples", "stored")
+    stored = number_at(status, "samples", "stored")
     since = 0 if math.isnan(stored) else int(stored) - known - state["lost"]
     return int(state["lost"]) + max(since, 0)

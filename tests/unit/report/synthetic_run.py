@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melissa_gen.report.events import EventLog
+from melissa_gen.run_dir.events import EventLog
 
 PARAMETERS = {
     "initial": ("uniform", 100.0, 500.0, "K"),

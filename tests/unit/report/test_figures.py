@@ -8,7 +8,7 @@ import pytest
 from melissa_gen.report import curves, design_space
 from melissa_gen.report.drawing import pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
-from melissa_gen.report.run_folder import RunFolder, ValidationCases
+from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
 
 
 def cases(shape, steps=3, **values):
@@ -42,7 +42,7 @@ def run_of(points, difficulty, method="pool"):
         }
         for place, point in enumerate(points)
     ]
-    return RunFolder(path=None, simulations=simulations)
+    return RecordedRun(path=None, simulations=simulations)
 
 
 def drawn(draw, *arguments):
@@ -135,7 +135,7 @@ def test_the_parameter_that_explains_the_difficulty_comes_first():
 
 
 def test_errors_are_marked_with_what_summarises_them():
-    run = RunFolder(path=None, cases=cases((2,), nrmse=np.arange(1, 101) / 1000.0))
+    run = RecordedRun(path=None, cases=cases((2,), nrmse=np.arange(1, 101) / 1000.0))
     text = drawn(design_space.error_figure, run)
     for mark in ("mean 0.0505", "RMS 0.0582", "p95 0.095", "p99 0.099", "max 0.1"):
         assert mark in text
@@ -146,12 +146,12 @@ def test_more_than_four_ranks_are_summed():
         {"reservoir": [{"capacity": 10, "watermark": 2, "seen": 3, "unseen": place}] * 6}
         for place in range(4)
     ]
-    run = RunFolder(path=None, statuses=statuses, seconds=np.arange(4.0))
+    run = RecordedRun(path=None, statuses=statuses, seconds=np.arange(4.0))
     assert "All 6 ranks together" in drawn(curves.reservoir_figure, run)
 
 
 def test_statuses_that_know_nothing_draw_nothing():
-    run = RunFolder(path=None, statuses=[{}] * 5, seconds=np.arange(5.0))
+    run = RecordedRun(path=None, statuses=[{}] * 5, seconds=np.arange(5.0))
     for draw in (
         curves.loss_figure,
         curves.validation_figure,

@@ -11,9 +11,9 @@ import matplotlib
 import pytest
 
 from melissa_gen.errors import DataError
-from melissa_gen.report.events import EventLog
 from melissa_gen.report.html import write_report
-from melissa_gen.report.run_folder import RunFolder
+from melissa_gen.run_dir.events import EventLog
+from melissa_gen.run_dir.recorded_run import RecordedRun
 
 from .synthetic_run import write_run
 
@@ -195,7 +195,7 @@ def test_each_missing_file_alone_is_noticed(tmp_path, run_dir, name):
     for file in FILES:
         if file != name:
             (tmp_path / file).symlink_to(run_dir / file)
-    assert list(RunFolder.read(tmp_path).missing) == [name]
+    assert list(RecordedRun.read(tmp_path).missing) == [name]
 
 
 def test_a_run_killed_before_its_first_validation(tmp_path):
@@ -240,7 +240,7 @@ def test_a_run_in_two_parts_is_shown_as_one(tmp_path):
         for batches in (25, 40):
             log.write("status", time=50.0 + batches, training={"batches": batches})
             log.write("validation", time=50.0 + batches, batches=batches, nrmse={"mean": 1.0})
-    run = RunFolder.read(tmp_path)
+    run = RecordedRun.read(tmp_path)
     assert run.column("training", "batches").tolist() == [10, 20, 25, 40]
     assert [event["batches"] for event in run.kind("validation")] == [10, 20, 25, 40]
     assert len(run.seconds) == 4
@@ -253,7 +253,7 @@ def test_pauses_between_restarts_do_not_count_as_running_time(tmp_path):
             log.write("run_started", time=start)
             for second in range(1, 11):
                 log.write("status", time=start + second)
-    run = RunFolder.read(tmp_path)
+    run = RecordedRun.read(tmp_path)
     assert run.seconds[-1] == 20.0
     assert [event["running_seconds"] for event in run.kind("run_started")] == [0.0, 10.0]
 
@@ -262,6 +262,6 @@ def test_a_long_run_is_thinned_evenly(tmp_path):
     with EventLog(tmp_path / "events.jsonl") as log:
         for second in range(9_000):
             log.write("status", time=1000.0 + second, elapsed=second)
-    run = RunFolder.read(tmp_path)
+    run = RecordedRun.read(tmp_path)
     assert 2000 <= len(run.statuses) <= 4001
     assert len(set(run.column("elapsed")[1:] - run.column("elapsed")[:-1])) == 1

@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from melissa_gen.report.events import recent_events
 from melissa_gen.report.live import LiveView, event_text, status_line, status_view
 from melissa_gen.report.waiting import who_waits
+from melissa_gen.run_dir.events import recent_events
 
 from .synthetic_run import status_event
 

@@ -12,7 +12,15 @@ from typing import Any, Self
 
 from melissa_gen.errors import RunError
 
-__all__ = ["Event", "EventLog", "figure", "follow", "last_status", "read_events", "recent_events"]
+__all__ = [
+    "Event",
+    "EventLog",
+    "follow",
+    "last_status",
+    "number_at",
+    "read_events",
+    "recent_events",
+]
 
 Event = dict[str, Any]
 
@@ -208,12 +216,12 @@ def follow(
             time.sleep(interval)
 
 
-def figure(event: Mapping[str, Any], *keys: str) -> float:
+def number_at(event: Mapping[str, Any], *keys: str) -> float:
     """Returns the number under nested keys, or NaN where a key is absent or holds no number.
 
     Args:
         event: An event, or any nested mapping such as `summary.json`.
-        *keys: The way to the number: `figure(status, "training", "loss")`.
+        *keys: The way to the number: `number_at(status, "training", "loss")`.
     """
     value: Any = event
     for key in keys:

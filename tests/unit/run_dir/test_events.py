@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.report.events import EventLog, follow, last_status, read_events, recent_events
+from melissa_gen.run_dir.events import EventLog, follow, last_status, read_events, recent_events
 
 
 def test_numpy_and_torch_values_become_plain_json(tmp_path):

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import yaml
 
 from melissa_gen.errors import DataError
-from melissa_gen.report.events import Event, figure, read_events
+from melissa_gen.run_dir.events import Event, number_at, read_events
 
-__all__ = ["RunFolder", "ValidationCases"]
+__all__ = ["RecordedRun", "ValidationCases"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class ValidationCases:
 
 
 @dataclass
-class RunFolder:
+class RecordedRun:
     """A run directory, read.
 
     Attributes:
@@ -98,7 +98,7 @@ class RunFolder:
     missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path | str) -> "RunFolder":
+    def read(cls, path: Path | str) -> "RecordedRun":
         """Reads whatever the directory holds.
 
         Raises:
@@ -117,7 +117,7 @@ class RunFolder:
 
     def column(self, *keys: str) -> Floats:
         """Returns the number under nested keys of every status, NaN where it is unknown."""
-        return np.array([figure(status, *keys) for status in self.statuses])
+        return np.array([number_at(status, *keys) for status in self.statuses])
 
     def kind(self, *kinds: str) -> list[Event]:
         """Returns the events of these kinds, in order."""
@@ -153,7 +153,7 @@ class RunFolder:
     def points(self) -> Floats:
         """Parameters of all simulations, `(n, d)`, NaN where one is unknown."""
         names = self.parameter_names
-        rows = [[figure(one, "parameters", name) for name in names] for one in self.simulations]
+        rows = [[number_at(one, "parameters", name) for name in names] for one in self.simulations]
         return np.array(rows, dtype=np.float64).reshape(len(self.simulations), len(names))
 
     def adaptive(self) -> npt.NDArray[np.bool_]:
@@ -227,14 +227,14 @@ class RunFolder:
         seconds: list[float] = []
         clock, latest, stride, seen = 0.0, math.nan, 1, 0
         for event in read_events(path):
-            now = figure(event, "time")
+            now = number_at(event, "time")
             if 0 < now - latest < PAUSE_SECONDS:
                 clock += now - latest
             latest = now if math.isnan(latest) else max(latest, now)
             if event["event"] != "status":
                 moment = max(0.0, clock - (latest - now))  # threads may write a little out of order
                 if event["event"] == "resumed":
-                    seconds = self._undo(figure(event, "batches"), seconds)
+                    seconds = self._undo(number_at(event, "batches"), seconds)
                 self.events.append({**event, "running_seconds": moment})
                 continue
             seen += 1
@@ -251,12 +251,12 @@ class RunFolder:
 
     def _undo(self, batches: float, seconds: list[float]) -> list[float]:
         """Drops what was measured of training that was lost with a server; the next one did it again."""
-        kept = [not figure(one, "training", "batches") > batches for one in self.statuses]
+        kept = [not number_at(one, "training", "batches") > batches for one in self.statuses]
         self.statuses = [one for one, keep in zip(self.statuses, kept, strict=True) if keep]
         self.events = [
             one
             for one in self.events
-            if one["event"] != "validation" or not figure(one, "batches") > batches
+            if one["event"] != "validation" or not number_at(one, "batches") > batches
         ]
         return [moment for moment, keep in zip(seconds, kept, strict=True) if keep]
 
