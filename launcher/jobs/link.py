@@ -8,7 +8,7 @@ import zmq
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.jobs import machine as jobs
-from melissa_gen.protocol import control
+from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
 
@@ -31,7 +31,7 @@ class ServerLink:
     def send(self, message: Mapping[str, Any]) -> None:
         """Sends a message; drops it where the server no longer takes any, which its silence will tell."""
         with contextlib.suppress(zmq.Again):
-            self.socket.send_multipart(control.pack(self._token, dict(message)), zmq.NOBLOCK)
+            self.socket.send_multipart(json_messages.pack(self._token, dict(message)), zmq.NOBLOCK)
 
     def receive(self) -> list[dict[str, Any]]:
         """Returns all messages that have come.
@@ -45,7 +45,7 @@ class ServerLink:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return found
-            found.append(control.unpack(self._token, frames))
+            found.append(json_messages.unpack(self._token, frames))
 
     def close(self) -> None:
         """Closes the socket."""

@@ -13,7 +13,7 @@ from melissa_gen.launcher.jobs.link import ServerLink, event_of
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
-from melissa_gen.protocol.control import LEFT
+from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import next_epoch
 from melissa_gen.study import Study
@@ -208,7 +208,7 @@ class JobLoop:
         self._handle(machine.Interrupt())
 
     def _show_replaced(self, code: int, why: str) -> None:
-        how = "handed over" if code == LEFT else why or f"ended with exit status {code}"
+        how = "handed over" if code == EXIT_HANDOVER else why or f"ended with exit status {code}"
         self._warn(f"the server {how}; another one continues from its newest checkpoint")
 
     def _show_stopping(self, reason: str) -> None:

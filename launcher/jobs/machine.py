@@ -43,7 +43,7 @@ from melissa_gen.launcher.jobs.events import (
     Tick,
     Want,
 )
-from melissa_gen.protocol.control import LEFT
+from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 __all__ = [
     "Action",
@@ -289,7 +289,7 @@ def _server_exited(turn: _Turn, event: ServerExited) -> None:
     state = turn.state
     turn.set(server=False)
     message = f"the server ended with {_status(event)} before the study was over"
-    if state.phase == "leaving" or (state.phase == "running" and event.code == LEFT):
+    if state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):
         turn.replace_server()
     elif state.phase == "running" or (state.phase == "starting" and state.incarnation > 0):
         if state.lost < state.limits.server_retries:

@@ -23,7 +23,7 @@ from melissa_gen.client.world import World, broadcast
 from melissa_gen.errors import ClientError, ProtocolError, ServerLost, nearest
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import SharedBuffers
+from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.protocol.sockets import connect_socket, unreachable
 
 __all__ = ["OnlineSink"]

@@ -14,7 +14,7 @@ from typing import Self
 import zmq
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol.shared import this_machine
+from melissa_gen.protocol.shared_memory import this_machine
 
 __all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders"]
 
@@ -52,7 +52,7 @@ class Contact:
     curve: Curve | None = None
     encrypt_data: bool = False
     machines: tuple[str, ...] = ()
-    """For each rank the machine on which it reads clients' buffers in place (`shared.py`); "" or none: it does not."""
+    """For each rank the machine on which it reads clients' buffers in place (`shared_memory.py`); "" or none: it does not."""
 
     @classmethod
     def new(cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool) -> Self:

@@ -23,7 +23,7 @@ many parts under way to one server rank as `Welcome.credit` says; each names the
 `Credit` hands buffers back when their sample is in the reservoir (or has been counted as a duplicate).
 
 Where the contact file names the client's machine as that of a server rank (`machines`), a client rank may offer its
-buffers in memory with `Share`, before its first part to that rank (``shared.py``). The answer is `Credit` with all of
+buffers in memory with `Share`, before its first part to that rank (``shared_memory.py``). The answer is `Credit` with all of
 them, and parts then come as a header alone; or `Refused`, and parts come with their payload as ever.
 """
 
@@ -33,7 +33,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol.values import CODES, DTYPES, TYPES, Block, FieldSpec, Read, Write
+from melissa_gen.protocol.wire_types import CODES, DTYPES, TYPES, Block, FieldSpec, Read, Write
 
 __all__ = [
     "DTYPES",

@@ -17,8 +17,8 @@ from melissa_gen.builders.data_set import clock
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.control import LEFT
-from melissa_gen.protocol.shared import this_machine
+from melissa_gen.protocol.json_messages import EXIT_HANDOVER
+from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.protocol.wire import FieldSpec
 from melissa_gen.reservoir import SlotStore
@@ -57,7 +57,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         warnings: Returns the warnings of this process since the last call; rank 0 shows those of all ranks.
 
     Returns:
-        The exit status: 0, or `LEFT` if another server continues.
+        The exit status: 0, or `EXIT_HANDOVER` if another server continues.
 
     Raises:
         RunError: An earlier server of the run is still alive, or this one can't start.
@@ -87,7 +87,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         rank.start(checkpoint, damages)
         handover = rank.run()
         context.term()
-        return LEFT if handover else 0
+        return EXIT_HANDOVER if handover else 0
 
 
 class _Rank:

@@ -19,9 +19,9 @@ import numpy as np
 import zmq
 
 from melissa_gen.errors import MelissaGenError
-from melissa_gen.protocol import control, wire
+from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import this_machine
+from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
@@ -81,8 +81,8 @@ class ControlStandIn:
                 self._receive(*self._socket.recv_multipart())
 
     def _receive(self, identity: bytes, *frames: bytes) -> None:
-        if frames[0] == control.MARK:
-            if control.unpack(self.contact.token, list(frames))["type"] == "rank_hello":
+        if frames[0] == json_messages.MARK:
+            if json_messages.unpack(self.contact.token, list(frames))["type"] == "rank_hello":
                 self._rank = identity
             return
         message = wire.decode(frames[0], wire.Hello, wire.Next, wire.Failed)
@@ -95,7 +95,9 @@ class ControlStandIn:
                 "parameters": VALUES,
                 "weight": 1.0,
             }
-            self._socket.send_multipart([self._rank, *control.pack(self.contact.token, assigned)])
+            self._socket.send_multipart(
+                [self._rank, *json_messages.pack(self.contact.token, assigned)]
+            )
             self._answer(identity, wire.Simulation(self._issued, 0, VALUES))
             self._issued += 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from melissa_gen.protocol import control
+from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.run_dir.checkpoint_folder import newest
@@ -113,7 +113,7 @@ def tell(contact, message):
     context = zmq.Context()
     peer = connect_socket(context, contact, contact.control)
     peer.linger = 2000
-    peer.send_multipart(control.pack(contact.token, message))
+    peer.send_multipart(json_messages.pack(contact.token, message))
     peer.close()
     context.term()
 

@@ -15,7 +15,7 @@ from typing import Any, assert_never
 import zmq
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol import control, wire
+from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.server.coordination.events import (
     Action,
@@ -210,8 +210,8 @@ class ControlThread:
     def _receive(self, frames: list[bytes]) -> None:
         identity, *rest = frames
         try:
-            if rest and rest[0] == control.MARK:
-                self._on_json(identity, control.unpack(self._contact.token, rest))
+            if rest and rest[0] == json_messages.MARK:
+                self._on_json(identity, json_messages.unpack(self._contact.token, rest))
             elif len(rest) == 1:
                 self._on_client(identity, rest[0])
             else:
@@ -312,7 +312,7 @@ class ControlThread:
             self._before_launcher.append(dict(message))
 
     def _send_json(self, identity: bytes, message: Mapping[str, Any]) -> None:
-        self._send_frames(identity, control.pack(self._contact.token, dict(message)))
+        self._send_frames(identity, json_messages.pack(self._contact.token, dict(message)))
 
     def _send_frames(self, identity: bytes, frames: list[bytes]) -> None:
         try:

@@ -17,9 +17,9 @@ import numpy as np
 import zmq
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol import control, wire
+from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import SharedView
+from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.reservoir import Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
@@ -348,7 +348,7 @@ class Ingest:
 
     def _listen(self) -> None:
         while self._link.poll(0):
-            message = control.unpack(self._contact.token, self._link.recv_multipart())
+            message = json_messages.unpack(self._contact.token, self._link.recv_multipart())
             match message["type"]:
                 case "assigned":
                     self._state.assignments[message["simulation"]] = Assignment(
@@ -385,4 +385,4 @@ class Ingest:
         self._finalized, self._refused = [], {}
 
     def _tell(self, message: dict[str, Any]) -> None:
-        self._link.send_multipart(control.pack(self._contact.token, message))
+        self._link.send_multipart(json_messages.pack(self._contact.token, message))

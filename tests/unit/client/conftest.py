@@ -11,7 +11,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.shared import SharedView, this_machine
+from melissa_gen.protocol.shared_memory import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
 
 

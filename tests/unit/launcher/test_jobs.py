@@ -30,7 +30,7 @@ from melissa_gen.launcher.jobs.machine import (
     Tick,
     Want,
 )
-from melissa_gen.protocol.control import LEFT
+from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 LIMITS = Limits(clients=3, server_start=100, connect=50, stop=60, exit=10, kill=5)
 
@@ -260,7 +260,7 @@ def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
     assert told(study(ServerMustGo("time limit"))) == [{"type": "leave", "reason": "time limit"}]
     assert study(ServerMustGo("time limit"), Want(ended=0, clients=3), ServerStopping("x")) == []
     assert study(ServerFinished("left")) == []
-    assert study(ServerExited(LEFT)) == [
+    assert study(ServerExited(EXIT_HANDOVER)) == [
         StopClient("client-0", "its server is gone"),
         StopClient("client-1", "its server is gone"),
     ]
@@ -275,14 +275,18 @@ def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
 
 def test_the_next_server_may_ask_for_an_attempt_that_was_started_for_the_last_one():
     study = Study()
-    study(Want(ended=0, simulations=((0, 0),)), ServerMustGo("time limit"), ServerExited(LEFT))
+    study(
+        Want(ended=0, simulations=((0, 0),)),
+        ServerMustGo("time limit"),
+        ServerExited(EXIT_HANDOVER),
+    )
     study(JobExited("client-0", 15), ServerReady())
     assert study(Want(ended=0, simulations=((0, 0),))) == [StartClient("client-1", 0, 0)]
 
 
 def test_a_server_that_leaves_by_itself_is_replaced():
     study = Study()
-    assert study(ServerExited(LEFT)) == [StartServer(resume=True)]
+    assert study(ServerExited(EXIT_HANDOVER)) == [StartServer(resume=True)]
 
 
 def test_a_server_that_must_go_and_does_not_is_killed_and_replaced():
@@ -302,7 +306,7 @@ def test_a_server_that_can_not_be_ended_ends_the_study():
 
 def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_study():
     study = Study()
-    study(Want(ended=0, clients=1), ServerMustGo("time limit"), ServerExited(LEFT))
+    study(Want(ended=0, clients=1), ServerMustGo("time limit"), ServerExited(EXIT_HANDOVER))
     assert study(Tick(5.0)) == [KillJob("client-0")]
     assert study(Tick(15.0))[-1] == KillAll()
     end = study(JobExited("client-0", -9))[-1]
@@ -340,12 +344,12 @@ def test_ctrl_c_while_the_server_leaves():
     study = Study()
     study(ServerMustGo("time limit"))
     assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
-    assert study(ServerExited(LEFT)) == [Finish("interrupted", "interrupted")]
+    assert study(ServerExited(EXIT_HANDOVER)) == [Finish("interrupted", "interrupted")]
 
 
 def test_ctrl_c_between_two_servers():
     study = Study()
-    study(Want(ended=0, clients=1), ServerExited(LEFT))
+    study(Want(ended=0, clients=1), ServerExited(EXIT_HANDOVER))
     study(Interrupt())
     assert study(JobExited("client-0", 0))[-1].status == "interrupted"
 
@@ -396,7 +400,7 @@ def test_what_the_scheduler_says_is_told():
 
 
 names = st.integers(0, 6).map(lambda number: f"client-{number}")
-codes = st.one_of(st.integers(-15, 255), st.just(LEFT))
+codes = st.one_of(st.integers(-15, 255), st.just(EXIT_HANDOVER))
 events = st.one_of(
     st.builds(ServerReady),
     st.builds(ServerExited, codes),

@@ -4,7 +4,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.jobs import machine as jobs
 from melissa_gen.launcher.jobs.link import ServerLink, event_of
-from melissa_gen.protocol import control
+from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
 
@@ -68,9 +68,9 @@ def test_both_directions(server):
         link.send({"type": "launcher_hello"})
         assert socket.poll(5000)
         identity, *frames = socket.recv_multipart()
-        assert control.unpack(contact.token, frames) == {"type": "launcher_hello"}
+        assert json_messages.unpack(contact.token, frames) == {"type": "launcher_hello"}
         for number in range(3):
-            message = control.pack(contact.token, {"type": "want", "ended": number})
+            message = json_messages.pack(contact.token, {"type": "want", "ended": number})
             socket.send_multipart([identity, *message])
         found = []
         while len(found) < 3:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol.contact import Contact, remove_stale_folders
-from melissa_gen.protocol.shared import this_machine
+from melissa_gen.protocol.shared_memory import this_machine
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import zmq
 
-from melissa_gen.protocol import control, wire
+from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket, connect_socket
 
@@ -26,7 +26,7 @@ class Peer:
         self.socket.send_multipart([head, *payload])
 
     def send_json(self, kind, **values):
-        self.socket.send_multipart(control.pack(self.contact.token, {"type": kind, **values}))
+        self.socket.send_multipart(json_messages.pack(self.contact.token, {"type": kind, **values}))
 
     def receive(self, *kinds):
         """The next message, which must be of one of these kinds."""
@@ -37,7 +37,7 @@ class Peer:
         """The next control message of one of these kinds; others are passed over."""
         while True:
             assert self.socket.poll(PATIENCE_MILLISECONDS), f"no {kinds}"
-            message = control.unpack(self.contact.token, self.socket.recv_multipart())
+            message = json_messages.unpack(self.contact.token, self.socket.recv_multipart())
             if message["type"] in kinds:
                 return message
 

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from melissa_gen.protocol import control, wire
-from melissa_gen.protocol.shared import SharedBuffers
+from melissa_gen.protocol import json_messages, wire
+from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.reservoir import SlotStore, create
 from melissa_gen.server.ingest import receiver as ingest
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
@@ -71,7 +71,7 @@ class Rank:
     def report(self, kind="rank_report"):
         assert self.control.poll(10_000), "no report"
         self.identity, *frames = self.control.recv_multipart()
-        message = control.unpack(self.contact.token, frames)
+        message = json_messages.unpack(self.contact.token, frames)
         if message["type"] == "rank_report":
             for reason, count in message["refused"].items():
                 self.refused[reason] = self.refused.get(reason, 0) + count
@@ -85,7 +85,7 @@ class Rank:
         return report
 
     def tell(self, kind, **values):
-        frames = control.pack(self.contact.token, {"type": kind, **values})
+        frames = json_messages.pack(self.contact.token, {"type": kind, **values})
         self.control.send_multipart([self.identity, *frames])
 
     def assign(self, simulation=0, parameter=1.5):
@@ -285,7 +285,7 @@ def test_a_part_beyond_the_clients_memory_is_lost_and_counted(rank, client):
 CHILD = """
 import os, sys
 import numpy as np
-from melissa_gen.protocol.shared import SharedBuffers
+from melissa_gen.protocol.shared_memory import SharedBuffers
 shared = SharedBuffers(2, [((4, 3), np.dtype("f4")), ((5,), np.dtype("f8"))])
 for buffer in shared.arrays:
     for array in buffer:

@@ -1,4 +1,4 @@
-/* Memory that a client shares with a server rank on the same machine (melissa_gen/protocol/shared.py). */
+/* Memory that a client shares with a server rank on the same machine (melissa_gen/protocol/shared_memory.py). */
 #ifndef MELISSA_GEN_SHARED_H
 #define MELISSA_GEN_SHARED_H
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from melissa_gen.errors import ProtocolError
 
-__all__ = ["LEFT", "MARK", "pack", "unpack"]
+__all__ = ["EXIT_HANDOVER", "MARK", "pack", "unpack"]
 
 MARK = b"J"
-LEFT = 75
+EXIT_HANDOVER = 75
 """Exit status of a server that has saved a checkpoint and made way for its next incarnation."""
 
 

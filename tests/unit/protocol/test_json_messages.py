@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol import control
+from melissa_gen.protocol import json_messages
 
 TOKEN = bytes(range(16))
 JSON = st.recursive(
@@ -19,19 +19,19 @@ JSON = st.recursive(
 @given(body=st.dictionaries(st.text(), JSON, max_size=5), kind=st.text())
 def test_messages_read_back(body, kind):
     message = body | {"type": kind}
-    assert control.unpack(TOKEN, control.pack(TOKEN, message)) == message
+    assert json_messages.unpack(TOKEN, json_messages.pack(TOKEN, message)) == message
 
 
 @given(frames=st.lists(st.binary(max_size=40), max_size=5))
 def test_arbitrary_frames(frames):
     with pytest.raises(ProtocolError):
-        control.unpack(TOKEN, frames)
+        json_messages.unpack(TOKEN, frames)
 
 
 @given(raw=st.binary(max_size=80))
 def test_arbitrary_body(raw):
     with pytest.raises(ProtocolError, match="a control message"):
-        control.unpack(TOKEN, [control.MARK, TOKEN, raw])
+        json_messages.unpack(TOKEN, [json_messages.MARK, TOKEN, raw])
 
 
 @pytest.mark.parametrize(
@@ -50,20 +50,22 @@ def test_arbitrary_body(raw):
 )
 def test_what_is_not_a_message(raw, reason):
     with pytest.raises(ProtocolError, match=reason):
-        control.unpack(TOKEN, [control.MARK, TOKEN, raw])
+        json_messages.unpack(TOKEN, [json_messages.MARK, TOKEN, raw])
 
 
 def test_a_diverged_loss_passes():
-    message = control.unpack(TOKEN, control.pack(TOKEN, {"type": "r", "loss": math.nan}))
+    message = json_messages.unpack(
+        TOKEN, json_messages.pack(TOKEN, {"type": "r", "loss": math.nan})
+    )
     assert math.isnan(message["loss"])
 
 
 def test_frames_and_token_are_named():
-    good = control.pack(TOKEN, {"type": "stop"})
+    good = json_messages.pack(TOKEN, {"type": "stop"})
     for wrong in ([], good[:2], [*good, b""], [b"K", *good[1:]]):
         with pytest.raises(ProtocolError, match="not of three frames"):
-            control.unpack(TOKEN, wrong)
+            json_messages.unpack(TOKEN, wrong)
     for token in (b"", bytes(16), TOKEN + b"\0"):
         with pytest.raises(ProtocolError, match="another run's token"):
-            control.unpack(TOKEN, [good[0], token, good[2]])
+            json_messages.unpack(TOKEN, [good[0], token, good[2]])
     assert json.loads(good[2]) == {"type": "stop"}
