@@ -41,7 +41,7 @@ class Heartbeat:
         contact: Where the server listens.
         job: Name of this client's job.
         interval: Seconds between two beats.
-        patience: Seconds of silence after which the server counts as lost.
+        heartbeat_timeout: Seconds of silence after which the server counts as lost.
 
     Attributes:
         progress: To be kept up to date by the solver's thread.
@@ -55,13 +55,13 @@ class Heartbeat:
         contact: Contact,
         job: str,
         interval: float,
-        patience: float,
+        heartbeat_timeout: float,
     ) -> None:
         self.progress = Progress()
         self.ended: str | None = None
         self.lost = False
         self._context, self._contact, self._job = context, contact, job
-        self._interval, self._patience = interval, patience
+        self._interval, self._heartbeat_timeout = interval, heartbeat_timeout
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -92,7 +92,7 @@ class Heartbeat:
                         if isinstance(answer, wire.Stop):
                             self.ended = answer.reason
                 silence = time.monotonic() - heard
-                if self.ended is None and silence > self._patience:
+                if self.ended is None and silence > self._heartbeat_timeout:
                     self.lost = True
                     self.ended = f"the training server has been silent for {silence:.0f} s"
                 if self.ended is not None:

@@ -67,7 +67,7 @@ class OnlineSink:
                 self._contact,
                 self._job,
                 self._welcome.heartbeat,
-                self._welcome.patience,
+                self._welcome.heartbeat_timeout,
             )
 
     def declare(self, name: str, placement: Placement) -> Placement:
@@ -107,7 +107,7 @@ class OnlineSink:
             message = None if self._done else self._ask(wire.Next(self._only))
             self._asked = True
             answer[1] = self._done
-            if isinstance(message, wire.Simulation):
+            if isinstance(message, wire.Solve):
                 answer[:3] = 1, message.simulation, message.attempt
                 answer[3:] = message.parameters
         self._world.share(answer)
@@ -163,7 +163,7 @@ class OnlineSink:
 
         A server that is busy takes its time to read them; one that is lost, or stops, does not want them.
         """
-        seconds = self._welcome.patience / 2 if self._done else 1.0
+        seconds = self._welcome.heartbeat_timeout / 2 if self._done else 1.0
         if self._heartbeat is not None:
             self._heartbeat.close()
             self._heartbeat = None
@@ -204,7 +204,7 @@ class OnlineSink:
         self._context.term()
         raise ClientError(answer.reason)
 
-    def _ask(self, question: wire.Next) -> wire.Simulation | None:
+    def _ask(self, question: wire.Next) -> wire.Solve | None:
         assert self._control is not None and self._heartbeat is not None
         began = time.monotonic()
         self._note(wire.WAITING_FOR_PARAMETERS)
@@ -215,12 +215,12 @@ class OnlineSink:
             if self._heartbeat.ended:
                 return None
         raw = self._control.recv()
-        answer = wire.decode(raw, wire.Simulation, wire.Done, wire.Stop, wire.Refused)
+        answer = wire.decode(raw, wire.Solve, wire.Done, wire.Stop, wire.Refused)
         if isinstance(answer, wire.Refused):
             raise ClientError(answer.reason)
         self._heartbeat.progress.next_seconds += time.monotonic() - began
         self._done = isinstance(answer, wire.Done)
-        return answer if isinstance(answer, wire.Simulation) else None
+        return answer if isinstance(answer, wire.Solve) else None
 
     def _free_buffer(self, channel: "_Channel", simulation: int, step: int) -> int:
         if not channel.free:

@@ -1,6 +1,7 @@
-"""Every message between processes: its bytes, its version, and the security of the sockets that carry it.
+"""The messages between the processes of a run: their bytes, their version, and the sockets that carry them.
 
-`wire` has the binary messages between clients and server (any language can write them), `json_messages` the JSON messages
-between launcher and server ranks, `contact` the file by which peers find the server, `sockets` the one place that
-opens sockets. Encoding and decoding are pure. Nothing here imports anything of ours but the errors.
+`wire` defines the binary messages between clients and server, `wire_types` the encoding of their fields,
+`json_messages` the JSON messages between launcher and server ranks, `contact` the file that tells peers where the
+server listens, `shared_memory` the buffers that a client and a server on one machine share, and `sockets` opens every
+socket. Encoding and decoding are pure functions. This package imports nothing of melissa_gen but `melissa_gen.errors`.
 """

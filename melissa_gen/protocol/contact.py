@@ -52,7 +52,7 @@ class Contact:
     curve: Curve | None = None
     encrypt_data: bool = False
     machines: tuple[str, ...] = ()
-    """For each rank the machine on which it reads clients' buffers in place (`shared_memory.py`); "" or none: it does not."""
+    """For each server rank the machine on which it reads client buffers in shared memory; "" if it reads none."""
 
     @classmethod
     def new(cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool) -> Self:

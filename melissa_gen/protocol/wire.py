@@ -22,9 +22,10 @@ block in C order, of the field's declared type. The sample (simulation, time ste
 many parts under way to one server rank as `Welcome.credit` says; each names the buffer it was copied to, and
 `Credit` hands buffers back when their sample is in the reservoir (or has been counted as a duplicate).
 
-Where the contact file names the client's machine as that of a server rank (`machines`), a client rank may offer its
-buffers in memory with `Share`, before its first part to that rank (``shared_memory.py``). The answer is `Credit` with all of
-them, and parts then come as a header alone; or `Refused`, and parts come with their payload as ever.
+If a server rank runs on the machine of the client (`Contact.machines`), the client rank may offer its buffers in shared
+memory with `Share`, before its first part to that server rank (`melissa_gen.protocol.shared_memory`). The answer is
+either `Credit` with all buffers, and every part is then a header alone, or `Refused`, and every part carries its
+payload.
 """
 
 import hmac
@@ -33,7 +34,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol.wire_types import CODES, DTYPES, TYPES, Block, FieldSpec, Read, Write
+from melissa_gen.protocol.wire_types import CODES, DTYPES, TYPES, Block, Read, StudyField, Write
 
 __all__ = [
     "DTYPES",
@@ -45,7 +46,6 @@ __all__ = [
     "Credit",
     "Done",
     "Failed",
-    "FieldSpec",
     "Finalize",
     "Header",
     "Hello",
@@ -54,8 +54,9 @@ __all__ = [
     "Part",
     "Refused",
     "Share",
-    "Simulation",
+    "Solve",
     "Stop",
+    "StudyField",
     "Welcome",
     "check_peer",
     "decode",
@@ -109,9 +110,9 @@ class Welcome(Message):
     server_ranks: int
     time_steps: int
     heartbeat: float
-    patience: float
+    heartbeat_timeout: float
     parameters: tuple[str, ...]
-    fields: tuple[FieldSpec, ...]
+    fields: tuple[StudyField, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Next(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Simulation(Message):
+class Solve(Message):
     """The answer to `Next`: solve for these parameters (in the order of `Welcome.parameters`)."""
 
     KIND, LAYOUT = 5, ("u32", "u32", "[f64]")
@@ -223,7 +224,7 @@ class Share(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (
-    *(Hello, Welcome, Refused, Next, Simulation, Done),
+    *(Hello, Welcome, Refused, Next, Solve, Done),
     *(Finalize, Failed, Part, Credit, Alive, Stop, Share),
 )
 """Every kind of message, in the order of their numbers."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from melissa_gen.errors import ProtocolError
 
-__all__ = ["CODES", "DTYPES", "TYPES", "Block", "FieldSpec", "Read", "Write"]
+__all__ = ["CODES", "DTYPES", "TYPES", "Block", "Read", "StudyField", "Write"]
 
 DTYPES = ("float32", "float64")
 
@@ -26,7 +26,7 @@ class Block(NamedTuple):
     extent: tuple[int, ...]
 
 
-class FieldSpec(NamedTuple):
+class StudyField(NamedTuple):
     """A field as the study declares it."""
 
     name: str
@@ -114,14 +114,14 @@ def _write_block(out: bytearray, block: Block) -> None:
 _SHAPE = _list_of(TYPES["u32"], _MAX_DIMENSIONS)
 
 
-def _read_field(view: memoryview, offset: int) -> tuple[FieldSpec, int]:
+def _read_field(view: memoryview, offset: int) -> tuple[StudyField, int]:
     name, offset = _read_text(view, offset)
     dtype, offset = TYPES["u16"][0](view, offset)
     shape, offset = _SHAPE[0](view, offset)
-    return FieldSpec(name, DTYPES[dtype], shape), offset
+    return StudyField(name, DTYPES[dtype], shape), offset
 
 
-def _write_field(out: bytearray, field: FieldSpec) -> None:
+def _write_field(out: bytearray, field: StudyField) -> None:
     _write_text(out, field.name)
     TYPES["u16"][1](out, DTYPES.index(field.dtype))
     _SHAPE[1](out, field.shape)

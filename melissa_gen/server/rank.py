@@ -20,7 +20,7 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.protocol.wire import FieldSpec
+from melissa_gen.protocol.wire import StudyField
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.run_dir.checkpoint_folder import LATEST, SERVER_LOCK
 from melissa_gen.run_dir.locking import LockedError, held
@@ -279,7 +279,7 @@ def _start_ingest(
 
 def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
     simulation = setup.study.simulation
-    fields = [FieldSpec(name, f.dtype, tuple(f.shape)) for name, f in simulation.fields.items()]
+    fields = [StudyField(name, f.dtype, tuple(f.shape)) for name, f in simulation.fields.items()]
     # Each earlier server may have left one attempt unfinished.
     tries = simulation.retries + 1 + setup.epoch
     return Assembler(

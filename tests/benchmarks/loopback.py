@@ -56,7 +56,7 @@ class ControlStandIn:
         self.contact = replace(contact, control=where, heartbeat=heartbeat)
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._welcome = wire.Welcome(
-            credit, 1, STEPS, 1.0, 20.0, PARAMETERS, (wire.FieldSpec(FIELD, "float32", shape),)
+            credit, 1, STEPS, 1.0, 20.0, PARAMETERS, (wire.StudyField(FIELD, "float32", shape),)
         )
         self._rank, self._issued = b"", 0
         self._closing = threading.Event()
@@ -98,7 +98,7 @@ class ControlStandIn:
             self._socket.send_multipart(
                 [self._rank, *json_messages.pack(self.contact.token, assigned)]
             )
-            self._answer(identity, wire.Simulation(self._issued, 0, VALUES))
+            self._answer(identity, wire.Solve(self._issued, 0, VALUES))
             self._issued += 1
 
     def _answer(self, identity: bytes, message: wire.Message) -> None:
@@ -159,7 +159,7 @@ class Rank:
         store = SlotStore({FIELD: (shape, "f4")}, capacity + 2 * credit, len(PARAMETERS) + 1)
         self.reservoir = OpenReservoir(store, capacity, watermark, seed=0)
         self.state = RankState()
-        fields = [wire.FieldSpec(FIELD, "float32", shape)]
+        fields = [wire.StudyField(FIELD, "float32", shape)]
         assembler = Assembler(fields, STEPS, SIMULATIONS, 1, 0, 1, store, credit)
         self.ingest = Ingest(
             self._context, self.contact, data, assembler, self.reservoir, self.state, 0, float

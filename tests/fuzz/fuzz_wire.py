@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["melissa_gen"]):
     from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
 
 VECTORS = Path(__file__).parents[1] / "unit" / "protocol" / "vectors.json"
-FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (5,)))
+FIELDS = (wire.StudyField("u", "float32", (4, 3)), wire.StudyField("p", "float64", (5,)))
 SLOTS = 6
 
 

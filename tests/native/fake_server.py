@@ -25,7 +25,7 @@ class FakeServer:
         ranks: Server ranks: data sockets.
         ipc: Unix sockets, else tcp with CURVE.
         credit: Buffers per client rank and server rank.
-        patience: Seconds after which clients take a silent server for lost.
+        heartbeat_timeout: Seconds after which clients take a silent server for lost.
         mute_after: Parts after which it neither gives credit nor answers heartbeats.
         stop: Reason to end clients with, as answer to heartbeats.
         refuse: Reason to refuse clients with.
@@ -51,7 +51,7 @@ class FakeServer:
         ranks=1,
         ipc=True,
         credit=2,
-        patience=20.0,
+        heartbeat_timeout=20.0,
         mute_after=None,
         stop=None,
         refuse=None,
@@ -66,9 +66,9 @@ class FakeServer:
             ranks,
             time_steps,
             0.1,
-            patience,
+            heartbeat_timeout,
             tuple(names),
-            tuple(wire.FieldSpec(n, d, tuple(s)) for n, (d, s) in fields.items()),
+            tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in fields.items()),
         )
         self.mute_after, self.stop, self.refuse = mute_after, stop, refuse
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
@@ -160,10 +160,10 @@ class FakeServer:
             self.failed.append(message)
         elif message.simulation >= 0:
             number, parameters = self.todo[message.simulation]
-            self._send(self.control, identity, wire.Simulation(number, 0, tuple(parameters)))
+            self._send(self.control, identity, wire.Solve(number, 0, tuple(parameters)))
         elif self.todo:
             number, parameters = self.todo.pop(0)
-            self._send(self.control, identity, wire.Simulation(number, 0, tuple(parameters)))
+            self._send(self.control, identity, wire.Solve(number, 0, tuple(parameters)))
         else:
             self._send(self.control, identity, wire.Done())
 

@@ -228,7 +228,7 @@ def test_one_simulation_per_process(serve, probe):
 
 
 def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, probe):
-    server = serve_probe(serve, mute_after=1, patience=0.5)
+    server = serve_probe(serve, mute_after=1, heartbeat_timeout=0.5)
     done = start(server, probe, "good")
     assert done.returncode == 3
     assert "3 the training server has been silent for" in done.stdout
@@ -239,7 +239,7 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, pro
 
 @pytest.mark.slow
 def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, probe):
-    done = start(serve_probe(serve, mute_after=1, patience=0.5), probe, "stuck")
+    done = start(serve_probe(serve, mute_after=1, heartbeat_timeout=0.5), probe, "stuck")
     assert done.returncode == -signal.SIGTERM
     assert "ending: the training server has been silent for" in done.stderr
 
@@ -248,7 +248,7 @@ def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, pro
 def test_a_lost_server_ends_all_ranks(serve, heat_c):
     fields = {"temperature": ("float32", (16, 16))}
     names = [f"{name}_temperature" for name in TEMPERATURES]
-    server = serve(fields, 100, [(300.0,) * 5], names, mute_after=3, patience=0.5)
+    server = serve(fields, 100, [(300.0,) * 5], names, mute_after=3, heartbeat_timeout=0.5)
     done = start(server, MPIRUN, "-n", 2, heat_c, "--mesh", 16)
     assert done.returncode != 0
     assert "the training server has been silent for" in done.stderr  # said by either thread

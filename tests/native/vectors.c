@@ -95,7 +95,7 @@ static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
     cJSON_AddNumberToObject(body, "server_ranks", welcome->server_ranks);
     cJSON_AddNumberToObject(body, "time_steps", welcome->time_steps);
     cJSON_AddNumberToObject(body, "heartbeat", welcome->heartbeat);
-    cJSON_AddNumberToObject(body, "patience", welcome->patience);
+    cJSON_AddNumberToObject(body, "heartbeat_timeout", welcome->heartbeat_timeout);
     cJSON_AddItemToObject(body, "parameters",
                           cJSON_CreateStringArray((const char *const *)welcome->names, welcome->parameters));
     cJSON *fields = cJSON_AddArrayToObject(body, "fields");
@@ -117,7 +117,7 @@ static char *read_message(const unsigned char *data, size_t size, cJSON *body)
     uint16_t kind = 0, count = 0, *buffers = NULL;
     char *sentence = NULL, *wrong = wire_kind(data, size, &kind);
     struct wire_welcome welcome;
-    struct wire_simulation found;
+    struct wire_solve found;
     if (wrong != NULL)
         return wrong;
     switch (kind) {
@@ -133,8 +133,8 @@ static char *read_message(const unsigned char *data, size_t size, cJSON *body)
             cJSON_AddStringToObject(body, "reason", sentence);
         free(sentence);
         break;
-    case WIRE_SIMULATION:
-        if ((wrong = wire_read_simulation(data, size, &found)) == NULL) {
+    case WIRE_SOLVE:
+        if ((wrong = wire_read_solve(data, size, &found)) == NULL) {
             cJSON_AddNumberToObject(body, "simulation", found.simulation);
             cJSON_AddNumberToObject(body, "attempt", found.attempt);
             cJSON_AddItemToObject(body, "parameters", cJSON_CreateDoubleArray(found.values, found.parameters));

@@ -254,9 +254,7 @@ class ControlMachine:
         attempt = self._ledger.issue(record, job, self._now.unix)
         self._last_issued[job] = record.simulation
         self._proposals.register(record)
-        self._send_client(
-            event.client, wire.Simulation(record.simulation, attempt, record.parameters)
-        )
+        self._send_client(event.client, wire.Solve(record.simulation, attempt, record.parameters))
         names = self._settings.welcome.parameters
         self._write(
             "simulation_issued",

@@ -54,7 +54,7 @@ def control_settings(study: Study) -> ControlSettings:
     """Returns the settings that follow from a study."""
     simulation, server = study.simulation, study.server
     fields = tuple(
-        wire.FieldSpec(name, section.dtype, tuple(section.shape))
+        wire.StudyField(name, section.dtype, tuple(section.shape))
         for name, section in simulation.fields.items()
     )
     welcome = wire.Welcome(

@@ -119,7 +119,7 @@ class Assembler:
 
     def __init__(
         self,
-        fields: Sequence[wire.FieldSpec],
+        fields: Sequence[wire.StudyField],
         time_steps: int,
         simulations: int,
         tries: int,

@@ -30,7 +30,7 @@ class Server:
         steps=3,
         count=2,
         credit=4,
-        patience=60.0,
+        heartbeat_timeout=60.0,
         reads=True,
         shared=False,
         maps=True,
@@ -38,7 +38,7 @@ class Server:
         self.maps, self.views = maps, {}
         self.passes = int(shared)
         self.fields, self.steps, self.count, self.credit = fields, steps, count, credit
-        self.patience = patience
+        self.heartbeat_timeout = heartbeat_timeout
         self.context = zmq.Context()
         contact = Contact.new(5, "node17", ipc=True, encrypt_data=False)
         endpoints, self.sockets = {}, {}
@@ -102,7 +102,7 @@ class Server:
         if isinstance(message, wire.Hello):
             self.hellos.append(message)
             welcome = wire.Welcome(
-                self.credit, 1, self.steps, 0.05, self.patience, ("a", "b"), self.fields
+                self.credit, 1, self.steps, 0.05, self.heartbeat_timeout, ("a", "b"), self.fields
             )
             self.answer("control", identity, welcome)
         elif isinstance(message, wire.Failed):
@@ -112,7 +112,7 @@ class Server:
         elif self.issued < self.count:
             number = max(message.simulation, self.issued)
             self.issued += 1
-            self.answer("control", identity, wire.Simulation(number, 0, (1.0 + number, -2.5)))
+            self.answer("control", identity, wire.Solve(number, 0, (1.0 + number, -2.5)))
         else:
             self.answer("control", identity, wire.Done())
 
@@ -172,7 +172,7 @@ def serve(tmp_path, monkeypatch):
     servers = []
 
     def make(*fields, **options):
-        fields = fields or (wire.FieldSpec("u", "float32", (4, 3)),)
+        fields = fields or (wire.StudyField("u", "float32", (4, 3)),)
         folder = tmp_path / f"server-{len(servers)}"
         folder.mkdir()
         servers.append(Server(folder, tuple(fields), **options))

@@ -9,8 +9,8 @@ from melissa_gen.errors import ClientError, ServerLost, SimulationError
 from melissa_gen.protocol import wire
 from tests.conftest import wait_for
 
-U = wire.FieldSpec("u", "float32", (4, 3))
-P = wire.FieldSpec("p", "float64", (5,))
+U = wire.StudyField("u", "float32", (4, 3))
+P = wire.StudyField("p", "float64", (5,))
 
 
 WAYS = {"frames": {}, "shared": {"shared": True}, "refused": {"shared": True, "maps": False}}
@@ -44,7 +44,7 @@ def test_samples_arrive_as_they_were(serve, way):
 def test_the_solver_may_reuse_its_array_at_once(serve, side, way):
     """16 kB, 1 MiB and 4 MiB: below and above what ZeroMQ sends without a copy of its own."""
     steps = 12
-    spec = wire.FieldSpec("u", "float32", (side, side))
+    spec = wire.StudyField("u", "float32", (side, side))
     server = serve(spec, steps=steps, count=1, credit=6, reads=False, **WAYS[way])
     array = np.empty((side, side), "f4")
     with Client() as client:
@@ -66,7 +66,7 @@ def test_the_solver_may_reuse_its_array_at_once(serve, side, way):
     ("given", "dtype"), [("f8", "float32"), ("f4", "float64"), ("i8", "float32"), ("u2", "float64")]
 )
 def test_values_are_sent_in_the_studys_type(serve, given, dtype):
-    server = serve(wire.FieldSpec("u", dtype, (4, 3)), count=1)
+    server = serve(wire.StudyField("u", dtype, (4, 3)), count=1)
     values = np.arange(12).reshape(4, 3).astype(given)
     with Client() as client:
         client.field("u", shape=(4, 3), dtype="float64")
@@ -260,7 +260,7 @@ def test_without_credit_it_waits_and_says_so(serve):
 
 
 def test_a_server_that_is_silent_is_lost(serve):
-    server = serve(U, patience=0.2, credit=1, reads=False)
+    server = serve(U, heartbeat_timeout=0.2, credit=1, reads=False)
     with pytest.raises(ServerLost, match="has been silent for"), Client() as client:
         client.field("u", shape=(4, 3))
         for simulation in client:
@@ -271,7 +271,7 @@ def test_a_server_that_is_silent_is_lost(serve):
 
 
 def test_a_server_that_is_silent_while_it_is_asked_is_lost(serve):
-    server = serve(U, patience=0.2)
+    server = serve(U, heartbeat_timeout=0.2)
     server.beats, server.stop_reason = False, "it does not answer"
     with pytest.raises(ServerLost, match="has been silent for"), Client() as client:
         client.field("u", shape=(4, 3))

@@ -24,7 +24,7 @@ BLOCK = st.integers(1, 4).flatmap(
     )
 )
 FIELD = st.builds(
-    wire.FieldSpec, TEXT, st.sampled_from(wire.DTYPES), st.lists(INDEX, max_size=4).map(tuple)
+    wire.StudyField, TEXT, st.sampled_from(wire.DTYPES), st.lists(INDEX, max_size=4).map(tuple)
 )
 LAYOUTS = NUMBERS | {
     "str": TEXT,

@@ -51,7 +51,7 @@ def built(vector):
     if "blocks" in values:
         values["blocks"] = tuple(wire.Block(*block) for block in values["blocks"])
     if "fields" in values:
-        values["fields"] = tuple(wire.FieldSpec(*field) for field in values["fields"])
+        values["fields"] = tuple(wire.StudyField(*field) for field in values["fields"])
     return cls(**values)
 
 
@@ -179,7 +179,7 @@ def test_epoch_and_token_are_named():
         wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (1, 2), (1,)),)),
         wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (-1,), (1,)),)),
         wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0,), (1,)),) * 17),
-        wire.Welcome(1, 1, 1, 1.0, 1.0, (), (wire.FieldSpec("u", "float32", (1,) * 5),)),
+        wire.Welcome(1, 1, 1, 1.0, 1.0, (), (wire.StudyField("u", "float32", (1,) * 5),)),
     ],
     ids=lambda m: type(m).__name__,
 )

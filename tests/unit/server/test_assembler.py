@@ -41,7 +41,7 @@ def decompositions(draw):
         rows = draw(st.sampled_from([n for n in range(1, ranks + 1) if ranks % n == 0]))
         columns = ranks // rows
         shape = (draw(st.integers(rows, 5)), draw(st.integers(columns, 5)))
-        fields.append(wire.FieldSpec(name, draw(st.sampled_from(["float32", "float64"])), shape))
+        fields.append(wire.StudyField(name, draw(st.sampled_from(["float32", "float64"])), shape))
         grid = itertools.product(cuts(draw, shape[0], rows), cuts(draw, shape[1], columns))
         for rank, ((a, b), (c, d)) in zip(draw(st.permutations(range(ranks))), grid, strict=True):
             blocks[rank].append(wire.Block(number, (a, c), (b - a, d - c)))
@@ -205,7 +205,7 @@ TestAssembler.settings = settings(max_examples=60, stateful_step_count=40, deadl
 def test_the_next_server_takes_what_was_of_no_use_to_this_one_and_nothing_twice():
     def make():
         rows = SlotStore({"u": ((1,), "float32")}, 4, n_inputs=1)
-        spec = wire.FieldSpec("u", "float32", (1,))
+        spec = wire.StudyField("u", "float32", (1,))
         return Assembler([spec], TIME_STEPS, SIMULATIONS, TRIES, 0, 1, rows, CREDIT)
 
     def deliver(assembler, step, attempt=0):
@@ -229,7 +229,7 @@ def test_the_next_server_takes_what_was_of_no_use_to_this_one_and_nothing_twice(
     assert (counts.duplicate, counts.rejected, counts.lost) == (1, 0, 0)
 
 
-FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (6,)))
+FIELDS = (wire.StudyField("u", "float32", (4, 3)), wire.StudyField("p", "float64", (6,)))
 
 
 @pytest.fixture

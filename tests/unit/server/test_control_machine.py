@@ -34,7 +34,7 @@ from melissa_gen.server.coordination.proposals import Proposal
 from melissa_gen.server.coordination.settings import ControlSettings, ControlTimeouts
 
 STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
-WELCOME = wire.Welcome(4, RANKS, STEPS, 1.0, 20.0, ("a",), (wire.FieldSpec("u", "float32", (3,)),))
+WELCOME = wire.Welcome(4, RANKS, STEPS, 1.0, 20.0, ("a",), (wire.StudyField("u", "float32", (3,)),))
 
 
 class Points:

@@ -164,14 +164,14 @@ def serve(bound, peer):
 
 def ask(client, simulation=wire.ANY):
     client.send(wire.Next(simulation))
-    return client.receive(wire.Simulation, wire.Done, wire.Stop, wire.Refused)
+    return client.receive(wire.Solve, wire.Done, wire.Stop, wire.Refused)
 
 
 def test_welcome_says_what_the_study_expects(serve):
     server = serve()
     client = server.hello()
     welcome = client.receive(wire.Welcome)
-    assert welcome.fields == (wire.FieldSpec("temperature", "float32", (100, 100)),)
+    assert welcome.fields == (wire.StudyField("temperature", "float32", (100, 100)),)
     assert welcome.parameters == tuple(server.study.parameters)
     assert (welcome.time_steps, welcome.server_ranks, welcome.credit) == (STEPS, 1, 16)
     ask(client)
@@ -195,7 +195,7 @@ def test_a_stale_or_strange_client_is_refused_by_name(serve, header, reason):
     server = serve()
     assert server.hello(**header).receive(wire.Refused).reason == reason
     assert server.named("refused")[0]["reason"] == reason
-    assert isinstance(ask(server.client()), wire.Simulation)
+    assert isinstance(ask(server.client()), wire.Solve)
 
 
 def test_a_client_of_another_version_is_refused_by_name(serve):
@@ -216,7 +216,7 @@ def test_strangers_bytes_disturb_nobody(serve, frames):
     stranger = server.make("control")
     stranger.socket.send_multipart(frames)
     stranger.receive(wire.Refused)
-    assert isinstance(ask(server.client()), wire.Simulation)
+    assert isinstance(ask(server.client()), wire.Solve)
 
 
 def test_asking_before_hello_is_refused(serve):

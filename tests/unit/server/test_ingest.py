@@ -16,7 +16,7 @@ from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.receiver import Ingest, RankState
 
-FIELDS = (wire.FieldSpec("u", "float32", (4, 3)), wire.FieldSpec("p", "float64", (5,)))
+FIELDS = (wire.StudyField("u", "float32", (4, 3)), wire.StudyField("p", "float64", (5,)))
 WHOLE = (wire.Block(0, (0, 0), (4, 3)), wire.Block(1, (0,), (5,)))
 HALVES = [
     (wire.Block(0, (0, 0), (4, 1)), wire.Block(1, (0,), (2,))),

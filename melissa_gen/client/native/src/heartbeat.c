@@ -19,7 +19,7 @@ struct heartbeat {
     const struct contact *contact;
     const struct wire_peer *peer;
     const char *job;
-    double interval, patience;
+    double interval, heartbeat_timeout;
     pthread_t thread;
     pthread_mutex_t lock; /* over all that follows */
     pthread_cond_t wake;
@@ -115,7 +115,7 @@ static void *run(void *argument)
         while (listen_once(heartbeat, peer))
             heard = heartbeat_now();
         double silence = heartbeat_now() - heard;
-        if (silence > heartbeat->patience) {
+        if (silence > heartbeat->heartbeat_timeout) {
             char *text = text_format("the training server has been silent for %.0f s", silence);
             end_with(heartbeat, HEARTBEAT_SILENT, text == NULL ? wire_no_memory : text);
         }
@@ -136,7 +136,7 @@ static void *run(void *argument)
 }
 
 struct heartbeat *heartbeat_start(void *context, const struct contact *contact, const struct wire_peer *peer,
-                                  const char *job, double interval, double patience)
+                                  const char *job, double interval, double heartbeat_timeout)
 {
     struct heartbeat *heartbeat = calloc(1, sizeof *heartbeat);
     if (heartbeat == NULL)
@@ -146,7 +146,7 @@ struct heartbeat *heartbeat_start(void *context, const struct contact *contact, 
     heartbeat->peer = peer;
     heartbeat->job = job;
     heartbeat->interval = interval;
-    heartbeat->patience = patience;
+    heartbeat->heartbeat_timeout = heartbeat_timeout;
     heartbeat->progress.state = WIRE_WAITING_FOR_PARAMETERS;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

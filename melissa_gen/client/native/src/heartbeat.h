@@ -8,10 +8,10 @@ struct heartbeat;
 
 enum heartbeat_end { HEARTBEAT_GOES_ON, HEARTBEAT_STOPPED, HEARTBEAT_SILENT };
 
-/* Starts beating every `interval` seconds; after `patience` seconds of silence the server counts as lost. All that is
+/* Starts beating every `interval` seconds; after `heartbeat_timeout` seconds of silence the server counts as lost. All that is
  * passed must outlive the heartbeat. NULL if there is no memory or no thread. */
 struct heartbeat *heartbeat_start(void *context, const struct contact *contact, const struct wire_peer *peer,
-                                  const char *job, double interval, double patience);
+                                  const char *job, double interval, double heartbeat_timeout);
 void heartbeat_close(struct heartbeat *heartbeat);
 
 /* Notes what the solver's thread does, and adds to the seconds that it has waited. NULL is allowed (other ranks). */

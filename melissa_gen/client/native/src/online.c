@@ -93,7 +93,7 @@ static int understand(mg_client *client, const void *data, size_t size)
         return client_error_from(client, MG_ERROR_USAGE, text);
     const struct wire_welcome *welcome = &client->welcome;
     bool sound = welcome->credit > 0 && welcome->server_ranks > 0 && welcome->fields > 0 && welcome->heartbeat > 0 &&
-                 welcome->patience > 0 && welcome->server_ranks <= client->contact.ranks;
+                 welcome->heartbeat_timeout > 0 && welcome->server_ranks <= client->contact.ranks;
     if (!sound)
         return client_error(client, MG_ERROR_USAGE, "the training server's welcome does not fit its contact file");
     return MG_OK;
@@ -143,7 +143,7 @@ int online_open(mg_client *client)
     if (client->world.rank > 0)
         return MG_OK;
     client->heartbeat = heartbeat_start(client->context, &client->contact, &client->peer, client->job,
-                                        client->welcome.heartbeat, client->welcome.patience);
+                                        client->welcome.heartbeat, client->welcome.heartbeat_timeout);
     return client->heartbeat != NULL ? MG_OK : client_error(client, MG_ERROR_SYSTEM, "can't start the heartbeat");
 }
 
@@ -157,7 +157,7 @@ static enum outcome refused(mg_client *client, char *sentence)
 
 static enum outcome read_answer(mg_client *client, const void *data, size_t size)
 {
-    struct wire_simulation found = {0};
+    struct wire_solve found = {0};
     uint16_t kind = 0;
     char *text = NULL, *wrong = wire_kind(data, size, &kind);
     if (wrong != NULL)
@@ -173,11 +173,11 @@ static enum outcome read_answer(mg_client *client, const void *data, size_t size
             return refused(client, wrong != NULL ? wrong : text);
         free(text);
         return DONE;
-    case WIRE_SIMULATION:
-        wrong = wire_read_simulation(data, size, &found);
+    case WIRE_SOLVE:
+        wrong = wire_read_solve(data, size, &found);
         break;
     default:
-        client_error(client, MG_ERROR_USAGE, "a message of kind %u, where Simulation, Done, Stop is legal", kind);
+        client_error(client, MG_ERROR_USAGE, "a message of kind %u, where Solve, Done, Stop is legal", kind);
         return REFUSED;
     }
     if (wrong != NULL)

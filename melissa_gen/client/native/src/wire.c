@@ -310,7 +310,7 @@ char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welc
     welcome->server_ranks = take_u16(&in);
     welcome->time_steps = take_u32(&in);
     welcome->heartbeat = take_f64(&in);
-    welcome->patience = take_f64(&in);
+    welcome->heartbeat_timeout = take_f64(&in);
     uint16_t parameters = take_u16(&in);
     welcome->names = list_of(&in, parameters, 2, sizeof *welcome->names);
     welcome->parameters = welcome->names == NULL ? 0 : parameters;
@@ -338,7 +338,7 @@ void wire_free_welcome(struct wire_welcome *welcome)
     memset(welcome, 0, sizeof *welcome);
 }
 
-char *wire_read_simulation(const void *data, size_t size, struct wire_simulation *found)
+char *wire_read_solve(const void *data, size_t size, struct wire_solve *found)
 {
     struct reader in = body(data, size);
     found->simulation = take_u32(&in);
@@ -347,7 +347,7 @@ char *wire_read_simulation(const void *data, size_t size, struct wire_simulation
     found->values = list_of(&in, found->parameters, 8, sizeof *found->values);
     for (uint16_t p = 0; found->values != NULL && p < found->parameters; p++)
         found->values[p] = take_f64(&in);
-    char *wrong = verdict(&in, "Simulation", size);
+    char *wrong = verdict(&in, "Solve", size);
     if (wrong != NULL) {
         free(found->values);
         found->values = NULL;

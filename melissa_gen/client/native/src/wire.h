@@ -13,7 +13,7 @@ enum {
     WIRE_WELCOME,
     WIRE_REFUSED,
     WIRE_NEXT,
-    WIRE_SIMULATION,
+    WIRE_SOLVE,
     WIRE_DONE,
     WIRE_FINALIZE,
     WIRE_FAILED,
@@ -47,14 +47,14 @@ struct wire_field {
 struct wire_welcome {
     uint16_t credit, server_ranks;
     uint32_t time_steps;
-    double heartbeat, patience;
+    double heartbeat, heartbeat_timeout;
     uint16_t parameters;
     char **names;
     uint16_t fields;
     struct wire_field field[WIRE_FIELDS];
 };
 
-struct wire_simulation {
+struct wire_solve {
     uint32_t simulation, attempt;
     uint16_t parameters;
     double *values;
@@ -94,7 +94,7 @@ void wire_free(char *sentence);
 /* Kind of a message, into *kind. */
 char *wire_kind(const void *data, size_t size, uint16_t *kind);
 char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welcome); /* wire_free_welcome */
-char *wire_read_simulation(const void *data, size_t size, struct wire_simulation *found); /* free found->values */
+char *wire_read_solve(const void *data, size_t size, struct wire_solve *found); /* free found->values */
 char *wire_read_text(const void *data, size_t size, char **text); /* Refused, Stop: free *text */
 char *wire_read_done(const void *data, size_t size);
 char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16_t *count); /* free *buffers */
