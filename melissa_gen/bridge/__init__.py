@@ -4,6 +4,6 @@
 the launcher starts it as `python -m melissa_gen.bridge JOB.json` in the place of the study's command.
 """
 
-from melissa_gen.bridge.job import BridgeJob
+from melissa_gen.bridge.job_file import BridgeJob
 
 __all__ = ["BridgeJob"]

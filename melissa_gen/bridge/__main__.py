@@ -7,8 +7,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from melissa_gen.bridge.attempt import solve
-from melissa_gen.bridge.job import BridgeJob
+from melissa_gen.bridge.job_file import BridgeJob
+from melissa_gen.bridge.solve import solve
 from melissa_gen.client import Client
 from melissa_gen.errors import MelissaGenError, ServerLost
 from melissa_gen.logs import configure_process

@@ -1,7 +1,10 @@
-"""What a solver calls: open a client, declare fields, loop over simulations, send time steps.
+"""The interface for solvers: open a client, declare fields, loop over simulations, send time steps.
 
-`client` is the interface, `online` streams to a training server, `offline` writes HDF5 instead, `heartbeat` tells the
-server that the process lives. Nothing here keeps global state; two clients may live in one process.
+`client` is the interface. `destination` defines what a client needs from the receiver of its samples;
+`server_connection` implements it for a training server and `hdf5_output` for a file. `heartbeat` tells the server that
+the process is alive, `communicator` holds the collective calls, and `native` the same client for C and Fortran.
+Nothing here keeps global state, so that two clients can live in one process. This package imports
+`melissa_gen.protocol`, `melissa_gen.dataset` and `melissa_gen.errors`.
 """
 
 from melissa_gen.client.client import Client, Simulation

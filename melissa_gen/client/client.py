@@ -14,58 +14,16 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from melissa_gen.client.world import World, world_of
+from melissa_gen.client.communicator import Communicator, wrap_communicator
+from melissa_gen.client.destination import Destination, IssuedSimulation, Placement
 from melissa_gen.errors import ClientError, ServerLost, SimulationError, nearest
 
 __all__ = ["Client", "Simulation"]
-
-
-class Placement(NamedTuple):
-    """This rank's block of one field."""
-
-    shape: tuple[int, ...]
-    start: tuple[int, ...]
-    extent: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-class Assignment(NamedTuple):
-    """What to solve."""
-
-    simulation: int
-    attempt: int
-    parameters: dict[str, float]
-
-
-class Sink(Protocol):
-    """Where a client's samples go: to a training server, or to a file."""
-
-    time_steps: int | None
-
-    def declare(self, name: str, placement: Placement) -> Placement:
-        """Checks a field's declaration and returns it with the type that is sent."""
-
-    def next(self) -> Assignment | None:
-        """Waits for what to solve next (collective); None when all is done."""
-
-    def send(
-        self, assignment: Assignment, step: int, blocks: Mapping[str, npt.NDArray[Any]]
-    ) -> None:
-        """Takes a copy of this rank's blocks of one time step."""
-
-    def finalize(self, assignment: Assignment, steps: int) -> None:
-        """Says that the simulation is complete."""
-
-    def fail(self, assignment: Assignment, step: int, reason: str) -> None:
-        """Says that the simulation is given up."""
-
-    def close(self) -> None:
-        """Lets all resources go."""
 
 
 class Simulation:
@@ -78,12 +36,12 @@ class Simulation:
         step: Time steps sent so far.
     """
 
-    def __init__(self, client: "Client", assignment: Assignment) -> None:
+    def __init__(self, client: "Client", issued: IssuedSimulation) -> None:
         self._client = client
-        self._assignment = assignment
-        self.number = assignment.simulation
-        self.attempt = assignment.attempt
-        self.parameters = assignment.parameters
+        self._issued = issued
+        self.number = issued.simulation
+        self.attempt = issued.attempt
+        self.parameters = issued.parameters
         self.step = 0
 
     def send(self, **fields: npt.ArrayLike) -> None:
@@ -105,7 +63,7 @@ class Simulation:
         except SimulationError as error:
             self._client._give_up(self, str(error))
             raise
-        self._client._sink.send(self._assignment, self.step, blocks)
+        self._client._destination.send(self._issued, self.step, blocks)
         self.step += 1
 
     def fail(self, reason: str) -> None:
@@ -124,7 +82,7 @@ class Simulation:
                 legal = ", ".join(declared) or "none yet: call client.field(...) before the loop"
                 msg = f"{where}: unknown field '{name}'{nearest(name, declared)}; declared: {legal}"
                 raise SimulationError(msg)
-        limit = self._client._sink.time_steps
+        limit = self._client._destination.time_steps
         if limit is not None and self.step >= limit:
             msg = f"{where}: the study has {limit} time steps (0 to {limit - 1}); this one is too many"
             raise SimulationError(msg)
@@ -176,10 +134,12 @@ class Client:
         parameters: Mapping[str, float] | None = None,
         output: str | Path | None = None,
     ) -> None:
-        self._world: World = world_of(comm)
+        self._communicator: Communicator = wrap_communicator(comm)
         self._fields: dict[str, Placement] = {}
         self._current: Simulation | None = None
-        self._sink: Sink = _open_sink(self._world, comm, parameters, output)
+        self._destination: Destination = _open_destination(
+            self._communicator, comm, parameters, output
+        )
 
     def field(
         self,
@@ -221,28 +181,28 @@ class Client:
         if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
             msg = f"field '{name}': the type {np.dtype(dtype)} is not float32 or float64"
             raise ClientError(msg)
-        self._fields[name] = self._sink.declare(
+        self._fields[name] = self._destination.declare(
             name, Placement(whole, first, size, np.dtype(dtype))
         )
 
     def __iter__(self) -> Iterator[Simulation]:
         """Yields simulations to solve until there are no more; one that was given up is left as it is."""
-        while (assignment := self._sink.next()) is not None:
-            simulation = self._current = Simulation(self, assignment)
+        while (issued := self._destination.next()) is not None:
+            simulation = self._current = Simulation(self, issued)
             yield simulation
             if self._current is not simulation:
                 continue
-            limit = self._sink.time_steps
+            limit = self._destination.time_steps
             if limit is not None and simulation.step < limit:
                 msg = f"simulation {simulation.number} ended after {simulation.step} of {limit} time steps"
                 self._give_up(simulation, msg)
                 raise SimulationError(msg)
             self._current = None
-            self._sink.finalize(assignment, simulation.step)
+            self._destination.finalize(issued, simulation.step)
 
     def close(self) -> None:
         """Ends the connection."""
-        self._sink.close()
+        self._destination.close()
 
     def __enter__(self) -> Self:
         return self
@@ -257,17 +217,17 @@ class Client:
         if error is not None and self._current is not None and not isinstance(error, ServerLost):
             self._give_up(self._current, f"{type(error).__name__}: {error}")
         self.close()
-        if error is not None and self._world.size > 1:
+        if error is not None and self._communicator.size > 1:
             if isinstance(error, ClientError):
-                print(f"rank {self._world.rank}: {error}", file=sys.stderr, flush=True)
+                print(f"rank {self._communicator.rank}: {error}", file=sys.stderr, flush=True)
             else:
                 traceback.print_exception(kind, error, trace)
-            self._world.abort()
+            self._communicator.abort()
 
     def _give_up(self, simulation: Simulation, reason: str) -> None:
         if self._current is simulation:
             self._current = None
-            self._sink.fail(simulation._assignment, simulation.step, reason)
+            self._destination.fail(simulation._issued, simulation.step, reason)
 
 
 def _all_finite(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
@@ -278,21 +238,24 @@ def _all_finite(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
     return bool(np.isfinite(block).all())
 
 
-def _open_sink(
-    world: World, comm: Any, parameters: Mapping[str, float] | None, output: str | Path | None
-) -> Sink:
-    from melissa_gen.client.offline import OfflineSink  # h5py is not needed online
+def _open_destination(
+    communicator: Communicator,
+    comm: Any,
+    parameters: Mapping[str, float] | None,
+    output: str | Path | None,
+) -> Destination:
+    from melissa_gen.client.hdf5_output import Hdf5Output  # h5py is not needed online
 
     if server := os.environ.get("MELISSA_GEN_SERVER"):
-        from melissa_gen.client.online import OnlineSink
+        from melissa_gen.client.server_connection import ServerConnection
 
-        return OnlineSink(world, Path(server))
+        return ServerConnection(communicator, Path(server))
     if output is None:
         msg = (
             "there is no training server (MELISSA_GEN_SERVER is not set) and no output file; "
             "start the solver with `melissa-gen run STUDY.yaml`, or pass output='FILE.h5'"
         )
         raise ClientError(msg)
-    if world.rank == 0:
+    if communicator.rank == 0:
         print(f"no training server: writing to {output}", file=sys.stderr, flush=True)
-    return OfflineSink(world, comm, dict(parameters or {}), Path(output))
+    return Hdf5Output(communicator, comm, dict(parameters or {}), Path(output))

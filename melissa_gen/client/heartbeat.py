@@ -11,7 +11,7 @@ from typing import Any
 
 import zmq
 
-from melissa_gen.client.world import drop_shared_memory
+from melissa_gen.client.communicator import drop_shared_memory
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melissa_gen.bridge.readers import COORDINATES, OutputError
-from melissa_gen.bridge.readers.formats import Arrays, load
+from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
+from melissa_gen.bridge.readers.formats import load
 from melissa_gen.errors import nearest
 from melissa_gen.study import SimulationSection
 from melissa_gen.study.bridge import (

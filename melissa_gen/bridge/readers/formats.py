@@ -4,12 +4,14 @@ import contextlib
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
+from melissa_gen.bridge.readers.base import Arrays
+from melissa_gen.bridge.readers.vtk import load_vtk
 from melissa_gen.study.bridge import (
     BinaryReader,
     CsvReader,
@@ -18,15 +20,7 @@ from melissa_gen.study.bridge import (
     VtkReader,
 )
 
-__all__ = ["Arrays", "load"]
-
-
-class Arrays(NamedTuple):
-    """What a file holds: arrays by name, or a single one without a name; perhaps coordinates (n, dimensions)."""
-
-    named: Mapping[str, npt.NDArray[Any]]
-    single: npt.NDArray[Any] | None = None
-    points: npt.NDArray[Any] | None = None
+__all__ = ["load"]
 
 
 def load(
@@ -43,8 +37,6 @@ def load(
         case BinaryReader():
             return _binary(section, path)
         case VtkReader():
-            from melissa_gen.bridge.readers.vtk import load_vtk
-
             return load_vtk(path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from melissa_gen.bridge.readers import OutputError
+from melissa_gen.bridge.readers.base import OutputError
 from melissa_gen.errors import StudyError, nearest
 
 __all__ = ["UserReader", "load_function"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melissa_gen.bridge.readers import COORDINATES, OutputError
+from melissa_gen.bridge.readers.base import COORDINATES, OutputError
 from melissa_gen.bridge.readers.files import unfolded
 from melissa_gen.study import SimulationSection
 from melissa_gen.study.bridge import OpenFoamReader

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melissa_gen.bridge.readers.formats import Arrays
+from melissa_gen.bridge.readers.base import Arrays
 
 __all__ = ["load_vtk"]
 

@@ -63,7 +63,7 @@ class Server:
             self.reads.set()
         self.beats = True
         self.stop_reason = None
-        self.parts, self.finalized, self.failed, self.hellos = [], [], [], []
+        self.parts, self.finalized, self.failed, self.hellos, self.alive = [], [], [], [], []
         self.changed = threading.Condition()
         self.issued = 0
         self.closing = False
@@ -118,6 +118,7 @@ class Server:
 
     def heartbeat(self, identity, frames):
         beat = wire.decode(frames[0], wire.Alive)
+        self.alive.append(beat)
         if self.beats:
             told = beat if self.stop_reason is None else wire.Stop(self.stop_reason)
             self.answer("heartbeat", identity, told)

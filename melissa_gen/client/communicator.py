@@ -1,4 +1,4 @@
-"""The MPI world of a client, or no world at all: the few collective calls that a client needs."""
+"""The MPI communicator of a client, or no communicator at all: the few collective calls that a client needs."""
 
 import contextlib
 import time
@@ -8,14 +8,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MPIWorld", "SingleProcess", "World", "broadcast", "drop_shared_memory", "world_of"]
+__all__ = [
+    "Communicator",
+    "MPICommunicator",
+    "SingleProcess",
+    "broadcast",
+    "drop_shared_memory",
+    "wrap_communicator",
+]
 
 _POLL_SECONDS = 5e-4
 _LAST_WORDS_SECONDS = 0.2
 """mpirun may drop what a rank has written in the instant before it aborts."""
 
 
-class World(Protocol):
+class Communicator(Protocol):
     """Ranks that solve one simulation together."""
 
     rank: int
@@ -41,7 +48,7 @@ class SingleProcess:
         """Does nothing: the exception that led here ends the process."""
 
 
-class MPIWorld:
+class MPICommunicator:
     """A client on an mpi4py communicator.
 
     Args:
@@ -71,7 +78,7 @@ class MPIWorld:
 
 
 def drop_shared_memory() -> None:
-    """Removes the name of this world's shared memory, which MPICH leaves behind when its ranks are aborted."""
+    """Removes the name of this communicator's shared memory, which MPICH leaves behind when its ranks are aborted."""
     for entry in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):
             target = entry.readlink()
@@ -79,17 +86,17 @@ def drop_shared_memory() -> None:
                 target.unlink()
 
 
-def world_of(comm: Any | None) -> World:
+def wrap_communicator(comm: Any | None) -> Communicator:
     """Wraps a communicator (or None)."""
-    return SingleProcess() if comm is None else MPIWorld(comm)
+    return SingleProcess() if comm is None else MPICommunicator(comm)
 
 
-def broadcast(world: World, data: bytes) -> bytes:
+def broadcast(communicator: Communicator, data: bytes) -> bytes:
     """Returns rank 0's bytes on every rank."""
     length = np.array([len(data)], dtype=np.int64)
-    world.share(length)
+    communicator.share(length)
     buffer = np.zeros(int(length[0]), dtype=np.uint8)
-    if world.rank == 0:
+    if communicator.rank == 0:
         buffer[:] = np.frombuffer(data, dtype=np.uint8)
-    world.share(buffer)
+    communicator.share(buffer)
     return buffer.tobytes()

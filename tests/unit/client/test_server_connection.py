@@ -242,10 +242,12 @@ def test_without_credit_it_waits_and_says_so(serve):
     server = serve(U, steps=3, count=1, credit=1, reads=False)
     with Client() as client:
         client.field("u", shape=(4, 3))
-        progress = client._sink._heartbeat.progress
 
         def open_when_it_waits():
-            wait_for(lambda: progress.state == wire.WAITING_FOR_CREDIT, "its wait for credit")
+            wait_for(
+                lambda: any(b.state == wire.WAITING_FOR_CREDIT for b in server.alive),
+                "its wait for credit",
+            )
             server.reads.set()
 
         opener = threading.Thread(target=open_when_it_waits, daemon=True)
@@ -254,7 +256,7 @@ def test_without_credit_it_waits_and_says_so(serve):
             opener.start()
             simulation.send(u=np.ones((4, 3)))
             opener.join()
-            assert progress.credit_seconds > 0
+            wait_for(lambda: server.alive[-1].credit_seconds > 0, "the seconds that it waited")
             simulation.send(u=np.ones((4, 3)))
         server.wait(lambda s: s.finalized)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from melissa_gen.bridge.command import Command
 from melissa_gen.bridge.coordinates import record_coordinates
 from melissa_gen.bridge.inputs import render_words, write_inputs
-from melissa_gen.bridge.job import BridgeJob
+from melissa_gen.bridge.job_file import BridgeJob
 from melissa_gen.bridge.readers import COORDINATES, OutputError, Reader, open_reader
 from melissa_gen.client import Simulation
 from melissa_gen.errors import MelissaGenError, ServerLost

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from melissa_gen.bridge import BridgeJob
-from melissa_gen.bridge.attempt import solve
+from melissa_gen.bridge.solve import solve
 from melissa_gen.errors import ServerLost, StudyError
 
 

@@ -17,33 +17,33 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
-from melissa_gen.client.client import Assignment, Placement
+from melissa_gen.client.communicator import Communicator, broadcast
+from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.client.heartbeat import Heartbeat
-from melissa_gen.client.world import World, broadcast
 from melissa_gen.errors import ClientError, ProtocolError, ServerLost, nearest
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.protocol.sockets import connect_socket, unreachable
 
-__all__ = ["OnlineSink"]
+__all__ = ["ServerConnection"]
 
 _HANDSHAKE_MILLISECONDS = 60_000
 
 
-class OnlineSink:
+class ServerConnection:
     """The client's side of the wire.
 
     Args:
-        world: The ranks of this client.
+        communicator: The ranks of this client.
         contact_file: The server's contact file.
 
     Raises:
         ClientError: The server can't be reached, or refuses this client.
     """
 
-    def __init__(self, world: World, contact_file: Path) -> None:
-        self._world = world
+    def __init__(self, communicator: Communicator, contact_file: Path) -> None:
+        self._communicator = communicator
         try:
             self._contact = Contact.read(contact_file)
         except ProtocolError as error:
@@ -61,7 +61,7 @@ class OnlineSink:
         self._channels: list[_Channel | None] = [None] * self._welcome.server_ranks
         self._placements: list[tuple[str, Placement]] = []
         self._blocks: tuple[wire.Block, ...] = ()
-        if world.rank == 0:
+        if communicator.rank == 0:
             self._heartbeat = Heartbeat(
                 self._context,
                 self._contact,
@@ -93,7 +93,7 @@ class OnlineSink:
         )
         return placed
 
-    def next(self) -> Assignment | None:
+    def next(self) -> IssuedSimulation | None:
         """Asks for the next simulation; every rank gets rank 0's answer."""
         missing = {f.name for f in self._welcome.fields} - {name for name, _ in self._placements}
         if missing:
@@ -102,7 +102,7 @@ class OnlineSink:
         names = self._welcome.parameters
         # Found, simulation (or whether all is done), attempt, parameters.
         answer = np.zeros(3 + len(names))
-        if self._world.rank == 0:
+        if self._communicator.rank == 0:
             self._done = self._only >= 0 and self._asked
             message = None if self._done else self._ask(wire.Next(self._only))
             self._asked = True
@@ -110,21 +110,21 @@ class OnlineSink:
             if isinstance(message, wire.Solve):
                 answer[:3] = 1, message.simulation, message.attempt
                 answer[3:] = message.parameters
-        self._world.share(answer)
+        self._communicator.share(answer)
         if not answer[0]:
             self._done = bool(answer[1])
             return None
-        found = Assignment(
+        found = IssuedSimulation(
             int(answer[1]), int(answer[2]), dict(zip(names, answer[3:].tolist(), strict=True))
         )
         self._note(wire.SOLVING, found.simulation, 0)
         return found
 
     def send(
-        self, assignment: Assignment, step: int, blocks: Mapping[str, npt.NDArray[Any]]
+        self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Copies the blocks and sends them to the sample's owner; waits for credit."""
-        number, attempt = assignment.simulation, assignment.attempt
+        number, attempt = issued.simulation, issued.attempt
         channel = self._channel(wire.owner(number, step, len(self._channels)))
         buffer = self._free_buffer(channel, number, step)
         for (name, _), array in zip(self._placements, channel.buffers[buffer], strict=True):
@@ -133,7 +133,7 @@ class OnlineSink:
                 blocks[name],
                 casting="same_kind" if blocks[name].dtype.kind == "f" else "unsafe",
             )
-        part = wire.Part(number, attempt, step, self._world.size, buffer, self._blocks)
+        part = wire.Part(number, attempt, step, self._communicator.size, buffer, self._blocks)
         if channel.shared is not None:
             channel.socket.send(self._pack(part))
             self._note(wire.SOLVING, number, step + 1)
@@ -145,17 +145,17 @@ class OnlineSink:
         channel.socket.send(last.data, copy=False)
         self._note(wire.SOLVING, number, step + 1)
 
-    def finalize(self, assignment: Assignment, steps: int) -> None:
+    def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Tells every server rank that this rank has sent all its parts."""
-        end = wire.Finalize(assignment.simulation, assignment.attempt, steps, self._world.size)
+        end = wire.Finalize(issued.simulation, issued.attempt, steps, self._communicator.size)
         for rank in range(len(self._channels)):
             self._channel(rank).socket.send(self._pack(end))
 
-    def fail(self, assignment: Assignment, step: int, reason: str) -> None:
+    def fail(self, issued: IssuedSimulation, step: int, reason: str) -> None:
         """Tells the server that the simulation is given up."""
         if self._control is None:
             self._control = connect_socket(self._context, self._contact, self._contact.control)
-        failed = wire.Failed(assignment.simulation, assignment.attempt, step, reason)
+        failed = wire.Failed(issued.simulation, issued.attempt, step, reason)
         self._control.send(self._pack(failed))
 
     def close(self) -> None:
@@ -181,11 +181,15 @@ class OnlineSink:
         """
         raw = b""
         ports = (self._contact.control, self._contact.heartbeat, *self._contact.data)
-        if self._world.rank == 0 and (problem := next(filter(None, map(unreachable, ports)), "")):
+        if self._communicator.rank == 0 and (
+            problem := next(filter(None, map(unreachable, ports)), "")
+        ):
             raw = self._pack(wire.Refused(problem))
-        elif self._world.rank == 0:
+        elif self._communicator.rank == 0:
             self._control = connect_socket(self._context, self._contact, self._contact.control)
-            hello = wire.Hello(self._job, socket.gethostname(), os.getpid(), self._world.size)
+            hello = wire.Hello(
+                self._job, socket.gethostname(), os.getpid(), self._communicator.size
+            )
             self._control.send(self._pack(hello))
             if self._control.poll(_HANDSHAKE_MILLISECONDS):
                 raw = self._control.recv()
@@ -194,7 +198,7 @@ class OnlineSink:
                 silence = f"the training server on {where} did not answer within 60 s"
                 raw = self._pack(wire.Refused(silence))
         try:
-            answer = wire.decode(broadcast(self._world, raw), wire.Welcome, wire.Refused)
+            answer = wire.decode(broadcast(self._communicator, raw), wire.Welcome, wire.Refused)
         except ProtocolError as error:
             answer = wire.Refused(str(error))
         if isinstance(answer, wire.Welcome):
@@ -243,7 +247,7 @@ class OnlineSink:
         found = self._channels[rank]
         if found is None:
             if problem := unreachable(self._contact.data[rank]):
-                msg = f"rank {self._world.rank} of the client on {problem}"
+                msg = f"rank {self._communicator.rank} of the client on {problem}"
                 raise ClientError(msg)
             peer = connect_socket(
                 self._context, self._contact, self._contact.data[rank], data=True, queue=0
@@ -260,7 +264,9 @@ class OnlineSink:
             progress.simulation, progress.step, progress.state = simulation, step, state
 
     def _pack(self, message: wire.Message) -> bytes:
-        return wire.encode(message, self._contact.epoch, self._world.rank, self._contact.token)
+        return wire.encode(
+            message, self._contact.epoch, self._communicator.rank, self._contact.token
+        )
 
 
 class _Channel:

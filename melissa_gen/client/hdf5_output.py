@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melissa_gen.client.client import Assignment, Placement
-from melissa_gen.client.world import World
+from melissa_gen.client.communicator import Communicator
+from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import ClientError
 
-__all__ = ["OfflineSink"]
+__all__ = ["Hdf5Output"]
 
 
-class OfflineSink:
+class Hdf5Output:
     """Gathers each time step on rank 0, which writes them all at the end.
 
     Args:
-        world: The ranks of this client.
+        communicator: The ranks of this client.
         comm: Their communicator, or None.
         parameters: Of the simulation.
         output: The file; it holds what the solver declares and sends.
@@ -27,9 +27,11 @@ class OfflineSink:
 
     time_steps: int | None = None
 
-    def __init__(self, world: World, comm: Any, parameters: dict[str, float], output: Path) -> None:
-        self._world, self._comm, self._output = world, comm, output
-        self._todo = iter([Assignment(0, 0, parameters)])
+    def __init__(
+        self, communicator: Communicator, comm: Any, parameters: dict[str, float], output: Path
+    ) -> None:
+        self._communicator, self._comm, self._output = communicator, comm, output
+        self._todo = iter([IssuedSimulation(0, 0, parameters)])
         self._placements: dict[str, Placement] = {}
         self._tiled: set[str] = set()
         self._steps: list[dict[str, npt.NDArray[Any]]] = []
@@ -40,39 +42,39 @@ class OfflineSink:
         self._tiled.discard(name)
         return placement
 
-    def next(self) -> Assignment | None:
+    def next(self) -> IssuedSimulation | None:
         """The simulation, once."""
         return next(self._todo, None)
 
     def send(
-        self, assignment: Assignment, step: int, blocks: Mapping[str, npt.NDArray[Any]]
+        self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Gathers one step on rank 0."""
         whole = {name: self._gather(name, p, blocks[name]) for name, p in self._placements.items()}
-        if self._world.rank == 0:
+        if self._communicator.rank == 0:
             self._steps.append(whole)
 
-    def finalize(self, assignment: Assignment, steps: int) -> None:
+    def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Writes the file."""
-        if self._world.rank != 0:
+        if self._communicator.rank != 0:
             return
         if steps == 0:
-            msg = f"simulation {assignment.simulation} sent no time step"
+            msg = f"simulation {issued.simulation} sent no time step"
             raise ClientError(msg)
         with DatasetWriter(
             self._output,
             {name: (p.shape, p.dtype) for name, p in self._placements.items()},
             steps,
-            list(assignment.parameters),
+            list(issued.parameters),
             1,
             {},
         ) as writer:
-            writer.begin(0, assignment.simulation, list(assignment.parameters.values()))
+            writer.begin(0, issued.simulation, list(issued.parameters.values()))
             for name in self._placements:
                 writer.write_steps(0, 0, name, np.stack([step[name] for step in self._steps]))
             writer.finish(0)
 
-    def fail(self, assignment: Assignment, step: int, reason: str) -> None:
+    def fail(self, issued: IssuedSimulation, step: int, reason: str) -> None:
         """Writes nothing; the exception that led here says why."""
 
     def close(self) -> None:
@@ -82,13 +84,13 @@ class OfflineSink:
         mine = np.ascontiguousarray(block, placement.dtype)
         whole = np.empty(placement.shape, placement.dtype)
         place = np.array([*placement.start, *placement.extent], dtype=np.int64)
-        if self._world.size == 1:
+        if self._communicator.size == 1:
             self._check_tiling(name, placement, place[np.newaxis])
             whole[_region(placement.start, placement.extent)] = mine
             return whole
-        places = np.empty((self._world.size, len(place)), np.int64)
-        self._comm.Gather(place, places if self._world.rank == 0 else None)
-        if self._world.rank != 0:
+        places = np.empty((self._communicator.size, len(place)), np.int64)
+        self._comm.Gather(place, places if self._communicator.rank == 0 else None)
+        if self._communicator.rank != 0:
             self._comm.Gatherv(mine, None)
             return whole
         self._check_tiling(name, placement, places)
