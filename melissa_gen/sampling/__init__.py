@@ -6,7 +6,7 @@ knows no server, socket or file, and imports nothing of ours but `melissa_gen.er
 """
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss
-from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.probe import Probe
 from melissa_gen.sampling.arguments import StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
 from melissa_gen.sampling.designs.table import read_points
@@ -19,7 +19,6 @@ __all__ = [
     "SIGNALS",
     "DifficultyTracker",
     "Evidence",
-    "Observer",
     "Prior",
     "Probe",
     "Proposals",

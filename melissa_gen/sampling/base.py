@@ -1,17 +1,21 @@
-"""What every sampler offers: suggest, ingest, update, state, restore, diagnostics.
+"""The base class of all samplers, and the points and evidence that they exchange with training.
 
-`suggest` and `ingest` are the verbs of the gest-api generator standard. One thread owns a sampler;
-none of its methods may be called from two threads at once.
+`suggest` and `ingest` are the verbs of the gest-api generator standard. A sampler is not thread-safe:
+its methods must be called from one thread at a time.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.prior.priors import Prior
+
+if TYPE_CHECKING:
+    from melissa_gen.sampling.acquisition.probe import Probe
 
 __all__ = ["PRIOR", "Evidence", "Proposals", "Sampler", "State", "part_of", "split_state"]
 
@@ -70,37 +74,79 @@ class Evidence:
     generation: int = 0
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """Chooses what is simulated next.
+class Sampler(ABC):
+    """Base class of the samplers: chooses the parameters of the next simulations.
 
-    A *generation* is one round of learning: it ends when `update` finds new evidence. `suggest`
-    calls `update` where evidence is waiting; a server calls it first, in the background, so that
-    `suggest` is quick. Neither touches any global random state. A sampler that asks the surrogate
-    itself about candidates is also an `Observer`: it is shown a `Probe` before each `update`.
+    A *generation* is one round of learning. It ends when `update` finds new evidence. `suggest` calls
+    `update` if there is new evidence; a server calls `update` first, in the background, so that
+    `suggest` is fast. No method changes the state of a global random number generator.
+
+    A subclass implements `suggest`, `ingest`, `update`, `state` and `restore`. The other methods have
+    defaults that suit a sampler without a known density that does not use the surrogate.
+
+    Args:
+        name: Name of the method.
+        prior: Prior distribution p(λ) of the parameters.
+
+    Attributes:
+        name: Name of the method.
+        prior: Prior distribution p(λ) of the parameters.
+        generation: Number of times that the sampler has learned.
     """
 
-    name: str
-    prior: Prior
-    generation: int
+    def __init__(self, name: str, prior: Prior) -> None:
+        self.name = name
+        self.prior = prior
+        self.generation = 0
 
+    @abstractmethod
     def suggest(self, n: int) -> Proposals:
         """Draws n points."""
 
+    @abstractmethod
     def ingest(self, evidence: Sequence[Evidence]) -> None:
-        """Takes in evidence, in any order, repeated or late; cheap."""
+        """Adds evidence, which may arrive in any order, repeatedly or late. Must be cheap."""
 
+    @abstractmethod
     def update(self) -> None:
-        """Learns from the evidence since the last update; the expensive part."""
+        """Learns from the evidence added since the last update. This is the expensive part."""
 
+    @abstractmethod
     def state(self) -> State:
-        """Everything that `restore` needs, generator states included."""
+        """Returns everything that `restore` needs, including the states of random generators."""
 
+    @abstractmethod
     def restore(self, state: State) -> None:
-        """Continues exactly where `state` was taken, in a sampler created alike."""
+        """Continues exactly from a saved state, in a sampler created with the same arguments."""
+
+    def log_density(self, points: Array) -> Array:
+        """Returns the log density of the distribution that `suggest` draws from now.
+
+        Args:
+            points: (n, d), physical units.
+
+        Returns:
+            (n,), in the inverse product of the physical units; NaN where unknown (the default).
+        """
+        return np.full(len(points), np.nan)
+
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether `observe` has an effect; if not, the caller need not create a probe."""
+        return False
+
+    def observe(self, probe: "Probe") -> None:
+        """Gives the sampler a snapshot of the surrogate, used from the next `update` on.
+
+        A probe is not part of the state: after `restore`, pass one again.
+
+        Args:
+            probe: The surrogate at this moment, evaluated at points in physical units.
+        """
 
     def diagnostics(self) -> dict[str, float]:
-        """Named finite numbers for the event log."""
+        """Returns named finite numbers for the event log."""
+        return {}
 
 
 def split_state(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -1,4 +1,17 @@
-"""The methods by name, and how a sampler is made from a study's `sampler` section."""
+"""The sampling methods by name, and the creation of a sampler from a study's `sampler` section.
+
+How to add a method, taking `pool` (`adaptive/pool.py`) as the example:
+
+1. Declare its arguments: `PoolArguments`, a subclass of `Arguments` with a default for each field.
+2. Write the part that is new. `Pool` is a `Proposer`: its `draw` returns points that follow a(λ)^β. The
+   learning, the mixture with the prior and the checkpoints come from the base classes. A method that
+   learns in its own way subclasses `AdaptiveRule` (`breed`), and a fixed design `PointSequence` (`lhs`).
+3. Write `build(prior, seed, arguments, schedule)`, which returns the `Sampler`.
+4. Add a line to `METHODS` below: arguments, `build`, and what the method needs of the prior.
+5. Run `tests/unit/sampling/test_contract.py`, which tests every method in `METHODS`.
+
+A method of another package calls `register` instead of step 4.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +49,7 @@ from melissa_gen.sampling.designs import (
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import MAX_SHARE, Ramp
 
-__all__ = ["METHODS", "Method", "check_arguments", "create"]
+__all__ = ["METHODS", "Method", "check_arguments", "create", "register"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,22 @@ METHODS: dict[str, Method] = {
     "energy": Method(energy.EnergyArguments, energy.build),
     "external": Method(external.ExternalArguments, external.build),
 }
+
+
+def register(name: str, method: Method) -> None:
+    """Adds a method of another package; `create` then accepts its name.
+
+    Args:
+        name: The value of `sampler.method` that selects it.
+        method: The method.
+
+    Raises:
+        ValueError: A method with this name exists already.
+    """
+    if name in METHODS:
+        msg = f"the sampling method '{name}' exists already"
+        raise ValueError(msg)
+    METHODS[name] = method
 
 
 def check_arguments(

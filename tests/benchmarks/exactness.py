@@ -20,8 +20,10 @@ from sampler_targets import TARGETS, mmd
 from sampler_targets import Target as Law
 
 from melissa_gen.sampling import Prior, create
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.adaptive.learned import LearnedRule
+from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 
 Array = NDArray[np.float64]
 
@@ -39,19 +41,17 @@ TOLERANCE_FROM = 5
 _DRAWS, _GENERATION, _RECORDS, _ROUNDS = 1000, 100, 512, 3
 
 
-class Known:
-    """The true log a in the place of a learned one."""
-
-    flat = False
+class Known(Acquisition):
+    """The true log a in place of a learned one."""
 
     def __init__(self, law: Law) -> None:
-        self.value, self.value_and_gradient = law.value, law.value_and_gradient
+        self._law = law
 
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
-        pass
+    def value(self, unit: Array) -> Array:
+        return self._law.value(unit)
 
-    def diagnostics(self) -> dict[str, float]:
-        return {}
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        return self._law.value_and_gradient(unit)
 
 
 def drawn(method: str, d: int, law: Law, rng: np.random.Generator, n: int = _DRAWS) -> Array:
@@ -62,10 +62,12 @@ def drawn(method: str, d: int, law: Law, rng: np.random.Generator, n: int = _DRA
     aimed = {"rad": "k", "breed": None, "conditional_diffusion": None}.get(name, "beta")
     if aimed is not None:
         arguments[aimed] = 1.0
-    rule = create(name, prior, 1, arguments=arguments)._rule
+    sampler = create(name, prior, 1, arguments=arguments)
+    assert isinstance(sampler, MixtureSampler)
+    rule = sampler.rule
     records = _records(law, d, rng)
     if isinstance(rule, LearnedRule):
-        rule._acquisition, records = Known(law), records.rows(slice(0, 0))
+        rule.acquisition, records = Known(law), records.rows(slice(0, 0))
     for _ in range(_ROUNDS):
         rule.learn(records, rng)
     if not rule.ready:

@@ -20,7 +20,7 @@ from measure import Result, Target, command_line, environment, finish
 from sampler_fleet import Fleet, Slot
 from sampler_problems import PROBLEMS
 
-from melissa_gen.sampling import METHODS, Evidence, Observer, create
+from melissa_gen.sampling import METHODS, Evidence, create
 
 NOT_TIMED = {"table", "external"}
 """They take what the user gives."""
@@ -61,7 +61,7 @@ def _timed(name: str, slot: Slot, fleet: Fleet, repetitions: int) -> tuple[float
         ]
         sampler.ingest(evidence)
         began = time.process_time()
-        if isinstance(sampler, Observer) and sampler.observes:
+        if sampler.uses_surrogate:
             sampler.observe(fleet.probe(0))
         sampler.update()
         learned = time.process_time()

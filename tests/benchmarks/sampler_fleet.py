@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from sampler_problems import Fields, Problem
 
-from melissa_gen.sampling import PRIOR, DifficultyTracker, Evidence, Observer, Prior, Probe, Sampler
+from melissa_gen.sampling import PRIOR, DifficultyTracker, Evidence, Prior, Probe, Sampler
 from melissa_gen.surrogates import Surrogate, SurrogateProbe
 
 Array = NDArray[np.float64]
@@ -211,7 +211,7 @@ class Fleet:
         blocks = []
         for k, slot in enumerate(self.slots):
             began = time.thread_time()
-            if self._solved and isinstance(slot.sampler, Observer) and slot.sampler.observes:
+            if self._solved and slot.sampler.uses_surrogate:
                 slot.sampler.observe(self.probe(k))
             slot.sampler.ingest(_evidence(slot))
             slot.sampler.update()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from melissa_gen.sampling import PRIOR, Evidence, Prior, Proposals
+from melissa_gen.sampling import PRIOR, Evidence, Prior, Proposals, Sampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.schedule import Ramp
 
@@ -20,8 +20,8 @@ _CANDIDATES = 1024
 _TIMES = 5
 
 
-class Oracle:
-    """A `Sampler` that scores points, solved beforehand, by the surrogate's true error on them.
+class Oracle(Sampler):
+    """A sampler that scores points, solved beforehand, by the surrogate's true error on them.
 
     Args:
         prior: p(λ).
@@ -29,10 +29,9 @@ class Oracle:
         beta: exponent of the error.
     """
 
-    name = "oracle"
-
     def __init__(self, prior: Prior, seed: int, beta: float = 1.5) -> None:
-        self.prior, self.generation, self._beta = prior, 0, beta
+        super().__init__("oracle", prior)
+        self._beta = beta
         self._rng = np.random.default_rng(seed)
         self._ramp = Ramp()
         self._fresh = False
@@ -82,6 +81,3 @@ class Oracle:
 
     def restore(self, state: State) -> None:
         """It is never restored."""
-
-    def diagnostics(self) -> dict[str, float]:
-        return {}

@@ -4,58 +4,72 @@ The target is π ∝ p a^β. In the unit cube p is 1, so π is an *exponential t
 density by log a, and all that is missing is one number, its normalisation.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from melissa_gen.sampling.acquisition.probe import Probe
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.base import State
 
-__all__ = ["Candidates", "LearnedAcquisition", "LogAcquisition", "Tilt", "matching_exponent"]
+__all__ = ["Acquisition", "Tilt", "matching_exponent"]
 
 Array = NDArray[np.float64]
 
 
-class LogAcquisition(Protocol):
-    """Any log a(u) on the unit cube, up to a constant, with its gradient."""
+class Acquisition(ABC):
+    """Base class of the acquisitions: log a(u) on the unit cube, up to a constant.
+
+    A subclass implements `value_and_gradient`. The defaults of the other methods suit a known function
+    that does not learn.
+    """
+
+    @abstractmethod
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
 
     def value(self, unit: Array) -> Array:
-        """Log a at points (n, k): (n,)."""
-
-    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        """Log a (n,) and its gradient in the unit cube (n, k)."""
-
-
-class LearnedAcquisition(LogAcquisition, Protocol):
-    """A log acquisition that learns from records; flat before it has."""
-
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
-        """Learns from the whole history, starting from where it was."""
+        """Returns log a (n,) at points (n, k) of the unit cube."""
+        return self.value_and_gradient(unit)[0]
 
     @property
     def flat(self) -> bool:
-        """Whether it knows no difference between points yet."""
-
-    def state(self) -> State:
-        """Everything learned."""
-
-    def restore(self, state: State) -> None:
-        """Puts it back."""
-
-    def diagnostics(self) -> dict[str, float]:
-        """Named finite numbers."""
-
-
-@runtime_checkable
-class Candidates(Protocol):
-    """An acquisition that knows its value at many draws of the prior already."""
+        """Whether log a is constant, as it is before the first learning."""
+        return False
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
-        """Points of the unit cube (m, k) and log a there (m,), the same object until it learns again."""
+        """Draws of the prior at which log a is already known, or None.
+
+        Points of the unit cube (m, k) and log a there (m,). The same object is returned until the
+        acquisition learns again.
+        """
+        return None
+
+    def fit(self, table: Table, rng: np.random.Generator) -> None:
+        """Learns from the whole history, starting from the last fit."""
+
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether `observe` has an effect."""
+        return False
+
+    def observe(self, probe: Probe) -> None:
+        """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
+
+    def state(self) -> State:
+        """Returns everything learned, as arrays and JSON values."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Restores what `state` returned."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Returns named finite numbers."""
+        return {}
 
 
 @dataclass(frozen=True)

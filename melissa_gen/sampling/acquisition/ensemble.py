@@ -11,6 +11,7 @@ from math import cos, pi
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.base import State
 
@@ -46,7 +47,7 @@ def recency_weights(n: int, half_life: float) -> Array:
     return np.asarray(0.5 ** (np.arange(n - 1, -1, -1) / half_life))
 
 
-class EnsembleAcquisition:
+class EnsembleAcquisition(Acquisition):
     """Ensemble of two-layer tanh networks; see the module.
 
     A failed simulation has no difficulty and teaches nothing here. With fewer than two records, or
@@ -149,12 +150,12 @@ class EnsembleAcquisition:
         return value, 2.0 * self._scale * gradient
 
     def state(self) -> State:
-        """See `LearnedAcquisition`."""
+        """Returns the weights and the scale of the last fit."""
         numbers = [self._centre, self._scale, self._loss]
         return {"fit": numbers, **{f"weights.{k}": v.copy() for k, v in self._weights.items()}}
 
     def restore(self, state: State) -> None:
-        """See `LearnedAcquisition`."""
+        """Restores the weights and the scale."""
         self._centre, self._scale, self._loss = state["fit"]
         self._weights = {
             name: np.array(state[f"weights.{name}"])

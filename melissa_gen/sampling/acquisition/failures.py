@@ -8,17 +8,17 @@ of the probability of success there.
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.acquisition import Candidates, LearnedAcquisition
-from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
+from melissa_gen.sampling.acquisition.probe import Probe
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.base import State
+from melissa_gen.sampling.base import State, part_of
 
 __all__ = ["AvoidFailures"]
 
 Array = NDArray[np.float64]
 
 
-class AvoidFailures:
+class AvoidFailures(Acquisition):
     """A `LearnedAcquisition`: log a of `inner` plus log of the probability of success.
 
     With Gaussian kernels K about the records, of width `width` √k in the unit cube,
@@ -33,7 +33,7 @@ class AvoidFailures:
         width: kernel width for one axis.
     """
 
-    def __init__(self, inner: LearnedAcquisition, width: float = 0.1) -> None:
+    def __init__(self, inner: Acquisition, width: float = 0.1) -> None:
         self._inner = inner
         self._width = width
         self._unit = np.empty((0, 0))
@@ -46,14 +46,13 @@ class AvoidFailures:
         return self._inner.flat
 
     @property
-    def observes(self) -> bool:
-        """See `Observer`."""
-        return isinstance(self._inner, Observer) and self._inner.observes
+    def uses_surrogate(self) -> bool:
+        """Whether the inner acquisition uses the surrogate."""
+        return self._inner.uses_surrogate
 
     def observe(self, probe: Probe) -> None:
-        """See `Observer`."""
-        if isinstance(self._inner, Observer):
-            self._inner.observe(probe)
+        """Passes the snapshot of the surrogate to the inner acquisition."""
+        self._inner.observe(probe)
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
@@ -88,8 +87,7 @@ class AvoidFailures:
     def restore(self, state: State) -> None:
         """See `LearnedAcquisition`."""
         self._unit, self._failed = np.array(state["unit"]), np.array(state["failed"])
-        own = "inner."
-        self._inner.restore({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+        self._inner.restore(part_of(state, "inner."))
         self._take_candidates()
 
     def diagnostics(self) -> dict[str, float]:
@@ -97,7 +95,7 @@ class AvoidFailures:
         return self._inner.diagnostics()
 
     def _take_candidates(self) -> None:
-        known = self._inner.candidates if isinstance(self._inner, Candidates) else None
+        known = self._inner.candidates
         if known is not None and self._failed.any():
             known = known[0], known[1] + self._success(known[0])[0]
         self._candidates = known

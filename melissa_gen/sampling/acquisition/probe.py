@@ -6,14 +6,14 @@ of any λ. A server makes one from a copy of the weights, a benchmark from the n
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.prior.priors import Prior
 
-__all__ = ["Observer", "Probe", "Pullback", "UnitProbe"]
+__all__ = ["Probe", "Pullback", "UnitProbe"]
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,10 @@ Pullback = Callable[[Array], Array]
 
 
 class Probe(Protocol):
-    """The surrogate at one moment; it never changes afterwards."""
+    """Interface of a snapshot of the surrogate; it never changes afterwards.
+
+    A structural type, because the surrogates' package, which implements it, does not import this one.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,20 +70,3 @@ class UnitProbe:
     def with_seen(self, points: Array) -> "UnitProbe":
         """See `Probe`; the points (m, axes) are those of the cube."""
         return UnitProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)
-
-
-@runtime_checkable
-class Observer(Protocol):
-    """What can use a probe: a sampler, and of its parts the rule and the acquisition.
-
-    A sampler is shown one that takes physical points; it shows its parts a `UnitProbe`. `observe`
-    is called before each learning, with the surrogate as it is then, and holds until the next
-    call. A probe is no part of the state: after `restore`, observe one again.
-    """
-
-    @property
-    def observes(self) -> bool:
-        """Whether a probe would be used; if not, none need be made."""
-
-    def observe(self, probe: Probe) -> None:
-        """Uses this probe from now on."""

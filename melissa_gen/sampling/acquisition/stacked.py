@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.acquisition import LearnedAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.ensemble import (
     importance_weights,
     log_difficulty,
@@ -49,7 +49,7 @@ _INTERPOLATED = 400
 _SLOPES_AT = 64
 
 
-class StackedAcquisition:
+class StackedAcquisition(Acquisition):
     """See the module; without a probe it is its `blind` acquisition.
 
     Args:
@@ -59,11 +59,9 @@ class StackedAcquisition:
         half_life: records after which a record's weight in the regression has halved.
     """
 
-    observes = True
-
     def __init__(
         self,
-        blind: LearnedAcquisition,
+        blind: Acquisition,
         prior_draws: Callable[[int, np.random.Generator], Array],
         candidates: int = 1024,
         half_life: float = 200.0,
@@ -90,8 +88,13 @@ class StackedAcquisition:
         """See `Candidates`."""
         return self._candidates
 
+    @property
+    def uses_surrogate(self) -> bool:
+        """True: the features come from the surrogate."""
+        return True
+
     def observe(self, probe: Probe) -> None:
-        """See `Observer`; asked in the unit cube."""
+        """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
         self._shown = probe
         if self._probe is None:
             self._probe = probe

@@ -19,7 +19,7 @@ from pydantic import Field
 from scipy.special import logsumexp, ndtr
 
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
@@ -105,7 +105,7 @@ class BreedRamp(Schedule):
         return min(self.max_share, self.start + part * (self.end - self.start))
 
 
-class Breed:
+class Breed(AdaptiveRule):
     """The `Rule` of `breed`.
 
     Its density is exact but for children that end as copies of their parent, which have no
@@ -119,7 +119,7 @@ class Breed:
     """
 
     name = "breed"
-    on_prior = False
+    relative_to_prior = False
 
     def __init__(self, dimension: int, sigma: float, window: int) -> None:
         self._sigma = sigma * _SHRINK ** (0.5 * np.arange(_ATTEMPTS))

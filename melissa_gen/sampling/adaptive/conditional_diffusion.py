@@ -20,7 +20,7 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.ensemble import log_difficulty
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.networks.denoiser import Denoiser
@@ -50,7 +50,7 @@ class ConditionalDiffusionArguments(Arguments):
     history: int = Field(1000, ge=10, description="newest records kept to learn from")
 
 
-class ConditionalDiffusion:
+class ConditionalDiffusion(AdaptiveRule):
     """The `Rule` of `conditional_diffusion`.
 
     Args:
@@ -60,7 +60,6 @@ class ConditionalDiffusion:
     """
 
     name = "conditional_diffusion"
-    on_prior = True
 
     def __init__(
         self, dimension: int, arguments: ConditionalDiffusionArguments, rng: np.random.Generator
@@ -101,10 +100,6 @@ class ConditionalDiffusion:
         target = self._targets[rng.choice(len(self._targets), size=n, p=self._chance)]
         x = self._model.draw(n, target, self._arguments.guidance, rng)
         return Draws(0.5 * (x + 1.0), np.full(n, -1, dtype=np.int64))
-
-    def log_density(self, unit: Array) -> Array:
-        """Not known."""
-        return np.full(len(unit), np.nan)
 
     def state(self) -> State:
         """See `Rule`."""

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
+from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
@@ -53,7 +53,7 @@ class DiffusionPosteriorArguments(LearnedArguments):
     )
 
 
-def slope_at(mean: Array, acquisition: LogAcquisition, beta: float) -> tuple[Array, Array]:
+def slope_at(mean: Array, acquisition: Acquisition, beta: float) -> tuple[Array, Array]:
     """β log a (n,) and its gradient (n, k), at points (n, k) of the box [-1, 1]^k."""
     value, gradient = acquisition.value_and_gradient(0.5 * (mean + 1.0))
     return beta * value, 0.5 * beta * gradient
@@ -83,7 +83,7 @@ def _self_consistent(slope: Array, there: Array, way: Array, variance: Array) ->
     return np.asarray(2.0 / (b + np.sqrt(b**2 + 4.0 * (r - 1.0))))
 
 
-class DiffusionPosterior:
+class DiffusionPosterior(Proposer):
     """Proposer of `diffusion_posterior`.
 
     Args:
@@ -104,14 +104,16 @@ class DiffusionPosterior:
         self._starts = SobolPoints(dimension, int(np.random.default_rng([seed, 1]).integers(2**31)))
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`; from a sequence of its own."""
         starts = SobolPoints(self._dimension, int(rng.integers(2**31)))
         return self._carried(starts.draw(n), acquisition, beta)
 
-    def next(self, n: int, acquisition: LogAcquisition, beta: float) -> Array:
-        """See `Sequential`."""
+    def next(
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
+    ) -> Array:
+        """Draws the next n proposals (n, k), from the sequence of starts that all generations share."""
         return self._carried(self._starts.draw(n), acquisition, beta)
 
     def state(self) -> State:
@@ -122,7 +124,7 @@ class DiffusionPosterior:
         """See `Sequential`."""
         self._starts.restore(state)
 
-    def _carried(self, starts: Array, acquisition: LogAcquisition, beta: float) -> Array:
+    def _carried(self, starts: Array, acquisition: Acquisition, beta: float) -> Array:
         """Where the flow carries points (n, k) of the unit cube."""
         diffusion = self._diffusion
         x = diffusion.start_at(starts)
@@ -132,7 +134,7 @@ class DiffusionPosterior:
             x = diffusion.flow(x, 0.5 * (here + ahead), level)
         return np.asarray(0.5 * (self._denoised(x, 1, acquisition, beta) + 1.0))
 
-    def _denoised(self, x: Array, level: int, acquisition: LogAcquisition, beta: float) -> Array:
+    def _denoised(self, x: Array, level: int, acquisition: Acquisition, beta: float) -> Array:
         """The mean of x0 given x at a level, times a^β: (n, k), inside the box."""
         law = self._diffusion.denoised(x, level)
         mean, variance = law.mean_and_variance()
@@ -143,10 +145,6 @@ class DiffusionPosterior:
         _, there = slope_at(tilted, acquisition, beta)
         t = _self_consistent(slope, there, tilted - mean, variance)
         return law.tilted(t[:, None] * slope).mean
-
-    def diagnostics(self) -> dict[str, float]:
-        """Nothing of its own."""
-        return {}
 
 
 def build(

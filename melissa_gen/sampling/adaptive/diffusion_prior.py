@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.ensemble import importance_weights
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
+from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.denoiser import Denoiser
@@ -47,7 +47,7 @@ class DiffusionPriorArguments(LearnedArguments):
     )
 
 
-class DiffusionPrior:
+class DiffusionPrior(Proposer):
     """Proposer of `diffusion_prior`.
 
     Args:
@@ -75,7 +75,7 @@ class DiffusionPrior:
         self._loss = 0.0
 
     def fit(
-        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Learns the prior; see `Trainable`. The acquisition has no part in it."""
         unit = self._prior.sample_unit(_PRIOR_DRAWS, rng)
@@ -89,7 +89,7 @@ class DiffusionPrior:
         self._fits += 1
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`."""
         diffusion = self._model.diffusion

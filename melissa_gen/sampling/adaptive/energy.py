@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import expit
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.adaptive.learned import (
     LearnedArguments,
+    Proposer,
     learned_sampler,
     rank_correlation,
 )
@@ -66,7 +67,7 @@ class _Chains(NamedTuple):
         return _Chains(*(part[index] for part in self))
 
 
-class Energy:
+class Energy(Proposer):
     """Proposer of `energy`, exact in the limit of many moves.
 
     Args:
@@ -95,7 +96,7 @@ class Energy:
         self._numbers = {"acceptance": 1.0, "stages": 0.0, "memory": 0.0, "resampled": 0.0}
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`."""
         u = rng.random((max(self._chains, 2 * n), self._dimension))
@@ -128,7 +129,7 @@ class Energy:
     def _move(
         self,
         chains: _Chains,
-        acquisition: LogAcquisition,
+        acquisition: Acquisition,
         beta: float,
         width: float,
         rng: np.random.Generator,
@@ -166,7 +167,7 @@ class Energy:
         return dict(self._numbers)
 
 
-def _evaluate(z: Array, acquisition: LogAcquisition) -> _Chains:
+def _evaluate(z: Array, acquisition: Acquisition) -> _Chains:
     z = np.clip(z, -36.0, 36.0)  # where u is still above 0 in double precision
     u = expit(z)
     log_a, slope = acquisition.value_and_gradient(u)

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
@@ -49,7 +49,7 @@ class ExternalArguments(Arguments):
     history: int = Field(1000, ge=10, description="newest records kept")
 
 
-class External:
+class External(AdaptiveRule):
     """The `Rule` of `external`.
 
     Args:
@@ -63,7 +63,6 @@ class External:
     """
 
     name = "external"
-    on_prior = True
 
     def __init__(
         self, names: list[str], generator: type, options: Mapping[str, Any], objective: str
@@ -98,10 +97,6 @@ class External:
         """Asks for n points."""
         self._calls.append(["suggest", n])
         return Draws(self._suggest(n), np.full(n, -1, dtype=np.int64))
-
-    def log_density(self, unit: Array) -> Array:
-        """Not known."""
-        return np.full(len(unit), np.nan)
 
     def state(self) -> State:
         """See `Rule`."""

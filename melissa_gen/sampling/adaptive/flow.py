@@ -23,9 +23,9 @@ from pydantic import Field
 from scipy.special import ndtr, ndtri
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
+from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size
 from melissa_gen.sampling.base import State
@@ -53,7 +53,7 @@ class FlowArguments(LearnedArguments):
     training_steps: int = Field(20, ge=1, le=100_000, description="batches for each population")
 
 
-class Flow:
+class Flow(Proposer):
     """Proposer of `flow`, exact in its density.
 
     Args:
@@ -63,7 +63,8 @@ class Flow:
     """
 
     exact = True
-    on_prior = False
+    has_density = True
+    relative_to_prior = False
 
     def __init__(self, dimension: int, seed: int, arguments: FlowArguments) -> None:
         self._dimension = dimension
@@ -73,7 +74,7 @@ class Flow:
         self._fits = 0
 
     def fit(
-        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Fits to a^β; see `Trainable`. The first fit takes twice the rounds."""
         import torch
@@ -104,12 +105,12 @@ class Flow:
         self._fits += 1
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`; β is that of the last fit."""
         return self._sample(n, rng)
 
-    def log_density(self, unit: Array, acquisition: LogAcquisition) -> Array:
+    def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
         """Log q at points (n, k); see `OwnDensity`."""
         import torch
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import ndtr
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
+from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.network import Network, Single, train
@@ -44,7 +44,7 @@ class GanArguments(LearnedArguments):
     hidden: int = Field(64, ge=8, le=1024, description="width of the generator's hidden layers")
 
 
-class Gan:
+class Gan(Proposer):
     """Proposer of `gan`.
 
     Args:
@@ -73,7 +73,7 @@ class Gan:
         self._objective = 0.0
 
     def fit(
-        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Trains the generator; see `Trainable`."""
 
@@ -98,7 +98,7 @@ class Gan:
         self._fits += 1
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`; β is that of the last fit."""
         z = rng.standard_normal((n, self._dimension))

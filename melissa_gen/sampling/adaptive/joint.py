@@ -24,7 +24,7 @@ from pydantic import Field
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.sampling.acquisition.ensemble import importance_weights, log_difficulty
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
@@ -56,7 +56,7 @@ class JointArguments(Arguments):
     history: int = Field(1000, ge=10, description="newest records kept to learn from")
 
 
-class Joint:
+class Joint(AdaptiveRule):
     """The `Rule` of `joint`.
 
     Args:
@@ -67,7 +67,6 @@ class Joint:
     """
 
     name = "joint"
-    on_prior = True
 
     def __init__(
         self, dimension: int, seed: int, arguments: JointArguments, pinned: Mapping[int, float]
@@ -146,10 +145,6 @@ class Joint:
                 clean = clean + kept * (x - clean) + noise
             x = np.where(known, values, clean)
         return x
-
-    def log_density(self, unit: Array) -> Array:
-        """Not known."""
-        return np.full(len(unit), np.nan)
 
     def state(self) -> State:
         """See `Rule`."""

@@ -1,25 +1,20 @@
 """The rule that acquisition-driven methods share: learn a(λ), then let a `Proposer` aim at p a^β."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import (
-    Candidates,
-    LearnedAcquisition,
-    LogAcquisition,
-    Tilt,
-    matching_exponent,
-)
+from melissa_gen.sampling.acquisition.acquisition import Acquisition, Tilt, matching_exponent
 from melissa_gen.sampling.acquisition.ensemble import EnsembleAcquisition, log_difficulty
 from melissa_gen.sampling.acquisition.failures import AvoidFailures
-from melissa_gen.sampling.acquisition.probe import Observer, Probe
+from melissa_gen.sampling.acquisition.probe import Probe
 from melissa_gen.sampling.acquisition.records import Table
 from melissa_gen.sampling.acquisition.stacked import StackedAcquisition
-from melissa_gen.sampling.adaptive.mixture import Draws, MixtureSampler
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.prior.priors import Prior
@@ -29,11 +24,8 @@ __all__ = [
     "EnsembleArguments",
     "LearnedArguments",
     "LearnedRule",
-    "OwnDensity",
     "PriorDraws",
     "Proposer",
-    "Sequential",
-    "Trainable",
     "learned_sampler",
     "rank_correlation",
 ]
@@ -69,63 +61,67 @@ class LearnedArguments(EnsembleArguments):
     beta: float = Field(1.4, ge=0.0, le=20.0, description="exponent β of the acquisition")
 
 
-class Proposer(Protocol):
-    """Draws points from (an approximation of) a(u)^β on the unit cube."""
+class Proposer(ABC):
+    """Base class of the proposers, which draw from (an approximation of) a(u)^β on the unit cube.
 
-    # Whether its draws follow a^β in its limit; if not, the density is estimated from draws.
-    exact: bool
+    A subclass sets `exact` and implements `draw`. The defaults of the other methods suit a proposer
+    without state whose density is not known.
 
+    Attributes:
+        exact: Whether the draws follow a^β in a limit that the proposer states. If not, the
+            density is estimated from draws.
+        has_density: Whether `log_density` is implemented. If not, an exponential tilt stands for
+            the density of the draws.
+        relative_to_prior: What `log_density` returns under constraints; see `AdaptiveRule`.
+    """
+
+    exact: ClassVar[bool]
+    has_density: ClassVar[bool] = False
+    relative_to_prior: ClassVar[bool] = True
+
+    @abstractmethod
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """Draws n points (n, k)."""
+        """Draws n points (n, k) of the unit cube, with the given generator alone."""
 
-    def diagnostics(self) -> dict[str, float]:
-        """Named finite numbers of the last draw."""
+    def next(
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
+    ) -> Array:
+        """Draws the next n proposals (n, k).
 
-
-@runtime_checkable
-class Remembering(Protocol):
-    """A proposer with a state."""
-
-    def state(self) -> State:
-        """Everything that `restore` takes."""
-
-    def restore(self, state: State) -> None:
-        """Puts it back."""
-
-
-@runtime_checkable
-class Trainable(Remembering, Protocol):
-    """A proposer with something of its own to fit each time that the acquisition has learned."""
+        The same as `draw` by default. A proposer whose proposals form one sequence over all
+        generations continues it here, while `draw` leaves it as it is.
+        """
+        return self.draw(n, acquisition, beta, rng)
 
     def fit(
-        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
-        """Fits to the acquisition, and to the history where it needs that."""
+        """Fits the proposer's own model, each time after the acquisition has learned."""
+
+    def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
+        """Returns the log density (n,) of the draws at points (n, k) of the unit cube.
+
+        Raises:
+            NotImplementedError: The proposer has no density (`has_density` is False).
+        """
+        raise NotImplementedError
+
+    def state(self) -> State:
+        """Returns everything that `restore` needs."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Restores what `state` returned."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Returns named finite numbers of the last draw or fit."""
+        return {}
 
 
-@runtime_checkable
-class Sequential(Remembering, Protocol):
-    """A proposer whose proposals are one sequence over all generations; `draw` does not touch it."""
-
-    def next(self, n: int, acquisition: LogAcquisition, beta: float) -> Array:
-        """The next n points (n, k)."""
-
-
-@runtime_checkable
-class OwnDensity(Protocol):
-    """A proposer that knows the density of its draws, so that no tilt has to stand for it."""
-
-    # Whether that density is relative to the prior, constraints included; see `Rule`.
-    on_prior: bool
-
-    def log_density(self, unit: Array, acquisition: LogAcquisition) -> Array:
-        """Log density of its draws at points (n, k) of the unit cube: (n,)."""
-
-
-class LearnedRule:
-    """A `Rule` made of a learned acquisition and a proposer.
+class LearnedRule(AdaptiveRule):
+    """An adaptive rule made of a learned acquisition and a proposer.
 
     Its log density is that of an exponential tilt, a^b / Z, with Z from points of the prior: the
     acquisition's candidates, or 2,048 drawn at each learning. For a proposer that is exact in its
@@ -137,7 +133,7 @@ class LearnedRule:
     `calibrate` it is asked for less, by the factor β / b found at each learning, so that b settles
     at β. The diagnostic `strength` is what it is asked for.
 
-    A proposer may be `Trainable`, or `Sequential`, and may have an `OwnDensity`, which then takes the tilt's place.
+    If the proposer has a density of its own, that density is used in place of the tilt.
 
     Args:
         name: the method.
@@ -146,21 +142,26 @@ class LearnedRule:
         proposer: draws.
         beta: β.
         calibrate: whether to correct the concentration of a proposer that is not exact.
+
+    Attributes:
+        acquisition: What learns log a; may be replaced before the first learning.
+        proposer: What draws the points.
     """
 
     def __init__(
         self,
         name: str,
         prior_draws: PriorDraws,
-        acquisition: LearnedAcquisition,
+        acquisition: Acquisition,
         proposer: Proposer,
         beta: float,
         calibrate: bool = True,
     ) -> None:
         self.name = name
         self._prior_draws = prior_draws
-        self._acquisition = acquisition
-        self._proposer = proposer
+        self.acquisition = acquisition
+        self.proposer = proposer
+        self.relative_to_prior = not proposer.has_density or proposer.relative_to_prior
         self._beta = beta
         self._strength = beta
         self._calibrate = calibrate
@@ -169,19 +170,19 @@ class LearnedRule:
         self._probe: Probe | None = None
 
     @property
-    def observes(self) -> bool:
-        """See `Observer`."""
-        return isinstance(self._acquisition, Observer) and self._acquisition.observes
+    def uses_surrogate(self) -> bool:
+        """Whether the acquisition uses the surrogate."""
+        return self.acquisition.uses_surrogate
 
     def observe(self, probe: Probe) -> None:
-        """See `Observer`."""
-        if isinstance(self._acquisition, Observer):
+        """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
+        if self.uses_surrogate:
             self._probe = probe
-            self._acquisition.observe(probe)
+            self.acquisition.observe(probe)
 
-    def foresee(self, unit: Array) -> Array:
-        """See `Foreseer`."""
-        value = np.full(len(unit), np.nan) if not self.ready else self._acquisition.value(unit)
+    def predict(self, unit: Array) -> Array:
+        """Returns log a and the features of the probe at points (n, k): (n, 1 + j)."""
+        value = np.full(len(unit), np.nan) if not self.ready else self.acquisition.value(unit)
         if self._probe is None:
             return value[:, None]
         return np.column_stack([value, self._probe.features(unit)])
@@ -189,28 +190,22 @@ class LearnedRule:
     @property
     def ready(self) -> bool:
         """Whether the acquisition knows any difference between points."""
-        return not self._acquisition.flat
-
-    @property
-    def on_prior(self) -> bool:
-        """A tilt of the prior is; a density of the proposer's own may be."""
-        return not isinstance(self._proposer, OwnDensity) or self._proposer.on_prior
+        return not self.acquisition.flat
 
     def learn(self, table: Table, rng: np.random.Generator) -> None:
         """See `Rule`."""
         self._compare(table)
-        self._acquisition.fit(table, rng)
+        self.acquisition.fit(table, rng)
         if not self.ready:
             return
-        if isinstance(self._proposer, Trainable):
-            self._proposer.fit(table, self._acquisition, self._beta, rng)
-        if isinstance(self._proposer, OwnDensity):
+        self.proposer.fit(table, self.acquisition, self._beta, rng)
+        if self.proposer.has_density:
             return
-        acquisition = self._acquisition
-        known = acquisition.candidates if isinstance(acquisition, Candidates) else None
+        acquisition = self.acquisition
+        known = acquisition.candidates
         pool = known[1] if known else acquisition.value(self._prior_draws(_POOL, rng))
         exponent = self._beta
-        if not self._proposer.exact and self._beta > 0.0:
+        if not self.proposer.exact and self._beta > 0.0:
             exponent = self._measured_exponent(pool, rng)
             if self._calibrate:
                 # Where a is nearly flat the measurement is mostly noise: bounded steps.
@@ -226,26 +221,22 @@ class LearnedRule:
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
         """See `Rule`."""
-        if isinstance(self._proposer, Sequential):
-            unit = self._proposer.next(n, self._acquisition, self._strength)
-        else:
-            unit = self._proposer.draw(n, self._acquisition, self._strength, rng)
+        unit = self.proposer.next(n, self.acquisition, self._strength, rng)
         return Draws(unit, np.full(n, -1, dtype=np.int64))
 
     def log_density(self, unit: Array) -> Array:
         """See `Rule`, and the class for what is exact."""
-        if isinstance(self._proposer, OwnDensity):
-            return self._proposer.log_density(unit, self._acquisition)
-        return self._tilt.log_density(self._acquisition.value(unit))
+        if self.proposer.has_density:
+            return self.proposer.log_density(unit, self.acquisition)
+        return self._tilt.log_density(self.acquisition.value(unit))
 
     def state(self) -> State:
         """See `Rule`."""
-        proposer = self._proposer.state() if isinstance(self._proposer, Remembering) else {}
         return {
-            **{f"proposer.{k}": v for k, v in proposer.items()},
+            **{f"proposer.{k}": v for k, v in self.proposer.state().items()},
             "tilt": [self._tilt.exponent, self._tilt.log_normaliser, self._strength],
             "foreseen": self._foreseen.copy(),
-            **{f"acquisition.{k}": v for k, v in self._acquisition.state().items()},
+            **{f"acquisition.{k}": v for k, v in self.acquisition.state().items()},
         }
 
     def restore(self, state: State) -> None:
@@ -253,9 +244,8 @@ class LearnedRule:
         exponent, log_normaliser, self._strength = state["tilt"]
         self._tilt = Tilt(exponent, log_normaliser)
         self._foreseen = np.array(state["foreseen"])
-        self._acquisition.restore(part_of(state, "acquisition."))
-        if isinstance(self._proposer, Remembering):
-            self._proposer.restore(part_of(state, "proposer."))
+        self.acquisition.restore(part_of(state, "acquisition."))
+        self.proposer.restore(part_of(state, "proposer."))
 
     def diagnostics(self) -> dict[str, float]:
         """See `Rule`.
@@ -263,8 +253,8 @@ class LearnedRule:
         `rank_correlation` is Spearman's, between what was predicted for the last simulations (up
         to 64, from 8 on) when they were drawn, and what was then measured.
         """
-        numbers = {**self._acquisition.diagnostics(), **self._proposer.diagnostics()}
-        if self.ready and not isinstance(self._proposer, OwnDensity):
+        numbers = {**self.acquisition.diagnostics(), **self.proposer.diagnostics()}
+        if self.ready and not self.proposer.has_density:
             numbers["tilt"] = self._tilt.exponent
             numbers["strength"] = self._strength
         if len(self._foreseen) >= _FEWEST:
@@ -274,8 +264,8 @@ class LearnedRule:
 
     def _measured_exponent(self, pool: Array, rng: np.random.Generator) -> float:
         """The exponent b of the proposer's draws at the present strength."""
-        own = self._proposer.draw(_CALIBRATION, self._acquisition, self._strength, rng)
-        mean = float(self._acquisition.value(own).mean())
+        own = self.proposer.draw(_CALIBRATION, self.acquisition, self._strength, rng)
+        mean = float(self.acquisition.value(own).mean())
         return matching_exponent(pool, mean, 5.0 * self._beta)
 
     def _compare(self, table: Table) -> None:
@@ -307,7 +297,7 @@ def learned_sampler(
 ) -> MixtureSampler:
     """A sampler of the mixture whose adaptive part is `proposer`, aimed by an ensemble at a^β."""
     dimension = prior.unit_dimension
-    acquisition: LearnedAcquisition = EnsembleAcquisition(
+    acquisition: Acquisition = EnsembleAcquisition(
         dimension, arguments.members, arguments.kappa, arguments.half_life
     )
     if arguments.guide == "surrogate":

@@ -1,34 +1,28 @@
 """The mixture that every adaptive method draws from: q = (1-ρ) p + ρ g.
 
-A method supplies a `Rule`: how it learns, how it proposes, and log g where it knows it. The share ρ
+A method supplies an `AdaptiveRule`: how it learns, how it proposes, and log g where it knows it. The share ρ
 rises over the first generations. The part left to the prior bounds the importance weights p/q by
 1 / (1-ρ), and it finds what the learned part has never looked at. Its points are those of a
 scrambled Sobol sequence: each has the prior's law, and together they leave smaller holes. (Under
 constraints, and of a table of points, they are independent.)
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log, log1p
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.probe import Observer, Probe, UnitProbe
+from melissa_gen.sampling.acquisition.probe import Probe, UnitProbe
 from melissa_gen.sampling.acquisition.records import Records, Table
-from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, part_of
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
-__all__ = [
-    "Draws",
-    "Foreseer",
-    "MixtureSampler",
-    "Rule",
-    "coverage",
-]
+__all__ = ["AdaptiveRule", "Draws", "MixtureSampler", "coverage"]
 
 Array = NDArray[np.float64]
 
@@ -46,52 +40,74 @@ class Draws:
     parents: NDArray[np.int64]
 
 
-class Rule(Protocol):
-    """The adaptive part g of one method, in the unit cube, where the prior's density is 1."""
+class AdaptiveRule(ABC):
+    """Base class of the adaptive part g of a method.
+
+    A rule works in the unit cube, where the density of the prior is 1. A subclass implements `ready`,
+    `learn` and `propose`. The defaults of the other methods suit a rule without a known density that
+    does not use the surrogate.
+
+    Attributes:
+        name: Name of the method.
+        relative_to_prior: Under constraints, whether `log_density` is log g / p, with g and p
+            restricted to the feasible points. If False, it is log g on the whole cube, as if there
+            were no constraints. Without effect where the density is unknown.
+    """
 
     name: str
+    relative_to_prior: bool = True
 
     @property
+    @abstractmethod
     def ready(self) -> bool:
-        """Whether it has learned enough to propose."""
+        """Whether the rule has learned enough to propose."""
 
-    @property
-    def on_prior(self) -> bool:
-        """Under constraints: whether `log_density` is log g / p of what is left of g.
-
-        If not, it is log g in the whole cube, as if there were no constraints. Where the density
-        is unknown there is nothing to tell apart, and it is so.
-        """
-
+    @abstractmethod
     def learn(self, table: Table, rng: np.random.Generator) -> None:
         """Learns from the whole history."""
 
+    @abstractmethod
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
         """Draws n points from g."""
 
     def log_density(self, unit: Array) -> Array:
-        """Log g at points (n, k): (n,), NaN where unknown."""
+        """Returns log g (n,) at points (n, k) of the unit cube; NaN where unknown (the default)."""
+        return np.full(len(unit), np.nan)
+
+    def predict(self, unit: Array) -> Array | None:
+        """Returns what the rule predicts of points before they are simulated.
+
+        Args:
+            unit: (n, k), points of the unit cube.
+
+        Returns:
+            (n, 1 + j): log a, then the j features of the probe, NaN where unknown. None (the
+            default) for a rule that predicts nothing.
+        """
+        return None
+
+    @property
+    def uses_surrogate(self) -> bool:
+        """Whether `observe` has an effect."""
+        return False
+
+    def observe(self, probe: Probe) -> None:
+        """Gives the rule a snapshot of the surrogate, evaluated at points of the unit cube."""
 
     def state(self) -> State:
-        """Everything learned, under names of its own."""
+        """Returns everything learned, as arrays and JSON values."""
+        return {}
 
     def restore(self, state: State) -> None:
-        """Puts it back."""
+        """Restores what `state` returned."""
 
     def diagnostics(self) -> dict[str, float]:
-        """Named finite numbers."""
+        """Returns named finite numbers."""
+        return {}
 
 
-@runtime_checkable
-class Foreseer(Protocol):
-    """A rule that says of points what it expects of them, before they are simulated."""
-
-    def foresee(self, unit: Array) -> Array:
-        """Log a, then the probe's features, at points (n, k): (n, 1 + j), NaN where unknown."""
-
-
-class MixtureSampler:
-    """A `Sampler` made of the prior and one `Rule`.
+class MixtureSampler(Sampler):
+    """A sampler that draws from a mixture of the prior and one `AdaptiveRule`.
 
     Args:
         prior: p(λ).
@@ -100,21 +116,22 @@ class MixtureSampler:
         schedule: the share ρ by generation.
         history: simulations whose evidence is kept.
         phase: simulations that must be new before it learns again.
+
+    Attributes:
+        rule: The adaptive part.
     """
 
     def __init__(
         self,
         prior: Prior,
         seed: int,
-        rule: Rule,
+        rule: AdaptiveRule,
         schedule: Schedule,
         history: int,
         phase: int = 1,
     ) -> None:
-        self.name = rule.name
-        self.prior = prior
-        self.generation = 0
-        self._rule = rule
+        super().__init__(rule.name, prior)
+        self.rule = rule
         self._schedule = schedule
         self._records = Records(prior, history)
         self._phase = phase
@@ -128,7 +145,7 @@ class MixtureSampler:
     @property
     def share(self) -> float:
         """The adaptive share ρ of the points that would be drawn now."""
-        return self._schedule.share(self.generation) if self._rule.ready else 0.0
+        return self._schedule.share(self.generation) if self.rule.ready else 0.0
 
     def suggest(self, n: int) -> Proposals:
         """Draws n points; see `Sampler`.
@@ -155,8 +172,9 @@ class MixtureSampler:
         points = self.prior.from_unit(unit)
         self._suggested += n
         self._adaptive += adaptive
-        if isinstance(self._rule, Foreseer):
-            self._records.foresee(points, self._rule.foresee(unit))
+        predicted = self.rule.predict(unit)
+        if predicted is not None:
+            self._records.foresee(points, predicted)
         return Proposals(
             points=points,
             log_density=self.prior.log_density(points) + self._log_ratio(unit, share),
@@ -173,7 +191,7 @@ class MixtureSampler:
 
     def _feasible(self, n: int) -> Draws:
         """Draws n points from the rule that meet the constraints, fewer after many refusals."""
-        draws = self._rule.propose(n, self._rng)
+        draws = self.rule.propose(n, self._rng)
         if not self.prior.constrained:
             return draws
         met = self.prior.feasible(draws.unit)
@@ -185,21 +203,26 @@ class MixtureSampler:
             share = (len(unit) + 1) / (asked_so_far + 1)
             asked = min(ceil((n - len(unit)) / share) + 1, 4 * n + 16)
             asked_so_far += asked
-            draws = self._rule.propose(asked, self._rng)
+            draws = self.rule.propose(asked, self._rng)
             met = self.prior.feasible(draws.unit)
             unit = np.concatenate([unit, draws.unit[met]])
             parents = np.concatenate([parents, draws.parents[met]])
         return Draws(unit[:n], parents[:n])
 
     @property
-    def observes(self) -> bool:
-        """See `Observer`."""
-        return isinstance(self._rule, Observer) and self._rule.observes
+    def uses_surrogate(self) -> bool:
+        """Whether the adaptive rule uses the surrogate."""
+        return self.rule.uses_surrogate
 
     def observe(self, probe: Probe) -> None:
-        """Shows the rule the surrogate as it is now, and all points drawn so far; see `Observer`."""
-        if isinstance(self._rule, Observer):
-            self._rule.observe(UnitProbe(probe, self.prior).with_seen(self._records.seen()))
+        """Gives the rule a snapshot of the surrogate, with all points drawn so far."""
+        if self.uses_surrogate:
+            self.rule.observe(UnitProbe(probe, self.prior).with_seen(self._records.seen()))
+
+    def log_density(self, points: Array) -> Array:
+        """Returns the log density of the present mixture at physical points (n, d): (n,)."""
+        unit = self.prior.to_unit(points)
+        return self.prior.log_density(points) + self._log_ratio(unit, self.share)
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
         """See `Sampler`."""
@@ -209,12 +232,12 @@ class MixtureSampler:
         """Learns where there is new evidence, and so starts the next generation."""
         # Phases apart, newer evidence on an old simulation is reason enough.
         if self._records.changed and (self._phase <= 1 or self._records.fresh >= self._phase):
-            self._rule.learn(self._records.table(), self._rng)
+            self.rule.learn(self._records.table(), self._rng)
             self._records.settle()
             self.generation += 1
-            if self.prior.constrained and self._rule.ready and not self._rule.on_prior:
+            if self.prior.constrained and self.rule.ready and not self.rule.relative_to_prior:
                 # The density of every draw needs it, so it is measured first.
-                trial = self._rule.propose(_TRIALS, self._rng).unit
+                trial = self.rule.propose(_TRIALS, self._rng).unit
                 met = int(self.prior.feasible(trial).sum())
                 self._met = max(met, 1) / _TRIALS
 
@@ -229,7 +252,7 @@ class MixtureSampler:
             "coverage": self._coverage,
             "met": self._met,
             **self._records.state(),
-            **{f"rule.{key}": value for key, value in self._rule.state().items()},
+            **{f"rule.{key}": value for key, value in self.rule.state().items()},
         }
 
     def restore(self, state: State) -> None:
@@ -240,8 +263,7 @@ class MixtureSampler:
         self._coverage = state["coverage"]
         self._met = state["met"]
         self._records.restore(state)
-        own = "rule."
-        self._rule.restore({k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
+        self.rule.restore(part_of(state, "rule."))
 
     def diagnostics(self) -> dict[str, float]:
         """See `Sampler`.
@@ -259,15 +281,15 @@ class MixtureSampler:
             "rejected": float(self._records.rejected),
             "coverage": self._coverage,
             "feasible": self._met,
-            **self._rule.diagnostics(),
+            **self.rule.diagnostics(),
         }
 
     def _log_ratio(self, unit: Array, share: float) -> Array:
         """Log q/p at points of the cube; exactly 0 while nothing is adaptive."""
         if share == 0.0:
             return np.zeros(len(unit))
-        adaptive = self._rule.log_density(unit)
-        if self.prior.constrained and not self._rule.on_prior:
+        adaptive = self.rule.log_density(unit)
+        if self.prior.constrained and not self.rule.relative_to_prior:
             # Both g and p lose what is not feasible.
             adaptive = adaptive + log(self.prior.feasible_share / self._met)
         with np.errstate(invalid="ignore"):  # not a number where it is unknown

@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import Candidates, LogAcquisition
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, PriorDraws, learned_sampler
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
+from melissa_gen.sampling.adaptive.learned import (
+    LearnedArguments,
+    PriorDraws,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
@@ -32,7 +37,7 @@ class PoolArguments(LearnedArguments):
     )
 
 
-class Pool:
+class Pool(Proposer):
     """Proposer of `pool`.
 
     Points are taken without replacement (the Gumbel top-n trick), since running one simulation
@@ -60,11 +65,11 @@ class Pool:
         self._drawn_from: tuple[Array, Array] | None = None
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`."""
         size = max(self._size, 4 * n)
-        known = acquisition.candidates if isinstance(acquisition, Candidates) else None
+        known = acquisition.candidates
         # Once: a second draw from the same candidates could run a simulation twice.
         ready = known is not None and known is not self._drawn_from
         self._drawn_from = known

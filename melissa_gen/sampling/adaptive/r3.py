@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.designs.design import DesignSampler
-from melissa_gen.sampling.designs.uniform import UniformStream
+from melissa_gen.sampling.designs.uniform import UniformSequence
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
@@ -59,4 +59,4 @@ def retain_resample_release(
 
 def build(prior: Prior, seed: int, arguments: R3Arguments, schedule: Schedule) -> DesignSampler:
     """The `r3` sampler: its refill from the prior; what is retained is the reservoir's part."""
-    return DesignSampler("r3", prior, UniformStream(prior, seed))
+    return DesignSampler("r3", prior, UniformSequence(prior, seed))

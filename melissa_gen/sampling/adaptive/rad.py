@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import EnsembleArguments, PriorDraws, learned_sampler
+from melissa_gen.sampling.adaptive.learned import (
+    EnsembleArguments,
+    PriorDraws,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.priors import Prior
@@ -41,7 +46,7 @@ class RadArguments(EnsembleArguments):
     size: int = Field(10_000, ge=64, le=1_000_000, description="points of the dense pool")
 
 
-class ResidualDistribution:
+class ResidualDistribution(Proposer):
     """Proposer of `rad` and `rar_d`; its exponent k is the rule's β.
 
     Args:
@@ -51,7 +56,7 @@ class ResidualDistribution:
     """
 
     exact = True
-    on_prior = True
+    has_density = True
 
     def __init__(self, prior_draws: PriorDraws, c: float, size: int = 10_000) -> None:
         self._prior_draws = prior_draws
@@ -62,7 +67,7 @@ class ResidualDistribution:
         self._effective = float(size)
 
     def fit(
-        self, table: Table, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Estimates E[ε^k]; see `Trainable`."""
         values = beta * acquisition.value(self._prior_draws(_EXPECTATION, rng))
@@ -70,7 +75,7 @@ class ResidualDistribution:
         self._log_mean = float(logsumexp(values)) - float(np.log(_EXPECTATION))
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`."""
         size = max(self._size, 4 * n)
@@ -90,7 +95,7 @@ class ResidualDistribution:
         distinct = int(np.count_nonzero(probability)) >= n
         return np.asarray(pool[rng.choice(len(pool), size=n, replace=not distinct, p=probability)])
 
-    def log_density(self, unit: Array, acquisition: LogAcquisition) -> Array:
+    def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
         """Log of (ε^k / E[ε^k] + c) / (1 + c); see `OwnDensity`."""
         log_power = self._k * acquisition.value(unit) - self._log_mean
         if self._c == 0.0:

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import LogAcquisition
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, learned_sampler
+from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
 from melissa_gen.sampling.prior.priors import Prior
@@ -60,7 +60,7 @@ def systematic(log_weight: Array, n: int, rng: np.random.Generator) -> NDArray[n
     return rng.permutation(index).astype(np.int64)
 
 
-class Twisted:
+class Twisted(Proposer):
     """Proposer of `twisted`.
 
     Args:
@@ -90,7 +90,7 @@ class Twisted:
         self._resampled = 0
 
     def draw(
-        self, n: int, acquisition: LogAcquisition, beta: float, rng: np.random.Generator
+        self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`."""
         diffusion = self._diffusion

@@ -1,49 +1,55 @@
 """Samplers that do not learn: a stream of points of the unit cube, whatever the evidence says."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
 from melissa_gen.sampling.prior.priors import Prior
 
-__all__ = ["DesignSampler", "Stream"]
+__all__ = ["DesignSampler", "PointSequence"]
 
 Array = NDArray[np.float64]
 
 _REFUSED = 100_000
 
 
-class Stream(Protocol):
-    """Where a design's points come from."""
+class PointSequence(ABC):
+    """Base class of the sequences of points that the designs draw from."""
 
+    @abstractmethod
     def draw(self, n: int, generation: int) -> Array:
-        """The next n points of the unit cube: (n, k)."""
+        """Returns the next n points (n, k) of the unit cube.
 
+        Args:
+            n: Number of points.
+            generation: Generation of the sampler that they are for.
+        """
+
+    @abstractmethod
     def state(self) -> State:
-        """The stream's position."""
+        """Returns the position in the sequence."""
 
+    @abstractmethod
     def restore(self, state: State) -> None:
-        """Goes to a saved position."""
+        """Moves to a saved position."""
 
 
-class DesignSampler:
-    """Draws from the prior through a `Stream`; its density is the prior's, its points "prior".
+class DesignSampler(Sampler):
+    """Draws from the prior through a `PointSequence`; its density is the prior's, its points "prior".
 
     Args:
         name: the method.
         prior: p(λ).
-        stream: the points.
+        sequence: the points.
     """
 
-    def __init__(self, name: str, prior: Prior, stream: Stream) -> None:
-        self.name = name
-        self.prior = prior
-        self.generation = 0
-        self._stream = stream
+    def __init__(self, name: str, prior: Prior, sequence: PointSequence) -> None:
+        super().__init__(name, prior)
+        self._sequence = sequence
         self._waiting = False
         self._suggested = 0
 
@@ -66,13 +72,13 @@ class DesignSampler:
         Raises:
             StudyError: 100,000 points in a row did not.
         """
-        unit = self._stream.draw(n, self.generation)
+        unit = self._sequence.draw(n, self.generation)
         if not self.prior.constrained:
             return unit
         unit = unit[self.prior.feasible(unit)]
         refused = 0
         while len(unit) < n:
-            more = self._stream.draw(n - len(unit), self.generation)
+            more = self._sequence.draw(n - len(unit), self.generation)
             met = self.prior.feasible(more)
             refused = 0 if met.any() else refused + len(more)
             if refused >= _REFUSED:
@@ -80,6 +86,10 @@ class DesignSampler:
                 raise StudyError(msg)
             unit = np.concatenate([unit, more[met]])
         return unit
+
+    def log_density(self, points: Array) -> Array:
+        """Returns the log density of the prior at physical points (n, d): (n,)."""
+        return self.prior.log_density(points)
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
         """Notes that there is evidence; its content changes nothing."""
@@ -97,7 +107,7 @@ class DesignSampler:
             "generation": self.generation,
             "waiting": self._waiting,
             "suggested": self._suggested,
-            "stream": self._stream.state(),
+            "stream": self._sequence.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -105,7 +115,7 @@ class DesignSampler:
         self.generation = state["generation"]
         self._waiting = state["waiting"]
         self._suggested = state["suggested"]
-        self._stream.restore(state["stream"])
+        self._sequence.restore(state["stream"])
 
     def diagnostics(self) -> dict[str, float]:
         """See `Sampler`."""

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design import DesignSampler, PointSequence
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
@@ -31,7 +31,7 @@ class GridArguments(Arguments):
     scramble: bool = Field(True, description="visit in a scrambled order, or row by row")
 
 
-class _Grid:
+class _Grid(PointSequence):
     """Numbers are Python integers: 5^300 points are no trouble."""
 
     def __init__(self, dimension: int, seed: int, arguments: GridArguments) -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design import DesignSampler, PointSequence
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
@@ -37,7 +37,7 @@ class LhsArguments(Arguments):
         return {"size": facts.simulations, **given}
 
 
-class _Hypercubes:
+class _Hypercubes(PointSequence):
     def __init__(self, dimension: int, seed: int, size: int) -> None:
         self._dimension = dimension
         self._size = size

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
+from melissa_gen.sampling.designs.design import PointSequence
 
 __all__ = ["QuasiRandom", "SobolPoints"]
 
 
-class QuasiRandom:
+class QuasiRandom(PointSequence):
     """A sequence of points that goes on where it was.
 
     Args:

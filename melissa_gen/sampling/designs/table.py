@@ -19,7 +19,7 @@ from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
-from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, State
+from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
@@ -49,7 +49,7 @@ class TableArguments(Arguments):
         return completed
 
 
-class TableSampler:
+class TableSampler(Sampler):
     """A `Sampler` that gives a table row by row.
 
     Args:
@@ -59,11 +59,8 @@ class TableSampler:
         afterwards: "prior", "repeat" or "stop".
     """
 
-    name = "table"
-
     def __init__(self, prior: Prior, seed: int, points: Array, afterwards: str) -> None:
-        self.prior = prior
-        self.generation = 0
+        super().__init__("table", prior)
         self._points = points
         self._afterwards = afterwards
         self._rng = np.random.default_rng(seed)

@@ -5,34 +5,34 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design import DesignSampler, PointSequence
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
-__all__ = ["UniformArguments", "UniformStream", "build"]
+__all__ = ["UniformArguments", "UniformSequence", "build"]
 
 
 class UniformArguments(Arguments):
     """No arguments."""
 
 
-class UniformStream:
-    """A `Stream` of independent draws from the prior."""
+class UniformSequence(PointSequence):
+    """Independent draws from the prior."""
 
     def __init__(self, prior: Prior, seed: int) -> None:
         self._prior = prior
         self._rng = np.random.default_rng(seed)
 
     def draw(self, n: int, generation: int) -> NDArray[np.float64]:
-        """See `Stream`."""
+        """Draws n points (n, k) of the unit cube."""
         return self._prior.sample_unit(n, self._rng)
 
     def state(self) -> State:
-        """See `Stream`."""
+        """Returns the state of the random generator."""
         return {"rng": self._rng.bit_generator.state}
 
     def restore(self, state: State) -> None:
-        """See `Stream`."""
+        """Restores the state of the random generator."""
         self._rng.bit_generator.state = state["rng"]
 
 
@@ -40,4 +40,4 @@ def build(
     prior: Prior, seed: int, arguments: UniformArguments, schedule: Schedule
 ) -> DesignSampler:
     """The `uniform` sampler."""
-    return DesignSampler("uniform", prior, UniformStream(prior, seed))
+    return DesignSampler("uniform", prior, UniformSequence(prior, seed))

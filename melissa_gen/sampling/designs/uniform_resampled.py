@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design import DesignSampler, PointSequence
 from melissa_gen.sampling.prior.priors import Prior
 from melissa_gen.sampling.schedule import Schedule
 
@@ -20,7 +20,7 @@ class UniformResampledArguments(Arguments):
     """No arguments."""
 
 
-class _Resampled:
+class _Resampled(PointSequence):
     def __init__(self, prior: Prior, seed: int) -> None:
         self._prior = prior
         self._seed = seed

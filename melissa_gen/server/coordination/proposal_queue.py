@@ -17,7 +17,6 @@ from melissa_gen.sampling import (
     PRIOR,
     DifficultyTracker,
     Evidence,
-    Observer,
     Prior,
     Probe,
     Sampler,
@@ -86,7 +85,7 @@ class ProposalQueue:
     @property
     def uses_surrogate(self) -> bool:
         """Whether the sampler asks the surrogate itself about candidates."""
-        return isinstance(self._sampler, Observer) and self._sampler.observes
+        return self._sampler.uses_surrogate
 
     def set_probe(self, probe: Callable[[], Probe | None]) -> None:
         """Shows the sampler what this returns before each learning; to be called before `start`."""
@@ -237,7 +236,7 @@ class ProposalQueue:
         # Not under the lock: the trainer, which is waited for here, may be waiting for the lock.
         probe = self._probe() if self.uses_surrogate else None
         self.activity = "learning"
-        if probe is not None and isinstance(self._sampler, Observer):
+        if probe is not None:
             self._sampler.observe(probe)
         self._sampler.ingest(evidence)
         self._sampler.update()

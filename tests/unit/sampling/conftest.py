@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
+
 
 @pytest.fixture(autouse=True)
 def global_random_state_untouched():
@@ -34,7 +36,7 @@ def rng():
 
 
 @dataclass(frozen=True)
-class Bump:
+class Bump(Acquisition):
     """log a of a normal with the same centre and width on each axis."""
 
     centre: float
@@ -48,15 +50,12 @@ class Bump:
 
 
 @dataclass(frozen=True)
-class TwoBumps:
+class TwoBumps(Acquisition):
     """Two separated modes on the diagonal, of equal weight."""
 
     low: float = 0.2
     high: float = 0.8
     width: float = 0.07
-
-    def value(self, unit):
-        return self.value_and_gradient(unit)[0]
 
     def value_and_gradient(self, unit):
         values, gradients = zip(
@@ -68,18 +67,15 @@ class TwoBumps:
         return total, (share * np.stack(gradients)).sum(axis=0)
 
 
-class Flat:
+class Flat(Acquisition):
     """No difference between points."""
-
-    def value(self, unit):
-        return np.zeros(len(unit))
 
     def value_and_gradient(self, unit):
         return np.zeros(len(unit)), np.zeros_like(unit)
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Acquisition):
     """log a = slope · Σ u."""
 
     slope: float

@@ -179,28 +179,13 @@ def test_residual_distribution_has_the_papers_exponent_and_constant(
     assert ks < 0.05
 
 
-class Given:
-    """A known log a in the place of a learned one."""
-
-    flat = False
-
-    def __init__(self, kind):
-        self.value, self.value_and_gradient = kind.value, kind.value_and_gradient
-
-    def fit(self, table, rng):
-        pass
-
-    def diagnostics(self):
-        return {}
-
-
 @pytest.mark.parametrize("guidance, weakest", [("plain", 0.1), ("implicit", 0.7)])
 @pytest.mark.parametrize("d, centre, width", [(1, 0.6, 0.2), (5, 0.6, 0.25), (3, 1.0, 0.15)])
 def test_calibrated_guidance_has_the_targets_spread(
     guidance, weakest, d, centre, width, acquisitions, rng
 ):
     law = truncated(centre, width)
-    kind = Given(acquisitions["bump"](centre, width))
+    kind = acquisitions["bump"](centre, width)
     worst = {}
     for calibrate in (False, True):
         proposer = DiffusionPosterior(d, guidance=guidance)

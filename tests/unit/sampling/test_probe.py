@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from melissa_gen.sampling import Evidence, Observer, Prior, create
+from melissa_gen.sampling import Evidence, Prior, create
+from melissa_gen.sampling.acquisition.acquisition import Acquisition
 from melissa_gen.sampling.acquisition.probe import UnitProbe
 from melissa_gen.sampling.adaptive.learned import LearnedRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -44,10 +45,10 @@ class Squares:
         return self.features(points), back
 
 
-class Steep:
-    """An acquisition that is a feature of the probe, once it has been shown one."""
+class Steep(Acquisition):
+    """An acquisition that is a feature of the probe, once it has been given one."""
 
-    observes = True
+    uses_surrogate = True
     probe = None
 
     @property
@@ -60,17 +61,9 @@ class Steep:
     def fit(self, table, rng):
         self.table = table
 
-    def value(self, unit):
-        return 0.01 * self.probe.features(unit)[:, 0]
-
-    def state(self):
-        return {}
-
-    def restore(self, state):
-        pass
-
-    def diagnostics(self):
-        return {}
+    def value_and_gradient(self, unit):
+        features, back = self.probe.features_and_pullback(unit)
+        return 0.01 * features[:, 0], back(np.tile([0.01, 0.0], (len(unit), 1)))
 
 
 def sampler_of(acquisition):
@@ -104,7 +97,7 @@ def test_slopes_in_the_cube_are_those_of_the_map():
 def test_what_was_foreseen_stands_beside_what_came():
     acquisition = Steep()
     sampler = sampler_of(acquisition)
-    assert isinstance(sampler, Observer) and sampler.observes
+    assert sampler.uses_surrogate
     blind = sampler.suggest(4)
     sampler.observe(Squares())
     seen = sampler.suggest(8)
@@ -149,14 +142,14 @@ def test_what_was_foreseen_survives_a_restart():
 @pytest.mark.parametrize("method", ["uniform", "sobol", "breed"])
 def test_others_are_not_shown_anything(method):
     sampler = create(method, PRIOR, seed=1)
-    assert not (isinstance(sampler, Observer) and sampler.observes)
+    assert not sampler.uses_surrogate
 
 
 @pytest.mark.parametrize("method", ["pool", "twisted", "diffusion_posterior", "flow", "rad"])
 def test_what_is_guided_by_difficulties_alone_need_not_be_shown_anything(method):
     def looks(**arguments):
         sampler = create(method, PRIOR, seed=1, arguments=arguments)
-        return isinstance(sampler, Observer) and sampler.observes
+        return sampler.uses_surrogate
 
     assert looks()
     assert not looks(guide="difficulty")

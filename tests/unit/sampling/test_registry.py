@@ -1,9 +1,14 @@
 """Making samplers by name: defaults, introspection, and sentences for mistakes."""
 
+import numpy as np
 import pytest
+from pydantic import Field
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling import METHODS, Prior, check_arguments, create
+from melissa_gen.sampling import METHODS, Evidence, Prior, check_arguments, create
+from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
+from melissa_gen.sampling.arguments import Arguments
+from melissa_gen.sampling.registry import Method, register
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}})
 
@@ -50,5 +55,60 @@ def test_mistakes_are_one_sentence(settings, words):
 
 
 def test_arguments_reach_the_method():
-    sampler = create("twisted", PRIOR, 1, arguments={"steps": 7, "particles": 32})
-    assert sampler._rule._proposer._diffusion.steps == 7
+    points = create("grid", PRIOR, 1, arguments={"levels": 2}).suggest(9).points
+    assert set(points[:, 0]) == {0.25, 0.75}
+
+
+class HardestArguments(Arguments):
+    """Arguments of `hardest`."""
+
+    width: float = Field(0.01, gt=0.0, description="standard deviation of the steps")
+
+
+class Hardest(AdaptiveRule):
+    """Draws points near the most difficult simulation."""
+
+    name = "hardest"
+
+    def __init__(self, width):
+        self.width = width
+        self.best = None
+
+    @property
+    def ready(self):
+        return self.best is not None
+
+    def learn(self, table, rng):
+        self.best = table.unit[np.argmax(table.difficulty)]
+
+    def propose(self, n, rng):
+        unit = np.clip(self.best + self.width * rng.normal(size=(n, len(self.best))), 0.0, 1.0)
+        return Draws(unit, np.full(n, -1))
+
+
+def build_hardest(prior, seed, arguments, schedule):
+    return MixtureSampler(prior, seed, Hardest(arguments.width), schedule, history=100)
+
+
+@pytest.fixture
+def hardest():
+    register("hardest", Method(HardestArguments, build_hardest))
+    yield
+    del METHODS["hardest"]
+
+
+@pytest.mark.usefixtures("hardest")
+def test_a_method_of_another_package_runs_through_the_registry():
+    with pytest.raises(ValueError, match="exists already"):
+        register("hardest", METHODS["pool"])
+    with pytest.raises(StudyError, match="mean 'width'"):
+        create("hardest", PRIOR, 1, arguments={"widht": 0.1})
+    sampler = create("hardest", PRIOR, 1, ramp_generations=1, arguments={"width": 0.02})
+    points = sampler.suggest(20).points
+    sampler.ingest([Evidence(i, point, float(point[0])) for i, point in enumerate(points)])
+    found = sampler.suggest(100)
+    adaptive = np.array(found.method) == "hardest"
+    assert adaptive.sum() == 90
+    assert np.abs(found.points[adaptive] - points.max()).max() < 0.1
+    assert np.isnan(found.log_density).all()
+    assert not sampler.uses_surrogate

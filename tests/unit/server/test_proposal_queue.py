@@ -4,19 +4,16 @@ import threading
 import numpy as np
 import pytest
 
-from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, create
+from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, Sampler, create
 from melissa_gen.server.coordination.ledger import FAILED, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 
 
-class Sampler:
+class GatedSampler(Sampler):
     """Proposes its generation's number; works only while its gate is open."""
 
-    name = "test"
-
     def __init__(self, prior):
-        self.prior = prior
-        self.generation = 0
+        super().__init__("test", prior)
         self.evidence = []
         self.gate = threading.Event()
         self.gate.set()
@@ -68,7 +65,7 @@ class Events:
 @pytest.fixture
 def sampler():
     prior = Prior.from_mapping({"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}})
-    return Sampler(prior)
+    return GatedSampler(prior)
 
 
 @pytest.fixture
@@ -171,10 +168,10 @@ def test_losses_seen_before_the_simulation_is_known_wait(queue, sampler, events)
     assert [e.simulation for e in sampler.evidence[2]] == [0]
 
 
-class Looking(Sampler):
+class Looking(GatedSampler):
     """A sampler that would see the surrogate."""
 
-    observes = True
+    uses_surrogate = True
 
     def __init__(self, prior):
         super().__init__(prior)
