@@ -150,7 +150,7 @@ def run(
 
     loaded = load_study(study, _with_profile(overrides, profile))
     where = run_dir or default_run_dir(loaded, Path.cwd())
-    raise typer.Exit(run_study(loaded, where, LiveView()))
+    raise typer.Exit(run_study(loaded, where, LiveView()).code)
 
 
 @app.command()
@@ -159,7 +159,7 @@ def resume(run_dir: RunDir) -> None:
     from melissa_gen.launcher.commands.resume import resume_run
     from melissa_gen.report.live import LiveView
 
-    raise typer.Exit(resume_run(run_dir, LiveView()))
+    raise typer.Exit(resume_run(run_dir, LiveView()).code)
 
 
 @app.command()
@@ -277,6 +277,22 @@ def report(run_dir: RunDir) -> None:
 
     _require(run_dir / "study.yaml")
     print(write_report(run_dir))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories.")],
+    output: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("comparison.html"),
+) -> None:
+    """Compare runs: a table of their errors and costs, and one HTML page with curves and points."""
+    from melissa_gen.api import compare as compared
+    from melissa_gen.report.views import print_table
+
+    made = compared(runs)
+    print_table(Console(markup=False), made.columns(), made.cells())
+    for remark in made.remarks():
+        _say(remark)
+    print(made.write(output))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command
 from melissa_gen.launcher.commands.generate import finish_data_set
 from melissa_gen.launcher.commands.run import present
-from melissa_gen.launcher.jobs.execution import ResumeInfo, execute
+from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
@@ -28,7 +28,7 @@ SERVER_END_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 
 
-def resume_run(run_dir: Path, view: RunView) -> int:
+def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
     """Continues a run from its newest whole checkpoint, with the study that it was started with.
 
     Args:
@@ -36,7 +36,7 @@ def resume_run(run_dir: Path, view: RunView) -> int:
         view: Shows the run as it goes.
 
     Returns:
-        The exit status, as of `run_study`.
+        How it ended.
 
     Raises:
         RunError: It finished, is still going on, has no checkpoint yet, or its study was changed.
@@ -76,13 +76,14 @@ def resume_run(run_dir: Path, view: RunView) -> int:
         purpose = read_purpose(run_dir)
         if purpose.trains:
             outcome = execute(study, run_dir, view, info)
-            return present(outcome, study, run_dir, view)
+            present(outcome, study, run_dir, view)
+            return outcome
         count = study.simulation.count
         samples = count * study.simulation.time_steps
         shown = DataSetView(view.console, f"data set: {count} simulations", samples)
         outcome = execute(study, run_dir, shown, info)
         view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
-        return 0
+        return outcome
 
 
 def _summary(run_dir: Path) -> dict[str, object]:

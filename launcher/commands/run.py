@@ -11,8 +11,7 @@ from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.worlds import check_backend, solver_command
 from melissa_gen.launcher.commands.generate import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
-from melissa_gen.launcher.jobs.outcome import key_figures
-from melissa_gen.report.live import LiveView
+from melissa_gen.report.key_figures import key_figures
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import held_run_dir, record_run
 from melissa_gen.study import Study
@@ -20,7 +19,7 @@ from melissa_gen.study import Study
 __all__ = ["present", "run_study"]
 
 
-def run_study(study: Study, run_dir: Path, view: LiveView) -> int:
+def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
     """Runs a study.
 
     Args:
@@ -29,7 +28,7 @@ def run_study(study: Study, run_dir: Path, view: LiveView) -> int:
         view: Shows the run.
 
     Returns:
-        The exit status: 0 if the study finished and its accounting adds up, 130 if it was interrupted, else 1.
+        How it ended.
 
     Raises:
         MelissaGenError: It could not be started.
@@ -49,23 +48,19 @@ def run_study(study: Study, run_dir: Path, view: LiveView) -> int:
             _link(validation_set(study, run_dir.parent / "validation", view), run_dir)
         record_run(study, run_dir)
         outcome = execute(study, run_dir, view, ResumeInfo(started))
-        return present(outcome, study, run_dir, view)
+        present(outcome, study, run_dir, view)
+        return outcome
 
 
-def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> int:
-    """Writes the report of a training run, and prints its key figures and why it did not finish.
-
-    Returns:
-        The exit status.
-    """
+def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:
+    """Writes the report of a training run, and prints its key figures and why it did not finish."""
     _report(run_dir, view)
-    for line in key_figures(outcome.summary):
-        view.say(line)
+    for name, figures in key_figures(outcome.summary):
+        view.say(f"{name:<12} {figures}")
     if outcome.summary["status"] != "finished" and can_resume(run_dir):
         view.say(f"to go on     melissa-gen resume {run_dir}")
     if outcome.sentence:
         view.say(Text.assemble((f"{study.name}: ", "red"), outcome.sentence))
-    return outcome.code
 
 
 def _link(source: Path, run_dir: Path) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.report.quantities import count, duration, number
-from melissa_gen.run_dir.events import last_status, number_at
+from melissa_gen.run_dir.events import last_status
 from melissa_gen.run_dir.folder import write_json
 
-__all__ = ["INTERRUPTED", "complete_summary", "exit_status", "key_figures"]
+__all__ = ["INTERRUPTED", "complete_summary", "exit_status"]
 
 INTERRUPTED = 130
 
@@ -66,35 +65,6 @@ def exit_status(summary: dict[str, Any], status: str) -> tuple[int, str]:
         return 1, f"the accounting of the samples does not add up: {text}"
     sentence = str(summary.get("message") or f"the study {summary['status']}")
     return (INTERRUPTED if status == "interrupted" else 1), sentence
-
-
-def key_figures(summary: dict[str, Any]) -> list[str]:
-    """Returns a few lines that say what came of the run."""
-
-    def whole(*keys: str) -> str:
-        return count(number_at(summary, *keys))
-
-    def real(*keys: str) -> str:
-        return number(number_at(summary, *keys), 4)
-
-    lines = []
-    if summary.get("simulations"):
-        failed = number_at(summary, "simulations", "failed")
-        lines.append(
-            f"simulations  {whole('simulations', 'completed')} of {whole('simulations', 'planned')} completed"
-            + (f", {count(failed)} failed" if failed > 0 else "")
-        )
-    if summary.get("samples"):
-        received, lost, trained = (whole("samples", k) for k in ("received", "lost", "trained"))
-        lines.append(f"samples      {received} received, {lost} lost, {trained} trained on")
-    if summary.get("training"):
-        batches, loss = whole("training", "batches"), real("training", "final_loss")
-        lines.append(f"training     {batches} batches, final loss {loss}")
-    if (summary.get("validation") or {}).get("nrmse"):
-        mean, p99, worst = (real("validation", "nrmse", k) for k in ("mean", "p99", "max"))
-        lines.append(f"validation   NRMSE mean {mean}, p99 {p99}, max {worst}")
-    lines.append(f"time         {duration(summary['wall_seconds'])}")
-    return lines
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,17 @@ from melissa_gen.report.drawing import COLOURS, colour_scale, label, log_axis, l
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
-__all__ = ["difficulty_figure", "error_figure", "marginals_figure", "relevance", "spending_figure"]
+__all__ = [
+    "difficulties",
+    "difficulty_figure",
+    "error_figure",
+    "generation_colours",
+    "generations",
+    "marginals_figure",
+    "relevance",
+    "scatter",
+    "spending_figure",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,16 +72,15 @@ def spending_figure(run: RecordedRun) -> Figure | None:
 
     Points from the prior are open circles, adaptive points are filled.
     """
-    generation = np.array([number_at(one, "generation") for one in run.simulations])
-    generation = np.nan_to_num(generation)
-    colours = LinearSegmentedColormap.from_list("generation", GENERATIONS)
+    generation = generations(run)
+    colours = generation_colours()
     norm = Normalize(0, max(float(generation.max(initial=0)), 1))
     return _pairs(run, generation, norm, colours, "generation", adaptive=run.adaptive())
 
 
 def difficulty_figure(run: RecordedRun) -> Figure | None:
     """The difficulty of each simulation over the same pairs of parameters."""
-    difficulty = _difficulty(run)
+    difficulty = difficulties(run)
     known = difficulty[np.isfinite(difficulty) & (difficulty > 0)]
     if len(known) < 2:
         return None
@@ -85,7 +94,7 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
     points, adaptive = run.points(), run.adaptive()
     if points.size == 0:
         return None
-    shown = relevance(points, _difficulty(run))[:SHOWN_MARGINALS]
+    shown = relevance(points, difficulties(run))[:SHOWN_MARGINALS]
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
     image = new_figure(min(FULL, max(560, 300 * columns)), 40 + 165 * rows)
@@ -179,7 +188,81 @@ def error_figure(run: RecordedRun) -> Figure | None:
     return image
 
 
-def _difficulty(run: RecordedRun) -> Floats:
+def scatter(
+    axes: Axes,
+    run: RecordedRun,
+    across: int | None,
+    up: int,
+    values: Floats,
+    norm: Normalize,
+    colours: Colormap,
+    filled: npt.NDArray[np.bool_],
+) -> None:
+    """Draws all simulations of a run over two parameters.
+
+    Args:
+        axes: Where to draw.
+        run: The run, with `n` simulations.
+        across: The parameter of the horizontal axis; None: the order of the simulations.
+        up: The parameter of the vertical axis.
+        values: The value that the color of each point stands for, `(n,)`; a point is left out where it is NaN.
+        norm: Maps values to 0..1.
+        colours: Maps 0..1 to colors.
+        filled: Which points are filled, `(n,)`; the others are open circles.
+    """
+    points = run.points()
+    x = np.arange(len(points), dtype=np.float64) if across is None else points[:, across]
+    y = points[:, up]
+    known = np.isfinite(values)
+    size = float(np.clip(9000 / max(len(points), 1), 7, 32))
+    raster = len(points) > RASTER_ABOVE
+    hollow, solid = known & ~filled, known & filled
+    axes.scatter(
+        x[hollow],
+        y[hollow],
+        s=size,
+        facecolors="none",
+        edgecolors=colours(norm(values[hollow])),
+        linewidths=0.9,
+        rasterized=raster,
+    )
+    axes.scatter(
+        x[solid],
+        y[solid],
+        s=size,
+        c=values[solid],
+        cmap=colours,
+        norm=norm,
+        linewidths=0,
+        rasterized=raster,
+    )
+    if across is None:
+        axes.set_xlabel("simulation")
+    else:
+        _name_axis(axes, run, across, "x")
+        if _is_log(x):
+            log_axis(axes, "x")
+    _name_axis(axes, run, up, "y")
+    if _is_log(y):
+        log_axis(axes, "y")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(True)
+
+
+def generation_colours() -> Colormap:
+    """Returns the color scale of the generations."""
+    return LinearSegmentedColormap.from_list("generation", GENERATIONS)
+
+
+def generations(run: RecordedRun) -> Floats:
+    """Returns the generation that drew each simulation, `(n,)`, 0 where it is unknown."""
+    return np.nan_to_num(
+        np.array([number_at(one, "generation") for one in run.simulations], dtype=np.float64)
+    )
+
+
+def difficulties(run: RecordedRun) -> Floats:
+    """Returns the difficulty of each simulation, `(n,)`, NaN where it is unknown."""
     return np.array([number_at(one, "difficulty") for one in run.simulations])
 
 
@@ -205,51 +288,16 @@ def _pairs(
     points = run.points()
     if points.size == 0:
         return None
-    chosen = sorted(relevance(points, _difficulty(run))[:3])
+    chosen = sorted(relevance(points, difficulties(run))[:3])
     chosen_pairs: list[tuple[int | None, int]] = list(itertools.combinations(chosen, 2))
     if len(chosen) == 1:  # one parameter: against the order of the simulations
         chosen_pairs = [(None, chosen[0])]
     panels = len(chosen_pairs)
     image = new_figure(FULL if panels > 1 else 700, 340)
     grid = image.subplots(1, panels, squeeze=False).ravel()
-    known = np.isfinite(values)
-    filled = known if adaptive is None else known & adaptive
-    size = float(np.clip(9000 / max(len(points), 1), 7, 32))
+    filled = np.ones(len(points), dtype=bool) if adaptive is None else adaptive
     for axes, (across, up) in zip(grid, chosen_pairs, strict=True):
-        x = np.arange(len(points), dtype=np.float64) if across is None else points[:, across]
-        y = points[:, up]
-        raster = len(points) > RASTER_ABOVE
-        open_ones = known & ~filled
-        axes.scatter(
-            x[open_ones],
-            y[open_ones],
-            s=size,
-            facecolors="none",
-            edgecolors=colours(norm(values[open_ones])),
-            linewidths=0.9,
-            rasterized=raster,
-        )
-        axes.scatter(
-            x[filled],
-            y[filled],
-            s=size,
-            c=values[filled],
-            cmap=colours,
-            norm=norm,
-            linewidths=0,
-            rasterized=raster,
-        )
-        if across is None:
-            axes.set_xlabel("simulation")
-        else:
-            _name_axis(axes, run, across, "x")
-            if _is_log(x):
-                log_axis(axes, "x")
-        _name_axis(axes, run, up, "y")
-        if _is_log(y):
-            log_axis(axes, "y")
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(True)
+        scatter(axes, run, across, up, values, norm, colours, filled)
     mappable = ScalarMappable(norm=norm, cmap=colours)
     bar = image.colorbar(mappable, ax=list(grid), fraction=0.03, pad=0.015)
     if isinstance(norm, LogNorm):

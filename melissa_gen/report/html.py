@@ -31,7 +31,7 @@ from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["page_environment", "render_report", "write_page", "write_report"]
 
 SHOWN_SIMULATIONS = 300
 SHOWN_NOTES = 40
@@ -60,26 +60,38 @@ def write_report(run_dir: Path | str) -> Path:
         RunError: The file can't be written.
     """
     path = Path(run_dir) / "report.html"
-    text = render_report(RecordedRun.read(run_dir))
-    part = path.with_name(".report.html.part")
+    write_page(path, render_report(RecordedRun.read(run_dir)))
+    return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """Writes a page at once: the file is either the old one or the new one.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text, "utf-8")
         part.replace(path)
     except OSError as error:
-        message = f"can't write the report {path}: {error.strerror or error}"
+        message = f"can't write the page {path}: {error.strerror or error}"
         raise RunError(message) from error
-    return path
 
 
-def render_report(run: RecordedRun) -> str:
-    """Renders the report of a run as HTML text."""
-    environment = Environment(
+def page_environment() -> Environment:
+    """Returns the environment that renders the page templates of this package."""
+    return Environment(
         loader=PackageLoader("melissa_gen.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render_report(run: RecordedRun) -> str:
+    """Renders the report of a run as HTML text."""
     with styled():
         page = {
             "name": run.name,
@@ -100,7 +112,7 @@ def render_report(run: RecordedRun) -> str:
             "notes": _notes(run),
             "study_text": run.study_text,
         }
-    return environment.get_template("report.html").render(page)
+    return page_environment().get_template("report.html").render(page)
 
 
 def _drawn(
@@ -238,8 +250,7 @@ def _space(run: RecordedRun) -> list[Drawing]:
     names, points = run.parameter_names, run.points()
     most = ""
     if points.size and len(names) > 3:
-        difficulty = np.array([number_at(one, "difficulty") for one in run.simulations])
-        order = design_space.relevance(points, difficulty)[:3]
+        order = design_space.relevance(points, design_space.difficulties(run))[:3]
         most = (
             f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
             f"{', '.join(names[place] for place in order)}."

@@ -1,16 +1,18 @@
 """What the launcher shows of a run: the interface, and the view of runs without a trainer."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from melissa_gen.run_dir.events import Event, number_at
 
-__all__ = ["DataSetView", "RunView", "say"]
+__all__ = ["DataSetView", "RunView", "print_table", "say"]
 
 
 class RunView(Protocol):
@@ -43,6 +45,25 @@ class RunView(Protocol):
 def say(console: Console, text: str | Text) -> None:
     """Prints a line as it is: no markup, no highlighting, no line breaks."""
     console.print(text, soft_wrap=True, highlight=False)
+
+
+def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table with a line for each column and a column for each row, as few rows with many columns fit better.
+
+    Args:
+        console: Where to; where it is no terminal, no line is cut or wrapped.
+        columns: The headings.
+        rows: The cells; the first of each row becomes a heading.
+    """
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(columns[0])
+    for row in rows:
+        table.add_column(row[0], justify="right", overflow="fold")
+    for place, name in enumerate(columns[1:], 1):
+        table.add_row(name, *(row[place] for row in rows))
+    if not console.is_terminal:
+        console.width = max(console.measure(table).maximum, 80)
+    console.print(table, highlight=False)
 
 
 class DataSetView:

@@ -37,6 +37,7 @@ class ValidationCases:
         unit: Its unit, or "".
         true: What the solver gave, `(3, k, *shape)`.
         predicted: What the surrogate gave, `(3, k, *shape)`.
+        points: Parameters of all validation simulations, `(n, d)`.
     """
 
     nrmse: Floats
@@ -48,6 +49,7 @@ class ValidationCases:
     unit: str
     true: Floats
     predicted: Floats
+    points: Floats
 
     @classmethod
     def read(cls, path: Path) -> "ValidationCases":
@@ -66,6 +68,7 @@ class ValidationCases:
                 unit=str(data["unit"]),
                 true=data["true"].astype(np.float64),
                 predicted=data["predicted"].astype(np.float64),
+                points=data["parameters"].astype(np.float64),
             )
 
 

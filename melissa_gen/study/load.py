@@ -57,12 +57,15 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
 
 
-def load_study(path: Path, overrides: Iterable[str] = (), folder: Path | None = None) -> Study:
+def load_study(
+    path: Path, overrides: Iterable[str] | Mapping[str, Any] = (), folder: Path | None = None
+) -> Study:
     """Reads and checks a study file.
 
     Args:
         path: The YAML file.
-        overrides: Values set over the file's, each `section.key=value` with a YAML value.
+        overrides: Values set over the file's: words `section.key=value` with YAML values, or a mapping of
+            `section.key` to Python values.
         folder: Where relative paths in the study start; default: the file's folder.
 
     Returns:
@@ -73,8 +76,13 @@ def load_study(path: Path, overrides: Iterable[str] = (), folder: Path | None = 
     """
     data = read_mapping(path)
     sources = {}
-    for override in overrides:
-        sources[_set(data, override)] = f"--set {override}"
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _put(data, key, value, source=f"override {key!r}")
+            sources[key] = f"override {key!r}"
+    else:
+        for override in overrides:
+            sources[_set(data, override)] = f"--set {override}"
     data = lay_over_profile(data, path.resolve().parent, read_mapping)
     try:
         study = Study.model_validate(data)
@@ -143,16 +151,23 @@ def _set(data: dict[str, Any], override: str) -> str:
     except _NOT_YAML:
         msg = f"--set {override}: the value is not valid YAML"
         raise StudyError(msg) from None
+    key = ".".join(parts)
+    _put(data, key, value, source=f"--set {override}")
+    return key
+
+
+def _put(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Puts a value at a dotted key; `source` begins the sentence about a mistake."""
+    *sections, last = key.split(".")
     node = data
-    for part in parts[:-1]:
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
+    for section in sections:
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
-            msg = f"--set {override}: '{part}' is a value, not a section"
+            msg = f"{source}: '{section}' is a value, not a section"
             raise StudyError(msg)
-    node[parts[-1]] = value
-    return ".".join(parts)
+    node[last] = value
 
 
 def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:

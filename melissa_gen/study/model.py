@@ -1,6 +1,7 @@
 """The study file's models: every key that a user may write, with its default, its unit and its limits."""
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -298,6 +299,34 @@ class Study(Section):
 
     _folder: Path = PrivateAttr(default=Path())
 
+    @classmethod
+    def load(
+        cls, path: str | Path, overrides: Mapping[str, Any] | None = None, **sections: Any
+    ) -> "Study":
+        """Reads and checks a study file.
+
+        Args:
+            path: The YAML file.
+            overrides: Values that replace the file's, by dotted key: `{"training.batch_size": 64}`.
+            **sections: The same by section: `training={"batch_size": 64}`, `seed=1`. Keys that are not named keep
+                the file's values.
+
+        Returns:
+            The study, complete with defaults.
+
+        Raises:
+            StudyError: One sentence with the file or the override, the key, what was found and what is legal.
+
+        Example:
+            >>> study = Study.load("study.yaml", {"simulation.count": 100}, sampler={"method": "breed"})
+        """
+        from melissa_gen.study.load import load_study  # it needs this class
+
+        values = dict(overrides or {})
+        for name, section in sections.items():
+            values.update(_dotted(name, section))
+        return load_study(Path(path), values)
+
     @property
     def folder(self) -> Path:
         """The folder that relative paths in the study start from."""
@@ -401,6 +430,15 @@ class Study(Section):
                 )
                 raise ValueError(msg)
         return self
+
+
+def _dotted(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested sections with their dotted keys."""
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _dotted(f"{key}.{name}", inner)
+    else:
+        yield key, value
 
 
 def _clash(key: str, value: int, limit_key: str, limit: int) -> ValueError:

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from melissa_gen.launcher.jobs.outcome import complete_summary, exit_status, key_figures
+from melissa_gen.launcher.jobs.outcome import complete_summary, exit_status
+from melissa_gen.report.key_figures import key_figures
 
 SAMPLES = {
     "produced": 10,
@@ -86,7 +87,7 @@ def test_a_full_disk_does_not_hide_the_reason(tmp_path):
 
 
 def test_figures_of_a_summary_with_nothing_in_it():
-    assert key_figures({"status": "failed", "wall_seconds": 1.0}) == ["time         1.0 s"]
+    assert key_figures({"status": "failed", "wall_seconds": 1.0}) == [("time", "1.0 s")]
 
 
 def test_figures():
@@ -98,9 +99,9 @@ def test_figures():
         "training": {"batches": 1200, "final_loss": 0.0123},
         "validation": {"nrmse": {"mean": 0.01, "p99": 0.02, "max": 0.03}},
     }
-    text = "\n".join(key_figures(summary))
+    text = "\n".join(figures for _, figures in key_figures(summary))
     assert "99 of 100 completed, 1 failed" in text
     assert "1,200 batches, final loss 0.0123" in text
     assert "NRMSE mean 0.01" in text
     summary["validation"] = {"nrmse": {"mean": 0.01}}
-    assert "NRMSE mean 0.01" in "\n".join(key_figures(summary))
+    assert "NRMSE mean 0.01" in "\n".join(figures for _, figures in key_figures(summary))

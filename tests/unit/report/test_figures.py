@@ -25,6 +25,7 @@ def cases(shape, steps=3, **values):
             "unit": "kg/m^3",
             "true": true,
             "predicted": true + 0.1,
+            "points": random.random((50, 2)),
             **values,
         }
     )

@@ -1,0 +1,122 @@
+"""The commands `run`, `resume` and `compare` as Python functions, for scripts and notebooks.
+
+They alone import the launcher from within `melissa_gen`, and only when they are called.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from melissa_gen.report.live import LiveView
+from melissa_gen.runs import Run, RunFailedError
+from melissa_gen.study import Study
+
+if TYPE_CHECKING:
+    from melissa_gen.launcher.jobs.execution import RunOutcome
+    from melissa_gen.report.comparison import Comparison
+
+__all__ = ["compare", "resume", "run"]
+
+
+def run(
+    study: Study | str | Path,
+    run_dir: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Runs a study to its end, as `melissa-gen run` does: solvers, training and sampling together.
+
+    In a terminal the run is shown as by the command; elsewhere, for example in a notebook, a line is printed every ten
+    seconds. Interrupt the call (Ctrl-C, or the notebook's stop button) to end the run with a checkpoint and a report.
+
+    Args:
+        study: The study, or its file.
+        run_dir: Where everything about the run is written; must not hold a run. Default: `runs/NAME-DATE` under the
+            current folder.
+        overrides: If `study` is a file, values that replace the file's, by dotted key.
+        quiet: Print nothing.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        StudyError: The study has a mistake.
+        RunFailedError: The run was started and did not finish; its attribute `run` holds what was written.
+        KeyboardInterrupt: The run was interrupted; `resume` continues it.
+        MelissaGenError: The run could not be started.
+
+    Example:
+        >>> run = melissa_gen.run("study.yaml", overrides={"simulation.count": 50})
+        >>> run.summary["validation"]["nrmse"]["mean"]
+    """
+    from melissa_gen.launcher.commands.run import run_study
+    from melissa_gen.run_dir.folder import default_run_dir
+
+    if not isinstance(study, Study):
+        study = Study.load(study, overrides)
+    elif overrides:
+        message = (
+            "overrides replace values of a study file; give the file, or pass them to Study.load"
+        )
+        raise TypeError(message)
+    path = Path(run_dir) if run_dir is not None else default_run_dir(study, Path.cwd())
+    return _finished(run_study(study, path, _view(quiet)), path)
+
+
+def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
+    """Continues an interrupted run from its newest checkpoint, as `melissa-gen resume` does.
+
+    Args:
+        run_dir: The run or its directory.
+        quiet: Print nothing.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunFailedError: The run was continued and did not finish.
+        KeyboardInterrupt: The run was interrupted again.
+        MelissaGenError: The run has finished, is still going on, or has no checkpoint.
+    """
+    from melissa_gen.launcher.commands.resume import resume_run
+
+    path = run_dir.path if isinstance(run_dir, Run) else Path(run_dir)
+    return _finished(resume_run(path, _view(quiet)), path)
+
+
+def compare(runs: Sequence[Run | str | Path], labels: Sequence[str] | None = None) -> "Comparison":
+    """Compares runs: their errors, their cost, and how their studies differ.
+
+    Args:
+        runs: Runs or their directories; the others are related to the first one.
+        labels: A name for each; default: the names of their directories.
+
+    Returns:
+        The comparison: `.table()` for figures, `.write(path)` for one HTML page; a notebook shows it as a table.
+
+    Raises:
+        DataError: A directory holds no run, or there are none.
+    """
+    from melissa_gen.report.comparison import Comparison
+
+    opened = [one if isinstance(one, Run) else Run.load(one) for one in runs]
+    return Comparison([one.recorded for one in opened], labels)
+
+
+def _view(quiet: bool) -> LiveView:
+    """The view of a call: the live picture only in a terminal, plain lines in a notebook."""
+    return LiveView(Console(markup=False, force_jupyter=False, quiet=quiet))
+
+
+def _finished(outcome: "RunOutcome", path: Path) -> Run:
+    from melissa_gen.launcher.jobs.outcome import INTERRUPTED
+
+    if outcome.code == INTERRUPTED:
+        raise KeyboardInterrupt(outcome.sentence)
+    made = Run.load(path)
+    if outcome.code:
+        raise RunFailedError(outcome.sentence, made)
+    return made

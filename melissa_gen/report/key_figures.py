@@ -1,0 +1,41 @@
+"""The few figures that say what came of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from melissa_gen.report.quantities import count, duration, number
+from melissa_gen.run_dir.events import number_at
+
+__all__ = ["key_figures"]
+
+
+def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what came of a run, as pairs of a name and its figures.
+
+    Args:
+        summary: The content of `summary.json`; what it lacks is left out.
+    """
+
+    def whole(*keys: str) -> str:
+        return count(number_at(summary, *keys))
+
+    def real(*keys: str) -> str:
+        return number(number_at(summary, *keys), 4)
+
+    found = []
+    if summary.get("simulations"):
+        failed = number_at(summary, "simulations", "failed")
+        text = f"{whole('simulations', 'completed')} of {whole('simulations', 'planned')} completed"
+        found.append(("simulations", text + (f", {count(failed)} failed" if failed > 0 else "")))
+    if summary.get("samples"):
+        received, lost, trained = (whole("samples", k) for k in ("received", "lost", "trained"))
+        found.append(("samples", f"{received} received, {lost} lost, {trained} trained on"))
+    if summary.get("training"):
+        batches, loss = whole("training", "batches"), real("training", "final_loss")
+        found.append(("training", f"{batches} batches, final loss {loss}"))
+    if (summary.get("validation") or {}).get("nrmse"):
+        mean, p99, worst = (real("validation", "nrmse", k) for k in ("mean", "p99", "max"))
+        found.append(("validation", f"NRMSE mean {mean}, p99 {p99}, max {worst}"))
+    if "wall_seconds" in summary:
+        found.append(("time", duration(number_at(summary, "wall_seconds"))))
+    return found
