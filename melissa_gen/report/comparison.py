@@ -109,7 +109,10 @@ class Comparison:
             errors = [number(row[key]) for key in ERRORS]
             if place > 0:
                 ratios = [row[f"{key}_ratio"] for key in ERRORS]
-                errors = [f"{e} (x {r:.2f})" for e, r in zip(errors, ratios, strict=True)]
+                errors = [
+                    f"{error} (x {ratio:.2f})" if math.isfinite(ratio) else error
+                    for error, ratio in zip(errors, ratios, strict=True)
+                ]
             counts = [count(row[key]) for key in ("simulations", "samples", "batches")]
             texts = [row["run"], row["sampler"], row["status"]]
             found.append([*texts, *counts, duration(row["seconds"]), *errors])
