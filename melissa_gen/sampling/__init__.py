@@ -6,11 +6,11 @@ knows no server, socket or file, and imports nothing of ours but `melissa_gen.er
 """
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss
-from melissa_gen.sampling.acquisition.probe import Probe
+from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.arguments import StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
 from melissa_gen.sampling.designs.table import read_points
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 from melissa_gen.sampling.registry import METHODS, check_arguments, create
 
 __all__ = [

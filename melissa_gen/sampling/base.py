@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 if TYPE_CHECKING:
-    from melissa_gen.sampling.acquisition.probe import Probe
+    from melissa_gen.sampling.acquisition.prediction_features import Probe
 
 __all__ = ["PRIOR", "Evidence", "Proposals", "Sampler", "State", "part_of", "split_state"]
 

@@ -35,6 +35,7 @@ from melissa_gen.sampling.adaptive import (
     rar_d,
     twisted,
 )
+from melissa_gen.sampling.adaptive_share import MAX_SHARE, Ramp
 from melissa_gen.sampling.arguments import Arguments, StudyFacts, parse_arguments
 from melissa_gen.sampling.base import Sampler
 from melissa_gen.sampling.designs import (
@@ -46,8 +47,7 @@ from melissa_gen.sampling.designs import (
     uniform,
     uniform_resampled,
 )
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import MAX_SHARE, Ramp
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["METHODS", "Method", "check_arguments", "create", "register"]
 

@@ -20,9 +20,9 @@ from sampler_targets import TARGETS, mmd
 from sampler_targets import Target as Law
 
 from melissa_gen.sampling import Prior, create
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import LearnedRule
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 
 Array = NDArray[np.float64]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from melissa_gen.sampling import PRIOR, Evidence, Prior, Proposals, Sampler
+from melissa_gen.sampling.adaptive_share import Ramp
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.schedule import Ramp
 
 if TYPE_CHECKING:
     from sampler_fleet import Fleet

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp, ndtr
 
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
+from melissa_gen.sampling.adaptive_share import Ramp, Schedule
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Ramp, Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["REGIMES", "Breed", "BreedArguments", "BreedRamp", "Regime", "build"]
 

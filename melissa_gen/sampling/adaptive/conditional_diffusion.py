@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.ensemble import log_difficulty
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.difficulty_ensemble import log_difficulty
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
+from melissa_gen.sampling.adaptive_share import Ramp
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.networks.denoiser import Denoiser
-from melissa_gen.sampling.networks.network import Network, Single, train
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Ramp
+from melissa_gen.sampling.networks.perceptron import Network, Single, train
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["ConditionalDiffusion", "ConditionalDiffusionArguments", "build", "uniform_over_history"]
 

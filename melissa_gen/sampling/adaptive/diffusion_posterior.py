@@ -25,14 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.adaptive.acquisition_rule import (
+    LearnedArguments,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["DiffusionPosterior", "DiffusionPosteriorArguments", "build", "slope_at"]
 

@@ -18,16 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.ensemble import importance_weights
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.difficulty_ensemble import importance_weights
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import (
+    LearnedArguments,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.denoiser import Denoiser
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["DiffusionPrior", "DiffusionPriorArguments", "build"]
 

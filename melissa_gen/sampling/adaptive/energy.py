@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import expit
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.adaptive.learned import (
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.adaptive.acquisition_rule import (
     LearnedArguments,
     Proposer,
     learned_sampler,
@@ -26,8 +26,8 @@ from melissa_gen.sampling.adaptive.learned import (
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size, systematic
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.adaptive_share import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["Energy", "EnergyArguments", "build"]
 

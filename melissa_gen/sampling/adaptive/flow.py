@@ -23,15 +23,19 @@ from pydantic import Field
 from scipy.special import ndtr, ndtri
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import (
+    LearnedArguments,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
+from melissa_gen.sampling.prior.joint_prior import Prior
 from melissa_gen.sampling.prior.marginals import EDGE
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
 
 __all__ = ["Flow", "FlowArguments", "build"]
 

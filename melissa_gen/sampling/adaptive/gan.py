@@ -19,14 +19,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import ndtr
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import LearnedArguments, Proposer, learned_sampler
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import (
+    LearnedArguments,
+    Proposer,
+    learned_sampler,
+)
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.networks.network import Network, Single, train
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.networks.perceptron import Network, Single, train
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["Gan", "GanArguments", "build", "neighbour_entropy"]
 

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.sampling.acquisition.ensemble import importance_weights, log_difficulty
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.difficulty_ensemble import importance_weights, log_difficulty
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 if TYPE_CHECKING:
     from melissa_gen.sampling.networks.joint_network import JointNetwork

@@ -15,12 +15,12 @@ from math import ceil, log, log1p
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.probe import Probe, UnitProbe
-from melissa_gen.sampling.acquisition.records import Records, Table
+from melissa_gen.sampling.acquisition.evidence_history import Records, Table
+from melissa_gen.sampling.acquisition.prediction_features import Probe, UnitProbe
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, part_of
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["AdaptiveRule", "Draws", "MixtureSampler", "coverage"]
 

@@ -13,11 +13,11 @@ Reference: OSTI 1923172.
 
 from pydantic import Field
 
-from melissa_gen.sampling.adaptive.learned import learned_sampler
+from melissa_gen.sampling.adaptive.acquisition_rule import learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool, PoolArguments
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Ramp
+from melissa_gen.sampling.adaptive_share import Ramp
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["PhasedArguments", "build"]
 

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.adaptive.learned import (
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.adaptive.acquisition_rule import (
     LearnedArguments,
     PriorDraws,
     Proposer,
     learned_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.adaptive_share import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["Pool", "PoolArguments", "build"]
 

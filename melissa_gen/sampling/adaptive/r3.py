@@ -15,11 +15,11 @@ retain-resample-release (R3) sampling", arXiv 2207.02338; without its causal gat
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design_sampler import DesignSampler
 from melissa_gen.sampling.designs.uniform import UniformSequence
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["R3Arguments", "build", "retain_resample_release"]
 

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import (
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import (
     EnsembleArguments,
     PriorDraws,
     Proposer,
     learned_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["RadArguments", "ResidualDistribution", "build"]
 

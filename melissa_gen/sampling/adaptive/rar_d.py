@@ -8,11 +8,11 @@ paper pass the two in swapped order, which makes k = 0, c = 2: the uniform distr
 
 from pydantic import Field
 
-from melissa_gen.sampling.adaptive.learned import learned_sampler
+from melissa_gen.sampling.adaptive.acquisition_rule import learned_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.rad import RadArguments, ResidualDistribution
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.adaptive_share import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["RarDArguments", "build"]
 

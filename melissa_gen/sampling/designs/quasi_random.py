@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import PointSequence
+from melissa_gen.sampling.designs.design_sampler import PointSequence
 
 __all__ = ["QuasiRandom", "SobolPoints"]
 

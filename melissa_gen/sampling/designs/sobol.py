@@ -5,11 +5,11 @@ Its balance is best at powers of two, so plan 2^m simulations where that is free
 
 from pydantic import Field
 
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
-from melissa_gen.sampling.designs.design import DesignSampler
+from melissa_gen.sampling.designs.design_sampler import DesignSampler
 from melissa_gen.sampling.designs.quasi_random import SobolPoints
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["SobolArguments", "build"]
 

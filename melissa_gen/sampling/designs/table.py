@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["TableArguments", "TableSampler", "build", "read_points"]
 

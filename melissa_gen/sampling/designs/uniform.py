@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.design import DesignSampler, PointSequence
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.designs.design_sampler import DesignSampler, PointSequence
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["UniformArguments", "UniformSequence", "build"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
-from melissa_gen.sampling.networks.network import Network, Single, train
+from melissa_gen.sampling.networks.perceptron import Network, Single, train
 
 __all__ = ["Denoiser"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 
 
 @pytest.fixture(autouse=True)

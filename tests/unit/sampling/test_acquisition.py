@@ -5,15 +5,15 @@ import time
 import numpy as np
 import pytest
 
-from melissa_gen.sampling.acquisition.ensemble import (
+from melissa_gen.sampling.acquisition.difficulty_ensemble import (
     EnsembleAcquisition,
     importance_weights,
     log_difficulty,
     recency_weights,
 )
-from melissa_gen.sampling.acquisition.failures import AvoidFailures
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.adaptive.learned import rank_correlation
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.failure_avoidance import AvoidFailures
+from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
 
 
 def table(unit, difficulty, log_ratio=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.adaptive.breed import REGIMES, Breed, BreedArguments, BreedRamp
 
 

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from melissa_gen.sampling import check_arguments
-from melissa_gen.sampling.acquisition.acquisition import Tilt, matching_exponent
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.base_acquisition import Tilt, matching_exponent
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
 from melissa_gen.sampling.adaptive.diffusion_posterior import DiffusionPosterior
 from melissa_gen.sampling.adaptive.energy import Energy
-from melissa_gen.sampling.adaptive.learned import LearnedRule
 from melissa_gen.sampling.adaptive.pool import Pool
 from melissa_gen.sampling.adaptive.rad import ResidualDistribution
 from melissa_gen.sampling.adaptive.twisted import Twisted, effective_size, systematic

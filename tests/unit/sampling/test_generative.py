@@ -6,7 +6,7 @@ from scipy import stats
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.adaptive.conditional_diffusion import (
     ConditionalDiffusion,
     ConditionalDiffusionArguments,
@@ -16,7 +16,7 @@ from melissa_gen.sampling.adaptive.diffusion_prior import DiffusionPrior
 from melissa_gen.sampling.adaptive.gan import Gan, neighbour_entropy
 from melissa_gen.sampling.adaptive.joint import Joint, JointArguments, draw_masks
 from melissa_gen.sampling.networks.denoiser import Denoiser
-from melissa_gen.sampling.networks.network import Network, train
+from melissa_gen.sampling.networks.perceptron import Network, train
 
 N = 1500
 

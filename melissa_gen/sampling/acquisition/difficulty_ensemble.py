@@ -11,8 +11,8 @@ from math import cos, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
 from melissa_gen.sampling.base import State
 
 __all__ = ["EnsembleAcquisition", "importance_weights", "log_difficulty", "recency_weights"]

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["Probe", "Pullback", "UnitProbe"]
 

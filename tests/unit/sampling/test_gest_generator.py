@@ -11,7 +11,7 @@ libensemble = pytest.importorskip("libensemble", reason="one side of the test is
 
 from gest_api.vocs import VOCS  # noqa: E402
 
-from melissa_gen.sampling.gest import SamplerGenerator  # noqa: E402
+from melissa_gen.sampling.gest_generator import SamplerGenerator  # noqa: E402
 
 UNIFORM = "libensemble.gen_classes.sampling.UniformSample"
 

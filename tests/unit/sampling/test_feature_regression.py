@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create, split_state
-from melissa_gen.sampling.acquisition.ensemble import EnsembleAcquisition
-from melissa_gen.sampling.acquisition.kernel import KernelInterpolant
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.acquisition.stacked import StackedAcquisition
-from melissa_gen.sampling.adaptive.learned import rank_correlation
+from melissa_gen.sampling.acquisition.difficulty_ensemble import EnsembleAcquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.feature_regression import StackedAcquisition
+from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
+from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
 
 AXES = 3
 

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition, Tilt, matching_exponent
-from melissa_gen.sampling.acquisition.ensemble import EnsembleAcquisition, log_difficulty
-from melissa_gen.sampling.acquisition.failures import AvoidFailures
-from melissa_gen.sampling.acquisition.probe import Probe
-from melissa_gen.sampling.acquisition.records import Table
-from melissa_gen.sampling.acquisition.stacked import StackedAcquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, Tilt, matching_exponent
+from melissa_gen.sampling.acquisition.difficulty_ensemble import EnsembleAcquisition, log_difficulty
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.failure_avoidance import AvoidFailures
+from melissa_gen.sampling.acquisition.feature_regression import StackedAcquisition
+from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
+from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
-from melissa_gen.sampling.prior.priors import Prior
-from melissa_gen.sampling.schedule import Schedule
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = [
     "EnsembleArguments",

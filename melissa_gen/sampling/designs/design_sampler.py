@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["DesignSampler", "PointSequence"]
 

@@ -21,15 +21,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.ensemble import (
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.difficulty_ensemble import (
     importance_weights,
     log_difficulty,
     recency_weights,
 )
-from melissa_gen.sampling.acquisition.kernel import KernelInterpolant
-from melissa_gen.sampling.acquisition.probe import Probe
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
+from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
 __all__ = ["StackedAcquisition"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior
-from melissa_gen.sampling.acquisition.records import Records
+from melissa_gen.sampling.acquisition.evidence_history import Records
 from melissa_gen.sampling.adaptive.mixture import coverage
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 2.0}})

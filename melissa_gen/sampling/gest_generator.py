@@ -10,14 +10,14 @@ import numpy as np
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.base import Evidence
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 from melissa_gen.sampling.registry import create
 
 try:
     from gest_api import Generator
     from gest_api.vocs import VOCS, ContextualVariable, ContinuousVariable, MinimizeObjective
 except ImportError:
-    msg = "melissa_gen.sampling.gest needs gest-api; install it with: pip install 'melissa-gen[gest]'."
+    msg = "melissa_gen.sampling.gest_generator needs gest-api; install it with: pip install 'melissa-gen[gest]'."
     raise StudyError(msg) from None
 
 __all__ = ["SamplerGenerator"]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.probe import UnitProbe
-from melissa_gen.sampling.adaptive.learned import LearnedRule
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.prediction_features import UnitProbe
+from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool
-from melissa_gen.sampling.schedule import Ramp
+from melissa_gen.sampling.adaptive_share import Ramp
 
 PRIOR = Prior.from_mapping(
     {

@@ -8,9 +8,9 @@ of the probability of success there.
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.acquisition import Acquisition
-from melissa_gen.sampling.acquisition.probe import Probe
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
 __all__ = ["AvoidFailures"]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from melissa_gen.sampling.acquisition.probe import Probe
-from melissa_gen.sampling.acquisition.records import Table
+from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State
 
 __all__ = ["Acquisition", "Tilt", "matching_exponent"]

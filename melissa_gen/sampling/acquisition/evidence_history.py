@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import Evidence, State
-from melissa_gen.sampling.prior.priors import Prior
+from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["Records", "Table"]
 
