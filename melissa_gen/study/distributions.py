@@ -82,7 +82,7 @@ class Integer(Section):
 
 
 class Categorical(Section):
-    """One of some numbers, in an order of your own: neighbours should behave alike."""
+    """One of some numbers, in an order of your own: neighbors should behave alike."""
 
     distribution: Literal["categorical"]
     values: list[float] = Field(min_length=1, max_length=1000)

@@ -21,8 +21,8 @@ from sampler_targets import Target as Law
 
 from melissa_gen.sampling import Prior, create
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
-from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.adaptive.acquisition_rule import AcquisitionRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def drawn(method: str, d: int, law: Law, rng: np.random.Generator, n: int = _DRA
     assert isinstance(sampler, MixtureSampler)
     rule = sampler.rule
     records = _records(law, d, rng)
-    if isinstance(rule, LearnedRule):
+    if isinstance(rule, AcquisitionRule):
         rule.acquisition, records = Known(law), records.rows(slice(0, 0))
     for _ in range(_ROUNDS):
         rule.learn(records, rng)
@@ -77,12 +77,14 @@ def drawn(method: str, d: int, law: Law, rng: np.random.Generator, n: int = _DRA
     return np.concatenate([rule.propose(size, rng).unit for size in sizes])
 
 
-def _records(law: Law, d: int, rng: np.random.Generator) -> Table:
+def _records(law: Law, d: int, rng: np.random.Generator) -> EvidenceTable:
     unit = rng.random((_RECORDS, d))
     number = np.arange(_RECORDS)
     difficulty = np.exp(law.value(unit))
     fresh = np.ones(_RECORDS, dtype=bool)
-    return Table(number, unit, difficulty, np.ones(_RECORDS, int), np.zeros(_RECORDS), fresh)
+    return EvidenceTable(
+        number, unit, difficulty, np.ones(_RECORDS, int), np.zeros(_RECORDS), fresh
+    )
 
 
 def main() -> None:

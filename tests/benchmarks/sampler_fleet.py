@@ -121,7 +121,7 @@ class Fleet:
     Args:
         problem: the problem.
         slots: samplers and seeds.
-        scale: mean and standard deviation of the field, by which targets are standardised.
+        scale: mean and standard deviation of the field, by which targets are standardized.
         steps: Adam steps after each round, in place of the problem's.
     """
 

@@ -151,13 +151,13 @@ def front(points: Array) -> Fields:
     weight = 1.0 / k
     weight /= np.sqrt((weight**2).sum())
     signs = np.where(k % 2 == 0, -1.0, 1.0)
-    centred = points - 0.5
-    place = 0.35 + 0.5 * centred @ (weight * signs)
-    speed = 0.25 + 0.4 * centred @ weight[::-1]
+    centered = points - 0.5
+    place = 0.35 + 0.5 * centered @ (weight * signs)
+    speed = 0.25 + 0.4 * centered @ weight[::-1]
     corner = points[:, :3].mean(axis=1)
     steepness = 4.0 + 56.0 / (1.0 + np.exp(-25.0 * (corner - 0.72)))
     waves = np.cos(np.pi * np.outer(k, x)) * (0.6 / k)[:, None]
-    background = centred @ waves
+    background = centered @ waves
     where = x - place[:, None, None] - speed[:, None, None] * t
     fields: Fields = (np.tanh(steepness[:, None, None] * where) + background[:, None, :]).astype(
         np.float32

@@ -15,12 +15,12 @@ Array = NDArray[np.float64]
 class Mixture:
     """A sum of normal bumps of one width, cut off at the faces of the cube."""
 
-    centres: Sequence[Array]
+    centers: Sequence[Array]
     weights: Sequence[float]
     width: float
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        apart = unit[:, None, :] - np.stack(self.centres)
+        apart = unit[:, None, :] - np.stack(self.centers)
         score = np.log(self.weights) - 0.5 * (apart**2).sum(axis=2) / self.width**2
         total = np.logaddexp.reduce(score, axis=1)
         share = np.exp(score - total[:, None])
@@ -32,21 +32,21 @@ class Mixture:
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         """Exact draws (n, d)."""
         # What lies inside of the cube counts: the cut takes more from a bump at a corner.
-        inside = [np.prod([_inside(c, self.width) for c in centre]) for centre in self.centres]
+        inside = [np.prod([_inside(c, self.width) for c in center]) for center in self.centers]
         mass = np.array(self.weights) * inside
         counts = rng.multinomial(n, mass / mass.sum())
         parts = [
-            np.stack([_cut(c, self.width).rvs(m, random_state=rng) for c in centre], axis=1)
-            for centre, m in zip(self.centres, counts, strict=True)
+            np.stack([_cut(c, self.width).rvs(m, random_state=rng) for c in center], axis=1)
+            for center, m in zip(self.centers, counts, strict=True)
         ]
         return rng.permutation(np.concatenate(parts))
 
     @property
     def moments(self) -> tuple[float, float] | None:
         """Mean and standard deviation of an axis, where there is one bump alike on all axes."""
-        if len(self.centres) > 1:
+        if len(self.centers) > 1:
             return None
-        law = _cut(self.centres[0][0], self.width)
+        law = _cut(self.centers[0][0], self.width)
         return float(law.mean()), float(law.std())
 
 
@@ -99,9 +99,9 @@ class Flat:
 Target = Mixture | Ridge | Flat
 
 
-def bump(d: int, width: float, centre: float = 0.6) -> Mixture:
+def bump(d: int, width: float, center: float = 0.6) -> Mixture:
     """One bump, alike on all axes."""
-    return Mixture([np.full(d, centre)], [1.0], width)
+    return Mixture([np.full(d, center)], [1.0], width)
 
 
 TARGETS: dict[str, tuple[int, Callable[[], Target]]] = {
@@ -112,7 +112,7 @@ TARGETS: dict[str, tuple[int, Callable[[], Target]]] = {
     "bump d=20": (20, lambda: bump(20, 0.25)),
     "two modes 3:1": (2, lambda: Mixture([np.full(2, 0.25), np.full(2, 0.75)], [3.0, 1.0], 0.08)),
     "ridge": (3, lambda: Ridge(0.06, 3)),
-    "corner": (3, lambda: bump(3, 0.15, centre=1.0)),
+    "corner": (3, lambda: bump(3, 0.15, center=1.0)),
 }
 
 
@@ -137,9 +137,9 @@ def mmd(first: Array, second: Array) -> float:
     )
 
 
-def _cut(centre: float, width: float) -> "stats.rv_continuous":
-    return stats.truncnorm(-centre / width, (1.0 - centre) / width, centre, width)
+def _cut(center: float, width: float) -> "stats.rv_continuous":
+    return stats.truncnorm(-center / width, (1.0 - center) / width, center, width)
 
 
-def _inside(centre: float, width: float) -> float:
-    return float(stats.norm.cdf((1.0 - centre) / width) - stats.norm.cdf(-centre / width))
+def _inside(center: float, width: float) -> float:
+    return float(stats.norm.cdf((1.0 - center) / width) - stats.norm.cdf(-center / width))

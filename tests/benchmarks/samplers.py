@@ -1,4 +1,4 @@
-"""Compares samplers: the same budget of simulations and optimiser steps, the same seeds, all methods in one run.
+"""Compares samplers: the same budget of simulations and optimizer steps, the same seeds, all methods in one run.
 
     python tests/benchmarks/samplers.py --problem burgers --seeds 5
     python tests/benchmarks/samplers.py --problem burgers --methods pool,twisted --equal-time
@@ -10,7 +10,7 @@ drawn from the prior. The ratio is a geometric mean over the seeds, in brackets 
 seeds of both). `oracle` is `pool` scored by the true error, which nobody has: the gain that is there to be had.
 
 Every finished cell (problem, method, seed) is kept in the results folder, so a run that was cut short goes on where it
-was; `--seconds` cuts it on purpose. With `--equal-time` each method takes fewer optimiser steps than uniform, by as
+was; `--seconds` cuts it on purpose. With `--equal-time` each method takes fewer optimizer steps than uniform, by as
 much as its sampler's seconds cost; that needs its cells at equal simulations.
 """
 
@@ -196,7 +196,7 @@ def _cells(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
 
 def _steps(args: argparse.Namespace, problem: Problem, method: str) -> int:
-    """Optimiser steps of a round: at equal time fewer, by what the sampler has cost."""
+    """Optimizer steps of a round: at equal time fewer, by what the sampler has cost."""
     if not args.equal_time or method == "uniform":
         return problem.steps
     paths = [_path(args, method, seed, equal_time=False) for seed in range(args.seeds)]
@@ -208,7 +208,7 @@ def _steps(args: argparse.Namespace, problem: Problem, method: str) -> int:
 
 
 def _step_seconds(args: argparse.Namespace, problem: Problem) -> float:
-    """CPU seconds of one optimiser step of one network by itself; measured once, then kept."""
+    """CPU seconds of one optimizer step of one network by itself; measured once, then kept."""
     path = Path(args.results) / args.problem / "step_seconds.txt"
     if not path.exists():
         small = replace(problem, simulations=problem.per_round * 4, steps=100)
@@ -307,7 +307,7 @@ def _result(args: argparse.Namespace) -> Result:
                 ]
     if not args.quick:
         step = 1000 * _step_seconds(args, problem)
-        result.notes.append(f"one optimiser step of one network by itself: {step:.2f} ms")
+        result.notes.append(f"one optimizer step of one network by itself: {step:.2f} ms")
     result.details = details
     return result
 

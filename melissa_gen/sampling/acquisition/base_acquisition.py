@@ -1,7 +1,7 @@
 """What an acquisition a(λ) has to offer, and the density that it aims at.
 
 The target is π ∝ p a^β. In the unit cube p is 1, so π is an *exponential tilt* of the uniform
-density by log a, and all that is missing is one number, its normalisation.
+density by log a, and all that is missing is one number, its normalization.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State
 
@@ -49,7 +49,7 @@ class Acquisition(ABC):
         """
         return None
 
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
+    def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Learns from the whole history, starting from the last fit."""
 
     @property
@@ -78,21 +78,21 @@ class Tilt:
 
     Args:
         exponent: of the acquisition.
-        log_normaliser: log Z.
+        log_normalizer: log Z.
     """
 
     exponent: float
-    log_normaliser: float
+    log_normalizer: float
 
     @classmethod
-    def normalised(cls, exponent: float, pool_values: Array) -> "Tilt":
+    def normalized(cls, exponent: float, pool_values: Array) -> "Tilt":
         """Takes Z as the mean of a^exponent over log a at uniform points, (m,)."""
         total = float(logsumexp(exponent * pool_values))
         return cls(exponent, total - float(np.log(len(pool_values))))
 
     def log_density(self, values: Array) -> Array:
         """Log density where log a takes `values`, (n,)."""
-        return self.exponent * values - self.log_normaliser
+        return self.exponent * values - self.log_normalizer
 
 
 def matching_exponent(pool_values: Array, mean_value: float, largest: float) -> float:

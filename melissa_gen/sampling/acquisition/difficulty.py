@@ -85,7 +85,7 @@ class DifficultyTracker:
 
         Args:
             simulations: b numbers, the simulation of each sample.
-            losses: (b,), normalised losses, at least 0.
+            losses: (b,), normalized losses, at least 0.
             signal: (b,), the signal of each sample. May be left out for `loss`, which is the
                 losses, and for `delta_loss` where these samples are one batch.
         """

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.base import State
 
-__all__ = ["EnsembleAcquisition", "importance_weights", "log_difficulty", "recency_weights"]
+__all__ = ["DifficultyEnsemble", "importance_weights", "log_difficulty", "recency_weights"]
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -37,7 +37,7 @@ def log_difficulty(difficulty: Array) -> Array:
 
 
 def importance_weights(log_ratio: Array, bound: float = 10.0) -> Array:
-    """Self-normalised p/q from log p/q (n,): mean 1, bounded to [1 / bound, bound] before that."""
+    """Self-normalized p/q from log p/q (n,): mean 1, bounded to [1 / bound, bound] before that."""
     weight = np.exp(np.clip(log_ratio, -np.log(bound), np.log(bound)))
     return np.asarray(weight / weight.mean())
 
@@ -47,7 +47,7 @@ def recency_weights(n: int, half_life: float) -> Array:
     return np.asarray(0.5 ** (np.arange(n - 1, -1, -1) / half_life))
 
 
-class EnsembleAcquisition(Acquisition):
+class DifficultyEnsemble(Acquisition):
     """Ensemble of two-layer tanh networks; see the module.
 
     A failed simulation has no difficulty and teaches nothing here. With fewer than two records, or
@@ -84,7 +84,7 @@ class EnsembleAcquisition(Acquisition):
         self._rate = rate
         self._decay = decay
         self._weights: dict[str, Single] = {}
-        self._centre = 0.0
+        self._center = 0.0
         self._scale = 0.0
         self._loss = 0.0
 
@@ -93,7 +93,7 @@ class EnsembleAcquisition(Acquisition):
         """Whether log a is 0 everywhere."""
         return self._scale == 0.0
 
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
+    def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Fits to the table's difficulties, warm from the last fit.
 
         Records weigh by recency and by p/q, so that where the history has looked often does not
@@ -107,8 +107,8 @@ class EnsembleAcquisition(Acquisition):
         target = log_difficulty(table.difficulty)
         weight = recency_weights(len(table), self._half_life) * importance_weights(table.log_ratio)
         weight = weight / weight.sum()
-        self._centre = float(weight @ target)
-        scale = float(np.sqrt(weight @ (target - self._centre) ** 2))
+        self._center = float(weight @ target)
+        scale = float(np.sqrt(weight @ (target - self._center) ** 2))
         if scale < 1e-9:
             self._scale = 0.0
             return
@@ -118,7 +118,7 @@ class EnsembleAcquisition(Acquisition):
             self._weights = self._initial(rng)
         own = weight * rng.exponential(size=(self._members, len(table)))
         own /= own.sum(axis=1, keepdims=True)
-        standard = ((target - self._centre) / scale).astype(np.float32)
+        standard = ((target - self._center) / scale).astype(np.float32)
         steps = self._steps * (3 if cold else 1)
         self._loss = self._train(_inputs(table.unit), standard, own.astype(np.float32), steps)
 
@@ -129,7 +129,7 @@ class EnsembleAcquisition(Acquisition):
         prediction = self._forward(_inputs(unit))[-1].astype(np.float64)
         spread = prediction.std(axis=0, ddof=1)
         mean: Array = prediction.mean(axis=0)
-        return np.asarray(self._centre + self._scale * (mean + self._kappa * spread))
+        return np.asarray(self._center + self._scale * (mean + self._kappa * spread))
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
         """Log a (n,) and its gradient in the unit cube (n, k)."""
@@ -139,7 +139,7 @@ class EnsembleAcquisition(Acquisition):
         prediction = single.astype(np.float64)
         mean: Array = prediction.mean(axis=0)
         spread = np.maximum(prediction.std(axis=0, ddof=1), 1e-12)
-        value = self._centre + self._scale * (mean + self._kappa * spread)
+        value = self._center + self._scale * (mean + self._kappa * spread)
         # d value / d prediction of each member, then back through both layers.
         share = 1.0 / self._members
         share = share + self._kappa * (prediction - mean) / ((self._members - 1) * spread)
@@ -151,12 +151,12 @@ class EnsembleAcquisition(Acquisition):
 
     def state(self) -> State:
         """Returns the weights and the scale of the last fit."""
-        numbers = [self._centre, self._scale, self._loss]
+        numbers = [self._center, self._scale, self._loss]
         return {"fit": numbers, **{f"weights.{k}": v.copy() for k, v in self._weights.items()}}
 
     def restore(self, state: State) -> None:
         """Restores the weights and the scale."""
-        self._centre, self._scale, self._loss = state["fit"]
+        self._center, self._scale, self._loss = state["fit"]
         self._weights = {
             name: np.array(state[f"weights.{name}"])
             for name in _NAMES
@@ -223,5 +223,5 @@ class EnsembleAcquisition(Acquisition):
 
 
 def _inputs(unit: Array) -> Single:
-    """Points of the unit cube, centred and scaled to [-1, 1]."""
+    """Points of the unit cube, centered and scaled to [-1, 1]."""
     return (2.0 * unit - 1.0).astype(np.float32)

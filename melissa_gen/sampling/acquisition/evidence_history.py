@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from melissa_gen.sampling.base import Evidence, State
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Records", "Table"]
+__all__ = ["EvidenceHistory", "EvidenceTable"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Table:
+class EvidenceTable:
     """The history as columns, oldest evidence first.
 
     Args:
@@ -25,7 +25,7 @@ class Table:
         samples: (m,), how many stand behind each difficulty.
         log_ratio: (m,), log p/q at the time of drawing; 0 where q was unknown.
         fresh: (m,), whether the simulation was first heard of since the last learning.
-        foreseen: (m, 1 + j), what was known of the point when it was drawn: log a as predicted,
+        predicted: (m, 1 + j), what was known of the point when it was drawn: log a as predicted,
             then the probe's j features; NaN where nothing was.
     """
 
@@ -35,29 +35,29 @@ class Table:
     samples: NDArray[np.int64]
     log_ratio: Array
     fresh: NDArray[np.bool_]
-    foreseen: Array = field(default_factory=lambda: np.empty((0, 0)))
+    predicted: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
-        if self.foreseen.size == 0:
-            object.__setattr__(self, "foreseen", np.full((len(self), 1), np.nan))
+        if self.predicted.size == 0:
+            object.__setattr__(self, "predicted", np.full((len(self), 1), np.nan))
 
     def __len__(self) -> int:
         return len(self.simulation)
 
-    def usable(self) -> "Table":
+    def usable(self) -> "EvidenceTable":
         """Only the rows that have a difficulty."""
         return self.rows(np.isfinite(self.difficulty))
 
-    def rows(self, keep: NDArray[np.bool_] | slice) -> "Table":
+    def rows(self, keep: NDArray[np.bool_] | slice) -> "EvidenceTable":
         """A table of some rows."""
-        return Table(
+        return EvidenceTable(
             self.simulation[keep],
             self.unit[keep],
             self.difficulty[keep],
             self.samples[keep],
             self.log_ratio[keep],
             self.fresh[keep],
-            self.foreseen[keep],
+            self.predicted[keep],
         )
 
 
@@ -68,10 +68,10 @@ class _Row:
     difficulty: float
     samples: int
     log_ratio: float
-    foreseen: Array
+    predicted: Array
 
 
-class Records:
+class EvidenceHistory:
     """Keeps the newest `limit` simulations' evidence.
 
     Repeated evidence changes nothing. Evidence with fewer samples behind it than what is known is
@@ -88,7 +88,7 @@ class Records:
         self._limit = limit
         self._rows: dict[int, _Row] = {}
         self._fresh: set[int] = set()
-        self._foreseen: dict[bytes, Array] = {}
+        self._predicted: dict[bytes, Array] = {}
         self.changed = False
         self.rejected = 0
         self.failed = 0
@@ -101,20 +101,20 @@ class Records:
         """Simulations first heard of since `settle`."""
         return len(self._fresh)
 
-    def foresee(self, points: Array, known: Array) -> None:
+    def remember_predictions(self, points: Array, known: Array) -> None:
         """Remembers what is known of points (n, d) when they are drawn, `known` (n, 1 + j).
 
         The newest `limit` points are kept, until their simulations have been heard of and beyond.
         """
         for point, row in zip(points, known, strict=True):
-            self._foreseen[point.tobytes()] = row
-        while len(self._foreseen) > self._limit:
-            del self._foreseen[next(iter(self._foreseen))]
+            self._predicted[point.tobytes()] = row
+        while len(self._predicted) > self._limit:
+            del self._predicted[next(iter(self._predicted))]
 
     def seen(self) -> Array:
         """Points of the cube (m, k) that have been drawn, heard of already or not."""
-        drawn = np.array([np.frombuffer(key) for key in self._foreseen], dtype=np.float64)
-        drawn = drawn.reshape(len(self._foreseen), self._prior.dimension)
+        drawn = np.array([np.frombuffer(key) for key in self._predicted], dtype=np.float64)
+        drawn = drawn.reshape(len(self._predicted), self._prior.dimension)
         heard = [row.unit for row in self._rows.values() if not _has_failed(row)]
         both = [self._prior.to_unit(drawn), np.array(heard).reshape(-1, self._prior.unit_dimension)]
         return np.unique(np.concatenate(both), axis=0)
@@ -139,10 +139,10 @@ class Records:
             del self._rows[oldest]
             self._fresh.discard(oldest)
 
-    def table(self) -> Table:
+    def table(self) -> EvidenceTable:
         """The history; what was fresh stays so until `settle`."""
         rows = list(self._rows.values())
-        return Table(
+        return EvidenceTable(
             simulation=np.array([row.simulation for row in rows], dtype=np.int64),
             unit=np.array([row.unit for row in rows], dtype=np.float64).reshape(
                 len(rows), self._prior.unit_dimension
@@ -151,7 +151,7 @@ class Records:
             samples=np.array([row.samples for row in rows], dtype=np.int64),
             log_ratio=np.array([row.log_ratio for row in rows], dtype=np.float64),
             fresh=np.array([row.simulation in self._fresh for row in rows], dtype=bool),
-            foreseen=_padded([row.foreseen for row in rows]),
+            predicted=_padded([row.predicted for row in rows]),
         )
 
     def settle(self) -> None:
@@ -169,9 +169,9 @@ class Records:
             "records.samples": table.samples,
             "records.log_ratio": table.log_ratio,
             "records.fresh": table.fresh,
-            "records.known": table.foreseen,
-            "foreseen.points": np.array([np.frombuffer(key) for key in self._foreseen]),
-            "foreseen.known": _padded(list(self._foreseen.values())),
+            "records.known": table.predicted,
+            "predicted.points": np.array([np.frombuffer(key) for key in self._predicted]),
+            "predicted.known": _padded(list(self._predicted.values())),
             "records.counts": [int(self.changed), self.rejected, self.failed],
         }
 
@@ -185,8 +185,8 @@ class Records:
             )
             for sim, unit, difficulty, samples, ratio, known in rows
         }
-        remembered = zip(state["foreseen.points"], state["foreseen.known"], strict=True)
-        self._foreseen = {point.tobytes(): known.copy() for point, known in remembered}
+        remembered = zip(state["predicted.points"], state["predicted.known"], strict=True)
+        self._predicted = {point.tobytes(): known.copy() for point, known in remembered}
         fresh = state["records.simulation"][state["records.fresh"]]
         self._fresh = {int(simulation) for simulation in fresh}
         changed, self.rejected, self.failed = state["records.counts"]
@@ -206,7 +206,7 @@ class Records:
             difficulty=difficulty,
             samples=one.samples,
             log_ratio=log_ratio if np.isfinite(log_ratio) else 0.0,
-            foreseen=self._foreseen.get(point.tobytes(), np.full(1, np.nan)),
+            predicted=self._predicted.get(point.tobytes(), np.full(1, np.nan)),
         )
 
 

@@ -1,7 +1,7 @@
 """Keeps adaptive points away from where simulations fail.
 
 A failed simulation has no difficulty, so the ensemble learns nothing from it, and would go on
-proposing a region where nothing ever completes. `AvoidFailures` multiplies its a(λ) by an estimate
+proposing a region where nothing ever completes. `FailureAvoidance` multiplies its a(λ) by an estimate
 of the probability of success there.
 """
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
-__all__ = ["AvoidFailures"]
+__all__ = ["FailureAvoidance"]
 
 Array = NDArray[np.float64]
 
 
-class AvoidFailures(Acquisition):
+class FailureAvoidance(Acquisition):
     """A `LearnedAcquisition`: log a of `inner` plus log of the probability of success.
 
     With Gaussian kernels K about the records, of width `width` √k in the unit cube,
@@ -59,7 +59,7 @@ class AvoidFailures(Acquisition):
         """See `Candidates`."""
         return self._candidates
 
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
+    def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """See `LearnedAcquisition`."""
         self._failed = np.isnan(table.difficulty)
         self._unit = table.unit

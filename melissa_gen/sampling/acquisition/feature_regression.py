@@ -12,7 +12,7 @@ drawn towards w₀, which has the slope that novelty was measured to have (tests
 with few or noisy difficulties log a is novelty alone, and where novelty foretells nothing the slope goes.
 
 Features cost a pass through the network, and samplers ask often. They are therefore taken once per learning, at a
-thousand candidates, which serve every purpose: `pool` draws from them, the density's normalisation is their mean, and
+thousand candidates, which serve every purpose: `pool` draws from them, the density's normalization is their mean, and
 gradients are those of an interpolation (`kernel`) of some of them.
 """
 
@@ -27,12 +27,12 @@ from melissa_gen.sampling.acquisition.difficulty_ensemble import (
     log_difficulty,
     recency_weights,
 )
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
-__all__ = ["StackedAcquisition"]
+__all__ = ["FeatureRegression"]
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ _INTERPOLATED = 400
 _SLOPES_AT = 64
 
 
-class StackedAcquisition(Acquisition):
+class FeatureRegression(Acquisition):
     """See the module; without a probe it is its `blind` acquisition.
 
     Args:
@@ -99,7 +99,7 @@ class StackedAcquisition(Acquisition):
         if self._probe is None:
             self._probe = probe
 
-    def fit(self, table: Table, rng: np.random.Generator) -> None:
+    def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Asks the surrogate anew, and weighs its features by what all difficulties say."""
         self._probe = probe = self._shown
         self._asked = probe is not None and table.unit.shape[1] > 0
@@ -161,7 +161,7 @@ class StackedAcquisition(Acquisition):
         slopes = {f"slope_{name}": slope for name, slope in self._slopes.items()}
         return {"interpolated": self._known.explained, **slopes}
 
-    def _regression(self, names: tuple[str, ...], features: Array, table: Table) -> Array:
+    def _regression(self, names: tuple[str, ...], features: Array, table: EvidenceTable) -> Array:
         """Slopes of log difficulty in the features, by ridge regression towards the prior slopes.
 
         Args:
@@ -173,7 +173,7 @@ class StackedAcquisition(Acquisition):
         spread = features.std(axis=0)
         varies = spread > 1e-9
         table = table.usable()
-        known = table.foreseen[:, 1:]
+        known = table.predicted[:, 1:]
         if known.shape[1] != len(names):
             return prior
         rows = np.asarray(np.isfinite(known).all(axis=1))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Probe", "Pullback", "UnitProbe"]
+__all__ = ["Probe", "Pullback", "UnitCubeProbe"]
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Probe(Protocol):
         """The same surrogate, told which points (m, d) have been simulated."""
 
 
-class UnitProbe:
+class UnitCubeProbe:
     """A probe that is asked in the unit cube.
 
     Args:
@@ -67,6 +67,6 @@ class UnitProbe:
         stretch = self._prior.slope(unit)
         return found, lambda slope: back(slope)[:, self._prior.free_columns] * stretch
 
-    def with_seen(self, points: Array) -> "UnitProbe":
+    def with_seen(self, points: Array) -> "UnitCubeProbe":
         """See `Probe`; the points (m, axes) are those of the cube."""
-        return UnitProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)
+        return UnitCubeProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)

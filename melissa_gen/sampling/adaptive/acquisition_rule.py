@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, Tilt, matching_exponent
-from melissa_gen.sampling.acquisition.difficulty_ensemble import EnsembleAcquisition, log_difficulty
-from melissa_gen.sampling.acquisition.evidence_history import Table
-from melissa_gen.sampling.acquisition.failure_avoidance import AvoidFailures
-from melissa_gen.sampling.acquisition.feature_regression import StackedAcquisition
+from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble, log_difficulty
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
+from melissa_gen.sampling.acquisition.feature_regression import FeatureRegression
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
@@ -21,12 +21,12 @@ from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = [
+    "AcquisitionArguments",
+    "AcquisitionRule",
     "EnsembleArguments",
-    "LearnedArguments",
-    "LearnedRule",
     "PriorDraws",
     "Proposer",
-    "learned_sampler",
+    "acquisition_sampler",
     "rank_correlation",
 ]
 
@@ -55,7 +55,7 @@ class EnsembleArguments(Arguments):
     history: int = Field(1000, ge=10, description="newest records kept to learn from")
 
 
-class LearnedArguments(EnsembleArguments):
+class AcquisitionArguments(EnsembleArguments):
     """What all samplers share that aim at p(λ) a(λ)^β."""
 
     beta: float = Field(1.4, ge=0.0, le=20.0, description="exponent β of the acquisition")
@@ -96,7 +96,7 @@ class Proposer(ABC):
         return self.draw(n, acquisition, beta, rng)
 
     def fit(
-        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
+        self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Fits the proposer's own model, each time after the acquisition has learned."""
 
@@ -120,7 +120,7 @@ class Proposer(ABC):
         return {}
 
 
-class LearnedRule(AdaptiveRule):
+class AcquisitionRule(AdaptiveRule):
     """An adaptive rule made of a learned acquisition and a proposer.
 
     Its log density is that of an exponential tilt, a^b / Z, with Z from points of the prior: the
@@ -166,7 +166,7 @@ class LearnedRule(AdaptiveRule):
         self._strength = beta
         self._calibrate = calibrate
         self._tilt = Tilt(beta, 0.0)
-        self._foreseen = np.empty((0, 2))
+        self._predicted = np.empty((0, 2))
         self._probe: Probe | None = None
 
     @property
@@ -192,7 +192,7 @@ class LearnedRule(AdaptiveRule):
         """Whether the acquisition knows any difference between points."""
         return not self.acquisition.flat
 
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """See `Rule`."""
         self._compare(table)
         self.acquisition.fit(table, rng)
@@ -217,7 +217,7 @@ class LearnedRule(AdaptiveRule):
                 exponent *= self._strength / before
                 if abs(self._strength / before - 1.0) > _NEARBY:
                     exponent = self._measured_exponent(pool, rng)
-        self._tilt = Tilt.normalised(exponent, pool)
+        self._tilt = Tilt.normalized(exponent, pool)
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
         """See `Rule`."""
@@ -234,16 +234,16 @@ class LearnedRule(AdaptiveRule):
         """See `Rule`."""
         return {
             **{f"proposer.{k}": v for k, v in self.proposer.state().items()},
-            "tilt": [self._tilt.exponent, self._tilt.log_normaliser, self._strength],
-            "foreseen": self._foreseen.copy(),
+            "tilt": [self._tilt.exponent, self._tilt.log_normalizer, self._strength],
+            "predicted": self._predicted.copy(),
             **{f"acquisition.{k}": v for k, v in self.acquisition.state().items()},
         }
 
     def restore(self, state: State) -> None:
         """See `Rule`."""
-        exponent, log_normaliser, self._strength = state["tilt"]
-        self._tilt = Tilt(exponent, log_normaliser)
-        self._foreseen = np.array(state["foreseen"])
+        exponent, log_normalizer, self._strength = state["tilt"]
+        self._tilt = Tilt(exponent, log_normalizer)
+        self._predicted = np.array(state["predicted"])
         self.acquisition.restore(part_of(state, "acquisition."))
         self.proposer.restore(part_of(state, "proposer."))
 
@@ -257,8 +257,8 @@ class LearnedRule(AdaptiveRule):
         if self.ready and not self.proposer.has_density:
             numbers["tilt"] = self._tilt.exponent
             numbers["strength"] = self._strength
-        if len(self._foreseen) >= _FEWEST:
-            predicted, measured = self._foreseen.T
+        if len(self._predicted) >= _FEWEST:
+            predicted, measured = self._predicted.T
             numbers["rank_correlation"] = rank_correlation(predicted, measured)
         return numbers
 
@@ -268,12 +268,12 @@ class LearnedRule(AdaptiveRule):
         mean = float(self.acquisition.value(own).mean())
         return matching_exponent(pool, mean, 5.0 * self._beta)
 
-    def _compare(self, table: Table) -> None:
+    def _compare(self, table: EvidenceTable) -> None:
         """Remembers what was predicted of each new simulation beside what came of it."""
         fresh = table.rows(table.fresh & np.isfinite(table.difficulty))
-        pairs = np.column_stack([fresh.foreseen[:, 0], log_difficulty(fresh.difficulty)])
+        pairs = np.column_stack([fresh.predicted[:, 0], log_difficulty(fresh.difficulty)])
         pairs = pairs[np.isfinite(pairs[:, 0])]
-        self._foreseen = np.concatenate([self._foreseen, pairs])[-_REMEMBERED:]
+        self._predicted = np.concatenate([self._predicted, pairs])[-_REMEMBERED:]
 
 
 def rank_correlation(first: Array, second: Array) -> float:
@@ -284,7 +284,7 @@ def rank_correlation(first: Array, second: Array) -> float:
     return float(a @ b) / size if size > 0.0 else 0.0
 
 
-def learned_sampler(
+def acquisition_sampler(
     name: str,
     prior: Prior,
     seed: int,
@@ -297,15 +297,15 @@ def learned_sampler(
 ) -> MixtureSampler:
     """A sampler of the mixture whose adaptive part is `proposer`, aimed by an ensemble at a^β."""
     dimension = prior.unit_dimension
-    acquisition: Acquisition = EnsembleAcquisition(
+    acquisition: Acquisition = DifficultyEnsemble(
         dimension, arguments.members, arguments.kappa, arguments.half_life
     )
     if arguments.guide == "surrogate":
-        acquisition = StackedAcquisition(
+        acquisition = FeatureRegression(
             acquisition, prior.sample_unit, half_life=arguments.half_life
         )
-    learned = AvoidFailures(acquisition)
-    rule = LearnedRule(name, prior.sample_unit, learned, proposer, beta, calibrate)
+    learned = FailureAvoidance(acquisition)
+    rule = AcquisitionRule(name, prior.sample_unit, learned, proposer, beta, calibrate)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)
 
 

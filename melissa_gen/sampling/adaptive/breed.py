@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import logsumexp, ndtr
 
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Ramp, Schedule
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
@@ -133,7 +133,7 @@ class Breed(AdaptiveRule):
         """Whether there is a parent."""
         return len(self._parents) > 0
 
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Takes the window's simulations as parents, alike where none was difficult."""
         table = table.usable()
         table = table.rows(slice(max(0, len(table) - self._window), None))

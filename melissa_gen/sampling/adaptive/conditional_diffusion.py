@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.sampling.acquisition.difficulty_ensemble import log_difficulty
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Ramp
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.networks.denoiser import Denoiser
-from melissa_gen.sampling.networks.perceptron import Network, Single, train
+from melissa_gen.sampling.networks.perceptron import Perceptron, Single, train
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["ConditionalDiffusion", "ConditionalDiffusionArguments", "build", "uniform_over_history"]
@@ -67,7 +67,7 @@ class ConditionalDiffusion(AdaptiveRule):
         self._dimension = dimension
         self._arguments = arguments
         self._model = Denoiser(dimension, arguments.steps, rng, arguments.hidden)
-        self._ratio = Network([dimension, 32, 32, 1], rng)
+        self._ratio = Perceptron([dimension, 32, 32, 1], rng)
         self._targets = np.empty(0)
         self._chance = np.empty(0)
         self._loss = 0.0
@@ -78,7 +78,7 @@ class ConditionalDiffusion(AdaptiveRule):
         """Whether it has been trained."""
         return len(self._targets) > 0
 
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Debiases the history, trains the model on it, and keeps the difficulties as targets."""
         table = table.usable()
         context = log_difficulty(table.difficulty)
@@ -123,7 +123,7 @@ class ConditionalDiffusion(AdaptiveRule):
         return {"diffusion_loss": self._loss, "history_ess": self._effective}
 
 
-def uniform_over_history(network: Network, unit: Array, rng: np.random.Generator) -> Array:
+def uniform_over_history(network: Perceptron, unit: Array, rng: np.random.Generator) -> Array:
     """The density ratio uniform / history at the history's points (m, k): (m,), of mean 1.
 
     Trains `network` to tell the history (label 0) from as many uniform points (label 1), and

@@ -27,14 +27,14 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.designs.quasi_random import SobolPoints
+from melissa_gen.sampling.designs.quasi_random import SobolSequence
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
 from melissa_gen.sampling.prior.joint_prior import Prior
 
@@ -45,7 +45,7 @@ Array = NDArray[np.float64]
 Guidance = Literal["implicit", "plain"]
 
 
-class DiffusionPosteriorArguments(LearnedArguments):
+class DiffusionPosteriorArguments(AcquisitionArguments):
     """Arguments of `diffusion_posterior`."""
 
     steps: int = Field(10, ge=4, le=1000, description="steps of the flow")
@@ -105,13 +105,15 @@ class DiffusionPosterior(Proposer):
         self._dimension = dimension
         self._diffusion = BoxDiffusion(dimension, steps, power=2.0)
         self._implicit = guidance == "implicit"
-        self._starts = SobolPoints(dimension, int(np.random.default_rng([seed, 1]).integers(2**31)))
+        self._starts = SobolSequence(
+            dimension, int(np.random.default_rng([seed, 1]).integers(2**31))
+        )
 
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """See `Proposer`; from a sequence of its own."""
-        starts = SobolPoints(self._dimension, int(rng.integers(2**31)))
+        starts = SobolSequence(self._dimension, int(rng.integers(2**31)))
         return self._carried(starts.draw(n), acquisition, beta)
 
     def next(
@@ -156,7 +158,7 @@ def build(
 ) -> MixtureSampler:
     """The `diffusion_posterior` sampler."""
     proposer = DiffusionPosterior(prior.unit_dimension, arguments.steps, arguments.guidance, seed)
-    return learned_sampler(
+    return acquisition_sampler(
         "diffusion_posterior",
         prior,
         seed,

@@ -20,11 +20,11 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.difficulty_ensemble import importance_weights
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 _PRIOR_DRAWS = 2048
 
 
-class DiffusionPriorArguments(LearnedArguments):
+class DiffusionPriorArguments(AcquisitionArguments):
     """Arguments of `diffusion_prior`."""
 
     steps: int = Field(50, ge=5, le=1000, description="reverse steps")
@@ -79,7 +79,7 @@ class DiffusionPrior(Proposer):
         self._loss = 0.0
 
     def fit(
-        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
+        self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Learns the prior; see `Trainable`. The acquisition has no part in it."""
         unit = self._prior.sample_unit(_PRIOR_DRAWS, rng)
@@ -133,7 +133,7 @@ def build(
         arguments.hidden,
         np.random.default_rng([seed, 1]),
     )
-    return learned_sampler(
+    return acquisition_sampler(
         "diffusion_prior",
         prior,
         seed,

@@ -19,9 +19,9 @@ from scipy.special import expit
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
     rank_correlation,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -39,7 +39,7 @@ _EFFECTIVE = 0.5
 _ACCEPTANCE = 0.65
 
 
-class EnergyArguments(LearnedArguments):
+class EnergyArguments(AcquisitionArguments):
     """Arguments of `energy`."""
 
     leapfrog: int = Field(6, ge=1, le=100, description="leapfrog steps; 1 is Langevin")
@@ -200,4 +200,4 @@ def build(
         arguments.final_moves,
         arguments.chains,
     )
-    return learned_sampler("energy", prior, seed, arguments, proposer, schedule, arguments.beta)
+    return acquisition_sampler("energy", prior, seed, arguments, proposer, schedule, arguments.beta)

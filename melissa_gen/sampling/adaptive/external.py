@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
@@ -79,7 +79,7 @@ class External(AdaptiveRule):
         """Whether it has been told anything."""
         return len(self._told) > 0 and len(self._names) > 0
 
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Tells the generator of each simulation once, when its first difficulty is known."""
         table = table.usable()
         rows = [i for i, n in enumerate(table.simulation.tolist()) if n not in self._told]

@@ -24,11 +24,11 @@ from scipy.special import ndtr, ndtri
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size
@@ -46,7 +46,7 @@ _LOG_ROOT_2PI = 0.5 * float(np.log(2.0 * np.pi))
 _DEEPEST = 8.0
 
 
-class FlowArguments(LearnedArguments):
+class FlowArguments(AcquisitionArguments):
     """Arguments of `flow`."""
 
     transforms: int = Field(2, ge=1, le=20, description="spline transforms in a row")
@@ -78,7 +78,7 @@ class Flow(Proposer):
         self._fits = 0
 
     def fit(
-        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
+        self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Fits to a^β; see `Trainable`. The first fit takes twice the rounds."""
         import torch
@@ -86,12 +86,12 @@ class Flow(Proposer):
         if self._flow is None:
             return
         settings = self._arguments
-        optimiser = torch.optim.Adam(self._flow.parameters(), lr=5e-3)
+        optimizer = torch.optim.Adam(self._flow.parameters(), lr=5e-3)
         rounds = settings.rounds * (1 if self._fits else 2)
         batch = min(256, settings.population)
         for number in range(rounds):
             # The rate falls, round by round: later populations are better.
-            optimiser.param_groups[0]["lr"] = 5e-3 * (1.0 - number / rounds)
+            optimizer.param_groups[0]["lr"] = 5e-3 * (1.0 - number / rounds)
             half = settings.population // 2
             unit = np.concatenate([self._sample(half, rng), rng.random((half, self._dimension))])
             log_q = np.logaddexp(self.log_density(unit, acquisition), 0.0) - np.log(2.0)
@@ -102,10 +102,10 @@ class Flow(Proposer):
             for _ in range(settings.training_steps):
                 rows = rng.choice(len(z), size=batch, p=weight / weight.sum())
                 loss = -self._flow().log_prob(torch.from_numpy(z[rows]).float()).mean()
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self._flow.parameters(), 10.0)
-                optimiser.step()
+                optimizer.step()
         self._fits += 1
 
     def draw(
@@ -210,4 +210,4 @@ def build(prior: Prior, seed: int, arguments: FlowArguments, schedule: Schedule)
         StudyError: zuko is not installed.
     """
     proposer = Flow(prior.unit_dimension, seed, arguments)
-    return learned_sampler("flow", prior, seed, arguments, proposer, schedule, arguments.beta)
+    return acquisition_sampler("flow", prior, seed, arguments, proposer, schedule, arguments.beta)

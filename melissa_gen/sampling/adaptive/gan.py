@@ -7,10 +7,10 @@ content with some of the modes: `coverage` in the diagnostics says how evenly th
 falls where modes are lost.
 
 A point is u = Φ(z + f(z)), z normal and f a network that begins at 0, so the first generator is the
-prior. The entropy is estimated within a batch by the distances ρ to the third nearest neighbour,
+prior. The entropy is estimated within a batch by the distances ρ to the third nearest neighbor,
 H ≈ d mean log ρ + constant (Kozachenko and Leonenko, 1987), whose gradient keeps the points apart.
 
-References: Goodfellow et al., arXiv 1406.2661; entropy-regularised generators for energies: Dai et
+References: Goodfellow et al., arXiv 1406.2661; entropy-regularized generators for energies: Dai et
 al., arXiv 1702.01691. Its density is not known, and is given as an exponential tilt (`learned`).
 """
 
@@ -20,27 +20,27 @@ from pydantic import Field
 from scipy.special import ndtr
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
-from melissa_gen.sampling.networks.perceptron import Network, Single, train
+from melissa_gen.sampling.networks.perceptron import Perceptron, Single, train
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Gan", "GanArguments", "build", "neighbour_entropy"]
+__all__ = ["Gan", "GanArguments", "build", "neighbor_entropy"]
 
 Array = NDArray[np.float64]
 
-_NEIGHBOUR = 3
+_NEIGHBOR = 3
 _BATCH = 256
 
 
-class GanArguments(LearnedArguments):
+class GanArguments(AcquisitionArguments):
     """Arguments of `gan`."""
 
     entropy: float = Field(1.0, ge=0.0, le=100.0, description="weight of the entropy")
@@ -72,12 +72,12 @@ class Gan(Proposer):
         self._dimension = dimension
         self._entropy = entropy
         self._training_steps = training_steps
-        self._generator = Network([dimension, hidden, hidden, max(dimension, 1)], rng)
+        self._generator = Perceptron([dimension, hidden, hidden, max(dimension, 1)], rng)
         self._fits = 0
         self._objective = 0.0
 
     def fit(
-        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
+        self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Trains the generator; see `Trainable`."""
 
@@ -87,7 +87,7 @@ class Gan(Proposer):
             place = z + out
             unit = ndtr(place)
             value, slope = acquisition.value_and_gradient(unit)
-            entropy, apart = neighbour_entropy(unit)
+            entropy, apart = neighbor_entropy(unit)
             ascent = beta * slope / _BATCH + self._entropy * apart
             density = np.exp(-0.5 * place**2) / np.sqrt(2.0 * np.pi)
             back = (-ascent * density).astype(np.float32)
@@ -122,13 +122,13 @@ class Gan(Proposer):
         return {"gan_objective": self._objective}
 
 
-def neighbour_entropy(unit: Array) -> tuple[float, Array]:
-    """The entropy of points (n, k), up to a constant, by neighbour distances, and its gradient."""
+def neighbor_entropy(unit: Array) -> tuple[float, Array]:
+    """The entropy of points (n, k), up to a constant, by neighbor distances, and its gradient."""
     n, k = unit.shape
     square = (unit**2).sum(axis=1)
     squared = np.maximum(square[:, None] + square - 2.0 * unit @ unit.T, 0.0)
     np.fill_diagonal(squared, np.inf)
-    nearest = min(_NEIGHBOUR, n - 1) - 1
+    nearest = min(_NEIGHBOR, n - 1) - 1
     other = np.argpartition(squared, nearest, axis=1)[:, nearest]
     floor = 1e-12 * max(k, 1)
     distance = np.maximum(squared[np.arange(n), other], floor)
@@ -147,6 +147,6 @@ def build(prior: Prior, seed: int, arguments: GanArguments, schedule: Schedule) 
         arguments.hidden,
         np.random.default_rng([seed, 1]),
     )
-    return learned_sampler(
+    return acquisition_sampler(
         "gan", prior, seed, arguments, proposer, schedule, arguments.beta, calibrate=False
     )

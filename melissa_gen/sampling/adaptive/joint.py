@@ -23,7 +23,7 @@ from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.sampling.acquisition.difficulty_ensemble import importance_weights, log_difficulty
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
@@ -84,7 +84,7 @@ class Joint(AdaptiveRule):
         """Whether it has been trained."""
         return len(self._targets) > 0
 
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Trains on the whole history, and keeps its difficulties as targets."""
         table = table.usable()
         target = log_difficulty(table.difficulty)
@@ -118,7 +118,7 @@ class Joint(AdaptiveRule):
         """Draws the unknown variables given the known ones.
 
         Args:
-            values: (n, k + 1), the axes on [-√3, √3] and the standardised log difficulty.
+            values: (n, k + 1), the axes on [-√3, √3] and the standardized log difficulty.
             known: (k + 1,), which of them are given; the others' values do not matter.
             rng: the generator.
 
@@ -175,10 +175,10 @@ class Joint(AdaptiveRule):
 
         tokens = values.shape[1]
         batch = max(8, min(256, _TOKENS // tokens))
-        optimiser = torch.optim.Adam(self._network.parameters(), lr=3e-3)
+        optimizer = torch.optim.Adam(self._network.parameters(), lr=3e-3)
         losses = []
         for step in range(steps):
-            optimiser.param_groups[0]["lr"] = 3e-3 * 0.5 * (1.0 + np.cos(np.pi * step / steps))
+            optimizer.param_groups[0]["lr"] = 3e-3 * 0.5 * (1.0 + np.cos(np.pi * step / steps))
             clean = values[rng.choice(len(values), size=batch, p=chance)]
             known = draw_masks(batch, tokens, rng)
             # Most of what there is to learn lies at levels near the variables' own scale.
@@ -192,10 +192,10 @@ class Joint(AdaptiveRule):
             # In units of what is possible at this level: σ for little noise, 1 for much.
             error = (self._network(x, mask, level) - clean) * (1.0 + level**2).sqrt() / level
             loss = ((1.0 - mask) * error**2).sum() / (1.0 - mask).sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-            optimiser.step()
+            optimizer.step()
             losses.append(float(loss.detach()))
         return float(np.mean(losses[-max(1, steps // 4) :]))
 

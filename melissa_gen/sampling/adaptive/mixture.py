@@ -15,11 +15,11 @@ from math import ceil, log, log1p
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.sampling.acquisition.evidence_history import Records, Table
-from melissa_gen.sampling.acquisition.prediction_features import Probe, UnitProbe
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceHistory, EvidenceTable
+from melissa_gen.sampling.acquisition.prediction_features import Probe, UnitCubeProbe
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, part_of
-from melissa_gen.sampling.designs.quasi_random import SobolPoints
+from melissa_gen.sampling.designs.quasi_random import SobolSequence
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["AdaptiveRule", "Draws", "MixtureSampler", "coverage"]
@@ -63,7 +63,7 @@ class AdaptiveRule(ABC):
         """Whether the rule has learned enough to propose."""
 
     @abstractmethod
-    def learn(self, table: Table, rng: np.random.Generator) -> None:
+    def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Learns from the whole history."""
 
     @abstractmethod
@@ -133,10 +133,10 @@ class MixtureSampler(Sampler):
         super().__init__(rule.name, prior)
         self.rule = rule
         self._schedule = schedule
-        self._records = Records(prior, history)
+        self._records = EvidenceHistory(prior, history)
         self._phase = phase
         self._rng = np.random.default_rng(seed)
-        self._even = SobolPoints(prior.unit_dimension, seed)
+        self._even = SobolSequence(prior.unit_dimension, seed)
         self._suggested = 0
         self._adaptive = 0
         self._coverage = 1.0
@@ -174,7 +174,7 @@ class MixtureSampler(Sampler):
         self._adaptive += adaptive
         predicted = self.rule.predict(unit)
         if predicted is not None:
-            self._records.foresee(points, predicted)
+            self._records.remember_predictions(points, predicted)
         return Proposals(
             points=points,
             log_density=self.prior.log_density(points) + self._log_ratio(unit, share),
@@ -217,7 +217,7 @@ class MixtureSampler(Sampler):
     def observe(self, probe: Probe) -> None:
         """Gives the rule a snapshot of the surrogate, with all points drawn so far."""
         if self.uses_surrogate:
-            self.rule.observe(UnitProbe(probe, self.prior).with_seen(self._records.seen()))
+            self.rule.observe(UnitCubeProbe(probe, self.prior).with_seen(self._records.seen()))
 
     def log_density(self, points: Array) -> Array:
         """Returns the log density of the present mixture at physical points (n, d): (n,)."""

@@ -13,7 +13,7 @@ Reference: OSTI 1923172.
 
 from pydantic import Field
 
-from melissa_gen.sampling.adaptive.acquisition_rule import learned_sampler
+from melissa_gen.sampling.adaptive.acquisition_rule import acquisition_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool, PoolArguments
 from melissa_gen.sampling.adaptive_share import Ramp
@@ -30,7 +30,7 @@ class PhasedArguments(PoolArguments):
 
 def build(prior: Prior, seed: int, arguments: PhasedArguments, ramp: Ramp) -> MixtureSampler:
     """The `phased` sampler."""
-    return learned_sampler(
+    return acquisition_sampler(
         "phased",
         prior,
         seed,

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     PriorDraws,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
@@ -29,7 +29,7 @@ _LARGEST = 16
 _ENOUGH = 4.0
 
 
-class PoolArguments(LearnedArguments):
+class PoolArguments(AcquisitionArguments):
     """Arguments of `pool`."""
 
     size: int = Field(
@@ -100,4 +100,4 @@ class Pool(Proposer):
 def build(prior: Prior, seed: int, arguments: PoolArguments, schedule: Schedule) -> MixtureSampler:
     """The `pool` sampler."""
     proposer = Pool(prior.unit_dimension, arguments.size, prior.sample_unit)
-    return learned_sampler("pool", prior, seed, arguments, proposer, schedule, arguments.beta)
+    return acquisition_sampler("pool", prior, seed, arguments, proposer, schedule, arguments.beta)

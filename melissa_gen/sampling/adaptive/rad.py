@@ -15,12 +15,12 @@ from pydantic import Field
 from scipy.special import logsumexp
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     EnsembleArguments,
     PriorDraws,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
@@ -67,7 +67,7 @@ class ResidualDistribution(Proposer):
         self._effective = float(size)
 
     def fit(
-        self, table: Table, acquisition: Acquisition, beta: float, rng: np.random.Generator
+        self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Estimates E[ε^k]; see `Trainable`."""
         values = beta * acquisition.value(self._prior_draws(_EXPECTATION, rng))
@@ -118,4 +118,4 @@ class ResidualDistribution(Proposer):
 def build(prior: Prior, seed: int, arguments: RadArguments, schedule: Schedule) -> MixtureSampler:
     """The `rad` sampler."""
     proposer = ResidualDistribution(prior.sample_unit, arguments.c, arguments.size)
-    return learned_sampler("rad", prior, seed, arguments, proposer, schedule, beta=arguments.k)
+    return acquisition_sampler("rad", prior, seed, arguments, proposer, schedule, beta=arguments.k)

@@ -8,7 +8,7 @@ paper pass the two in swapped order, which makes k = 0, c = 2: the uniform distr
 
 from pydantic import Field
 
-from melissa_gen.sampling.adaptive.acquisition_rule import learned_sampler
+from melissa_gen.sampling.adaptive.acquisition_rule import acquisition_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.rad import RadArguments, ResidualDistribution
 from melissa_gen.sampling.adaptive_share import Schedule
@@ -27,4 +27,6 @@ class RarDArguments(RadArguments):
 def build(prior: Prior, seed: int, arguments: RarDArguments, schedule: Schedule) -> MixtureSampler:
     """The `rar_d` sampler."""
     proposer = ResidualDistribution(prior.sample_unit, arguments.c, arguments.size)
-    return learned_sampler("rar_d", prior, seed, arguments, proposer, schedule, beta=arguments.k)
+    return acquisition_sampler(
+        "rar_d", prior, seed, arguments, proposer, schedule, beta=arguments.k
+    )

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.adaptive.acquisition_rule import (
-    LearnedArguments,
+    AcquisitionArguments,
     Proposer,
-    learned_sampler,
+    acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.diffusion_posterior import slope_at
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -38,7 +38,7 @@ __all__ = ["Twisted", "TwistedArguments", "build", "effective_size", "systematic
 Array = NDArray[np.float64]
 
 
-class TwistedArguments(LearnedArguments):
+class TwistedArguments(AcquisitionArguments):
     """Arguments of `twisted`."""
 
     steps: int = Field(40, ge=5, le=1000, description="reverse steps")
@@ -101,7 +101,7 @@ class Twisted(Proposer):
         count = max(self._particles, self._per_point * n)
         x = diffusion.start(count, rng)
         law = diffusion.denoised(x, diffusion.steps)
-        twist, slope = slope_at(law.mean, acquisition, beta * self._boldness(diffusion.steps))
+        twist, slope = slope_at(law.mean, acquisition, beta * self._twist_exponent(diffusion.steps))
         log_weight = twist
         self._lowest, self._resampled = 1.0, 0
         for level in range(diffusion.steps, 0, -1):
@@ -118,7 +118,9 @@ class Twisted(Proposer):
             if level > 1:
                 law = diffusion.denoised(x, level - 1)
                 log_weight -= law.log_mgf(slope)
-                twist, slope = slope_at(law.mean, acquisition, beta * self._boldness(level - 1))
+                twist, slope = slope_at(
+                    law.mean, acquisition, beta * self._twist_exponent(level - 1)
+                )
             else:
                 log_weight -= (slope * x).sum(axis=1)
                 twist, _ = slope_at(x, acquisition, beta)
@@ -126,7 +128,7 @@ class Twisted(Proposer):
         unit: Array = 0.5 * (x[systematic(log_weight, n, rng)] + 1.0)
         return unit
 
-    def _boldness(self, level: int) -> float:
+    def _twist_exponent(self, level: int) -> float:
         return self._diffusion.alpha(level) ** 4
 
     def diagnostics(self) -> dict[str, float]:
@@ -145,4 +147,6 @@ def build(
         arguments.particles_per_point,
         arguments.resample_below,
     )
-    return learned_sampler("twisted", prior, seed, arguments, proposer, schedule, arguments.beta)
+    return acquisition_sampler(
+        "twisted", prior, seed, arguments, proposer, schedule, arguments.beta
+    )

@@ -1,6 +1,6 @@
 """`grid`: a full factorial grid, visited in a scrambled order.
 
-Every axis has `levels` values, at the centres of equal cells of the unit cube (so equally probable
+Every axis has `levels` values, at the centers of equal cells of the unit cube (so equally probable
 under the prior) or from edge to edge. The order is an affine map of the grid's numbering,
 i → (a i + b) mod N with a prime to N: every point comes exactly once, and a run that stops early
 has seen all of the box rather than one side of it. When all N points have come, the grid starts
@@ -27,7 +27,7 @@ class GridArguments(Arguments):
     """Arguments of `grid`."""
 
     levels: int = Field(5, ge=1, le=100_000, description="values on each axis")
-    edges: bool = Field(False, description="from edge to edge rather than at the cells' centres")
+    edges: bool = Field(False, description="from edge to edge rather than at the cells' centers")
     scramble: bool = Field(True, description="visit in a scrambled order, or row by row")
 
 

@@ -26,7 +26,7 @@ class HaltonArguments(Arguments):
 
 
 class _Halton(QuasiRandom):
-    def _made(self, dimension: int, seed: int) -> Any:
+    def _create_engine(self, dimension: int, seed: int) -> Any:
         from scipy.stats import qmc  # scipy.stats takes 50 MB: only where it is used
 
         return qmc.Halton(dimension, scramble=self._scramble, seed=np.random.default_rng(seed))

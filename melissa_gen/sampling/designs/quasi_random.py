@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design_sampler import PointSequence
 
-__all__ = ["QuasiRandom", "SobolPoints"]
+__all__ = ["QuasiRandom", "SobolSequence"]
 
 
 class QuasiRandom(PointSequence):
@@ -32,9 +32,9 @@ class QuasiRandom(PointSequence):
 
     def _start(self, seed: int) -> None:
         self._seed = seed
-        self._engine = self._made(max(self._dimension, 1), seed)
+        self._engine = self._create_engine(max(self._dimension, 1), seed)
 
-    def _made(self, dimension: int, seed: int) -> Any:
+    def _create_engine(self, dimension: int, seed: int) -> Any:
         """The library's engine, at its first point; it has `num_generated` and `fast_forward`."""
         raise NotImplementedError
 
@@ -49,10 +49,10 @@ class QuasiRandom(PointSequence):
             self._engine.fast_forward(state["drawn"])
 
 
-class SobolPoints(QuasiRandom):
+class SobolSequence(QuasiRandom):
     """A Sobol sequence."""
 
-    def _made(self, dimension: int, seed: int) -> Any:
+    def _create_engine(self, dimension: int, seed: int) -> Any:
         from torch.quasirandom import SobolEngine  # scipy's takes 50 MB more beside a network
 
         return SobolEngine(dimension, self._scramble, seed)  # type: ignore[no-untyped-call]

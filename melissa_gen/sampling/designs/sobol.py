@@ -8,7 +8,7 @@ from pydantic import Field
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.designs.design_sampler import DesignSampler
-from melissa_gen.sampling.designs.quasi_random import SobolPoints
+from melissa_gen.sampling.designs.quasi_random import SobolSequence
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["SobolArguments", "build"]
@@ -23,5 +23,5 @@ class SobolArguments(Arguments):
 def build(prior: Prior, seed: int, arguments: SobolArguments, schedule: Schedule) -> DesignSampler:
     """The `sobol` sampler."""
     return DesignSampler(
-        "sobol", prior, SobolPoints(prior.unit_dimension, seed, arguments.scramble)
+        "sobol", prior, SobolSequence(prior.unit_dimension, seed, arguments.scramble)
     )

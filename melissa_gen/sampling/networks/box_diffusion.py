@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtri, ndtri_exp
 
-__all__ = ["BoxDiffusion", "Denoised", "log_phi_difference"]
+__all__ = ["BoxDiffusion", "DenoisedDistribution", "log_phi_difference"]
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def _draw_truncated(a: Array, b: Array, rng: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True)
-class Denoised:
+class DenoisedDistribution:
     """The law of x0 given x_t: on each axis a normal (m, s) truncated to [-1, 1].
 
     Args:
@@ -80,9 +80,9 @@ class Denoised:
         # Cancellation in the far tails; no law on the box can be wider than the box.
         return mean, np.clip(variance, 0.0, min(self.s**2, 1.0))
 
-    def tilted(self, slope: Array) -> "Denoised":
+    def tilted(self, slope: Array) -> "DenoisedDistribution":
         """The law times exp(g · x0) for g = `slope` (n, k): m moves by s² g."""
-        return Denoised(self.m + self.s**2 * slope, self.s)
+        return DenoisedDistribution(self.m + self.s**2 * slope, self.s)
 
     def log_mgf(self, slope: Array) -> Array:
         """Log E[exp(g · x0)] for g = `slope` (n, k): (n,)."""
@@ -142,10 +142,10 @@ class BoxDiffusion:
         """α and σ at levels (n,)."""
         return self._alpha[level], self._sigma[level]
 
-    def denoised(self, x: Array, level: int) -> Denoised:
+    def denoised(self, x: Array, level: int) -> DenoisedDistribution:
         """The law of x0 given x (n, k) at `level` ≥ 1."""
         alpha, sigma = float(self._alpha[level]), float(self._sigma[level])
-        return Denoised(x / alpha, sigma / alpha)
+        return DenoisedDistribution(x / alpha, sigma / alpha)
 
     def step(self, x: Array, x0: Array, level: int, rng: np.random.Generator) -> Array:
         """Draws x one level lower from q(x | x_t, x0); level 0 gives x0 itself."""

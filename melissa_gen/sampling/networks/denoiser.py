@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
-from melissa_gen.sampling.networks.perceptron import Network, Single, train
+from melissa_gen.sampling.networks.perceptron import Perceptron, Single, train
 
 __all__ = ["Denoiser"]
 
@@ -48,7 +48,7 @@ class Denoiser:
         self._dimension = dimension
         self._batch = batch
         inputs = dimension + 2 * len(_FREQUENCIES) + 2
-        self._network = Network([inputs, hidden, hidden, hidden, max(dimension, 1)], rng)
+        self._network = Perceptron([inputs, hidden, hidden, hidden, max(dimension, 1)], rng)
 
     def fit(
         self,

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
 
-__all__ = ["Network", "Single", "train"]
+__all__ = ["Perceptron", "Single", "train"]
 
 Single = NDArray[np.float32]
 
 _MEAN, _SQUARE = 0.9, 0.99
 
 
-class Network:
+class Perceptron:
     """Layers x W + b with SiLU between them.
 
     Args:
@@ -74,7 +74,7 @@ class Network:
 
 
 def train(
-    network: Network,
+    network: Perceptron,
     loss_gradient: Callable[[], tuple[float, list[Single]]],
     steps: int,
     rate: float,

@@ -277,7 +277,7 @@ class Categorical:
         return np.asarray(np.array(self.values)[index])
 
     def slope(self, u: Array) -> Array:
-        """Zero: a category has no neighbour at a known distance."""
+        """Zero: a category has no neighbor at a known distance."""
         return np.zeros(np.shape(u))
 
     def log_density(self, x: Array) -> Array:

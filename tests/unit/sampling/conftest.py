@@ -37,16 +37,16 @@ def rng():
 
 @dataclass(frozen=True)
 class Bump(Acquisition):
-    """log a of a normal with the same centre and width on each axis."""
+    """log a of a normal with the same center and width on each axis."""
 
-    centre: float
+    center: float
     width: float
 
     def value(self, unit):
-        return -0.5 * ((unit - self.centre) ** 2).sum(axis=1) / self.width**2
+        return -0.5 * ((unit - self.center) ** 2).sum(axis=1) / self.width**2
 
     def value_and_gradient(self, unit):
-        return self.value(unit), -(unit - self.centre) / self.width**2
+        return self.value(unit), -(unit - self.center) / self.width**2
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling.acquisition.difficulty_ensemble import (
-    EnsembleAcquisition,
+    DifficultyEnsemble,
     importance_weights,
     log_difficulty,
     recency_weights,
 )
-from melissa_gen.sampling.acquisition.evidence_history import Table
-from melissa_gen.sampling.acquisition.failure_avoidance import AvoidFailures
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
 from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
 
 
 def table(unit, difficulty, log_ratio=None):
     n = len(unit)
-    return Table(
+    return EvidenceTable(
         simulation=np.arange(n),
         unit=np.asarray(unit, dtype=float),
         difficulty=np.asarray(difficulty, dtype=float),
@@ -43,7 +43,7 @@ def smooth(unit):
 
 def test_learns_log_difficulty_and_its_gradient(rng):
     unit, other = rng.random((200, 3)), rng.random((300, 3))
-    ensemble = EnsembleAcquisition(3, kappa=0.0)
+    ensemble = DifficultyEnsemble(3, kappa=0.0)
     ensemble.fit(table(unit, np.exp(smooth(unit))), rng)
     assert np.corrcoef(ensemble.value(other), smooth(other))[0, 1] > 0.98
     value, gradient = ensemble.value_and_gradient(other)
@@ -54,7 +54,7 @@ def test_learns_log_difficulty_and_its_gradient(rng):
 
 def test_gradient_with_spread(rng):
     unit = rng.random((30, 2))
-    ensemble = EnsembleAcquisition(2, kappa=2.0)
+    ensemble = DifficultyEnsemble(2, kappa=2.0)
     ensemble.fit(table(unit, np.exp(smooth(unit))), rng)
     other = rng.random((100, 2))
     expected = finite_differences(ensemble, other, 1e-3)
@@ -65,7 +65,7 @@ def test_gradient_with_spread(rng):
 
 def test_the_spread_is_larger_away_from_the_records(rng):
     unit = np.column_stack([0.3 * rng.random(60), rng.random(60)])
-    certain, curious = (EnsembleAcquisition(2, kappa=kappa) for kappa in (0.0, 1.0))
+    certain, curious = (DifficultyEnsemble(2, kappa=kappa) for kappa in (0.0, 1.0))
     for one in (certain, curious):
         one.fit(table(unit, np.exp(smooth(unit))), np.random.default_rng(0))
     near, far = np.array([[0.15, 0.5]]), np.array([[0.95, 0.5]])
@@ -84,13 +84,13 @@ def test_the_spread_is_larger_away_from_the_records(rng):
     ],
 )
 def test_no_difference_is_flat(unit, difficulty, rng):
-    acquisition = AvoidFailures(EnsembleAcquisition(2))
+    acquisition = FailureAvoidance(DifficultyEnsemble(2))
     acquisition.fit(table(unit, difficulty), rng)
     assert acquisition.flat
 
 
 def test_contradicting_records_are_averaged(rng):
-    ensemble = EnsembleAcquisition(1, kappa=0.0)
+    ensemble = DifficultyEnsemble(1, kappa=0.0)
     ensemble.fit(table(np.full((40, 1), 0.5), np.exp([-1.0, 1.0] * 20)), rng)
     assert abs(ensemble.value(np.array([[0.5]]))[0]) < 0.6
 
@@ -98,7 +98,7 @@ def test_contradicting_records_are_averaged(rng):
 def test_newer_records_count_more(rng):
     unit = np.tile(np.linspace(0, 1, 20)[:, None], (4, 1))
     old, new = np.exp(2.0 * unit[:40, 0]), np.exp(-2.0 * unit[40:, 0])
-    ensemble = EnsembleAcquisition(1, kappa=0.0, half_life=10.0)
+    ensemble = DifficultyEnsemble(1, kappa=0.0, half_life=10.0)
     ensemble.fit(table(unit, np.concatenate([old, new])), rng)
     left, right = ensemble.value(np.array([[0.1], [0.9]]))
     assert left > right + 1.0
@@ -116,7 +116,7 @@ def test_weights_and_logs():
 def test_a_refit_is_quick(rng):
     """Well under a fifth of a second on a free core; the bound here allows for a busy one."""
     unit = rng.random((300, 5))
-    ensemble = EnsembleAcquisition(5)
+    ensemble = DifficultyEnsemble(5)
     ensemble.fit(table(unit, np.exp(smooth(unit))), rng)
     start = time.process_time()
     ensemble.fit(table(unit, np.exp(smooth(unit))), rng)
@@ -129,7 +129,7 @@ def test_failures_push_away_and_successes_pull_back(rng):
     unit = rng.random((80, 2))
     difficulty = np.exp(smooth(unit))
     bad = np.linalg.norm(unit - 0.2, axis=1) < 0.3
-    plain, careful = EnsembleAcquisition(2), AvoidFailures(EnsembleAcquisition(2))
+    plain, careful = DifficultyEnsemble(2), FailureAvoidance(DifficultyEnsemble(2))
     data = table(unit, np.where(bad, np.nan, difficulty))
     plain.fit(data, np.random.default_rng(0))
     careful.fit(data, np.random.default_rng(0))

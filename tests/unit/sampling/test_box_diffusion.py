@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion, Denoised, log_phi_difference
+from melissa_gen.sampling.networks.box_diffusion import (
+    BoxDiffusion,
+    DenoisedDistribution,
+    log_phi_difference,
+)
 
 LAWS = [(0.0, 0.05), (0.3, 0.4), (-1.4, 0.2), (6.0, 0.3), (2.0, 30.0), (1.0, 1.0)]
 
@@ -25,28 +29,28 @@ def test_moments_against_quadrature(m, s):
     log_p = -0.5 * ((x - m) / s) ** 2
     p = np.exp(log_p - log_p.max())
     p /= p.sum()
-    mean, variance = Denoised(np.array([[m]]), s).mean_and_variance()
+    mean, variance = DenoisedDistribution(np.array([[m]]), s).mean_and_variance()
     assert mean[0, 0] == pytest.approx(p @ x, abs=1e-6)
-    assert Denoised(np.array([[m]]), s).mean[0, 0] == mean[0, 0]
+    assert DenoisedDistribution(np.array([[m]]), s).mean[0, 0] == mean[0, 0]
     assert variance[0, 0] == pytest.approx(p @ x**2 - (p @ x) ** 2, rel=1e-4)
     for slope in (-20.0, 0.0, 3.0):
-        found = Denoised(np.array([[m]]), s).log_mgf(np.array([[slope]]))[0]
+        found = DenoisedDistribution(np.array([[m]]), s).log_mgf(np.array([[slope]]))[0]
         assert found == pytest.approx(np.log(p @ np.exp(slope * x)), abs=1e-5)
 
 
 @pytest.mark.parametrize("m, s", LAWS)
 @pytest.mark.parametrize("slope", [0.0, 4.0])
 def test_draws_follow_the_tilted_law(m, s, slope, rng):
-    many = Denoised(np.full((4000, 1), m), s).draw(np.full((4000, 1), slope), rng)[:, 0]
-    centre = m + s * s * slope
-    law = stats.truncnorm((-1.0 - centre) / s, (1.0 - centre) / s, centre, s)
+    many = DenoisedDistribution(np.full((4000, 1), m), s).draw(np.full((4000, 1), slope), rng)[:, 0]
+    center = m + s * s * slope
+    law = stats.truncnorm((-1.0 - center) / s, (1.0 - center) / s, center, s)
     assert np.abs(many).max() <= 1.0
     assert many.mean() == pytest.approx(law.mean(), abs=5.0 * law.std() / np.sqrt(4000) + 1e-6)
     assert stats.kstest(many, law.cdf).statistic < 0.04
 
 
 def test_far_outside_the_box_stays_finite(rng):
-    law = Denoised(np.array([[-500.0, 500.0, 0.0]]), 0.03)
+    law = DenoisedDistribution(np.array([[-500.0, 500.0, 0.0]]), 0.03)
     mean, variance = law.mean_and_variance()
     np.testing.assert_allclose(mean, [[-1.0, 1.0, 0.0]], atol=1e-3)
     assert np.isfinite(variance).all() and variance.min() >= 0.0

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.breed import REGIMES, Breed, BreedArguments, BreedRamp
 
 
 def table(unit, difficulty):
     n = len(unit)
-    return Table(
+    return EvidenceTable(
         np.arange(100, 100 + n),
         np.asarray(unit, dtype=float),
         np.asarray(difficulty, dtype=float),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior
-from melissa_gen.sampling.acquisition.evidence_history import Records
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceHistory
 from melissa_gen.sampling.adaptive.mixture import coverage
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 2.0}})
@@ -15,7 +15,7 @@ def word(simulation, difficulty=1.0, samples=1, at=1.0, failed=False, log_densit
 
 
 def test_newest_word_wins_and_moves_to_the_end():
-    records = Records(PRIOR, 10)
+    records = EvidenceHistory(PRIOR, 10)
     records.add([word(1), word(2), word(1, 3.0, samples=5)])
     table = records.table()
     assert table.simulation.tolist() == [2, 1] and table.difficulty.tolist() == [1.0, 3.0]
@@ -26,13 +26,13 @@ def test_newest_word_wins_and_moves_to_the_end():
 
 
 def test_bounded():
-    records = Records(PRIOR, 3)
+    records = EvidenceHistory(PRIOR, 3)
     records.add([word(i) for i in range(7)])
     assert records.table().simulation.tolist() == [4, 5, 6]
 
 
 def test_failures_and_what_cannot_be_true():
-    records = Records(PRIOR, 10)
+    records = EvidenceHistory(PRIOR, 10)
     records.add([word(1, float("nan"), failed=True), word(2, 5.0)])
     records.add([word(3, at=9.0), word(4, -1.0), word(5, float("inf"))])
     records.add([Evidence(6, np.array([1.0, 1.0]), 1.0)])
@@ -43,7 +43,7 @@ def test_failures_and_what_cannot_be_true():
 
 
 def test_weights_come_from_the_density_of_drawing():
-    records = Records(PRIOR, 10)
+    records = EvidenceHistory(PRIOR, 10)
     log_p = -np.log(2.0)
     records.add([word(1, log_density=log_p + 1.0), word(2)])
     assert records.table().log_ratio.tolist() == pytest.approx([-1.0, 0.0])

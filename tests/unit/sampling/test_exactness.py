@@ -9,8 +9,8 @@ from scipy import stats
 
 from melissa_gen.sampling import check_arguments
 from melissa_gen.sampling.acquisition.base_acquisition import Tilt, matching_exponent
-from melissa_gen.sampling.acquisition.evidence_history import Table
-from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.adaptive.acquisition_rule import AcquisitionRule
 from melissa_gen.sampling.adaptive.diffusion_posterior import DiffusionPosterior
 from melissa_gen.sampling.adaptive.energy import Energy
 from melissa_gen.sampling.adaptive.pool import Pool
@@ -25,15 +25,15 @@ MAKE = {
 }
 EXACT = ["pool", "twisted", "energy"]
 N = 1500
-NOTHING = Table(*(np.empty(0) for _ in range(5)), np.empty(0, bool))
+NOTHING = EvidenceTable(*(np.empty(0) for _ in range(5)), np.empty(0, bool))
 
 
 def cube(d):
     return lambda n, rng: rng.random((n, d))
 
 
-def truncated(centre, width):
-    return stats.truncnorm((0.0 - centre) / width, (1.0 - centre) / width, centre, width)
+def truncated(center, width):
+    return stats.truncnorm((0.0 - center) / width, (1.0 - center) / width, center, width)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -147,7 +147,7 @@ def test_tilt_is_normalised_and_finds_its_exponent(acquisitions, rng):
         draws = Pool(3).draw(2000, kind, exponent, rng)
         found = matching_exponent(pool, float(kind.value(draws).mean()), 10.0)
         assert found == pytest.approx(exponent, rel=0.12)
-    density = np.exp(Tilt.normalised(1.0, pool).log_density(kind.value(rng.random((4096, 3)))))
+    density = np.exp(Tilt.normalized(1.0, pool).log_density(kind.value(rng.random((4096, 3)))))
     assert density.mean() == pytest.approx(1.0, abs=0.06)
 
 
@@ -180,16 +180,16 @@ def test_residual_distribution_has_the_papers_exponent_and_constant(
 
 
 @pytest.mark.parametrize("guidance, weakest", [("plain", 0.1), ("implicit", 0.7)])
-@pytest.mark.parametrize("d, centre, width", [(1, 0.6, 0.2), (5, 0.6, 0.25), (3, 1.0, 0.15)])
+@pytest.mark.parametrize("d, center, width", [(1, 0.6, 0.2), (5, 0.6, 0.25), (3, 1.0, 0.15)])
 def test_calibrated_guidance_has_the_targets_spread(
-    guidance, weakest, d, centre, width, acquisitions, rng
+    guidance, weakest, d, center, width, acquisitions, rng
 ):
-    law = truncated(centre, width)
-    kind = acquisitions["bump"](centre, width)
+    law = truncated(center, width)
+    kind = acquisitions["bump"](center, width)
     worst = {}
     for calibrate in (False, True):
         proposer = DiffusionPosterior(d, guidance=guidance)
-        rule = LearnedRule("x", cube(d), kind, proposer, 1.0, calibrate)
+        rule = AcquisitionRule("x", cube(d), kind, proposer, 1.0, calibrate)
         generations = []
         for _ in range(8):  # each finds the strength anew, from a small sample
             rule.learn(NOTHING, rng)
@@ -198,7 +198,7 @@ def test_calibrated_guidance_has_the_targets_spread(
         ratio = unit.std(axis=0).mean() / law.std()
         ks = [stats.kstest(unit[:, axis], law.cdf).statistic for axis in range(d)]
         worst[calibrate] = max(ks)
-        print(f"d={d} at {centre}, calibrated {calibrate}: sd ratio {ratio:.3f}, KS {max(ks):.3f}")
+        print(f"d={d} at {center}, calibrated {calibrate}: sd ratio {ratio:.3f}, KS {max(ks):.3f}")
         if calibrate:
             assert 0.8 < ratio < 1.15
             assert rule.diagnostics()["tilt"] == pytest.approx(1.0, abs=0.25)

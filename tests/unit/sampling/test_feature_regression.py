@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create, split_state
-from melissa_gen.sampling.acquisition.difficulty_ensemble import EnsembleAcquisition
-from melissa_gen.sampling.acquisition.evidence_history import Table
-from melissa_gen.sampling.acquisition.feature_regression import StackedAcquisition
+from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.acquisition.feature_regression import FeatureRegression
 from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
 from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
 
@@ -34,22 +34,22 @@ class Bowl:
 
 
 def stacked():
-    return StackedAcquisition(
-        EnsembleAcquisition(AXES), lambda n, rng: rng.random((n, AXES)), half_life=1e6
+    return FeatureRegression(
+        DifficultyEnsemble(AXES), lambda n, rng: rng.random((n, AXES)), half_life=1e6
     )
 
 
 def table_of(n, log_difficulty, rng):
     unit = rng.random((n, AXES))
-    foreseen = np.column_stack([np.zeros(n), Bowl().features(unit)])
-    return Table(
+    predicted = np.column_stack([np.zeros(n), Bowl().features(unit)])
+    return EvidenceTable(
         simulation=np.arange(n),
         unit=unit,
-        difficulty=np.exp(log_difficulty(foreseen[:, 1:])),
+        difficulty=np.exp(log_difficulty(predicted[:, 1:])),
         samples=np.ones(n, dtype=np.int64),
         log_ratio=np.zeros(n),
         fresh=np.ones(n, dtype=bool),
-        foreseen=foreseen,
+        predicted=predicted,
     )
 
 
@@ -112,7 +112,7 @@ def test_gradient_is_that_of_the_value():
 def test_without_a_surrogate_it_is_the_blind_one():
     rng = np.random.default_rng(6)
     table = table_of(40, lambda f: f[:, 0], rng)
-    blind, acquisition = EnsembleAcquisition(AXES), stacked()
+    blind, acquisition = DifficultyEnsemble(AXES), stacked()
     blind.fit(table, np.random.default_rng(7))
     acquisition.fit(table, np.random.default_rng(7))
     unit = rng.random((10, AXES))

@@ -6,17 +6,17 @@ from scipy import stats
 
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling import Evidence, Prior, create
-from melissa_gen.sampling.acquisition.evidence_history import Table
+from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.conditional_diffusion import (
     ConditionalDiffusion,
     ConditionalDiffusionArguments,
     uniform_over_history,
 )
 from melissa_gen.sampling.adaptive.diffusion_prior import DiffusionPrior
-from melissa_gen.sampling.adaptive.gan import Gan, neighbour_entropy
+from melissa_gen.sampling.adaptive.gan import Gan, neighbor_entropy
 from melissa_gen.sampling.adaptive.joint import Joint, JointArguments, draw_masks
 from melissa_gen.sampling.networks.denoiser import Denoiser
-from melissa_gen.sampling.networks.perceptron import Network, train
+from melissa_gen.sampling.networks.perceptron import Perceptron, train
 
 N = 1500
 
@@ -25,15 +25,17 @@ def unit_prior(d):
     return Prior.from_mapping({f"x{i}": {"low": 0.0, "high": 1.0} for i in range(d)})
 
 
-def truncated(centre, width):
-    return stats.truncnorm((0.0 - centre) / width, (1.0 - centre) / width, centre, width)
+def truncated(center, width):
+    return stats.truncnorm((0.0 - center) / width, (1.0 - center) / width, center, width)
 
 
 def history(unit, difficulty, log_ratio=None):
     m = len(unit)
     ratio = np.zeros(m) if log_ratio is None else log_ratio
     number = np.arange(m)
-    return Table(number, unit, difficulty, np.ones(m, dtype=int), ratio, np.ones(m, dtype=bool))
+    return EvidenceTable(
+        number, unit, difficulty, np.ones(m, dtype=int), ratio, np.ones(m, dtype=bool)
+    )
 
 
 def compare(name, unit, law):
@@ -64,7 +66,7 @@ TRAINED = {"diffusion_prior": make_diffusion_prior, "gan": make_gan, "flow": mak
 
 
 def test_network_gradients_are_those_of_finite_differences(rng):
-    network = Network([3, 8, 8, 2], rng)
+    network = Perceptron([3, 8, 8, 2], rng)
     network.weights = [rng.standard_normal(w.shape) for w in network.weights]  # double precision
     x, out = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
     gradient, inputs = network.backward(network.forward(x)[1], out)
@@ -79,7 +81,7 @@ def test_network_gradients_are_those_of_finite_differences(rng):
 
 
 def test_network_learns_a_function(rng):
-    network = Network([1, 32, 32, 1], rng)
+    network = Perceptron([1, 32, 32, 1], rng)
     assert np.all(network(np.ones((3, 1), np.float32)) == 0.0)
 
     def batch():
@@ -93,11 +95,11 @@ def test_network_learns_a_function(rng):
 
 def test_entropy_gradient_is_that_of_finite_differences(rng):
     unit = rng.random((40, 3))
-    _, gradient = neighbour_entropy(unit)
+    _, gradient = neighbor_entropy(unit)
     for row in range(5):
         step = np.zeros_like(unit)
         step[row, 1] = 1e-6
-        slope = (neighbour_entropy(unit + step)[0] - neighbour_entropy(unit - step)[0]) / 2e-6
+        slope = (neighbor_entropy(unit + step)[0] - neighbor_entropy(unit - step)[0]) / 2e-6
         assert slope == pytest.approx(gradient[row, 1], rel=1e-4, abs=1e-9)
 
 
@@ -214,7 +216,7 @@ def test_conditional_diffusion_without_extra_guidance_follows_difficulty(d, widt
 def test_the_debiasing_ratio_is_uniform_over_history_and_not_its_inverse(rng):
     # History of density 2u: uniform / history = 1 / 2u, largest where the history is thin.
     unit = np.sqrt(rng.random((800, 1)))
-    weight = uniform_over_history(Network([1, 32, 32, 1], rng), unit, rng)
+    weight = uniform_over_history(Perceptron([1, 32, 32, 1], rng), unit, rng)
     exact = np.minimum(1.0 / (2.0 * unit[:, 0]), 10.0)
     assert np.corrcoef(np.log(weight), np.log(exact))[0, 1] > 0.9
     # Under the weights the history looks uniform; under their inverse it would lean further.

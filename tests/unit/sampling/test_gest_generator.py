@@ -26,10 +26,10 @@ class Hardest:
 
     def suggest(self, num_points):
         best = max(self.told, key=lambda result: result[self.objective])
-        centre = np.array([best[name] for name in self.names])
+        center = np.array([best[name] for name in self.names])
         points = []
         for _ in range(min(num_points, 3)):  # fewer than asked, as some do
-            row = np.clip(centre + self.rng.normal(0, self.width, len(centre)), 0, 1)
+            row = np.clip(center + self.rng.normal(0, self.width, len(center)), 0, 1)
             points.append(dict(zip(self.names, row, strict=True)) | {"_id": len(self.given)})
             self.given.append(row)
         return points

@@ -5,8 +5,8 @@ import pytest
 
 from melissa_gen.sampling import Evidence, Prior, create
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
-from melissa_gen.sampling.acquisition.prediction_features import UnitProbe
-from melissa_gen.sampling.adaptive.acquisition_rule import LearnedRule
+from melissa_gen.sampling.acquisition.prediction_features import UnitCubeProbe
+from melissa_gen.sampling.adaptive.acquisition_rule import AcquisitionRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool
 from melissa_gen.sampling.adaptive_share import Ramp
@@ -67,7 +67,7 @@ class Steep(Acquisition):
 
 
 def sampler_of(acquisition):
-    rule = LearnedRule("pool", PRIOR.sample_unit, acquisition, Pool(PRIOR.unit_dimension), 1.0)
+    rule = AcquisitionRule("pool", PRIOR.sample_unit, acquisition, Pool(PRIOR.unit_dimension), 1.0)
     return MixtureSampler(PRIOR, 3, rule, Ramp(0.9, 1), 50)
 
 
@@ -81,7 +81,7 @@ def heard(proposals, first=0):
 
 def test_slopes_in_the_cube_are_those_of_the_map():
     unit = np.random.default_rng(5).uniform(0.1, 0.9, (20, PRIOR.unit_dimension))
-    probe = UnitProbe(Squares(), PRIOR)
+    probe = UnitCubeProbe(Squares(), PRIOR)
     found, back = probe.features_and_pullback(unit)
     np.testing.assert_array_equal(found, probe.features(unit))
     slope = back(np.tile([1.0, 0.5], (20, 1)))
@@ -104,10 +104,10 @@ def test_what_was_foreseen_stands_beside_what_came():
     sampler.ingest(heard(blind) + heard(seen, first=4))
     sampler.update()
     table = acquisition.table
-    assert table.foreseen.shape == (12, 3)
-    assert np.isnan(table.foreseen[:4]).all()
-    np.testing.assert_allclose(table.foreseen[4:, 1:], Squares().features(seen.points))
-    np.testing.assert_allclose(table.foreseen[4:, 0], 0.01 * table.foreseen[4:, 1])
+    assert table.predicted.shape == (12, 3)
+    assert np.isnan(table.predicted[:4]).all()
+    np.testing.assert_allclose(table.predicted[4:, 1:], Squares().features(seen.points))
+    np.testing.assert_allclose(table.predicted[4:, 0], 0.01 * table.predicted[4:, 1])
     # Eight predictions have been met by what came of them: enough to compare their ranks.
     assert -1.0 <= sampler.diagnostics()["rank_correlation"] <= 1.0
 
