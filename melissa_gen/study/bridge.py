@@ -48,6 +48,7 @@ class Hdf5Reader(_FilesReader):
     """HDF5 files."""
 
     format: Literal["hdf5"]
+    """Selects this reader."""
     fields: dict[str, Text] = Field(default={})
     """Field of the study to the path of its data set; default: its own name."""
     coordinates: Text | None = None
@@ -58,6 +59,7 @@ class NumpyReader(_FilesReader):
     """NumPy's .npy (one field a file) and .npz."""
 
     format: Literal["numpy"]
+    """Selects this reader."""
     fields: dict[str, Text] = Field(default={})
     """Field of the study to its name in an .npz; default: its own name."""
     coordinates: Text | None = None
@@ -68,6 +70,7 @@ class VtkReader(_FilesReader):
     """VTK's legacy and XML formats (.vtk, .vtu, .vti, .vtr, .vts, .vtp); coordinates come with them."""
 
     format: Literal["vtk"]
+    """Selects this reader."""
     fields: dict[str, Text] = Field(default={})
     """Field of the study to its array of point or cell data; default: its own name."""
 
@@ -76,6 +79,7 @@ class CsvReader(_FilesReader):
     """Text in columns, with a line of names or without; separated by commas, semicolons or blanks."""
 
     format: Literal["csv"]
+    """Selects this reader."""
     fields: dict[str, Text | Annotated[list[Text], Field(min_length=1)]] = Field(default={})
     """Field of the study to its column or columns; default: its own name. Without a line of names: "0", "1", ..."""
     coordinates: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -86,7 +90,9 @@ class BinaryReader(_FilesReader):
     """Raw numbers, nothing else; one field a file."""
 
     format: Literal["binary"]
+    """Selects this reader."""
     dtype: Literal["float32", "float64", ">f4", ">f8"] = "float64"
+    """Type of the numbers; `>f4` and `>f8` are big-endian."""
     order: Literal["C", "F"] = "C"
     """`C`: the last index of the study's shape runs fastest; `F`: the first one does."""
     header: int = Field(default=0, ge=0)
@@ -97,6 +103,7 @@ class OpenFoamReader(Section):
     """OpenFOAM's time folders, ascii or binary, whole or decomposed (`processor*`); `simulation.times` says which."""
 
     format: Literal["openfoam"]
+    """Selects this reader."""
     fields: dict[str, Text] = Field(default={})
     """Field of the study to the name of its file, such as U or p, or to a component, such as U.x."""
     coordinates: Text | None = None
@@ -107,6 +114,7 @@ class FunctionReader(Section):
     """A function of your own: `read(folder, step, ended)` returns field name to array, or None until that is there."""
 
     format: Literal["function"]
+    """Selects this reader."""
     function: Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
     """`file.py:name`, from the study's folder."""
 

@@ -20,19 +20,25 @@ class JobsSection(Section):
     partition: Word | None = None
     """Partition, or queue."""
     account: Word | None = None
+    """Account, or project, that is charged."""
     qos: Word | None = None
+    """Quality of service."""
     constraint: Line | None = None
     """Features that its nodes must have (SLURM), or properties, in OAR's own words."""
     reservation: Word | None = None
+    """Reservation to run in."""
     time: Duration | None = None
     """Time limit; none leaves it to the scheduler (seconds)."""
     nodes: Count | None = None
     """Nodes over which its tasks are spread; none leaves it to the scheduler."""
     tasks_per_node: Count | None = None
+    """Tasks on each of its nodes; a task is an MPI rank."""
     cpus_per_task: Count | None = None
+    """CPU cores of each task."""
     memory: Size | None = None
     """Memory on each of its nodes."""
     memory_per_cpu: Size | None = None
+    """Memory for each CPU core that it has; excludes `memory`."""
     gpus_per_task: Count | None = None
     """GPUs of each task; each sees its own alone."""
     gres: Word | None = None

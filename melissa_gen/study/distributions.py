@@ -14,11 +14,13 @@ class Uniform(Section):
     """Every value between the bounds is equally likely."""
 
     distribution: Literal["uniform"] = "uniform"
+    """Selects this distribution, which is the default."""
     low: float
     """Lower bound, in the parameter's unit."""
     high: float
     """Upper bound, in the parameter's unit."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -32,9 +34,13 @@ class LogUniform(Section):
     """The logarithm is uniform between the bounds, which must be positive."""
 
     distribution: Literal["log_uniform"]
+    """Selects this distribution."""
     low: float = Field(gt=0)
+    """Lower bound, above 0, in the parameter's unit."""
     high: float = Field(gt=0)
+    """Upper bound, in the parameter's unit."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -48,11 +54,17 @@ class Normal(Section):
     """Normal distribution; with `low` and `high` it is truncated to them."""
 
     distribution: Literal["normal"]
+    """Selects this distribution."""
     mean: float
+    """Mean before truncation, in the parameter's unit."""
     std: float = Field(gt=0)
+    """Standard deviation before truncation, in the parameter's unit."""
     low: float | None = None
+    """Lower bound of the truncation; needs `high`."""
     high: float | None = None
+    """Upper bound of the truncation; needs `low`."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -69,9 +81,13 @@ class Integer(Section):
     """Whole numbers between the bounds, both included, all equally likely."""
 
     distribution: Literal["integer"]
+    """Selects this distribution."""
     low: int
+    """Smallest value."""
     high: int
+    """Largest value."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -85,10 +101,13 @@ class Categorical(Section):
     """One of some numbers, in an order of your own: neighbors should behave alike."""
 
     distribution: Literal["categorical"]
+    """Selects this distribution."""
     values: list[float] = Field(min_length=1, max_length=1000)
+    """The values that the parameter can have."""
     probabilities: list[Annotated[float, Field(ge=0)]] | None = None
     """One for each value, in any scale; none makes all values equally likely."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
@@ -110,8 +129,11 @@ class Fixed(Section):
     """The parameter always has this value."""
 
     distribution: Literal["fixed"]
+    """Selects this distribution."""
     value: float
+    """The value."""
     unit: Unit = "1"
+    """Unit of the parameter."""
 
 
 Parameter = Annotated[
