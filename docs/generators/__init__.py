@@ -6,7 +6,7 @@ its content: Markdown as text, pictures as bytes.
 
 from collections.abc import Callable
 
-from generators import c_api, commands, notebook, samplers, study_keys
+from generators import c_api, commands, messages, notebook, samplers, study_keys
 
 __all__ = ["MAKERS"]
 
@@ -15,5 +15,6 @@ MAKERS: tuple[Callable[[], dict[str, str | bytes]], ...] = (
     commands.pages,
     samplers.pages,
     c_api.pages,
+    messages.pages,
     notebook.pages,
 )

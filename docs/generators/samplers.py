@@ -13,17 +13,40 @@ PATH = "explanation/samplers.md"
 
 _INTRODUCTION = """# Samplers
 
-A sampler chooses the parameters λ of the next simulations. This page is generated from the modules
-of `melissa_gen/sampling/`, one for each method. `sampler.method` names the method, and
-`sampler.arguments` holds its arguments.
+A sampler chooses the parameters λ of the next simulations. `sampler.method` names the method, and
+`sampler.arguments` holds its arguments. [Samplers compared](../benchmarks/samplers.md) has measurements and
+advice on what to choose.
 
-Notation:
+## Notation
 
 - λ is a point in the parameter space, d its dimension, p(λ) the prior.
-- a(λ) is the acquisition: how difficult the surrogate finds λ. β is its exponent.
-- q = (1 - ρ) p + ρ g is the law of all proposals: a share ρ of adaptive points with density g, and
-  the rest from the prior.
-- The loss weighs a sample with (p/q) to the power of `training.importance_exponent`.
+- Independent priors are mapped to the unit cube by their cumulative distribution functions, so that
+  the prior is uniform there.
+- a(λ) is the acquisition: how difficult the surrogate finds λ. The adaptive methods aim at the
+  density g(λ) ∝ p(λ) a(λ)^β.
+- q(λ) = (1 - ρ) p(λ) + ρ g(λ) is the density of all proposals. The share ρ grows linearly from 0 to
+  `sampler.max_adaptive_share` over `sampler.ramp_generations` generations. At least a tenth of the points comes
+  from the prior, so the importance weights p/q are at most 10.
+- The loss weighs a sample with (p/q)^γ, where γ is `training.importance_exponent`.
+
+## Acquisition
+
+Most adaptive methods share one acquisition (`guide: surrogate`). It evaluates the surrogate itself at a
+candidate, before it is simulated:
+
+    log a(λ) = w · features(λ)
+
+The main feature is the logarithm of the novelty, ν(λ) = sqrt(φᵀ (Φᵀ Φ + 0.1 I)⁻¹ φ), where φ is the field that the
+surrogate predicts at λ and Φ are the predicted fields at all points drawn so far. The weights w are a
+ridge regression of the logarithm of the measured difficulty on the features, shrunk towards the slope 3 for
+novelty and 0 for all others. Before the surrogate can be evaluated, and with `guide: difficulty`, an ensemble of
+small networks regresses difficulty on λ: a(λ) = exp(μ(λ) + κ σ(λ)).
+
+The difficulty of a simulation is an exponential mean over its samples. Each sample is measured on its first
+pass through the network, before the optimizer step, because a loss that is measured later is low only because
+the sample was trained on. `sampler.difficulty` selects the signal.
+
+The rest of this page is generated from the modules of `melissa_gen/sampling/`, one for each method.
 
 """
 _GROUPS = {

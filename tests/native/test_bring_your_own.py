@@ -1,4 +1,4 @@
-"""`simulations/README.md`: its blocks are used exactly as printed."""
+"""The documentation of solvers: its blocks are used exactly as printed."""
 
 import re
 from types import SimpleNamespace
@@ -12,8 +12,12 @@ from .building import ROOT, flags, run
 
 pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
-TEXT = (ROOT / "simulations" / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+TEXT = (ROOT / "docs" / "pages" / "how-to" / "own-solver.md").read_text()
+BLOCKS = [
+    (language, text)
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    if language not in ("console", "text")
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,43 @@
+"""The reference of the binary messages, from their classes."""
+
+import inspect
+from dataclasses import fields
+
+from generators.tables import table
+from melissa_gen.protocol.wire import MESSAGES, VERSION
+
+__all__ = ["PATH", "pages"]
+
+PATH = "reference/messages.md"
+
+
+def pages() -> dict[str, str | bytes]:
+    """Returns the page."""
+    text = [
+        "# Messages\n\nThis page is generated from `melissa_gen/protocol/wire.py`. It lists the binary messages between "
+        f"simulation clients and the server, version {VERSION}. [Protocol](../explanation/protocol.md) explains how they "
+        "are used.\n",
+        "Every message starts with a header of 32 bytes. All integers are little-endian and unaligned.\n",
+        table(
+            ("offset", "type", "meaning"),
+            (
+                ("0", "4 bytes", "the bytes `MGEN`"),
+                ("4", "u16", "version of the protocol"),
+                ("6", "u16", "kind of message"),
+                ("8", "u32", "epoch: number of the server's incarnation"),
+                ("12", "u32", "rank of the sender in its MPI world"),
+                ("16", "16 bytes", "token: the run's secret, from the contact file"),
+            ),
+        ),
+        "The body follows, with the fields of the message in order. `str` is a u16 length and UTF-8 bytes. `[T]` is a "
+        "u16 count and that many T.\n",
+    ]
+    for message in MESSAGES:
+        rows = [
+            (f"`{field.name}`", f"`{kind}`")
+            for field, kind in zip(fields(message), message.LAYOUT, strict=True)  # type: ignore[arg-type]
+        ]
+        text.append(f"## `{message.__name__}` ({message.KIND})\n\n{inspect.getdoc(message)}\n")
+        if rows:
+            text.append(table(("field", "type"), rows))
+    return {PATH: "\n".join(text)}
