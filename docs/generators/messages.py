@@ -14,9 +14,9 @@ PATH = "reference/messages.md"
 def pages() -> dict[str, str | bytes]:
     """Returns the page."""
     text = [
-        "# Messages\n\nThis page is generated from `melissa_gen/protocol/wire.py`. It lists the binary messages between "
-        f"simulation clients and the server, version {VERSION}. [Protocol](../explanation/protocol.md) explains how they "
-        "are used.\n",
+        "# Messages\n\nThis page is generated from `melissa_gen/protocol/wire.py`. It lists the binary messages "
+        f"between simulation clients and the server, version {VERSION}. "
+        "[Protocol](../explanation/protocol.md) explains how they are used.\n",
         "Every message starts with a header of 32 bytes. All integers are little-endian and unaligned.\n",
         table(
             ("offset", "type", "meaning"),

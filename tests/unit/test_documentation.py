@@ -187,9 +187,8 @@ def printed_commands():
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         inline = re.findall(r"`(melissa-gen [^`]+)`", text)
         for line in [*lines, *inline]:
-            for piece in re.split(r"&&|;", line.strip().removeprefix("$ ")):
-                if piece.strip().startswith("melissa-gen "):
-                    found.append((name, piece.strip()))
+            pieces = re.split(r"&&|;", line.strip().removeprefix("$ "))
+            found += [(name, p.strip()) for p in pieces if p.strip().startswith("melissa-gen ")]
     return found
 
 
@@ -198,7 +197,7 @@ def test_printed_commands_are_legal():
     assert len(printed) > 20
     group = typer.main.get_command(app)
     options = [one for one in group.params if "--version" not in one.opts]
-    for name, line in printed:
+    for _, line in printed:
         words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
         if words in (["..."], ["--version"]) or words[0].isupper():
             continue
