@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.worlds import without_world
+from melissa_gen.mpi_environment import without_mpi_variables
 
 __all__ = [
     "Flavour",
@@ -73,7 +73,7 @@ def clean_environment(environment: Mapping[str, str], flavour: Flavour = "hydra"
         environment: Usually `os.environ`.
         flavour: Open MPI's launcher refuses root, and gets the leave that it asks for.
     """
-    clean = without_world(environment, openmpi=flavour == "openmpi")
+    clean = without_mpi_variables(environment, openmpi=flavour == "openmpi")
     clean.pop("MELISSA_GEN_WORLD", None)  # the mark of the world that this process is in, if any
     return clean
 

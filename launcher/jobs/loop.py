@@ -9,7 +9,7 @@ import zmq
 from melissa_gen.launcher.backends.base import Backend
 from melissa_gen.launcher.backends.worlds import client_world, server_world
 from melissa_gen.launcher.jobs import machine
-from melissa_gen.launcher.jobs.link import ServerLink, event_of
+from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder

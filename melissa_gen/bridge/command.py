@@ -14,7 +14,7 @@ from typing import IO
 
 import psutil
 
-from melissa_gen.worlds import without_world
+from melissa_gen.mpi_environment import without_mpi_variables
 
 __all__ = ["Command"]
 
@@ -49,7 +49,7 @@ class Command:
         self._process = subprocess.Popen(
             list(words),
             cwd=folder,
-            env={**without_world(os.environ, openmpi=True), **environment, name: value},
+            env={**without_mpi_variables(os.environ, openmpi=True), **environment, name: value},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ from melissa_gen.bridge.inputs import render_words, write_inputs
 from melissa_gen.bridge.readers import check_reader
 from melissa_gen.errors import StudyError
 from melissa_gen.study import SimulationSection, Study
-from melissa_gen.study.bridge import BridgeSection
+from melissa_gen.study.bridge_section import BridgeSection
 
 __all__ = ["BridgeJob"]
 

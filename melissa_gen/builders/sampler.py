@@ -4,7 +4,7 @@ from pathlib import Path
 
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.errors import StudyError
-from melissa_gen.reservoir.weighted import Eviction
+from melissa_gen.reservoir.weighted_reservoir import Eviction
 from melissa_gen.sampling import METHODS, Prior, Sampler, StudyFacts, check_arguments, create
 from melissa_gen.study import (
     ReservoirSection,

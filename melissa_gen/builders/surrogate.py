@@ -5,7 +5,7 @@ from typing import Any
 from melissa_gen.builders.data_set import clock
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
-from melissa_gen.surrogates.ensemble import Kind
+from melissa_gen.surrogates.network_ensemble import Kind
 
 __all__ = ["build_surrogate", "members_of"]
 

@@ -5,12 +5,12 @@ The ingest thread receives a field straight into a row of a `SlotStore`; a polic
 in memory between the socket and the batch. Imports nothing of ours but the errors.
 """
 
+from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Batch, Policy, Sample
 from melissa_gen.reservoir.creation import create
-from melissa_gen.reservoir.policy import LOST_WITH_SERVER, Batch, Policy, Sample
-from melissa_gen.reservoir.queues import FIFO, FIRO
-from melissa_gen.reservoir.reservoir import Reservoir
-from melissa_gen.reservoir.store import FieldSpec, SlotStore, megabytes
-from melissa_gen.reservoir.weighted import WeightedReservoir
+from melissa_gen.reservoir.draw_once import FIFO, FIRO
+from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
+from melissa_gen.reservoir.uniform_reservoir import Reservoir
+from melissa_gen.reservoir.weighted_reservoir import WeightedReservoir
 
 __all__ = [
     "FIFO",

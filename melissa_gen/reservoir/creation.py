@@ -3,11 +3,11 @@
 import numpy as np
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.reservoir.policy import Policy
-from melissa_gen.reservoir.queues import FIFO, FIRO
-from melissa_gen.reservoir.reservoir import Reservoir
-from melissa_gen.reservoir.store import SlotStore
-from melissa_gen.reservoir.weighted import Draws, Eviction, WeightedReservoir
+from melissa_gen.reservoir.base_policy import Policy
+from melissa_gen.reservoir.draw_once import FIFO, FIRO
+from melissa_gen.reservoir.slot_store import SlotStore
+from melissa_gen.reservoir.uniform_reservoir import Reservoir
+from melissa_gen.reservoir.weighted_reservoir import Draws, Eviction, WeightedReservoir
 
 __all__ = ["create"]
 

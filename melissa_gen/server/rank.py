@@ -31,7 +31,7 @@ from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.streaming import StreamConsumer, stream_sink
-from melissa_gen.server.training.cores import (
+from melissa_gen.server.training.thread_placement import (
     shorten_gil_switch_interval,
     split_cores,
     started_on,
@@ -240,7 +240,7 @@ def _consumer(
         sink = stream_sink(setup, resume=checkpoint is not None)
         return StreamConsumer(sink, setup.study.training.checkpoint_every)
     # torch takes two seconds to import, which runs without a trainer do not need.
-    from melissa_gen.server.training.consumer import TrainingConsumer
+    from melissa_gen.server.training.training_consumer import TrainingConsumer
 
     return TrainingConsumer(setup, world, checkpoint, coordinator.queue if coordinator else None)
 

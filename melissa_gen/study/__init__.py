@@ -1,8 +1,7 @@
 """The study file: its models, defaults, units and checks. It imports nothing of ours but the errors."""
 
-from melissa_gen.study.cluster import JobsSection
-from melissa_gen.study.load import json_schema, load_study, write_study
-from melissa_gen.study.model import (
+from melissa_gen.study.jobs_section import JobsSection
+from melissa_gen.study.study import (
     FieldSection,
     LauncherSection,
     ReservoirSection,
@@ -14,6 +13,7 @@ from melissa_gen.study.model import (
     TrainingSection,
     ValidationSection,
 )
+from melissa_gen.study.study_file import json_schema, load_study, write_study
 
 __all__ = [
     "FieldSection",

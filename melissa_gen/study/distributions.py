@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from melissa_gen.study.section import Section
+from melissa_gen.study.base_section import Section
 from melissa_gen.study.units import Unit
 
 __all__ = ["Parameter"]

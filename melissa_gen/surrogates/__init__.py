@@ -4,13 +4,13 @@
 `save` and `load` keep it as safetensors and JSON. Imports nothing of ours but the errors.
 """
 
-from melissa_gen.surrogates.direct import Surrogate
-from melissa_gen.surrogates.files import load, save
-from melissa_gen.surrogates.gradients import LastLayer
-from melissa_gen.surrogates.loading import load_class
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
 from melissa_gen.surrogates.mlp import MLP
-from melissa_gen.surrogates.probe import SurrogateProbe
+from melissa_gen.surrogates.network_class import load_class
+from melissa_gen.surrogates.surrogate_files import load, save
+from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
 
 __all__ = [
     "MLP",

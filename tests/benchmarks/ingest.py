@@ -37,7 +37,7 @@ from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream,
 from measure import Result, Target, command_line, environment, finish, interleaved, ratio
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.study.model import default_credit
+from melissa_gen.study.study import default_credit
 
 WAYS = {"ipc": ("ipc", True), "tcp": ("tcp", True), "tcp, by socket": ("tcp", False)}
 """Transport, and whether the client's memory is read in place."""

@@ -35,7 +35,7 @@ from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contac
 from measure import Result, Target, command_line, environment, finish, ratio
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.study.model import default_credit
+from melissa_gen.study.study import default_credit
 
 SHAPE = (100, 100)
 CAPACITY = 2000
@@ -177,7 +177,7 @@ def _rank(
     from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.protocol.contact import Contact
     from melissa_gen.server.consumer import Hooks
-    from melissa_gen.server.training.cores import shorten_gil_switch_interval
+    from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
     from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.study import Study
 

@@ -19,7 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["melissa_gen"]):
     from melissa_gen.errors import ProtocolError
     from melissa_gen.protocol import wire
-    from melissa_gen.reservoir.store import SlotStore
+    from melissa_gen.reservoir.slot_store import SlotStore
     from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
 
 VECTORS = Path(__file__).parents[1] / "unit" / "protocol" / "vectors.json"

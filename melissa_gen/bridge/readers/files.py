@@ -12,7 +12,7 @@ from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
 from melissa_gen.bridge.readers.formats import load
 from melissa_gen.errors import nearest
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge import (
+from melissa_gen.study.bridge_section import (
     BinaryReader,
     CsvReader,
     Hdf5Reader,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from melissa_gen.bridge.readers.base import Arrays
 from melissa_gen.bridge.readers.vtk import load_vtk
-from melissa_gen.study.bridge import (
+from melissa_gen.study.bridge_section import (
     BinaryReader,
     CsvReader,
     Hdf5Reader,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from melissa_gen.bridge.readers.base import COORDINATES, OutputError
 from melissa_gen.bridge.readers.files import unfolded
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge import OpenFoamReader
+from melissa_gen.study.bridge_section import OpenFoamReader
 
 __all__ = ["TimeFoldersReader"]
 

@@ -8,7 +8,7 @@ from melissa_gen.bridge.readers.function import UserReader, load_function
 from melissa_gen.bridge.readers.openfoam import TimeFoldersReader
 from melissa_gen.bridge.readers.packages import require
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge import FunctionReader, OpenFoamReader, ReaderSection
+from melissa_gen.study.bridge_section import FunctionReader, OpenFoamReader, ReaderSection
 
 __all__ = ["check_reader", "open_reader"]
 

@@ -9,7 +9,7 @@ import torch
 
 from melissa_gen.errors import RunError
 from melissa_gen.surrogates import Surrogate, save
-from melissa_gen.surrogates.files import WEIGHTS
+from melissa_gen.surrogates.surrogate_files import WEIGHTS
 
 __all__ = ["load_model", "load_optimizer", "save_model"]
 

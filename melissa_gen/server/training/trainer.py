@@ -20,7 +20,7 @@ from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
-from melissa_gen.server.training.first_pass import FirstPass
+from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.study.model import Study
-from melissa_gen.study.profile import lay_over_profile
+from melissa_gen.study.cluster_profile import lay_over_profile
+from melissa_gen.study.study import Study
 
 __all__ = ["json_schema", "load_study", "write_study"]
 

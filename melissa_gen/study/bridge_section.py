@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from melissa_gen.study.section import Section
+from melissa_gen.study.base_section import Section
 
 __all__ = [
     "BinaryReader",

@@ -3,7 +3,7 @@ import zmq
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.jobs import machine as jobs
-from melissa_gen.launcher.jobs.link import ServerLink, event_of
+from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
 from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket

@@ -10,8 +10,8 @@ from typing import Any
 import safetensors.torch
 
 from melissa_gen.errors import DataError, RunError
-from melissa_gen.surrogates.direct import Surrogate
-from melissa_gen.surrogates.loading import source_file
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.network_class import source_file
 
 __all__ = ["load", "save"]
 

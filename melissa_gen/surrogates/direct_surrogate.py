@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError, StudyError, nearest
-from melissa_gen.surrogates.ensemble import Kind, ensemble_of, parts_of
-from melissa_gen.surrogates.loading import construct, load_class
+from melissa_gen.surrogates.network_class import construct, load_class
+from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, parts_of
 
 __all__ = ["Surrogate"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melissa_gen.surrogates.direct import Surrogate
-from melissa_gen.surrogates.sketch import Sketch, Sketched
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.output_sketch import Sketch, Sketched
 
 __all__ = ["FEATURES", "SurrogateProbe"]
 

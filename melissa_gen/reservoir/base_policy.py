@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.reservoir.store import SlotStore
+from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["LOST_WITH_SERVER", "Batch", "Policy", "Sample"]
 

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir.policy import Batch
-from melissa_gen.reservoir.reservoir import Reservoir
-from melissa_gen.reservoir.store import SlotStore
+from melissa_gen.reservoir.base_policy import Batch
+from melissa_gen.reservoir.slot_store import SlotStore
+from melissa_gen.reservoir.uniform_reservoir import Reservoir
 
 __all__ = ["Draws", "Eviction", "WeightedReservoir"]
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 
-__all__ = ["without_world"]
+__all__ = ["without_mpi_variables"]
 
 # Variables by which an MPI library or a scheduler tells a process that it is a rank of a world. A child that
 # inherited them would believe that it belongs to its parent's. Ours tell a client whose it is.
@@ -15,7 +15,7 @@ _STRIPPED = re.compile(
 )
 
 
-def without_world(environment: Mapping[str, str], *, openmpi: bool) -> dict[str, str]:
+def without_mpi_variables(environment: Mapping[str, str], *, openmpi: bool) -> dict[str, str]:
     """Returns an environment in which a new MPI world does not take itself for a part of another.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melissa_gen.surrogates.direct import Surrogate
+from melissa_gen.surrogates.direct_surrogate import Surrogate
 
 __all__ = ["Sketch", "Sketched"]
 

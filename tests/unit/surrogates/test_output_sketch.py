@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from melissa_gen.surrogates import MLP, Surrogate
-from melissa_gen.surrogates.sketch import Sketch, Sketched
+from melissa_gen.surrogates.output_sketch import Sketch, Sketched
 
 FIELDS = {"u": (20, 30), "v": (40,)}
 

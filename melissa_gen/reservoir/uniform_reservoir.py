@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from melissa_gen.reservoir.policy import Policy
-from melissa_gen.reservoir.store import SlotStore
+from melissa_gen.reservoir.base_policy import Policy
+from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["Reservoir"]
 

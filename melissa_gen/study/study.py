@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from melissa_gen.errors import nearest
-from melissa_gen.study.bridge import BridgeSection
-from melissa_gen.study.cluster import JobsSection
+from melissa_gen.study.base_section import Section
+from melissa_gen.study.bridge_section import BridgeSection
 from melissa_gen.study.distributions import Parameter
-from melissa_gen.study.section import Section
+from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.units import Duration, Size, Unit
 
 __all__ = ["Study"]
@@ -346,7 +346,7 @@ class Study(Section):
         Example:
             >>> study = Study.load("study.yaml", {"simulation.count": 100}, sampler={"method": "breed"})
         """
-        from melissa_gen.study.load import load_study  # it needs this class
+        from melissa_gen.study.study_file import load_study  # it needs this class
 
         values = dict(overrides or {})
         for name, section in sections.items():

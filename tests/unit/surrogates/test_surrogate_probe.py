@@ -84,7 +84,7 @@ def test_many_points_are_asked_in_parts(monkeypatch):
     members = [trained_alike(seed) for seed in (1, 2)]
     points = np.random.default_rng(1).random((50, 2))
     whole = SurrogateProbe(members).features(points)
-    monkeypatch.setattr("melissa_gen.surrogates.probe._CHUNK", 1000)
+    monkeypatch.setattr("melissa_gen.surrogates.surrogate_probe._CHUNK", 1000)
     np.testing.assert_allclose(SurrogateProbe(members).features(points), whole, rtol=1e-5)
     assert SurrogateProbe(members).features(points[:0]).shape == (0, 5)
 
