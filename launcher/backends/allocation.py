@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.backends.base import World
+from melissa_gen.launcher.backends.base import MpiJob
 from melissa_gen.launcher.backends.local import LocalBackend
 from melissa_gen.launcher.backends.mpirun import clean_environment
 from melissa_gen.launcher.backends.schedulers.base import JobSpec, job_spec, preamble
@@ -48,7 +48,7 @@ class AllocationBackend(LocalBackend):
                 "submit slurm/study.sbatch, or set launcher.mode=jobs"
             )
             raise RunError(msg)
-        super().__init__("srun", folder, logs, flavour="other")
+        super().__init__("srun", folder, logs, implementation="other")
         self._settings = settings
         self._titles: dict[str, str] = {}
         left = seconds_of(_ask("squeue", "-h", "-j", self.job, "-o", "%L").partition("\n")[0])
@@ -72,7 +72,7 @@ class AllocationBackend(LocalBackend):
     def _line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
-        world = World(name, command, processes, environment)
+        world = MpiJob(name, command, processes, environment)
         settings = self._settings.get(name, self._settings[""])
         spec = job_spec(world, uuid.uuid4().hex[:6], self.logs, self.folder, settings)
         self._titles[name] = spec.title

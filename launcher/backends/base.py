@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-__all__ = ["Backend", "Ended", "World"]
+__all__ = ["Backend", "JobExit", "MpiJob"]
 
 
-class World(NamedTuple):
+class MpiJob(NamedTuple):
     """An MPI world that is to be started."""
 
     name: str
@@ -20,7 +20,7 @@ class World(NamedTuple):
     """Set over what the back end gives."""
 
 
-class Ended(NamedTuple):
+class JobExit(NamedTuple):
     """A world that has ended."""
 
     name: str
@@ -59,7 +59,7 @@ class Backend(Protocol):
             RunError: It can't be started.
         """
 
-    def poll(self) -> list[Ended]:
+    def poll(self) -> list[JobExit]:
         """Returns the worlds that have ended since the last call."""
 
     def notes(self) -> list[str]:

@@ -17,9 +17,9 @@ from os import environ
 from pathlib import Path
 from typing import Any, Literal
 
-from melissa_gen.launcher.backends.base import Ended, World
+from melissa_gen.launcher.backends.base import JobExit, MpiJob
 from melissa_gen.launcher.backends.mpirun import clean_environment
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Scheduler, Seen, job_spec
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus, Scheduler, job_spec
 from melissa_gen.run_dir.folder import write_json
 from melissa_gen.study import JobsSection
 
@@ -61,7 +61,7 @@ class _Shared:
 
     lock: threading.Condition = field(default_factory=threading.Condition)
     jobs: dict[str, _Job] = field(default_factory=dict)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[JobExit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     work: bool = False
     closing: bool = False
@@ -122,14 +122,14 @@ class BatchBackend:
     ) -> None:
         """Submits a job; `poll` tells if the scheduler refuses it."""
         with self._lock:
-            world = World(name, command, processes, environment)
+            world = MpiJob(name, command, processes, environment)
             settings = self._settings.get(name, self._settings[""])
             mark = uuid.uuid4().hex[:6]  # the next server has the name of this one
             spec = job_spec(world, mark, self.logs, self.folder, settings)
             self._jobs[name] = _Job(spec)
         self._hurry()
 
-    def poll(self) -> list[Ended]:
+    def poll(self) -> list[JobExit]:
         """Returns the jobs that were seen to have ended since the last call."""
         with self._lock:
             found, self._shared.ended = self._shared.ended, []
@@ -231,7 +231,7 @@ class BatchBackend:
 
     def _refused(self, name: str, job: _Job, text: str) -> None:
         job.try_at = time.monotonic() + RETRY_SECONDS
-        kind = self.scheduler.passing(text)
+        kind = self.scheduler.classify_submit_error(text)
         if kind == "silent":
             job.doubtful = True
             self._silence(text)
@@ -257,7 +257,7 @@ class BatchBackend:
             ):  # what still waits in the queue has no process that a signal could reach
                 self._ask(self.scheduler.cancel_command((job.id for job in wished), kill=False))
             answered, text = self._ask(command)
-            if not answered and self.scheduler.passing(text) == "silent":
+            if not answered and self.scheduler.classify_submit_error(text) == "silent":
                 self._silence(text)
                 continue  # the wish stays
             with self._lock:
@@ -294,7 +294,7 @@ class BatchBackend:
             if job.id:
                 self._update(name, job, seen.get(job.id))
 
-    def _update(self, name: str, job: _Job, seen: Seen | None) -> None:
+    def _update(self, name: str, job: _Job, seen: JobStatus | None) -> None:
         if seen is None:
             job.unseen += 1
             if job.unseen < LOOKS_BEFORE_GONE:
@@ -302,7 +302,7 @@ class BatchBackend:
             command = self.scheduler.history_command(job.id)
             answered, text = self._ask(command) if command else (False, "")
             seen = self.scheduler.parse_history(text) if answered else None
-            seen = seen or Seen("", "ended", 1, "it left the queue without a trace")
+            seen = seen or JobStatus("", "ended", 1, "it left the queue without a trace")
         job.unseen = 0
         if seen.state == "ended":
             self._gone(name, seen.code, "" if job.ending else seen.why)
@@ -333,7 +333,7 @@ class BatchBackend:
     def _gone(self, name: str, code: int, why: str) -> None:
         with self._lock:
             self._jobs.pop(name).state = "ended"
-            self._shared.ended.append(Ended(name, code, why))
+            self._shared.ended.append(JobExit(name, code, why))
             self._lock.notify_all()
 
     def _silence(self, text: str) -> None:

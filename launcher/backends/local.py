@@ -26,13 +26,13 @@ from typing import IO
 import psutil
 
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.backends.base import Ended
+from melissa_gen.launcher.backends.base import JobExit
 from melissa_gen.launcher.backends.log_size import shorten
 from melissa_gen.launcher.backends.mpirun import (
-    Flavour,
-    WorldOptions,
+    MpiImplementation,
+    MpirunOptions,
     clean_environment,
-    flavour_of,
+    detect_implementation,
     mpirun_command,
 )
 
@@ -44,7 +44,7 @@ _SEGMENT = re.compile(r"/dev/shm/mpich_shm_\w+")
 
 
 @dataclass
-class _World:
+class _LocalJob:
     """One mpirun and what belongs to it."""
 
     process: subprocess.Popen[bytes]
@@ -63,17 +63,17 @@ class LocalBackend:
         mpirun: Path of the launcher.
         folder: The worlds' working directory.
         logs: Folder of their log files, `NAME.log`.
-        flavour: Whose launcher it is; default: it is asked.
+        implementation: Whose launcher it is; default: it is asked.
     """
 
     def __init__(
-        self, mpirun: str, folder: Path, logs: Path, flavour: Flavour | None = None
+        self, mpirun: str, folder: Path, logs: Path, implementation: MpiImplementation | None = None
     ) -> None:
         self.mpirun = mpirun
-        self.flavour = flavour or flavour_of(mpirun)
+        self.implementation = implementation or detect_implementation(mpirun)
         self.folder = folder
         self.logs = logs
-        self._worlds: dict[str, _World] = {}
+        self._worlds: dict[str, _LocalJob] = {}
         self._shortened = 0.0
 
     @property
@@ -118,7 +118,7 @@ class LocalBackend:
         except OSError as error:
             msg = f"can't start {name}: {error.filename or line[0]}: {error.strerror}"
             raise RunError(msg) from None
-        self._worlds[name] = _World(process, mark, started=time.monotonic())
+        self._worlds[name] = _LocalJob(process, mark, started=time.monotonic())
 
     def notes(self) -> list[str]:
         """There is no scheduler to tell of."""
@@ -128,7 +128,7 @@ class LocalBackend:
         """There is no time limit."""
         return None
 
-    def poll(self) -> list[Ended]:
+    def poll(self) -> list[JobExit]:
         """Returns the worlds that have ended since the last call.
 
         A negative status is the signal that ended mpirun itself.
@@ -151,7 +151,7 @@ class LocalBackend:
             _sweep(
                 world
             )  # whatever the status: a rank may have left with 0 and without MPI_Finalize
-            ended.append(Ended(name, code))
+            ended.append(JobExit(name, code))
         return ended
 
     def terminate(self, name: str) -> None:
@@ -187,11 +187,11 @@ class LocalBackend:
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
         """Renders what is run for a world."""
-        return mpirun_command(WorldOptions(self.mpirun, self.flavour, processes, command))
+        return mpirun_command(MpirunOptions(self.mpirun, self.implementation, processes, command))
 
     def _environment(self) -> dict[str, str]:
         """Returns what all worlds inherit."""
-        return clean_environment(os.environ, self.flavour)
+        return clean_environment(os.environ, self.implementation)
 
     def _spawn(
         self, line: list[str], environment: dict[str, str], log: IO[bytes]
@@ -226,7 +226,7 @@ _MPI_NOISE = re.compile(
 )
 
 
-def _family(world: _World) -> list[psutil.Process]:
+def _family(world: _LocalJob) -> list[psutil.Process]:
     """All living processes of a world, mpirun included."""
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
@@ -243,7 +243,7 @@ def _family(world: _World) -> list[psutil.Process]:
     return list(found.values())
 
 
-def _look(world: _World) -> None:
+def _look(world: _LocalJob) -> None:
     """Notes which shared-memory segments of MPICH the world's ranks hold open."""
     with contextlib.suppress(psutil.Error):
         for one in psutil.Process(world.process.pid).children(recursive=True):
@@ -261,7 +261,7 @@ def _segments(pid: int) -> set[str]:
     return found
 
 
-def _sweep(world: _World) -> None:
+def _sweep(world: _LocalJob) -> None:
     """Kills what is left of a world and removes its segments."""
     for one in _family(world):
         world.segments |= _segments(one.pid)

@@ -14,66 +14,68 @@ from melissa_gen.errors import RunError, StudyError
 from melissa_gen.mpi_environment import without_mpi_variables
 
 __all__ = [
-    "Flavour",
-    "WorldOptions",
+    "MpiImplementation",
+    "MpirunOptions",
     "clean_environment",
+    "detect_implementation",
     "find_mpirun",
-    "flavour_of",
     "mpirun_command",
     "resolve_command",
 ]
 
-Flavour = Literal["hydra", "openmpi", "other"]
+MpiImplementation = Literal["hydra", "openmpi", "other"]
 
 
 @dataclass(frozen=True)
-class WorldOptions:
+class MpirunOptions:
     """What `mpirun_command` needs to know.
 
     Attributes:
         mpirun: Path of the launcher.
-        flavour: Whose launcher it is.
+        implementation: Whose launcher it is.
         processes: Ranks; one rank goes through mpirun too, so that every job ends in the same way.
         command: Executable and arguments of each rank.
     """
 
     mpirun: str
-    flavour: Flavour
+    implementation: MpiImplementation
     processes: int
     command: tuple[str, ...]
 
 
-def mpirun_command(options: WorldOptions) -> list[str]:
+def mpirun_command(options: MpirunOptions) -> list[str]:
     """Renders the command line that starts a world on this machine.
 
     Several worlds share the machine, so none is bound to cores: each would bind to the same first ones.
 
     Example:
-        >>> mpirun_command(WorldOptions("mpirun", "hydra", 2, ("./solver", "in.txt")))
+        >>> mpirun_command(MpirunOptions("mpirun", "hydra", 2, ("./solver", "in.txt")))
         ['mpirun', '-launcher', 'fork', '-rmk', 'user', '-n', '2', './solver', 'in.txt']
     """
-    flags: dict[Flavour, list[str]] = {
+    flags: dict[MpiImplementation, list[str]] = {
         "hydra": ["-launcher", "fork", "-rmk", "user"],  # this machine, even inside an allocation
         "openmpi": ["--oversubscribe", "--bind-to", "none"],
         "other": [],
     }
     return [
         options.mpirun,
-        *flags[options.flavour],
+        *flags[options.implementation],
         "-n",
         str(options.processes),
         *options.command,
     ]
 
 
-def clean_environment(environment: Mapping[str, str], flavour: Flavour = "hydra") -> dict[str, str]:
+def clean_environment(
+    environment: Mapping[str, str], implementation: MpiImplementation = "hydra"
+) -> dict[str, str]:
     """Returns an environment in which a new MPI world does not take itself for a part of another.
 
     Args:
         environment: Usually `os.environ`.
-        flavour: Open MPI's launcher refuses root, and gets the leave that it asks for.
+        implementation: Open MPI's launcher refuses root, and gets the leave that it asks for.
     """
-    clean = without_mpi_variables(environment, openmpi=flavour == "openmpi")
+    clean = without_mpi_variables(environment, openmpi=implementation == "openmpi")
     clean.pop("MELISSA_GEN_WORLD", None)  # the mark of the world that this process is in, if any
     return clean
 
@@ -141,7 +143,7 @@ def find_mpirun(wanted: str | None = None) -> str:
 
 
 @functools.cache
-def flavour_of(mpirun: str) -> Flavour:
+def detect_implementation(mpirun: str) -> MpiImplementation:
     """Asks an mpirun whose it is."""
     try:
         text = subprocess.run(

@@ -14,7 +14,7 @@ from rich.text import Text
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.local import last_lines
-from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import data_set_study
 from melissa_gen.launcher.commands.key_location import place_of
 from melissa_gen.launcher.commands.remedies import remedy
@@ -24,6 +24,7 @@ from melissa_gen.launcher.jobs.execution import (
     RunOutcome,
     execute,
 )
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 from melissa_gen.report.quantities import duration, megabytes
 from melissa_gen.report.views import DataSetView, RunView

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.mpirun import (
-    WorldOptions,
+    MpirunOptions,
     clean_environment,
+    detect_implementation,
     find_mpirun,
-    flavour_of,
     mpirun_command,
 )
 from melissa_gen.protocol.contact import remove_stale_folders
@@ -86,8 +86,8 @@ def _python() -> Iterator[Finding]:
 
 def _mpi() -> Iterator[Finding]:
     mpirun = find_mpirun()
-    flavour = flavour_of(mpirun)
-    options = WorldOptions(mpirun, flavour, 2, (sys.executable, "-c", _HELLO))
+    implementation = detect_implementation(mpirun)
+    options = MpirunOptions(mpirun, implementation, 2, (sys.executable, "-c", _HELLO))
     started = time.monotonic()
     try:
         done = subprocess.run(
@@ -97,7 +97,7 @@ def _mpi() -> Iterator[Finding]:
             timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,
-            env=clean_environment(os.environ, flavour),
+            env=clean_environment(os.environ, implementation),
         )
     except subprocess.TimeoutExpired:
         yield Finding("mpi", "missing", f"{mpirun} -n 2 hangs; does this host's name resolve?")

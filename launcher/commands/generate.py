@@ -11,13 +11,14 @@ from pathlib import Path
 from melissa_gen.builders.data_set import data_set_settings
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, RunError
-from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.jobs.execution import (
     ResumeInfo,
     RunOutcome,
     can_resume,
     execute,
 )
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.folder import (
     RunDirInUseError,

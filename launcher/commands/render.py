@@ -4,15 +4,16 @@ import shlex
 from pathlib import Path
 
 from melissa_gen.launcher.backends.allocation import step_script
-from melissa_gen.launcher.backends.base import World
+from melissa_gen.launcher.backends.base import MpiJob
 from melissa_gen.launcher.backends.mpirun import (
-    WorldOptions,
+    MpirunOptions,
+    detect_implementation,
     find_mpirun,
-    flavour_of,
     mpirun_command,
 )
 from melissa_gen.launcher.backends.schedulers.base import job_spec
-from melissa_gen.launcher.backends.worlds import client_world, scheduler_of, server_world
+from melissa_gen.launcher.backends.selection import scheduler_of
+from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.study import Study
 
 __all__ = ["render_study"]
@@ -35,7 +36,7 @@ def render_study(study: Study, run_dir: Path) -> str:
         RunError: There is no mpirun, where one is needed.
     """
     alone = 0 if study.simulation.mode == "per_simulation" else None
-    client = client_world(study, run_dir / "contact.json", "client-0", alone)
+    client = client_mpi_job(study, run_dir / "contact.json", "client-0", alone)
     clients = study.launcher.clients
     many = (
         f"{clients} at a time"
@@ -44,7 +45,7 @@ def render_study(study: Study, run_dir: Path) -> str:
     )
     parts = [
         _heading("the server", "first"),
-        _world(study, server_world(study, run_dir), run_dir),
+        _world(study, server_mpi_job(study, run_dir), run_dir),
         _heading(f"the first client; {many}", "once the server can be reached"),
         _world(study, client, run_dir),
     ]
@@ -59,11 +60,13 @@ def _heading(what: str, when: str) -> str:
     return f"# ---- {what}: {when}\n"
 
 
-def _world(study: Study, world: World, run_dir: Path) -> str:
+def _world(study: Study, world: MpiJob, run_dir: Path) -> str:
     launcher, logs = study.launcher, run_dir / "logs"
     if launcher.backend == "local":
         mpirun = find_mpirun(launcher.mpirun)
-        options = WorldOptions(mpirun, flavour_of(mpirun), world.processes, world.command)
+        options = MpirunOptions(
+            mpirun, detect_implementation(mpirun), world.processes, world.command
+        )
         words = [f"{key}={value}" for key, value in world.environment.items()]
         return shlex.join(["env", *words, *mpirun_command(options)]) + "\n\n"
     settings = launcher.server_job if world.name == "server" else launcher.client_job

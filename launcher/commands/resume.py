@@ -9,10 +9,11 @@ from pathlib import Path
 
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
-from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import finish_data_set
 from melissa_gen.launcher.commands.run import present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state

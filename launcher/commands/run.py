@@ -8,9 +8,10 @@ from rich.text import Text
 
 from melissa_gen.builders.memory import check_memory, promised_megabytes
 from melissa_gen.builders.sampler import check_sampler
-from melissa_gen.launcher.backends.worlds import check_backend, solver_command
+from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.key_figures import key_figures
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import held_run_dir, record_run

@@ -17,7 +17,7 @@ __all__ = [
     "KillJob",
     "ServerExited",
     "ServerFinished",
-    "ServerMustGo",
+    "ServerPreempting",
     "ServerReady",
     "ServerSilent",
     "ServerStopping",
@@ -62,7 +62,7 @@ class ServerStopping:
 
 
 @dataclass(frozen=True)
-class ServerMustGo:
+class ServerPreempting:
     """The server's processes will soon be ended from outside (its time limit is near): another one takes over.
 
     It is told to leave, unless it was it that said so.
@@ -136,7 +136,7 @@ Event = (
     | ServerExited
     | ServerSilent
     | ServerStopping
-    | ServerMustGo
+    | ServerPreempting
     | ServerFinished
     | Want
     | Connected

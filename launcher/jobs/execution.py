@@ -9,7 +9,7 @@ from typing import Any
 
 from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.local import last_lines
-from melissa_gen.launcher.backends.worlds import make_backend
+from melissa_gen.launcher.backends.selection import make_backend
 from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.loop import JobLoop, limits_of
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED, complete_summary, exit_status

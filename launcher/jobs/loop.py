@@ -7,8 +7,8 @@ from pathlib import Path
 import zmq
 
 from melissa_gen.launcher.backends.base import Backend
-from melissa_gen.launcher.backends.worlds import client_world, server_world
 from melissa_gen.launcher.jobs import machine
+from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
@@ -161,13 +161,13 @@ class JobLoop:
     def _start_server(self, resume: bool) -> None:
         if resume:
             next_epoch(self.run_dir)
-        self.backend.start(*server_world(self.study, self.run_dir))
+        self.backend.start(*server_mpi_job(self.study, self.run_dir))
 
     def _start_client(self, action: machine.StartClient) -> None:
         if self.first_client is None:
             self.first_client = time.time()
         contact = self.run_dir / "contact.json"
-        self.backend.start(*client_world(self.study, contact, action.job, action.simulation))
+        self.backend.start(*client_mpi_job(self.study, contact, action.job, action.simulation))
 
     def _connect(self) -> None:
         path = self.run_dir / "contact.json"
@@ -243,7 +243,7 @@ class JobLoop:
         if launcher.mode == "allocation":
             self._link.send({"type": "stop", "reason": f"the allocation ends in {left:.0f} s"})
         else:
-            self._handle(machine.ServerMustGo(f"its time limit is reached in {left:.0f} s"))
+            self._handle(machine.ServerPreempting(f"its time limit is reached in {left:.0f} s"))
 
 
 def limits_of(study: Study) -> machine.Limits:

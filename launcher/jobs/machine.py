@@ -8,7 +8,7 @@ The server is declarative. Its `want` says what should run, and how many of the 
 had handled when it said so; a want that is older than the newest report might ask for a job that is no longer
 needed, so it is ignored and the next one awaited.
 
-A server may be replaced: because it must go (`ServerMustGo`), or because it died or fell silent and there are
+A server may be replaced: because it must go (`ServerPreempting`), or because it died or fell silent and there are
 `server_retries` left. Its clients are ended with it, and the next incarnation, which goes on from the newest
 checkpoint, is started when all of them are gone.
 """
@@ -31,7 +31,7 @@ from melissa_gen.launcher.jobs.events import (
     KillJob,
     ServerExited,
     ServerFinished,
-    ServerMustGo,
+    ServerPreempting,
     ServerReady,
     ServerSilent,
     ServerStopping,
@@ -60,7 +60,7 @@ __all__ = [
     "Limits",
     "ServerExited",
     "ServerFinished",
-    "ServerMustGo",
+    "ServerPreempting",
     "ServerReady",
     "ServerSilent",
     "ServerStopping",
@@ -320,7 +320,7 @@ def _server_silent(turn: _Turn, event: ServerSilent) -> None:
         turn.kill()
 
 
-def _server_must_go(turn: _Turn, event: ServerMustGo) -> None:
+def _server_preempting(turn: _Turn, event: ServerPreempting) -> None:
     if turn.state.phase == "running":
         turn.set(phase="leaving", deadline=turn.state.now + turn.state.limits.stop)
         turn.tell(type="leave", reason=event.reason)
@@ -493,7 +493,7 @@ _HANDLERS: Mapping[type, Any] = {
     ServerExited: _server_exited,
     ServerSilent: _server_silent,
     ServerStopping: _server_stopping,
-    ServerMustGo: _server_must_go,
+    ServerPreempting: _server_preempting,
     ServerFinished: _server_finished,
     Want: _want,
     Connected: _connected,

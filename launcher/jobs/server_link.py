@@ -74,7 +74,7 @@ def event_of(message: Mapping[str, Any]) -> jobs.Event | None:
         if kind == "stopping":
             return jobs.ServerStopping(str(message.get("reason", "")))
         if kind == "leaving":
-            return jobs.ServerMustGo(str(message.get("reason", "")))
+            return jobs.ServerPreempting(str(message.get("reason", "")))
         if kind == "finished":
             return jobs.ServerFinished(str(message["status"]), str(message.get("reason", "")))
     except (KeyError, TypeError, ValueError):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from melissa_gen.launcher.backends.batch import BatchBackend
-from melissa_gen.launcher.backends.mpirun import find_mpirun, flavour_of
+from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
 from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.study import JobsSection
 
@@ -43,7 +43,7 @@ SETTINGS = {
 @pytest.fixture
 def backend(tmp_path):
     mpirun = find_mpirun()
-    scheduler = Oar(mpirun, flavour_of(mpirun))
+    scheduler = Oar(mpirun, detect_implementation(mpirun))
     backend = BatchBackend(scheduler, tmp_path, tmp_path, SETTINGS, interval=0.5)
     yield backend
     backend.close(patience=120)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from melissa_gen.launcher.backends.batch import BatchBackend
-from melissa_gen.launcher.backends.mpirun import find_mpirun, flavour_of
+from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
 from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.study import JobsSection
 
@@ -21,7 +21,7 @@ RANK = "from mpi4py import MPI; print('of', MPI.COMM_WORLD.size, flush=True)"
 @pytest.fixture
 def backend(tmp_path):
     mpirun = find_mpirun()
-    scheduler = Psij("slurm", mpirun, flavour_of(mpirun), tmp_path)
+    scheduler = Psij("slurm", mpirun, detect_implementation(mpirun), tmp_path)
     wanted = {"": JobsSection(time=600.0)}
     backend = BatchBackend(scheduler, tmp_path, tmp_path, wanted, interval=0.5)
     yield backend

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from melissa_gen.errors import StudyError
-from melissa_gen.launcher.backends.base import World
+from melissa_gen.launcher.backends.base import MpiJob
 from melissa_gen.study import JobsSection
 
-__all__ = ["JobSpec", "Scheduler", "Seen", "job_spec", "preamble", "refuse_settings"]
+__all__ = ["JobSpec", "JobStatus", "Scheduler", "job_spec", "preamble", "refuse_settings"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class JobSpec:
     settings: JobsSection
 
 
-def job_spec(world: World, mark: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
+def job_spec(world: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
     """Makes a job of a world.
 
     Args:
@@ -59,7 +59,7 @@ def job_spec(world: World, mark: str, logs: Path, folder: Path, settings: JobsSe
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobStatus:
     """A job as the scheduler sees it.
 
     Attributes:
@@ -97,13 +97,13 @@ class Scheduler(Protocol):
             ValueError: There is none.
         """
 
-    def passing(self, message: str) -> Literal["no", "silent", "limit"]:
+    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
         """Judges a refused submission: `silent`: the scheduler did not answer; `limit`: not now; `no`: never."""
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
         """Renders the one command that asks about all jobs."""
 
-    def parse(self, output: str) -> dict[str, Seen]:
+    def parse(self, output: str) -> dict[str, JobStatus]:
         """Reads the answer: id to state. Jobs that are gone are not in it.
 
         Raises:
@@ -113,7 +113,7 @@ class Scheduler(Protocol):
     def history_command(self, job_id: str) -> list[str] | None:
         """Renders the command that asks the accounting about a job that is gone; None where there is no such thing."""
 
-    def parse_history(self, output: str) -> Seen | None:
+    def parse_history(self, output: str) -> JobStatus | None:
         """Reads its answer."""
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:

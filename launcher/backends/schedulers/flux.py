@@ -9,7 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen, preamble, refuse_settings
+from melissa_gen.launcher.backends.schedulers.base import (
+    JobSpec,
+    JobStatus,
+    preamble,
+    refuse_settings,
+)
 
 __all__ = ["Flux"]
 
@@ -72,7 +77,7 @@ class Flux:
             raise ValueError(output)
         return f"f{found[1]}"
 
-    def passing(self, message: str) -> Literal["no", "silent", "limit"]:
+    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
         """Judges the words of a refusal."""
         if _SILENT.search(message):
             return "silent"
@@ -83,20 +88,20 @@ class Flux:
         columns = "|".join(f"{{{column}}}" for column in _COLUMNS)
         return ["flux", "jobs", "-a", "--no-header", "--count=10000", f"--format={columns}"]
 
-    def parse(self, output: str) -> dict[str, Seen]:
+    def parse(self, output: str) -> dict[str, JobStatus]:
         """Reads columns between bars; no name of ours has one."""
         found = {}
         for line in output.splitlines():
             number, *cells = line.strip().split("|")
             if len(cells) == len(_COLUMNS) - 1:
-                found["f" + number[1:]] = _seen(*cells)
+                found["f" + number[1:]] = _job_status(*cells)
         return found
 
     def history_command(self, job_id: str) -> list[str] | None:
         """Flux forgets no job of a session: there is nothing else to ask."""
         return None
 
-    def parse_history(self, output: str) -> Seen | None:
+    def parse_history(self, output: str) -> JobStatus | None:
         """There is no such answer."""
         return None
 
@@ -105,15 +110,15 @@ class Flux:
         return ["flux", "cancel", *ids]
 
 
-def _seen(title: str, state: str, code: str, left: str, exception: str) -> Seen:
+def _job_status(title: str, state: str, code: str, left: str, exception: str) -> JobStatus:
     if state in ("NEW", "DEPEND", "PRIORITY", "SCHED"):
-        return Seen(title, "queued", why="" if state == "SCHED" else state.lower())
+        return JobStatus(title, "queued", why="" if state == "SCHED" else state.lower())
     if state in ("RUN", "CLEANUP"):
         try:
             seconds = float(left)
         except ValueError:
             seconds = 0.0
-        return Seen(title, "running", seconds_left=seconds or None)
+        return JobStatus(title, "running", seconds_left=seconds or None)
     status = int(code) if re.fullmatch(r"-?\d+", code) else 1
     why = _WHY.get(exception, f"Flux calls it {exception}" if exception else "")
-    return Seen(title, "ended", status or (1 if why else 0), why)
+    return JobStatus(title, "ended", status or (1 if why else 0), why)

@@ -13,8 +13,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from melissa_gen.launcher.backends.mpirun import Flavour
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen, preamble, refuse_settings
+from melissa_gen.launcher.backends.mpirun import MpiImplementation
+from melissa_gen.launcher.backends.schedulers.base import (
+    JobSpec,
+    JobStatus,
+    preamble,
+    refuse_settings,
+)
 
 __all__ = ["Oar"]
 
@@ -25,7 +30,7 @@ _LEGAL = {
 _WAITS = {"waiting", "hold", "toackreservation", "tolaunch", "launching"}
 _RUNS = {"running", "suspended", "resuming", "finishing", "toerror"}
 _SILENT = re.compile(r"can't connect|cannot connect|connection refused|timed? ?out|try again", re.I)
-_MPIRUN: dict[Flavour, list[str]] = {
+_MPIRUN: dict[MpiImplementation, list[str]] = {
     "hydra": ["-launcher", "ssh", "-launcher-exec", "oarsh", "-f"],
     "openmpi": ["--mca", "plm_rsh_agent", "oarsh", "--bind-to", "none", "--machinefile"],
     "other": ["-machinefile"],
@@ -37,13 +42,13 @@ class Oar:
 
     Args:
         mpirun: Path of the launcher on the nodes.
-        flavour: Whose it is.
+        implementation: Whose it is.
     """
 
     name = "oar"
 
-    def __init__(self, mpirun: str, flavour: Flavour) -> None:
-        self._mpirun, self._flavour = mpirun, flavour
+    def __init__(self, mpirun: str, implementation: MpiImplementation) -> None:
+        self._mpirun, self._flavour = mpirun, implementation
 
     def script(self, job: JobSpec) -> str:
         """Renders the script; its options are in `#OAR` lines, which `oarsub -S` takes as they are: no shell quotes."""
@@ -82,7 +87,7 @@ class Oar:
             raise ValueError(output)
         return found[1]
 
-    def passing(self, message: str) -> Literal["no", "silent", "limit"]:
+    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
         """Judges the words of a refusal."""
         if _SILENT.search(message):
             return "silent"
@@ -95,16 +100,16 @@ class Oar:
             wanted += f" OR job_id IN ({numbers})"
         return ["oarstat", "-f", "-J", "--sql", wanted]
 
-    def parse(self, output: str) -> dict[str, Seen]:
+    def parse(self, output: str) -> dict[str, JobStatus]:
         """Reads its JSON; where there is no such job it prints nothing."""
         answer = json.loads(output) if output.strip() else {}
-        return {number: _seen(job) for number, job in answer.items()}
+        return {number: _job_status(job) for number, job in answer.items()}
 
     def history_command(self, job_id: str) -> list[str] | None:
         """OAR forgets no job: there is nothing else to ask."""
         return None
 
-    def parse_history(self, output: str) -> Seen | None:
+    def parse_history(self, output: str) -> JobStatus | None:
         """There is no such answer."""
         return None
 
@@ -113,25 +118,25 @@ class Oar:
         return ["oardel", *ids]
 
 
-def _seen(job: dict[str, Any]) -> Seen:
+def _job_status(job: dict[str, Any]) -> JobStatus:
     title, state = str(job.get("name") or ""), str(job.get("state", "")).lower()
     message = str(job.get("message") or "")
     if state in _WAITS:
-        return Seen(title, "queued", why=message)
+        return JobStatus(title, "queued", why=message)
     if state in _RUNS:
         left = _left(job)
-        return Seen(title, "running", seconds_left=left)
+        return JobStatus(title, "running", seconds_left=left)
     raw = str(job.get("exit_code"))
     if state == "terminated" and raw.isdigit():
         status = int(raw)
-        return Seen(title, "ended", -(status & 127) if status & 127 else status >> 8)
+        return JobStatus(title, "ended", -(status & 127) if status & 127 else status >> 8)
     events = {str(event["type"]) for event in job.get("events") or ()}
     why = f"OAR calls it {state}"
     if "WALLTIME" in events:  # OAR asks itself to delete the job then
         why = "it reached its time limit"
     elif "FRAG_JOB_REQUEST" in events:
         why = "it was cancelled"
-    return Seen(title, "ended", 1, why)
+    return JobStatus(title, "ended", 1, why)
 
 
 def _left(job: dict[str, Any]) -> float | None:

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.launcher.backends.mpirun import Flavour
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen, preamble, refuse_settings
+from melissa_gen.launcher.backends.mpirun import MpiImplementation
+from melissa_gen.launcher.backends.schedulers.base import (
+    JobSpec,
+    JobStatus,
+    preamble,
+    refuse_settings,
+)
 from melissa_gen.study import JobsSection
 
 if TYPE_CHECKING:
@@ -57,7 +62,11 @@ _DIALECTS: dict[Executor, _Dialect] = {
     "lsf": _Dialect("#BSUB", "-J ", "minutes", {"gpus_per_task"}, unknown=(255,)),
     "slurm": _Dialect("#SBATCH", "--job-name=", "seconds", _CHUNKS),
 }
-_MPIRUN: dict[Flavour, list[str]] = {"hydra": [], "openmpi": ["--bind-to", "none"], "other": []}
+_MPIRUN: dict[MpiImplementation, list[str]] = {
+    "hydra": [],
+    "openmpi": ["--bind-to", "none"],
+    "other": [],
+}
 
 
 class Psij:
@@ -66,19 +75,21 @@ class Psij:
     Args:
         executor: PSI/J's name of it.
         mpirun: Path of the launcher on the nodes.
-        flavour: Whose it is.
+        implementation: Whose it is.
         folder: Where a job's script leaves its exit status, on a disk that all nodes share.
 
     Raises:
         RunError: PSI/J is not installed, or can't write into such a folder.
     """
 
-    def __init__(self, executor: Executor, mpirun: str, flavour: Flavour, folder: Path) -> None:
+    def __init__(
+        self, executor: Executor, mpirun: str, implementation: MpiImplementation, folder: Path
+    ) -> None:
         if shlex.quote(str(folder)) != str(folder):
             msg = f"PSI/J can't write into '{folder}'; choose a run directory without blanks and quotes"
             raise RunError(msg)
         self.name: str = executor
-        self._mpirun, self._flavour, self._folder = mpirun, flavour, folder
+        self._mpirun, self._flavour, self._folder = mpirun, implementation, folder
         self._dialect = _DIALECTS[executor]
         self._executor = _load(executor)
 
@@ -142,7 +153,7 @@ class Psij:
         except Exception:
             raise ValueError(output) from None
 
-    def passing(self, message: str) -> Literal["no", "silent", "limit"]:
+    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
         """Judges the words of a refusal; a submission that timed out may have been taken, and is not made again."""
         if _SILENT.search(message):
             return "silent"
@@ -156,37 +167,37 @@ class Psij:
             return command
         return ["sh", "-c", f'"$@"; s=$?; [ $s = 0 ]{unknown} || exit $s', "sh", *command]
 
-    def parse(self, output: str) -> dict[str, Seen]:
+    def parse(self, output: str) -> dict[str, JobStatus]:
         """Reads the answer, with the exit statuses that the jobs' scripts have left."""
         try:
             found = self._executor.parse_status_output(0, _mended(self.name, output))
         except Exception as error:
             msg = f"PSI/J can't read its answer: {type(error).__name__}: {error}"
             raise ValueError(msg) from None
-        return {number: self._seen(number, status) for number, status in found.items()}
+        return {number: self._job_status(number, status) for number, status in found.items()}
 
     def history_command(self, job_id: str) -> list[str] | None:
         """Renders the command that prints the exit status which a job's script has left."""
         return ["cat", str(self._folder / f"{job_id}.ec")]
 
-    def parse_history(self, output: str) -> Seen | None:
+    def parse_history(self, output: str) -> JobStatus | None:
         """Reads it."""
         word = output.strip()
-        return Seen("", "ended", int(word)) if word.isdigit() else None
+        return JobStatus("", "ended", int(word)) if word.isdigit() else None
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
         """Renders `qdel`, `bkill` or `scancel`: SIGTERM, and SIGKILL when the scheduler finds it is time."""
         first, *others = ids
         return [*self._executor.get_cancel_command(first), *others]
 
-    def _seen(self, number: str, status: "psij.JobStatus") -> Seen:
+    def _job_status(self, number: str, status: "psij.JobStatus") -> JobStatus:
         import psij
 
         message = (status.message or "").strip()
         if not status.final:
             if status.state == psij.JobState.ACTIVE:
-                return Seen("", "running")
-            return Seen("", "queued", why=message)
+                return JobStatus("", "running")
+            return JobStatus("", "queued", why=message)
         try:
             left = (self._folder / f"{number}.ec").read_text(encoding="utf-8")
         except OSError:
@@ -194,9 +205,9 @@ class Psij:
         if (own := self.parse_history(left)) is not None:
             return own
         if status.state == psij.JobState.COMPLETED:
-            return Seen("", "ended")
+            return JobStatus("", "ended")
         canceled = status.state == psij.JobState.CANCELED
-        return Seen("", "ended", 1, "it was cancelled" if canceled else message or "it failed")
+        return JobStatus("", "ended", 1, "it was cancelled" if canceled else message or "it failed")
 
 
 def _load(executor: Executor) -> "BatchSchedulerExecutor":

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen, preamble
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus, preamble
 from melissa_gen.study import JobsSection
 
 __all__ = ["Slurm", "clock_text", "seconds_of", "srun_command"]
@@ -79,7 +79,7 @@ class Slurm:
             raise ValueError(output)
         return found[1]
 
-    def passing(self, message: str) -> Literal["no", "silent", "limit"]:
+    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
         """Judges the words of a refusal."""
         if _SILENT.search(message):
             return "silent"
@@ -94,7 +94,7 @@ class Slurm:
         columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
         return ["squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-O", columns]
 
-    def parse(self, output: str) -> dict[str, Seen]:
+    def parse(self, output: str) -> dict[str, JobStatus]:
         """Reads columns of fixed widths."""
         found = {}
         for line in output.splitlines():
@@ -104,7 +104,7 @@ class Slurm:
                 first += width
             if len(cells[0]) and cells[0][0].isdigit():
                 number, title, state, reason, code, left = cells
-                found[number] = _seen(title, state, reason, code, left)
+                found[number] = _job_status(title, state, reason, code, left)
         return found
 
     def history_command(self, job_id: str) -> list[str] | None:
@@ -113,7 +113,7 @@ class Slurm:
             return None
         return ["sacct", "-n", "-P", "-j", job_id, "-o", "JobName,State,ExitCode"]
 
-    def parse_history(self, output: str) -> Seen | None:
+    def parse_history(self, output: str) -> JobStatus | None:
         """Reads the lines of `sacct`: the job, then its steps; None where it knows nothing.
 
         Where a signal ended the ranks, `srun` ends with 128 + signal. `sacct` drops the 128, but tells the signal of
@@ -126,7 +126,7 @@ class Slurm:
         status, signal = code.split(":")[:2]
         if status != signal == "0" and ["0", status] in [step[-1].split(":") for step in steps]:
             code = f"{128 + int(status)}:0"
-        seen = _seen(title, state.split()[0], "", code, "")
+        seen = _job_status(title, state.split()[0], "", code, "")
         return seen if seen.state == "ended" else None
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
@@ -232,17 +232,17 @@ def _option(key: str, value: object) -> str:
     return f"--{key}" if value is True else f"--{key}={value}"
 
 
-def _seen(title: str, state: str, reason: str, code: str, left: str) -> Seen:
+def _job_status(title: str, state: str, reason: str, code: str, left: str) -> JobStatus:
     why = "" if reason in ("None", "(null)", "") else reason
     if state in _WAITS:
-        return Seen(title, "queued", why=why, held=bool(why) and why not in _USUAL)
+        return JobStatus(title, "queued", why=why, held=bool(why) and why not in _USUAL)
     if state in _RUNS:
-        return Seen(title, "running", seconds_left=seconds_of(left))
+        return JobStatus(title, "running", seconds_left=seconds_of(left))
     status = _exit_status(code)
     if state not in ("COMPLETED", "FAILED"):
         status = status or 1
-        return Seen(title, "ended", status, _WHY.get(state, f"SLURM calls it {state}"))
-    return Seen(title, "ended", status or (1 if state == "FAILED" else 0))
+        return JobStatus(title, "ended", status, _WHY.get(state, f"SLURM calls it {state}"))
+    return JobStatus(title, "ended", status or (1 if state == "FAILED" else 0))
 
 
 def _exit_status(text: str) -> int:

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from melissa_gen.launcher.backends.batch import BatchBackend
-from melissa_gen.launcher.backends.schedulers.base import Seen
+from melissa_gen.launcher.backends.schedulers.base import JobStatus
 from melissa_gen.study import JobsSection
 from tests.conftest import wait_for
 
@@ -28,7 +28,7 @@ class Forgetful:
     def job_id(self, output):
         return output.strip()
 
-    def passing(self, message):
+    def classify_submit_error(self, message):
         return "no"
 
     def query_command(self, ids):
@@ -36,7 +36,7 @@ class Forgetful:
 
     def parse(self, output):
         state = "ended" if len(output.splitlines()) >= self.times else "running"
-        return {"7": Seen("", state)}
+        return {"7": JobStatus("", state)}
 
     def cancel_command(self, ids, *, kill):
         return ["sh", "-c", f"echo {kill} {' '.join(ids)} >> {self.folder / 'cancels'}"]
@@ -87,7 +87,7 @@ def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path
         def submit_command(self, script, job):
             return ["sleep", "0.3"]
 
-        def passing(self, message):
+        def classify_submit_error(self, message):
             return "silent" if "timed out" in message else "no"
 
     def kill(process):
@@ -124,7 +124,7 @@ def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatc
             words = f"if [ -e {full} ]; then echo sorry >&2; echo full >&2; exit 1; fi; echo 7"
             return ["sh", "-c", words]
 
-        def passing(self, message):
+        def classify_submit_error(self, message):
             return "limit"
 
     settings = {"": JobsSection(), "server": JobsSection()}
@@ -159,7 +159,7 @@ def test_what_holds_jobs_in_the_queue_is_told_once(tmp_path):
             return (
                 super().parse(output)
                 if output
-                else {"7": Seen("", "queued", why="a limit", held=True)}
+                else {"7": JobStatus("", "queued", why="a limit", held=True)}
             )
 
     scheduler = Held(tmp_path, 1)

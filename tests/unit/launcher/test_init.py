@@ -9,8 +9,8 @@ import pytest
 import typer
 
 from melissa_gen.errors import StudyError
-from melissa_gen.launcher.backends.worlds import solver_command
 from melissa_gen.launcher.commands.init import Answers, ask, copy_example, examples, scaffold
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.study import load_study
 
 ANSWERS = {

@@ -18,7 +18,7 @@ from melissa_gen.launcher.jobs.machine import (
     Limits,
     ServerExited,
     ServerFinished,
-    ServerMustGo,
+    ServerPreempting,
     ServerReady,
     ServerSilent,
     ServerStopping,
@@ -257,8 +257,12 @@ def test_a_process_that_nothing_ends_does_not_hold_the_launcher():
 def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
     study = Study()
     study(Want(ended=0, clients=2))
-    assert told(study(ServerMustGo("time limit"))) == [{"type": "leave", "reason": "time limit"}]
-    assert study(ServerMustGo("time limit"), Want(ended=0, clients=3), ServerStopping("x")) == []
+    assert told(study(ServerPreempting("time limit"))) == [
+        {"type": "leave", "reason": "time limit"}
+    ]
+    assert (
+        study(ServerPreempting("time limit"), Want(ended=0, clients=3), ServerStopping("x")) == []
+    )
     assert study(ServerFinished("left")) == []
     assert study(ServerExited(EXIT_HANDOVER)) == [
         StopClient("client-0", "its server is gone"),
@@ -277,7 +281,7 @@ def test_the_next_server_may_ask_for_an_attempt_that_was_started_for_the_last_on
     study = Study()
     study(
         Want(ended=0, simulations=((0, 0),)),
-        ServerMustGo("time limit"),
+        ServerPreempting("time limit"),
         ServerExited(EXIT_HANDOVER),
     )
     study(JobExited("client-0", 15), ServerReady())
@@ -291,7 +295,7 @@ def test_a_server_that_leaves_by_itself_is_replaced():
 
 def test_a_server_that_must_go_and_does_not_is_killed_and_replaced():
     study = Study()
-    study(ServerMustGo("time limit"))
+    study(ServerPreempting("time limit"))
     assert study(Tick(59.0)) == []
     assert study(Tick(60.0)) == [KillJob("server")]
     assert study(ServerExited(-9)) == [StartServer(resume=True)]
@@ -299,14 +303,14 @@ def test_a_server_that_must_go_and_does_not_is_killed_and_replaced():
 
 def test_a_server_that_can_not_be_ended_ends_the_study():
     study = Study()
-    study(ServerMustGo("time limit"), Tick(60.0))
+    study(ServerPreempting("time limit"), Tick(60.0))
     assert study(Tick(65.0)) == [KillAll()]
     assert "server could not be ended" in study(Tick(70.0))[-1].message
 
 
 def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_study():
     study = Study()
-    study(Want(ended=0, clients=1), ServerMustGo("time limit"), ServerExited(EXIT_HANDOVER))
+    study(Want(ended=0, clients=1), ServerPreempting("time limit"), ServerExited(EXIT_HANDOVER))
     assert study(Tick(5.0)) == [KillJob("client-0")]
     assert study(Tick(15.0))[-1] == KillAll()
     end = study(JobExited("client-0", -9))[-1]
@@ -342,7 +346,7 @@ def test_a_silent_server_is_killed_and_replaced_where_that_is_allowed():
 
 def test_ctrl_c_while_the_server_leaves():
     study = Study()
-    study(ServerMustGo("time limit"))
+    study(ServerPreempting("time limit"))
     assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
     assert study(ServerExited(EXIT_HANDOVER)) == [Finish("interrupted", "interrupted")]
 
@@ -356,7 +360,7 @@ def test_ctrl_c_between_two_servers():
 
 def test_a_study_that_was_over_before_its_server_had_left():
     study = Study()
-    study(ServerMustGo("time limit"), ServerFinished("finished"))
+    study(ServerPreempting("time limit"), ServerFinished("finished"))
     assert study(ServerExited(0)) == [Finish("finished")]
 
 
@@ -406,7 +410,7 @@ events = st.one_of(
     st.builds(ServerExited, codes),
     st.builds(ServerSilent, st.just(20.0)),
     st.builds(ServerStopping, st.just("full")),
-    st.builds(ServerMustGo, st.just("time limit")),
+    st.builds(ServerPreempting, st.just("time limit")),
     st.builds(ServerFinished, st.sampled_from(["finished", "stopped", "failed", "left"])),
     st.builds(Want, st.integers(0, 6), st.integers(0, 5)),
     st.builds(

@@ -5,7 +5,7 @@ import pytest
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.backends.mpirun import (
-    WorldOptions,
+    MpirunOptions,
     clean_environment,
     find_mpirun,
     mpirun_command,
@@ -13,17 +13,17 @@ from melissa_gen.launcher.backends.mpirun import (
 )
 
 
-@pytest.mark.parametrize("flavour", ["hydra", "openmpi", "other"])
-def test_every_command_line_names_the_ranks_and_ends_with_the_command(flavour):
-    line = mpirun_command(WorldOptions("/bin/mpirun", flavour, 1, ("./solver", "-n", "7")))
+@pytest.mark.parametrize("implementation", ["hydra", "openmpi", "other"])
+def test_every_command_line_names_the_ranks_and_ends_with_the_command(implementation):
+    line = mpirun_command(MpirunOptions("/bin/mpirun", implementation, 1, ("./solver", "-n", "7")))
     assert line[0] == "/bin/mpirun"
     assert line[-5:] == ["-n", "1", "./solver", "-n", "7"]
 
 
 def test_hydra_stays_on_this_machine_and_open_mpi_binds_nothing():
-    hydra = mpirun_command(WorldOptions("mpirun", "hydra", 2, ("a",)))
+    hydra = mpirun_command(MpirunOptions("mpirun", "hydra", 2, ("a",)))
     assert hydra == ["mpirun", "-launcher", "fork", "-rmk", "user", "-n", "2", "a"]
-    openmpi = mpirun_command(WorldOptions("mpirun", "openmpi", 2, ("a",)))
+    openmpi = mpirun_command(MpirunOptions("mpirun", "openmpi", 2, ("a",)))
     assert openmpi == ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", "a"]
 
 

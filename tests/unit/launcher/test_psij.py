@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus
 from melissa_gen.launcher.backends.schedulers.flux import Flux
 from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.launcher.commands.render import render_study
@@ -162,12 +162,12 @@ def test_what_qstat_says(tmp_path):
     }
     (tmp_path / "6.a.ec").write_text("7\n")
     assert pbs(tmp_path).parse(json.dumps({"Jobs": answer})) == {
-        "1.a": Seen("", "queued", why="Not Running: no free node"),
-        "2.a": Seen("", "running"),
-        "3.a": Seen("", "ended"),
-        "4.a": Seen("", "ended", 1, "killed: walltime"),
-        "5.a": Seen("", "ended", 1, "it was cancelled"),
-        "6.a": Seen("", "ended", 7),
+        "1.a": JobStatus("", "queued", why="Not Running: no free node"),
+        "2.a": JobStatus("", "running"),
+        "3.a": JobStatus("", "ended"),
+        "4.a": JobStatus("", "ended", 1, "killed: walltime"),
+        "5.a": JobStatus("", "ended", 1, "it was cancelled"),
+        "6.a": JobStatus("", "ended", 7),
     }
     assert pbs().parse("") == pbs().parse('{"timestamp": 1}') == {}, "all jobs are gone"
 
@@ -181,9 +181,9 @@ def test_what_bjobs_says():
         {"JOBID": "4", "ERROR": "Job <4> is not found"},
     ]
     assert lsf().parse(json.dumps({"RECORDS": records})) == {
-        "1": Seen("", "queued"),
-        "2": Seen("", "running"),
-        "3": Seen("", "ended", 1, "TERM_RUNLIMIT"),
+        "1": JobStatus("", "queued"),
+        "2": JobStatus("", "running"),
+        "3": JobStatus("", "ended", 1, "TERM_RUNLIMIT"),
     }
 
 
@@ -198,7 +198,7 @@ def test_an_answer_that_cannot_be_read_tells_nothing(scheduler, answer):
 
 def test_a_job_that_is_forgotten_has_left_its_exit_status():
     assert pbs().history_command("1.a") == ["cat", "/runs/1/logs/1.a.ec"]
-    assert pbs().parse_history("7\n") == Seen("", "ended", 7)
+    assert pbs().parse_history("7\n") == JobStatus("", "ended", 7)
     assert pbs().parse_history("") is None
 
 
@@ -212,20 +212,20 @@ def test_what_flux_says():
         "ƒ6|f|INACTIVE|0|0.0|",
     ]
     assert Flux().parse("\n".join([*lines, "what is this"])) == {
-        "f1": Seen("a", "queued", why="depend"),
-        "f2": Seen("b", "running", seconds_left=3500.5),
-        "f3": Seen("c", "ended", 7),
-        "f4": Seen("d", "ended", -9, "it reached its time limit"),
-        "f5": Seen("e", "ended", -128, "it was cancelled"),
-        "f6": Seen("f", "ended"),
+        "f1": JobStatus("a", "queued", why="depend"),
+        "f2": JobStatus("b", "running", seconds_left=3500.5),
+        "f3": JobStatus("c", "ended", 7),
+        "f4": JobStatus("d", "ended", -9, "it reached its time limit"),
+        "f5": JobStatus("e", "ended", -128, "it was cancelled"),
+        "f6": JobStatus("f", "ended"),
     }
 
 
 def test_refusals_are_told_apart():
-    assert pbs().passing("Connection refused") == "silent"
-    assert pbs().passing("qsub: would exceed queue's per-user limit") == "limit"
-    assert lsf().passing("no such queue") == "no"
-    assert lsf().passing("sh timed out after 60 s") == "no", "it may have been taken"
+    assert pbs().classify_submit_error("Connection refused") == "silent"
+    assert pbs().classify_submit_error("qsub: would exceed queue's per-user limit") == "limit"
+    assert lsf().classify_submit_error("no such queue") == "no"
+    assert lsf().classify_submit_error("sh timed out after 60 s") == "no", "it may have been taken"
 
 
 @pytest.mark.parametrize(
@@ -276,11 +276,11 @@ def test_what_squeue_says():
     ]
     text = "".join("".join(f"{cell:<20}" for cell in row) + "\n" for row in rows)
     assert Psij("slurm", "/opt/mpirun", "hydra", LOGS).parse(text) == {
-        "1": Seen("", "queued"),
-        "2": Seen("", "running"),
-        "3": Seen("", "ended", 1, "The job exhausted its time limit."),
-        "4": Seen("", "ended", 1, "it was cancelled"),
-        "5": Seen("", "ended"),
+        "1": JobStatus("", "queued"),
+        "2": JobStatus("", "running"),
+        "3": JobStatus("", "ended", 1, "The job exhausted its time limit."),
+        "4": JobStatus("", "ended", 1, "it was cancelled"),
+        "5": JobStatus("", "ended"),
     }
 
 
@@ -297,5 +297,5 @@ def test_a_script_leaves_output_and_exit_status(tmp_path, executor, variable):
     said = (tmp_path / "server.log").read_text()
     assert said == f"it's a word in {tmp_path}: -n 4 python3 -m server\n"
     left = subprocess.run(scheduler.history_command("17"), capture_output=True, text=True)
-    assert scheduler.parse_history(left.stdout) == Seen("", "ended", 7)
+    assert scheduler.parse_history(left.stdout) == JobStatus("", "ended", 7)
     assert (tmp_path / "17.out").read_text() == ""

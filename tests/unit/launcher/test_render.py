@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.errors import StudyError
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus
 from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.launcher.commands.render import render_study
 from melissa_gen.study import JobsSection, load_study
@@ -193,14 +193,14 @@ def test_what_oarstat_says(monkeypatch):
         job("h", "Error"),
     ]
     assert list(oar.parse(json.dumps(dict(enumerate(jobs)))).values()) == [
-        Seen("a", "queued", why="R=1,W=1:0:0"),
-        Seen("b", "running", seconds_left=3500.0),
-        Seen("c", "ended", 7),
-        Seen("d", "ended", 1, "it reached its time limit"),
-        Seen("e", "ended", 1, "it was cancelled"),
-        Seen("f", "running", seconds_left=3500.0),
-        Seen("g", "ended", -9),
-        Seen("h", "ended", 1, "OAR calls it error"),
+        JobStatus("a", "queued", why="R=1,W=1:0:0"),
+        JobStatus("b", "running", seconds_left=3500.0),
+        JobStatus("c", "ended", 7),
+        JobStatus("d", "ended", 1, "it reached its time limit"),
+        JobStatus("e", "ended", 1, "it was cancelled"),
+        JobStatus("f", "running", seconds_left=3500.0),
+        JobStatus("g", "ended", -9),
+        JobStatus("h", "ended", 1, "OAR calls it error"),
     ]
     assert oar.parse("") == {}
     with pytest.raises(ValueError):

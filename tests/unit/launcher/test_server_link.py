@@ -23,7 +23,7 @@ from melissa_gen.protocol.sockets import bind_socket
         ),
         ({"type": "connected", "job": "client-1"}, jobs.Connected("client-1")),
         ({"type": "stopping", "reason": "full"}, jobs.ServerStopping("full")),
-        ({"type": "leaving", "reason": "time"}, jobs.ServerMustGo("time")),
+        ({"type": "leaving", "reason": "time"}, jobs.ServerPreempting("time")),
         ({"type": "finished", "status": "finished"}, jobs.ServerFinished("finished")),
         ({"type": "something new"}, None),
     ],

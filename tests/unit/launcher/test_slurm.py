@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.launcher.backends.allocation import cpus_of, step_script
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, Seen
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm, clock_text, seconds_of
 from melissa_gen.study import JobsSection
 
@@ -125,22 +125,28 @@ def line(number, name, state, reason, code, left):
 @pytest.mark.parametrize(
     ("cells", "seen"),
     [
-        (("PENDING", "Priority", "0", "10:00"), Seen("c", "queued", why="Priority")),
+        (("PENDING", "Priority", "0", "10:00"), JobStatus("c", "queued", why="Priority")),
         (
             ("PENDING", "PartitionTimeLimit", "0", "10:00"),
-            Seen("c", "queued", why="PartitionTimeLimit", held=True),
+            JobStatus("c", "queued", why="PartitionTimeLimit", held=True),
         ),
-        (("RUNNING", "None", "0", "1-00:00:10"), Seen("c", "running", seconds_left=86_410)),
-        (("RUNNING", "None", "0", "UNLIMITED"), Seen("c", "running")),
-        (("COMPLETING", "None", "0", "0:30"), Seen("c", "running", seconds_left=30)),
-        (("COMPLETED", "None", "0", "9:59"), Seen("c", "ended")),
-        (("FAILED", "NonZeroExitCode", "1792", "9:59"), Seen("c", "ended", 7)),
-        (("FAILED", "RaisedSignal:9(Killed)", "9", "9:59"), Seen("c", "ended", -9)),
-        (("FAILED", "None", "0", "9:59"), Seen("c", "ended", 1)),
-        (("TIMEOUT", "TimeLimit", "0", "0:00"), Seen("c", "ended", 1, "it reached its time limit")),
-        (("CANCELLED", "None", "15", "0:00"), Seen("c", "ended", -15, "it was cancelled")),
-        (("NODE_FAIL", "None", "0", "1:00"), Seen("c", "ended", 1, "a node of it failed")),
-        (("SOMETHING", "None", "0", "1:00"), Seen("c", "ended", 1, "SLURM calls it SOMETHING")),
+        (("RUNNING", "None", "0", "1-00:00:10"), JobStatus("c", "running", seconds_left=86_410)),
+        (("RUNNING", "None", "0", "UNLIMITED"), JobStatus("c", "running")),
+        (("COMPLETING", "None", "0", "0:30"), JobStatus("c", "running", seconds_left=30)),
+        (("COMPLETED", "None", "0", "9:59"), JobStatus("c", "ended")),
+        (("FAILED", "NonZeroExitCode", "1792", "9:59"), JobStatus("c", "ended", 7)),
+        (("FAILED", "RaisedSignal:9(Killed)", "9", "9:59"), JobStatus("c", "ended", -9)),
+        (("FAILED", "None", "0", "9:59"), JobStatus("c", "ended", 1)),
+        (
+            ("TIMEOUT", "TimeLimit", "0", "0:00"),
+            JobStatus("c", "ended", 1, "it reached its time limit"),
+        ),
+        (("CANCELLED", "None", "15", "0:00"), JobStatus("c", "ended", -15, "it was cancelled")),
+        (("NODE_FAIL", "None", "0", "1:00"), JobStatus("c", "ended", 1, "a node of it failed")),
+        (
+            ("SOMETHING", "None", "0", "1:00"),
+            JobStatus("c", "ended", 1, "SLURM calls it SOMETHING"),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -151,15 +157,15 @@ def test_what_squeue_says(cells, seen):
 
 def test_what_sacct_says():
     slurm = Slurm()
-    assert slurm.parse_history("c|FAILED|7:0\n") == Seen("c", "ended", 7)
-    assert slurm.parse_history("c|CANCELLED by 0|0:15\n") == Seen(
+    assert slurm.parse_history("c|FAILED|7:0\n") == JobStatus("c", "ended", 7)
+    assert slurm.parse_history("c|CANCELLED by 0|0:15\n") == JobStatus(
         "c", "ended", -15, "it was cancelled"
     )
     batch, step = "batch|FAILED|9:0\n", "solver|CANCELLED|0:9\n"
-    assert slurm.parse_history("c|FAILED|9:0\n" + batch + step) == Seen("c", "ended", 137)
-    assert slurm.parse_history("c|FAILED|9:0\n" + batch) == Seen("c", "ended", 9)
+    assert slurm.parse_history("c|FAILED|9:0\n" + batch + step) == JobStatus("c", "ended", 137)
+    assert slurm.parse_history("c|FAILED|9:0\n" + batch) == JobStatus("c", "ended", 9)
     done = "c|COMPLETED|0:0\n" + "solver|COMPLETED|0:0\n"
-    assert slurm.parse_history(done) == Seen("c", "ended", 0)
+    assert slurm.parse_history(done) == JobStatus("c", "ended", 0)
     assert slurm.parse_history("c|RUNNING|0:0\n") is None
     assert slurm.parse_history("") is None
 
@@ -191,7 +197,7 @@ def test_what_sacct_says():
     ],
 )
 def test_what_a_refusal_means(words, kind):
-    assert Slurm().passing(words) == kind
+    assert Slurm().classify_submit_error(words) == kind
 
 
 def test_durations():

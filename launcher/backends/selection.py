@@ -1,35 +1,23 @@
-"""The MPI worlds of a study, server and clients, and the back end that the study names for them."""
+"""The back end that a study names."""
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from melissa_gen.builders.memory import allocator
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.backends.allocation import AllocationBackend, cpus_of
-from melissa_gen.launcher.backends.base import Backend, World
+from melissa_gen.launcher.backends.base import Backend, MpiJob
 from melissa_gen.launcher.backends.batch import BatchBackend
-from melissa_gen.launcher.backends.bridge_command import bridge_command
 from melissa_gen.launcher.backends.local import LocalBackend
-from melissa_gen.launcher.backends.mpirun import find_mpirun, flavour_of, resolve_command
+from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
 from melissa_gen.launcher.backends.schedulers.base import Scheduler, job_spec
 from melissa_gen.launcher.backends.schedulers.flux import Flux
 from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm
-from melissa_gen.logs import level_environment
-from melissa_gen.study import JobsSection, Study
+from melissa_gen.study import Study
 
-__all__ = [
-    "check_backend",
-    "client_environment",
-    "client_world",
-    "make_backend",
-    "scheduler_of",
-    "server_world",
-    "solver_command",
-]
+__all__ = ["check_backend", "make_backend", "scheduler_of"]
 
 SERVER = "server"
 _SUBMIT = {
@@ -57,8 +45,8 @@ def check_backend(study: Study) -> None:
         _check_room(study)
         return
     scheduler, folder = scheduler_of(study, Path("/")), study.folder
-    server = World(SERVER, (), study.server.ranks, {})
-    client = World("clients", (), study.simulation.processes, {})
+    server = MpiJob(SERVER, (), study.server.ranks, {})
+    client = MpiJob("clients", (), study.simulation.processes, {})
     for world, settings in ((server, launcher.server_job), (client, launcher.client_job)):
         scheduler.script(job_spec(world, "", Path("/"), folder, settings))
 
@@ -114,65 +102,9 @@ def scheduler_of(study: Study, logs: Path) -> Scheduler:
     if backend == "flux":
         return Flux()
     mpirun = find_mpirun(study.launcher.mpirun)
-    flavour = flavour_of(mpirun)
+    implementation = detect_implementation(mpirun)
     if backend == "pbs" or backend == "lsf":
-        return Psij(backend, mpirun, flavour, logs)
+        return Psij(backend, mpirun, implementation, logs)
     if backend == "psij_slurm":
-        return Psij("slurm", mpirun, flavour, logs)
-    return Oar(mpirun, flavour)
-
-
-def server_world(study: Study, run_dir: Path) -> World:
-    """Returns the server's world."""
-    python = _python(study.launcher.server_job) or sys.executable
-    # -P: a file of the study's folder must not shadow a module that the server imports.
-    command = (python, "-P", "-m", "melissa_gen.server", str(run_dir))
-    environment = {"OMP_NUM_THREADS": str(study.server.threads)}
-    environment |= allocator(over_tcp=study.over_tcp) | level_environment()
-    return World(SERVER, command, study.server.ranks, environment)
-
-
-def client_world(study: Study, contact: Path, job: str, simulation: int | None = None) -> World:
-    """Returns the world of a client job.
-
-    Args:
-        study: The study.
-        contact: The server's contact file.
-        job: Name of the job.
-        simulation: The one to solve, where each has a job of its own.
-    """
-    environment = client_environment(study) | level_environment()
-    environment |= {"MELISSA_GEN_SERVER": str(contact), "MELISSA_GEN_JOB": job}
-    if simulation is not None:
-        environment["MELISSA_GEN_SIMULATION"] = str(simulation)
-    command = solver_command(study, contact.parent)
-    return World(job, command, study.simulation.processes, environment)
-
-
-def solver_command(study: Study, folder: Path | None = None) -> tuple[str, ...]:
-    """Returns what each rank of a client executes, with absolute paths: the simulation's command, or the bridge.
-
-    Args:
-        study: The study.
-        folder: Where a bridge's job file and the folders of its simulations go; None only checks that all is there.
-
-    Raises:
-        StudyError: The executable, an input or the reader is not there, or a template does not fit the parameters.
-    """
-    python = _python(study.launcher.client_job)
-    command = resolve_command(study.simulation.command, study.folder, python)
-    if study.simulation.bridge is None:
-        return command
-    return bridge_command(study, command, python or sys.executable, folder)
-
-
-def _python(job: JobsSection) -> str | None:
-    """The Python of a job; None: this one. A container has its own."""
-    return job.python or ("python3" if job.container else None)
-
-
-def client_environment(study: Study) -> dict[str, str]:
-    """Returns what every solver gets: the study's variables, and no GPU unless its job asks for one."""
-    job = study.launcher.client_job
-    hidden = {} if job.gpus_per_task or job.gres else {"CUDA_VISIBLE_DEVICES": ""}
-    return hidden | study.simulation.environment
+        return Psij("slurm", mpirun, implementation, logs)
+    return Oar(mpirun, implementation)
