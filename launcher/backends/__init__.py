@@ -1,1 +1,1 @@
-"""Back ends start and watch MPI worlds: on this machine, inside a SLURM allocation, or as batch jobs."""
+"""Back ends start and watch MPI jobs: on this machine, inside a SLURM allocation, or as batch jobs."""

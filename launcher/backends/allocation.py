@@ -1,4 +1,4 @@
-"""The back end inside a SLURM allocation: each MPI world is a step, started by `srun` on its share of the nodes."""
+"""The back end inside a SLURM allocation: each MPI job is a step, started by `srun` on its share of the nodes."""
 
 import os
 import re
@@ -29,12 +29,12 @@ _ASK_SECONDS = 10.0
 
 
 class AllocationBackend(LocalBackend):
-    """Places worlds side by side in the allocation that the launcher runs in.
+    """Places jobs side by side in the allocation that the launcher runs in.
 
     Args:
-        folder: The worlds' working directory.
+        folder: The jobs' working directory.
         logs: Folder of their log files and scripts, on a disk that all nodes share.
-        settings: What each world asks for, by name; "" for all others.
+        settings: What each job asks for, by name; "" for all others.
 
     Raises:
         RunError: There is no allocation.
@@ -55,12 +55,12 @@ class AllocationBackend(LocalBackend):
         self._ends = None if left is None else time.monotonic() + left
 
     def seconds_left(self, name: str) -> float | None:
-        """Returns in how many seconds the allocation ends, and all worlds with it."""
+        """Returns in how many seconds the allocation ends, and all jobs with it."""
         return None if self._ends is None else self._ends - time.monotonic()
 
     def kill(self, name: str) -> None:
-        """Ends every process of a world on all its nodes."""
-        if name in self._worlds:
+        """Ends every process of a job on all its nodes."""
+        if name in self._running:
             title, steps = self._titles[name], []
             for line in _ask("squeue", "-h", "-s", "-j", self.job, "-o", "%i %j").splitlines():
                 step, _, its_name = line.strip().partition(" ")
@@ -72,9 +72,9 @@ class AllocationBackend(LocalBackend):
     def _line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
-        world = MpiJob(name, command, processes, environment)
+        job = MpiJob(name, command, processes, environment)
         settings = self._settings.get(name, self._settings[""])
-        spec = job_spec(world, uuid.uuid4().hex[:6], self.logs, self.folder, settings)
+        spec = job_spec(job, uuid.uuid4().hex[:6], self.logs, self.folder, settings)
         self._titles[name] = spec.title
         path = self.logs / f"{name}.sh"
         path.write_text(step_script(spec), encoding="utf-8")
@@ -86,7 +86,7 @@ class AllocationBackend(LocalBackend):
 
 
 def step_script(job: JobSpec) -> str:
-    """Renders the script that starts a world as a step of this allocation."""
+    """Renders the script that starts a job as a step of this allocation."""
     lines = ["#!/bin/bash", *preamble(job.settings, job.environment)]
     lines.append("exec " + shlex.join(srun_command(job, step=True)))
     return "\n".join(lines) + "\n"

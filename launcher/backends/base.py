@@ -1,4 +1,4 @@
-"""What a back end offers to the launcher: MPI worlds that are started, watched and ended, wherever they run."""
+"""What a back end offers to the launcher: MPI jobs that are started, watched and ended, wherever they run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ __all__ = ["Backend", "JobExit", "MpiJob"]
 
 
 class MpiJob(NamedTuple):
-    """An MPI world that is to be started."""
+    """An MPI job that is to be started."""
 
     name: str
     """Name of the job; one of that name must not be running."""
@@ -21,7 +21,7 @@ class MpiJob(NamedTuple):
 
 
 class JobExit(NamedTuple):
-    """A world that has ended."""
+    """A job that has ended."""
 
     name: str
     code: int
@@ -31,23 +31,23 @@ class JobExit(NamedTuple):
 
 
 class Backend(Protocol):
-    """Starts, watches and ends MPI worlds; no call waits for a process or for a scheduler."""
+    """Starts, watches and ends MPI jobs; no call waits for a process or for a scheduler."""
 
     @property
     def running(self) -> list[str]:
-        """Names of the worlds whose end has not been reported yet."""
+        """Names of the jobs whose end has not been reported yet."""
 
     @property
     def queued(self) -> frozenset[str]:
         """Names of those that have not begun: they wait in a scheduler's queue."""
 
     def log(self, name: str) -> Path:
-        """Returns where a world's output goes."""
+        """Returns where a job's output goes."""
 
     def start(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> None:
-        """Starts a world, or puts it into the queue.
+        """Starts a job, or puts it into the queue.
 
         Args:
             name: Name of the job; one of that name must not be running.
@@ -60,22 +60,22 @@ class Backend(Protocol):
         """
 
     def poll(self) -> list[JobExit]:
-        """Returns the worlds that have ended since the last call."""
+        """Returns the jobs that have ended since the last call."""
 
     def notes(self) -> list[str]:
         """Returns sentences for the user that have come up since the last call."""
 
     def seconds_left(self, name: str) -> float | None:
-        """Returns in how many seconds a time limit ends a world; None where none does or none is known."""
+        """Returns in how many seconds a time limit ends a job; None where none does or none is known."""
 
     def terminate(self, name: str) -> None:
-        """Asks a world to end; `poll` tells when it has."""
+        """Asks a job to end; `poll` tells when it has."""
 
     def kill(self, name: str) -> None:
-        """Ends every process of a world now; `poll` tells when they are gone."""
+        """Ends every process of a job now; `poll` tells when they are gone."""
 
     def kill_all(self) -> None:
-        """Ends every process of every world now."""
+        """Ends every process of every job now."""
 
     def close(self) -> None:
         """Ends whatever still runs and waits for it, but not for ever."""

@@ -1,4 +1,4 @@
-"""The batch back end: each MPI world is a job of its own in a scheduler's queue.
+"""The batch back end: each MPI job is a job of its own in a scheduler's queue.
 
 A thread of its own talks to the scheduler, which may take seconds to answer or not answer at all: it submits, ends,
 and asks about all jobs at once. The launcher's loop only reads what was found out last. While the scheduler is silent
@@ -122,10 +122,10 @@ class BatchBackend:
     ) -> None:
         """Submits a job; `poll` tells if the scheduler refuses it."""
         with self._lock:
-            world = MpiJob(name, command, processes, environment)
+            job = MpiJob(name, command, processes, environment)
             settings = self._settings.get(name, self._settings[""])
             mark = uuid.uuid4().hex[:6]  # the next server has the name of this one
-            spec = job_spec(world, mark, self.logs, self.folder, settings)
+            spec = job_spec(job, mark, self.logs, self.folder, settings)
             self._jobs[name] = _Job(spec)
         self._hurry()
 

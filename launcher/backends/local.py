@@ -1,12 +1,12 @@
-"""The local back end: MPI worlds on this machine as plain subprocesses.
+"""The local back end: MPI jobs on this machine as plain subprocesses.
 
 Plain, and not through PSI/J: that polls its jobs in seconds and puts a process of its own between the launcher and
-mpirun, where a local study starts a world within a tenth of a second and wants to know of its end as quickly.
+mpirun, where a local study starts a job within a tenth of a second and wants to know of its end as quickly.
 
-A world is ended in two stages: SIGTERM to mpirun, which passes it on to its ranks, and SIGKILL to every process of
-the world. Its processes are found both as descendants of mpirun and by a mark in their environment, since the ranks
-of an mpirun that died belong to no one. MPICH leaves a dead world's shared memory behind in /dev/shm; what the world
-held open is removed with it, and so is what no process has open any more: a world may die before it was looked at.
+A job is ended in two stages: SIGTERM to mpirun, which passes it on to its ranks, and SIGKILL to every process of
+the job. Its processes are found both as descendants of mpirun and by a mark in their environment, since the ranks
+of an mpirun that died belong to no one. MPICH leaves a dead world's shared memory behind in /dev/shm; what the job
+held open is removed with it, and so is what no process has open any more: a job may die before it was looked at.
 
 The log of a job is looked at every second: one that grows too long keeps its first and last part.
 """
@@ -57,11 +57,11 @@ class _LocalJob:
 
 
 class LocalBackend:
-    """Starts, watches and ends MPI worlds on this machine; no call waits for a process.
+    """Starts, watches and ends MPI jobs on this machine; no call waits for a process.
 
     Args:
         mpirun: Path of the launcher.
-        folder: The worlds' working directory.
+        folder: The jobs' working directory.
         logs: Folder of their log files, `NAME.log`.
         implementation: Whose launcher it is; default: it is asked.
     """
@@ -73,21 +73,21 @@ class LocalBackend:
         self.implementation = implementation or detect_implementation(mpirun)
         self.folder = folder
         self.logs = logs
-        self._worlds: dict[str, _LocalJob] = {}
+        self._running: dict[str, _LocalJob] = {}
         self._shortened = 0.0
 
     @property
     def running(self) -> list[str]:
-        """Names of the worlds whose end has not been reported yet."""
-        return list(self._worlds)
+        """Names of the jobs whose end has not been reported yet."""
+        return list(self._running)
 
     @property
     def queued(self) -> frozenset[str]:
-        """Nothing waits: a world begins when it is started."""
+        """Nothing waits: a job begins when it is started."""
         return frozenset()
 
     def log(self, name: str) -> Path:
-        """Returns where a world's output goes."""
+        """Returns where a job's output goes."""
         return self.logs / f"{name}.log"
 
     def start(
@@ -97,7 +97,7 @@ class LocalBackend:
         processes: int,
         environment: Mapping[str, str],
     ) -> None:
-        """Starts a world in its own session, its output in its log, its input empty.
+        """Starts a job in its own session, its output in its log, its input empty.
 
         Args:
             name: Name of the job; one of that name must not be running.
@@ -118,7 +118,7 @@ class LocalBackend:
         except OSError as error:
             msg = f"can't start {name}: {error.filename or line[0]}: {error.strerror}"
             raise RunError(msg) from None
-        self._worlds[name] = _LocalJob(process, mark, started=time.monotonic())
+        self._running[name] = _LocalJob(process, mark, started=time.monotonic())
 
     def notes(self) -> list[str]:
         """There is no scheduler to tell of."""
@@ -129,7 +129,7 @@ class LocalBackend:
         return None
 
     def poll(self) -> list[JobExit]:
-        """Returns the worlds that have ended since the last call.
+        """Returns the jobs that have ended since the last call.
 
         A negative status is the signal that ended mpirun itself.
         """
@@ -137,41 +137,39 @@ class LocalBackend:
         now = time.monotonic()
         if now - self._shortened > _LOG_SECONDS:
             self._shortened = now
-            for name in self._worlds:
+            for name in self._running:
                 shorten(self.log(name))
-        for name, world in list(self._worlds.items()):
-            code = world.process.poll()
+        for name, job in list(self._running.items()):
+            code = job.process.poll()
             if code is None:
-                if now >= world.next_look:  # a world that crashes later leaves segments behind
-                    _look(world)
-                    world.next_look = now + max(0.25, now - world.started)
+                if now >= job.next_look:  # a job that crashes later leaves segments behind
+                    _look(job)
+                    job.next_look = now + max(0.25, now - job.started)
                 continue
-            del self._worlds[name]
+            del self._running[name]
             shorten(self.log(name))
-            _sweep(
-                world
-            )  # whatever the status: a rank may have left with 0 and without MPI_Finalize
+            _sweep(job)  # whatever the status: a rank may have left with 0 and without MPI_Finalize
             ended.append(JobExit(name, code))
         return ended
 
     def terminate(self, name: str) -> None:
-        """Asks a world to end; `poll` tells when it has."""
-        world = self._worlds.get(name)
-        if world is not None and world.process.poll() is None:
-            _look(world)
-            world.stopped = True
-            world.process.terminate()
+        """Asks a job to end; `poll` tells when it has."""
+        job = self._running.get(name)
+        if job is not None and job.process.poll() is None:
+            _look(job)
+            job.stopped = True
+            job.process.terminate()
 
     def kill(self, name: str) -> None:
-        """Ends every process of a world now; `poll` tells when they are gone."""
-        world = self._worlds.get(name)
-        if world is not None:
-            _look(world)
-            world.stopped = True
-            _sweep(world)
+        """Ends every process of a job now; `poll` tells when they are gone."""
+        job = self._running.get(name)
+        if job is not None:
+            _look(job)
+            job.stopped = True
+            _sweep(job)
 
     def kill_all(self) -> None:
-        """Ends every process of every world now."""
+        """Ends every process of every job now."""
         for name in self.running:
             self.kill(name)
 
@@ -179,18 +177,18 @@ class LocalBackend:
         """Ends whatever still runs and waits for it, at most `patience` seconds."""
         self.kill_all()
         until = time.monotonic() + patience
-        while self._worlds and time.monotonic() < until:
+        while self._running and time.monotonic() < until:
             self.poll()
             time.sleep(0.01)
 
     def _line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
-        """Renders what is run for a world."""
+        """Renders what is run for a job."""
         return mpirun_command(MpirunOptions(self.mpirun, self.implementation, processes, command))
 
     def _environment(self) -> dict[str, str]:
-        """Returns what all worlds inherit."""
+        """Returns what all jobs inherit."""
         return clean_environment(os.environ, self.implementation)
 
     def _spawn(
@@ -226,14 +224,14 @@ _MPI_NOISE = re.compile(
 )
 
 
-def _family(world: _LocalJob) -> list[psutil.Process]:
-    """All living processes of a world, mpirun included."""
+def _family(job: _LocalJob) -> list[psutil.Process]:
+    """All living processes of a job, mpirun included."""
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
-        root = psutil.Process(world.process.pid)
-        if world.process.returncode is None:
+        root = psutil.Process(job.process.pid)
+        if job.process.returncode is None:
             found = {one.pid: one for one in [root, *root.children(recursive=True)]}
-    mark = f"{MARK}={world.mark}".encode()
+    mark = f"{MARK}={job.mark}".encode()
     for pid in psutil.pids():
         if pid in found:
             continue
@@ -243,11 +241,11 @@ def _family(world: _LocalJob) -> list[psutil.Process]:
     return list(found.values())
 
 
-def _look(world: _LocalJob) -> None:
-    """Notes which shared-memory segments of MPICH the world's ranks hold open."""
+def _look(job: _LocalJob) -> None:
+    """Notes which shared-memory segments of MPICH the job's ranks hold open."""
     with contextlib.suppress(psutil.Error):
-        for one in psutil.Process(world.process.pid).children(recursive=True):
-            world.segments |= _segments(one.pid)
+        for one in psutil.Process(job.process.pid).children(recursive=True):
+            job.segments |= _segments(one.pid)
 
 
 def _segments(pid: int) -> set[str]:
@@ -261,20 +259,20 @@ def _segments(pid: int) -> set[str]:
     return found
 
 
-def _sweep(world: _LocalJob) -> None:
-    """Kills what is left of a world and removes its segments."""
-    for one in _family(world):
-        world.segments |= _segments(one.pid)
+def _sweep(job: _LocalJob) -> None:
+    """Kills what is left of a job and removes its segments."""
+    for one in _family(job):
+        job.segments |= _segments(one.pid)
         with contextlib.suppress(psutil.Error):
             one.send_signal(signal.SIGKILL)
-    for segment in world.segments:
+    for segment in job.segments:
         with contextlib.suppress(OSError):
             os.unlink(segment)
-    remove_abandoned_segments(world.born)
+    remove_abandoned_segments(job.born)
 
 
 def remove_abandoned_segments(since: float) -> None:
-    """Removes MPICH's shared memory of this user's worlds, made since a time (unix seconds), that nobody has open."""
+    """Removes MPICH's shared memory of this user's jobs, made since a time (unix seconds), that nobody has open."""
     for segment in _abandoned(since):
         with contextlib.suppress(OSError):
             os.unlink(segment)

@@ -1,4 +1,4 @@
-"""How an MPI world is started: the command line, its environment, and where `mpirun` is. Pure but for the finding."""
+"""How an MPI job is started: the command line, its environment, and where `mpirun` is. Pure but for the finding."""
 
 import functools
 import os
@@ -44,9 +44,9 @@ class MpirunOptions:
 
 
 def mpirun_command(options: MpirunOptions) -> list[str]:
-    """Renders the command line that starts a world on this machine.
+    """Renders the command line that starts a job on this machine.
 
-    Several worlds share the machine, so none is bound to cores: each would bind to the same first ones.
+    Several jobs share the machine, so none is bound to cores: each would bind to the same first ones.
 
     Example:
         >>> mpirun_command(MpirunOptions("mpirun", "hydra", 2, ("./solver", "in.txt")))
@@ -69,14 +69,14 @@ def mpirun_command(options: MpirunOptions) -> list[str]:
 def clean_environment(
     environment: Mapping[str, str], implementation: MpiImplementation = "hydra"
 ) -> dict[str, str]:
-    """Returns an environment in which a new MPI world does not take itself for a part of another.
+    """Returns an environment in which a new MPI job does not take itself for a part of another.
 
     Args:
         environment: Usually `os.environ`.
         implementation: Open MPI's launcher refuses root, and gets the leave that it asks for.
     """
     clean = without_mpi_variables(environment, openmpi=implementation == "openmpi")
-    clean.pop("MELISSA_GEN_WORLD", None)  # the mark of the world that this process is in, if any
+    clean.pop("MELISSA_GEN_WORLD", None)  # the mark of the job that this process is in, if any
     return clean
 
 

@@ -47,12 +47,12 @@ def check_backend(study: Study) -> None:
     scheduler, folder = scheduler_of(study, Path("/")), study.folder
     server = MpiJob(SERVER, (), study.server.ranks, {})
     client = MpiJob("clients", (), study.simulation.processes, {})
-    for world, settings in ((server, launcher.server_job), (client, launcher.client_job)):
-        scheduler.script(job_spec(world, "", Path("/"), folder, settings))
+    for job, settings in ((server, launcher.server_job), (client, launcher.client_job)):
+        scheduler.script(job_spec(job, "", Path("/"), folder, settings))
 
 
 def _check_room(study: Study) -> None:
-    """All worlds must fit into the allocation at once: a step that does not waits for another's end."""
+    """All jobs must fit into the allocation at once: a step that does not waits for another's end."""
     server, client = study.launcher.server_job, study.launcher.client_job
     there = cpus_of(os.environ)
     if not there or server.het_group is not None or client.het_group is not None:

@@ -41,7 +41,7 @@ class ServerReady:
 
 @dataclass(frozen=True)
 class ServerExited:
-    """The server's world ended; `why`: what the scheduler says of it, if it did not end by itself."""
+    """The server's MPI job ended; `why`: what the scheduler says of it, if it did not end by itself."""
 
     code: int
     why: str = ""
@@ -105,7 +105,7 @@ class KillAsked:
 
 @dataclass(frozen=True)
 class JobExited:
-    """A client job's world ended; `why`: what the scheduler says of it, if it did not end by itself."""
+    """A client job ended; `why`: what the scheduler says of it, if it did not end by itself."""
 
     job: str
     code: int
@@ -153,7 +153,7 @@ Event = (
 
 @dataclass(frozen=True)
 class StartServer:
-    """Start the server's world, from nothing or as the next incarnation of an earlier one."""
+    """Start the server's MPI job, from nothing or as the next incarnation of an earlier one."""
 
     resume: bool = False
 

@@ -1,7 +1,7 @@
 """The jobs of a study as a state machine: (state, event) -> (state, actions).
 
 No process, socket or clock is touched here: time comes in with `Tick`, what should be done goes out as actions, so
-that a test drives a study through every fault in microseconds. A job is one MPI world: the server, or one of the
+that a test drives a study through every fault in microseconds. A job is one MPI job: the server, or one of the
 client jobs `client-0`, `client-1`, ...; a restart is a new job with a new name.
 
 The server is declarative. Its `want` says what should run, and how many of the launcher's reports of ended jobs it
@@ -129,7 +129,7 @@ class State:
         phase: `starting` (the server), `running`, `leaving` (the server makes way for the next one), `replacing` (it is
             gone, its clients are going), `ending` (no more starts; `deadline` bounds the wait), `terminating` (all
             were asked to end), `killing`, `over`.
-        server: Whether the server's world runs.
+        server: Whether the server's MPI job runs.
         jobs: The client jobs that run.
         ended: Client jobs reported to the server as ended.
         next_job: Number of the next client job.

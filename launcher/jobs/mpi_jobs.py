@@ -17,7 +17,7 @@ SERVER = "server"
 
 
 def server_mpi_job(study: Study, run_dir: Path) -> MpiJob:
-    """Returns the server's world."""
+    """Returns the server's MPI job."""
     python = _python(study.launcher.server_job) or sys.executable
     # -P: a file of the study's folder must not shadow a module that the server imports.
     command = (python, "-P", "-m", "melissa_gen.server", str(run_dir))
@@ -27,7 +27,7 @@ def server_mpi_job(study: Study, run_dir: Path) -> MpiJob:
 
 
 def client_mpi_job(study: Study, contact: Path, job: str, simulation: int | None = None) -> MpiJob:
-    """Returns the world of a client job.
+    """Returns the job of a client job.
 
     Args:
         study: The study.

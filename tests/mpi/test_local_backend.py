@@ -1,4 +1,4 @@
-"""Real MPI worlds on this machine: they start, are watched, and leave nothing behind."""
+"""Real MPI jobs on this machine: they start, are watched, and leave nothing behind."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def wait_end(backend, count=1):
         ended.update((one.name, one.code) for one in backend.poll())
         return len(ended) >= count
 
-    wait_for(look, "the end of a world")
+    wait_for(look, "the end of a job")
     return ended
 
 
@@ -77,9 +77,9 @@ def segments():
 
 
 def own(backend, name="job"):
-    """The segments of one world; other tests' worlds have theirs in the same folder."""
-    wait_for(lambda: backend.poll() == [] and backend._worlds[name].segments, "its segments")
-    return {Path(segment).name for segment in backend._worlds[name].segments}
+    """The segments of one job; other tests' jobs have theirs in the same folder."""
+    wait_for(lambda: backend.poll() == [] and backend._running[name].segments, "its segments")
+    return {Path(segment).name for segment in backend._running[name].segments}
 
 
 RANKS_UP = """
@@ -100,7 +100,7 @@ time.sleep(600)
 
 
 def wait_up(backend, name="job", processes=2):
-    """Waits until all ranks have passed a barrier; returns the world's mark."""
+    """Waits until all ranks have passed a barrier; returns the job's mark."""
     files = [backend.folder / f"up-{name}-{rank}" for rank in range(processes)]
     wait_for(lambda: all(f.exists() and f.read_text() for f in files), "the ranks")
     return files[0].read_text()
@@ -171,7 +171,7 @@ def test_ranks_whose_mpirun_was_killed_end_too(backend):
     start(backend, RANKS_UP, NAME="job", DEAF="1")
     mark = wait_up(backend)
     mine = own(backend)
-    os.kill(backend._worlds["job"].process.pid, signal.SIGKILL)
+    os.kill(backend._running["job"].process.pid, signal.SIGKILL)
     assert wait_end(backend) == {"job": -signal.SIGKILL}
     wait_for(lambda: not processes_of(mark), "the end of all ranks")
     assert not mine & segments()

@@ -15,7 +15,7 @@ __all__ = ["JobSpec", "JobStatus", "Scheduler", "job_spec", "preamble", "refuse_
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One MPI world as a job.
+    """One MPI job as a job.
 
     Attributes:
         title: The job's name in the scheduler, unlike that of any other job.
@@ -36,11 +36,11 @@ class JobSpec:
     settings: JobsSection
 
 
-def job_spec(world: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
-    """Makes a job of a world.
+def job_spec(job: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
+    """Makes a job of a job.
 
     Args:
-        world: What runs.
+        job: What runs.
         mark: Makes the job's title unlike that of any other.
         logs: Folder of the log.
         folder: Working directory.
@@ -48,11 +48,11 @@ def job_spec(world: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsS
     """
     variables = {"OMP_NUM_THREADS": str(settings.cpus_per_task or 1), "PYTHONUNBUFFERED": "1"}
     return JobSpec(
-        f"{world.name}-{mark}",
-        world.command,
-        world.processes,
-        variables | dict(world.environment),
-        logs / f"{world.name}.log",
+        f"{job.name}-{mark}",
+        job.command,
+        job.processes,
+        variables | dict(job.environment),
+        logs / f"{job.name}.log",
         folder,
         settings,
     )

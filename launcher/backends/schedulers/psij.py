@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Psij"]
 
 Executor = Literal["pbs", "lsf", "slurm"]
-_WORLD = "@world@"
+_WORLD = "@job@"
 _SILENT = re.compile(
     r"can(no|')t connect|unable to contact|connection refused|not responding|LSF is down", re.I
 )

@@ -135,13 +135,13 @@ class Slurm:
 
 
 def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
-    """Renders the command that starts a world inside its job, or as one of several steps of an allocation.
+    """Renders the command that starts a job inside its job, or as one of several steps of an allocation.
 
     Without `--exact` each step would take all of the allocation; memory is shared unless the study divides it.
 
     Args:
-        job: The world.
-        step: Whether other worlds run in the same allocation.
+        job: The job.
+        step: Whether other jobs run in the same allocation.
     """
     settings = job.settings
     wanted: dict[str, object] = {"mpi": settings.mpi or "pmi2", "kill-on-bad-exit": 1}
