@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,10 +31,13 @@ def execute(source: Path, target: Path) -> None:
         client = NotebookClient(
             notebook,
             timeout=SECONDS,
-            kernel_name="python3",
+            # Sockets in a folder: with TCP the kernel warns that its traffic is not encrypted.
+            km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
             resources={"metadata": {"path": folder}},
         )
-        client.execute(env={**os.environ, "MELISSA_GEN_REPOSITORY": str(ROOT)})
+        # The notebook calls the command that is installed beside this interpreter.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        client.execute(env={**os.environ, "PATH": path})
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 

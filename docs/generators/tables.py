@@ -68,12 +68,18 @@ def limits_of(field: FieldInfo) -> str:
         elif isinstance(one, annotated_types.Ge):
             limits.append(f"≥ {one.ge}")
         elif isinstance(one, annotated_types.Lt):
-            limits.append(f"< {one.lt}")
+            limits.append(f"< {_number(one.lt)}")
         elif isinstance(one, annotated_types.Le):
             limits.append(f"≤ {one.le}")
         elif isinstance(one, annotated_types.MultipleOf):
             limits.append(f"a multiple of {one.multiple_of}")
     return ", ".join(dict.fromkeys(limits))
+
+
+def _number(value: Any) -> str:
+    """Returns a limit; a large power of two is written as one."""
+    power = int(value).bit_length() - 1
+    return f"2^{power}" if power > 9 and value == 1 << power else str(value)
 
 
 def _all_metadata(field: FieldInfo) -> list[Any]:
