@@ -1,6 +1,6 @@
-"""The `melissa-gen` command: it starts, watches and ends the jobs of a study; imported as `melissa_gen.launcher`.
+"""The `melissa-gen` command, which starts, monitors and terminates the jobs of a study.
 
-The server decides what should run. `jobs` holds the state machine and the loop around it, `backends` start MPI worlds,
-`commands` has one module for each command, and `cli` is the command line. It may import all of `melissa_gen`; nothing
-there imports it.
+The package is imported as `melissa_gen.launcher`. The server decides which jobs should run. `jobs` contains the job
+state machine and the main loop, `backends` start MPI jobs, `commands` has one module per command, and `cli` defines
+the command line. The launcher may import all of `melissa_gen`. Only `melissa_gen.api` imports it.
 """

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.jobs.stop_requests import CLEANLY, NOW, REQUEST
+from melissa_gen.launcher.jobs.stop_requests import REQUEST, STOP_CLEANLY, STOP_NOW
 from melissa_gen.run_dir.folder import LOCK
 from melissa_gen.run_dir.locking import holder_of
 
@@ -37,7 +37,7 @@ def ask_to_stop(run_dir: Path, *, now: bool, patience: float = 30.0) -> str:
     if not holder or not path.exists():
         msg = f"the run in {run_dir} is not going on"
         raise RunError(msg)
-    word = NOW if now else CLEANLY
+    word = STOP_NOW if now else STOP_CLEANLY
     with path.open("r+", encoding="utf-8") as file:  # never makes the file: it is the launcher's
         file.truncate()
         file.write(word)

@@ -1,4 +1,4 @@
-"""What the job state machine hears (events) and what it wants done (actions): plain values."""
+"""The events that the job state machine processes and the actions that it returns, as plain data classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ __all__ = [
     "Connected",
     "Event",
     "Finish",
-    "InQueue",
     "Interrupt",
     "JobExited",
     "KillAll",
-    "KillAsked",
     "KillJob",
+    "KillRequested",
+    "QueuedJobs",
+    "SendToServer",
     "ServerExited",
     "ServerFinished",
     "ServerPreempting",
@@ -25,9 +26,8 @@ __all__ = [
     "StartServer",
     "StopClient",
     "StopServer",
-    "TellServer",
     "Tick",
-    "Want",
+    "WantedJobs",
 ]
 
 
@@ -36,12 +36,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ServerReady:
-    """The server's contact file is there and the launcher has connected to it."""
+    """The server has written its contact file, and the launcher has connected to it."""
 
 
 @dataclass(frozen=True)
 class ServerExited:
-    """The server's MPI job ended; `why`: what the scheduler says of it, if it did not end by itself."""
+    """The server's MPI job has ended.
+
+    Attributes:
+        code: Exit status; negative: number of the signal that ended it.
+        why: The scheduler's explanation if the job did not end by itself, else "".
+    """
 
     code: int
     why: str = ""
@@ -49,23 +54,27 @@ class ServerExited:
 
 @dataclass(frozen=True)
 class ServerSilent:
-    """Nothing has been heard from the server for longer than `server.heartbeat_timeout`."""
+    """No message has arrived from the server for longer than `server.heartbeat_timeout`.
+
+    Attributes:
+        seconds: Time since the last message.
+    """
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class ServerStopping:
-    """The server has begun to end the study before its time."""
+    """The server has started to stop the study before it is complete."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class ServerPreempting:
-    """The server's processes will soon be ended from outside (its time limit is near): another one takes over.
+    """The scheduler will soon end the server's job, for example at its time limit; another server will replace it.
 
-    It is told to leave, unless it was it that said so.
+    The launcher or the server itself detects this. The server is asked to write a checkpoint and to exit.
     """
 
     reason: str
@@ -80,8 +89,14 @@ class ServerFinished:
 
 
 @dataclass(frozen=True)
-class Want:
-    """What the server wants to run: `clients` persistent jobs, or one job for each (simulation, attempt)."""
+class WantedJobs:
+    """The client jobs that the server wants to have running.
+
+    Attributes:
+        ended: Number of reports of ended jobs that the server had processed when it sent this.
+        clients: Number of persistent client jobs.
+        simulations: Pairs (simulation, attempt) that need a job each, in the mode with one job per simulation.
+    """
 
     ended: int
     clients: int = 0
@@ -90,14 +105,14 @@ class Want:
 
 @dataclass(frozen=True)
 class Connected:
-    """A client job has said hello to the server."""
+    """A client job has connected to the server."""
 
     job: str
 
 
 @dataclass(frozen=True)
-class KillAsked:
-    """The server wants a client job ended: it is silent, or its simulation failed."""
+class KillRequested:
+    """The server requests the end of a client job that stopped responding or whose simulation failed."""
 
     job: str
     reason: str
@@ -105,7 +120,13 @@ class KillAsked:
 
 @dataclass(frozen=True)
 class JobExited:
-    """A client job ended; `why`: what the scheduler says of it, if it did not end by itself."""
+    """A client job has ended.
+
+    Attributes:
+        job: Name of the job.
+        code: Exit status; negative: number of the signal that ended it.
+        why: The scheduler's explanation if the job did not end by itself, else "".
+    """
 
     job: str
     code: int
@@ -113,20 +134,24 @@ class JobExited:
 
 
 @dataclass(frozen=True)
-class InQueue:
-    """Which jobs wait in a scheduler's queue now; all others that were started run."""
+class QueuedJobs:
+    """The set of jobs that wait in the scheduler's queue has changed; all other started jobs are running."""
 
     jobs: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Interrupt:
-    """Ctrl-C: the first asks for a clean stop, the second ends everything now."""
+    """The user has asked to stop, for example with Ctrl-C: the first time cleanly, the second time immediately."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed; `now` in seconds of any steady clock."""
+    """Time has passed.
+
+    Attributes:
+        now: Current time in seconds of a monotonic clock.
+    """
 
     now: float
 
@@ -138,11 +163,11 @@ Event = (
     | ServerStopping
     | ServerPreempting
     | ServerFinished
-    | Want
+    | WantedJobs
     | Connected
-    | KillAsked
+    | KillRequested
     | JobExited
-    | InQueue
+    | QueuedJobs
     | Interrupt
     | Tick
 )
@@ -153,14 +178,24 @@ Event = (
 
 @dataclass(frozen=True)
 class StartServer:
-    """Start the server's MPI job, from nothing or as the next incarnation of an earlier one."""
+    """Start the server's MPI job.
+
+    Attributes:
+        resume: Whether the server continues from the newest checkpoint.
+    """
 
     resume: bool = False
 
 
 @dataclass(frozen=True)
 class StartClient:
-    """Start a client job, in per-simulation mode for one attempt of one simulation."""
+    """Start a client job.
+
+    Attributes:
+        job: Name of the job.
+        simulation: The simulation to run; None for a persistent client.
+        attempt: The attempt at that simulation; None for a persistent client.
+    """
 
     job: str
     simulation: int | None = None
@@ -169,7 +204,7 @@ class StartClient:
 
 @dataclass(frozen=True)
 class StopClient:
-    """Ask a client job's processes to end (SIGTERM)."""
+    """Send SIGTERM to the processes of a client job."""
 
     job: str
     reason: str
@@ -177,23 +212,23 @@ class StopClient:
 
 @dataclass(frozen=True)
 class KillJob:
-    """End all processes of a job that did not heed the request."""
+    """Send SIGKILL to all processes of a job that did not exit after SIGTERM."""
 
     job: str
 
 
 @dataclass(frozen=True)
 class StopServer:
-    """Ask the server's processes to end (SIGTERM)."""
+    """Send SIGTERM to the server's processes."""
 
 
 @dataclass(frozen=True)
 class KillAll:
-    """End every process of every job."""
+    """Send SIGKILL to every process of every job."""
 
 
 @dataclass(frozen=True)
-class TellServer:
+class SendToServer:
     """Send a message to the server."""
 
     message: Mapping[str, Any]
@@ -201,7 +236,13 @@ class TellServer:
 
 @dataclass(frozen=True)
 class Finish:
-    """The study is over: `log` names the job whose log ends the sentence."""
+    """End the study.
+
+    Attributes:
+        status: How the study ended.
+        message: Why it ended, unless it finished.
+        log: Name of the job whose last log lines complete the message; None if no log helps.
+    """
 
     status: Literal["finished", "stopped", "failed", "interrupted"]
     message: str = ""
@@ -209,5 +250,5 @@ class Finish:
 
 
 Action = (
-    StartServer | StartClient | StopClient | KillJob | StopServer | KillAll | TellServer | Finish
+    StartServer | StartClient | StopClient | KillJob | StopServer | KillAll | SendToServer | Finish
 )

@@ -1,4 +1,4 @@
-"""Runs the jobs of a prepared run directory to their end, and says how it ended."""
+"""Runs the jobs of a prepared run directory until the study ends, and determines the outcome."""
 
 import logging
 import time
@@ -33,13 +33,13 @@ class RunInterruptedError(RunError):
 
 @dataclass(frozen=True)
 class ResumeInfo:
-    """What happened before the jobs are started.
+    """When the command started, and what earlier parts of a resumed run contribute.
 
     Attributes:
         started: When the command was started (monotonic seconds).
         resume: Whether an earlier run is continued.
-        seconds: Seconds that the run had taken before.
-        setup_seconds: Seconds until its first sample; None if there was none.
+        seconds: Wall-clock time of the earlier parts of the run, in seconds.
+        setup_seconds: Seconds until the first sample of an earlier part was received; None if there was none.
         next_job: Number of the next client job.
     """
 
@@ -57,7 +57,7 @@ class RunOutcome:
     Attributes:
         summary: The content of `summary.json`.
         code: Exit status: 0 if the study finished and its accounting adds up, 130 if it was interrupted, else 1.
-        sentence: Why the exit status is not 0, or "".
+        sentence: Why the exit status is not 0; "" if it is.
         first_client: When the first client job was started (seconds since the epoch), or None.
     """
 
@@ -70,7 +70,7 @@ class RunOutcome:
         """Raises unless the run finished.
 
         Args:
-            what: Begins the sentence, for example "the validation set".
+            what: What was run, at the start of the error message; for example "the validation set".
 
         Raises:
             RunInterruptedError: The run was interrupted.
@@ -91,19 +91,23 @@ def execute(
     *,
     unconnected: int | None = None,
 ) -> RunOutcome:
-    """Runs the jobs of a study to their end.
+    """Runs the jobs of a study until it ends.
 
     Args:
         study: The study.
-        run_dir: A run directory that is held by this process and holds `study.yaml` and `run.json`.
-        view: Shows the run.
-        info: What happened before.
-        unconnected: Client jobs that may end in a row without asking for a simulation; None: the usual number.
+        run_dir: A run directory that is locked by this process and contains `study.yaml` and `run.json`.
+        view: Displays the progress of the run.
+        info: Start time, and results of earlier parts of the run.
+        unconnected: Number of consecutive client jobs that may end without requesting a simulation; default: see
+            `Limits`.
+
+    Returns:
+        The outcome, with the summary that was written.
 
     Raises:
-        MelissaGenError: The back end could not be made.
+        MelissaGenError: The back end could not be created.
     """
-    # Servers that were killed together with their launcher leave their socket folders behind.
+    # Servers that were killed together with their launcher could not remove their socket folders.
     remove_stale_folders()
     backend = make_backend(study, run_dir / "logs")
     limits = limits_of(study)
@@ -114,7 +118,7 @@ def execute(
     )
     try:
         with run_log(run_dir / "logs" / "launcher.log"):
-            with view, warnings_shown(_warning_in(view)), Signals() as signals:
+            with view, warnings_shown(_warning_callback(view)), Signals() as signals:
                 view.event(_started_event(study))
                 finish = loop.run(signals)
             _log.info("the run ended: %s %s", finish.status, finish.message)
@@ -124,19 +128,19 @@ def execute(
     if setup is None and loop.first_sample is not None:
         setup = info.seconds + loop.first_sample - info.started
     wall = info.seconds + time.monotonic() - info.started
-    message = _sentence(study, run_dir, finish)
+    message = _message_with_log(study, run_dir, finish)
     summary = complete_summary(run_dir, study.name, finish.status, message, wall, setup)
     code, sentence = exit_status(summary, finish.status)
     return RunOutcome(summary, code, sentence, loop.first_client)
 
 
 def can_resume(run_dir: Path) -> bool:
-    """Returns whether a run directory holds a whole checkpoint."""
+    """Returns whether a run directory contains a complete checkpoint."""
     return newest(run_dir)[0] is not None
 
 
-def _warning_in(view: RunView) -> Callable[[str], None]:
-    """Returns a function that shows a warning in a view."""
+def _warning_callback(view: RunView) -> Callable[[str], None]:
+    """Returns a function that displays a warning in a view."""
     return lambda text: view.event({"event": "warning", "time": time.time(), "message": text})
 
 
@@ -150,8 +154,8 @@ def _started_event(study: Study) -> dict[str, object]:
     }
 
 
-def _sentence(study: Study, run_dir: Path, finish: machine.Finish) -> str:
-    """Completes the state machine's message with the end of the job's log."""
+def _message_with_log(study: Study, run_dir: Path, finish: machine.Finish) -> str:
+    """Appends the last lines of the job's log to the state machine's message."""
     if finish.log is None:
         return finish.message
     log = run_dir / "logs" / f"{finish.log}.log"

@@ -1,4 +1,4 @@
-"""The loop of the launcher: joins the job state machine to the back end, the server's socket, clock and signals."""
+"""The launcher's main loop: connects the job state machine to the back end, the server, signals and the clock."""
 
 import logging
 import time
@@ -25,18 +25,18 @@ _log = logging.getLogger(__name__)
 POLL_MILLISECONDS = 50
 ALIVE_SECONDS = 1.0
 SHORTEST_CONNECT = 30.0
-"""A solver's imports may take longer than its time steps."""
+"""Lower bound of the connect timeout in seconds; importing a solver may take longer than one of its time steps."""
 
 
 class JobLoop:
-    """The outer layer of the job state machine: it owns processes, sockets and the clock.
+    """The main loop of the launcher, which owns the processes, sockets and clock around the job state machine.
 
     Args:
         study: The study.
         run_dir: The run directory.
-        backend: Starts and ends machine.
-        view: Shows the run.
-        limits: How many jobs, and how long to wait for what.
+        backend: Starts, polls and terminates the jobs.
+        view: Displays the progress of the run.
+        limits: Limits on the number of jobs, and timeouts.
         resume: Whether the first server continues from a checkpoint.
         next_job: Number of the first client job.
 
@@ -63,57 +63,64 @@ class JobLoop:
         self.first_client: float | None = None
         self.first_sample: float | None = None
         self._contact: Contact | None = None
-        self._link: ServerLink | None = None
+        self._connection: ServerLink | None = None
         self._poller = zmq.Poller()
-        self._heard = self._said = self._turned = time.monotonic()
+        self._last_received = self._last_sent = self._last_iteration = time.monotonic()
         self._finish: machine.Finish | None = None
         self._queued: frozenset[str] = frozenset()
-        self._longest = 0.0
+        self._longest_time_left = 0.0
         self._requests = StopRequests(run_dir)
         self._state, self._first = machine.begin(
             limits, time.monotonic(), resume=resume, next_job=next_job
         )
 
     def run(self, signals: Signals) -> machine.Finish:
-        """Runs until the study is over; returns how it ended."""
+        """Runs until the study has ended.
+
+        Args:
+            signals: Signal handlers that are already installed.
+
+        Returns:
+            How the study ended.
+        """
         self._poller.register(signals.reader, zmq.POLLIN)
-        self._carry_out(self._first)
+        self._execute(self._first)
         while self._finish is None:
             self._poller.poll(POLL_MILLISECONDS)
             for _ in range(signals.interrupts()):
-                self._interrupt("interrupted; Ctrl-C once more ends everything at once")
+                self._interrupt("interrupted; press Ctrl-C again to kill all jobs at once")
             for _ in range(self._requests.interrupts(time.monotonic())):
                 self._interrupt("stopped by 'melissa-gen stop'")
             self._connect()
-            self._listen()
+            self._receive()
             self._check_queue()
             for name, code, why in self.backend.poll():
                 if why:
                     self._warn(f"{name}: {why}")
                 if name == machine.SERVER:
                     # Its last messages were sent before it ended.
-                    self._listen(wait=200)
-                    self._forget_server()
+                    self._receive(wait=200)
+                    self._disconnect()
                     self._handle(machine.ServerExited(code, why))
                     if self._state.phase in ("replacing", "starting"):
                         self._show_replaced(code, why)
                 else:
                     self._handle(machine.JobExited(name, code, why))
-            self._keep_time()
+            self._check_timeouts()
         return self._finish
 
     def close(self) -> None:
-        """Ends all jobs that still run, and removes what a server that died has left behind."""
+        """Kills all running jobs, and removes the files of a server that died."""
         self.backend.close()
-        self._forget_server()
+        self._disconnect()
         self._requests.close()
 
-    def _forget_server(self) -> None:
-        """Closes the connection to a server that has ended, and removes what it left behind."""
-        if self._link is not None:
-            self._poller.unregister(self._link.socket)
-            self._link.close()
-            self._link = None
+    def _disconnect(self) -> None:
+        """Closes the connection to a server that has ended, and removes its contact file and sockets."""
+        if self._connection is not None:
+            self._poller.unregister(self._connection.socket)
+            self._connection.close()
+            self._connection = None
         (self.run_dir / "contact.json").unlink(missing_ok=True)
         if self._contact is not None:
             remove_runtime_folder(self._contact)
@@ -123,9 +130,9 @@ class JobLoop:
         if not isinstance(event, machine.Tick):
             _log.debug("%s", event)
         self._state, actions = machine.step(self._state, event)
-        self._carry_out(actions)
+        self._execute(actions)
 
-    def _carry_out(self, actions: list[machine.Action]) -> None:
+    def _execute(self, actions: list[machine.Action]) -> None:
         for action in actions:
             _log.info("%s", action)
             match action:
@@ -141,9 +148,9 @@ class JobLoop:
                     self.backend.terminate(machine.SERVER)
                 case machine.KillAll():
                     self.backend.kill_all()
-                case machine.TellServer(message=message):
-                    if self._link is not None:
-                        self._link.send(message)
+                case machine.SendToServer(message=message):
+                    if self._connection is not None:
+                        self._connection.send(message)
                 case machine.Finish():
                     self._finish = action
 
@@ -152,10 +159,10 @@ class JobLoop:
             self._warn(note)
         if (queued := self.backend.queued) != self._queued:
             self._queued = queued
-            self._handle(machine.InQueue(queued))
+            self._handle(machine.QueuedJobs(queued))
 
     def _warn(self, text: str) -> None:
-        """Logs a warning; the view shows it."""
+        """Logs a warning, which the view also displays."""
         _log.warning("%s", text)
 
     def _start_server(self, resume: bool) -> None:
@@ -171,22 +178,22 @@ class JobLoop:
 
     def _connect(self) -> None:
         path = self.run_dir / "contact.json"
-        if self._link is not None or not path.exists():
+        if self._connection is not None or not path.exists():
             return
         self._contact = Contact.read(path)
-        self._link = ServerLink(self._contact)
-        self._poller.register(self._link.socket, zmq.POLLIN)
-        self._link.send({"type": "launcher_hello"})
-        self._heard = time.monotonic()
+        self._connection = ServerLink(self._contact)
+        self._poller.register(self._connection.socket, zmq.POLLIN)
+        self._connection.send({"type": "launcher_hello"})
+        self._last_received = time.monotonic()
         self._handle(machine.ServerReady())
 
-    def _listen(self, wait: int = 0) -> None:
-        if self._link is None:
+    def _receive(self, wait: int = 0) -> None:
+        if self._connection is None:
             return
         if wait:
-            self._link.socket.poll(wait)
-        for message in self._link.receive():
-            self._heard = time.monotonic()
+            self._connection.socket.poll(wait)
+        for message in self._connection.receive():
+            self._last_received = time.monotonic()
             if message["type"] == "status":
                 self._show(message)
             elif message["type"] == "event":
@@ -209,47 +216,49 @@ class JobLoop:
 
     def _show_replaced(self, code: int, why: str) -> None:
         how = "handed over" if code == EXIT_HANDOVER else why or f"ended with exit status {code}"
-        self._warn(f"the server {how}; another one continues from its newest checkpoint")
+        self._warn(f"the server {how}; another server continues from the newest checkpoint")
 
     def _show_stopping(self, reason: str) -> None:
         self.view.event({"event": "stopping", "time": time.time(), "reason": reason})
 
-    def _keep_time(self) -> None:
+    def _check_timeouts(self) -> None:
         now = time.monotonic()
-        if now - self._turned > ALIVE_SECONDS:
-            # This process was suspended; the server was not silent.
-            self._heard = now
-        self._turned = now
+        if now - self._last_iteration > ALIVE_SECONDS:
+            # This process was suspended and could not receive messages, so the silence is not the server's.
+            self._last_received = now
+        self._last_iteration = now
         self._handle(machine.Tick(now))
-        if self._link is None:
+        if self._connection is None:
             return
-        if now - self._said >= ALIVE_SECONDS:
-            self._said = now
-            self._link.send({"type": "alive"})
-        self._watch_time_limit()
-        if now - self._heard > self.study.server.heartbeat_timeout:
-            self._handle(machine.ServerSilent(now - self._heard))
-            self._heard = now
+        if now - self._last_sent >= ALIVE_SECONDS:
+            self._last_sent = now
+            self._connection.send({"type": "alive"})
+        self._check_time_limit()
+        if now - self._last_received > self.study.server.heartbeat_timeout:
+            self._handle(machine.ServerSilent(now - self._last_received))
+            self._last_received = now
 
-    def _watch_time_limit(self) -> None:
-        """Before the scheduler ends the server, lets it hand over, or in an allocation ends the study."""
+    def _check_time_limit(self) -> None:
+        """Acts before the server's time limit: replaces the server, or stops the study if it runs in an allocation."""
         left, launcher = self.backend.seconds_left(machine.SERVER), self.study.launcher
-        if left is None or self._link is None or self._state.phase != "running":
+        if left is None or self._connection is None or self._state.phase != "running":
             return
-        self._longest = max(self._longest, left)
-        if left > min(launcher.limit_margin, self._longest / 2):
+        self._longest_time_left = max(self._longest_time_left, left)
+        if left > min(launcher.limit_margin, self._longest_time_left / 2):
             return
-        self._longest = 0.0
+        self._longest_time_left = 0.0
         if launcher.mode == "allocation":
-            self._link.send({"type": "stop", "reason": f"the allocation ends in {left:.0f} s"})
+            self._connection.send(
+                {"type": "stop", "reason": f"the allocation ends in {left:.0f} s"}
+            )
         else:
             self._handle(machine.ServerPreempting(f"its time limit is reached in {left:.0f} s"))
 
 
 def limits_of(study: Study) -> machine.Limits:
-    """Returns how many jobs may run and how long to wait for what.
+    """Returns the limits on the number of jobs, and the timeouts.
 
-    A scheduler takes time to start and to end processes, and to report it.
+    Schedulers are slow to start processes, to end them and to report both, so their timeouts are longer.
     """
     clients, retries = study.launcher.clients, study.launcher.server_retries
     connect = study.launcher.connect_timeout or max(study.simulation.timeout, SHORTEST_CONNECT)

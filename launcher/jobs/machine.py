@@ -1,34 +1,36 @@
-"""The jobs of a study as a state machine: (state, event) -> (state, actions).
+"""The job state machine: pure functions that map a state and an event to a new state and a list of actions.
 
-No process, socket or clock is touched here: time comes in with `Tick`, what should be done goes out as actions, so
-that a test drives a study through every fault in microseconds. A job is one MPI job: the server, or one of the
-client jobs `client-0`, `client-1`, ...; a restart is a new job with a new name.
+The state machine uses no processes, sockets or clocks. Time arrives as `Tick` events, and everything that must be
+done is returned as actions, so tests can simulate any fault without waiting. Each job is one MPI job: the server, or
+one of the client jobs `client-0`, `client-1`, ... A restarted client is a new job with a new name.
 
-The server is declarative. Its `want` says what should run, and how many of the launcher's reports of ended jobs it
-had handled when it said so; a want that is older than the newest report might ask for a job that is no longer
-needed, so it is ignored and the next one awaited.
+The server declares which jobs it wants (`WantedJobs`) instead of sending start commands. Each declaration carries
+the number of reports of ended jobs that the server had processed when it sent it. A declaration that is older than
+the newest report is ignored, because it may request a job that is no longer needed; the server sends a new one after
+it has processed the report.
 
-A server may be replaced: because it must go (`ServerPreempting`), or because it died or fell silent and there are
-`server_retries` left. Its clients are ended with it, and the next incarnation, which goes on from the newest
-checkpoint, is started when all of them are gone.
+A server is replaced if its own job is about to be ended (`ServerPreempting`), or if it dies or stops responding while
+fewer than `server_retries` servers were lost. The clients of the old server are terminated. Once all of them have
+ended, the next server is started and continues from the newest checkpoint.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from melissa_gen.launcher.jobs.events import (
     Action,
     Connected,
     Event,
     Finish,
-    InQueue,
     Interrupt,
     JobExited,
     KillAll,
-    KillAsked,
     KillJob,
+    KillRequested,
+    QueuedJobs,
+    SendToServer,
     ServerExited,
     ServerFinished,
     ServerPreempting,
@@ -39,10 +41,10 @@ from melissa_gen.launcher.jobs.events import (
     StartServer,
     StopClient,
     StopServer,
-    TellServer,
     Tick,
-    Want,
+    WantedJobs,
 )
+from melissa_gen.launcher.jobs.state import Job, Limits, State
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 __all__ = [
@@ -50,14 +52,15 @@ __all__ = [
     "Connected",
     "Event",
     "Finish",
-    "InQueue",
     "Interrupt",
     "Job",
     "JobExited",
     "KillAll",
-    "KillAsked",
     "KillJob",
+    "KillRequested",
     "Limits",
+    "QueuedJobs",
+    "SendToServer",
     "ServerExited",
     "ServerFinished",
     "ServerPreempting",
@@ -69,9 +72,8 @@ __all__ = [
     "State",
     "StopClient",
     "StopServer",
-    "TellServer",
     "Tick",
-    "Want",
+    "WantedJobs",
     "begin",
     "step",
 ]
@@ -79,149 +81,70 @@ __all__ = [
 SERVER = "server"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How many jobs at most, and how long to wait for what (seconds).
-
-    Attributes:
-        clients: Client jobs that may run at the same time.
-        server_start: From the start of the server's processes until it can be reached.
-        connect: From the start of a client job until it has said hello.
-        stop: For the server to end cleanly once asked (it writes a checkpoint).
-        exit: For processes to end by themselves once the server has finished.
-        kill: From SIGTERM to SIGKILL.
-        unconnected: Client jobs that may end in a row without ever having said hello.
-        server_retries: Servers that may die or fall silent, and are started again, before the study fails.
-    """
-
-    clients: int
-    server_start: float = 120.0
-    connect: float = 120.0
-    stop: float = 60.0
-    exit: float = 10.0
-    kill: float = 5.0
-    unconnected: int = 3
-    server_retries: int = 0
-
-
-@dataclass(frozen=True)
-class Job:
-    """A client job that runs."""
-
-    simulation: int | None
-    attempt: int | None
-    connect_by: float | None
-    """When it must have said hello; infinite while it waits in a queue, None once it has."""
-    kill_at: float | None = None
-    """When it is killed; None unless it was asked to end."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether it has said hello."""
-        return self.connect_by is None
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that the launcher knows about its jobs.
-
-    Attributes:
-        phase: `starting` (the server), `running`, `leaving` (the server makes way for the next one), `replacing` (it is
-            gone, its clients are going), `ending` (no more starts; `deadline` bounds the wait), `terminating` (all
-            were asked to end), `killing`, `over`.
-        server: Whether the server's MPI job runs.
-        jobs: The client jobs that run.
-        ended: Client jobs reported to the server as ended.
-        next_job: Number of the next client job.
-        attempts: The newest attempt started of each simulation.
-        unconnected: Client jobs in a row that ended without hello.
-        deadline: When the phase is given up.
-        outcome: How the study ends, once that is decided.
-        interrupted: Whether Ctrl-C was pressed.
-        reason: Why the server said that it stops.
-        incarnation: Servers started before this one.
-        lost: How many of them died or fell silent.
-        server_killed: Whether a server that had to go was ended by force.
-    """
-
-    limits: Limits
-    now: float
-    phase: Literal[
-        "starting", "running", "leaving", "replacing", "ending", "terminating", "killing", "over"
-    ] = "starting"
-    server: bool = True
-    jobs: Mapping[str, Job] = field(default_factory=dict)
-    ended: int = 0
-    next_job: int = 0
-    attempts: Mapping[int, int] = field(default_factory=dict)
-    unconnected: int = 0
-    deadline: float | None = None
-    outcome: Finish | None = None
-    interrupted: bool = False
-    reason: str = ""
-    incarnation: int = 0
-    lost: int = 0
-    server_killed: bool = False
-
-
 def begin(
     limits: Limits, now: float, *, resume: bool = False, next_job: int = 0
 ) -> tuple[State, list[Action]]:
-    """Returns the first state and the first actions of a study.
+    """Returns the initial state of a study and its first actions.
 
     Args:
-        limits: How many, and how long.
-        now: Seconds of any steady clock.
-        resume: Whether the server goes on from a checkpoint of an earlier launcher's.
+        limits: Limits on the number of jobs, and timeouts.
+        now: Current time in seconds of a monotonic clock.
+        resume: Whether the server continues from a checkpoint of an earlier run.
         next_job: Number of the first client job.
+
+    Returns:
+        The initial state, and the action that starts the server.
     """
     state = State(limits, now, deadline=now + limits.server_start, next_job=next_job)
     return state, [StartServer(resume)]
 
 
 def step(state: State, event: Event) -> tuple[State, list[Action]]:
-    """Handles one event.
+    """Processes one event.
 
     Args:
-        state: The state before; it is not changed.
-        event: What happened.
+        state: The current state; it is not modified.
+        event: The event.
 
     Returns:
-        The state after, and the actions to carry out, in this order.
+        The new state, and the actions to execute in order.
     """
     if state.phase == "over":
         return state, []
-    turn = _Turn(state)
-    _HANDLERS[type(event)](turn, event)
-    turn.go_on_when_empty()
-    return turn.state, turn.actions
+    transition = _Transition(state)
+    _HANDLERS[type(event)](transition, event)
+    transition.advance_when_all_ended()
+    return transition.state, transition.actions
 
 
-class _Turn:
-    """One event's handling: the state as it becomes, and the actions so far."""
+class _Transition:
+    """Collects the changes of state and the actions that result from one event."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.actions: list[Action] = []
 
     def set(self, **changes: Any) -> None:
+        """Replaces attributes of the state."""
         self.state = replace(self.state, **changes)
 
     def set_job(self, name: str, job: Job | None) -> None:
+        """Sets the state of a client job, or removes the job if `job` is None."""
         jobs = {key: value for key, value in self.state.jobs.items() if key != name}
         self.set(jobs=jobs if job is None else {**jobs, name: job})
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
+        """Sends a message to the server if it is running."""
         if self.state.server:
-            self.actions.append(TellServer(message))
+            self.actions.append(SendToServer(message))
 
     def decide(self, outcome: Finish) -> None:
-        """The first decision stands; what follows from it is not another one."""
+        """Sets the outcome of the study; later failures are consequences of the first and do not replace it."""
         if self.state.outcome is None:
             self.set(outcome=outcome)
 
     def end_within(self, seconds: float) -> None:
-        """No more starts; wait at most so long for everything to end by itself."""
+        """Starts no more jobs and gives the running ones a number of seconds to exit by themselves."""
         deadline = self.state.now + seconds
         if self.state.phase == "ending" and self.state.deadline is not None:
             deadline = min(deadline, self.state.deadline)
@@ -229,7 +152,7 @@ class _Turn:
             self.set(phase="ending", deadline=deadline)
 
     def terminate(self) -> None:
-        """Ask everything that still runs to end."""
+        """Sends SIGTERM to every running job."""
         if self.state.phase in ("terminating", "killing"):
             return
         self.set(phase="terminating", deadline=self.state.now + self.state.limits.kill)
@@ -239,26 +162,27 @@ class _Turn:
             self.actions.append(StopServer())
 
     def kill(self) -> None:
-        """End everything now."""
+        """Sends SIGKILL to every running job."""
         if self.state.phase != "killing":
             self.set(phase="killing", deadline=self.state.now + self.state.limits.kill)
             self.actions.append(KillAll())
 
     def stop_job(self, name: str, reason: str) -> None:
+        """Sends SIGTERM to a client job, and schedules its SIGKILL."""
         job = self.state.jobs.get(name)
         if job is not None and job.kill_at is None:
             self.set_job(name, replace(job, kill_at=self.state.now + self.state.limits.kill))
             self.actions.append(StopClient(name, reason))
 
     def replace_server(self) -> None:
-        """The server is gone: its clients have nobody to solve for, and another one follows when they are gone."""
+        """Terminates the clients of a server that has ended; the next server is started once they have ended."""
         limits = self.state.limits
         self.set(phase="replacing", deadline=self.state.now + limits.exit + limits.kill)
         for name in self.state.jobs:
-            self.stop_job(name, "its server is gone")
+            self.stop_job(name, "its server has ended")
 
-    def go_on_when_empty(self) -> None:
-        """With the last process gone, starts the next server or ends the study."""
+    def advance_when_all_ended(self) -> None:
+        """Starts the next server, or ends the study, once no job is running."""
         state = self.state
         if state.phase in ("starting", "running", "leaving") or state.server or state.jobs:
             return
@@ -280,212 +204,223 @@ class _Turn:
         self.set(phase="over", deadline=None)
 
 
-def _server_ready(turn: _Turn, event: ServerReady) -> None:
-    if turn.state.phase == "starting":
-        turn.set(phase="running", deadline=None)
+def _server_ready(transition: _Transition, event: ServerReady) -> None:
+    if transition.state.phase == "starting":
+        transition.set(phase="running", deadline=None)
 
 
-def _server_exited(turn: _Turn, event: ServerExited) -> None:
-    state = turn.state
-    turn.set(server=False)
-    message = f"the server ended with {_status(event)} before the study was over"
+def _server_exited(transition: _Transition, event: ServerExited) -> None:
+    state = transition.state
+    transition.set(server=False)
+    message = f"the server ended with {_exit_text(event)} before the study was over"
     if state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):
-        turn.replace_server()
+        transition.replace_server()
     elif state.phase == "running" or (state.phase == "starting" and state.incarnation > 0):
         if state.lost < state.limits.server_retries:
-            turn.set(lost=state.lost + 1)
-            turn.replace_server()
+            transition.set(lost=state.lost + 1)
+            transition.replace_server()
         else:
-            turn.decide(Finish("failed", message, SERVER))
-            turn.kill()
-    elif state.phase == "starting":  # a server that never came up will not the next time
-        turn.decide(Finish("failed", message, SERVER))
-        turn.kill()
+            transition.decide(Finish("failed", message, SERVER))
+            transition.kill()
+    elif state.phase == "starting":
+        # The first server never became ready, so another attempt would most likely fail in the same way.
+        transition.decide(Finish("failed", message, SERVER))
+        transition.kill()
     elif state.phase == "ending":
         reason = state.reason
-        turn.decide(Finish("failed", f"{reason}; then {message}" if reason else message, SERVER))
-        turn.end_within(state.limits.kill)
+        transition.decide(
+            Finish("failed", f"{reason}; then {message}" if reason else message, SERVER)
+        )
+        transition.end_within(state.limits.kill)
 
 
-def _server_silent(turn: _Turn, event: ServerSilent) -> None:
-    state = turn.state
+def _server_silent(transition: _Transition, event: ServerSilent) -> None:
+    state = transition.state
     if not state.server:
         return
     if state.phase == "running" and state.lost < state.limits.server_retries:
-        turn.set(lost=state.lost + 1, phase="leaving")
-        _kill_server(turn)
+        transition.set(lost=state.lost + 1, phase="leaving")
+        _kill_server(transition)
     elif state.phase in ("running", "ending"):
-        message = f"nothing was heard from the server for {event.seconds:.0f} s"
-        turn.decide(Finish("failed", message, SERVER))
-        turn.kill()
+        message = f"received no message from the server for {event.seconds:.0f} s"
+        transition.decide(Finish("failed", message, SERVER))
+        transition.kill()
 
 
-def _server_preempting(turn: _Turn, event: ServerPreempting) -> None:
-    if turn.state.phase == "running":
-        turn.set(phase="leaving", deadline=turn.state.now + turn.state.limits.stop)
-        turn.tell(type="leave", reason=event.reason)
+def _server_preempting(transition: _Transition, event: ServerPreempting) -> None:
+    if transition.state.phase == "running":
+        transition.set(
+            phase="leaving", deadline=transition.state.now + transition.state.limits.stop
+        )
+        transition.send(type="leave", reason=event.reason)
 
 
-def _kill_server(turn: _Turn) -> None:
-    turn.set(server_killed=True, deadline=turn.state.now + turn.state.limits.kill)
-    turn.actions.append(KillJob(SERVER))
+def _kill_server(transition: _Transition) -> None:
+    transition.set(server_killed=True, deadline=transition.state.now + transition.state.limits.kill)
+    transition.actions.append(KillJob(SERVER))
 
 
-def _server_stopping(turn: _Turn, event: ServerStopping) -> None:
-    if turn.state.phase in ("leaving", "replacing"):  # as it was told to
+def _server_stopping(transition: _Transition, event: ServerStopping) -> None:
+    if transition.state.phase in ("leaving", "replacing"):
+        # The launcher asked this server to leave, so the study itself does not stop.
         return
-    turn.set(reason=event.reason)
-    turn.end_within(turn.state.limits.stop)
+    transition.set(reason=event.reason)
+    transition.end_within(transition.state.limits.stop)
 
 
-def _server_finished(turn: _Turn, event: ServerFinished) -> None:
-    if event.status == "left" and turn.state.phase == "leaving":
-        turn.set(deadline=turn.state.now + turn.state.limits.exit)
+def _server_finished(transition: _Transition, event: ServerFinished) -> None:
+    if event.status == "left" and transition.state.phase == "leaving":
+        transition.set(deadline=transition.state.now + transition.state.limits.exit)
         return
-    reason = event.reason or turn.state.reason
+    reason = event.reason or transition.state.reason
     if event.status == "finished":
-        turn.decide(Finish("finished"))
+        transition.decide(Finish("finished"))
     elif event.status in ("stopped", "left"):
-        turn.decide(Finish("stopped", reason or "the server stopped before the study was complete"))
+        transition.decide(
+            Finish("stopped", reason or "the server stopped before the study was complete")
+        )
     elif reason:
-        turn.decide(Finish("failed", reason))
+        transition.decide(Finish("failed", reason))
     else:
-        turn.decide(Finish("failed", f"the server ended as {event.status}", SERVER))
-    turn.end_within(turn.state.limits.exit)
-    if event.status != "finished":  # whoever still solves does it for nobody
-        for name in turn.state.jobs:
-            turn.stop_job(name, "the study ends")
+        transition.decide(Finish("failed", f"the server ended as {event.status}", SERVER))
+    transition.end_within(transition.state.limits.exit)
+    if event.status != "finished":
+        # The server accepts no more samples, so the remaining simulations are useless.
+        for name in transition.state.jobs:
+            transition.stop_job(name, "the study ends")
 
 
-def _want(turn: _Turn, event: Want) -> None:
-    state = turn.state
+def _wanted_jobs(transition: _Transition, event: WantedJobs) -> None:
+    state = transition.state
     if state.phase != "running" or event.ended < state.ended:
         return
     if event.simulations:
         for simulation, attempt in event.simulations:
-            newer = attempt > turn.state.attempts.get(simulation, -1)
-            if newer and len(turn.state.jobs) < state.limits.clients:
-                _start(turn, simulation, attempt)
+            newer = attempt > transition.state.attempts.get(simulation, -1)
+            if newer and len(transition.state.jobs) < state.limits.clients:
+                _start(transition, simulation, attempt)
     else:
         for _ in range(min(state.limits.clients, event.clients) - len(state.jobs)):
-            _start(turn, None, None)
+            _start(transition, None, None)
 
 
-def _start(turn: _Turn, simulation: int | None, attempt: int | None) -> None:
-    state = turn.state
+def _start(transition: _Transition, simulation: int | None, attempt: int | None) -> None:
+    state = transition.state
     name = f"client-{state.next_job}"
-    turn.set(next_job=state.next_job + 1)
+    transition.set(next_job=state.next_job + 1)
     if simulation is not None:
-        turn.set(attempts={**state.attempts, simulation: attempt})
-    turn.set_job(name, Job(simulation, attempt, connect_by=state.now + state.limits.connect))
-    turn.actions.append(StartClient(name, simulation, attempt))
+        transition.set(attempts={**state.attempts, simulation: attempt})
+    transition.set_job(name, Job(simulation, attempt, connect_by=state.now + state.limits.connect))
+    transition.actions.append(StartClient(name, simulation, attempt))
 
 
-def _connected(turn: _Turn, event: Connected) -> None:
-    job = turn.state.jobs.get(event.job)
+def _connected(transition: _Transition, event: Connected) -> None:
+    job = transition.state.jobs.get(event.job)
     if job is not None:
-        turn.set_job(event.job, replace(job, connect_by=None))
-        turn.set(unconnected=0)
+        transition.set_job(event.job, replace(job, connect_by=None))
+        transition.set(unconnected=0)
 
 
-def _kill_asked(turn: _Turn, event: KillAsked) -> None:
-    turn.stop_job(event.job, event.reason)
+def _kill_requested(transition: _Transition, event: KillRequested) -> None:
+    transition.stop_job(event.job, event.reason)
 
 
-def _job_exited(turn: _Turn, event: JobExited) -> None:
-    job = turn.state.jobs.get(event.job)
+def _job_exited(transition: _Transition, event: JobExited) -> None:
+    job = transition.state.jobs.get(event.job)
     if job is None:
         return
-    turn.set_job(event.job, None)
-    turn.set(ended=turn.state.ended + 1)
-    turn.tell(
+    transition.set_job(event.job, None)
+    transition.set(ended=transition.state.ended + 1)
+    transition.send(
         type="job_ended",
         job=event.job,
         simulation=job.simulation,
         exit_code=event.code,
         connected=job.connected,
     )
-    if job.connected or turn.state.phase != "running":
+    if job.connected or transition.state.phase != "running":
         return
-    turn.set(unconnected=turn.state.unconnected + 1)
-    if turn.state.unconnected >= turn.state.limits.unconnected:
+    transition.set(unconnected=transition.state.unconnected + 1)
+    if transition.state.unconnected >= transition.state.limits.unconnected:
         message = (
-            f"{turn.state.unconnected} client jobs in a row ended before they had asked for a simulation, "
-            f"the last one with {_status(event)}"
+            f"{transition.state.unconnected} client jobs in a row ended before they had asked for a simulation, "
+            f"the last one with {_exit_text(event)}"
         )
-        turn.decide(Finish("failed", message, event.job))
-        turn.tell(type="stop", reason=message)
-        turn.end_within(turn.state.limits.stop)
+        transition.decide(Finish("failed", message, event.job))
+        transition.send(type="stop", reason=message)
+        transition.end_within(transition.state.limits.stop)
 
 
-def _status(event: ServerExited | JobExited) -> str:
+def _exit_text(event: ServerExited | JobExited) -> str:
     return f"exit status {event.code}" + (f" ({event.why})" if event.why else "")
 
 
-def _in_queue(turn: _Turn, event: InQueue) -> None:
-    """Who waits in a queue has all the time; it is counted from the moment when the processes start."""
-    limits, now = turn.state.limits, turn.state.now
-    for name, job in turn.state.jobs.items():
+def _queued_jobs(transition: _Transition, event: QueuedJobs) -> None:
+    """Suspends the start-up timeouts of queued jobs; they begin when the job leaves the queue."""
+    limits, now = transition.state.limits, transition.state.now
+    for name, job in transition.state.jobs.items():
         if name in event.jobs and not job.connected:
-            turn.set_job(name, replace(job, connect_by=math.inf))
+            transition.set_job(name, replace(job, connect_by=math.inf))
         elif job.connect_by == math.inf:
-            turn.set_job(name, replace(job, connect_by=now + limits.connect))
-    if turn.state.phase == "starting":
-        waits = SERVER in event.jobs
-        if waits:
-            turn.set(deadline=math.inf)
-        elif turn.state.deadline == math.inf:
-            turn.set(deadline=now + limits.server_start)
+            transition.set_job(name, replace(job, connect_by=now + limits.connect))
+    if transition.state.phase == "starting":
+        if SERVER in event.jobs:
+            transition.set(deadline=math.inf)
+        elif transition.state.deadline == math.inf:
+            transition.set(deadline=now + limits.server_start)
 
 
-def _interrupt(turn: _Turn, event: Interrupt) -> None:
-    first = not turn.state.interrupted
-    turn.set(interrupted=True)
-    turn.decide(Finish("interrupted", "interrupted"))
+def _interrupt(transition: _Transition, event: Interrupt) -> None:
+    first = not transition.state.interrupted
+    transition.set(interrupted=True)
+    transition.decide(Finish("interrupted", "interrupted"))
     if not first:
-        turn.kill()
-    elif turn.state.phase in ("starting", "replacing"):
-        turn.terminate()
+        transition.kill()
+    elif transition.state.phase in ("starting", "replacing"):
+        transition.terminate()
     else:
-        turn.tell(type="stop", reason="interrupted")
-        turn.end_within(turn.state.limits.stop)
+        transition.send(type="stop", reason="interrupted")
+        transition.end_within(transition.state.limits.stop)
 
 
-def _tick(turn: _Turn, event: Tick) -> None:
-    turn.set(now=max(event.now, turn.state.now))
-    for name, job in turn.state.jobs.items():
-        if job.kill_at is not None and turn.state.now >= job.kill_at:
-            turn.set_job(name, replace(job, kill_at=turn.state.now + turn.state.limits.kill))
-            turn.actions.append(KillJob(name))
-        elif job.connect_by is not None and turn.state.now >= job.connect_by:
-            turn.stop_job(name, f"no contact within {turn.state.limits.connect:.0f} s")
-    deadline, phase = turn.state.deadline, turn.state.phase
-    if deadline is None or turn.state.now < deadline:
+def _tick(transition: _Transition, event: Tick) -> None:
+    transition.set(now=max(event.now, transition.state.now))
+    for name, job in transition.state.jobs.items():
+        if job.kill_at is not None and transition.state.now >= job.kill_at:
+            transition.set_job(
+                name, replace(job, kill_at=transition.state.now + transition.state.limits.kill)
+            )
+            transition.actions.append(KillJob(name))
+        elif job.connect_by is not None and transition.state.now >= job.connect_by:
+            transition.stop_job(
+                name, f"it did not connect within {transition.state.limits.connect:.0f} s"
+            )
+    deadline, phase = transition.state.deadline, transition.state.phase
+    if deadline is None or transition.state.now < deadline:
         return
     if phase == "starting":
-        message = f"the server was not ready within {turn.state.limits.server_start:.0f} s"
-        turn.decide(Finish("failed", message, SERVER))
-        turn.terminate()
-    elif phase == "leaving" and not turn.state.server_killed:
-        _kill_server(turn)
+        message = f"the server was not ready within {transition.state.limits.server_start:.0f} s"
+        transition.decide(Finish("failed", message, SERVER))
+        transition.terminate()
+    elif phase == "leaving" and not transition.state.server_killed:
+        _kill_server(transition)
     elif phase in ("leaving", "replacing"):
-        who = SERVER if turn.state.server else ", ".join(turn.state.jobs)
-        turn.decide(Finish("failed", f"processes of {who} could not be ended"))
-        turn.kill()
+        remaining = SERVER if transition.state.server else ", ".join(transition.state.jobs)
+        transition.decide(Finish("failed", f"processes of {remaining} could not be killed"))
+        transition.kill()
     elif phase == "ending":
-        if turn.state.server and turn.state.outcome is None:
-            message = f"the server did not end within {turn.state.limits.stop:.0f} s"
-            turn.decide(Finish("failed", message, SERVER))
-        turn.terminate()
+        if transition.state.server and transition.state.outcome is None:
+            message = f"the server did not end within {transition.state.limits.stop:.0f} s"
+            transition.decide(Finish("failed", message, SERVER))
+        transition.terminate()
     elif phase == "terminating":
-        turn.kill()
-    elif (
-        phase == "killing"
-    ):  # stuck in the kernel: nothing ends it, and waiting for it would be for ever
-        left = [*turn.state.jobs, *([SERVER] if turn.state.server else [])]
-        message = f"processes of {', '.join(left)} could not be ended"
-        turn.actions.append(Finish("failed", message))
-        turn.set(phase="over", deadline=None)
+        transition.kill()
+    elif phase == "killing":
+        # Processes that are blocked in the kernel ignore SIGKILL; waiting for them could take forever.
+        names = [*transition.state.jobs, *([SERVER] if transition.state.server else [])]
+        message = f"processes of {', '.join(names)} could not be killed"
+        transition.actions.append(Finish("failed", message))
+        transition.set(phase="over", deadline=None)
 
 
 _HANDLERS: Mapping[type, Any] = {
@@ -495,11 +430,11 @@ _HANDLERS: Mapping[type, Any] = {
     ServerStopping: _server_stopping,
     ServerPreempting: _server_preempting,
     ServerFinished: _server_finished,
-    Want: _want,
+    WantedJobs: _wanted_jobs,
     Connected: _connected,
-    KillAsked: _kill_asked,
+    KillRequested: _kill_requested,
     JobExited: _job_exited,
-    InQueue: _in_queue,
+    QueuedJobs: _queued_jobs,
     Interrupt: _interrupt,
     Tick: _tick,
 }

@@ -1,4 +1,4 @@
-"""The MPI jobs of a study: the server and the clients, with their commands and environments."""
+"""Describes the MPI jobs of a study: the commands and environments of the server and the clients."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ SERVER = "server"
 def server_mpi_job(study: Study, run_dir: Path) -> MpiJob:
     """Returns the server's MPI job."""
     python = _python(study.launcher.server_job) or sys.executable
-    # -P: a file of the study's folder must not shadow a module that the server imports.
+    # -P keeps files in the study's folder from shadowing modules that the server imports.
     command = (python, "-P", "-m", "melissa_gen.server", str(run_dir))
     environment = {"OMP_NUM_THREADS": str(study.server.threads)}
     environment |= allocator(over_tcp=study.over_tcp) | level_environment()
@@ -27,13 +27,13 @@ def server_mpi_job(study: Study, run_dir: Path) -> MpiJob:
 
 
 def client_mpi_job(study: Study, contact: Path, job: str, simulation: int | None = None) -> MpiJob:
-    """Returns the job of a client job.
+    """Returns the MPI job of a client.
 
     Args:
         study: The study.
         contact: The server's contact file.
         job: Name of the job.
-        simulation: The one to solve, where each has a job of its own.
+        simulation: The simulation to run, if each simulation has its own job; else None.
     """
     environment = client_environment(study) | level_environment()
     environment |= {"MELISSA_GEN_SERVER": str(contact), "MELISSA_GEN_JOB": job}
@@ -44,14 +44,15 @@ def client_mpi_job(study: Study, contact: Path, job: str, simulation: int | None
 
 
 def solver_command(study: Study, folder: Path | None = None) -> tuple[str, ...]:
-    """Returns what each rank of a client executes, with absolute paths: the simulation's command, or the bridge.
+    """Returns the command of each rank of a client: the simulation's command or the bridge, with absolute paths.
 
     Args:
         study: The study.
-        folder: Where a bridge's job file and the folders of its simulations go; None only checks that all is there.
+        folder: Folder for the bridge's job file and the folders of its simulations; None writes nothing and only
+            checks that all inputs exist.
 
     Raises:
-        StudyError: The executable, an input or the reader is not there, or a template does not fit the parameters.
+        StudyError: The executable, an input or the reader does not exist, or a template does not match the parameters.
     """
     python = _python(study.launcher.client_job)
     command = resolve_command(study.simulation.command, study.folder, python)
@@ -61,12 +62,12 @@ def solver_command(study: Study, folder: Path | None = None) -> tuple[str, ...]:
 
 
 def _python(job: JobsSection) -> str | None:
-    """The Python of a job; None: this one. A container has its own."""
+    """Returns the Python interpreter of a job; None for the current one. A container has its own interpreter."""
     return job.python or ("python3" if job.container else None)
 
 
 def client_environment(study: Study) -> dict[str, str]:
-    """Returns what every solver gets: the study's variables, and no GPU unless its job asks for one."""
+    """Returns the environment variables of every solver; GPUs are hidden unless the client job requests them."""
     job = study.launcher.client_job
     hidden = {} if job.gpus_per_task or job.gres else {"CUDA_VISIBLE_DEVICES": ""}
     return hidden | study.simulation.environment

@@ -1,4 +1,4 @@
-"""The end of a run: the summary that the server wrote is completed, or made up for, and turned into an exit status."""
+"""Completes the summary of a run, or creates one if the server could not, and derives the command's exit status."""
 
 import contextlib
 import json
@@ -17,18 +17,20 @@ INTERRUPTED = 130
 def complete_summary(
     run_dir: Path, study: str, status: str, message: str, wall: float, setup: float | None
 ) -> dict[str, Any]:
-    """Writes what only the launcher knows into `summary.json`.
+    """Adds the launcher's results to `summary.json`.
+
+    If the server died before it wrote a summary, one is created from the last status event.
 
     Args:
         run_dir: The run directory.
         study: The study's name.
-        status: How the launcher saw the study end: finished, stopped, failed or interrupted.
-        message: Why, where that is not finished.
-        wall: Seconds from the start of the command.
-        setup: Seconds until the first sample was received; None where none was.
+        status: The outcome from the launcher's point of view: finished, stopped, failed or interrupted.
+        message: Why the study ended, unless it finished.
+        wall: Wall-clock time of the run in seconds.
+        setup: Seconds until the first sample was received; None if none was.
 
     Returns:
-        The summary as written. Where the server died before it wrote one, it holds what the last status event knew.
+        The summary as written.
     """
     summary = _read(run_dir / "summary.json")
     if summary is None:
@@ -40,28 +42,30 @@ def complete_summary(
         summary["status"] = "stopped" if status in ("stopped", "interrupted") else "failed"
         summary["complete"] = False
         if status == "finished":
-            message = "the server said that it had finished, but wrote no summary.json"
+            message = "the server reported that it had finished, but wrote no summary.json"
     elif status == "failed":
         summary["status"] = "failed"
     summary |= {"study": study, "wall_seconds": wall, "setup_seconds": setup}
     if message and summary["status"] != "finished":
         summary["message"] = message
-    with contextlib.suppress(OSError):  # a full disk, which may be the very message
+    # The disk may be full, which may be the reason why the run failed; the message must still be shown.
+    with contextlib.suppress(OSError):
         write_json(run_dir / "summary.json", summary)
     return summary
 
 
 def exit_status(summary: dict[str, Any], status: str) -> tuple[int, str]:
-    """Returns the command's exit status and the sentence that explains it, "" for 0.
+    """Returns the command's exit status and the sentence that explains it.
 
-    0 means that the study finished and its accounting adds up, 130 that a person ended it, 1 all else.
+    The status is 0 if the study finished and its accounting of samples is consistent, 130 if the user interrupted it,
+    and 1 otherwise. The sentence is "" for 0.
     """
     if summary["status"] == "finished":
         samples = summary.get("samples") or {}
         if adds_up(samples):
             return 0, ""
-        wrong = [one for one in balances(samples) if not one.holds]
-        text = "; ".join(f"{one.equation} does not hold: {one.figures}" for one in wrong)
+        violated = [balance for balance in balances(samples) if not balance.holds]
+        text = "; ".join(f"{one.equation} does not hold: {one.figures}" for one in violated)
         return 1, f"the accounting of the samples does not add up: {text}"
     sentence = str(summary.get("message") or f"the study {summary['status']}")
     return (INTERRUPTED if status == "interrupted" else 1), sentence

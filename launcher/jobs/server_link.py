@@ -1,4 +1,4 @@
-"""The launcher's socket to the server: JSON messages out, events of the job state machine in."""
+"""The launcher's connection to the server: sends JSON messages, and converts received ones into events."""
 
 import contextlib
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ __all__ = ["ServerLink", "event_of"]
 
 
 class ServerLink:
-    """Talks to server rank 0.
+    """A connection to the control socket of server rank 0.
 
     Args:
-        contact: What the server has published.
+        contact: The server's addresses and token, from its contact file.
     """
 
     def __init__(self, contact: Contact) -> None:
@@ -29,23 +29,26 @@ class ServerLink:
         self.socket.linger = 0
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message; drops it where the server no longer takes any, which its silence will tell."""
+        """Sends a message without blocking.
+
+        The message is dropped if the server no longer receives; its heartbeat timeout detects that.
+        """
         with contextlib.suppress(zmq.Again):
             self.socket.send_multipart(json_messages.pack(self._token, dict(message)), zmq.NOBLOCK)
 
     def receive(self) -> list[dict[str, Any]]:
-        """Returns all messages that have come.
+        """Returns all messages that have arrived, without blocking.
 
         Raises:
-            ProtocolError: Something that is not a message of this run.
+            ProtocolError: A message is malformed or does not belong to this run.
         """
-        found: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
         while True:
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return found
-            found.append(json_messages.unpack(self._token, frames))
+                return messages
+            messages.append(json_messages.unpack(self._token, frames))
 
     def close(self) -> None:
         """Closes the socket."""
@@ -53,22 +56,25 @@ class ServerLink:
 
 
 def event_of(message: Mapping[str, Any]) -> jobs.Event | None:
-    """Returns the state machine's event for a message of the server, None for one that is only shown.
+    """Converts a message from the server into an event of the job state machine.
+
+    Returns:
+        The event; None for a message that is only displayed.
 
     Raises:
-        ProtocolError: A message of a known type lacks something.
+        ProtocolError: A message of a known type is incomplete.
     """
     kind = message["type"]
     try:
         if kind == "want":
             pairs = message.get("simulations") or []
-            return jobs.Want(
+            return jobs.WantedJobs(
                 ended=int(message["ended"]),
                 clients=int(message.get("clients", 0)),
                 simulations=tuple((int(simulation), int(attempt)) for simulation, attempt in pairs),
             )
         if kind == "kill":
-            return jobs.KillAsked(str(message["job"]), str(message.get("reason", "")))
+            return jobs.KillRequested(str(message["job"]), str(message.get("reason", "")))
         if kind == "connected":
             return jobs.Connected(str(message["job"]))
         if kind == "stopping":
@@ -78,6 +84,6 @@ def event_of(message: Mapping[str, Any]) -> jobs.Event | None:
         if kind == "finished":
             return jobs.ServerFinished(str(message["status"]), str(message.get("reason", "")))
     except (KeyError, TypeError, ValueError):
-        msg = f"the server sent a '{kind}' message that is not complete"
+        msg = f"the server sent an incomplete '{kind}' message"
         raise ProtocolError(msg) from None
     return None

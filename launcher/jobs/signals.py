@@ -1,4 +1,4 @@
-"""Signals as bytes on a socket, so that one poller watches them together with the messages."""
+"""Delivers signals through a socket, so that one poller can wait for signals and messages together."""
 
 import contextlib
 import signal
@@ -9,16 +9,16 @@ from typing import Any, Self
 
 __all__ = ["Signals"]
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Catches Ctrl-C, SIGTERM, SIGHUP and the ends of child processes while the block runs.
+    """Context manager that handles SIGINT, SIGTERM, SIGHUP and SIGCHLD.
 
-    Outside the main thread, where Python allows no handlers, nothing is caught.
+    Python installs signal handlers only in the main thread; in any other thread this context manager does nothing.
 
     Attributes:
-        reader: Becomes readable at every signal.
+        reader: A socket that becomes readable whenever a signal arrives.
     """
 
     def __init__(self) -> None:
@@ -26,15 +26,17 @@ class Signals:
         self.reader.setblocking(False)
         self._writer.setblocking(False)
         self._interrupts = 0
-        self._before: dict[int, Any] = {}
-        self._wakeup = -1
+        self._previous_handlers: dict[int, Any] = {}
+        self._previous_wakeup = -1
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _ENDING:
-                self._before[number] = signal.signal(number, self._interrupted)
-            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._child)
-            self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            for number in _STOP_SIGNALS:
+                self._previous_handlers[number] = signal.signal(number, self._interrupted)
+            self._previous_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._child)
+            self._previous_wakeup = signal.set_wakeup_fd(
+                self._writer.fileno(), warn_on_full_buffer=False
+            )
         return self
 
     def __exit__(
@@ -43,15 +45,15 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._before:
-            signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
+        if self._previous_handlers:
+            signal.set_wakeup_fd(self._previous_wakeup)
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self.reader.close()
         self._writer.close()
 
     def interrupts(self) -> int:
-        """Returns how often the user asked to stop since the last call."""
+        """Returns the number of SIGINT, SIGTERM and SIGHUP signals since the last call."""
         with contextlib.suppress(BlockingIOError):
             while self.reader.recv(4096):
                 pass
@@ -62,4 +64,4 @@ class Signals:
         self._interrupts += 1
 
     def _child(self, number: int, frame: FrameType | None) -> None:
-        """Only wakes the poller."""
+        """Does nothing; the wake-up descriptor already makes `reader` readable."""

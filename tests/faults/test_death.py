@@ -99,7 +99,7 @@ def test_an_interrupt_stops_cleanly(runs, running):
     running.interrupt()
     running.wait()
     assert running.code == 130
-    assert "interrupted; Ctrl-C once more ends everything at once" in running.output
+    assert "interrupted; press Ctrl-C again to kill all jobs at once" in running.output
     assert len(sentences(running)) == 1
     assert "Traceback" not in running.output
     assert_stopped_cleanly(running, "interrupted")
@@ -113,7 +113,7 @@ def test_a_second_interrupt_ends_everything_at_once(runs, running):
     for pid in servers:  # it can't end cleanly any more
         os.kill(pid, signal.SIGSTOP)
     running.interrupt()
-    runs_on = "interrupted; Ctrl-C once more ends everything at once"
+    runs_on = "interrupted; press Ctrl-C again to kill all jobs at once"
     while runs_on not in running.output:
         assert running.process.poll() is None
     running.interrupt()

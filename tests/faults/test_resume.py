@@ -83,7 +83,9 @@ def test_a_server_that_is_killed_is_replaced(runs):
     run = gated.run.wait()
     assert_whole(run)
     # 9 of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
-    assert re.search(r"the server ended with exit status [19]; another one continues", run.output)
+    assert re.search(
+        r"the server ended with exit status [19]; another server continues", run.output
+    )
     (resumed,) = run.events("resumed")
     assert resumed["batches"] > 0
     assert (resumed["epoch"], resumed["solved_again"]) == (1, 2)
@@ -99,7 +101,7 @@ def test_a_server_that_makes_way_is_replaced_and_nothing_is_undone(runs):
     gated.open()
     run = gated.run.wait()
     assert_whole(run)
-    assert "the server handed over; another one continues" in run.output
+    assert "the server handed over; another server continues" in run.output
     (resumed,) = run.events("resumed")
     assert resumed["samples_lost"] == 0
     assert resumed["solved_again"] == 2

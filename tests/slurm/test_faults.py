@@ -186,7 +186,7 @@ def test_time_limits(module_runs, cluster):
     }
     study = module_runs.study(changes, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
-    wait_for_it(lambda: "another one continues" in run.output, "the next server", 150)
+    wait_for_it(lambda: "another server continues" in run.output, "the next server", 150)
     began = time.monotonic()
     assert "the server handed over" in run.output
     before = len(run.events("server_ready"))

@@ -9,13 +9,14 @@ from melissa_gen.launcher.jobs import machine as jobs
 from melissa_gen.launcher.jobs.machine import (
     Connected,
     Finish,
-    InQueue,
     Interrupt,
     JobExited,
     KillAll,
-    KillAsked,
     KillJob,
+    KillRequested,
     Limits,
+    QueuedJobs,
+    SendToServer,
     ServerExited,
     ServerFinished,
     ServerPreempting,
@@ -26,9 +27,8 @@ from melissa_gen.launcher.jobs.machine import (
     StartServer,
     StopClient,
     StopServer,
-    TellServer,
     Tick,
-    Want,
+    WantedJobs,
 )
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
@@ -57,31 +57,34 @@ def kinds(actions):
 
 
 def told(actions):
-    return [action.message for action in actions if isinstance(action, TellServer)]
+    return [action.message for action in actions if isinstance(action, SendToServer)]
 
 
 def test_the_server_is_started_first_and_alone():
     study = Study(ready=False)
     assert study.actions == [StartServer()]
-    assert study(Want(ended=0, clients=3), Tick(1.0)) == []
+    assert study(WantedJobs(ended=0, clients=3), Tick(1.0)) == []
     study(ServerReady())
-    assert study(Want(ended=0, clients=2)) == [StartClient("client-0"), StartClient("client-1")]
+    assert study(WantedJobs(ended=0, clients=2)) == [
+        StartClient("client-0"),
+        StartClient("client-1"),
+    ]
 
 
 def test_never_more_clients_than_the_launcher_allows():
     study = Study()
-    assert len(study(Want(ended=0, clients=50))) == 3
+    assert len(study(WantedJobs(ended=0, clients=50))) == 3
 
 
 def test_a_repeated_want_starts_nothing_twice():
     study = Study()
-    study(Want(ended=0, clients=2))
-    assert study(Want(ended=0, clients=2), Want(ended=0, clients=2)) == []
+    study(WantedJobs(ended=0, clients=2))
+    assert study(WantedJobs(ended=0, clients=2), WantedJobs(ended=0, clients=2)) == []
 
 
 def test_an_ended_client_is_reported_and_replaced_under_a_new_name():
     study = Study()
-    study(Want(ended=0, clients=2), Connected("client-0"))
+    study(WantedJobs(ended=0, clients=2), Connected("client-0"))
     (told_server,) = told(study(JobExited("client-0", 139)))
     assert told_server == {
         "type": "job_ended",
@@ -90,19 +93,19 @@ def test_an_ended_client_is_reported_and_replaced_under_a_new_name():
         "exit_code": 139,
         "connected": True,
     }
-    assert study(Want(ended=1, clients=2)) == [StartClient("client-2")]
+    assert study(WantedJobs(ended=1, clients=2)) == [StartClient("client-2")]
 
 
 def test_a_want_from_before_the_last_report_starts_nothing():
     study = Study()
-    study(Want(ended=0, clients=2), JobExited("client-0", 0))
-    assert study(Want(ended=0, clients=2)) == []
-    assert study(Want(ended=1, clients=1)) == []
+    study(WantedJobs(ended=0, clients=2), JobExited("client-0", 0))
+    assert study(WantedJobs(ended=0, clients=2)) == []
+    assert study(WantedJobs(ended=1, clients=1)) == []
 
 
 def test_each_attempt_of_a_simulation_is_started_once():
     study = Study()
-    assert study(Want(ended=0, simulations=((7, 0), (9, 0)))) == [
+    assert study(WantedJobs(ended=0, simulations=((7, 0), (9, 0)))) == [
         StartClient("client-0", 7, 0),
         StartClient("client-1", 9, 0),
     ]
@@ -110,35 +113,35 @@ def test_each_attempt_of_a_simulation_is_started_once():
     assert report["simulation"] == 7
     assert report["connected"] is False
     wanted = ((9, 0), (7, 0), (7, 1))
-    assert study(Want(ended=1, simulations=wanted)) == [StartClient("client-2", 7, 1)]
+    assert study(WantedJobs(ended=1, simulations=wanted)) == [StartClient("client-2", 7, 1)]
 
 
 def test_a_client_that_the_server_gave_up_is_asked_to_end_then_killed():
     study = Study()
-    study(Want(ended=0, clients=1), Connected("client-0"))
-    assert study(KillAsked("client-0", "silent")) == [StopClient("client-0", "silent")]
-    assert study(KillAsked("client-0", "silent"), Tick(4.0)) == []
+    study(WantedJobs(ended=0, clients=1), Connected("client-0"))
+    assert study(KillRequested("client-0", "silent")) == [StopClient("client-0", "silent")]
+    assert study(KillRequested("client-0", "silent"), Tick(4.0)) == []
     assert study(Tick(5.0)) == [KillJob("client-0")]
     assert told(study(JobExited("client-0", 9)))[0]["type"] == "job_ended"
-    assert study(KillAsked("client-0", "silent"), KillAsked("client-77", "?")) == []
+    assert study(KillRequested("client-0", "silent"), KillRequested("client-77", "?")) == []
 
 
 def test_a_client_that_never_says_hello_is_ended():
     study = Study()
-    study(Tick(10.0), Want(ended=0, clients=2), Connected("client-1"))
+    study(Tick(10.0), WantedJobs(ended=0, clients=2), Connected("client-1"))
     assert study(Tick(59.0)) == []
     (stop,) = study(Tick(60.0))
     assert stop.job == "client-0"
-    assert "no contact within 50 s" in stop.reason
+    assert "did not connect within 50 s" in stop.reason
 
 
 def test_three_clients_in_a_row_without_hello_end_the_study():
     study = Study(Limits(clients=1))
     for number in range(3):
-        study(Want(ended=number, clients=1))
+        study(WantedJobs(ended=number, clients=1))
         new = study(JobExited(f"client-{number}", 2))
     assert told(new)[-1]["type"] == "stop"
-    assert study(Want(ended=3, clients=1)) == []
+    assert study(WantedJobs(ended=3, clients=1)) == []
     (end,) = study(ServerFinished("stopped"), ServerExited(0))
     assert end.status == "failed"
     assert end.log == "client-2"
@@ -148,7 +151,7 @@ def test_three_clients_in_a_row_without_hello_end_the_study():
 def test_a_hello_in_between_starts_the_count_anew():
     study = Study(Limits(clients=1))
     for number in range(12):
-        study(Want(ended=number, clients=1))
+        study(WantedJobs(ended=number, clients=1))
         if number % 3 == 2:
             study(Connected(f"client-{number}"))
         study(JobExited(f"client-{number}", 2))
@@ -157,15 +160,15 @@ def test_a_hello_in_between_starts_the_count_anew():
 
 def test_a_study_that_finishes():
     study = Study()
-    study(Want(ended=0, clients=1), Connected("client-0"), ServerFinished("finished"))
+    study(WantedJobs(ended=0, clients=1), Connected("client-0"), ServerFinished("finished"))
     study(JobExited("client-0", 0))
     assert study(ServerExited(0)) == [Finish("finished")]
-    assert study(Want(ended=1, clients=1), Tick(1e9), Interrupt()) == []
+    assert study(WantedJobs(ended=1, clients=1), Tick(1e9), Interrupt()) == []
 
 
 def test_processes_that_outlive_a_finished_study_are_asked_then_killed():
     study = Study()
-    study(Want(ended=0, clients=1), ServerFinished("finished"))
+    study(WantedJobs(ended=0, clients=1), ServerFinished("finished"))
     assert study(Tick(9.0)) == []
     assert kinds(study(Tick(10.0))) == [StopClient, StopServer]
     assert study(Tick(15.0)) == [KillAll()]
@@ -175,7 +178,7 @@ def test_processes_that_outlive_a_finished_study_are_asked_then_killed():
 
 def test_a_server_that_dies_takes_everything_with_it():
     study = Study()
-    study(Want(ended=0, clients=2))
+    study(WantedJobs(ended=0, clients=2))
     assert study(ServerExited(139)) == [KillAll()]
     study(JobExited("client-0", 9))
     (end,) = study(JobExited("client-1", 9))
@@ -201,17 +204,17 @@ def test_a_server_that_is_never_ready():
 
 def test_a_silent_server_is_ended():
     study = Study()
-    study(Want(ended=0, clients=1))
+    study(WantedJobs(ended=0, clients=1))
     assert study(ServerSilent(20.0)) == [KillAll()]
     study(ServerExited(-9))
     end = study(JobExited("client-0", -9))[-1]
-    assert end == Finish("failed", "nothing was heard from the server for 20 s", "server")
+    assert end == Finish("failed", "received no message from the server for 20 s", "server")
 
 
 def test_a_server_that_stops_by_itself_is_waited_for_and_its_reason_kept():
     study = Study()
-    study(Want(ended=0, clients=1), Connected("client-0"), ServerStopping("the disk is full"))
-    assert study(Want(ended=0, clients=3), Tick(59.0)) == []
+    study(WantedJobs(ended=0, clients=1), Connected("client-0"), ServerStopping("the disk is full"))
+    assert study(WantedJobs(ended=0, clients=3), Tick(59.0)) == []
     study(JobExited("client-0", 0), ServerFinished("failed"))
     (end,) = study(ServerExited(0))
     assert end == Finish("failed", "the disk is full", None)
@@ -219,16 +222,16 @@ def test_a_server_that_stops_by_itself_is_waited_for_and_its_reason_kept():
 
 def test_ctrl_c_once_stops_cleanly():
     study = Study()
-    study(Want(ended=0, clients=1))
+    study(WantedJobs(ended=0, clients=1))
     assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
-    assert study(Want(ended=0, clients=3)) == []
+    assert study(WantedJobs(ended=0, clients=3)) == []
     study(JobExited("client-0", 0), ServerFinished("stopped"))
     assert study(ServerExited(0)) == [Finish("interrupted", "interrupted")]
 
 
 def test_ctrl_c_twice_ends_everything_now():
     study = Study()
-    study(Want(ended=0, clients=1), Interrupt())
+    study(WantedJobs(ended=0, clients=1), Interrupt())
     assert study(Interrupt()) == [KillAll()]
     study(ServerExited(-9))
     assert study(JobExited("client-0", -9))[-1].status == "interrupted"
@@ -248,31 +251,32 @@ def test_ctrl_c_during_the_last_moments_leaves_the_study_finished():
 
 def test_a_process_that_nothing_ends_does_not_hold_the_launcher():
     study = Study()
-    study(Want(ended=0, clients=1), Interrupt(), Interrupt(), ServerExited(-9))
+    study(WantedJobs(ended=0, clients=1), Interrupt(), Interrupt(), ServerExited(-9))
     (end,) = study(Tick(5.0))
     assert end.status == "failed"
-    assert "client-0 could not be ended" in end.message
+    assert "client-0 could not be killed" in end.message
 
 
 def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
     study = Study()
-    study(Want(ended=0, clients=2))
+    study(WantedJobs(ended=0, clients=2))
     assert told(study(ServerPreempting("time limit"))) == [
         {"type": "leave", "reason": "time limit"}
     ]
     assert (
-        study(ServerPreempting("time limit"), Want(ended=0, clients=3), ServerStopping("x")) == []
+        study(ServerPreempting("time limit"), WantedJobs(ended=0, clients=3), ServerStopping("x"))
+        == []
     )
     assert study(ServerFinished("left")) == []
     assert study(ServerExited(EXIT_HANDOVER)) == [
-        StopClient("client-0", "its server is gone"),
-        StopClient("client-1", "its server is gone"),
+        StopClient("client-0", "its server has ended"),
+        StopClient("client-1", "its server has ended"),
     ]
     assert study(JobExited("client-0", 0)) == []
     assert study(JobExited("client-1", 0)) == [StartServer(resume=True)]
-    assert study(Want(ended=0, clients=1)) == [], "it is not ready"
+    assert study(WantedJobs(ended=0, clients=1)) == [], "it is not ready"
     study(ServerReady())
-    assert study(Want(ended=0, clients=1)) == [StartClient("client-2")]
+    assert study(WantedJobs(ended=0, clients=1)) == [StartClient("client-2")]
     study(ServerFinished("finished"), JobExited("client-2", 0))
     assert study(ServerExited(0)) == [Finish("finished")]
 
@@ -280,12 +284,12 @@ def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
 def test_the_next_server_may_ask_for_an_attempt_that_was_started_for_the_last_one():
     study = Study()
     study(
-        Want(ended=0, simulations=((0, 0),)),
+        WantedJobs(ended=0, simulations=((0, 0),)),
         ServerPreempting("time limit"),
         ServerExited(EXIT_HANDOVER),
     )
     study(JobExited("client-0", 15), ServerReady())
-    assert study(Want(ended=0, simulations=((0, 0),))) == [StartClient("client-1", 0, 0)]
+    assert study(WantedJobs(ended=0, simulations=((0, 0),))) == [StartClient("client-1", 0, 0)]
 
 
 def test_a_server_that_leaves_by_itself_is_replaced():
@@ -305,16 +309,18 @@ def test_a_server_that_can_not_be_ended_ends_the_study():
     study = Study()
     study(ServerPreempting("time limit"), Tick(60.0))
     assert study(Tick(65.0)) == [KillAll()]
-    assert "server could not be ended" in study(Tick(70.0))[-1].message
+    assert "server could not be killed" in study(Tick(70.0))[-1].message
 
 
 def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_study():
     study = Study()
-    study(Want(ended=0, clients=1), ServerPreempting("time limit"), ServerExited(EXIT_HANDOVER))
+    study(
+        WantedJobs(ended=0, clients=1), ServerPreempting("time limit"), ServerExited(EXIT_HANDOVER)
+    )
     assert study(Tick(5.0)) == [KillJob("client-0")]
     assert study(Tick(15.0))[-1] == KillAll()
     end = study(JobExited("client-0", -9))[-1]
-    assert (end.status, end.message) == ("failed", "processes of client-0 could not be ended")
+    assert (end.status, end.message) == ("failed", "processes of client-0 could not be killed")
 
 
 def test_a_server_that_dies_is_replaced_as_often_as_is_allowed():
@@ -336,9 +342,9 @@ def test_a_server_that_never_came_up_is_not_tried_again_but_its_successor_is():
 
 def test_a_silent_server_is_killed_and_replaced_where_that_is_allowed():
     study = Study(Limits(clients=1, server_retries=1))
-    study(Want(ended=0, clients=1))
+    study(WantedJobs(ended=0, clients=1))
     assert study(ServerSilent(20.0)) == [KillJob("server")]
-    assert study(ServerExited(-9)) == [StopClient("client-0", "its server is gone")]
+    assert study(ServerExited(-9)) == [StopClient("client-0", "its server has ended")]
     assert study(JobExited("client-0", 15)) == [StartServer(resume=True)]
     study(ServerReady())
     assert study(ServerSilent(20.0)) == [KillAll()]
@@ -353,7 +359,7 @@ def test_ctrl_c_while_the_server_leaves():
 
 def test_ctrl_c_between_two_servers():
     study = Study()
-    study(Want(ended=0, clients=1), ServerExited(EXIT_HANDOVER))
+    study(WantedJobs(ended=0, clients=1), ServerExited(EXIT_HANDOVER))
     study(Interrupt())
     assert study(JobExited("client-0", 0))[-1].status == "interrupted"
 
@@ -368,14 +374,14 @@ def test_an_interrupted_study_is_taken_up_again_with_new_names():
     state, actions = jobs.begin(LIMITS, 0.0, resume=True, next_job=7)
     assert actions == [StartServer(resume=True)]
     state, _ = jobs.step(state, ServerReady())
-    _, actions = jobs.step(state, Want(ended=0, clients=1))
+    _, actions = jobs.step(state, WantedJobs(ended=0, clients=1))
     assert actions == [StartClient("client-7")]
 
 
 @pytest.mark.parametrize("event", [Interrupt(), ServerSilent(20.0), ServerExited(1)])
 def test_the_state_before_is_not_changed(event):
     study = Study()
-    study(Want(ended=0, clients=2))
+    study(WantedJobs(ended=0, clients=2))
     before, jobs_before = study.state, dict(study.state.jobs)
     jobs.step(before, event)
     assert before.jobs == jobs_before
@@ -384,17 +390,17 @@ def test_the_state_before_is_not_changed(event):
 
 def test_who_waits_in_a_queue_has_all_the_time():
     study = Study(ready=False)
-    assert study(InQueue(frozenset({"server"})), Tick(10_000.0)) == []
-    study(InQueue(frozenset()))
+    assert study(QueuedJobs(frozenset({"server"})), Tick(10_000.0)) == []
+    study(QueuedJobs(frozenset()))
     assert study(Tick(10_099.0)) == []
     assert StopServer() in study(Tick(10_100.0))
 
     study = Study()
-    study(Want(ended=0, clients=2), InQueue(frozenset({"client-0", "client-1"})))
+    study(WantedJobs(ended=0, clients=2), QueuedJobs(frozenset({"client-0", "client-1"})))
     assert study(Tick(10_000.0)) == []
-    study(InQueue(frozenset({"client-1"})))
+    study(QueuedJobs(frozenset({"client-1"})))
     assert study(Tick(10_049.0)) == []
-    assert study(Tick(10_050.0)) == [StopClient("client-0", "no contact within 50 s")]
+    assert study(Tick(10_050.0)) == [StopClient("client-0", "it did not connect within 50 s")]
 
 
 def test_what_the_scheduler_says_is_told():
@@ -412,19 +418,19 @@ events = st.one_of(
     st.builds(ServerStopping, st.just("full")),
     st.builds(ServerPreempting, st.just("time limit")),
     st.builds(ServerFinished, st.sampled_from(["finished", "stopped", "failed", "left"])),
-    st.builds(Want, st.integers(0, 6), st.integers(0, 5)),
+    st.builds(WantedJobs, st.integers(0, 6), st.integers(0, 5)),
     st.builds(
-        Want,
+        WantedJobs,
         st.integers(0, 6),
         simulations=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=5).map(
             tuple
         ),
     ),
     st.builds(Connected, names),
-    st.builds(KillAsked, names, st.just("silent")),
+    st.builds(KillRequested, names, st.just("silent")),
     st.builds(JobExited, names, codes),
     st.builds(Interrupt),
-    st.builds(InQueue, st.frozensets(names | st.just("server"), max_size=3)),
+    st.builds(QueuedJobs, st.frozensets(names | st.just("server"), max_size=3)),
     st.builds(Tick, st.floats(0, 500)),
 )
 
@@ -462,7 +468,7 @@ def test_whatever_happens(history, retries):
                     assert not running, "no client of an earlier server is left"
                     server, servers, told_by_now = True, servers + 1, 0
                 case StartClient():
-                    assert isinstance(event, Want)
+                    assert isinstance(event, WantedJobs)
                     assert server
                     assert event.ended >= told_by_now
                     assert not finishes
@@ -474,7 +480,7 @@ def test_whatever_happens(history, retries):
                     else:
                         assert (action.simulation, action.attempt) in event.simulations
                         attempts[servers, action.simulation, action.attempt] += 1
-                case TellServer() if action.message["type"] == "job_ended":
+                case SendToServer() if action.message["type"] == "job_ended":
                     assert server_before
                     reported[action.message["job"]] += 1
                     told_by_now += 1

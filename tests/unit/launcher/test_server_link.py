@@ -12,14 +12,14 @@ from melissa_gen.protocol.sockets import bind_socket
 @pytest.mark.parametrize(
     ("message", "event"),
     [
-        ({"type": "want", "clients": 2, "ended": 5}, jobs.Want(5, clients=2)),
+        ({"type": "want", "clients": 2, "ended": 5}, jobs.WantedJobs(5, clients=2)),
         (
             {"type": "want", "simulations": [[3, 0], [4, 1]], "ended": 0},
-            jobs.Want(0, simulations=((3, 0), (4, 1))),
+            jobs.WantedJobs(0, simulations=((3, 0), (4, 1))),
         ),
         (
             {"type": "kill", "job": "client-1", "reason": "silent"},
-            jobs.KillAsked("client-1", "silent"),
+            jobs.KillRequested("client-1", "silent"),
         ),
         ({"type": "connected", "job": "client-1"}, jobs.Connected("client-1")),
         ({"type": "stopping", "reason": "full"}, jobs.ServerStopping("full")),
