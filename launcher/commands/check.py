@@ -26,6 +26,7 @@ from melissa_gen.launcher.jobs.execution import (
 )
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.report.quantities import duration, megabytes
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.events import Event, read_events
@@ -163,8 +164,8 @@ def _try_simulation(study: Study, view: RunView, lines: _Lines) -> _Timing | Non
             raise RunInterruptedError(outcome.sentence)
         if outcome.code == 0:
             break
-        sentence = _failure(run_dir, outcome)
-        found = remedy(sentence)
+        failure = _failure(run_dir, outcome)
+        sentence, found = failure.sentence, remedy(failure)
         if found is None:
             lines.bad(sentence)
             return None
@@ -217,19 +218,23 @@ def _work_folder(study: Study) -> Path:
     return default_run_dir(study, Path.cwd(), suffix="-check")
 
 
-def _failure(run_dir: Path, outcome: RunOutcome) -> str:
-    """Returns why the simulation failed, in one sentence."""
-    failed = [e for e in read_events(run_dir / "events.jsonl") if e["event"] == "simulation_failed"]
-    refused = [e for e in read_events(run_dir / "events.jsonl") if e["event"] == "refused"]
-    if not failed:
-        return str(refused[0]["reason"]) if refused else outcome.sentence
-    reason = str(failed[-1]["reason"])
-    if "exit status" not in reason:
-        return reason
-    # The client ended without a reason of its own: its log may hold one.
+def _failure(run_dir: Path, outcome: RunOutcome) -> Failure:
+    """Returns why the simulation failed."""
+    events: dict[str, list[Event]] = {}
+    for event in read_events(run_dir / "events.jsonl"):
+        events.setdefault(event["event"], []).append(event)
+    for kind, index in (("simulation_failed", -1), ("client_failed", 0), ("refused", 0)):
+        if kind in events:
+            failure = Failure.recorded(events[kind][index])
+            break
+    else:
+        return Failure.of("other", text=outcome.sentence)
+    # A client that ended without reporting a failure may have written the reason to its log.
     logs = sorted((run_dir / "logs").glob("client-*.log"))
     ending = last_lines(logs[-1]) if logs else []
-    return f"{reason}; its log {logs[-1]} ends: {ending[-1]}" if ending else reason
+    if failure.code in ("process_ended", "process_ended_early") and ending:
+        return failure.with_details(f"its log {logs[-1]} ends: {ending[-1]}")
+    return failure
 
 
 def _timing(run_dir: Path, outcome: RunOutcome) -> _Timing:

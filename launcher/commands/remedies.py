@@ -1,24 +1,30 @@
-"""What to change in a study for what a client said when it failed."""
+"""Remedies: what a user can change in a study after a failure.
+
+A failure of melissa_gen is recognized by its code. Messages of other programs, for example of the dynamic linker, have
+no code: these alone are recognized by their text.
+"""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.study import Study
 
 __all__ = ["Remedy", "remedy"]
 
-MANY = 10
-"""A solver that sends more than so many times the declared steps is not followed to its end."""
+STEPS_FACTOR = 10
+"""A solver that sends too many time steps is tried again with this many times the declared ones, to count them."""
 
 
 class Remedy(NamedTuple):
     """What to change.
 
     Attributes:
-        key: The key of the study to change; "" where only the solver can be.
-        fix: What to write there.
-        correct: Makes the study as the solver has it, to look for what else is wrong; None where that can't be known.
+        key: The key of the study to change; "" if only the solver or the environment can be changed.
+        fix: The change, in words.
+        correct: Returns the study as the solver has it, so that `check` can look for further mistakes; None if that is
+            unknown.
     """
 
     key: str
@@ -26,113 +32,122 @@ class Remedy(NamedTuple):
     correct: Callable[[Study], Study] | None = None
 
 
-def remedy(sentence: str) -> Remedy | None:
-    """Returns what to change for a sentence, or None where nothing is known for it."""
-    for pattern, key, fix, correct in _REMEDIES:
-        match = re.search(pattern, sentence)
+def remedy(failure: Failure) -> Remedy | None:
+    """Returns the remedy for a failure, or None if none is known."""
+    # The output of another program says more than its exit status.
+    for pattern, key, fix in _MESSAGES_OF_OTHER_PROGRAMS:
+        match = re.search(pattern, failure.sentence)
         if match:
-            found = match.groups()
-            correction = None if correct is None else _bound(correct, found)
-            return Remedy(key.format(*found), fix.format(*found), correction)
-    return None
-
-
-def _bound(correct: Callable[..., Study], found: tuple[str, ...]) -> Callable[[Study], Study]:
-    return lambda study: correct(study, *found)
+            return Remedy(key, fix.format(*match.groups()))
+    make = _BY_CODE.get(failure.code)
+    return None if make is None else make(failure.values)
 
 
 def _with(study: Study, **simulation: Any) -> Study:
     return study.model_copy(update={"simulation": study.simulation.model_copy(update=simulation)})
 
 
-def _with_steps(study: Study, sent: str, _: str) -> Study:
-    return _with(study, time_steps=max(int(sent), 1))
-
-
-def _with_more_steps(study: Study, steps: str) -> Study:
-    """So many that the solver will say, when it ends, how many it has sent."""
-    return _with(study, time_steps=MANY * int(steps))
-
-
-def _with_shape(study: Study, name: str, shape: str, *_: str) -> Study:
+def _with_shape(study: Study, name: str, shape: list[int]) -> Study:
     fields = dict(study.simulation.fields)
-    sizes = [int(size) for size in shape.split(",")]
-    fields[name] = fields[name].model_copy(update={"shape": sizes})
+    fields[name] = fields[name].model_copy(update={"shape": shape})
     return _with(study, fields=fields)
 
 
-_REMEDIES: tuple[tuple[str, str, str, Callable[..., Study] | None], ...] = (
-    (
-        r"ended after (\d+) of (\d+) time steps",
+def _too_few_steps(values: Mapping[str, Any]) -> Remedy:
+    steps, declared = values["steps"], values["time_steps"]
+    return Remedy(
         "simulation.time_steps",
-        "set simulation.time_steps to {0}, or let the solver send {1}",
-        _with_steps,
-    ),
-    (
-        r"the study has (\d+) time steps .* too many",
+        f"set simulation.time_steps to {steps}, or let the solver send {declared}",
+        lambda study: _with(study, time_steps=max(steps, 1)),
+    )
+
+
+def _too_many_steps(values: Mapping[str, Any]) -> Remedy:
+    declared = values["time_steps"]
+    return Remedy(
         "simulation.time_steps",
-        "set simulation.time_steps to what the solver sends, or let it stop after {0}",
-        _with_more_steps,
-    ),
-    (
-        r"field '(\w+)' has the global shape \(([\d, ]+?),?\); the study says",
-        "simulation.fields.{0}.shape",
-        "set simulation.fields.{0}.shape to [{1}], or give the solver the study's mesh",
-        _with_shape,
-    ),
-    (
-        r"field '(\w+)'.* is not in the study",
-        "simulation.fields",
-        "declare '{0}' there, or call it in the solver as the study does",
-        None,
-    ),
-    (
-        r"the fields? ([\w, ]+) of the study (?:are|is) not declared",
-        "simulation.fields",
-        "remove {0} there, or declare it in the solver before its loop",
-        None,
-    ),
-    (
-        r"field '(\w+)' has (?:\d+ )?values (?:that are NaN|beyond)",
+        f"set simulation.time_steps to what the solver sends, or let it stop after {declared}",
+        lambda study: _with(study, time_steps=STEPS_FACTOR * declared),
+    )
+
+
+def _wrong_shape(values: Mapping[str, Any]) -> Remedy:
+    name, found = values["field"], list(values["found"])
+    key = f"simulation.fields.{name}.shape"
+    return Remedy(
+        key,
+        f"set {key} to {found}, or give the solver the study's mesh",
+        lambda study: _with_shape(study, name, found),
+    )
+
+
+def _unknown_field(values: Mapping[str, Any]) -> Remedy:
+    fix = f"declare '{values['field']}' there, or rename it in the solver as in the study"
+    return Remedy("simulation.fields", fix)
+
+
+def _undeclared_fields(values: Mapping[str, Any]) -> Remedy:
+    names = ", ".join(values["fields"])
+    fix = f"remove {names} there, or declare it in the solver before its loop"
+    return Remedy("simulation.fields", fix)
+
+
+def _not_finite(values: Mapping[str, Any]) -> Remedy:
+    return Remedy(
         "parameters",
-        "the solver is unstable for a point of the prior: use a smaller time step, or narrow the "
-        "bounds there",
-        None,
-    ),
-    (
-        r"made no progress for|no new time step for|asked for no simulation within",
-        "simulation.timeout",
-        "raise simulation.timeout if the solver is only slow",
-        None,
-    ),
-    (
-        r"has (\d+) MPI ranks; the study's",
-        "simulation.processes",
-        "let launcher.mpirun name the mpirun of the solver's own MPI",
-        None,
-    ),
+        "the solver is unstable for a point of the prior: use a smaller time step, or narrow the bounds there",
+    )
+
+
+def _too_slow(values: Mapping[str, Any]) -> Remedy:
+    return Remedy("simulation.timeout", "raise simulation.timeout if the solver is only slow")
+
+
+def _wrong_ranks(values: Mapping[str, Any]) -> Remedy:
+    return Remedy(
+        "simulation.processes", "let launcher.mpirun name the mpirun of the solver's own MPI"
+    )
+
+
+def _unknown_parameter(values: Mapping[str, Any]) -> Remedy:
+    fix = f"add '{values['parameter']}' there, or read a parameter of the study in the solver"
+    return Remedy("parameters", fix)
+
+
+def _process_ended(values: Mapping[str, Any]) -> Remedy | None:
+    if values["exit_status"] != 0:
+        return None
+    return Remedy(
+        "simulation.command",
+        "the solver has to open a melissa_gen client and send its fields, or to run through simulation.bridge",
+    )
+
+
+_BY_CODE: dict[str, Callable[[Mapping[str, Any]], Remedy | None]] = {
+    "too_few_steps": _too_few_steps,
+    "too_many_steps": _too_many_steps,
+    "wrong_shape": _wrong_shape,
+    "unknown_field": _unknown_field,
+    "undeclared_fields": _undeclared_fields,
+    "not_finite": _not_finite,
+    "no_progress": _too_slow,
+    "no_output": _too_slow,
+    "wrong_ranks": _wrong_ranks,
+    "unknown_parameter": _unknown_parameter,
+    "process_ended": _process_ended,
+    "process_ended_early": _process_ended,
+}
+
+_MESSAGES_OF_OTHER_PROGRAMS = (
     (
         r"No module named '([\w.]+)'",
         "",
         "install {0} into the environment that runs melissa-gen",
-        None,
     ),
     (
         r"error while loading shared libraries: ([^:\s]+)",
         "simulation.environment",
-        "add LD_LIBRARY_PATH: the folder that holds {0}",
-        None,
-    ),
-    (
-        r"gives no parameter '(\w+)'",
-        "parameters",
-        "add '{0}' there, or read in the solver what the study gives",
-        None,
-    ),
-    (
-        r"ended with exit status 0",
-        "simulation.command",
-        "the solver has to open a melissa_gen client and send its fields, or to run through simulation.bridge",
-        None,
+        "add LD_LIBRARY_PATH: the folder that contains {0}",
     ),
 )
+"""Pattern, key of the study, and fix with the groups of the pattern."""

@@ -1,4 +1,4 @@
-"""One simulation through the bridge: from its parameters to its last time step."""
+"""Solves one simulation with the command of a study, from its parameters to its last time step."""
 
 import shutil
 import time
@@ -15,24 +15,25 @@ from melissa_gen.bridge.job_file import BridgeJob
 from melissa_gen.bridge.readers import COORDINATES, OutputError, Reader, open_reader
 from melissa_gen.client import Simulation
 from melissa_gen.errors import MelissaGenError, ServerLost
+from melissa_gen.protocol.failures import Failure
 
 __all__ = ["solve"]
 
 LOG = "log.txt"
-POLL_SECONDS = 0.02
-SLOWEST_POLL = 1.0
-PATIENCE = 0.9
-"""Of the study's timeout: the bridge gives up before the server would, for it can say more."""
+SHORTEST_POLL = 0.02
+LONGEST_POLL = 1.0
+TIMEOUT_FRACTION = 0.9
+"""Fraction of `simulation.timeout` after which the bridge gives up: before the server, because it can report more."""
 QUOTED_LINES = 3
 QUOTED_CHARACTERS = 400
 
 
 def solve(job: BridgeJob, simulation: Simulation) -> None:
-    """Solves a simulation, or gives it up with one sentence.
+    """Solves a simulation, or gives it up with a reason.
 
     Args:
-        job: What the study says.
-        simulation: What to solve.
+        job: The job of the bridge.
+        simulation: The simulation to solve.
 
     Raises:
         ServerLost: The server stopped.
@@ -51,7 +52,8 @@ def solve(job: BridgeJob, simulation: Simulation) -> None:
     except (MelissaGenError, OSError) as error:
         if command is not None:
             command.stop()
-        simulation.fail(_reason(job, simulation, folder, command, error))
+        failure = _failure(job, simulation, error)
+        simulation.fail(failure.with_details(_details(job, folder, command)))
     finally:
         if command is not None:
             command.stop()
@@ -61,7 +63,7 @@ def solve(job: BridgeJob, simulation: Simulation) -> None:
 
 
 def _prepare(job: BridgeJob, simulation: Simulation, folder: Path) -> list[str]:
-    """Lays out the inputs in a fresh folder; returns the command's words."""
+    """Writes the inputs into an empty folder and returns the words of the command."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     values = job.values(simulation.parameters)
@@ -70,37 +72,41 @@ def _prepare(job: BridgeJob, simulation: Simulation, folder: Path) -> list[str]:
 
 
 def _stream(job: BridgeJob, simulation: Simulation, folder: Path, command: Command) -> None:
-    """Sends each time step as soon as it is complete, until the command has ended well."""
-    limit = PATIENCE * job.simulation.timeout
+    """Sends each time step as soon as it is complete, until the command has ended.
+
+    Raises:
+        OutputError: The command failed, stalled, or wrote too few time steps or unreadable ones.
+    """
+    limit = TIMEOUT_FRACTION * job.simulation.timeout
     reader = open_reader(job.simulation, job.folder, folder)
-    progressed, pause = time.monotonic(), POLL_SECONDS
+    progressed, pause = time.monotonic(), SHORTEST_POLL
     while True:
         code = command.poll()
         began = time.monotonic()
         sent = _send_next(job, simulation, reader, ended=code is not None)
         now = time.monotonic()
         if sent:
-            progressed, pause = now, POLL_SECONDS
+            progressed, pause = now, SHORTEST_POLL
             continue
         if code is not None:
             break
         if now - progressed > limit:
-            msg = f"there was no new time step for {now - progressed:.0f} s"
-            raise OutputError(msg)
+            seconds = round(now - progressed)
+            raise OutputError(Failure.of("no_output", **_where(simulation), seconds=seconds))
         command.wait(max(pause, now - began))
-        pause = min(1.2 * pause, SLOWEST_POLL)
-    if code != 0:
-        what = f"exit status {code}" if code > 0 else f"signal {-code}"
-        msg = f"the command ended with {what}"
-        raise OutputError(msg)
+        pause = min(1.2 * pause, LONGEST_POLL)
+    if code > 0:
+        raise OutputError(Failure.of("command_ended", **_where(simulation), exit_status=code))
+    if code < 0:
+        raise OutputError(Failure.of("command_killed", **_where(simulation), signal=-code))
     steps = job.simulation.time_steps
     if simulation.step < steps:
-        msg = f"simulation {simulation.number} ended after {simulation.step} of {steps} time steps"
-        raise OutputError(msg)
+        values = {"simulation": simulation.number, "steps": simulation.step, "time_steps": steps}
+        raise OutputError(Failure.of("too_few_steps", **values))
 
 
 def _send_next(job: BridgeJob, simulation: Simulation, reader: Reader, *, ended: bool) -> bool:
-    """Sends the next time step if it is complete; says whether it was."""
+    """Sends the next time step if it is complete; returns whether it was."""
     found = reader.read(simulation.step, ended)
     if found is None:
         return False
@@ -111,29 +117,37 @@ def _send_next(job: BridgeJob, simulation: Simulation, reader: Reader, *, ended:
     for name, array in fields.items():
         shape = tuple(declared[name].shape) if name in declared else array.shape
         if array.shape != shape:
-            where = f"time step {simulation.step}: field '{name}'"
-            msg = f"{where} has the global shape {array.shape}; the study says {shape}"
-            raise OutputError(msg)
+            shapes = {"found": array.shape, "expected": shape}
+            raise OutputError(Failure.of("wrong_shape", **_where(simulation), field=name, **shapes))
     simulation.send(**fields)
     return True
 
 
-def _reason(
-    job: BridgeJob,
-    simulation: Simulation,
-    folder: Path,
-    command: Command | None,
-    error: Exception,
-) -> str:
-    """One sentence: what went wrong, how the command's output ends, and where all of it is."""
-    text = str(error)
+def _where(simulation: Simulation) -> dict[str, int]:
+    """The values of a failure that lies in the next time step."""
+    return {"simulation": simulation.number, "step": simulation.step}
+
+
+def _failure(job: BridgeJob, simulation: Simulation, error: Exception) -> Failure:
+    """Returns the failure that an error stands for."""
+    if error.args and isinstance(error.args[0], Failure):
+        return error.args[0]
     if isinstance(error, OSError):
-        text = f"{error.filename or job.simulation.command[0]}: {error.strerror or error}"
-    if not text.startswith("simulation "):
-        text = f"simulation {simulation.number}, after {simulation.step} time steps: {text}"
+        file = error.filename or job.simulation.command[0]
+        text = f"{file}: {error.strerror or error}"
+        return Failure.of("other", **_where(simulation), text=text)
+    code = "unreadable_output" if isinstance(error, OutputError) else "other"
+    return Failure.of(code, **_where(simulation), text=str(error))
+
+
+def _details(job: BridgeJob, folder: Path, command: Command | None) -> str:
+    """Returns the end of the command's output, and the folder in which all of it is kept."""
+    parts = []
     if command is not None:
         if command.stragglers:
-            text += f"; it left {command.stragglers} processes behind, which were ended"
+            parts.append(f"it left {command.stragglers} processes behind, which were ended")
         lines = " | ".join(command.last_lines(QUOTED_LINES))[-QUOTED_CHARACTERS:]
-        text += f"; its output ends: {lines}" if lines else "; it has printed nothing"
-    return text if job.bridge.keep == "never" else f"{text}; kept in {folder}"
+        parts.append(f"its output ends: {lines}" if lines else "it has printed nothing")
+    if job.bridge.keep != "never":
+        parts.append(f"kept in {folder}")
+    return "; ".join(parts)

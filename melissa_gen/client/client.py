@@ -1,4 +1,4 @@
-"""The client interface: three things for a person to learn.
+"""The client interface of a solver in Python.
 
 Example:
     >>> with Client(comm) as client:
@@ -8,9 +8,8 @@ Example:
     ...             simulation.send(temperature=block)
 """
 
+import logging
 import os
-import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,110 +20,71 @@ import numpy.typing as npt
 
 from melissa_gen.client.communicator import Communicator, wrap_communicator
 from melissa_gen.client.destination import Destination, IssuedSimulation, Placement
-from melissa_gen.errors import ClientError, ServerLost, SimulationError, nearest
+from melissa_gen.client.user_messages import show_user
+from melissa_gen.errors import ClientError, ServerLost, SimulationError
+from melissa_gen.protocol.failures import Failure, failure_in
 
 __all__ = ["Client", "Simulation"]
+
+_log = logging.getLogger(__name__)
 
 
 class Simulation:
     """One simulation that this client was asked to solve.
 
     Attributes:
-        number: Its number in the study.
-        attempt: 0, or how often it was tried before.
-        parameters: Name to value, in physical units.
+        number: Number of the simulation in the study.
+        attempt: Number of this attempt; 0 for the first.
+        parameters: Parameter name to value, in physical units.
         step: Time steps sent so far.
     """
 
     def __init__(self, client: "Client", issued: IssuedSimulation) -> None:
         self._client = client
-        self._issued = issued
         self.number = issued.simulation
         self.attempt = issued.attempt
         self.parameters = issued.parameters
         self.step = 0
 
     def send(self, **fields: npt.ArrayLike) -> None:
-        """Sends one time step of all fields: this rank's block of each.
+        """Sends this rank's block of every field at the next time step.
 
-        The values are copied before the call returns; the arrays may be reused at once. Waits while the server's
-        memory is full.
+        The values are copied before the call returns, so that the arrays can be reused at once. The call waits while
+        the memory of the server is full.
 
         Args:
             **fields: Field name to array of the declared extent.
 
         Raises:
-            SimulationError: A field is missing or unknown, has another shape, holds NaN or Inf, or this is a time step
-                too many.
+            SimulationError: A field is missing or unknown, has another shape, contains NaN or Inf, or the study has
+                fewer time steps. The simulation is given up.
             ServerLost: The server stopped.
         """
-        try:
-            blocks = self._checked(fields)
-        except SimulationError as error:
-            self._client._give_up(self, str(error))
-            raise
-        self._client._destination.send(self._issued, self.step, blocks)
-        self.step += 1
+        self._client._send(self, fields)
 
-    def fail(self, reason: str) -> None:
-        """Gives this simulation up; the loop goes on with the next one. All ranks must do so.
+    def fail(self, reason: str | Failure) -> None:
+        """Gives up this simulation. The loop continues with the next one. All ranks must call it.
 
         Args:
-            reason: One sentence; the server notes it.
+            reason: Why, in one sentence. The server records it.
         """
-        self._client._give_up(self, reason)
-
-    def _checked(self, fields: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
-        where = f"simulation {self.number}, time step {self.step}"
-        declared = self._client._fields
-        for name in fields:
-            if name not in declared:
-                legal = ", ".join(declared) or "none yet: call client.field(...) before the loop"
-                msg = f"{where}: unknown field '{name}'{nearest(name, declared)}; declared: {legal}"
-                raise SimulationError(msg)
-        limit = self._client._destination.time_steps
-        if limit is not None and self.step >= limit:
-            msg = f"{where}: the study has {limit} time steps (0 to {limit - 1}); this one is too many"
-            raise SimulationError(msg)
-        blocks = {}
-        for name, placement in declared.items():
-            if name not in fields:
-                msg = f"{where}: the field '{name}' is missing"
-                raise SimulationError(msg)
-            block = np.asarray(fields[name])
-            if block.shape != placement.extent:
-                msg = (
-                    f"{where}: field '{name}' has shape {block.shape}; "
-                    f"this rank declared the extent {placement.extent}"
-                )
-                raise SimulationError(msg)
-            if block.dtype.kind not in "fiu":
-                msg = f"{where}: field '{name}' is of type {block.dtype}; real numbers are expected"
-                raise SimulationError(msg)
-            if not _all_finite(block, placement.dtype):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    bad = np.count_nonzero(~np.isfinite(block.astype(placement.dtype)))
-                what = f"NaN, infinite or too large for {placement.dtype}"
-                msg = f"{where}: field '{name}' has {bad} values that are {what}"
-                raise SimulationError(msg)
-            blocks[name] = block
-        return blocks
+        failure = reason if isinstance(reason, Failure) else Failure.of("given_up", text=reason)
+        self._client._give_up(self, failure)
 
 
 class Client:
-    """A solver's connection to the training server, or to a file where there is no server.
+    """Connection of a solver to the training server, or to a file if there is no server.
 
-    With `MELISSA_GEN_SERVER` in the environment (`melissa-gen run`, `generate` and `check` set it) samples are streamed
-    to the server.
-    Without it, one simulation with the given `parameters` is written to `output`.
+    If the environment variable `MELISSA_GEN_SERVER` is set (`melissa-gen run`, `generate` and `check` set it), samples
+    are streamed to the server. Otherwise one simulation with the given `parameters` is written to `output`.
 
     Args:
-        comm: The MPI communicator whose ranks solve a simulation together, or None.
-        parameters: Parameters of a run on its own, name to value.
-        output: HDF5 file of a run on its own.
+        comm: The MPI communicator whose ranks solve each simulation together, or None.
+        parameters: Parameter name to value, for a run without a server.
+        output: Path of the HDF5 file of a run without a server.
 
     Raises:
-        ClientError: There is no server and no `output`, or the server refuses.
+        ClientError: There is neither a server nor an `output`, or the server refuses the client.
     """
 
     def __init__(
@@ -137,9 +97,7 @@ class Client:
         self._communicator: Communicator = wrap_communicator(comm)
         self._fields: dict[str, Placement] = {}
         self._current: Simulation | None = None
-        self._destination: Destination = _open_destination(
-            self._communicator, comm, parameters, output
-        )
+        self._destination = _open_destination(self._communicator, comm, parameters, output)
 
     def field(
         self,
@@ -149,59 +107,48 @@ class Client:
         extent: Sequence[int] | None = None,
         dtype: npt.DTypeLike = "float32",
     ) -> None:
-        """Declares a field and which block of it this rank has; once, before the loop.
+        """Declares a field and the block of it that this rank computes. Call it once, before the loop.
 
         Args:
-            name: The field's name in the study.
-            shape: Global shape over all ranks.
+            name: Name of the field in the study.
+            shape: Shape of the whole field over all ranks.
             start: First index of this rank's block along each dimension; default: 0.
             extent: Size of this rank's block along each dimension; default: from `start` to the end.
-            dtype: float32 or float64: the type in the file of a run without server. A server receives the type
-                that the study declares, whatever the solver computes in.
+            dtype: float32 or float64: the type in the file of a run without a server. A server receives the type
+                that the study declares, whatever type the solver computes in.
 
         Raises:
             ClientError: The block is not inside the field, or the study declares another shape.
         """
-        whole = tuple(int(n) for n in shape)
-        first = tuple(int(n) for n in start) if start is not None else (0,) * len(whole)
-        if len(first) != len(whole):
-            msg = f"field '{name}': start {first} and shape {whole} have different lengths"
-            raise ClientError(msg)
-        size = (
-            tuple(int(n) for n in extent)
-            if extent is not None
-            else tuple(n - s for n, s in zip(whole, first, strict=True))
-        )
-        inside = len(size) == len(whole) and all(
-            s >= 0 and e > 0 and s + e <= n for n, s, e in zip(whole, first, size, strict=True)
-        )
-        if not inside:
-            msg = f"field '{name}': the block start {first}, extent {size} is not inside the shape {whole}"
-            raise ClientError(msg)
-        if np.dtype(dtype) not in (np.dtype("float32"), np.dtype("float64")):
-            msg = f"field '{name}': the type {np.dtype(dtype)} is not float32 or float64"
-            raise ClientError(msg)
-        self._fields[name] = self._destination.declare(
-            name, Placement(whole, first, size, np.dtype(dtype))
-        )
+        try:
+            placement = _placement(name, shape, start, extent, np.dtype(dtype))
+            self._fields[name] = self._destination.declare(name, placement)
+        except ClientError as error:
+            self._destination.fail(None, 0, failure_in(error))
+            raise
 
     def __iter__(self) -> Iterator[Simulation]:
-        """Yields simulations to solve until there are no more; one that was given up is left as it is."""
-        while (issued := self._destination.next()) is not None:
+        """Yields the simulations to solve. A simulation that was given up is not completed."""
+        while (issued := self._next()) is not None:
             simulation = self._current = Simulation(self, issued)
             yield simulation
             if self._current is not simulation:
                 continue
             limit = self._destination.time_steps
             if limit is not None and simulation.step < limit:
-                msg = f"simulation {simulation.number} ended after {simulation.step} of {limit} time steps"
-                self._give_up(simulation, msg)
-                raise SimulationError(msg)
+                failure = Failure.of(
+                    "too_few_steps",
+                    simulation=simulation.number,
+                    steps=simulation.step,
+                    time_steps=limit,
+                )
+                self._give_up(simulation, failure)
+                raise SimulationError(failure)
             self._current = None
             self._destination.finalize(issued, simulation.step)
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._destination.close()
 
     def __enter__(self) -> Self:
@@ -213,28 +160,119 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes; after an error it also reports the simulation as failed and ends the other ranks."""
+        """Closes the client. After an error it also reports the simulation as failed and ends the other ranks."""
         if error is not None and self._current is not None and not isinstance(error, ServerLost):
-            self._give_up(self._current, f"{type(error).__name__}: {error}")
+            self._give_up(self._current, failure_in(error))
         self.close()
         if error is not None and self._communicator.size > 1:
+            rank = self._communicator.rank
             if isinstance(error, ClientError):
-                print(f"rank {self._communicator.rank}: {error}", file=sys.stderr, flush=True)
+                show_user(_log, logging.ERROR, f"rank {rank}: {error}")
             else:
-                traceback.print_exception(kind, error, trace)
+                show_user(_log, logging.ERROR, f"rank {rank}: the solver failed", error)
             self._communicator.abort()
 
-    def _give_up(self, simulation: Simulation, reason: str) -> None:
+    def _next(self) -> IssuedSimulation | None:
+        try:
+            return self._destination.next()
+        except ClientError as error:
+            if error.args and isinstance(error.args[0], Failure):  # wrong declarations
+                self._destination.fail(None, 0, error.args[0])
+            raise
+
+    def _send(self, simulation: Simulation, fields: Mapping[str, npt.ArrayLike]) -> None:
+        issued = IssuedSimulation(simulation.number, simulation.attempt, simulation.parameters)
+        blocks = self._checked(simulation, fields)
+        if isinstance(blocks, Failure):
+            self._give_up(simulation, blocks)
+            raise SimulationError(blocks)
+        self._destination.send(issued, simulation.step, blocks)
+        simulation.step += 1
+
+    def _give_up(self, simulation: Simulation, failure: Failure) -> None:
         if self._current is simulation:
             self._current = None
-            self._destination.fail(simulation._issued, simulation.step, reason)
+            issued = IssuedSimulation(simulation.number, simulation.attempt, simulation.parameters)
+            self._destination.fail(issued, simulation.step, failure)
+
+    def _checked(
+        self, simulation: Simulation, fields: Mapping[str, npt.ArrayLike]
+    ) -> dict[str, npt.NDArray[Any]] | Failure:
+        """Returns the blocks of a time step as arrays, or why they can't be sent."""
+        where = {"simulation": simulation.number, "step": simulation.step}
+        for name in fields:
+            if name not in self._fields:
+                legal = list(self._fields)
+                return Failure.of("undeclared_field", **where, field=name, legal=legal)
+        limit = self._destination.time_steps
+        if limit is not None and simulation.step >= limit:
+            return Failure.of("too_many_steps", **where, time_steps=limit)
+        blocks = {}
+        for name, placement in self._fields.items():
+            if name not in fields:
+                return Failure.of("missing_field", **where, field=name)
+            block = np.asarray(fields[name])
+            if (failure := _wrong_values(block, placement, {**where, "field": name})) is not None:
+                return failure
+            blocks[name] = block
+        return blocks
+
+
+def _placement(
+    name: str,
+    shape: Sequence[int],
+    start: Sequence[int] | None,
+    extent: Sequence[int] | None,
+    dtype: np.dtype[Any],
+) -> Placement:
+    """Returns a block with its defaults filled in.
+
+    Raises:
+        ClientError: The block is not inside the field, or the type is not supported.
+    """
+    whole = tuple(int(n) for n in shape)
+    first = tuple(int(n) for n in start) if start is not None else (0,) * len(whole)
+    if len(first) != len(whole):
+        raise ClientError(Failure.of("block_dimensions", field=name, start=first, shape=whole))
+    size = (
+        tuple(int(n) for n in extent)
+        if extent is not None
+        else tuple(n - s for n, s in zip(whole, first, strict=True))
+    )
+    inside = len(size) == len(whole) and all(
+        s >= 0 and e > 0 and s + e <= n for n, s, e in zip(whole, first, size, strict=True)
+    )
+    if not inside:
+        values = {"start": first, "extent": size, "shape": whole}
+        raise ClientError(Failure.of("block_outside", field=name, **values))
+    if dtype not in (np.dtype("float32"), np.dtype("float64")):
+        raise ClientError(Failure.of("wrong_dtype", field=name, dtype=str(dtype)))
+    return Placement(whole, first, size, dtype)
+
+
+def _wrong_values(
+    block: npt.NDArray[Any], placement: Placement, where: Mapping[str, Any]
+) -> Failure | None:
+    """Returns why a block can't be sent, or None if it can."""
+    if block.shape != placement.extent:
+        return Failure.of("wrong_extent", **where, found=block.shape, extent=placement.extent)
+    if block.dtype.kind not in "fiu":
+        return Failure.of("not_real", **where, dtype=str(block.dtype))
+    if not _all_finite(block, placement.dtype):
+        with np.errstate(over="ignore", invalid="ignore"):
+            count = int(np.count_nonzero(~np.isfinite(block.astype(placement.dtype))))
+        # A value just above the largest one is rounded to it.
+        if count > 0:
+            return Failure.of("not_finite", **where, count=count, dtype=str(placement.dtype))
+    return None
 
 
 def _all_finite(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
-    """Whether all values are finite once they are of the type that is sent."""
+    """Returns whether all values are certain to be finite after the conversion to `dtype`; fast."""
     if block.dtype.kind == "f" and block.dtype.itemsize > dtype.itemsize:
-        most = float(np.finfo(dtype).max)
-        return bool(-most <= block.min() and block.max() <= most)  # false for NaN too
+        largest = float(np.finfo(dtype).max)
+        # Both comparisons are false for NaN.
+        return bool(-largest <= block.min() and block.max() <= largest)
     return bool(np.isfinite(block).all())
 
 
@@ -244,8 +282,7 @@ def _open_destination(
     parameters: Mapping[str, float] | None,
     output: str | Path | None,
 ) -> Destination:
-    from melissa_gen.client.hdf5_output import Hdf5Output  # h5py is not needed online
-
+    # h5py is imported only without a server, pyzmq only with one.
     if server := os.environ.get("MELISSA_GEN_SERVER"):
         from melissa_gen.client.server_connection import ServerConnection
 
@@ -256,6 +293,8 @@ def _open_destination(
             "start the solver with `melissa-gen run STUDY.yaml`, or pass output='FILE.h5'"
         )
         raise ClientError(msg)
+    from melissa_gen.client.hdf5_output import Hdf5Output
+
     if communicator.rank == 0:
-        print(f"no training server: writing to {output}", file=sys.stderr, flush=True)
+        show_user(_log, logging.INFO, f"no training server: writing to {output}")
     return Hdf5Output(communicator, comm, dict(parameters or {}), Path(output))

@@ -1,4 +1,4 @@
-"""The MPI communicator of a client, or no communicator at all: the few collective calls that a client needs."""
+"""The ranks of a client, with or without MPI, and the few collective calls that a client needs."""
 
 import contextlib
 import time
@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 _POLL_SECONDS = 5e-4
-_LAST_WORDS_SECONDS = 0.2
-"""mpirun may drop what a rank has written in the instant before it aborts."""
+_OUTPUT_SECONDS = 0.2
+"""Wait before an abort: mpirun may drop what a rank has written just before it."""
 
 
 class Communicator(Protocol):
@@ -29,10 +29,10 @@ class Communicator(Protocol):
     size: int
 
     def share(self, data: npt.NDArray[Any]) -> None:
-        """Copies rank 0's array into everybody's; waiting ranks leave the core to others."""
+        """Copies the array of rank 0 to all ranks. Waiting ranks leave the core to other processes."""
 
     def abort(self) -> None:
-        """Ends all ranks at once: the others may be waiting in a collective call."""
+        """Ends all ranks at once, because the others may be waiting in a collective call."""
 
 
 class SingleProcess:
@@ -42,10 +42,10 @@ class SingleProcess:
     size = 1
 
     def share(self, data: npt.NDArray[Any]) -> None:
-        """Does nothing: there is nobody to share with."""
+        """Does nothing: there is only one rank."""
 
     def abort(self) -> None:
-        """Does nothing: the exception that led here ends the process."""
+        """Does nothing: the exception of the caller ends the process."""
 
 
 class MPICommunicator:
@@ -61,24 +61,24 @@ class MPICommunicator:
         self.size: int = comm.Get_size()
 
     def share(self, data: npt.NDArray[Any]) -> None:
-        """Copies rank 0's array into everybody's.
+        """Copies the array of rank 0 to all ranks.
 
-        MPI spins while it waits; what is awaited here can take long (the server decides when to solve on), so the
-        request is tested with short pauses and the trainer gets the core.
+        MPI spins while it waits, and the wait can be long because the server decides when the next simulation starts.
+        The request is therefore tested with short pauses, so that the trainer can use the core.
         """
         request = self._comm.Ibcast(data, root=0)
         while not request.Test():
             time.sleep(_POLL_SECONDS)
 
     def abort(self) -> None:
-        """Calls MPI_Abort: a rank that merely ended would leave the others in a collective call for ever."""
+        """Calls MPI_Abort. If this rank only ended, the others could wait in a collective call forever."""
         drop_shared_memory()
-        time.sleep(_LAST_WORDS_SECONDS)
+        time.sleep(_OUTPUT_SECONDS)
         self._comm.Abort(1)
 
 
 def drop_shared_memory() -> None:
-    """Removes the name of this communicator's shared memory, which MPICH leaves behind when its ranks are aborted."""
+    """Removes the shared memory file of this MPI job, which MPICH leaves behind when its ranks are aborted."""
     for entry in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError):
             target = entry.readlink()

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from melissa_gen.protocol.failures import Failure
+
 __all__ = ["Destination", "IssuedSimulation", "Placement"]
 
 
@@ -62,8 +64,8 @@ class Destination(Protocol):
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Reports that the simulation is complete."""
 
-    def fail(self, issued: IssuedSimulation, step: int, reason: str) -> None:
-        """Reports that the simulation is given up."""
+    def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
+        """Reports that a simulation is given up, or, without a simulation, that a declaration is wrong."""
 
     def close(self) -> None:
         """Releases all resources."""

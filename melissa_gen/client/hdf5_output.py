@@ -1,4 +1,4 @@
-"""Writes the one simulation of a client without server to an HDF5 file."""
+"""Writes the simulation of a client without a server to an HDF5 file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,19 @@ from melissa_gen.client.communicator import Communicator
 from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import ClientError
+from melissa_gen.protocol.failures import Failure
 
 __all__ = ["Hdf5Output"]
 
 
 class Hdf5Output:
-    """Gathers each time step on rank 0, which writes them all at the end.
+    """Gathers each time step on rank 0, which writes all of them at the end.
 
     Args:
         communicator: The ranks of this client.
-        comm: Their communicator, or None.
-        parameters: Of the simulation.
-        output: The file; it holds what the solver declares and sends.
+        comm: Their mpi4py communicator, or None.
+        parameters: Parameters of the simulation, name to value.
+        output: Path of the file.
     """
 
     time_steps: int | None = None
@@ -31,20 +32,20 @@ class Hdf5Output:
         self, communicator: Communicator, comm: Any, parameters: dict[str, float], output: Path
     ) -> None:
         self._communicator, self._comm, self._output = communicator, comm, output
-        self._todo = iter([IssuedSimulation(0, 0, parameters)])
+        self._simulations = iter([IssuedSimulation(0, 0, parameters)])
         self._placements: dict[str, Placement] = {}
         self._tiled: set[str] = set()
         self._steps: list[dict[str, npt.NDArray[Any]]] = []
 
     def declare(self, name: str, placement: Placement) -> Placement:
-        """Takes the declaration as it is."""
+        """Accepts any declaration."""
         self._placements[name] = placement
         self._tiled.discard(name)
         return placement
 
     def next(self) -> IssuedSimulation | None:
-        """The simulation, once."""
-        return next(self._todo, None)
+        """Returns the simulation once, then None."""
+        return next(self._simulations, None)
 
     def send(
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
@@ -74,41 +75,43 @@ class Hdf5Output:
                 writer.write_steps(0, 0, name, np.stack([step[name] for step in self._steps]))
             writer.finish(0)
 
-    def fail(self, issued: IssuedSimulation, step: int, reason: str) -> None:
-        """Writes nothing; the exception that led here says why."""
+    def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
+        """Writes nothing; the exception of the caller gives the reason."""
 
     def close(self) -> None:
-        """Does nothing: the file is complete or not there."""
+        """Does nothing: the file is either complete or absent."""
 
     def _gather(self, name: str, placement: Placement, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        mine = np.ascontiguousarray(block, placement.dtype)
+        block_values = np.ascontiguousarray(block, placement.dtype)
         whole = np.empty(placement.shape, placement.dtype)
-        place = np.array([*placement.start, *placement.extent], dtype=np.int64)
+        region = np.array([*placement.start, *placement.extent], dtype=np.int64)
         if self._communicator.size == 1:
-            self._check_tiling(name, placement, place[np.newaxis])
-            whole[_region(placement.start, placement.extent)] = mine
+            self._check_tiling(name, placement, region[np.newaxis])
+            whole[_region(placement.start, placement.extent)] = block_values
             return whole
-        places = np.empty((self._communicator.size, len(place)), np.int64)
-        self._comm.Gather(place, places if self._communicator.rank == 0 else None)
+        regions = np.empty((self._communicator.size, len(region)), np.int64)
+        self._comm.Gather(region, regions if self._communicator.rank == 0 else None)
         if self._communicator.rank != 0:
-            self._comm.Gatherv(mine, None)
+            self._comm.Gatherv(block_values, None)
             return whole
-        self._check_tiling(name, placement, places)
-        half = len(place) // 2
-        sizes = places[:, half:].prod(axis=1)
+        self._check_tiling(name, placement, regions)
+        half = len(region) // 2
+        sizes = regions[:, half:].prod(axis=1)
         flat = np.empty(int(sizes.sum()), placement.dtype)
-        self._comm.Gatherv(mine, (flat, sizes))
-        for values, where in zip(np.split(flat, np.cumsum(sizes)[:-1]), places, strict=True):
-            start, extent = where[:half], where[half:]
+        self._comm.Gatherv(block_values, (flat, sizes))
+        for values, bounds in zip(np.split(flat, np.cumsum(sizes)[:-1]), regions, strict=True):
+            start, extent = bounds[:half], bounds[half:]
             whole[_region(start, extent)] = values.reshape(extent)
         return whole
 
-    def _check_tiling(self, name: str, placement: Placement, places: npt.NDArray[np.int64]) -> None:
-        """All ranks together must have each point of a field once; looked at once."""
+    def _check_tiling(
+        self, name: str, placement: Placement, regions: npt.NDArray[np.int64]
+    ) -> None:
+        """Checks, once per field, that the blocks of all ranks cover every point exactly once."""
         if name in self._tiled:
             return
         count = np.zeros(placement.shape, np.int32)
-        for start, extent in zip(*np.hsplit(places, 2), strict=True):
+        for start, extent in zip(*np.hsplit(regions, 2), strict=True):
             count[_region(start, extent)] += 1
         if not (count == 1).all():
             msg = f"field '{name}': the blocks of all ranks overlap or leave holes in the shape {placement.shape}"

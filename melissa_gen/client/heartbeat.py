@@ -1,9 +1,9 @@
-"""The heartbeat of a client: its own thread and socket, so that a long time step never looks like death."""
+"""The heartbeat of a client, on a thread and a socket of its own: a long time step must not look like a dead client."""
 
 import contextlib
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any
 import zmq
 
 from melissa_gen.client.communicator import drop_shared_memory
+from melissa_gen.client.user_messages import show_user
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
@@ -19,12 +20,15 @@ from melissa_gen.protocol.sockets import connect_socket
 
 __all__ = ["Heartbeat", "Progress"]
 
+_log = logging.getLogger(__name__)
+
 _GRACE_SECONDS = 10.0
+"""Time that the thread of the solver has to return to the client after the server was lost."""
 
 
 @dataclass
 class Progress:
-    """What the solver's thread is doing; written there, read by the heartbeat."""
+    """What the thread of the solver is doing. That thread writes it, the heartbeat reads it."""
 
     state: int = wire.WAITING_FOR_PARAMETERS
     simulation: int = 0
@@ -34,19 +38,19 @@ class Progress:
 
 
 class Heartbeat:
-    """Tells the server that this client lives, and learns whether the server does.
+    """Tells the server that this client is alive, and detects a server that stops or is silent.
 
     Args:
         context: The client's ZeroMQ context.
-        contact: Where the server listens.
-        job: Name of this client's job.
-        interval: Seconds between two beats.
+        contact: Addresses and secrets of the server.
+        job: Name of the job of this client.
+        interval: Seconds between two heartbeats.
         heartbeat_timeout: Seconds of silence after which the server counts as lost.
 
     Attributes:
-        progress: To be kept up to date by the solver's thread.
+        progress: The thread of the solver keeps it up to date.
         ended: Why the client must end, or None.
-        lost: Whether it must because the server is silent.
+        lost: Whether the reason is a silent server.
     """
 
     def __init__(
@@ -80,14 +84,14 @@ class Heartbeat:
                 beat = wire.Alive(
                     self._job, p.state, p.simulation, p.step, p.credit_seconds, p.next_seconds
                 )
-                # A server that is gone leaves the queue full: silence is what is judged then.
-                with_room = peer.poll(0, zmq.POLLOUT)
-                if with_room:
+                # If the server is gone, the queue stays full; the silence is then detected below.
+                if peer.poll(0, zmq.POLLOUT):
                     peer.send(wire.encode(beat, self._contact.epoch, 0, self._contact.token))
                 while peer.poll(0):
                     raw = peer.recv()
                     heard = time.monotonic()
-                    with contextlib.suppress(ProtocolError):  # any traffic is a sign of life
+                    # Any message shows that the server is alive.
+                    with contextlib.suppress(ProtocolError):
                         answer = wire.decode(raw, wire.Alive, wire.Stop)
                         if isinstance(answer, wire.Stop):
                             self.ended = answer.reason
@@ -103,8 +107,8 @@ class Heartbeat:
             peer.close(linger=0)
 
     def _end_stuck_solver(self) -> None:
-        """Gives the solver's thread time to notice, then ends the process: it may sit in MPI for ever."""
+        """Gives the thread of the solver time to notice, then ends the process: it may be stuck in MPI."""
         if not self._closing.wait(_GRACE_SECONDS):
-            print(f"ending: {self.ended}", file=sys.stderr, flush=True)
+            show_user(_log, logging.ERROR, f"ending: {self.ended}")
             drop_shared_memory()
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""Streams a client's samples to the training server.
+"""Streams the samples of a client to the training server.
 
-Each rank sends its parts straight to the server rank that owns the sample. A credit is a buffer: `send` copies the
-solver's values into a free one; on the server's machine the server reads it there, elsewhere ZeroMQ sends it without
-another copy. The server gives the buffer back when the sample is in its reservoir. So memory is bounded, and a solver
-may reuse its arrays at once.
+Each rank sends its parts directly to the server rank that owns the sample. A credit is a buffer: `send` copies the
+values of the solver into a free buffer. A server on the same machine reads the buffer in place; otherwise ZeroMQ sends
+it without another copy. The server returns the buffer when the sample is in its reservoir. The memory is therefore
+bounded, and the solver can reuse its arrays at once.
 """
 
 import os
@@ -20,9 +20,10 @@ import zmq
 from melissa_gen.client.communicator import Communicator, broadcast
 from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.client.heartbeat import Heartbeat
-from melissa_gen.errors import ClientError, ProtocolError, ServerLost, nearest
+from melissa_gen.errors import ClientError, ProtocolError, ServerLost
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.protocol.sockets import connect_socket, unreachable
 
@@ -32,11 +33,11 @@ _HANDSHAKE_MILLISECONDS = 60_000
 
 
 class ServerConnection:
-    """The client's side of the wire.
+    """Connection of one client rank to all server ranks.
 
     Args:
         communicator: The ranks of this client.
-        contact_file: The server's contact file.
+        contact_file: Path of the server's contact file.
 
     Raises:
         ClientError: The server can't be reached, or refuses this client.
@@ -52,8 +53,8 @@ class ServerConnection:
         self._job = os.environ.get("MELISSA_GEN_JOB", f"{socket.gethostname()}-{os.getpid()}")
         self._only = int(os.environ.get("MELISSA_GEN_SIMULATION", wire.ANY))
         self._asked = False
+        # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
-        """Whether there is nothing more to solve, and the server still reads."""
         self._control: zmq.Socket[bytes] | None = None
         self._heartbeat: Heartbeat | None = None
         self._welcome = self._introduce()
@@ -71,21 +72,19 @@ class ServerConnection:
             )
 
     def declare(self, name: str, placement: Placement) -> Placement:
-        """Checks the declaration against the study; the study's type is what is sent."""
+        """Checks a declaration against the study. Values are sent in the type that the study declares."""
         specs = {spec.name: spec for spec in self._welcome.fields}
         if name not in specs:
-            msg = f"field '{name}'{nearest(name, specs)} is not in the study; it declares {', '.join(specs)}"
-            raise ClientError(msg)
+            raise ClientError(Failure.of("unknown_field", field=name, legal=list(specs)))
         spec = specs[name]
         if placement.shape != spec.shape:
-            msg = f"field '{name}' has the global shape {placement.shape}; the study says {spec.shape}"
-            raise ClientError(msg)
+            shapes = {"found": placement.shape, "expected": spec.shape}
+            raise ClientError(Failure.of("wrong_shape", field=name, **shapes))
         placed = placement._replace(dtype=np.dtype(spec.dtype))
         if (name, placed) in self._placements:
             return placed
         if any(self._channels):
-            msg = f"field '{name}' is declared anew after the first time step; declare once, before the loop"
-            raise ClientError(msg)
+            raise ClientError(Failure.of("late_declaration", field=name))
         self._placements = [p for p in self._placements if p[0] != name] + [(name, placed)]
         order = {spec.name: index for index, spec in enumerate(self._welcome.fields)}
         self._blocks = tuple(
@@ -94,13 +93,12 @@ class ServerConnection:
         return placed
 
     def next(self) -> IssuedSimulation | None:
-        """Asks for the next simulation; every rank gets rank 0's answer."""
+        """Asks for the next simulation. Every rank gets the answer of rank 0."""
         missing = {f.name for f in self._welcome.fields} - {name for name, _ in self._placements}
         if missing:
-            msg = f"the fields {', '.join(sorted(missing))} of the study are not declared; call client.field(...) first"
-            raise ClientError(msg)
+            raise ClientError(Failure.of("undeclared_fields", fields=sorted(missing)))
         names = self._welcome.parameters
-        # Found, simulation (or whether all is done), attempt, parameters.
+        # Whether there is a simulation, its number (or whether nothing is left), its attempt, its parameters.
         answer = np.zeros(3 + len(names))
         if self._communicator.rank == 0:
             self._done = self._only >= 0 and self._asked
@@ -123,7 +121,7 @@ class ServerConnection:
     def send(
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
-        """Copies the blocks and sends them to the sample's owner; waits for credit."""
+        """Copies the blocks and sends them to the owner of the sample. Waits for credit."""
         number, attempt = issued.simulation, issued.attempt
         channel = self._channel(wire.owner(number, step, len(self._channels)))
         buffer = self._free_buffer(channel, number, step)
@@ -151,17 +149,18 @@ class ServerConnection:
         for rank in range(len(self._channels)):
             self._channel(rank).socket.send(self._pack(end))
 
-    def fail(self, issued: IssuedSimulation, step: int, reason: str) -> None:
-        """Tells the server that the simulation is given up."""
+    def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
+        """Tells the server that the simulation is given up, or that a declaration is wrong."""
         if self._control is None:
             self._control = connect_socket(self._context, self._contact, self._contact.control)
-        failed = wire.Failed(issued.simulation, issued.attempt, step, reason)
+        number, attempt = (-1, 0) if issued is None else (issued.simulation, issued.attempt)
+        failed = wire.Failed(self._job, number, attempt, step, failure.code, failure.values_json)
         self._control.send(self._pack(failed))
 
     def close(self) -> None:
-        """Ends the heartbeat, lets queued messages go out, closes.
+        """Ends the heartbeat, sends queued messages, and closes all sockets.
 
-        A server that is busy takes its time to read them; one that is lost, or stops, does not want them.
+        A busy server needs time to read the messages. A server that stops or is lost does not read them.
         """
         seconds = self._welcome.heartbeat_timeout / 2 if self._done else 1.0
         if self._heartbeat is not None:
@@ -175,9 +174,9 @@ class ServerConnection:
         self._context.term()
 
     def _introduce(self) -> wire.Welcome:
-        """Rank 0 shakes hands; the others get the answer from it.
+        """Performs the handshake on rank 0 and shares the answer with the other ranks.
 
-        That all of the server's ports can be reached is seen before a simulation is asked for, which would be lost.
+        All ports of the server are tried first: a simulation that is issued to a client without a connection is lost.
         """
         raw = b""
         ports = (self._contact.control, self._contact.heartbeat, *self._contact.data)
@@ -270,7 +269,7 @@ class ServerConnection:
 
 
 class _Channel:
-    """The way to one server rank: a socket and the buffers that are this rank's credit there."""
+    """Connection to one server rank: a socket, and the buffers that are this rank's credit there."""
 
     def __init__(
         self, peer: zmq.Socket[bytes], credit: int, placements: Sequence[Placement]
@@ -281,33 +280,35 @@ class _Channel:
         self.free: list[int] = []
         self._credit = credit
         self._blocks = [(p.extent, p.dtype) for p in placements]
-        self._keep_private()
+        self._use_private_buffers()
 
     def offer(self) -> wire.Share | None:
-        """Puts the buffers into memory that the server rank can read; None where there is no such memory."""
+        """Moves the buffers into memory that the server rank can read; None if the system has no such memory."""
         try:
             self.shared = shared = SharedBuffers(self._credit, self._blocks)
-        except (OSError, AttributeError):  # full, or not Linux
+        except (OSError, AttributeError):
+            # The memory is full, or the system is not Linux.
             return None
         self.buffers, self.free = shared.arrays, []
         return wire.Share(os.getpid(), shared.descriptor, shared.nonce, self._credit)
 
     def collect(self) -> None:
-        """Takes back the buffers that the server has handed back."""
+        """Receives the buffers that the server has returned."""
         while self.socket.poll(0):
             message = wire.decode(self.socket.recv(), wire.Credit, wire.Refused)
             if isinstance(message, wire.Credit):
                 self.free += message.buffers
-            else:  # the server rank can't read our memory
-                self._keep_private()
+            else:
+                # The server rank can't read the memory of this process.
+                self._use_private_buffers()
 
     def close(self, seconds: float) -> None:
-        """Closes; what is queued is still sent, if it can be in so many seconds."""
+        """Closes the socket; queued messages are sent if that takes at most `seconds`."""
         self.socket.close(linger=int(1000 * seconds))
         if self.shared is not None:
             self.shared.close()
 
-    def _keep_private(self) -> None:
+    def _use_private_buffers(self) -> None:
         if self.shared is not None:
             self.shared.close()
         self.shared = None

@@ -1,4 +1,4 @@
-"""The binary messages between simulation clients and the training server, version 1.
+"""The binary messages between simulation clients and the training server, version 2.
 
 All integers are little-endian and unaligned. Every message starts with the same 32 bytes:
 
@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 MAGIC = b"MGEN"
-VERSION = 1
+VERSION = 2
 ANY = -1
 """`Next.simulation` of a client that takes whatever comes next."""
 
@@ -161,13 +161,24 @@ class Finalize(Message):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Message):
-    """A client rank gives a simulation up (control socket); `step` is the one that could not be sent."""
+    """A client rank gives up a simulation, or its declarations are wrong (control socket).
 
-    KIND, LAYOUT = 8, ("u32", "u32", "u32", "str")
+    Attributes:
+        job: Name of the job of the client.
+        simulation: Number of the simulation; -1 before the first one.
+        attempt: Number of the attempt.
+        step: The time step that could not be sent.
+        code: Code of the failure (`melissa_gen.protocol.failures`).
+        values: The values of the failure as the text of a JSON object.
+    """
+
+    KIND, LAYOUT = 8, ("str", "i64", "u32", "u32", "str", "str")
+    job: str
     simulation: int
     attempt: int
     step: int
-    reason: str
+    code: str
+    values: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,8 @@ def event_text(event: Event) -> Text | None:
         return Text(f"client {word('job')} connected from {word('host')}", style=STYLES["dim"])
     if kind == "client_lost":
         return Text(f"client {word('job')} lost: {word('reason')}", style=STYLES["bad"])
+    if kind == "client_failed":
+        return Text(f"client {word('job')} failed: {word('reason')}", style=STYLES["bad"])
     if kind == "simulation_failed":
         dropped = "dropped" if event.get("dropped") else "will be tried again"
         text = f"simulation {word('simulation')} failed, {dropped}: {word('reason')}"

@@ -114,6 +114,8 @@ class DataSetView:
             text = str(event.get("message", ""))
         elif event.get("event") == "simulation_failed":
             text = f"simulation {event.get('simulation')} failed: {event.get('reason')}"
+        elif event.get("event") == "client_failed":
+            text = f"client {event.get('job')} failed: {event.get('reason')}"
         elif event.get("event") == "refused":
             text = f"refused ({event.get('what')}): {event.get('reason')}"
         if text and text not in self._problems:

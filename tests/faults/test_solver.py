@@ -81,7 +81,7 @@ def test_a_dead_or_silent_client_is_restarted_with_the_same_parameters(run, numb
         (2, 1, "simulation 2 ended after 5 of 10 time steps"),
         (3, 1, "simulation 3, time step 5: field 'u' has 1 values that are NaN"),
         (6, 1, "RuntimeError: the mesh is tangled"),
-        (7, 1, "simulation 7, time step 10: the study has 10 time steps (0 to 9)"),
+        (7, 1, "simulation 7, time step 10: the study has 10 time steps"),
         (8, 1, "simulation 8, time step 5: field 'u' has shape (1, 4)"),
         (12, 2, "its process ended with exit status 9"),
     ],

@@ -75,7 +75,7 @@ def test_check_finds_all_that_differs_from_the_study(module_runs, solver):
     for words in (
         "set simulation.fields.temperature.shape to [16, 16]",
         "--set simulation.fields.temperature.shape=[16, 12]",
-        "the study has 8 time steps (0 to 7); this one is too many",
+        "the study has 8 time steps; this one is too many",
         "set simulation.time_steps to 10",
         "field 'temperature': 10 time steps of [16, 16]",
     ):

@@ -164,7 +164,7 @@ def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, probe):
         ("wrong-count", "field 'a' has 23 values; this rank declared the extent (4, 6)"),
         ("half-step", "simulation 0, time step 2: the field 'b' is missing"),
         ("short", "simulation 0 ended after 2 of 3 time steps"),
-        ("too-many", "time step 3: the study has 3 time steps (0 to 2); this one is too many"),
+        ("too-many", "time step 3: the study has 3 time steps; this one is too many"),
     ],
 )
 def test_what_can_not_be_trained_on_is_reported_as_failed(serve, probe, mode, sentence):

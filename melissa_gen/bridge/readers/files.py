@@ -78,7 +78,7 @@ class FilesReader:
             if ended and found:
                 missing = next(name for name in paths if name not in found)
                 beside = next(iter(found.values())).relative_to(self._folder)
-                msg = f"time step {step}: there is no file {self._pattern(missing)} beside {beside}"
+                msg = f"there is no file {self._pattern(missing)} beside {beside}"
                 raise OutputError(msg)
             return None
         fields: dict[str, npt.NDArray[Any]] = {}
@@ -87,9 +87,7 @@ class FilesReader:
                 fields |= self._fields(path, name, step)
             except _NotYetError as error:
                 if ended:
-                    msg = (
-                        f"time step {step}: {path.relative_to(self._folder)} can't be read: {error}"
-                    )
+                    msg = f"{path.relative_to(self._folder)} can't be read: {error}"
                     raise OutputError(msg) from None
                 return None
         return fields

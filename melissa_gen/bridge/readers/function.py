@@ -31,12 +31,12 @@ class UserReader:
         try:
             found = self._function(self._folder, step, ended)
         except Exception as error:
-            msg = f"{self._name} failed at time step {step}: {type(error).__name__}: {error}"
+            msg = f"{self._name} failed: {type(error).__name__}: {error}"
             raise OutputError(msg) from error
         if found is not None and not isinstance(found, Mapping):
             msg = (
-                f"{self._name} returned {type(found).__name__} at time step {step}; "
-                "field name to array is expected, or None while the step is not there"
+                f"{self._name} returned {type(found).__name__}; a mapping from field name to array is "
+                "expected, or None while the time step is not complete"
             )
             raise OutputError(msg)
         return found

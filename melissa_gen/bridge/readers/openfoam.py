@@ -51,8 +51,7 @@ class TimeFoldersReader:
             if folder is None:
                 if later and ended:
                     there = ", ".join(f.name for _, f in times[:8])
-                    where = f"time step {step}: there is no time folder {time:g} in {part.name}"
-                    msg = f"{where}; there are {there}"
+                    msg = f"there is no time folder {time:g} in {part.name}; there are {there}"
                     raise OutputError(msg)
                 return None
             if not later and not ended:

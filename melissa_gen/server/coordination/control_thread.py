@@ -17,6 +17,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import (
     Action,
     AttemptReport,
@@ -231,7 +232,8 @@ class ControlThread:
         elif isinstance(message, wire.Next):
             self._handle(ClientAsks(identity, message.simulation))
         else:
-            self._handle(ClientFailed(message.simulation, message.attempt, message.reason))
+            failure = Failure.received(message.code, message.values)
+            self._handle(ClientFailed(message.job, message.simulation, message.attempt, failure))
 
     def _on_json(self, identity: bytes, message: dict[str, Any]) -> None:
         match message["type"]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 
 __all__ = [
     "Action",
@@ -94,11 +95,19 @@ class ClientAsks:
 
 @dataclass(frozen=True)
 class ClientFailed:
-    """A client has given up an attempt: the solver itself failed, so that a retry would fail as well."""
+    """A client has given up an attempt: the solver itself failed, so that a retry would fail as well.
 
+    Attributes:
+        job: The job of the client.
+        simulation: Number of the simulation; -1 if the client has failed before its first one.
+        attempt: Number of the attempt.
+        failure: Why.
+    """
+
+    job: str
     simulation: int
     attempt: int
-    reason: str
+    failure: Failure
 
 
 # Events from server ranks.
@@ -211,12 +220,14 @@ class MessageRefused:
         reason: What was wrong with them.
         count: How many.
         client: The sender that gets an answer, if any.
+        failure: The reason as a code with values, if it has one.
     """
 
     source: str
     reason: str
     count: int = 1
     client: bytes | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from melissa_gen.protocol.failures import Failure
+
 __all__ = [
     "FAILED",
     "FINISHED",
@@ -37,6 +39,9 @@ class SimulationRecord:
     samples: int = 0
     job: str | None = None
     reason: str | None = None
+    """Why the last failed attempt failed, in words; `code` and `values` say it for programs."""
+    code: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
     issued_at: float | None = None
     finished_at: float | None = None
     reports: dict[int, int] = field(default_factory=dict)
@@ -59,6 +64,8 @@ class SimulationRecord:
             "attempts": self.attempts,
             "status": self.status,
             "reason": self.reason,
+            "code": self.code,
+            "values": self.values,
             "issued_at": self.issued_at,
             "finished_at": self.finished_at,
         }
@@ -72,7 +79,7 @@ class AttemptOutcome:
     finished: bool = False
     failed: bool = False
     dropped: bool = False
-    reason: str | None = None
+    failure: Failure | None = None
     seconds: float = 0.0
 
 
@@ -160,49 +167,50 @@ class Ledger:
             return None
         received = sum(record.reports.values())
         if steps < self._time_steps:
-            reason = f"sent {steps} of {self._time_steps} time steps"
-            return self._end(record, reason, now, retry=False)
+            values = {"simulation": simulation, "steps": steps, "time_steps": self._time_steps}
+            return self._end(record, Failure.of("too_few_steps", **values), now, retry=False)
         if received < self._time_steps:
-            reason = f"only {received} of {self._time_steps} time steps arrived whole"
-            return self._end(record, reason, now, retry=True)
+            failure = Failure.of("lost_steps", received=received, time_steps=self._time_steps)
+            return self._end(record, failure, now, retry=True)
         record.status, record.finished_at, record.samples = FINISHED, now, received
         return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 
     def failed(
-        self, simulation: int, attempt: int, reason: str, now: float, *, retry: bool
+        self, simulation: int, attempt: int, failure: Failure, now: float, *, retry: bool
     ) -> AttemptOutcome | None:
         """A running attempt is given up; with `retry` it is tried again while tries are left."""
         record = self.current(simulation, attempt)
-        return None if record is None else self._end(record, reason, now, retry=retry)
+        return None if record is None else self._end(record, failure, now, retry=retry)
 
     def interrupted(
-        self, simulation: int, attempt: int, reason: str, now: float
+        self, simulation: int, attempt: int, failure: Failure, now: float
     ) -> AttemptOutcome | None:
         """Gives up a running attempt that was lost with another simulation; its retries are not charged."""
         record = self.current(simulation, attempt)
         if record is None:
             return None
         record.interrupted += 1
-        return self._end(record, reason, now, retry=True)
+        return self._end(record, failure, now, retry=True)
 
-    def never_started(self, simulation: int, reason: str, now: float) -> AttemptOutcome | None:
+    def never_started(self, simulation: int, failure: Failure, now: float) -> AttemptOutcome | None:
         """The job of a waiting simulation ended before it asked for its parameters."""
         record = self.records[simulation]
         if record.status != WAITING:
             return None
         self.issue(record, "", now)
-        return self._end(record, reason, now, retry=True)
+        return self._end(record, failure, now, retry=True)
 
     def _end(
-        self, record: SimulationRecord, reason: str, now: float, *, retry: bool
+        self, record: SimulationRecord, failure: Failure, now: float, *, retry: bool
     ) -> AttemptOutcome:
-        record.reason = reason
+        record.reason, record.code = failure.sentence, failure.code
+        record.values = dict(failure.values)
         if retry and record.attempts - record.interrupted <= self._retries:
             record.status = WAITING
             self._waiting.appendleft(record.simulation)
-            return AttemptOutcome(record, failed=True, reason=reason)
+            return AttemptOutcome(record, failed=True, failure=failure)
         record.status, record.finished_at = FAILED, now
-        return AttemptOutcome(record, failed=True, dropped=True, reason=reason)
+        return AttemptOutcome(record, failed=True, dropped=True, failure=failure)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON types."""

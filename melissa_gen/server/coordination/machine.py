@@ -31,6 +31,7 @@ from typing import Any, assert_never
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import (
     Action,
     ClientAsks,
@@ -72,13 +73,13 @@ class _Draining:
 
     Attributes:
         attempt: Number of the attempt.
-        reason: Why the job has ended.
+        failure: Why the job has ended.
         since: When the wait began (monotonic seconds).
         charged: Whether the loss of the attempt counts against the retries of the simulation.
     """
 
     attempt: int
-    reason: str
+    failure: Failure
     since: float
     charged: bool
 
@@ -126,6 +127,8 @@ class ControlMachine:
         # Job to the simulation that it was issued last, from the first issue to the end of the job. The job solves
         # this one; of the simulations issued to it before, the reports have not arrived yet.
         self._last_issued: dict[str, int] = {}
+        # Jobs that have failed before their first simulation.
+        self._failed_jobs: set[str] = set()
         # Jobs that the launcher was asked to kill and whose end it has not reported.
         self._killed: set[str] = set()
         # Jobs whose end the launcher has reported. Job names are not reused.
@@ -168,7 +171,8 @@ class ControlMachine:
             self._dispatch(event)
         except ProtocolError as error:
             client = event.client if isinstance(event, ClientHello | ClientAsks) else None
-            self._refuse(MessageRefused("control", str(error), client=client))
+            cause = error.args[0] if isinstance(error.args[0], Failure) else None
+            self._refuse(MessageRefused("control", str(error), client=client, failure=cause))
         actions, self._actions = self._actions, []
         return actions
 
@@ -179,11 +183,7 @@ class ControlMachine:
             case ClientAsks():
                 self._answer(event)
             case ClientFailed():
-                self._end_attempt(
-                    self._ledger.failed(
-                        event.simulation, event.attempt, event.reason, self._now.unix, retry=False
-                    )
-                )
+                self._give_up(event)
             case RankHello():
                 self._connect_rank(event.rank)
             case RankReport():
@@ -219,11 +219,9 @@ class ControlMachine:
         """Accepts a client job if it has as many MPI ranks as the study says."""
         processes = self._settings.processes
         if event.ranks != processes:
-            text = (
-                f"job {event.job} has {event.ranks} MPI ranks; the study's simulation.processes is "
-                f"{processes} (was it started by another MPI's mpirun?)"
+            raise ProtocolError(
+                Failure.of("wrong_ranks", job=event.job, ranks=event.ranks, processes=processes)
             )
-            raise ProtocolError(text)
         self._refuse_ended(event.job)
         self._jobs[event.client] = event.job
         self._send_client(event.client, self._settings.welcome)
@@ -265,6 +263,17 @@ class ControlMachine:
             method=record.method,
             generation=record.generation,
         )
+
+    def _give_up(self, event: ClientFailed) -> None:
+        """Drops the simulation that a client has given up, or reports a client with wrong declarations once."""
+        if event.simulation >= 0:
+            outcome = self._ledger.failed(
+                event.simulation, event.attempt, event.failure, self._now.unix, retry=False
+            )
+            self._end_attempt(outcome)
+        elif event.job not in self._failed_jobs:
+            self._failed_jobs.add(event.job)
+            self._write("client_failed", forward=True, job=event.job, **event.failure.record())
 
     def _refuse_ended(self, job: str) -> None:
         """Refuses a message that a job has sent before its end and that arrives after the launcher's report.
@@ -339,18 +348,18 @@ class ControlMachine:
         self._actions.append(ForgetJob(job))
         self._killed.discard(job)
         self._jobs = {client: name for client, name in self._jobs.items() if name != job}
-        reason = f"its process ended with exit status {event.exit_code}"
-        self._detach_job(job, reason, failed=event.exit_code != 0)
+        failure = Failure.of("process_ended", exit_status=event.exit_code)
+        self._detach_job(job, failure, failed=event.exit_code != 0)
         asked_for_none = self._last_issued.pop(job, None) is None
         if (
             asked_for_none
             and event.simulation is not None
             and event.simulation < self._ledger.drawn
         ):
-            self._end_attempt(self._ledger.never_started(event.simulation, reason, now))
+            self._end_attempt(self._ledger.never_started(event.simulation, failure, now))
         self._send_want()
 
-    def _detach_job(self, job: str, reason: str, *, failed: bool) -> None:
+    def _detach_job(self, job: str, failure: Failure, *, failed: bool) -> None:
         """Gives up the attempts of a job that has ended or will be killed.
 
         The attempt that a failed job was solving is lost at once. The job had solved its other attempts, so these get
@@ -362,22 +371,26 @@ class ControlMachine:
             return
         for record in self._ledger.of_job(job):
             if failed and record.simulation == self._last_issued.get(job):
-                self._lose_attempt(record, reason)
+                self._lose_attempt(record, failure)
             else:
                 self._draining[record.simulation] = _Draining(
-                    record.attempt, reason, self._now.monotonic, charged=not failed
+                    record.attempt, failure, self._now.monotonic, charged=not failed
                 )
 
-    def _lose_attempt(self, record: SimulationRecord, reason: str, *, charged: bool = True) -> None:
+    def _lose_attempt(
+        self, record: SimulationRecord, failure: Failure, *, charged: bool = True
+    ) -> None:
         if charged:
             outcome = self._ledger.failed(
-                record.simulation, record.attempt, reason, self._now.unix, retry=True
+                record.simulation, record.attempt, failure, self._now.unix, retry=True
             )
         else:
             outcome = self._ledger.interrupted(
-                record.simulation, record.attempt, reason, self._now.unix
+                record.simulation, record.attempt, failure, self._now.unix
             )
-        self._write("client_lost", job=record.job, simulation=record.simulation, reason=reason)
+        self._write(
+            "client_lost", job=record.job, simulation=record.simulation, reason=str(failure)
+        )
         self._end_attempt(outcome)
 
     def _end_attempt(self, outcome: AttemptOutcome | None) -> None:
@@ -400,13 +413,13 @@ class ControlMachine:
                 seconds=outcome.seconds,
                 samples=record.samples,
             )
-        else:
+        elif outcome.failure is not None:
             self._write(
                 "simulation_failed",
                 forward=True,
                 simulation=record.simulation,
                 attempt=record.attempt,
-                reason=outcome.reason,
+                **outcome.failure.record(),
                 dropped=outcome.dropped,
             )
         self._send_want()
@@ -477,15 +490,15 @@ class ControlMachine:
         silence = self._now.monotonic - pulse.heard
         stuck = self._now.monotonic - pulse.progressed
         if silence > self._timeouts.heartbeat:
-            self._kill(job, f"it has been silent for {silence:.0f} s")
+            self._kill(job, Failure.of("silent", seconds=round(silence)))
         elif stuck > self._timeouts.progress:
-            where = f"time step {pulse.beat.step} of simulation {pulse.beat.simulation}"
-            self._kill(job, f"it made no progress in {where} for {stuck:.0f} s")
+            where = {"simulation": pulse.beat.simulation, "step": pulse.beat.step}
+            self._kill(job, Failure.of("no_progress", **where, seconds=round(stuck)))
 
-    def _kill(self, job: str, reason: str) -> None:
+    def _kill(self, job: str, failure: Failure) -> None:
         self._killed.add(job)
-        self._detach_job(job, reason, failed=True)
-        self._send_launcher({"type": "kill", "job": job, "reason": reason})
+        self._detach_job(job, failure, failed=True)
+        self._send_launcher({"type": "kill", "job": job, "reason": str(failure)})
 
     def _check_draining(self) -> None:
         """Gives up the attempts whose reports have not arrived in time after the end of their jobs."""
@@ -497,8 +510,7 @@ class ControlMachine:
                 # The server can't read what the job has sent before there is room: the wait begins anew.
                 self._draining[simulation] = replace(draining, since=self._now.monotonic)
             elif self._now.monotonic - draining.since > self._timeouts.exit_grace:
-                reason = f"{draining.reason} before the simulation was complete"
-                self._lose_attempt(record, reason, charged=draining.charged)
+                self._lose_attempt(record, _early(draining.failure), charged=draining.charged)
 
     def _warn_of_sampler(self, reason: str) -> None:
         if not self._sampler_failed:
@@ -507,9 +519,8 @@ class ControlMachine:
             self._write("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:
-        self._write(
-            "refused", forward=True, what=event.source, reason=event.reason, count=event.count
-        )
+        reason = {"reason": event.reason} if event.failure is None else event.failure.record()
+        self._write("refused", forward=True, what=event.source, **reason, count=event.count)
         if event.client is not None:
             self._send_client(event.client, wire.Refused(event.reason))
 
@@ -526,6 +537,13 @@ class ControlMachine:
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         self._actions.extend(SendRank(rank, message) for rank in sorted(self._ranks))
+
+
+def _early(failure: Failure) -> Failure:
+    """Returns the failure of an attempt whose job has ended before all of its data arrived."""
+    if failure.code != "process_ended":
+        return failure
+    return Failure.of("process_ended_early", **failure.values)
 
 
 def _assigned(record: SimulationRecord) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Simulation:
 
     def send(self, **fields):
         if self.step == STEPS:
-            self.fail(f"the study has {STEPS} time steps; this one is too many")
+            self.fail("the study has 4 time steps; this one is too many")
             raise SimulationError(self.reason)
         if not np.isfinite(fields["u"]).all():
             self.fail("field 'u' has 1 values that are NaN")
@@ -79,7 +79,8 @@ class Simulation:
         self.on_send()
 
     def fail(self, reason):
-        self.reason = self.reason or reason
+        self.reason = self.reason or str(reason)
+        self.failure = reason
 
 
 @pytest.fixture

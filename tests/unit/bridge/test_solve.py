@@ -56,7 +56,7 @@ def test_steps_are_sent_while_the_command_runs(bridged):
     ("mishap", "sent", "words"),
     [
         ("exit", 2, ["the command ended with exit status 1", "the mesh is tangled"]),
-        ("kill", 2, ["the command ended with signal 9"]),
+        ("kill", 2, ["the command was ended by signal 9"]),
         ("nothing", 0, ["simulation 7 ended after 0 of 4 time steps", "output ends: a = 0.5"]),
         ("short", 2, ["simulation 7 ended after 2 of 4 time steps"]),
         ("half", 2, ["time step 2: u2.npy can't be read"]),

@@ -1,3 +1,5 @@
+import logging
+
 import h5py
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ def test_no_server_and_no_output_is_one_sentence():
     assert "`melissa-gen run STUDY.yaml`" in str(caught.value)
 
 
-def test_a_run_on_its_own_writes_what_it_sends(tmp_path, capsys):
+def test_a_run_on_its_own_writes_what_it_sends(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     output = tmp_path / "alone.h5"
     array = np.empty((4, 3), "f4")
     with Client(parameters={"a": 1.0, "b": 2.0}, output=output) as client:
@@ -25,7 +28,7 @@ def test_a_run_on_its_own_writes_what_it_sends(tmp_path, capsys):
                 array.fill(step)
                 simulation.send(u=array, p=[step, -step])
                 array.fill(np.nan)
-    assert f"no training server: writing to {output}" in capsys.readouterr().err
+    assert f"no training server: writing to {output}" in caplog.text
     with h5py.File(output) as file:
         assert file["u"].shape == (1, 5, 4, 3)
         assert (file["u"][0] == np.arange(5, dtype="f4")[:, None, None]).all()

@@ -7,6 +7,7 @@ import pytest
 from melissa_gen.client import Client
 from melissa_gen.errors import ClientError, ServerLost, SimulationError
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 from tests.conftest import wait_for
 
 U = wire.StudyField("u", "float32", (4, 3))
@@ -112,7 +113,9 @@ def test_what_can_not_be_trained_on_is_one_sentence_and_told(serve, fields, reas
     assert sentence.startswith("simulation 0, time step 1: ")
     assert reason in sentence
     server.wait(lambda s: s.failed)
-    assert server.failed == [wire.Failed(0, 0, 1, sentence)]
+    (failed,) = server.failed
+    assert (failed.simulation, failed.attempt, failed.step) == (0, 0, 1)
+    assert str(Failure.received(failed.code, failed.values)) == sentence
     assert not server.finalized
 
 
@@ -135,7 +138,7 @@ def test_too_many_time_steps(serve):
             for _ in range(4):
                 simulation.send(u=np.zeros((4, 3)))
     assert str(caught.value) == (
-        "simulation 0, time step 3: the study has 3 time steps (0 to 2); this one is too many"
+        "simulation 0, time step 3: the study has 3 time steps; this one is too many"
     )
     server.wait(lambda s: s.failed)
 
@@ -158,34 +161,38 @@ def test_an_error_of_the_solver_is_told(serve):
         for _ in client:
             raise ZeroDivisionError("time step of 0 \udcff")
     server.wait(lambda s: s.failed)
-    assert server.failed[0].reason == "ZeroDivisionError: time step of 0 ?"
+    (failed,) = server.failed
+    sentence = str(Failure.received(failed.code, failed.values))
+    assert sentence == "ZeroDivisionError: time step of 0 ?"
 
 
 @pytest.mark.parametrize(
     ("declare", "reason"),
     [
-        (("v", (4, 3)), "field 'v' (did you mean"),
+        (("v", (4, 3)), "field 'v' is not in the study; it declares u"),
         (("u", (4, 4)), "field 'u' has the global shape (4, 4); the study says (4, 3)"),
         (("u", (4, 3), (2, 0), (3, 3)), "start (2, 0), extent (3, 3) is not inside the shape"),
         (("u", (4, 3), (0,)), "start (0,) and shape (4, 3) have different lengths"),
         (("u", (4, 3), None, None, "float16"), "the type float16 is not float32 or float64"),
-        ((), "the fields u of the study are not declared; call client.field(...) first"),
+        ((), "the fields u of the study are not declared; declare every field before the loop"),
     ],
 )
 def test_a_wrong_declaration_is_one_sentence(serve, declare, reason):
-    if declare[:1] == ("v",):
-        reason = "field 'v' is not in the study; it declares u"
-    serve(U)
+    server = serve(U)
     with pytest.raises(ClientError) as caught, Client() as client:
         if declare:
             client.field(*declare)
         next(iter(client))
     assert reason in str(caught.value)
+    server.wait(lambda s: s.failed)
+    (failed,) = server.failed
+    assert failed.simulation == -1
+    assert str(Failure.received(failed.code, failed.values)) == str(caught.value)
 
 
 def test_fields_are_declared_once(serve):
     server = serve(U, P, count=1)
-    with pytest.raises(ClientError, match="'u' is declared anew"), Client() as client:
+    with pytest.raises(ClientError, match="'u' is declared again"), Client() as client:
         client.field("u", shape=(4, 3))
         client.field("p", shape=(5,))
         for simulation in client:

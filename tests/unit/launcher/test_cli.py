@@ -5,6 +5,7 @@ import pytest
 
 from melissa_gen.launcher import cli
 from melissa_gen.launcher.commands.remedies import remedy
+from melissa_gen.protocol.failures import Failure
 
 
 @pytest.fixture
@@ -98,29 +99,51 @@ def test_status(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sentence", "fix"),
+    ("code", "values", "fix"),
     [
-        ("simulation 0 ended after 50 of 100 time steps", "set simulation.time_steps to 50"),
         (
-            "simulation 0, time step 50: the study has 50 time steps (0 to 49); this one is too many",
+            "too_few_steps",
+            {"simulation": 0, "steps": 50, "time_steps": 100},
+            "set simulation.time_steps to 50",
+        ),
+        (
+            "too_many_steps",
+            {"simulation": 0, "step": 50, "time_steps": 50},
             "let it stop after 50",
         ),
         (
-            "field 'u' has the global shape (64, 64); the study says (100, 100)",
+            "wrong_shape",
+            {"field": "u", "found": [64, 64], "expected": [100, 100]},
             "simulation.fields.u.shape to [64, 64]",
         ),
         (
-            "field 'u' has the global shape (64,); the study says (100,)",
-            "simulation.fields.u.shape to [64]",
-        ),
-        (
-            "simulation 0, time step 3: field 'u' has 9 values that are NaN or infinite",
+            "not_finite",
+            {"simulation": 0, "step": 3, "field": "u", "count": 9, "dtype": "float32"},
             "smaller time step",
         ),
-        ("something else", ""),
+        ("unknown_field", {"field": "v", "legal": ["u"]}, "declare 'v' there"),
+        ("undeclared_fields", {"fields": ["u", "p"]}, "remove u, p there"),
+        ("wrong_ranks", {"job": "j", "ranks": 1, "processes": 2}, "the mpirun of the solver's own"),
+        ("unknown_parameter", {"parameter": "b", "legal": ["a"]}, "add 'b' there"),
+        ("no_progress", {"simulation": 0, "step": 3, "seconds": 9}, "raise simulation.timeout"),
+        ("process_ended", {"exit_status": 0}, "open a melissa_gen client"),
+        ("process_ended", {"exit_status": 9}, ""),
+        ("other", {"text": "something else"}, ""),
     ],
 )
-def test_what_to_change(sentence, fix):
-    found = remedy(sentence)
+def test_the_remedy_follows_from_the_code(code, values, fix):
+    found = remedy(Failure.of(code, **values))
     assert (found is not None) == bool(fix)
     assert found is None or fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("ModuleNotFoundError: No module named 'foamlib'", "install foamlib into"),
+        ("s: error while loading shared libraries: libmpi.so.40: no", "that contains libmpi.so.40"),
+    ],
+)
+def test_messages_of_other_programs_are_recognized_by_their_text(line, fix):
+    failure = Failure.of("process_ended", exit_status=1).with_details(f"its log ends: {line}")
+    assert fix in remedy(failure).fix

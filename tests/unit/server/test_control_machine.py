@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import (
     AttemptReport,
     ClientAsks,
@@ -35,6 +36,9 @@ from melissa_gen.server.coordination.settings import ControlSettings, ControlTim
 
 STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
 WELCOME = wire.Welcome(4, RANKS, STEPS, 1.0, 20.0, ("a",), (wire.StudyField("u", "float32", (3,)),))
+
+
+TANGLED = Failure.of("given_up", text="the mesh is tangled")
 
 
 class Points:
@@ -225,7 +229,7 @@ def test_the_grace_does_not_run_while_the_reservoir_has_no_room():
 def test_a_solver_that_gives_up_is_not_tried_again():
     driver = Driver()
     driver.join("client-0")
-    driver.handle(ClientFailed(0, 0, "the mesh is tangled"))
+    driver.handle(ClientFailed("client-0", 0, 0, TANGLED))
     assert driver.status(0) == FAILED
     assert driver.ask("client-0").simulation == 1
 
@@ -259,8 +263,22 @@ def test_a_client_of_a_job_that_has_ended_is_refused():
 
 
 def test_a_client_with_another_number_of_ranks_is_refused():
-    answer = Driver().handle(ClientHello(b"c", "client-0", "node", 1, 7))
+    driver = Driver()
+    answer = driver.handle(ClientHello(b"c", "client-0", "node", 1, 7))
     assert "has 7 MPI ranks" in next(a.message.reason for a in answer if isinstance(a, SendClient))
+    (event,) = driver.events("refused")
+    assert event["code"] == "wrong_ranks"
+    assert event["values"] == {"job": "client-0", "ranks": 7, "processes": 1}
+
+
+def test_wrong_declarations_of_a_client_are_reported_once():
+    driver = Driver()
+    driver.handle(ClientHello(b"c", "client-0", "node", 1, 1))
+    failure = Failure.of("wrong_shape", field="u", found=(4,), expected=(3,))
+    for _ in range(2):
+        driver.handle(ClientFailed("client-0", -1, 0, failure))
+    (event,) = driver.events("client_failed")
+    assert event == {"job": "client-0", **failure.record()}
 
 
 def test_a_stop_answers_clients_and_asks_for_no_job():
@@ -341,7 +359,7 @@ def test_whatever_happens_no_simulation_is_lost_or_solved_twice_at_once(history)
             driver.handle(JobEnded(name, what[1]))
             generation[what[0]] += 1
         elif kind == "fail":
-            driver.handle(ClientFailed(what[0], what[1], "gave up"))
+            driver.handle(ClientFailed("client-0", what[0], what[1], TANGLED))
         elif kind == "report":
             driver.finalize(what[0], what[1], complete=what[2])
         else:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread, Pulse
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, WAITING, Ledger
@@ -202,8 +203,8 @@ def test_a_client_of_another_version_is_refused_by_name(serve):
     server = serve()
     old = server.make("control")
     hello = wire.encode(wire.Hello("j", "h", 1, 2), 5, 0, server.rank.contact.token)
-    old.socket.send(hello[:4] + b"\x02\x00" + hello[6:])
-    assert "protocol version 2; version 1 is spoken here" in old.receive(wire.Refused).reason
+    old.socket.send(hello[:4] + b"\x01\x00" + hello[6:])
+    assert "protocol version 1; version 2 is spoken here" in old.receive(wire.Refused).reason
 
 
 @pytest.mark.parametrize(
@@ -331,13 +332,16 @@ def test_a_simulation_that_the_solver_gives_up_is_not_tried_again(serve):
     server = serve()
     client = server.client()
     ask(client)
-    client.send(wire.Failed(0, 0, 2, "simulation 0, time step 2: NaN"))
+    failure = Failure.of("not_finite", simulation=0, step=2, field="u", count=1, dtype="float32")
+    message = wire.Failed("client-0", 0, 0, 2, failure.code, failure.values_json)
+    client.send(message)
     server.rank.receive_json("closed")
     record = server.ledger.records[0]
-    assert (record.status, record.reason) == (FAILED, "simulation 0, time step 2: NaN")
-    client.send(wire.Failed(0, 0, 2, "again"))
+    assert (record.status, record.reason) == (FAILED, failure.sentence)
+    client.send(message)
     assert ask(client).simulation == 1
-    assert len(server.named("simulation_failed")) == 1
+    (event,) = server.named("simulation_failed")
+    assert (event["code"], event["values"]) == (failure.code, failure.values)
 
 
 def test_a_silent_client_is_ended_and_its_simulation_tried_again(serve):

@@ -16,7 +16,10 @@ from hypothesis.stateful import (
     rule,
 )
 
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+
+DIED = Failure.of("process_ended", exit_status=9)
 
 COUNT, STEPS, RANKS = 4, 6, 2
 
@@ -49,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert record.status == WAITING
             assert record is self.ledger.waiting()[0]  # it is tried again first
         if outcome.failed:
-            assert outcome.reason == record.reason
+            assert outcome.failure.sentence == record.reason
 
     def status(self, simulation, attempt):
         record = self.ledger.current(simulation, attempt)
@@ -96,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(which=attempts, retry=st.booleans())
     def fail(self, which, retry):
         before = self.status(*which)
-        outcome = self.ledger.failed(*which, "it died", self.now, retry=retry)
+        outcome = self.ledger.failed(*which, DIED, self.now, retry=retry)
         self.settle(outcome, *which, before)
         if outcome is not None and not retry:
             assert outcome.dropped
@@ -106,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def never_started(self, data):
         simulation = data.draw(st.integers(0, self.ledger.drawn - 1))
         waits = self.ledger.records[simulation].status == WAITING
-        outcome = self.ledger.never_started(simulation, "it never started", self.now)
+        outcome = self.ledger.never_started(simulation, DIED, self.now)
         assert (outcome is not None) == waits
         if outcome is None:
             return multiple()
@@ -117,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(simulation=st.sampled_from([-1, COUNT, 10**9]), attempt=st.integers(0, 3))
     def report_of_nothing(self, simulation, attempt):
         assert self.ledger.finalized(0, simulation, attempt, STEPS, STEPS, self.now) is None
-        assert self.ledger.failed(simulation, attempt, "", self.now, retry=True) is None
+        assert self.ledger.failed(simulation, attempt, DIED, self.now, retry=True) is None
 
     @invariant()
     def counts_add_up(self):
@@ -165,7 +168,8 @@ def test_a_simulation_cut_short_is_not_tried_again(ledger):
     ledger.issue(record, "client-0", 1.0)
     outcome = run(ledger, record, steps=4, complete=2)
     assert outcome.dropped
-    assert outcome.reason == "sent 4 of 6 time steps"
+    assert outcome.failure.sentence == "simulation 0 ended after 4 of 6 time steps"
+    assert (record.code, record.values["steps"]) == ("too_few_steps", 4)
 
 
 def test_samples_that_did_not_arrive_are_tried_again(ledger):
@@ -173,7 +177,7 @@ def test_samples_that_did_not_arrive_are_tried_again(ledger):
     ledger.issue(record, "client-0", 1.0)
     outcome = run(ledger, record, complete=2)
     assert not outcome.dropped
-    assert outcome.reason == "only 4 of 6 time steps arrived whole"
+    assert outcome.failure.sentence == "only 4 of 6 time steps arrived completely"
     ledger.issue(record, "client-1", 2.0)
     assert run(ledger, record).finished
     assert ledger.counts()["retried"] == 1
@@ -213,7 +217,7 @@ def test_the_next_server_solves_again_what_was_under_way_at_no_cost_in_tries():
     assert (again.parameters, again.job) == ((1.0,), None)
     assert second.issue(again, "client-2", 4.0) == 1
     assert second.counts()["retried"] == 0
-    outcome = second.failed(1, 1, "it crashed", 5.0, retry=True)
+    outcome = second.failed(1, 1, DIED, 5.0, retry=True)
     assert outcome.dropped, "its one try is used up"
 
 
@@ -221,11 +225,11 @@ def test_an_attempt_that_failed_by_itself_still_counts_after_a_restart():
     first = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
     record = first.add((0.0,), "prior", 0, None)
     first.issue(record, "client-0", 1.0)
-    assert not first.failed(0, 0, "it crashed", 2.0, retry=True).dropped
+    assert not first.failed(0, 0, DIED, 2.0, retry=True).dropped
     first.issue(record, "client-1", 3.0)
     second = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
     second.restore(first.state())
     again = second.records[0]
     assert second.issue(again, "client-2", 4.0) == 2
     assert second.counts()["retried"] == 1
-    assert second.failed(0, 2, "it crashed", 5.0, retry=True).dropped
+    assert second.failed(0, 2, DIED, 5.0, retry=True).dropped

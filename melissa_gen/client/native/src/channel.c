@@ -10,7 +10,7 @@
 /* Memory of our own for the buffers, from which ZeroMQ sends; all are free. */
 static bool keep_private(struct channel *channel, uint16_t credit)
 {
-    shared_close(&channel->shared);
+    shared_memory_close(&channel->shared);
     for (channel->credit = 0, channel->free = 0; channel->credit < credit; channel->credit++) {
         unsigned char *buffer = aligned_alloc(SHARED_ALIGNMENT, channel->size);
         if (buffer == NULL)
@@ -33,7 +33,7 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
     if (channel->free_list == NULL || channel->is_free == NULL || channel->buffers == NULL)
         return wire_no_memory;
     channel->size = (size + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT;
-    if (contact->in_place[server_rank] && shared_open(&channel->shared, credit, channel->size)) {
+    if (contact->in_place[server_rank] && shared_memory_open(&channel->shared, credit, channel->size)) {
         channel->credit = credit;
         for (uint16_t b = 0; b < credit; b++)
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
@@ -120,7 +120,7 @@ void channel_free_buffers(struct channel *channel)
 {
     for (uint16_t b = 0; channel->shared.memory == NULL && b < channel->credit; b++)
         free(channel->buffers[b]);
-    shared_close(&channel->shared);
+    shared_memory_close(&channel->shared);
     free(channel->buffers);
     free(channel->free_list);
     free(channel->is_free);

@@ -3,7 +3,7 @@
 #define MELISSA_GEN_CHANNEL_H
 
 #include "contact.h"
-#include "shared.h"
+#include "shared_memory.h"
 
 struct channel {
     void *socket; /* NULL: not open yet */
@@ -12,7 +12,7 @@ struct channel {
     bool *is_free;
     size_t size;
     unsigned char **buffers;
-    struct shared shared; /* where the buffers are, if the server reads them in place */
+    struct shared_memory shared; /* where the buffers are, if the server reads them in place */
 };
 
 /* Opens the socket, and `credit` buffers of `size` bytes: in shared memory where the server wants it, and then none is

@@ -64,11 +64,11 @@ static int read_environment(mg_client *client, const char **server)
                                                        : client_error(client, MG_ERROR_SYSTEM, "out of memory");
 }
 
-static mg_client *new_client(struct world world)
+static mg_client *new_client(struct communicator communicator)
 {
     mg_client *client = calloc(1, sizeof *client);
     if (client != NULL) {
-        client->world = world;
+        client->communicator = communicator;
         client->buffer = -1;
     }
     return client;
@@ -84,21 +84,21 @@ static int open_client(mg_client *client)
     if (wrong != NULL)
         return client_error_from(client, MG_ERROR_USAGE, wrong);
     client->peer.epoch = client->contact.epoch;
-    client->peer.rank = (uint32_t)client->world.rank;
+    client->peer.rank = (uint32_t)client->communicator.rank;
     memcpy(client->peer.token, client->contact.token, sizeof client->peer.token);
-    return online_open(client);
+    return connection_open(client);
 }
 
 int mg_open(mg_client **client)
 {
-    *client = new_client(world_alone());
+    *client = new_client(communicator_single());
     return *client == NULL ? MG_ERROR_SYSTEM : open_client(*client);
 }
 
 #ifdef MELISSA_GEN_WITH_MPI
 int mg_open_mpi(mg_client **client, MPI_Comm comm)
 {
-    *client = new_client(world_alone());
+    *client = new_client(communicator_single());
     if (*client == NULL)
         return MG_ERROR_SYSTEM;
     int begun = 0, ended = 0;
@@ -106,10 +106,10 @@ int mg_open_mpi(mg_client **client, MPI_Comm comm)
     MPI_Finalized(&ended);
     if (!begun || ended || comm == MPI_COMM_NULL)
         return client_error(*client, MG_ERROR_USAGE, "mg_open_mpi needs a communicator, after MPI_Init");
-    struct world world = world_alone();
-    if (!world_of(comm, &world))
+    struct communicator communicator = communicator_single();
+    if (!communicator_wrap(comm, &communicator))
         return client_error(*client, MG_ERROR_SYSTEM, "MPI can't tell the communicator's size");
-    (*client)->world = world;
+    (*client)->communicator = communicator;
     return open_client(*client);
 }
 #endif
@@ -120,7 +120,7 @@ int mg_open_fortran(mg_client **client, int comm)
     return mg_open_mpi(client, MPI_Comm_f2c((MPI_Fint)comm));
 #else
     (void)comm;
-    *client = new_client(world_alone());
+    *client = new_client(communicator_single());
     return *client == NULL ? MG_ERROR_SYSTEM : client_error(*client, MG_ERROR_USAGE, "%s", WITHOUT_MPI);
 #endif
 }
@@ -259,11 +259,11 @@ static int give_up(mg_client *client)
 {
     char *reason = text_copy(mg_error(client));
     if (client->buffer >= 0)
-        channel_put_back(online_channel(client), (uint16_t)client->buffer);
+        channel_put_back(connection_channel(client), (uint16_t)client->buffer);
     client->buffer = -1;
     forget_given(client);
     client->running = false;
-    online_fail(client, reason == NULL ? wire_no_memory : reason);
+    connection_fail(client, reason == NULL ? wire_no_memory : reason);
     if (reason != NULL)
         client_error_from(client, MG_ERROR_SIMULATION, reason);
     return MG_ERROR_SIMULATION;
@@ -291,7 +291,7 @@ static int end_simulation(mg_client *client)
         return give_up(client);
     }
     client->running = false;
-    return online_finalize(client);
+    return connection_finalize(client);
 }
 
 static int start_loop(mg_client *client)
@@ -327,7 +327,7 @@ int mg_next(mg_client *client, int64_t *simulation)
         status = end_simulation(client);
     bool found = false;
     if (status == MG_OK)
-        status = online_next(client, &found);
+        status = connection_next(client, &found);
     if (status == MG_OK)
         client_error_from(client, MG_OK, NULL);
     if (status != MG_OK || !found)
@@ -424,17 +424,17 @@ int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t cou
         return client_error(client, MG_ERROR_USAGE, "mg_send: no simulation is under way; call mg_next first");
     int index, status = check_sent(client, name, count, &index);
     if (status == MG_OK && client->buffer < 0)
-        status = online_take_buffer(client);
+        status = connection_take_buffer(client);
     if (status != MG_OK)
         return status;
     struct placement *placed = &client->placements[index];
-    unsigned char *copy = online_channel(client)->buffers[client->buffer] + placed->offset;
+    unsigned char *copy = connection_channel(client)->buffers[client->buffer] + placed->offset;
     if (!values_copy(copy, (mg_type)client->welcome.field[index].dtype, values, type, placed->count))
         return not_finite(client, index, type, values);
     placed->given = true;
     if (missing_field(client) >= 0)
         return MG_OK;
-    status = online_send_part(client);
+    status = connection_send_part(client);
     forget_given(client);
     client->step++;
     return status;
@@ -466,7 +466,7 @@ int mg_close(mg_client *client)
     int status = MG_OK;
     if (client->running && !client->lost) /* after an error the server learns of that one */
         status = client->error != NULL ? give_up(client) : end_simulation(client);
-    online_close(client);
+    connection_close(client);
     free(client->host);
     free(client->job);
     wire_free(client->error);

@@ -5,7 +5,7 @@
 #include "channel.h"
 #include "heartbeat.h"
 #include "melissa_gen.h"
-#include "world.h"
+#include "communicator.h"
 
 /* This rank's block of one field of the study. */
 struct placement {
@@ -17,7 +17,7 @@ struct placement {
 
 struct mg_client {
     char *error;
-    struct world world;
+    struct communicator communicator;
     struct wire_peer peer;
     struct contact contact;
     char *host, *job;
@@ -42,13 +42,13 @@ __attribute__((format(printf, 3, 4))) int client_error(mg_client *client, int co
 /* The same with a sentence from a reader, which it frees. */
 int client_error_from(mg_client *client, int code, char *sentence);
 
-int online_open(mg_client *client);
-int online_next(mg_client *client, bool *found);
-int online_take_buffer(mg_client *client);
-int online_send_part(mg_client *client);
-int online_finalize(mg_client *client);
-int online_fail(mg_client *client, const char *reason);
-struct channel *online_channel(mg_client *client);
-void online_close(mg_client *client);
+int connection_open(mg_client *client);
+int connection_next(mg_client *client, bool *found);
+int connection_take_buffer(mg_client *client);
+int connection_send_part(mg_client *client);
+int connection_finalize(mg_client *client);
+int connection_fail(mg_client *client, const char *reason);
+struct channel *connection_channel(mg_client *client);
+void connection_close(mg_client *client);
 
 #endif

@@ -45,15 +45,15 @@ static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
 /* Rank 0's sentence becomes everybody's. */
 static int share_error(mg_client *client, int code)
 {
-    uint64_t size = client->world.rank == 0 && client->error != NULL ? strlen(client->error) : 0;
-    if (!world_share(&client->world, &size, sizeof size))
+    uint64_t size = client->communicator.rank == 0 && client->error != NULL ? strlen(client->error) : 0;
+    if (!communicator_share(&client->communicator, &size, sizeof size))
         return client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     char *text = calloc(size + 1, 1);
     if (text == NULL)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    if (client->world.rank == 0 && client->error != NULL)
+    if (client->communicator.rank == 0 && client->error != NULL)
         memcpy(text, client->error, size);
-    bool shared = world_share(&client->world, text, size);
+    bool shared = communicator_share(&client->communicator, text, size);
     int result = shared ? client_error(client, code, "%s", text)
                         : client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     free(text);
@@ -69,7 +69,7 @@ static int introduce(mg_client *client, zmq_msg_t *answer)
         return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
                             client->contact.control, zmq_strerror(errno));
     wire_hello(&client->out, &client->peer, client->job, client->host, (uint32_t)getpid(),
-               (uint32_t)client->world.size);
+               (uint32_t)client->communicator.size);
     int status = send_message(client, client->control);
     if (status != MG_OK || receive(client, HANDSHAKE_SECONDS, answer))
         return status;
@@ -105,21 +105,21 @@ static int shake_hands(mg_client *client)
     uint64_t size[2] = {0, MG_OK}; /* of the message; or the error */
     zmq_msg_t answer;
     zmq_msg_init(&answer);
-    if (client->world.rank == 0) {
+    if (client->communicator.rank == 0) {
         size[1] = (uint64_t)introduce(client, &answer);
         size[0] = zmq_msg_size(&answer);
     }
     int status = MG_OK;
     unsigned char *data = NULL;
-    if (!world_share(&client->world, size, sizeof size))
+    if (!communicator_share(&client->communicator, size, sizeof size))
         status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     else if (size[1] != MG_OK)
         status = share_error(client, (int)size[1]);
     else if ((data = malloc(size[0] + 1)) == NULL)
         status = client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    if (status == MG_OK && client->world.rank == 0)
+    if (status == MG_OK && client->communicator.rank == 0)
         memcpy(data, zmq_msg_data(&answer), size[0]);
-    if (status == MG_OK && !world_share(&client->world, data, size[0]))
+    if (status == MG_OK && !communicator_share(&client->communicator, data, size[0]))
         status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     if (status == MG_OK)
         status = understand(client, data, size[0]);
@@ -128,7 +128,7 @@ static int shake_hands(mg_client *client)
     return status;
 }
 
-int online_open(mg_client *client)
+int connection_open(mg_client *client)
 {
     client->context = zmq_ctx_new();
     if (client->context == NULL)
@@ -140,7 +140,7 @@ int online_open(mg_client *client)
     client->answer = calloc(3 + (size_t)client->welcome.parameters, sizeof *client->answer);
     if (client->channels == NULL || client->answer == NULL)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    if (client->world.rank > 0)
+    if (client->communicator.rank > 0)
         return MG_OK;
     client->heartbeat = heartbeat_start(client->context, &client->contact, &client->peer, client->job,
                                         client->welcome.heartbeat, client->welcome.heartbeat_timeout);
@@ -220,12 +220,12 @@ static enum outcome ask(mg_client *client)
     return outcome;
 }
 
-int online_next(mg_client *client, bool *found)
+int connection_next(mg_client *client, bool *found)
 {
     *found = false;
-    if (client->world.rank == 0)
+    if (client->communicator.rank == 0)
         client->answer[0] = ask(client);
-    if (!world_share(&client->world, client->answer, (3 + (size_t)client->welcome.parameters) * sizeof(double)))
+    if (!communicator_share(&client->communicator, client->answer, (3 + (size_t)client->welcome.parameters) * sizeof(double)))
         return client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     enum outcome outcome = (enum outcome)client->answer[0];
     if (outcome == REFUSED || outcome == LOST) {
@@ -258,7 +258,7 @@ static int open_channel(mg_client *client, uint32_t rank)
     return send_message(client, channel->socket);
 }
 
-struct channel *online_channel(mg_client *client)
+struct channel *connection_channel(mg_client *client)
 {
     return &client->channels[wire_owner(client->simulation, client->step, client->welcome.server_ranks)];
 }
@@ -278,9 +278,9 @@ static int collect(mg_client *client, struct channel *channel)
     return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_SYSTEM, wrong);
 }
 
-int online_take_buffer(mg_client *client)
+int connection_take_buffer(mg_client *client)
 {
-    struct channel *channel = online_channel(client);
+    struct channel *channel = connection_channel(client);
     int status = open_channel(client, (uint32_t)(channel - client->channels));
     if (status == MG_OK)
         status = collect(client, channel);
@@ -304,15 +304,15 @@ int online_take_buffer(mg_client *client)
     return status;
 }
 
-int online_send_part(mg_client *client)
+int connection_send_part(mg_client *client)
 {
-    struct channel *channel = online_channel(client);
+    struct channel *channel = connection_channel(client);
     struct wire_block blocks[WIRE_FIELDS];
     uint16_t count = client->welcome.fields;
     for (uint16_t f = 0; f < count; f++)
         blocks[f] = client->placements[f].block;
     wire_part(&client->out, &client->peer, client->simulation, client->attempt, client->step,
-              (uint32_t)client->world.size, (uint16_t)client->buffer, blocks, count);
+              (uint32_t)client->communicator.size, (uint16_t)client->buffer, blocks, count);
     if (client->out.failed)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
     bool in_place = channel->shared.memory != NULL;
@@ -330,20 +330,20 @@ int online_send_part(mg_client *client)
     return MG_OK;
 }
 
-int online_finalize(mg_client *client)
+int connection_finalize(mg_client *client)
 {
     int status = MG_OK;
     for (uint32_t rank = 0; status == MG_OK && rank < client->welcome.server_ranks; rank++) {
         status = open_channel(client, rank);
         wire_finalize(&client->out, &client->peer, client->simulation, client->attempt, client->step,
-                      (uint32_t)client->world.size);
+                      (uint32_t)client->communicator.size);
         if (status == MG_OK)
             status = send_message(client, client->channels[rank].socket);
     }
     return status;
 }
 
-int online_fail(mg_client *client, const char *reason)
+int connection_fail(mg_client *client, const char *reason)
 {
     if (client->control == NULL)
         client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
@@ -353,7 +353,7 @@ int online_fail(mg_client *client, const char *reason)
     return send_message(client, client->control);
 }
 
-void online_close(mg_client *client)
+void connection_close(mg_client *client)
 {
     heartbeat_close(client->heartbeat);
     for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++)

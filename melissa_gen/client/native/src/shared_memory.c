@@ -1,5 +1,5 @@
 #define _GNU_SOURCE /* memfd_create, seals */
-#include "shared.h"
+#include "shared_memory.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -19,7 +19,7 @@ static int64_t new_nonce(const void *memory)
     return (int64_t)(mixed >> 1);
 }
 
-bool shared_open(struct shared *shared, uint16_t count, size_t size)
+bool shared_memory_open(struct shared_memory *shared, uint16_t count, size_t size)
 {
     memset(shared, 0, sizeof *shared);
     shared->size = SHARED_ALIGNMENT + count * size;
@@ -41,7 +41,7 @@ bool shared_open(struct shared *shared, uint16_t count, size_t size)
     return true;
 }
 
-void shared_close(struct shared *shared)
+void shared_memory_close(struct shared_memory *shared)
 {
     if (shared->memory == NULL)
         return;
@@ -52,7 +52,7 @@ void shared_close(struct shared *shared)
 
 #else
 
-bool shared_open(struct shared *shared, uint16_t count, size_t size)
+bool shared_memory_open(struct shared_memory *shared, uint16_t count, size_t size)
 {
     (void)count;
     (void)size;
@@ -60,7 +60,7 @@ bool shared_open(struct shared *shared, uint16_t count, size_t size)
     return false;
 }
 
-void shared_close(struct shared *shared)
+void shared_memory_close(struct shared_memory *shared)
 {
     (void)shared;
 }
