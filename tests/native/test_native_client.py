@@ -11,6 +11,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from melissa_gen.protocol.failures import Failure
+
 from .building import BIN, HERE, MPIRUN, NATIVE, ROOT, STRICT, flags, need, need_headers, run
 
 pytestmark = pytest.mark.mpi
@@ -48,6 +50,10 @@ def assert_whole(server, simulations=range(3)):
         np.testing.assert_array_equal(sample["b"], SIMULATIONS[simulation][0] + step)
 
 
+def reasons(server):
+    return [str(Failure.received(failed.code, failed.values)) for failed in server.failed]
+
+
 def cflags(module):
     return run("pkg-config", "--cflags", "--libs", module).split()
 
@@ -58,7 +64,7 @@ def vectors_program(tmp_path_factory):
     need_headers()
     program = tmp_path_factory.mktemp("vectors") / "vectors"
     source = NATIVE / "src"
-    files = (HERE / "vectors.c", source / "wire.c", source / "text.c")
+    files = (HERE / "vectors.c", source / "failure.c", source / "wire.c", source / "text.c")
     run("cc", "-std=c11", "-g", *STRICT, f"-I{source}", *files, *cflags("libcjson"), "-o", program)
     return program
 
@@ -78,6 +84,7 @@ def test_messages_have_the_bytes_of_the_shared_vectors(vectors_program):
             assert result["body"] == vector["body"], vector["name"]
     assert written >= 8
     assert results["owners"] == [owner for *_, owner in vectors["owners"]]
+    assert results["sentences"] == [failure["sentence"] for failure in vectors["failures"]]
     for vector in vectors["refused"]:
         result = results[vector["name"]]
         if "error" in result:
@@ -98,7 +105,7 @@ def test_damaged_messages_are_read_without_a_byte_too_far(vectors_program):
             if bad:
                 bad[rng.integers(len(bad))] = rng.integers(256)
             damaged.append({"name": f"{vector['name']}-{n}", "hex": bad.hex()})
-    text = json.dumps({"messages": [], "refused": damaged, "owners": []})
+    text = json.dumps({"messages": [], "refused": damaged, "owners": [], "failures": []})
     run(valgrind, "-q", "--error-exitcode=9", "--leak-check=full", vectors_program, input=text)
 
 
@@ -146,10 +153,14 @@ def test_the_header_serves_cplusplus(serve, without_mpi, tmp_path):
 def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, probe):
     server = serve_probe(serve)
     done = start(server, probe, "nan")
-    reason = "simulation 1, time step 2: field 'a' has 2 values that are NaN or infinite"
+    reason = (
+        "simulation 1, time step 2: "
+        "field 'a' has 2 values that are NaN, infinite or too large for float32"
+    )
     assert done.stdout.splitlines() == [f"2 {reason}", "0 no error", "closed 0"]
     server.close()
-    assert [(f.simulation, f.step, f.reason) for f in server.failed] == [(1, 2, reason)]
+    assert [(f.job, f.simulation, f.step) for f in server.failed] == [("job", 1, 2)]
+    assert reasons(server) == [reason]
     assert (1, 2) not in server.samples
     assert_whole(server, (0, 2))
     assert {simulation for simulation, _, _ in server.finalized} == {0, 2}
@@ -158,7 +169,7 @@ def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, probe):
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("overflow", "field 'a' has values beyond the range of the study's float32"),
+        ("overflow", "field 'a' has 1 values that are NaN, infinite or too large for float32"),
         ("unknown-send", "simulation 0, time step 0: unknown field 'c'; declared: a, b"),
         ("twice", "simulation 0, time step 0: the field 'b' is missing ('a' was sent twice)"),
         ("wrong-count", "field 'a' has 23 values; this rank declared the extent (4, 6)"),
@@ -175,7 +186,7 @@ def test_what_can_not_be_trained_on_is_reported_as_failed(serve, probe, mode, se
     server.close()
     (failed,) = server.failed
     assert failed.simulation == 0
-    assert sentence in failed.reason
+    assert sentence in reasons(server)[0]
     assert server.finalized == {}
 
 
@@ -185,8 +196,8 @@ def test_what_can_not_be_trained_on_is_reported_as_failed(serve, probe, mode, se
         ("unknown-field", "field 'aa' is not in the study; it declares a, b"),
         ("wrong-shape", "field 'a' has the global shape (4, 7); the study says (4, 6)"),
         ("outside", "field 'a': the block start (2, 0), extent (4, 6) is not inside the shape"),
-        ("undeclared", "the fields b of the study are not declared; call mg_field first"),
-        ("unknown-parameter", "the study gives no parameter 'r'; it gives p, q"),
+        ("undeclared", "the fields b of the study are not declared; declare every field before"),
+        ("unknown-parameter", "the study has no parameter 'r'; it has p, q"),
     ],
 )
 def test_wrong_use_is_answered_with_a_sentence(serve, probe, mode, sentence):
@@ -195,15 +206,18 @@ def test_wrong_use_is_answered_with_a_sentence(serve, probe, mode, sentence):
     assert done.returncode == 1
     assert sentence in done.stdout
     server.close()
-    under_way = mode == "unknown-parameter"
-    assert [sentence in failed.reason for failed in server.failed] == [True] * under_way
+    (failed,) = server.failed
+    assert failed.simulation == (0 if mode == "unknown-parameter" else -1)
+    # Only the server looks for a similar name.
+    assert sentence in reasons(server)[0].replace(" (did you mean 'a'?)", "")
 
 
 def test_a_solver_gives_a_simulation_up_and_goes_on(serve, probe):
     server = serve_probe(serve)
     assert start(server, probe, "fail").returncode == 0
     server.close()
-    assert [(f.simulation, f.step, f.reason) for f in server.failed] == [(0, 1, "diverged")]
+    assert [(f.simulation, f.step) for f in server.failed] == [(0, 1)]
+    assert reasons(server) == ["diverged"]
     assert_whole(server, (1, 2))
 
 
@@ -215,7 +229,7 @@ def test_closing_in_the_middle_is_a_failure_and_after_the_end_is_not(serve, prob
     server = serve({**FIELDS}, 4, SIMULATIONS, ("p", "q"))
     assert "closed 2" in start(server, probe, "leave-early").stdout
     server.close()
-    assert server.failed[0].reason == "simulation 0 ended after 3 of 4 time steps"
+    assert reasons(server) == ["simulation 0 ended after 3 of 4 time steps"]
 
 
 def test_one_simulation_per_process(serve, probe):

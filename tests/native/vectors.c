@@ -1,5 +1,6 @@
 /* Puts the shared test vectors (tests/unit/protocol/vectors.json, on stdin) through the C library's wire code. Prints one
  * JSON object: name -> {"hex": what was written} or {"body": what was read} or {"error": the sentence}. */
+#include "failure.h"
 #include "wire.h"
 
 #include <cJSON.h>
@@ -68,8 +69,8 @@ static int write_message(const cJSON *vector, struct wire_out *out)
         wire_finalize(out, &peer, u32(body, "simulation"), u32(body, "attempt"), u32(body, "steps"),
                       u32(body, "ranks"));
     } else if (strcmp(message, "Failed") == 0) {
-        wire_failed(out, &peer, u32(body, "simulation"), u32(body, "attempt"), u32(body, "step"),
-                    text(body, "reason"));
+        wire_failed(out, &peer, text(body, "job"), (int64_t)number(body, "simulation"), u32(body, "attempt"),
+                    u32(body, "step"), text(body, "code"), text(body, "values"));
     } else if (strcmp(message, "Part") == 0) {
         struct wire_block blocks[WIRE_FIELDS] = {0};
         uint16_t count = read_blocks(cJSON_GetObjectItem(body, "blocks"), blocks);
@@ -210,6 +211,13 @@ int main(void)
         for (int i = 0; i < 3; i++)
             values[i] = (uint32_t)cJSON_GetArrayItem(vector, i)->valuedouble;
         cJSON_AddItemToArray(owners, cJSON_CreateNumber(wire_owner(values[0], values[1], values[2])));
+    }
+    cJSON *sentences = cJSON_AddArrayToObject(results, "sentences");
+    cJSON_ArrayForEach(vector, cJSON_GetObjectItem(vectors, "failures")) {
+        struct failure failure = {text(vector, "code"), cJSON_GetObjectItem(vector, "values")};
+        char *sentence = failure_sentence(&failure);
+        cJSON_AddItemToArray(sentences, cJSON_CreateString(sentence));
+        free(sentence);
     }
     char *printed = cJSON_Print(results);
     puts(printed);

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <zmq.h>
 
-/* Memory of our own for the buffers, from which ZeroMQ sends; all are free. */
-static bool keep_private(struct channel *channel, uint16_t credit)
+/* Allocates private buffers, from which ZeroMQ sends. All of them are free. */
+static bool use_private_buffers(struct channel *channel, uint16_t credit)
 {
     shared_memory_close(&channel->shared);
     for (channel->credit = 0, channel->free = 0; channel->credit < credit; channel->credit++) {
@@ -37,7 +37,7 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
         channel->credit = credit;
         for (uint16_t b = 0; b < credit; b++)
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
-    } else if (!keep_private(channel, credit)) {
+    } else if (!use_private_buffers(channel, credit)) {
         return wire_no_memory;
     }
     channel->socket = contact_connect(contact, context, contact->data[server_rank], true);
@@ -48,7 +48,7 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
     return why == NULL ? wire_no_memory : why;
 }
 
-/* Credit; or the server's word that it can't read our memory. */
+/* Handles credit, or the refusal of a server that can't read the shared memory. */
 static char *take_answer(struct channel *channel, zmq_msg_t *message)
 {
     const void *data = zmq_msg_data(message);
@@ -56,7 +56,7 @@ static char *take_answer(struct channel *channel, zmq_msg_t *message)
     uint16_t kind = 0, *buffers = NULL, count = 0;
     char *wrong = wire_kind(data, size, &kind);
     if (wrong == NULL && kind == WIRE_REFUSED && channel->shared.memory != NULL)
-        return keep_private(channel, channel->credit) ? NULL : wire_no_memory;
+        return use_private_buffers(channel, channel->credit) ? NULL : wire_no_memory;
     if (wrong == NULL && kind != WIRE_CREDIT) {
         wrong = text_format("a message of kind %u, where Credit is legal", kind);
         wrong = wrong == NULL ? wire_no_memory : wrong;
@@ -103,7 +103,7 @@ uint16_t channel_take(struct channel *channel)
 
 void channel_put_back(struct channel *channel, uint16_t buffer)
 {
-    if (channel->is_free[buffer]) /* handed back twice */
+    if (channel->is_free[buffer]) /* returned twice */
         return;
     channel->is_free[buffer] = true;
     channel->free_list[channel->free++] = buffer;

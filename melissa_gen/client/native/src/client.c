@@ -1,32 +1,13 @@
 /* The calls of melissa_gen.h. */
-#include "client.h"
-
+#include "server_connection.h"
 #include "text.h"
 #include "values.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <unistd.h>
-
-int client_error(mg_client *client, int code, const char *format, ...)
-{
-    va_list values;
-    va_start(values, format);
-    char *sentence = text_format_list(format, values);
-    va_end(values);
-    return client_error_from(client, code, sentence == NULL ? wire_no_memory : sentence);
-}
-
-int client_error_from(mg_client *client, int code, char *sentence)
-{
-    char *before = client->error;
-    client->error = sentence;
-    wire_free(before);
-    return code;
-}
 
 const char *mg_error(const mg_client *client)
 {
@@ -127,41 +108,6 @@ int mg_open_fortran(mg_client **client, int comm)
 
 /* Declaring fields. */
 
-/* "(2, 3)", as Python writes it. */
-static char *tuple(int count, const int64_t *numbers)
-{
-    char *text = text_format("("), *longer;
-    for (int i = 0; text != NULL && i < count; i++, text = longer) {
-        longer = text_format("%s%s%" PRId64, text, i > 0 ? ", " : "", numbers[i]);
-        free(text);
-    }
-    longer = text == NULL ? NULL : text_format("%s%s)", text, count == 1 ? "," : "");
-    free(text);
-    return longer;
-}
-
-/* The names of the study's fields. */
-enum which { ALL, DECLARED, UNDECLARED };
-
-static char *field_names(const mg_client *client, enum which which)
-{
-    char *text = text_format("%s", "");
-    for (uint16_t f = 0; text != NULL && f < client->welcome.fields; f++) {
-        bool declared = client->placements[f].declared;
-        if (which == ALL || (which == DECLARED) == declared) {
-            char *longer = text_format("%s%s%s", text, *text ? ", " : "", client->welcome.field[f].name);
-            free(text);
-            text = longer;
-        }
-    }
-    return text;
-}
-
-static const char *or_dots(const char *text)
-{
-    return text == NULL ? "..." : text;
-}
-
 static int find_field(const mg_client *client, const char *name)
 {
     for (uint16_t f = 0; f < client->welcome.fields; f++)
@@ -170,16 +116,46 @@ static int find_field(const mg_client *client, const char *name)
     return -1;
 }
 
+/* Adds the names of the study's fields, all or those that are not or are declared, as the list `name`. */
+enum which { ALL, DECLARED, UNDECLARED };
+
+static int add_field_names(const mg_client *client, struct failure *failure, const char *name, enum which which)
+{
+    int count = 0;
+    failure_add_text(failure, name, NULL);
+    for (uint16_t f = 0; f < client->welcome.fields; f++)
+        if (which == ALL || (which == DECLARED) == client->placements[f].declared) {
+            failure_add_text(failure, name, client->welcome.field[f].name);
+            count++;
+        }
+    return count;
+}
+
+/* Reports a wrong declaration to the server. */
+static int wrong_declaration(mg_client *client, struct failure failure)
+{
+    client_fail(client, MG_ERROR_USAGE, failure);
+    connection_fail(client, -1);
+    return MG_ERROR_USAGE;
+}
+
+static int unknown_field(mg_client *client, const char *name)
+{
+    struct failure failure = failure_new("unknown_field");
+    failure_text(&failure, "field", name);
+    add_field_names(client, &failure, "legal", ALL);
+    return wrong_declaration(client, failure);
+}
+
 static int block_outside(mg_client *client, const char *name, int dimensions, const int64_t *start,
                          const int64_t *extent, const int64_t *shape)
 {
-    char *first = tuple(dimensions, start), *size = tuple(dimensions, extent), *whole = tuple(dimensions, shape);
-    client_error(client, MG_ERROR_USAGE, "field '%s': the block start %s, extent %s is not inside the shape %s", name,
-                 or_dots(first), or_dots(size), or_dots(whole));
-    free(first);
-    free(size);
-    free(whole);
-    return MG_ERROR_USAGE;
+    struct failure failure = failure_new("block_outside");
+    failure_text(&failure, "field", name);
+    failure_numbers(&failure, "start", dimensions, start);
+    failure_numbers(&failure, "extent", dimensions, extent);
+    failure_numbers(&failure, "shape", dimensions, shape);
+    return wrong_declaration(client, failure);
 }
 
 static int wrong_shape(mg_client *client, const struct wire_field *field, int dimensions, const int64_t *shape)
@@ -187,12 +163,11 @@ static int wrong_shape(mg_client *client, const struct wire_field *field, int di
     int64_t expected[WIRE_DIMENSIONS];
     for (uint16_t d = 0; d < field->dimensions; d++)
         expected[d] = field->shape[d];
-    char *found = tuple(dimensions, shape), *legal = tuple(field->dimensions, expected);
-    client_error(client, MG_ERROR_USAGE, "field '%s' has the global shape %s; the study says %s", field->name,
-                 or_dots(found), or_dots(legal));
-    free(found);
-    free(legal);
-    return MG_ERROR_USAGE;
+    struct failure failure = failure_new("wrong_shape");
+    failure_text(&failure, "field", field->name);
+    failure_numbers(&failure, "found", dimensions, shape);
+    failure_numbers(&failure, "expected", field->dimensions, expected);
+    return wrong_declaration(client, failure);
 }
 
 int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, const int64_t *shape,
@@ -209,12 +184,8 @@ int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, 
         return client_error(client, MG_ERROR_USAGE, "field '%s' has %d dimensions; 1 to %d are legal", name,
                             dimensions, WIRE_DIMENSIONS);
     int index = find_field(client, name);
-    if (index < 0) {
-        char *legal = field_names(client, ALL);
-        client_error(client, MG_ERROR_USAGE, "field '%s' is not in the study; it declares %s", name, or_dots(legal));
-        free(legal);
-        return MG_ERROR_USAGE;
-    }
+    if (index < 0)
+        return unknown_field(client, name);
     int64_t first[WIRE_DIMENSIONS], size[WIRE_DIMENSIONS];
     bool inside = true;
     for (int d = 0; d < dimensions; d++) {
@@ -247,26 +218,39 @@ int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, 
 
 /* The loop. */
 
-/* A time step begins: none of its fields is there yet. */
+/* Begins a time step: none of its fields has been sent. */
 static void forget_given(mg_client *client)
 {
     for (uint16_t f = 0; f < client->welcome.fields; f++)
         client->placements[f].given = false;
 }
 
-/* Tells the server that the simulation is given up, for the reason that mg_error() gives. */
+/* Tells the server that the simulation is given up, for the reason of the last error. */
 static int give_up(mg_client *client)
 {
-    char *reason = text_copy(mg_error(client));
     if (client->buffer >= 0)
         channel_put_back(connection_channel(client), (uint16_t)client->buffer);
     client->buffer = -1;
     forget_given(client);
     client->running = false;
-    connection_fail(client, reason == NULL ? wire_no_memory : reason);
-    if (reason != NULL)
-        client_error_from(client, MG_ERROR_SIMULATION, reason);
+    connection_fail(client, client->simulation);
     return MG_ERROR_SIMULATION;
+}
+
+/* A failure that lies in the current time step. */
+static struct failure step_failure(const mg_client *client, const char *code)
+{
+    struct failure failure = failure_new(code);
+    failure_number(&failure, "simulation", client->simulation);
+    failure_number(&failure, "step", client->step);
+    return failure;
+}
+
+/* Gives the simulation up for a failure, which is freed. */
+static int give_up_for(mg_client *client, struct failure failure)
+{
+    client_fail(client, MG_ERROR_SIMULATION, failure);
+    return give_up(client);
 }
 
 /* The first declared field that the current time step still lacks, or -1. */
@@ -281,14 +265,16 @@ static int missing_field(const mg_client *client)
 static int end_simulation(mg_client *client)
 {
     if (client->buffer >= 0) {
-        client_error(client, MG_ERROR_SIMULATION, "simulation %u, time step %u: the field '%s' is missing",
-                     client->simulation, client->step, client->welcome.field[missing_field(client)].name);
-        return give_up(client);
+        struct failure failure = step_failure(client, "missing_field");
+        failure_text(&failure, "field", client->welcome.field[missing_field(client)].name);
+        return give_up_for(client, failure);
     }
     if (client->step < client->welcome.time_steps) {
-        client_error(client, MG_ERROR_SIMULATION, "simulation %u ended after %u of %u time steps", client->simulation,
-                     client->step, client->welcome.time_steps);
-        return give_up(client);
+        struct failure failure = failure_new("too_few_steps");
+        failure_number(&failure, "simulation", client->simulation);
+        failure_number(&failure, "steps", client->step);
+        failure_number(&failure, "time_steps", client->welcome.time_steps);
+        return give_up_for(client, failure);
     }
     client->running = false;
     return connection_finalize(client);
@@ -296,14 +282,10 @@ static int end_simulation(mg_client *client)
 
 static int start_loop(mg_client *client)
 {
-    char *missing = field_names(client, UNDECLARED);
-    if (missing == NULL || *missing != '\0') {
-        client_error(client, MG_ERROR_USAGE, "the fields %s of the study are not declared; call mg_field first",
-                     or_dots(missing));
-        free(missing);
-        return MG_ERROR_USAGE;
-    }
-    free(missing);
+    struct failure missing = failure_new("undeclared_fields");
+    if (add_field_names(client, &missing, "fields", UNDECLARED) > 0)
+        return wrong_declaration(client, missing);
+    failure_free(&missing);
     client->buffer_size = 0;
     for (uint16_t f = 0; f < client->welcome.fields; f++) {
         struct placement *placed = &client->placements[f];
@@ -344,75 +326,78 @@ int mg_parameter(mg_client *client, const char *name, double *value)
         return MG_ERROR_USAGE;
     if (!client->running)
         return client_error(client, MG_ERROR_USAGE, "mg_parameter: no simulation is under way; call mg_next first");
-    char *legal = text_format("%s", "");
-    for (uint16_t p = 0; p < client->welcome.parameters; p++) {
+    for (uint16_t p = 0; p < client->welcome.parameters; p++)
         if (strcmp(client->welcome.names[p], name) == 0) {
             *value = client->answer[3 + p];
-            free(legal);
             return MG_OK;
         }
-        char *longer = text_format("%s%s%s", or_dots(legal), p > 0 ? ", " : "", client->welcome.names[p]);
-        free(legal);
-        legal = longer;
-    }
-    client_error(client, MG_ERROR_USAGE, "the study gives no parameter '%s'; it gives %s", name, or_dots(legal));
-    free(legal);
-    return MG_ERROR_USAGE;
+    struct failure failure = failure_new("unknown_parameter");
+    failure_text(&failure, "parameter", name);
+    failure_add_text(&failure, "legal", NULL);
+    for (uint16_t p = 0; p < client->welcome.parameters; p++)
+        failure_add_text(&failure, "legal", client->welcome.names[p]);
+    return client_fail(client, MG_ERROR_USAGE, failure);
 }
 
 /* Sending. */
 
-static int check_sent(mg_client *client, const char *name, int64_t count, int *index)
+static int unknown_sent(mg_client *client, const char *name)
 {
-    uint32_t number = client->simulation, step = client->step, limit = client->welcome.time_steps;
-    *index = find_field(client, name);
-    if (*index < 0) {
-        char *legal = field_names(client, DECLARED);
-        client_error(client, MG_ERROR_SIMULATION, "simulation %u, time step %u: unknown field '%s'; declared: %s",
-                     number, step, name, or_dots(legal));
-        free(legal);
-        return give_up(client);
-    }
-    const struct placement *placed = &client->placements[*index];
-    if (step >= limit) {
-        client_error(client, MG_ERROR_SIMULATION,
-                     "simulation %u, time step %u: the study has %u time steps (0 to %u); this one is too many", number,
-                     step, limit, limit - 1);
-        return give_up(client);
-    }
-    if (placed->given) {
-        client_error(client, MG_ERROR_SIMULATION,
-                     "simulation %u, time step %u: the field '%s' is missing ('%s' was sent twice)", number, step,
-                     client->welcome.field[missing_field(client)].name, name);
-        return give_up(client);
-    }
-    if (count >= 0 && (uint64_t)count == placed->count)
-        return MG_OK;
+    struct failure failure = step_failure(client, "undeclared_field");
+    failure_text(&failure, "field", name);
+    add_field_names(client, &failure, "legal", DECLARED);
+    return give_up_for(client, failure);
+}
+
+static int sent_twice(mg_client *client, const char *name)
+{
+    struct failure failure = step_failure(client, "repeated_field");
+    failure_text(&failure, "field", name);
+    failure_text(&failure, "missing", client->welcome.field[missing_field(client)].name);
+    return give_up_for(client, failure);
+}
+
+static int wrong_count(mg_client *client, const char *name, int64_t count, const struct placement *placed)
+{
     int64_t extent[WIRE_DIMENSIONS];
     for (uint16_t d = 0; d < placed->block.dimensions; d++)
         extent[d] = placed->block.extent[d];
-    char *legal = tuple(placed->block.dimensions, extent);
-    client_error(client, MG_ERROR_SIMULATION,
-                 "simulation %u, time step %u: field '%s' has %" PRId64 " values; this rank declared the extent %s",
-                 number, step, name, count, or_dots(legal));
-    free(legal);
-    return give_up(client);
+    struct failure failure = step_failure(client, "wrong_count");
+    failure_text(&failure, "field", name);
+    failure_number(&failure, "count", (double)count);
+    failure_numbers(&failure, "extent", placed->block.dimensions, extent);
+    return give_up_for(client, failure);
 }
 
-static int not_finite(mg_client *client, int index, mg_type type, const void *values)
+/* Checks the arguments of a send, except the values; sets *index to the field's number in the study. */
+static int check_sent(mg_client *client, const char *name, int64_t count, int *index)
 {
-    const struct placement *placed = &client->placements[index];
-    const char *name = client->welcome.field[index].name;
-    size_t bad = values_not_finite(values, type, placed->count);
-    if (bad > 0)
-        client_error(client, MG_ERROR_SIMULATION,
-                     "simulation %u, time step %u: field '%s' has %zu values that are NaN or infinite",
-                     client->simulation, client->step, name, bad);
-    else
-        client_error(client, MG_ERROR_SIMULATION,
-                     "simulation %u, time step %u: field '%s' has values beyond the range of the study's float32",
-                     client->simulation, client->step, name);
-    return give_up(client);
+    *index = find_field(client, name);
+    if (*index < 0)
+        return unknown_sent(client, name);
+    const struct placement *placed = &client->placements[*index];
+    if (client->step >= client->welcome.time_steps) {
+        struct failure failure = step_failure(client, "too_many_steps");
+        failure_number(&failure, "time_steps", client->welcome.time_steps);
+        return give_up_for(client, failure);
+    }
+    if (placed->given)
+        return sent_twice(client, name);
+    if (count < 0 || (uint64_t)count != placed->count)
+        return wrong_count(client, name, count, placed);
+    return MG_OK;
+}
+
+/* Counts the values after their conversion to the type of the study. */
+static int not_finite(mg_client *client, int index, const void *converted)
+{
+    const struct wire_field *field = &client->welcome.field[index];
+    size_t count = values_not_finite(converted, (mg_type)field->dtype, client->placements[index].count);
+    struct failure failure = step_failure(client, "not_finite");
+    failure_text(&failure, "field", field->name);
+    failure_number(&failure, "count", (double)count);
+    failure_text(&failure, "dtype", field->dtype == MG_FLOAT32 ? "float32" : "float64");
+    return give_up_for(client, failure);
 }
 
 int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values)
@@ -430,7 +415,7 @@ int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t cou
     struct placement *placed = &client->placements[index];
     unsigned char *copy = connection_channel(client)->buffers[client->buffer] + placed->offset;
     if (!values_copy(copy, (mg_type)client->welcome.field[index].dtype, values, type, placed->count))
-        return not_finite(client, index, type, values);
+        return not_finite(client, index, copy);
     placed->given = true;
     if (missing_field(client) >= 0)
         return MG_OK;
@@ -454,8 +439,9 @@ int mg_fail(mg_client *client, const char *reason)
         return MG_ERROR_USAGE;
     if (!client->running)
         return client_error(client, MG_ERROR_USAGE, "mg_fail: no simulation is under way");
-    client_error(client, MG_ERROR_SIMULATION, "%s", reason == NULL ? "the solver gave up" : reason);
-    give_up(client);
+    struct failure failure = failure_new("given_up");
+    failure_text(&failure, "text", reason == NULL ? "the solver gave up" : reason);
+    give_up_for(client, failure);
     return MG_OK;
 }
 
@@ -464,12 +450,12 @@ int mg_close(mg_client *client)
     if (client == NULL)
         return MG_OK;
     int status = MG_OK;
-    if (client->running && !client->lost) /* after an error the server learns of that one */
+    if (client->running && !client->lost) /* after an error, the server gets that error */
         status = client->error != NULL ? give_up(client) : end_simulation(client);
     connection_close(client);
     free(client->host);
     free(client->job);
-    wire_free(client->error);
+    client_error_from(client, MG_OK, NULL);
     free(client);
     return status;
 }

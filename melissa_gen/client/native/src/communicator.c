@@ -13,7 +13,8 @@ struct communicator communicator_single(void)
 bool communicator_wrap(MPI_Comm comm, struct communicator *communicator)
 {
     communicator->comm = comm;
-    return MPI_Comm_rank(comm, &communicator->rank) == MPI_SUCCESS && MPI_Comm_size(comm, &communicator->size) == MPI_SUCCESS;
+    return MPI_Comm_rank(comm, &communicator->rank) == MPI_SUCCESS &&
+           MPI_Comm_size(comm, &communicator->size) == MPI_SUCCESS;
 }
 
 bool communicator_share(const struct communicator *communicator, void *data, size_t size)

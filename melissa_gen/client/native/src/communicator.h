@@ -1,4 +1,4 @@
-/* The ranks of a client, or a single process: the few collective calls that a client needs. */
+/* The ranks of a client, or a single process, and the only collective call that a client needs. */
 #ifndef MELISSA_GEN_COMMUNICATOR_H
 #define MELISSA_GEN_COMMUNICATOR_H
 
@@ -22,8 +22,9 @@ struct communicator communicator_single(void);
 bool communicator_wrap(MPI_Comm comm, struct communicator *communicator);
 #endif
 
-/* Copies rank 0's bytes into everybody's; false if MPI failed. MPI spins while it waits, and this can take long (the
- * server decides when to solve on): the request is tested with short pauses, and the trainer gets the core. */
+/* Copies the bytes of rank 0 to all ranks; false if MPI failed. MPI spins while it waits, and the wait can be long
+ * because the server decides when the next simulation starts. The request is therefore tested with short pauses, so
+ * that the trainer can use the core. */
 bool communicator_share(const struct communicator *communicator, void *data, size_t size);
 
 #endif

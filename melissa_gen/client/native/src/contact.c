@@ -29,7 +29,7 @@ static char *read_file(const char *path, size_t *size)
     return content;
 }
 
-/* A name that no other machine has: what its kernel drew when it was started; "" where that is not Linux. */
+/* A name that no other machine has: a random number that the kernel draws when it starts; "" outside Linux. */
 static void read_machine(char *name, size_t size)
 {
     FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
@@ -157,7 +157,7 @@ void *contact_connect(const struct contact *contact, void *context, const char *
     if (peer == NULL)
         return NULL;
     int64_t limit = LARGEST_MESSAGE;
-    int queue = data ? 0 : 1000; /* messages; on data sockets credit is the bound */
+    int queue = data ? 0 : 1000; /* messages; data sockets are bounded by the credit */
     bool done = set_number(peer, ZMQ_LINGER, 1000) && set_number(peer, ZMQ_SNDHWM, queue) &&
                 set_number(peer, ZMQ_RCVHWM, queue) && set_number(peer, ZMQ_TCP_KEEPALIVE, 1) &&
                 set_number(peer, ZMQ_HANDSHAKE_IVL, 10000) &&

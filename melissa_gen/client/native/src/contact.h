@@ -1,4 +1,4 @@
-/* The contact file (melissa_gen/protocol/contact.py): where the server listens, and the run's secrets. */
+/* The contact file: the addresses of the server and the secrets of the run (melissa_gen/protocol/contact.py). */
 #ifndef MELISSA_GEN_CONTACT_H
 #define MELISSA_GEN_CONTACT_H
 
@@ -9,8 +9,8 @@ struct contact {
     unsigned char token[WIRE_TOKEN];
     char *host, *control, *heartbeat;
     char **data;
-    size_t ranks; /* of the server: the number of `data` */
-    bool *in_place; /* of each rank: whether it reads our buffers where they are */
+    size_t ranks; /* number of server ranks, and of `data` */
+    bool *in_place; /* for each server rank: whether it reads buffers in shared memory */
     bool encrypted, encrypt_data;
     char *server_public, *client_public, *client_secret; /* CURVE keys, where encrypted */
 };

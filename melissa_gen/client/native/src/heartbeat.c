@@ -21,7 +21,7 @@ struct heartbeat {
     const char *job;
     double interval, heartbeat_timeout;
     pthread_t thread;
-    pthread_mutex_t lock; /* over all that follows */
+    pthread_mutex_t lock; /* guards all members below */
     pthread_cond_t wake;
     bool closing;
     struct wire_progress progress;
@@ -39,7 +39,7 @@ double heartbeat_now(void)
 static void end_with(struct heartbeat *heartbeat, enum heartbeat_end end, char *reason)
 {
     pthread_mutex_lock(&heartbeat->lock);
-    if (heartbeat->end == HEARTBEAT_GOES_ON) {
+    if (heartbeat->end == HEARTBEAT_RUNS) {
         heartbeat->end = end;
         heartbeat->reason = reason;
     } else {
@@ -48,7 +48,7 @@ static void end_with(struct heartbeat *heartbeat, enum heartbeat_end end, char *
     pthread_mutex_unlock(&heartbeat->lock);
 }
 
-/* Waits, and says whether the client is closing. */
+/* Waits for `seconds`, or until the client is closing, which it returns. */
 static bool wait_for_closing(struct heartbeat *heartbeat, double seconds)
 {
     double until = heartbeat_now() + fmin(seconds, 1e6);
@@ -61,7 +61,7 @@ static bool wait_for_closing(struct heartbeat *heartbeat, double seconds)
     return closing;
 }
 
-/* Takes one message of the server in; false if none is there. */
+/* Receives one message of the server; false if there is none. */
 static bool listen_once(struct heartbeat *heartbeat, void *peer)
 {
     zmq_msg_t message;
@@ -84,7 +84,7 @@ static bool listen_once(struct heartbeat *heartbeat, void *peer)
     return true;
 }
 
-/* Gives the solver's thread time to notice, then ends the process: it may sit in MPI for ever. */
+/* Gives the thread of the solver time to notice, then ends the process, which may wait in an MPI call forever. */
 static void end_stuck_solver(struct heartbeat *heartbeat)
 {
     if (wait_for_closing(heartbeat, GRACE_SECONDS))
@@ -110,7 +110,7 @@ static void *run(void *argument)
         struct wire_progress progress = heartbeat->progress;
         pthread_mutex_unlock(&heartbeat->lock);
         wire_alive(&out, heartbeat->peer, heartbeat->job, &progress);
-        if (!out.failed) /* a server that is gone leaves the queue full: silence is what is judged then */
+        if (!out.failed) /* if the server is gone, the queue stays full; the silence is detected below */
             zmq_send(peer, out.data, out.size, ZMQ_DONTWAIT);
         while (listen_once(heartbeat, peer))
             heard = heartbeat_now();
@@ -119,7 +119,7 @@ static void *run(void *argument)
             char *text = text_format("the training server has been silent for %.0f s", silence);
             end_with(heartbeat, HEARTBEAT_SILENT, text == NULL ? wire_no_memory : text);
         }
-        if (heartbeat_ended(heartbeat, &reason) != HEARTBEAT_GOES_ON) {
+        if (heartbeat_ended(heartbeat, &reason) != HEARTBEAT_RUNS) {
             end_stuck_solver(heartbeat);
             break;
         }
@@ -155,7 +155,7 @@ struct heartbeat *heartbeat_start(void *context, const struct contact *contact, 
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&heartbeat->lock, NULL);
 
-    sigset_t all, before; /* signals are the solver's business */
+    sigset_t all, before; /* the thread of the solver handles all signals */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&heartbeat->thread, NULL, run, heartbeat);
@@ -202,7 +202,7 @@ void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simula
 enum heartbeat_end heartbeat_ended(struct heartbeat *heartbeat, const char **reason)
 {
     if (heartbeat == NULL)
-        return HEARTBEAT_GOES_ON;
+        return HEARTBEAT_RUNS;
     pthread_mutex_lock(&heartbeat->lock);
     enum heartbeat_end end = heartbeat->end;
     *reason = heartbeat->reason;

@@ -1,5 +1,4 @@
-/* The client's side of the wire. */
-#include "client.h"
+#include "server_connection.h"
 
 #include "text.h"
 
@@ -12,14 +11,14 @@
 
 static const double HANDSHAKE_SECONDS = 60.0;
 
-enum outcome { DONE, FOUND, REFUSED, LOST }; /* of a question, in rank 0's answer to all */
+enum outcome { DONE, FOUND, REFUSED, LOST }; /* of a request for a simulation; rank 0 shares it with all ranks */
 
 static int system_error(mg_client *client, const char *what)
 {
     return client_error(client, MG_ERROR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
 }
 
-/* Sends what was encoded last. */
+/* Sends the message that was encoded last. */
 static int send_message(mg_client *client, void *socket)
 {
     if (client->out.failed)
@@ -29,7 +28,7 @@ static int send_message(mg_client *client, void *socket)
     return MG_OK;
 }
 
-/* Waits for a message on the control socket, until a deadline or until the heartbeat ends; false if none came. */
+/* Waits for a message on the control socket. Returns false at the deadline, or if the heartbeat has ended. */
 static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
 {
     double until = heartbeat_now() + seconds;
@@ -38,11 +37,11 @@ static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
         zmq_pollitem_t item = {client->control, 0, ZMQ_POLLIN, 0};
         if (zmq_poll(&item, 1, 100) > 0 && zmq_msg_recv(message, client->control, ZMQ_DONTWAIT) >= 0)
             return true;
-    } while (heartbeat_now() < until && heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_GOES_ON);
+    } while (heartbeat_now() < until && heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_RUNS);
     return false;
 }
 
-/* Rank 0's sentence becomes everybody's. */
+/* Sets the error of rank 0 on all ranks. */
 static int share_error(mg_client *client, int code)
 {
     uint64_t size = client->communicator.rank == 0 && client->error != NULL ? strlen(client->error) : 0;
@@ -99,10 +98,10 @@ static int understand(mg_client *client, const void *data, size_t size)
     return MG_OK;
 }
 
-/* Rank 0 shakes hands; the others get the answer from it. */
+/* Performs the handshake on rank 0 and shares the answer with the other ranks. */
 static int shake_hands(mg_client *client)
 {
-    uint64_t size[2] = {0, MG_OK}; /* of the message; or the error */
+    uint64_t size[2] = {0, MG_OK}; /* size of the message, status */
     zmq_msg_t answer;
     zmq_msg_init(&answer);
     if (client->communicator.rank == 0) {
@@ -225,7 +224,8 @@ int connection_next(mg_client *client, bool *found)
     *found = false;
     if (client->communicator.rank == 0)
         client->answer[0] = ask(client);
-    if (!communicator_share(&client->communicator, client->answer, (3 + (size_t)client->welcome.parameters) * sizeof(double)))
+    size_t size = (3 + (size_t)client->welcome.parameters) * sizeof(double);
+    if (!communicator_share(&client->communicator, client->answer, size))
         return client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
     enum outcome outcome = (enum outcome)client->answer[0];
     if (outcome == REFUSED || outcome == LOST) {
@@ -266,7 +266,7 @@ struct channel *connection_channel(mg_client *client)
 static int check_server(mg_client *client)
 {
     const char *reason;
-    if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_GOES_ON)
+    if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_RUNS)
         return MG_OK;
     client->lost = true;
     return client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
@@ -343,14 +343,27 @@ int connection_finalize(mg_client *client)
     return status;
 }
 
-int connection_fail(mg_client *client, const char *reason)
+int connection_fail(mg_client *client, int64_t simulation)
 {
+    const char *code = client->failure_code, *values = client->failure_values;
+    char *plain = NULL;
+    if (code == NULL) { /* an error without a code of its own */
+        struct failure failure = failure_new("other");
+        failure_text(&failure, "text", client->error == NULL ? "" : client->error);
+        plain = failure_json(&failure);
+        failure_free(&failure);
+        code = "other";
+        values = plain == NULL ? "{}" : plain;
+    }
     if (client->control == NULL)
         client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
-    if (client->control == NULL)
-        return system_error(client, "can't connect to the training server");
-    wire_failed(&client->out, &client->peer, client->simulation, client->attempt, client->step, reason);
-    return send_message(client, client->control);
+    bool connected = client->control != NULL;
+    if (connected)
+        wire_failed(&client->out, &client->peer, client->job, simulation, simulation < 0 ? 0 : client->attempt,
+                    simulation < 0 ? 0 : client->step, code, values);
+    free(plain);
+    return connected ? send_message(client, client->control)
+                     : system_error(client, "can't connect to the training server");
 }
 
 void connection_close(mg_client *client)
@@ -360,7 +373,7 @@ void connection_close(mg_client *client)
         channel_close(&client->channels[rank]);
     if (client->control != NULL) {
         int linger = 0;
-        if (client->channels == NULL) /* nothing came of the handshake */
+        if (client->channels == NULL) /* the handshake failed */
             zmq_setsockopt(client->control, ZMQ_LINGER, &linger, sizeof linger);
         zmq_close(client->control);
     }

@@ -9,7 +9,8 @@
 
 #ifdef MFD_ALLOW_SEALING
 
-/* What tells this memory from another process's, should the server see other processes than we do. */
+/* A number by which the server recognizes this memory: in another container, the same process number may belong to
+ * another process. */
 static int64_t new_nonce(const void *memory)
 {
     struct timespec now;

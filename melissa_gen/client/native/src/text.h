@@ -1,4 +1,4 @@
-/* Strings of any length, and UTF-8. */
+/* Strings of any length in fresh memory, and UTF-8. */
 #ifndef MELISSA_GEN_TEXT_H
 #define MELISSA_GEN_TEXT_H
 

@@ -47,7 +47,7 @@ static bool copy(void *to, mg_type to_type, const void *from, mg_type from_type,
 
 bool values_copy(void *to, mg_type to_type, const void *from, mg_type from_type, size_t count)
 {
-    enum { CHUNK = 2048 }; /* values: what was copied is still in the first cache when it is checked */
+    enum { CHUNK = 2048 }; /* values; small enough that the copy is still in the first cache when it is checked */
     bool finite = true;
     for (size_t done = 0; done < count; done += CHUNK) {
         size_t now = count - done < CHUNK ? count - done : CHUNK;

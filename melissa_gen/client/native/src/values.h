@@ -1,4 +1,4 @@
-/* The values of a block: copied, converted and checked in one pass. */
+/* Copies, converts and checks the values of a block in one pass. */
 #ifndef MELISSA_GEN_VALUES_H
 #define MELISSA_GEN_VALUES_H
 
@@ -12,7 +12,7 @@ size_t values_size(mg_type type);
 /* Copies `count` values; false if any copy is NaN or infinite. */
 bool values_copy(void *to, mg_type to_type, const void *from, mg_type from_type, size_t count);
 
-/* How many values are NaN or infinite. */
+/* Returns how many values are NaN or infinite. */
 size_t values_not_finite(const void *values, mg_type type, size_t count);
 
 #endif

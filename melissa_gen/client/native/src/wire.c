@@ -50,7 +50,8 @@ static void put_f64(struct wire_out *out, double value)
     put_integer(out, bits, 8);
 }
 
-/* Cuts at 65535 bytes between characters; what is not UTF-8 becomes question marks, else the reader refuses all. */
+/* Cuts the text at 65535 bytes, between characters. Bytes that are not UTF-8 become question marks, because the reader
+ * would refuse the message. */
 static void put_text(struct wire_out *out, const char *text)
 {
     const unsigned char *bytes = (const unsigned char *)text;
@@ -109,14 +110,16 @@ void wire_finalize(struct wire_out *out, const struct wire_peer *peer, uint32_t 
     put_u32(out, ranks);
 }
 
-void wire_failed(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
-                 uint32_t step, const char *reason)
+void wire_failed(struct wire_out *out, const struct wire_peer *peer, const char *job, int64_t simulation,
+                 uint32_t attempt, uint32_t step, const char *code, const char *values)
 {
     begin(out, peer, WIRE_FAILED);
-    put_u32(out, simulation);
+    put_text(out, job);
+    put_integer(out, (uint64_t)simulation, 8);
     put_u32(out, attempt);
     put_u32(out, step);
-    put_text(out, reason);
+    put_text(out, code);
+    put_text(out, values);
 }
 
 void wire_share(struct wire_out *out, const struct wire_peer *peer, uint32_t pid, uint32_t descriptor, int64_t nonce,
@@ -161,7 +164,7 @@ void wire_alive(struct wire_out *out, const struct wire_peer *peer, const char *
     put_f64(out, progress->next_seconds);
 }
 
-/* Reading: `damaged` stays false as long as everything was there; after that all values are 0. */
+/* Reading. Once the message turns out to be too short, `damaged` is true and all further values are 0. */
 
 struct reader {
     const unsigned char *data;
@@ -244,7 +247,7 @@ static char *take_text(struct reader *in)
     return text;
 }
 
-/* Memory for a list whose items take `least` bytes each at least: a count that can't be true costs nothing. */
+/* Memory for a list whose items take at least `least` bytes each: an impossible count allocates nothing. */
 static void *list_of(struct reader *in, size_t count, size_t least, size_t item)
 {
     if (in->damaged || count * least > in->left) {

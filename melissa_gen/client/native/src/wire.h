@@ -1,4 +1,4 @@
-/* The messages between clients and server, version 1: melissa_gen/protocol/wire.py describes every byte. */
+/* The messages between clients and server, version 2; melissa_gen/protocol/wire.py describes every byte. */
 #ifndef MELISSA_GEN_WIRE_H
 #define MELISSA_GEN_WIRE_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_VERSION = 1, WIRE_HEADER = 32, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+enum { WIRE_VERSION = 2, WIRE_HEADER = 32, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
 
 enum {
     WIRE_HELLO = 1,
@@ -26,7 +26,7 @@ enum {
 
 enum { WIRE_SOLVING, WIRE_WAITING_FOR_CREDIT, WIRE_WAITING_FOR_PARAMETERS }; /* Alive's state */
 
-/* Who writes: goes into every header. */
+/* The sender of a message, which goes into every header. */
 struct wire_peer {
     uint32_t epoch, rank;
     unsigned char token[WIRE_TOKEN];
@@ -66,7 +66,7 @@ struct wire_progress {
     double credit_seconds, next_seconds;
 };
 
-/* A message being written. `failed`: memory ran out. Write into the same one again and again; free `data` at the end. */
+/* A buffer for messages. `failed`: there was no memory. Reuse it for every message; free `data` at the end. */
 struct wire_out {
     unsigned char *data;
     size_t size, capacity;
@@ -78,16 +78,16 @@ void wire_hello(struct wire_out *, const struct wire_peer *, const char *job, co
 void wire_next(struct wire_out *, const struct wire_peer *, int64_t simulation);
 void wire_finalize(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t steps,
                    uint32_t ranks);
-void wire_failed(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t step,
-                 const char *reason);
+void wire_failed(struct wire_out *, const struct wire_peer *, const char *job, int64_t simulation, uint32_t attempt,
+                 uint32_t step, const char *code, const char *values);
 void wire_part(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t step,
                uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count);
 void wire_share(struct wire_out *, const struct wire_peer *, uint32_t pid, uint32_t descriptor, int64_t nonce,
                 uint16_t buffers);
 void wire_alive(struct wire_out *, const struct wire_peer *, const char *job, const struct wire_progress *progress);
 
-/* The readers return NULL, or a sentence that the caller frees (`wire_no_memory`, which it may pass to wire_free too,
- * if there is no memory for one). What they fill is to be freed as said. */
+/* The readers return NULL, or a sentence that the caller passes to wire_free(); it is `wire_no_memory` if there is no
+ * memory for another one. The comment of a reader says how to free what it fills. */
 extern char wire_no_memory[];
 void wire_free(char *sentence);
 
