@@ -69,7 +69,7 @@ def eviction_rule(sampler: SamplerSection, reservoir: ReservoirSection) -> Evict
     if reservoir.policy != "reservoir":
         msg = (
             f"sampler.method {sampler.method} retains hard samples, which needs reservoir.policy "
-            f"reservoir; {reservoir.policy} gives each sample once."
+            f"reservoir; {reservoir.policy} draws each sample only once."
         )
         raise StudyError(msg)
     return method.eviction

@@ -1,8 +1,9 @@
-"""Training memory of one server rank: rows allocated once, and the policy that fills and reads them.
+"""Training memory of one server rank: preallocated sample slots and the policies that manage them.
 
-The ingest thread receives a field straight into a row of a `SlotStore`; a policy (`FIFO`, `FIRO`,
-`Reservoir`) then decides when the row may be trained on and when it is free again. No sample moves
-in memory between the socket and the batch. Imports nothing of ours but the errors.
+The ingest thread receives each field directly into a row of a `SlotStore`. A policy (`FIFO`,
+`FIRO`, `Reservoir`, `WeightedReservoir`) then decides when the row can be trained on and when it is
+evicted. A sample is copied once only, from its row into the training batch. From melissa_gen, this
+package imports only `melissa_gen.errors`.
 """
 
 from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Batch, Policy, Sample

@@ -1,4 +1,4 @@
-"""What every policy shares: the lock, the accounting, pacing, and copying rows into a batch."""
+"""Base class of the reservoir policies: locking, counters, pacing, and copying rows into a batch."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -15,16 +15,16 @@ from melissa_gen.reservoir.slot_store import SlotStore
 __all__ = ["LOST_WITH_SERVER", "Batch", "Policy", "Sample"]
 
 LOST_WITH_SERVER = "lost with an earlier server"
-"""Why samples were withdrawn that were in memory when a server ended before the study did."""
+"""Reason for withdrawing the samples that were in memory when a server ended before its study."""
 
 
 class Sample(NamedTuple):
-    """What is known of a completed row beside its fields.
+    """Metadata of a completed sample, without its fields.
 
     Attributes:
         simulation: Number of the simulation.
         step: Time step.
-        inputs: Parameters and time (n_inputs,), as the surrogate is to see them.
+        inputs: Input vector of the surrogate: parameters and time, `(n_inputs,)`.
     """
 
     simulation: int
@@ -34,17 +34,19 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples drawn together; all arrays are the caller's own.
+    """A batch of samples. Its arrays are copies; they do not change when samples are evicted.
 
     Attributes:
-        count: Number of samples, at most what was asked for.
-        fields: Field name to (count, *shape), the first rows of the caller's `out`.
-        inputs: Parameters and time (count, n_inputs).
-        simulations: Simulation of each sample (count,).
-        steps: Time step of each sample (count,).
-        first_time: Whether the sample had never been drawn before this batch (count,).
-        slots: Row of each sample when it was drawn (count,); by now it may hold another one.
-        weights: How much more often uniform eviction and draws would have given the sample (count,).
+        count: Number of samples, at most the number requested.
+        fields: Field name to `(count, *shape)`, the first rows of the caller's `out`.
+        inputs: Parameters and time, `(count, n_inputs)`.
+        simulations: Simulation number of each sample, `(count,)`.
+        steps: Time step of each sample, `(count,)`.
+        first_time: Whether this is the first draw of the sample, `(count,)`.
+        slots: Slot of each sample at the time of the draw, `(count,)`. The slot may have been
+            reused since.
+        weights: Importance weight of each sample, `(count,)`: its probability under uniform
+            eviction and uniform draws, divided by its probability under the policy.
     """
 
     count: int
@@ -58,17 +60,21 @@ class Batch:
 
 
 class Policy(ABC):
-    """Which stored samples may be drawn, and which must make room.
+    """Decides which stored samples can be drawn and which are evicted.
 
-    One ingest thread puts, one training thread draws. Nothing is thrown away unseen: when every
-    stored sample still waits for its first draw, `put` says False and the caller withholds credit
-    until a later call says True.
+    One ingest thread calls `put`, one training thread calls `draw`. A sample is never evicted
+    before its first draw: if no stored sample can be evicted, `put` returns False, and the caller
+    withholds credit from the clients until a later call returns True.
 
     Args:
-        store: The rows; more of them than `capacity`, else nothing can be received when full.
-        capacity: Most samples stored at once.
-        watermark: Samples that must be there before the first draw.
-        seed: Of the random generator (or the generator itself).
+        store: The slots. It must have more slots than `capacity`, because at least one slot must
+            remain free for receiving.
+        capacity: Maximum number of samples stored at once.
+        watermark: Number of samples that must be stored before the first draw.
+        seed: Seed of the random generator, or the generator itself.
+
+    Raises:
+        StudyError: `capacity` or `watermark` is out of range.
     """
 
     def __init__(
@@ -81,7 +87,7 @@ class Policy(ABC):
         if not 1 <= capacity < store.slots:
             message = (
                 f"reservoir.capacity is {capacity}, but the store has {store.slots} rows: "
-                f"legal are 1 to {store.slots - 1}, so that one row is left to receive into"
+                f"legal are 1 to {store.slots - 1}, because one row must remain free for receiving"
             )
             raise StudyError(message)
         if not 0 <= watermark <= capacity:
@@ -100,11 +106,12 @@ class Policy(ABC):
         self._draws = 0
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
-        # Rows that a draw copies outside of the lock; if evicted meanwhile, they are freed after.
+        # Slots that a draw is copying without holding the lock. If one of them is evicted
+        # meanwhile, it is released only after the copy.
         self._copied: frozenset[int] = frozenset()
         self._freed_late: list[int] = []
 
-    # What a policy decides; all are called with the lock held.
+    # Methods that a policy implements. They are called with the lock held.
 
     @abstractmethod
     def _size(self) -> int:
@@ -112,59 +119,65 @@ class Policy(ABC):
 
     @abstractmethod
     def _unseen(self) -> int:
-        """Number of stored samples that were never drawn."""
+        """Number of stored samples that have never been drawn."""
 
     @abstractmethod
     def _needed(self, n: int) -> int:
-        """Number of samples that must be stored for a draw of n, before the end of reception."""
+        """Number of samples that must be stored for a draw of n while reception is open."""
 
     @abstractmethod
     def _insert(self, slot: int) -> None:
-        """Adds a slot."""
+        """Adds a filled slot to the stored samples."""
 
     @abstractmethod
     def _can_evict(self) -> bool:
-        """Whether a stored sample may go."""
+        """Whether any stored sample can be evicted."""
 
     @abstractmethod
     def _evict(self) -> int:
-        """Removes and returns one slot that may go."""
+        """Evicts one sample and returns its slot."""
 
     @abstractmethod
     def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
-        """Slots of a draw of at most n, whether each was unseen, and whether they are removed."""
+        """Selects at most n samples for a draw.
+
+        Returns:
+            The slots, whether each sample is drawn for the first time, and whether the draw
+            removes the samples.
+        """
 
     def _weights(self, slots: Sequence[int], closed: bool) -> NDArray[np.float64]:
-        """Weights of a draw just selected, see `Batch`; all alike unless a policy prefers some."""
+        """Importance weights of the selected samples (see `Batch`); 1 unless a policy overrides this."""
         return np.ones(len(slots))
 
     @abstractmethod
     def _all(self) -> list[int]:
-        """Every slot."""
+        """Slots of all stored samples."""
 
     @abstractmethod
     def _unseen_slots(self) -> list[int]:
-        """Every slot whose sample was never drawn."""
+        """Slots of all samples that have never been drawn."""
 
     @abstractmethod
     def _clear(self) -> list[int]:
-        """Removes and returns every slot."""
+        """Removes all samples and returns their slots."""
 
-    # Ingest side.
+    # Methods for the ingest thread.
 
     def put(self, slot: int, sample: Sample) -> bool:
-        """Takes over a completed row.
+        """Adds a completed sample to the stored samples.
 
         Args:
             slot: An acquired slot whose fields are all written.
-            sample: What the row is.
+            sample: Metadata of the sample.
 
         Returns:
-            False when there is no room now, or when pacing withholds it: the row stays the
-            caller's, who tries again later and grants no more credit until then.
+            True if the sample was accepted. False if there is no room, or if the limit set by
+            `allow_puts` is reached: the caller keeps the slot, tries again later, and grants no
+            credit until then.
 
         Raises:
-            RunError: Reception was already closed.
+            RunError: Reception is already closed.
             ValueError: The slot was not acquired, or the input vector has the wrong length.
         """
         with self._condition:
@@ -187,22 +200,25 @@ class Policy(ABC):
             return True
 
     def allow_puts(self, total: int | None) -> None:
-        """Withholds puts beyond this number of accepted samples; None lifts the limit."""
+        """Limits the total number of samples that `put` accepts; None removes the limit."""
         with self._condition:
             self._allowed = total
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Says that nothing more will be put: the rest is drawn without waiting, and removed."""
+        """Ends reception. Remaining samples are drawn without waiting and removed when drawn."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
 
     def withdraw_all(self, reason: str) -> int:
-        """Empties the memory for a stop; samples that were never drawn are counted under `reason`.
+        """Removes all samples, e.g. when the run stops early.
+
+        Args:
+            reason: Reason under which samples that were never drawn are counted.
 
         Returns:
-            Number of samples withdrawn unseen.
+            Number of removed samples that were never drawn.
         """
         with self._condition:
             unseen = self._unseen()
@@ -213,7 +229,7 @@ class Policy(ABC):
             self._condition.notify_all()
             return unseen
 
-    # Training side.
+    # Methods for the training thread.
 
     def draw(
         self, n: int, out: Mapping[str, NDArray[Any]], *, below_watermark: bool = False
@@ -221,18 +237,18 @@ class Policy(ABC):
         """Copies a batch of samples into the caller's arrays.
 
         Args:
-            n: Samples wanted.
-            out: Field name to an array (at least n, *shape) of the field's dtype, C-contiguous;
-                a field that is not named is not copied.
-            below_watermark: Draw from whatever there is, even less than the watermark asks for:
-                for a rank that would otherwise keep the other ranks of a lockstep waiting.
+            n: Number of samples.
+            out: Field name to a C-contiguous array `(m, *shape)` with m >= n and the field's
+                dtype. A field that is not named is not copied.
+            below_watermark: Draw even if fewer samples are stored than the watermark requires.
+                Used when the other ranks of a collective training step would have to wait.
 
         Returns:
-            The batch, with fewer than n samples only after the end of reception or below the
-            watermark; None if nothing can be drawn now.
+            The batch, or None if no batch can be drawn now. It has fewer than n samples only
+            after the end of reception or below the watermark.
 
         Raises:
-            StudyError: A policy that removes what it draws can never hold n samples.
+            StudyError: The capacity of a policy that removes drawn samples is less than n.
             ValueError: An array in `out` is too short or has another dtype.
         """
         self._check_out(n, out)
@@ -247,7 +263,7 @@ class Policy(ABC):
             self._samples_drawn += len(slots)
             self._copied = frozenset(slots)
             if not removed:
-                # Newly seen samples can be evicted from here on: ingest need not wait for the copy.
+                # Samples drawn for the first time can be evicted now: ingest does not wait for the copy.
                 self._condition.notify_all()
         try:
             return self._copy(slots, unseen, weights, out)
@@ -259,25 +275,25 @@ class Policy(ABC):
                 self._freed_late.clear()
                 self._condition.notify_all()
 
-    def learned(self, batch: Batch, losses: NDArray[np.float64]) -> None:  # noqa: B027
-        """Takes in how hard the samples of a batch were; most policies do not mind.
+    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:  # noqa: B027
+        """Records the losses of a batch. Policies that do not depend on the loss ignore them.
 
         Args:
-            batch: What `draw` gave.
-            losses: Loss of each sample (count,), at least 0.
+            batch: A batch returned by `draw`.
+            losses: Loss of each sample, `(count,)`, non-negative.
         """
 
     def ready(self, n: int) -> bool:
-        """Whether `draw(n)` would give a batch now."""
+        """Whether `draw(n)` would return a batch now."""
         with self._condition:
             return self._ready(n)
 
     def wait_ready(self, n: int, timeout: float | None = None) -> bool:
-        """Waits until `draw(n)` would give a batch, or until nothing will ever come.
+        """Waits until `draw(n)` would return a batch or reception is closed.
 
         Args:
-            n: Samples wanted.
-            timeout: Seconds to wait at most; None waits without end.
+            n: Number of samples.
+            timeout: Maximum waiting time in seconds; None waits without limit.
 
         Returns:
             Whether a batch can be drawn.
@@ -287,12 +303,19 @@ class Policy(ABC):
             return self._ready(n)
 
     def wait_room(self, timeout: float | None = None) -> bool:
-        """Waits until a put would succeed (or reception closes); says whether it would."""
+        """Waits until a put would succeed or reception is closed.
+
+        Args:
+            timeout: Maximum waiting time in seconds; None waits without limit.
+
+        Returns:
+            Whether a put would succeed.
+        """
         with self._condition:
             self._condition.wait_for(lambda: self._room() or self._closed, timeout)
             return self._room() and not self._closed
 
-    # What can be asked.
+    # Methods for any thread.
 
     def __len__(self) -> int:
         """Number of samples stored now."""
@@ -301,18 +324,18 @@ class Policy(ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether reception ended."""
+        """Whether reception is closed."""
         return self._closed
 
     @property
     def drained(self) -> bool:
-        """Whether reception ended and nothing is left to draw."""
+        """Whether reception is closed and no sample is left to draw."""
         with self._condition:
             return self._closed and self._size() == 0
 
     @property
     def blocked(self) -> bool:
-        """Whether a put was refused since the last one that succeeded."""
+        """Whether the most recent put was refused."""
         return self._blocked
 
     @property
@@ -322,24 +345,25 @@ class Policy(ABC):
             return self._room()
 
     def unseen(self) -> list[tuple[int, int]]:
-        """Simulation and time step of each stored sample that was never drawn."""
+        """Simulation number and time step of each stored sample that has never been drawn."""
         with self._condition:
             slots = self._unseen_slots()
             pairs = zip(self.store.simulations[slots], self.store.steps[slots], strict=True)
             return [(int(simulation), int(step)) for simulation, step in pairs]
 
     def slots(self) -> list[int]:
-        """Slots of the samples stored now; only those never drawn are safe from eviction."""
+        """Slots of the stored samples. Samples that have been drawn may be evicted at any time."""
         with self._condition:
             return self._all()
 
     def counters(self) -> dict[str, Any]:
-        """Accounting of this rank, consistent at one instant.
+        """Returns a consistent snapshot of the counters of this rank.
 
         Returns:
-            `stored` (accepted in total), `trained` (drawn at least once), `withdrawn` (reason to
-            number), `draws` (batches), `samples_drawn` (with repetitions), `seen` and `unseen`
-            (in memory now). Always stored = trained + unseen + sum of withdrawn.
+            `stored` (samples accepted in total), `trained` (samples drawn at least once),
+            `withdrawn` (reason to number of samples), `draws` (number of batches),
+            `samples_drawn` (with repetitions), `seen` and `unseen` (samples stored now). The
+            invariant is stored = trained + unseen + sum of withdrawn.
         """
         with self._condition:
             unseen = self._unseen()
@@ -354,17 +378,21 @@ class Policy(ABC):
             }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON types: counters and random state, not the samples."""
+        """Checkpoint state as JSON types: counters and random state, without the samples."""
         with self._condition:
             return {"counters": self.counters(), "random": self._random.bit_generator.state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state()` of an earlier server, whose stored samples are gone.
+        """Restores the counters and random state of an earlier server.
 
-        Those that it had not trained on are counted as withdrawn, so that the accounts still add up.
+        The samples in its memory are lost. Those that were never drawn are counted as withdrawn,
+        so that the invariant of `counters` holds.
+
+        Args:
+            state: Result of `state()`.
 
         Raises:
-            RunError: Samples were already put.
+            RunError: A sample has already been put.
         """
         with self._condition:
             if self._stored:
@@ -380,7 +408,7 @@ class Policy(ABC):
                 self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) + lost
             self._random.bit_generator.state = state["random"]
 
-    # With the lock held.
+    # Private methods that require the lock.
 
     def _room(self) -> bool:
         if self._allowed is not None and self._stored >= self._allowed:
@@ -397,7 +425,7 @@ class Policy(ABC):
         else:
             self.store.release(slot)
 
-    # Without the lock.
+    # Private methods that do not require the lock.
 
     def _copy(
         self,
@@ -406,11 +434,12 @@ class Policy(ABC):
         weights: NDArray[np.float64],
         out: Mapping[str, NDArray[Any]],
     ) -> Batch:
-        """Gathers rows; mode "clip" lets numpy write into `out` without a buffer of its own."""
+        """Copies the rows of the selected slots into `out`."""
         index = np.asarray(slots, np.intp)
         count = len(index)
         fields = {name: array[:count] for name, array in out.items()}
         for name, array in fields.items():
+            # Mode "clip" writes directly into `out`; the default mode allocates a buffer.
             np.take(self.store.arrays[name], index, axis=0, out=array, mode="clip")
         return Batch(
             count=count,
@@ -425,7 +454,7 @@ class Policy(ABC):
 
     def _check_out(self, n: int, out: Mapping[str, NDArray[Any]]) -> None:
         if n < 1:
-            message = f"a batch has at least one sample, not {n}"
+            message = f"a batch must have at least one sample, not {n}"
             raise ValueError(message)
         for name, array in out.items():
             rows = self.store.arrays[name]

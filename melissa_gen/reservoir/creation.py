@@ -1,4 +1,4 @@
-"""Policies by their names in the study file."""
+"""Creates a reservoir policy by its name in the study file."""
 
 import numpy as np
 
@@ -23,19 +23,23 @@ def create(
     eviction: Eviction = "random",
     draws: Draws = "uniform",
 ) -> Policy:
-    """Makes a policy by its name in the study file: fifo, firo or reservoir, in any case.
+    """Creates a policy by its name in the study file: fifo, firo or reservoir.
 
     Args:
-        policy: The name.
-        store: Rows that it manages.
-        capacity: Most samples stored at once.
-        watermark: Samples that must be there before the first draw.
-        seed: Of its random generator.
-        eviction: Which seen sample makes room in a reservoir.
-        draws: How a reservoir's batches are drawn.
+        policy: Name of the policy, not case-sensitive.
+        store: Slots that the policy manages.
+        capacity: Maximum number of samples stored at once.
+        watermark: Number of samples that must be stored before the first draw.
+        seed: Seed of the random generator, or the generator itself.
+        eviction: Which drawn sample a reservoir evicts when it is full.
+        draws: How a reservoir draws batches.
+
+    Returns:
+        The policy.
 
     Raises:
-        StudyError: There is no such policy, or the sizes don't fit together.
+        StudyError: The policy does not exist, does not support `eviction` or `draws`, or the
+            sizes are inconsistent.
     """
     kind = _POLICIES.get(policy.lower())
     if kind is None:
@@ -48,8 +52,8 @@ def create(
         return kind(store, capacity, watermark, seed)
     if kind is not Reservoir:
         message = (
-            f"reservoir.eviction {eviction} and reservoir.draws {draws} need reservoir.policy "
-            f"reservoir; {policy} gives each sample once"
+            f"reservoir.eviction {eviction} and reservoir.draws {draws} require reservoir.policy "
+            f"reservoir; {policy} draws each sample only once"
         )
         raise StudyError(message)
     return WeightedReservoir(store, capacity, watermark, seed, eviction, draws)

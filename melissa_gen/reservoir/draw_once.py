@@ -1,4 +1,4 @@
-"""FIFO and FIRO: every sample is drawn once, in order or at random."""
+"""FIFO and FIRO policies: each sample is drawn once, in order of arrival or at random."""
 
 from collections import deque
 
@@ -11,8 +11,8 @@ from melissa_gen.reservoir.slot_store import SlotStore
 __all__ = ["FIFO", "FIRO"]
 
 
-class _Once(Policy):
-    """Drawing removes, so every stored sample is unseen and none may be evicted."""
+class _DrawOnce(Policy):
+    """Policy whose draws remove the samples: no stored sample was ever drawn, none can be evicted."""
 
     def _unseen(self) -> int:
         return self._size()
@@ -34,15 +34,15 @@ class _Once(Policy):
                 "with FIFO or FIRO it must hold at least training.batch_size samples"
             )
             raise StudyError(message)
-        # Never more than fits, else puts and draws would wait for one another.
+        # Limited to the capacity: otherwise puts and draws would wait for each other forever.
         return min(self.watermark + n, self.capacity)
 
 
-class FIFO(_Once):
-    """First in, first out: each sample is trained on once, in the order of arrival.
+class FIFO(_DrawOnce):
+    """First in, first out: each sample is drawn once, in the order of arrival.
 
-    Streaming without memory, the plainest form of online training; the batches are as correlated
-    as the arrivals are. The watermark plays no part beside the batch itself.
+    This is the simplest form of online training. Samples that arrive together end up in the same
+    batch, so batches are as correlated as the arrivals. The watermark is ignored.
 
     Example:
         >>> store = SlotStore({"u": ((4,), "f4")}, slots=9, n_inputs=2)
@@ -78,11 +78,11 @@ class FIFO(_Once):
         return slots
 
 
-class FIRO(_Once):
-    """First in, random out: each sample is trained on once, drawn at random and removed.
+class FIRO(_DrawOnce):
+    """First in, random out: each sample is drawn once, at random.
 
-    Draws happen while at least `watermark` samples stay behind, so that the choice stays random;
-    the end of reception lifts this.
+    While reception is open, a draw leaves at least `watermark` samples in memory, so that the
+    selection remains random.
     """
 
     def __init__(

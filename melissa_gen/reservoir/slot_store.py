@@ -1,4 +1,4 @@
-"""Rows of memory for samples, allocated and touched once, before the first sample arrives."""
+"""Preallocated memory for samples. All pages are committed before the first sample arrives."""
 
 import threading
 from collections.abc import Mapping
@@ -32,40 +32,42 @@ def megabytes(
     n_inputs: int = 0,
     inputs_dtype: DTypeLike = np.float32,
 ) -> float:
-    """Memory that a `SlotStore` of these sizes will hold, in megabytes of 10**6 bytes.
+    """Computes the memory of a `SlotStore` in megabytes (10**6 bytes), without allocating it.
 
     Args:
         fields: Name to (shape, dtype) of one sample.
-        slots: Number of rows, capacity and staging together.
+        slots: Number of slots: the policy's capacity plus the samples being assembled.
         n_inputs: Length of a sample's input vector (parameters and time).
-        inputs_dtype: Type of the input vector.
+        inputs_dtype: Dtype of the input vector.
 
     Returns:
-        Megabytes, known before anything is allocated.
+        The memory in megabytes.
     """
     return _bytes(fields, slots, n_inputs, inputs_dtype) / 1e6
 
 
 class SlotStore:
-    """Preallocated rows for samples, with a list of those that are free.
+    """Preallocated arrays for samples, and the list of free slots.
 
-    A slot is the index of one row in every array at once. Whoever acquired a slot alone writes to
-    its row, until it is handed to a policy by `put`. Acquiring and releasing is thread-safe.
+    A slot is a row index that is common to all arrays. Only the thread that acquired a slot writes
+    to its row, until the slot is passed to `Policy.put`. Acquiring and releasing are thread-safe.
 
     Args:
         fields: Name to (shape, dtype) of one sample.
-        slots: Number of rows: the policy's capacity plus the samples that are being assembled.
+        slots: Number of slots: the policy's capacity plus the samples being assembled.
         n_inputs: Length of a sample's input vector (parameters and time).
-        inputs_dtype: Type of the input vector.
+        inputs_dtype: Dtype of the input vector.
 
     Attributes:
-        arrays: Field name to an array (slots, *shape).
-        inputs: Input vectors (slots, n_inputs).
-        simulations: Simulation number of each row (slots,).
-        steps: Time step of each row (slots,).
+        arrays: Field name to an array `(slots, *shape)`.
+        inputs: Input vectors, `(slots, n_inputs)`.
+        simulations: Simulation number of each slot, `(slots,)`.
+        steps: Time step of each slot, `(slots,)`.
+        megabytes: Memory of all arrays in megabytes.
 
     Raises:
-        RunError: The memory can't be had.
+        RunError: The memory could not be allocated.
+        ValueError: `slots` is less than 1.
     """
 
     def __init__(
@@ -89,8 +91,8 @@ class SlotStore:
             self.steps: NDArray[np.int64] = _committed((slots,), np.int64)
         except MemoryError as error:
             message = (
-                f"no memory for a reservoir of {slots} samples ({self.megabytes:.0f} MB): "
-                "lower reservoir.capacity or ask for more memory per server rank"
+                f"could not allocate a reservoir of {slots} samples ({self.megabytes:.0f} MB): "
+                "lower reservoir.capacity or request more memory per server rank"
             )
             raise RunError(message) from error
         self._lock = threading.Lock()
@@ -99,11 +101,11 @@ class SlotStore:
 
     @property
     def free(self) -> int:
-        """Number of slots that `acquire` can still hand out."""
+        """Number of free slots."""
         return len(self._free)
 
     def acquire(self) -> int | None:
-        """Hands out a free slot, or None when there is none."""
+        """Acquires a free slot. Returns None if all slots are in use."""
         with self._lock:
             if not self._free:
                 return None
@@ -112,10 +114,10 @@ class SlotStore:
             return slot
 
     def release(self, slot: int) -> None:
-        """Takes a slot back; its row may be overwritten from now on.
+        """Frees a slot. Its row can be overwritten from now on.
 
         Raises:
-            ValueError: The slot is not held by anyone.
+            ValueError: The slot was not acquired.
         """
         with self._lock:
             self._check(slot)
@@ -123,12 +125,16 @@ class SlotStore:
             self._free.append(slot)
 
     def row(self, slot: int, field: str) -> NDArray[Any]:
-        """The row (*shape) of one field: a view, to be received into without a copy."""
+        """Returns a view `(*shape)` of one field of a slot, e.g. to receive into without a copy."""
         view: NDArray[Any] = self.arrays[field][slot, ...]
         return view
 
     def check(self, slot: int) -> None:
-        """Raises ValueError unless the slot is held by someone."""
+        """Checks that a slot was acquired.
+
+        Raises:
+            ValueError: The slot was not acquired.
+        """
         with self._lock:
             self._check(slot)
 
@@ -139,7 +145,10 @@ class SlotStore:
 
 
 def _committed(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array of zeros whose pages are really there: np.zeros alone would only promise them."""
+    """Allocates an array of zeros and commits its pages.
+
+    `np.zeros` only reserves address space, so that memory could run out later.
+    """
     array: NDArray[Any] = np.empty(shape, dtype)
     array.fill(0)
     return array

@@ -1,4 +1,4 @@
-"""The Reservoir policy: samples are drawn with repetition, and leave only once they were seen."""
+"""The Reservoir policy: draws with repetition; only samples that have been drawn are evicted."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ __all__ = ["Reservoir"]
 
 
 class Reservoir(Policy):
-    """Uniform draws with repetition over the stored samples; a random seen one makes room.
+    """Draws uniformly with repetition, and evicts a random sample that has been drawn before.
 
-    Trains at the accelerator's pace whatever the pace of the solvers, and mixes old samples with
-    new ones. Waits for the watermark before the first draw. After the end of reception a draw is
-    without replacement and removes, so that training ends.
+    Training can therefore run faster than the solvers, and batches mix old and new samples. No
+    batch is drawn before the watermark is reached. After the end of reception, draws are without
+    replacement and remove the samples, so that training ends.
 
     Reference: Meyer et al., "High throughput training of deep surrogates from large ensemble
-    runs", SC'23, the training reservoir.
+    runs", SC'23 (training reservoir).
 
     Example:
         >>> store = SlotStore({"u": ((4,), "f4")}, slots=110, n_inputs=2)
@@ -34,7 +34,8 @@ class Reservoir(Policy):
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__(store, capacity, watermark, seed)
-        # Seen slots stand first, unseen ones after them; `_place` is the inverse of `_order`.
+        # `_order` holds the slots of samples that have been drawn first, then those of the others.
+        # `_place` is its inverse: slot to index in `_order`.
         self._order: list[int] = []
         self._place = [-1] * store.slots
         self._seen = 0

@@ -1,4 +1,4 @@
-"""A Reservoir that knows which samples are hard: they stay longer, or are drawn more often."""
+"""Reservoir that keeps samples of high loss longer, or draws them more often."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,29 +15,34 @@ __all__ = ["Draws", "Eviction", "WeightedReservoir"]
 Eviction = Literal["random", "difficulty"]
 Draws = Literal["uniform", "difficulty"]
 
-# Half of the draws are uniform whatever the losses, so that no weight exceeds 2.
+# Half of the draws are uniform, independent of the losses, so that no weight exceeds 2.
 _UNIFORM_SHARE = 0.5
 
 
 class WeightedReservoir(Reservoir):
-    """A `Reservoir` in which the losses of the last draws decide; see `learned`.
+    """A `Reservoir` whose evictions or draws depend on the most recent losses.
 
-    - eviction "difficulty": room is made by a seen sample whose loss is not above the mean of the
-      seen ones, at random among those: the hard ones are retained, as in R3 (arXiv 2207.02338).
-    - draws "difficulty": half of a batch is drawn in proportion to the loss, half uniformly. A
-      sample without a loss yet counts as the mean.
+    The trainer passes the losses to `update_losses`.
 
-    Every sample of a batch comes with its weight: how much more often the plain Reservoir would have
-    drawn it. Both have probabilities that are known, of surviving an eviction and of being drawn;
-    with these weights the expected sum over a batch is that of uniform eviction and draws.
+    - Eviction "difficulty" evicts a random sample among the drawn samples whose loss does not
+      exceed the mean loss of all drawn samples. Samples of high loss are retained, as in R3
+      (arXiv 2207.02338).
+    - Draws "difficulty" draw a sample with a probability that is half uniform and half
+      proportional to the loss. A sample without a loss is assigned the mean loss.
+
+    Each sample of a batch has an importance weight: its probability in a plain `Reservoir` divided
+    by its probability in this one. The probabilities of surviving an eviction and of being drawn
+    are known exactly, so that the expected weighted sum over a batch equals that of uniform
+    eviction and draws.
 
     Args:
-        store: Rows that it manages.
-        capacity: Most samples stored at once.
-        watermark: Samples that must be there before the first draw.
-        seed: Of its random generator.
-        eviction: Which seen sample makes room.
-        draws: How batches are drawn until reception ends; afterwards every sample is drawn once.
+        store: Slots that the policy manages.
+        capacity: Maximum number of samples stored at once.
+        watermark: Number of samples that must be stored before the first draw.
+        seed: Seed of the random generator, or the generator itself.
+        eviction: Which drawn sample is evicted when the reservoir is full.
+        draws: How batches are drawn while reception is open. Afterwards each remaining sample is
+            drawn once.
     """
 
     def __init__(
@@ -53,15 +58,22 @@ class WeightedReservoir(Reservoir):
         self._by_loss = eviction == "difficulty"
         self._draw_by_loss = draws == "difficulty"
         self._loss = np.full(store.slots, np.nan)
-        # Log of (survived so far under uniform eviction / under this one).
+        # Log of the ratio of survival probabilities: uniform eviction to this eviction.
         self._survival = np.zeros(store.slots)
         self._is_seen = np.zeros(store.slots, dtype=bool)
 
-    def learned(self, batch: Batch, losses: NDArray[np.float64]) -> None:
-        """See `Policy`."""
+    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
+        """Records the losses of a batch for later evictions and draws.
+
+        Losses of samples that have been evicted since the draw are ignored.
+
+        Args:
+            batch: A batch returned by `draw`.
+            losses: Loss of each sample, `(count,)`, non-negative.
+        """
         with self._condition:
             slots = batch.slots
-            # A slot may have been evicted and filled anew since the draw.
+            # A slot may have been reused for another sample since the draw.
             same = self._is_seen[slots]
             same &= self.store.simulations[slots] == batch.simulations
             same &= self.store.steps[slots] == batch.steps
@@ -105,7 +117,7 @@ class WeightedReservoir(Reservoir):
         return weights
 
     def _probability(self) -> NDArray[np.float64]:
-        """Of drawing each stored sample, in their order (size,)."""
+        """Probability of drawing each stored sample, in the order of `_order`, `(size,)`."""
         losses = self._loss[self._order]
         known = losses[np.isfinite(losses)]
         total = float(known.sum())

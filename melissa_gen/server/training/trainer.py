@@ -285,7 +285,7 @@ class Trainer:
         self.samples_drawn += total
         if batch is not None:
             values = losses.cpu().double().numpy()
-            self._reservoir.learned(batch, values)
+            self._reservoir.update_losses(batch, values)
             mean = float(values.mean())
             smooth = mean if math.isnan(self.loss) else self.loss
             self.loss = _SMOOTHING * smooth + (1 - _SMOOTHING) * mean

@@ -57,5 +57,7 @@ def test_a_policy_without_that_rule_is_refused(policy):
     study = study_with(
         "sampler.method=r3", f"reservoir.policy={policy}", "training.draws_per_sample=1"
     )
-    with pytest.raises(StudyError, match=rf"sampler\.method r3 .* {policy} gives each sample once"):
+    with pytest.raises(
+        StudyError, match=rf"sampler\.method r3 .* {policy} draws each sample only once"
+    ):
         check_sampler(study)

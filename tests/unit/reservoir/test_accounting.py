@@ -38,7 +38,7 @@ class Memory(RuleBasedStateMachine):
         """Losses come after the draw, when some samples may have left."""
         if self.last is not None:
             losses = np.random.default_rng(seed).random(self.last.count)
-            self.memory.learned(self.last, losses)
+            self.memory.update_losses(self.last, losses)
 
     @rule()
     def put(self):

@@ -23,7 +23,7 @@ def learn_all(memory, losses):
     """Draws until every sample has been seen and has its loss."""
     while memory.counters()["unseen"]:
         batch = memory.draw(16, NOTHING)
-        memory.learned(batch, losses[batch.simulations])
+        memory.update_losses(batch, losses[batch.simulations])
 
 
 def names(memory):
@@ -39,7 +39,7 @@ def test_the_hard_ones_are_retained():
     assert {1, 3} <= set(names(memory))
     # What was hard may have become easy: then it may go.
     batch = memory.draw(64, NOTHING)
-    memory.learned(batch, np.where(batch.simulations >= 10, 9.0, 0.1))
+    memory.update_losses(batch, np.where(batch.simulations >= 10, 9.0, 0.1))
     put(memory, [14, 15])
     assert not {1, 3} & set(names(memory))
 
@@ -83,12 +83,12 @@ def test_a_loss_that_comes_after_its_sample_has_left_is_no_ones():
     while memory.counters()["unseen"]:
         batch = memory.draw(8, NOTHING)
     put(memory, [2, 3])
-    memory.learned(batch, np.full(8, 7.0))
+    memory.update_losses(batch, np.full(8, 7.0))
     assert np.isnan(memory._loss[memory.slots()]).all()
 
 
 def test_only_a_reservoir_can_prefer_samples():
     store = SlotStore({"u": ((), "f4")}, 6, n_inputs=1)
-    with pytest.raises(StudyError, match="fifo gives each sample once"):
+    with pytest.raises(StudyError, match="fifo draws each sample only once"):
         create("fifo", store, 4, eviction="difficulty")
     assert isinstance(create("reservoir", store, 4, draws="difficulty"), WeightedReservoir)
