@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from melissa_gen.study.units import Duration, Size, Unit
+from melissa_gen.units import Duration, Size, Unit
 
 __all__ = ["arguments_table", "default_of", "limits_of", "table", "type_of"]
 

@@ -13,12 +13,8 @@ def prior_of(study: Study) -> Prior:
         StudyError: A constraint can't be read, or leaves next to nothing; the file of feasible
             points can't be read, or has a point that is not legal.
     """
-    parameters = {
-        name: parameter.model_dump(exclude={"unit"}, exclude_none=True)
-        for name, parameter in study.parameters.items()
-    }
     points = None
     if study.feasible_points is not None:
         source = str(study.folder / study.feasible_points)
         points = read_points(source, list(study.parameters), "feasible_points")
-    return Prior.from_mapping(parameters, study.constraints, points)
+    return Prior(study.parameters, study.constraints, points)

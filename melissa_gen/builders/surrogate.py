@@ -1,7 +1,5 @@
 """Builds the surrogate that a study names."""
 
-from typing import Any
-
 from melissa_gen.builders.data_set import clock
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
@@ -18,7 +16,7 @@ def build_surrogate(study: Study) -> Surrogate:
     """
     time_of = clock(study)
     return Surrogate(
-        {name: _bounds(p) for name, p in study.parameters.items()},
+        {name: p.typical_range for name, p in study.parameters.items()},
         (time_of(0), time_of(study.simulation.time_steps - 1)),
         {name: f.shape for name, f in study.simulation.fields.items()},
         study.surrogate.class_path,
@@ -34,14 +32,3 @@ def members_of(study: Study) -> tuple[Kind, int] | None:
     if ensemble is None or ensemble.kind == "snapshots":
         return None
     return ensemble.kind, ensemble.count
-
-
-def _bounds(parameter: Any) -> tuple[float, float]:
-    """The range that the network's inputs are scaled by."""
-    if parameter.distribution == "fixed":
-        return parameter.value, parameter.value
-    if parameter.distribution == "categorical":
-        return min(parameter.values), max(parameter.values)
-    if parameter.low is not None:
-        return parameter.low, parameter.high
-    return parameter.mean - 3 * parameter.std, parameter.mean + 3 * parameter.std

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from melissa_gen.study.base_section import Section
-from melissa_gen.study.units import Duration, Size
+from melissa_gen.units import Duration, Size
 
 __all__ = ["JobsSection"]
 

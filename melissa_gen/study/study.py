@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from melissa_gen.distributions import Parameter
 from melissa_gen.errors import nearest
 from melissa_gen.study.base_section import Section
 from melissa_gen.study.bridge_section import BridgeSection
-from melissa_gen.study.distributions import Parameter
 from melissa_gen.study.jobs_section import JobsSection
-from melissa_gen.study.units import Duration, Size, Unit
+from melissa_gen.units import Duration, Size, Unit
 
 __all__ = ["Study"]
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import ndtr, ndtri
 
+from melissa_gen.distributions import EDGE
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
@@ -35,7 +36,6 @@ from melissa_gen.sampling.adaptive.twisted import effective_size
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.joint_prior import Prior
-from melissa_gen.sampling.prior.marginals import EDGE
 
 __all__ = ["Flow", "FlowArguments", "build"]
 

@@ -242,10 +242,10 @@ def build(prior: Prior, seed: int, arguments: JointArguments, schedule: Schedule
         if name not in free:
             msg = f"{key} is no parameter that varies, those are {', '.join(free)}{nearest(name, free)}."
             raise StudyError(msg)
-        marginal = prior.marginals[name]
-        if not marginal.contains(np.array(value)):
+        distribution = prior.distributions[name]
+        if not distribution.contains(np.array(value)):
             msg = f"{key} is {value:g}, outside the bounds of the parameter."
             raise StudyError(msg)
-        pinned[free.index(name)] = float(marginal.cdf(np.array(value)))
+        pinned[free.index(name)] = float(distribution.cdf(np.array(value)))
     rule = Joint(prior.unit_dimension, seed, arguments, pinned)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history)

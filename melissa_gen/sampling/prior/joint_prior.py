@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.distributions import Distribution, Fixed, parse_parameter
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling.prior.constraints import Constraint
-from melissa_gen.sampling.prior.marginals import Marginal, marginal_from_mapping
 
 __all__ = ["Prior"]
 
@@ -36,7 +36,7 @@ class Prior:
     """Independent prior over named parameters, restricted by constraints.
 
     Args:
-        marginals: name → distribution, in the order of the columns of every array of points.
+        distributions: name → distribution, in the order of the columns of every array of points.
         constraints: expressions over the names that every point has to meet.
         points: (m, d), rows of which the prior is the law; none is that of the distributions.
 
@@ -52,16 +52,23 @@ class Prior:
 
     def __init__(
         self,
-        marginals: Mapping[str, Marginal],
+        distributions: Mapping[str, Distribution],
         constraints: Sequence[str] = (),
         points: Array | None = None,
     ) -> None:
-        if not marginals:
+        if not distributions:
             msg = "parameters is empty, a study needs at least one parameter."
             raise StudyError(msg)
-        self.marginals = dict(marginals)
-        self._free = [i for i, m in enumerate(self.marginals.values()) if m.free]
-        self._constraints = [Constraint(text, list(self.marginals)) for text in constraints]
+        self.distributions: dict[str, Distribution] = {}
+        self._free: list[int] = []
+        for column, (name, distribution) in enumerate(distributions.items()):
+            constant = distribution.constant
+            if constant is None:
+                self._free.append(column)
+                self.distributions[name] = distribution
+            else:
+                self.distributions[name] = Fixed(distribution="fixed", value=constant)
+        self._constraints = [Constraint(text, list(self.distributions)) for text in constraints]
         self._rows: Array | None = None
         self.feasible_share = 1.0 if points is not None else self._measured_share()
         if points is not None:
@@ -84,13 +91,13 @@ class Prior:
         Raises:
             StudyError: an unknown distribution or an illegal number; the text names the key.
         """
-        marginals = {n: marginal_from_mapping(n, given) for n, given in parameters.items()}
-        return cls(marginals, constraints, points)
+        distributions = {n: parse_parameter(n, given) for n, given in parameters.items()}
+        return cls(distributions, constraints, points)
 
     @property
     def names(self) -> list[str]:
         """Parameter names in column order."""
-        return list(self.marginals)
+        return list(self.distributions)
 
     @property
     def free_names(self) -> list[str]:
@@ -105,7 +112,7 @@ class Prior:
     @property
     def dimension(self) -> int:
         """Number of parameters d, fixed ones included."""
-        return len(self.marginals)
+        return len(self.distributions)
 
     @property
     def unit_dimension(self) -> int:
@@ -116,7 +123,7 @@ class Prior:
         """Maps physical points (n, d) into the unit cube (n, k)."""
         points = self._checked(points)
         unit = np.empty((len(points), self.unit_dimension))
-        kinds = list(self.marginals.values())
+        kinds = list(self.distributions.values())
         for axis, column in enumerate(self._free):
             unit[:, axis] = kinds[column].cdf(points[:, column])
         return unit
@@ -129,14 +136,14 @@ class Prior:
             raise ValueError(msg)
         axis_of = {column: axis for axis, column in enumerate(self._free)}
         points = np.empty((len(u), self.dimension))
-        for column, marginal in enumerate(self.marginals.values()):
+        for column, distribution in enumerate(self.distributions.values()):
             coordinate = u[:, axis_of[column]] if column in axis_of else np.full(len(u), 0.5)
-            points[:, column] = marginal.ppf(coordinate)
+            points[:, column] = distribution.quantile(coordinate)
         return points
 
     def slope(self, u: Array) -> Array:
         """Derivative of each varying parameter along its own axis at unit points (n, k): (n, k)."""
-        kinds = list(self.marginals.values())
+        kinds = list(self.distributions.values())
         columns = [kinds[column].slope(u[:, axis]) for axis, column in enumerate(self._free)]
         return np.stack(columns, axis=1) if columns else np.empty((len(u), 0))
 
@@ -149,8 +156,8 @@ class Prior:
         total = np.zeros(len(points))
         if self._rows is not None:
             return np.where(self.contains(points), total, -np.inf)
-        for column, marginal in enumerate(self.marginals.values()):
-            total += marginal.log_density(points[:, column])
+        for column, distribution in enumerate(self.distributions.values()):
+            total += distribution.log_density(points[:, column])
         if self._constraints:
             total = np.where(self._meets(points), total - log(self.feasible_share), -np.inf)
         return total
@@ -159,8 +166,8 @@ class Prior:
         """Whether each physical point (n, d) lies in the support: (n,)."""
         points = self._checked(points)
         inside = np.ones(len(points), dtype=bool)
-        for column, marginal in enumerate(self.marginals.values()):
-            inside &= marginal.contains(points[:, column])
+        for column, distribution in enumerate(self.distributions.values()):
+            inside &= distribution.contains(points[:, column])
         return inside & self._meets(points)
 
     def feasible(self, unit: Array) -> NDArray[np.bool_]:
