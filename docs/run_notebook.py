@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +30,7 @@ def execute(source: Path, target: Path) -> None:
         client = NotebookClient(
             notebook,
             timeout=SECONDS,
-            # Sockets in a folder: with TCP the kernel warns that its traffic is not encrypted.
-            km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+            kernel_name="python3",
             resources={"metadata": {"path": folder}},
         )
         # The notebook calls the command that is installed beside this interpreter.
