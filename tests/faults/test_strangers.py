@@ -89,11 +89,13 @@ def assert_a_client_is_told_why(contact):
     hello = wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, token)
     told = answers(
         contact,
-        hello[:4] + struct.pack("<H", 2) + hello[6:],
+        hello[:4] + struct.pack("<H", wire.VERSION + 1) + hello[6:],
         wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch + 1, 0, token),
         wire.encode(wire.Hello("stranger", "elsewhere", 1, 5), epoch, 0, token),
     )
-    assert told[0] == "a peer of protocol version 2; version 1 is spoken here"
+    assert told[0] == (
+        f"a peer of protocol version {wire.VERSION + 1}; version {wire.VERSION} is spoken here"
+    )
     assert told[1] == "a newer peer of epoch 1; this is epoch 0"
     assert told[2].startswith("job stranger has 5 MPI ranks; the study's simulation.processes is 1")
 
@@ -139,7 +141,7 @@ def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     refused = {(event["what"], event["reason"]) for event in run.events("refused")}
     reasons = {reason for _, reason in refused}
     told = run.output
-    assert "a peer of protocol version 99; version 1 is spoken here" in reasons
+    assert f"a peer of protocol version 99; version {wire.VERSION} is spoken here" in reasons
     assert "a newer peer of epoch 7; this is epoch 0" in reasons
     assert "a message that does not start with MGEN: not a melissa_gen peer" in reasons
     assert any("is outside the shape (12, 4)" in reason for reason in reasons)

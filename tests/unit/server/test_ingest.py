@@ -185,7 +185,7 @@ def strangers_bytes(contact):
         "http": [b"GET / HTTP/1.1"],
         "many frames": [b"x"] * 50,
         "empty frames": [b""] * 5,
-        "other version": [good[:4] + b"\x02\x00" + good[6:], u, p],
+        "other version": [good[:4] + b"\x63\x00" + good[6:], u, p],
         "other token": [wire.encode(part(0), contact.epoch, 0, bytes(16)), u, p],
         "stale epoch": [wire.encode(part(0), contact.epoch - 1, 0, contact.token), u, p],
         "wrong kind": [wire.encode(wire.Done(), contact.epoch, 0, contact.token)],
