@@ -6,7 +6,7 @@ its content: Markdown as text, pictures as bytes.
 
 from collections.abc import Callable
 
-from generators import c_api, commands, messages, notebook, samplers, study_keys
+from generators import c_api, commands, failures, messages, notebook, samplers, study_keys
 
 __all__ = ["MAKERS"]
 
@@ -16,5 +16,6 @@ MAKERS: tuple[Callable[[], dict[str, str | bytes]], ...] = (
     samplers.pages,
     c_api.pages,
     messages.pages,
+    failures.pages,
     notebook.pages,
 )

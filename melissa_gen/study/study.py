@@ -54,7 +54,8 @@ class SimulationSection(Section):
     """The solver: how it is started and what it sends."""
 
     command: list[str] = Field(min_length=1)
-    """Executable and arguments; `python` is melissa_gen's own, relative paths start at the study's folder."""
+    """Executable and arguments. `python` is the interpreter that runs melissa_gen; relative paths start at the study's
+    folder."""
     count: int = Field(gt=0, lt=2**31)
     """How many simulations to run."""
     processes: int = Field(default=1, gt=0, lt=2**31)
@@ -68,15 +69,15 @@ class SimulationSection(Section):
     times: TimesSection = TimesSection()
     """Physical times of the time steps; the surrogate's input `time` is in this unit."""
     domain: dict[Literal["x", "y", "z"], Interval] = Field(default={})
-    """Ends of the axes of a field on a regular grid, x first; its points are the cells' centres. For data sets."""
+    """Ends of the axes of a regular grid, x first; the points are the centers of its cells. For data sets."""
     timeout: Duration = 120.0
-    """A simulation without any progress for this long is ended and restarted (seconds)."""
+    """A simulation that makes no progress for this long is ended and started again (seconds)."""
     retries: int = Field(default=2, ge=0, le=1000)
-    """Restarts of a simulation whose process died or fell silent, before its point is dropped."""
+    """Restarts of a simulation whose process died or was silent, before its point is dropped."""
     environment: dict[str, str] = Field(default={})
     """Extra environment variables of the simulation."""
     bridge: BridgeSection | None = None
-    """For a command that knows nothing of melissa_gen: its inputs, and how its outputs are read."""
+    """For a command that does not call melissa_gen: its input files, and how its output files are read."""
 
     @model_validator(mode="after")
     def _bridged(self) -> Self:
@@ -100,13 +101,13 @@ class SimulationSection(Section):
 
 
 class EnsembleSection(Section):
-    """Several members: where they disagree, the surrogate does not know. Its prediction is their mean."""
+    """Several members, whose mean is the prediction. Their disagreement measures the uncertainty of the surrogate."""
 
     kind: Literal["heads", "snapshots", "members"] = "heads"
     """`heads`: one network with as many last layers; `members`: separate networks;
     `snapshots`: the weights at the last generations, at no cost, for the sampler alone."""
     count: int = Field(default=3, ge=2, le=64)
-    """How many."""
+    """Number of members."""
 
 
 class SurrogateSection(Section):
@@ -119,7 +120,7 @@ class SurrogateSection(Section):
     task: Literal["direct"] = "direct"
     """`direct`: (parameters, time) to field."""
     ensemble: EnsembleSection | None = None
-    """Members between which disagreement is measured; none is one network, and snapshots where a sampler asks."""
+    """Members whose disagreement is measured. None is a single network; a method that needs members uses snapshots."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -145,7 +146,7 @@ class TrainingSection(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Initial learning rate of the optimizer."""
     halve_every: int | None = Field(default=None, gt=0)
-    """Halve the learning rate after each so many batches; none keeps it."""
+    """Batches after which the learning rate is halved, again and again; none keeps it constant."""
     draws_per_sample: float = Field(default=1.0, ge=1.0)
     """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
     max_draws_per_sample: float | None = Field(default=None, ge=1.0)
@@ -154,7 +155,7 @@ class TrainingSection(Section):
     """Exponent of the weights prior / proposal in the loss: 0 trains on what was proposed, 1 corrects to the prior.
     In the benchmarks 0.5 lowers the largest errors without raising the mean error."""
     precision: Literal["float32", "bf16"] = "float32"
-    """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimiser stay float32."""
+    """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32."""
     compile: bool = False
     """Compile the network with `torch.compile`; the first batches take longer."""
     validation: ValidationSection = ValidationSection()
@@ -185,11 +186,12 @@ class ReservoirSection(Section):
     watermark: int = Field(gt=0)
     """Samples per server rank before training starts."""
     eviction: Literal["random", "difficulty"] = "random"
-    """Which seen sample makes room for a new one: any, or one that was not harder than the mean (as in R3)."""
+    """Which sample that was drawn before makes room for a new one: `random`, any; `difficulty`, one whose last loss is not
+    above the mean (as in R3)."""
     draws: Literal["uniform", "difficulty"] = "uniform"
     """How batches are drawn: uniformly, or half of them in proportion to the last loss."""
     max_memory: Size | None = None
-    """Refuse to start if a rank's reservoir needs more; default: what the machine has free."""
+    """A run does not start if the reservoir of a rank needs more; default: the free memory of the machine."""
 
 
 class SamplerSection(Section):
@@ -204,8 +206,9 @@ class SamplerSection(Section):
     generation_size: int = Field(default=10, gt=0)
     """Simulations proposed at a time."""
     difficulty: Literal["loss", "delta_loss", "disagreement", "gradient_norm"] = "loss"
-    """What is called difficult, at a sample's first pass: its normalised loss; the excess of that over its batch;
-    the disagreement of an ensemble's members; the pull of its gradient at the last layer (arXiv 2110.08611)."""
+    """Signal of difficulty, measured when a sample is first drawn: `loss`, its normalized
+    loss; `delta_loss`, the excess of its loss over the batch; `disagreement` of the members of an ensemble;
+    `gradient_norm`, the influence of its gradient at the last layer (arXiv 2110.08611)."""
     arguments: dict[str, Any] = Field(default={})
     """The method's own arguments."""
 
@@ -220,16 +223,16 @@ class ServerSection(Section):
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     """`ipc` needs one machine; `auto` is ipc with the local back end, tcp with all others."""
     interface: str = "auto"
-    """Network interface that tcp sockets bind to; `auto`: loopback with the local back end, else the one that the
-    node's name stands for."""
+    """Network interface that tcp sockets bind to; `auto`: loopback with the local back end, otherwise the
+    interface of the address that the node's name resolves to."""
     ports: Annotated[list[Port], Field(min_length=2, max_length=2)] | None = None
-    """First and last port that tcp sockets may take, where a firewall leaves only some open; none: any free one."""
+    """First and last port that tcp sockets may use, for example behind a firewall; none is any free port."""
     encrypt: Literal["all", "control"] = "all"
     """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
     shared_memory: bool = True
-    """Read the fields of clients on a rank's own machine out of their memory; else they come through sockets."""
+    """Read the fields of clients on a rank's own machine from their memory instead of through sockets."""
     credit: int | None = Field(default=None, gt=0, le=1024)
-    """Samples that one client rank may have under way to one server rank; none: what 8 MB hold, from 4 to 16."""
+    """Samples that one client rank may have in flight to one server rank; none is what 8 MB hold, from 4 to 16."""
     threads: int = Field(default=1, gt=0)
     """Torch threads per rank."""
     pin_ingest: bool = False
@@ -244,8 +247,8 @@ class LauncherSection(Section):
     """How jobs are started."""
 
     backend: Literal["local", "slurm", "oar", "pbs", "lsf", "flux", "psij_slurm"] = "local"
-    """`local`: MPI worlds on this machine; else a batch scheduler. `psij_slurm` is SLURM in the way in which `pbs`
-    and `lsf` are spoken to, to try that on a cluster with SLURM; `slurm` knows more."""
+    """`local`: MPI worlds on this machine; else a batch scheduler. `psij_slurm` uses SLURM
+    through PSI/J, as `pbs` and `lsf` do, to test that path on a SLURM cluster; prefer `slurm`."""
     mode: Literal["jobs", "allocation"] = "jobs"
     """`jobs`: server and clients are jobs of their own; `allocation` (SLURM): all run inside the launcher's own job."""
     profile: str | None = None
