@@ -186,8 +186,8 @@ class ReservoirSection(Section):
     watermark: int = Field(gt=0)
     """Samples per server rank before training starts."""
     eviction: Literal["random", "difficulty"] = "random"
-    """Which sample that was drawn before makes room for a new one: `random`, any; `difficulty`, one whose last loss is not
-    above the mean (as in R3)."""
+    """Which sample that was drawn before makes room for a new one: `random`, any; `difficulty`, one whose last loss
+    is not above the mean (as in R3)."""
     draws: Literal["uniform", "difficulty"] = "uniform"
     """How batches are drawn: uniformly, or half of them in proportion to the last loss."""
     max_memory: Size | None = None
