@@ -1,4 +1,4 @@
-"""How the bridge is started in the place of a command that knows nothing of melissa_gen."""
+"""The command line that starts the bridge instead of the command of a study."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ SIMULATIONS = "simulations"
 def bridge_command(
     study: Study, command: tuple[str, ...], python: str, folder: Path | None
 ) -> tuple[str, ...]:
-    """Returns the bridge's command line, and writes its job file.
+    """Returns the command line of the bridge, and writes its job file.
 
     Args:
         study: The study.
         command: Its command, resolved.
-        python: The interpreter of the client's jobs.
-        folder: Where the job file and the folders of the simulations go; None only checks that all is there.
+        python: Path of the Python interpreter of the client jobs.
+        folder: Folder for the job file and the folders of the simulations; None only checks the study.
 
     Raises:
-        StudyError: An input or the reader is not there, or a template does not fit the parameters.
+        StudyError: An input or the reader does not exist, or a template does not fit the parameters.
     """
     where = (folder or study.folder).absolute()
     job = BridgeJob.of(study, command, where / SIMULATIONS)
     if folder is not None and folder.is_dir():
         job.write(where / JOB)
-    # -P: a file of the study's folder must not shadow a module that the bridge imports.
+    # -P: a file in the folder of the study must not shadow a module that the bridge imports.
     return (python, "-P", "-m", "melissa_gen.bridge", str(where / JOB))

@@ -1,4 +1,4 @@
-"""`python -m melissa_gen.bridge JOB.json`: started by the launcher."""
+"""Entry point of the bridge, `python -m melissa_gen.bridge JOB.json`, which the launcher starts."""
 
 import logging
 import signal
@@ -17,7 +17,7 @@ _log = logging.getLogger("melissa_gen.bridge")
 
 
 class _EndedError(BaseException):
-    """A signal has asked this process to end: the command ends on the way out."""
+    """A signal has asked this process to end. The command is ended while the exception propagates."""
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
@@ -27,7 +27,7 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Serves simulations until there are no more."""
+    """Solves simulations until there are no more."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     configure_process("bridge")
@@ -41,7 +41,8 @@ def main() -> None:
                     solve(job, simulation)
             except _EndedError:
                 message = "the bridge was asked to end"
-                raise ServerLost(message) from None  # nothing is wrong with the simulation
+                # Not a failure of the simulation: the client does not report one for `ServerLost`.
+                raise ServerLost(message) from None
     except _EndedError:
         sys.exit(1)
     except MelissaGenError as error:

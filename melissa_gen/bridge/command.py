@@ -1,4 +1,4 @@
-"""A command that is run for one simulation: its processes, its output, its end."""
+"""Runs the command of one simulation: starts its processes, logs its output, and ends all of them."""
 
 import contextlib
 import os
@@ -25,19 +25,19 @@ STOP_SECONDS = 2.0
 
 
 class Command:
-    """Starts a command in a folder; its input is empty, its output goes into a log of bounded size.
+    """A command that runs in a folder, with an empty input and a log of bounded size.
 
     Args:
         words: Executable and arguments.
-        folder: Where it runs.
-        log: Its log file.
-        environment: Set over that of this process, which is cleaned of its MPI world.
+        folder: Working directory.
+        log: Path of the log file.
+        environment: Variables that are added to the environment of this process, from which MPI variables are removed.
 
     Attributes:
-        stragglers: Processes that outlived the command, and were ended.
+        stragglers: Number of processes that outlived the command and were ended.
 
     Raises:
-        OSError: It can't be started.
+        OSError: The command can't be started.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Command:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Returns its exit status once it and all that it has started are gone, else None."""
+        """Returns the exit status once the command and its child processes have ended, else None."""
         if self._code is None and (code := self._process.poll()) is not None:
             self.stragglers = self._end_all()
             self._log.close()
@@ -68,17 +68,17 @@ class Command:
         return self._code
 
     def wait(self, seconds: float) -> None:
-        """Waits for its end, but not longer."""
+        """Waits for the end of the command, at most `seconds`."""
         if self._code is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
 
     def last_lines(self, count: int) -> list[str]:
-        """Returns the last lines of its output that are not empty."""
+        """Returns the last lines of the output that are not empty."""
         return self._log.last_lines(count)
 
     def stop(self) -> None:
-        """Ends it and all that it has started: first by SIGTERM to its group, then by SIGKILL."""
+        """Ends the command and its child processes, first by SIGTERM to its group, then by SIGKILL."""
         if self._code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGTERM)
@@ -89,7 +89,10 @@ class Command:
             self._code = self._process.returncode
 
     def _end_all(self) -> int:
-        """Kills every process of the command; those of Open MPI's ranks are in groups of their own."""
+        """Kills all processes of the command and returns how many there were.
+
+        They are found by a variable in their environment, because Open MPI puts its ranks into other process groups.
+        """
         found: set[int] = set()
         until = time.monotonic() + STOP_SECONDS
         while (alive := self._alive()) and time.monotonic() < until:
@@ -112,7 +115,7 @@ class Command:
 
 
 class _Log:
-    """Copies a pipe into a file: the first part and the last one of what comes, however much it is."""
+    """Copies a pipe into a file of bounded size, which keeps the first and the last part of the output."""
 
     def __init__(self, pipe: IO[bytes], path: Path) -> None:
         self._pipe, self._path = pipe, path
@@ -122,7 +125,7 @@ class _Log:
         self._thread.start()
 
     def close(self) -> None:
-        """Waits for the rest; all writers must have ended."""
+        """Waits for the rest of the output; all writers must have ended."""
         self._thread.join(STOP_SECONDS)
 
     def last_lines(self, count: int) -> list[str]:

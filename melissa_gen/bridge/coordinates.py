@@ -1,4 +1,4 @@
-"""The coordinates of an unstructured mesh's points: one file in the run directory, the same for all simulations."""
+"""Records the coordinates of an unstructured mesh in one file of the run directory, the same for all simulations."""
 
 import contextlib
 import os
@@ -17,21 +17,22 @@ FILE = "coordinates.h5"
 
 
 def record_coordinates(folder: Path, points: npt.NDArray[Any]) -> None:
-    """Writes the coordinates if none are there yet, else compares.
+    """Writes the coordinates to the run directory, or compares them with those in the file.
 
     Args:
         folder: The run directory.
-        points: (n, dimensions), in the order of the fields' values.
+        points: Coordinates (n, dimensions), in the order of the values of the fields.
 
     Raises:
-        OutputError: They differ from those of another simulation.
+        OutputError: The coordinates differ from those of another simulation.
     """
     path = folder / FILE
     if not path.exists():
         partial = folder / f".{FILE}-{os.getpid()}"
         with h5py.File(partial, "w") as file:
             file["points"] = np.asarray(points, np.float64)
-        with contextlib.suppress(FileExistsError):  # another bridge was quicker
+        # Another bridge may have written the file in the meantime.
+        with contextlib.suppress(FileExistsError):
             os.link(partial, path)
         partial.unlink()
     with h5py.File(path, "r") as file:

@@ -1,4 +1,4 @@
-"""Rendering: parameters into a command's words and into input files."""
+"""Renders the parameters of a simulation into the words of a command and into input files."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,14 @@ _ENGINE = jinja2.Environment(
 
 
 def render_words(words: Sequence[str], values: Mapping[str, object]) -> list[str]:
-    """Returns a command's words with the parameters in them.
+    """Renders the words of a command.
+
+    Args:
+        words: Jinja templates.
+        values: Names and values that the templates can use.
 
     Raises:
-        StudyError: One names a parameter that there is not, or is no template.
+        StudyError: A word uses an unknown name, or is not a valid template.
 
     Example:
         >>> render_words(["solver", "--nu={{ nu }}"], {"nu": 0.01})
@@ -32,16 +36,16 @@ def render_words(words: Sequence[str], values: Mapping[str, object]) -> list[str
 def write_inputs(
     inputs: Mapping[str, str], study: Path, folder: Path | None, values: Mapping[str, object]
 ) -> None:
-    """Lays a simulation's inputs into its folder.
+    """Writes the input files of a simulation.
 
     Args:
-        inputs: Source in the study's folder to target in the simulation's.
-        study: The study's folder.
-        folder: The simulation's folder; None only tries the templates.
-        values: What templates may name.
+        inputs: Source path in the folder of the study to target path in the folder of the simulation.
+        study: Folder of the study.
+        folder: Folder of the simulation; None only checks the templates.
+        values: Names and values that the templates can use.
 
     Raises:
-        StudyError: A source is not there, or a template does not fit the values.
+        StudyError: A source does not exist, or a template uses an unknown name.
     """
     for source, target in inputs.items():
         path = study / source
@@ -61,7 +65,7 @@ def write_inputs(
 
 
 def _files(path: Path, target: Path) -> Iterator[tuple[Path, Path, bool]]:
-    """Each file to lay out: where it is, where it goes, and whether it is a template."""
+    """Yields each input file: its path, its target path, and whether it is a template."""
     if path.is_file():
         yield path, target, True
         return
@@ -76,7 +80,7 @@ def _rendered(file: Path, values: Mapping[str, object]) -> str:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        msg = f"the template {file} is not a text file in UTF-8; a file that is no template goes into a folder"
+        msg = f"the template {file} is not a text file in UTF-8; put files that are not templates into a folder"
         raise StudyError(msg) from None
     return _render(text, str(file), values)
 

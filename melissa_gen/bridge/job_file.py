@@ -1,4 +1,4 @@
-"""What the launcher tells a bridge: everything of the study that it needs, in one file."""
+"""The job file: everything that a bridge needs of a study, written by the launcher."""
 
 from pathlib import Path
 from typing import Self
@@ -18,10 +18,10 @@ class BridgeJob(BaseModel):
     """The job of a bridge.
 
     Attributes:
-        simulation: The study's section, its command resolved.
-        folder: The study's folder.
-        simulations: Where each simulation gets a folder of its own.
-        integers: Parameters that are whole numbers, and are written as such.
+        simulation: The section `simulation` of the study, with its command resolved.
+        folder: Folder of the study.
+        simulations: Folder in which every simulation gets a folder of its own.
+        integers: Names of the parameters that are written as whole numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +33,15 @@ class BridgeJob(BaseModel):
 
     @classmethod
     def of(cls, study: Study, command: tuple[str, ...], simulations: Path) -> Self:
-        """Makes the job of a study, and tries what can be tried without running its command.
+        """Creates the job of a study, and checks all that can be checked without running the command.
+
+        Args:
+            study: The study.
+            command: Its command, resolved.
+            simulations: Folder for the folders of the simulations.
 
         Raises:
-            StudyError: An input is not there, a template does not fit the parameters, or the reader can't be had.
+            StudyError: An input does not exist, a template does not fit the parameters, or the reader is unavailable.
         """
         simulation = study.simulation.model_copy(update={"command": list(command)})
         integers = [n for n, p in study.parameters.items() if p.distribution == "integer"]
@@ -63,7 +68,7 @@ class BridgeJob(BaseModel):
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
     def write(self, path: Path) -> None:
-        """Writes the file, all at once: another bridge may be reading it."""
+        """Writes the file atomically, because another bridge may be reading it."""
         partial = path.with_name(f"{path.name}.partial")
         partial.write_text(self.model_dump_json(by_alias=True), encoding="utf-8")
         partial.replace(path)
@@ -75,6 +80,6 @@ class BridgeJob(BaseModel):
         return self.simulation.bridge
 
     def values(self, parameters: dict[str, float]) -> dict[str, object]:
-        """What templates may name: the parameters, and the study's folder."""
+        """Returns the names and values that templates can use: the parameters and `study_folder`."""
         whole = {n: int(v) if n in self.integers else v for n, v in parameters.items()}
         return {"study_folder": str(self.folder), **whole}

@@ -1,4 +1,4 @@
-"""Files in the order of the numbers in their names: one for each time step, or one for all of them."""
+"""Reads output files in the order of the numbers in their names: one per time step, or one for all time steps."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ FIELD = "{field}"
 
 
 def in_order(paths: list[Path]) -> list[Path]:
-    """Sorts files by the numbers in their names: `u_9`, `u_10`; `t0.5`, `t1e1`."""
+    """Returns files sorted by the numbers in their names: `u_9`, `u_10`; `t0.5`, `t1e1`."""
 
     def key(path: Path) -> list[tuple[float, str]]:
         parts = _NUMBER.split(str(path))
@@ -37,7 +37,13 @@ def in_order(paths: list[Path]) -> list[Path]:
 
 
 def unfolded(array: npt.NDArray[Any], shape: tuple[int, ...], order: str = "C") -> npt.NDArray[Any]:
-    """Gives an array the study's shape if it only lists the same points one after the other."""
+    """Reshapes an array to the shape of the study if it lists the same points one after the other.
+
+    Args:
+        array: The array, (points, *components).
+        shape: Shape in the study, (*grid, *components).
+        order: Order in which the points of the grid are listed, "C" or "F".
+    """
     listed = array.shape[1:]
     fits = array.ndim > 0 and array.size == np.prod(shape, dtype=np.int64)
     if array.shape != shape and fits and listed == shape[len(shape) - len(listed) :]:
@@ -47,12 +53,12 @@ def unfolded(array: npt.NDArray[Any], shape: tuple[int, ...], order: str = "C") 
 
 
 class FilesReader:
-    """Reads what one of the built-in formats holds.
+    """Reads files of a built-in format.
 
     Args:
-        section: Which files, and what in them.
-        simulation: The study's section.
-        folder: The simulation's folder.
+        section: The section `simulation.bridge.reader` of the study.
+        simulation: The section `simulation` of the study.
+        folder: Folder of the simulation.
     """
 
     def __init__(
@@ -96,7 +102,7 @@ class FilesReader:
         return self._section.files.replace(FIELD, name)
 
     def _slice(self, step: int) -> dict[str, npt.NDArray[Any]] | None:
-        """One time step of the files that hold all of them."""
+        """Returns one time step of files that contain all time steps."""
         if self._whole is None:
             self._whole = {}
             for name, sequence in self._sequences.items():
@@ -114,7 +120,7 @@ class FilesReader:
         return sliced | {n: a for n, a in self._whole.items() if n == COORDINATES}
 
     def _fields(self, path: Path, only: str, step: int | None) -> dict[str, npt.NDArray[Any]]:
-        """The fields in one file; of all time steps if `step` is None."""
+        """Returns the fields in one file, with all time steps if `step` is None."""
         try:
             arrays = load(self._section, path)
         except Exception as error:
@@ -146,7 +152,7 @@ class FilesReader:
         return columns[0] if isinstance(wanted, str) else np.stack(columns, axis=-1)
 
     def _cut(self, array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-        """Numbers without a shape, all time steps one after the other: gives them an axis for time."""
+        """Adds a time axis to an array without a shape that lists all time steps one after the other."""
         size = int(np.prod(self._shapes[name], dtype=np.int64))
         if array.ndim == 1 and array.size % size == 0 and array.size > 0:
             return array.reshape(-1, size)
@@ -158,11 +164,11 @@ class FilesReader:
 
 
 class _NotYetError(Exception):
-    """A file can't be read now; it may be half written."""
+    """A file can't be read now; it may be incomplete."""
 
 
 class _Sequence:
-    """The files of one pattern, as they appear."""
+    """The files that match one pattern, in the order in which they appear."""
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, pattern
@@ -170,7 +176,7 @@ class _Sequence:
         self._seen: dict[Path, tuple[int, int]] = {}
 
     def at(self, index: int, ended: bool) -> Path | None:
-        """Returns a file once it is complete, as far as can be told from outside."""
+        """Returns a file if it appears to be complete, else None."""
         taken = set(self._taken)
         fresh = in_order([p for p in self._folder.glob(self._pattern) if p not in taken])
         if taken and fresh and in_order([self._taken[-1], fresh[0]])[0] == fresh[0]:
@@ -194,7 +200,7 @@ class _Sequence:
         return path
 
     def only(self) -> Path:
-        """Returns the one file of all time steps."""
+        """Returns the only file, which contains all time steps."""
         paths = [p for p in self._folder.glob(self._pattern) if p.is_file()]
         if len(paths) != 1:
             found = ", ".join(str(p.relative_to(self._folder)) for p in paths[:3]) or "none"

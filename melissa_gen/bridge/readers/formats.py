@@ -1,4 +1,4 @@
-"""One file of each format to arrays."""
+"""Reads one file of each built-in format into arrays."""
 
 import contextlib
 import csv
@@ -26,7 +26,7 @@ __all__ = ["load"]
 def load(
     section: Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader, path: Path
 ) -> Arrays:
-    """Reads one file; raises whatever its library does if that is not possible."""
+    """Reads one file. Raises any error of the library that reads the format."""
     match section:
         case Hdf5Reader():
             return _hdf5(section, path)

@@ -1,4 +1,4 @@
-"""A reader that the user wrote: `read(folder, step, ended)`."""
+"""Reads output with a function of the user, `read(folder, step, ended)`."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ __all__ = ["UserReader", "load_function"]
 
 
 class UserReader:
-    """Calls the user's function.
+    """Reads output with a function of the user.
 
     Args:
-        name: `file.py:function`.
-        study: The study's folder.
-        folder: The simulation's folder.
+        name: The function as `file.py:function`.
+        study: Folder of the study.
+        folder: Folder of the simulation.
     """
 
     def __init__(self, name: str, study: Path, folder: Path) -> None:
@@ -27,7 +27,7 @@ class UserReader:
         self._function = load_function(name, study)
 
     def read(self, step: int, ended: bool) -> Mapping[str, npt.NDArray[Any]] | None:
-        """Returns what the function returns."""
+        """Returns the fields that the function returns."""
         try:
             found = self._function(self._folder, step, ended)
         except Exception as error:
@@ -43,10 +43,14 @@ class UserReader:
 
 
 def load_function(name: str, study: Path) -> Callable[..., Any]:
-    """Imports a function by `file.py:name`.
+    """Imports a function.
+
+    Args:
+        name: The function as `file.py:function`.
+        study: Folder of the study.
 
     Raises:
-        StudyError: It is not there, or the file can't be run.
+        StudyError: The function does not exist, or the file can't be imported.
     """
     file, _, attribute = name.rpartition(":")
     path = study / file

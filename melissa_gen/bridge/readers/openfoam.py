@@ -1,4 +1,4 @@
-"""OpenFOAM's time folders, whole or decomposed, by foamlib."""
+"""Reads the time folders of an OpenFOAM case, decomposed or not, with foamlib."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,17 +17,17 @@ __all__ = ["TimeFoldersReader"]
 
 AXES = ("x", "y", "z")
 TOLERANCE = 1e-3
-"""Of a folder's time, in intervals: OpenFOAM writes times with six digits."""
+"""Tolerance of the time of a folder, as a fraction of the interval: OpenFOAM writes times with six digits."""
 
 
 class TimeFoldersReader:
-    """Reads the folder of each time that `simulation.times` gives; others are left alone.
+    """Reads the folders of the times in `simulation.times`; other time folders are ignored.
 
-    A decomposed case is read as the solver writes it: cells are put where `cellProcAddressing` says.
+    A decomposed case is read as the solver writes it, with the cells placed by `cellProcAddressing`.
 
     Args:
-        section: Names of the fields' files.
-        simulation: The study's section.
+        section: The section `simulation.bridge.reader` of the study.
+        simulation: The section `simulation` of the study.
         folder: The case.
     """
 
@@ -65,14 +65,14 @@ class TimeFoldersReader:
                 values = self._component(values, file, axis)
             fields[name] = unfolded(values, shape)
         if self._section.coordinates is not None and step == 0:
-            fields[COORDINATES] = self._centres(self._section.coordinates)
+            fields[COORDINATES] = self._cell_centers(self._section.coordinates)
         return fields
 
     def _is(self, found: float, time: float) -> bool:
         return abs(found - time) <= TOLERANCE * self._times.interval
 
     def _parts(self) -> list[Path]:
-        """The case, or the processors' shares of it."""
+        """Returns the folders of the processors, or the case itself if it is not decomposed."""
         if (self._case / "processors").is_dir() or list(self._case.glob("processors[0-9]*")):
             msg = "the case is decomposed into collated files; write them with -fileHandler uncollated"
             raise OutputError(msg)
@@ -82,7 +82,7 @@ class TimeFoldersReader:
     def _values(
         self, name: str, folders: list[Path], parts: list[Path], shape: tuple[int, ...]
     ) -> npt.NDArray[Any]:
-        """One field of the whole mesh, cell by cell."""
+        """Returns one field on all cells of the mesh."""
         if parts == [self._case]:
             return _internal_field(folders[0] / name, None, shape)
         cells = [self._addresses(part) for part in parts]
@@ -106,11 +106,11 @@ class TimeFoldersReader:
 
         if part not in self._cells:
             path = part / "constant" / "polyMesh" / "cellProcAddressing"
-            with _told(path):
+            with _as_output_error(path):
                 self._cells[part] = np.asarray(FoamFile(path)[()], np.int64)
         return self._cells[part]
 
-    def _centres(self, name: str) -> npt.NDArray[Any]:
+    def _cell_centers(self, name: str) -> npt.NDArray[Any]:
         for folder in ("0", "constant"):
             path = self._case / folder / name
             if path.exists() or path.with_name(f"{name}.gz").exists():
@@ -134,10 +134,16 @@ def _time_folders(part: Path) -> list[tuple[float, Path]]:
 def _internal_field(
     path: Path, cells: int | None, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
-    """The cells' values (n, *components); uniform ones are spread over `cells`, or over what the shape asks for."""
+    """Returns the values of the cells, (n, *components).
+
+    Args:
+        path: The file of the field.
+        cells: Number of cells of a uniform field; None: as many as the shape needs.
+        shape: Shape of the field in the study.
+    """
     from foamlib import FoamFieldFile
 
-    with _told(path):
+    with _as_output_error(path):
         file = FoamFieldFile(path)
         values = np.asarray(file.internal_field, np.float64)
         kind = str(file["FoamFile", "class"])
@@ -158,8 +164,8 @@ _COMPONENTS: dict[str, tuple[int, ...]] = {
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turns what foamlib raises into one sentence."""
+def _as_output_error(path: Path) -> Iterator[None]:
+    """Turns any error of foamlib into an `OutputError`."""
     try:
         yield
     except FileNotFoundError:

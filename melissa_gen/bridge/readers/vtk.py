@@ -1,4 +1,7 @@
-"""VTK's files, by VTK's own readers; of the package only the modules that read are imported, which need no display."""
+"""Reads VTK files with the readers of the package vtk.
+
+Only the modules that read files are imported, because these need no display.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +17,14 @@ _STRUCTURED = ("vtkImageData", "vtkStructuredPoints", "vtkRectilinearGrid", "vtk
 
 
 def load_vtk(path: Path) -> Arrays:
-    """Reads point and cell data.
+    """Reads the point data and cell data of a file.
 
     Args:
-        path: A legacy .vtk, or an XML file.
+        path: A legacy .vtk file or an XML file.
 
     Returns:
-        Arrays by name: (n, *components) on an unstructured mesh, (nz, ny, nx, *components) on a structured one, where
-        axes of one point are left out. Coordinates come with unstructured meshes; for cell data, the cells' own.
+        Arrays by name: (n, *components) on an unstructured mesh, (nz, ny, nx, *components) on a structured one, without
+        axes of length one. Unstructured meshes come with coordinates: of the points, or of the cells for cell data.
     """
     from vtkmodules.vtkIOLegacy import vtkGenericDataObjectReader
     from vtkmodules.vtkIOXML import vtkXMLGenericDataObjectReader
@@ -39,7 +42,7 @@ def load_vtk(path: Path) -> Arrays:
     reader.Update()
     grid = reader.GetOutput()
     if errors or grid is None or not hasattr(grid, "GetPointData"):
-        msg = errors[0] if errors else "it is no VTK data set"
+        msg = errors[0] if errors else "it is not a VTK data set"
         raise ValueError(msg)
     structured = grid.GetClassName() in _STRUCTURED
     named: dict[str, npt.NDArray[Any]] = {}
@@ -77,7 +80,7 @@ def _sizes(grid: Any, cells: bool) -> tuple[int, ...]:
 
 
 def _coordinates(grid: Any) -> npt.NDArray[Any] | None:
-    """Points, or where there is only cell data the mean of each cell's points."""
+    """Returns the points, or the mean of the points of each cell if the file has only cell data."""
     if grid.GetPoints() is None:
         return None
     points = _numbers(grid.GetPoints().GetData())
