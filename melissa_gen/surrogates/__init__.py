@@ -1,7 +1,8 @@
-"""Networks that stand in for a simulation, and what surrounds them: scaling, losses, files.
+"""Surrogate networks: wrapping, input and output scaling, losses, ensembles, and file storage.
 
-`Surrogate` wraps any `torch.nn.Module` (ours or the user's own) so that it speaks physical units;
-`save` and `load` keep it as safetensors and JSON. Imports nothing of ours but the errors.
+`Surrogate` wraps any `torch.nn.Module`, built-in or supplied by the user, so that its inputs and
+outputs are in physical units. `save` and `load` store it as safetensors and JSON. From melissa_gen,
+this package imports only `melissa_gen.errors`.
 """
 
 from melissa_gen.surrogates.direct_surrogate import Surrogate

@@ -1,4 +1,4 @@
-"""The direct task: one network from (parameters, time) straight to the fields at that time."""
+"""Direct surrogate: a network that maps (parameters, time) to the fields at that time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,35 +12,35 @@ from torch import nn
 
 from melissa_gen.errors import DataError, StudyError, nearest
 from melissa_gen.surrogates.network_class import construct, load_class
-from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, parts_of
+from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
 
 __all__ = ["Surrogate"]
 
 
 class Scaling(NamedTuple):
-    """From physical inputs to those of a network, in [-1, 1]."""
+    """Scales physical inputs to the network's inputs in [-1, 1]."""
 
-    centre: torch.Tensor
+    center: torch.Tensor
     half_width: torch.Tensor
     dtype: torch.dtype
 
     def __call__(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Lays (n, d) and (n,) out as (n, d + 1)."""
+        """Concatenates and scales parameters `(n, d)` and times `(n,)` to inputs `(n, d + 1)`."""
         inputs = torch.cat([parameters, time[:, None]], dim=1)
-        return ((inputs - self.centre) / self.half_width).to(self.dtype)
+        return ((inputs - self.center) / self.half_width).to(self.dtype)
 
 
 class Surrogate(nn.Module):
-    """A network between normalisation layers, so that it is asked and answers in physical units.
+    """A network with input scaling and output scaling, so that both sides are in physical units.
 
-    Inputs are scaled from their bounds to [-1, 1]; each field is standardised by one mean and one
-    standard deviation, which the first data set. The network is made as
-    `cls(n_inputs=..., output_shape=..., **arguments)`, n_inputs being the parameters and time, and
-    maps (n, n_inputs) to (n, *output_shape), where output_shape is
+    Inputs are scaled from their bounds to [-1, 1]. Each field is standardized by one mean and one
+    standard deviation, which `set_output_statistics` sets from the first data. The network is
+    created as `cls(n_inputs=..., output_shape=..., **arguments)`, where `n_inputs` counts the
+    parameters and time. It maps `(n, n_inputs)` to `(n, *output_shape)`, where `output_shape` is
 
-    - one field: the field's shape;
-    - several fields of one shape: (number of fields, *shape), in the order given;
-    - fields of different shapes: (total number of values,), the flattened fields one after another.
+    - for one field: the field's shape;
+    - for several fields of the same shape: (number of fields, *shape), in the order given;
+    - for fields of different shapes: (total number of values,), the flattened fields concatenated.
 
     Args:
         parameters: Name of each parameter to its (low, high), in the order of the input vector.
@@ -48,15 +48,16 @@ class Surrogate(nn.Module):
         fields: Name of each field to its shape.
         class_path: "package.module.Class" or "file.py:Class".
         arguments: Further arguments of the class.
-        base_folder: Folder that a relative file starts from.
-        ensemble: Kind and number of members, or None for a single network; see `ensemble.py`.
+        base_folder: Folder to which a relative file path refers.
+        ensemble: Kind and number of members, or None for a single network; see
+            `melissa_gen.surrogates.network_ensemble`.
 
     Attributes:
-        network: The network itself; that of an ensemble puts an axis of members after the batch's.
-        output_shape: Shape of its output without the batch axis.
+        network: The network. The output of an ensemble has a member axis after the batch axis.
+        output_shape: Shape of the output of one member without the batch axis.
 
     Raises:
-        StudyError: The class can't be had, or its output has another shape.
+        StudyError: The class cannot be imported, or its output has the wrong shape.
 
     Example:
         >>> surrogate = Surrogate({"viscosity": (0.1, 1.0)}, (0, 2), {"velocity": (64,)})
@@ -64,7 +65,7 @@ class Surrogate(nn.Module):
         (64,)
     """
 
-    centre: torch.Tensor
+    center: torch.Tensor
     half_width: torch.Tensor
     output_mean: torch.Tensor
     output_std: torch.Tensor
@@ -90,8 +91,8 @@ class Surrogate(nn.Module):
 
         bounds = torch.tensor([*self.parameter_bounds.values(), self.times], dtype=torch.float64)
         half = (bounds[:, 1] - bounds[:, 0]) / 2
-        self.register_buffer("centre", bounds.mean(dim=1))
-        # An input that never varies is 0 to the network.
+        self.register_buffer("center", bounds.mean(dim=1))
+        # A constant input is scaled to 0.
         self.register_buffer("half_width", torch.where(half > 0, half, 1.0))
         self.register_buffer("output_mean", torch.zeros(len(fields), dtype=torch.float64))
         self.register_buffer("output_std", torch.ones(len(fields), dtype=torch.float64))
@@ -107,24 +108,24 @@ class Surrogate(nn.Module):
                 self.output_shape,
                 lambda shape: construct(network, n_inputs, shape, self.arguments),
             )
-        self._try_network(n_inputs)
+        self._check_network(n_inputs)
 
     def forward(
-        self, parameters: torch.Tensor, time: torch.Tensor, *, standardised: bool = False
+        self, parameters: torch.Tensor, time: torch.Tensor, *, standardized: bool = False
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Predicts fields; an ensemble answers with the mean of its members.
+        """Predicts fields. The prediction of an ensemble is the mean over its members.
 
         Args:
             parameters: Physical values (n, d).
             time: Physical times (n,).
-            standardised: Return the network's own output, to be compared with `target`.
+            standardized: Return the standardized output, which is comparable with `target`.
 
         Returns:
-            Physical values (n, *shape) of the only field, or name to (n, *shape) of several;
-            standardised: (n, *output_shape).
+            Physical values `(n, *shape)` if there is one field, else name to `(n, *shape)`. The
+            standardized output is `(n, *output_shape)`.
         """
         output = self.member_outputs(parameters, time).mean(dim=1)
-        if standardised:
+        if standardized:
             return output
         physical = {
             name: values.float() * self.output_std[k].float() + self.output_mean[k].float()
@@ -133,7 +134,7 @@ class Surrogate(nn.Module):
         return physical if len(physical) > 1 else next(iter(physical.values()))
 
     def member_outputs(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """The standardised outputs of all M members, M = 1 without an ensemble.
+        """Computes the standardized outputs of all M members; M = 1 without an ensemble.
 
         Args:
             parameters: Physical values (n, d).
@@ -145,25 +146,25 @@ class Surrogate(nn.Module):
         return self.members(self.network(self.scale(parameters, time)))
 
     def members(self, output: torch.Tensor) -> torch.Tensor:
-        """Lays the network's output out as (n, M, *output_shape)."""
+        """Returns the network's output with a member axis: `(n, M, *output_shape)`."""
         return output if self.ensemble else output.unsqueeze(1)
 
     def networks(self) -> list[nn.Module]:
-        """The user's networks themselves: one, or all members of an ensemble of separate ones."""
-        return parts_of(self.network)
+        """Returns the user's networks: one, or all members of an ensemble of separate networks."""
+        return networks_of(self.network)
 
     def scale(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Lays physical inputs out as the network's: (n, d) and (n,) to (n, d + 1) in [-1, 1]."""
+        """Scales parameters `(n, d)` and times `(n,)` to network inputs `(n, d + 1)` in [-1, 1]."""
         return self.scaling()(parameters, time)
 
     def scaling(self) -> "Scaling":
-        """What `scale` does, without the network."""
+        """Returns the function behind `scale`, which holds no reference to the network."""
         weight = next(self.network.parameters(), None)
         dtype = torch.float32 if weight is None else weight.dtype
-        return Scaling(self.centre, self.half_width, dtype)
+        return Scaling(self.center, self.half_width, dtype)
 
     def target(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Standardises simulated fields and lays them out as the network's output.
+        """Standardizes simulated fields and arranges them like the network's output.
 
         Args:
             fields: Name to physical values (n, *shape).
@@ -182,21 +183,23 @@ class Surrogate(nn.Module):
         return torch.stack(parts, dim=1)
 
     def set_output_statistics(self, mean: Mapping[str, float], std: Mapping[str, float]) -> None:
-        """Sets what the fields are standardised by; a constant field (std 0) is only centred.
+        """Sets the mean and standard deviation of each field. A constant field (std 0) is only centered.
 
         Args:
             mean: Field name to the mean of its values.
-            std: Field name to their standard deviation.
+            std: Field name to the standard deviation of its values.
 
         Raises:
             DataError: A value is missing or not finite, or a deviation is negative.
         """
         for k, name in enumerate(self.fields):
-            centre, spread = float(mean.get(name, math.nan)), float(std.get(name, math.nan))
-            if not (math.isfinite(centre) and math.isfinite(spread) and spread >= 0):
-                message = f"field '{name}' can't be standardised by mean {centre}, std {spread}"
+            center, spread = float(mean.get(name, math.nan)), float(std.get(name, math.nan))
+            if not (math.isfinite(center) and math.isfinite(spread) and spread >= 0):
+                message = (
+                    f"field '{name}' can't be standardized with mean {center} and std {spread}"
+                )
                 raise DataError(message)
-            self.output_mean[k] = centre
+            self.output_mean[k] = center
             self.output_std[k] = spread if spread > 0 else 1.0
 
     def predict(
@@ -205,14 +208,14 @@ class Surrogate(nn.Module):
         """Predicts fields from named physical values, for use outside of training.
 
         Args:
-            parameters: Every parameter's value, or values (n,).
-            time: Physical time, or times (n,).
+            parameters: Name of each parameter to its value, or to values `(n,)`.
+            time: Physical time, or times `(n,)`.
 
         Returns:
-            Field name to (*shape), or to (n, *shape) if anything was given as an array.
+            Field name to `(*shape)`, or to `(n, *shape)` if any input is an array.
 
         Raises:
-            DataError: A parameter is missing, or there is no such one.
+            DataError: A parameter is missing or unknown.
         """
         for name in parameters:
             if name not in self.parameter_bounds:
@@ -226,7 +229,7 @@ class Surrogate(nn.Module):
         columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
         single = columns[0].ndim == 0
         inputs = torch.from_numpy(np.stack([np.atleast_1d(x) for x in columns], axis=1))
-        inputs = inputs.to(self.centre.device)
+        inputs = inputs.to(self.center.device)
         training = self.training
         self.eval()
         try:
@@ -239,7 +242,7 @@ class Surrogate(nn.Module):
         return {name: values[0] if single else values for name, values in arrays.items()}
 
     def split(self, output: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Parts the output (n, *output_shape) by field: name to (n, *shape), standardised."""
+        """Splits the output `(n, *output_shape)` by field: name to `(n, *shape)`, standardized."""
         flat = output.reshape(len(output), math.prod(output.shape[1:]))
         sizes = [math.prod(shape) for shape in self.fields.values()]
         parts: tuple[torch.Tensor, ...] = torch.split(flat, sizes, dim=1)
@@ -248,8 +251,8 @@ class Surrogate(nn.Module):
             for (name, shape), part in zip(self.fields.items(), parts, strict=True)
         }
 
-    def _try_network(self, n_inputs: int) -> None:
-        """Runs the network once on zeros, so that a wrong shape is found before the study starts."""
+    def _check_network(self, n_inputs: int) -> None:
+        """Runs the network once on zeros, so that a wrong shape is reported before the study starts."""
         training = self.network.training
         self.network.eval()
         try:

@@ -1,4 +1,4 @@
-"""How much each sample of a batch pulls at the network: gradients of the last layer, one per sample."""
+"""Influence of each sample of a batch on training, from per-sample gradients of the last layer."""
 
 from typing import Any
 
@@ -9,67 +9,76 @@ __all__ = ["LastLayer"]
 
 
 class LastLayer:
-    """Watches the layer of a network that runs last, and measures each sample's pull at it.
+    """Computes the influence of each sample on the last layer of a network.
 
-    With g_j the gradient of sample j's loss and ḡ that of the batch, both with respect to that
-    layer's weights, a sample's influence is ‖g_j‖² + 2 ⟨g_j, ḡ⟩: by how much training on it changes
-    the dynamics of training. At its true label, where the paper has to guess one.
+    Let g_j be the gradient of sample j's loss and ḡ the gradient of the batch loss, both with
+    respect to the weights of the last layer. The influence of sample j is ‖g_j‖² + 2 ⟨g_j, ḡ⟩, an
+    estimate of how much training on the sample changes the training dynamics. The true label is
+    used; the paper uses a predicted label.
 
-    For a linear layer of H inputs and O outputs, g_j is an outer product and is never formed: the
-    cost is one more product of (n, H) with (H, O), a sixth of that layer's own forward and backward.
-    For any other layer all n gradients are formed, n times the memory of its weights.
+    For a linear layer with H inputs and O outputs, g_j is an outer product and is not formed. The
+    cost is one additional product of `(n, H)` and `(H, O)`, one sixth of the forward and backward
+    pass of the layer. For any other layer all n gradients are formed, which needs n times the
+    memory of its weights.
 
     Reference: Wang et al., "Deep active learning by leveraging training dynamics", arXiv 2110.08611.
 
     Args:
-        network: Maps (n, n_inputs) to (n, ...).
-        n_inputs: Its inputs.
+        network: Maps `(n, n_inputs)` to `(n, ...)`.
+        n_inputs: Number of inputs of the network.
     """
 
     def __init__(self, network: nn.Module, n_inputs: int) -> None:
-        self._layer = _last_to_run(network, n_inputs)
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._watching = True
-        self._layer.register_forward_hook(self._keep)
+        self._layer = _last_executed_layer(network, n_inputs)
+        self._recorded: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._recording = True
+        self._layer.register_forward_hook(self._record)
 
     def influence(self, factors: torch.Tensor) -> torch.Tensor:
-        """Influence (n,) of each sample of the batch that has just gone backward.
+        """Computes the influence of each sample of the last batch, after its backward pass.
 
         Args:
-            factors: What each sample's loss was multiplied by in the sum that went backward (n,).
+            factors: Factor of each sample's loss in the sum that was differentiated, `(n,)`.
+
+        Returns:
+            Influences `(n,)`.
         """
-        assert self._kept is not None, "no batch has gone forward"
-        inputs, output = self._kept
-        assert output.grad is not None, "the batch has not gone backward"
+        assert self._recorded is not None, "no forward pass has been recorded"
+        inputs, output = self._recorded
+        assert output.grad is not None, "no backward pass has been run"
         shape = (-1, *[1] * (output.dim() - 1))
-        pull = output.grad.float() / factors.float().reshape(shape)
+        output_gradient = output.grad.float() / factors.float().reshape(shape)
         if isinstance(self._layer, nn.Linear) and inputs.dim() == 2:
-            found = self._of_linear(self._layer, inputs.float(), pull)
+            found = self._linear_influence(self._layer, inputs.float(), output_gradient)
         else:
-            found = self._of_any(inputs.float(), pull)
-        self._kept = None
+            found = self._general_influence(inputs.float(), output_gradient)
+        self._recorded = None
         return found
 
-    def _keep(
+    def _record(
         self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> None:
-        if self._watching and output.requires_grad:
+        if self._recording and output.requires_grad:
             output.retain_grad()
-            self._kept = (inputs[0].detach(), output)
+            self._recorded = (inputs[0].detach(), output)
 
     @staticmethod
-    def _of_linear(layer: nn.Linear, inputs: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
+    def _linear_influence(
+        layer: nn.Linear, inputs: torch.Tensor, output_gradient: torch.Tensor
+    ) -> torch.Tensor:
         assert layer.weight.grad is not None
-        squares = pull.square().sum(dim=1)
+        squares = output_gradient.square().sum(dim=1)
         own = squares * inputs.square().sum(dim=1)
-        shared = ((pull @ layer.weight.grad.float()) * inputs).sum(dim=1)
+        shared = ((output_gradient @ layer.weight.grad.float()) * inputs).sum(dim=1)
         if layer.bias is not None:
             assert layer.bias.grad is not None
             own = own + squares
-            shared = shared + pull @ layer.bias.grad.float()
+            shared = shared + output_gradient @ layer.bias.grad.float()
         return own + 2.0 * shared
 
-    def _of_any(self, inputs: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
+    def _general_influence(
+        self, inputs: torch.Tensor, output_gradient: torch.Tensor
+    ) -> torch.Tensor:
         layer = self._layer
         weights = {name: weight.detach() for name, weight in layer.named_parameters()}
 
@@ -81,11 +90,11 @@ class LastLayer:
             found: dict[str, torch.Tensor] = back(slope[None])[0]
             return found
 
-        self._watching = False
+        self._recording = False
         try:
-            each = torch.func.vmap(gradient)(inputs, pull)
+            each = torch.func.vmap(gradient)(inputs, output_gradient)
         finally:
-            self._watching = True
+            self._recording = True
         total = torch.zeros(len(inputs), device=inputs.device)
         for name, weight in layer.named_parameters():
             assert weight.grad is not None
@@ -94,11 +103,11 @@ class LastLayer:
         return total
 
 
-def _last_to_run(network: nn.Module, n_inputs: int) -> nn.Module:
-    """The module with weights of its own that a forward pass enters last."""
-    entered: list[nn.Module] = []
+def _last_executed_layer(network: nn.Module, n_inputs: int) -> nn.Module:
+    """Returns the last module with own weights that a forward pass executes."""
+    executed: list[nn.Module] = []
     hooks = [
-        module.register_forward_hook(lambda module, inputs, output: entered.append(module))
+        module.register_forward_hook(lambda module, inputs, output: executed.append(module))
         for module in network.modules()
         if next(module.parameters(recurse=False), None) is not None
     ]
@@ -110,4 +119,4 @@ def _last_to_run(network: nn.Module, n_inputs: int) -> nn.Module:
     network.train(training)
     for hook in hooks:
         hook.remove()
-    return entered[-1]
+    return executed[-1]

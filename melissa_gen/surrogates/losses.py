@@ -1,4 +1,4 @@
-"""How far a prediction is from the simulation: for training, and for judging."""
+"""Losses for training, and the error measure for validation."""
 
 import torch
 
@@ -6,16 +6,17 @@ __all__ = ["member_losses", "nrmse", "per_sample_loss"]
 
 
 def per_sample_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each sample, both sides standardised.
+    """Computes the mean squared error of each sample, on standardized values.
 
-    Since the target has unit variance over the first data, 1 is the loss of predicting the mean.
+    The target has unit variance over the first data, so that predicting the mean has a loss of 1.
 
     Args:
-        output: `surrogate(..., standardised=True)` (n, *output_shape).
+        output: `surrogate(..., standardized=True)` (n, *output_shape).
         target: `surrogate.target(...)` (n, *output_shape).
 
     Returns:
-        Losses (n,), float32 whatever the precision of the output; take the (weighted) mean of it.
+        Losses `(n,)`, float32 for any precision of the output. The loss of the batch is their
+        (weighted) mean.
 
     Raises:
         ValueError: The shapes differ.
@@ -26,7 +27,7 @@ def per_sample_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def member_losses(members: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each member for each sample, both sides standardised.
+    """Computes the mean squared error of each ensemble member and sample, on standardized values.
 
     Args:
         members: `surrogate.members(...)` (n, M, *output_shape).
@@ -44,11 +45,11 @@ def member_losses(members: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def nrmse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Root mean square error of each simulation relative to that simulation's own target.
+    """Computes the normalized root mean square error (NRMSE) of each simulation.
 
-    sqrt(mean((prediction - target)²)) / sqrt(mean(target²)), both means over every time step and
-    every point of one simulation: an error of 0.01 is one per cent of the field's own magnitude.
-    A target that is zero everywhere has no magnitude; its plain error is returned.
+    The NRMSE is sqrt(mean((prediction - target)²)) / sqrt(mean(target²)), with both means over all
+    time steps and all points of one simulation. An error of 0.01 is one percent of the field's
+    magnitude. If the target is zero everywhere, the error is not normalized.
 
     Args:
         prediction: Physical values (n, T, *shape), or (n, *shape) for single samples.
@@ -69,7 +70,7 @@ def nrmse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def _check(prediction: torch.Tensor, target: torch.Tensor) -> None:
-    """Shapes that merely broadcast would give a plausible wrong number."""
+    """Requires equal shapes: shapes that only broadcast would give a wrong result without an error."""
     if prediction.shape != target.shape:
         message = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ"
         raise ValueError(message)

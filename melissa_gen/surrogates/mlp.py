@@ -1,4 +1,4 @@
-"""A multilayer perceptron from (parameters, time) to a whole field."""
+"""Multilayer perceptron that maps (parameters, time) to a whole field."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(nn.Module):
-    """Fully connected layers, the last of which is as wide as the field has values.
+    """Multilayer perceptron whose output layer has one unit for each value of the field.
 
-    With its defaults the network of the published heat benchmark: 6 → 256 → 256 → 10,000.
+    With the default arguments and 6 inputs it is the network of the published heat benchmark:
+    6 → 256 → 256 → 10,000.
 
     Args:
         n_inputs: Number of inputs: parameters and time.
@@ -31,7 +32,7 @@ class MLP(nn.Module):
         activation: One of elu, gelu, relu, silu, tanh.
 
     Raises:
-        StudyError: There is no such activation, or a width is not a positive integer.
+        StudyError: The activation is unknown, or a width is not a positive integer.
 
     Example:
         >>> MLP(6, (100, 100))(torch.zeros(4, 6)).shape
@@ -69,7 +70,7 @@ class MLP(nn.Module):
 
     @property
     def trunk(self) -> nn.Module:
-        """All layers but the last; see `sketch.Sketched`."""
+        """All layers except the last; see `melissa_gen.surrogates.output_sketch.Sketched`."""
         trunk: nn.Module = self.layers[:-1]
         return trunk
 

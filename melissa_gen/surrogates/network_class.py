@@ -1,4 +1,4 @@
-"""Finds the network class that a study names, in a package or in a file of the user's own."""
+"""Imports and instantiates the network class that a study names, from a package or a user's file."""
 
 import hashlib
 import importlib
@@ -20,11 +20,11 @@ KEY = "surrogate.class"
 
 
 def source_file(class_path: str, base_folder: str | Path = ".") -> Path | None:
-    """The file that "file.py:Class" names, or None for a class of an installed package.
+    """Returns the file of "file.py:Class", or None for a class of an installed package.
 
     Args:
-        class_path: As in the study file.
-        base_folder: Folder that a relative path starts from: the study file's.
+        class_path: Value of `surrogate.class` in the study file.
+        base_folder: Folder to which a relative path refers: that of the study file.
     """
     file, colon, _ = class_path.rpartition(":")
     return Path(base_folder, file).expanduser() if colon else None
@@ -33,17 +33,18 @@ def source_file(class_path: str, base_folder: str | Path = ".") -> Path | None:
 def load_class(class_path: str, base_folder: str | Path = ".") -> type[nn.Module]:
     """Imports a network class.
 
-    A file is run on its own: it can import installed packages, but not its neighbours.
+    A file is executed as a standalone module. It can import installed packages, but not other files of
+    its folder.
 
     Args:
         class_path: "package.module.Class" or "file.py:Class".
-        base_folder: Folder that a relative path starts from: the study file's.
+        base_folder: Folder to which a relative path refers: that of the study file.
 
     Returns:
         The class.
 
     Raises:
-        StudyError: The file, module or class is missing, fails to import, or is no nn.Module.
+        StudyError: The file, module or class is missing, fails to import, or is not an nn.Module.
 
     Example:
         >>> load_class("melissa_gen.surrogates.MLP").__name__
@@ -65,9 +66,7 @@ def load_class(class_path: str, base_folder: str | Path = ".") -> type[nn.Module
     found = getattr(module, name, None)
     networks = [key for key, value in vars(module).items() if _is_network(value)]
     if found is None:
-        message = (
-            f"{KEY} is '{class_path}', but there is no '{name}' in it{nearest(name, networks)}"
-        )
+        message = f"{KEY} is '{class_path}', but it has no '{name}'{nearest(name, networks)}"
         raise StudyError(message)
     if not _is_network(found):
         message = f"{KEY} is '{class_path}', which is not a torch.nn.Module class"
@@ -82,10 +81,10 @@ def construct(
     output_shape: tuple[int, ...],
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """Makes `network(n_inputs=..., output_shape=..., **arguments)`.
+    """Creates `network(n_inputs=..., output_shape=..., **arguments)`.
 
     Raises:
-        StudyError: The constructor has no such argument, lacks one, or raises.
+        StudyError: An argument is unknown or missing, or the constructor raises an exception.
     """
     given = {"n_inputs": n_inputs, "output_shape": output_shape, **arguments}
     try:
@@ -95,7 +94,7 @@ def construct(
         wrong = [name for name in given if name not in inspect.signature(network).parameters]
         hint = nearest(wrong[0], legal) if wrong else ""
         message = (
-            f"surrogate.arguments don't fit {network.__name__}"
+            f"surrogate.arguments do not match {network.__name__}"
             f"{inspect.signature(network)}: {error}{hint}"
         )
         raise StudyError(message) from error
@@ -104,7 +103,7 @@ def construct(
     except StudyError:
         raise
     except Exception as error:
-        message = f"{KEY} {network.__name__} can't be made from surrogate.arguments: {error}"
+        message = f"{KEY} {network.__name__} can't be created from surrogate.arguments: {error}"
         raise StudyError(message) from error
 
 
@@ -118,7 +117,7 @@ def _run_file(class_path: str, path: Path) -> ModuleType:
         hint = nearest(path.name, others)
         message = f"{KEY} is '{class_path}', but there is no file {path}{hint}"
         raise StudyError(message)
-    # A name of its own for each file, so that two studies in one process don't mix theirs.
+    # A unique module name for each file, so that two studies in one process do not share modules.
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"_surrogate_{path.stem}_{digest}", path)
     if spec is None or spec.loader is None:

@@ -1,4 +1,4 @@
-"""Several members in one network: where they differ, the surrogate does not know."""
+"""Ensembles of networks. The disagreement of the members estimates the uncertainty."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -6,22 +6,24 @@ from typing import Literal
 import torch
 from torch import nn
 
-__all__ = ["Heads", "Kind", "Members", "ensemble_of", "parts_of"]
+__all__ = ["Heads", "Kind", "Members", "ensemble_of", "networks_of"]
 
 Kind = Literal["heads", "members"]
 
 
 class Heads(nn.Module):
-    """One network with the outputs of all members: they share all but its last layer.
+    """Ensemble whose members share all layers of one network except the last.
 
-    Costs as much as the last layer is of the network: little after a deep trunk, and nearly that of
-    separate networks where the last layer holds most weights.
+    The additional cost is proportional to the size of the last layer: small after a deep trunk, and
+    nearly that of separate networks if the last layer holds most of the weights.
 
-    Reference: Osband et al., "Deep exploration via bootstrapped DQN", 2016, for the heads.
+    Reference: Osband et al., "Deep exploration via bootstrapped DQN", 2016 (shared trunk, several
+    heads).
 
     Args:
-        network: (n, n_inputs) to (n, M · output_shape[0], ...), (n, M) for a scalar output.
-        count: Members M.
+        network: Maps `(n, n_inputs)` to `(n, M · output_shape[0], ...)`, or to `(n, M)` for a scalar
+            output.
+        count: Number of members M.
         output_shape: Shape of one member's output without the batch axis.
     """
 
@@ -37,7 +39,7 @@ class Heads(nn.Module):
 
 
 class Members(nn.Module):
-    """Separate networks, each with its own first weights: M times the cost.
+    """Ensemble of separate networks with independent initial weights, at M times the cost of one.
 
     Reference: Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using
     deep ensembles", 2017.
@@ -61,13 +63,16 @@ def ensemble_of(
     output_shape: Sequence[int],
     make: Callable[[tuple[int, ...]], nn.Module],
 ) -> nn.Module:
-    """Makes an ensemble.
+    """Creates an ensemble.
 
     Args:
         kind: `heads` or `members`.
-        count: Members, at least 2.
-        output_shape: Of one member.
-        make: Builds a network of the given output shape.
+        count: Number of members, at least 2.
+        output_shape: Output shape of one member.
+        make: Creates a network with a given output shape.
+
+    Returns:
+        A network that maps `(n, n_inputs)` to `(n, count, *output_shape)`.
     """
     shape = tuple(output_shape)
     if kind == "members":
@@ -75,8 +80,8 @@ def ensemble_of(
     return Heads(make((count * shape[0], *shape[1:]) if shape else (count,)), count, shape)
 
 
-def parts_of(network: nn.Module) -> list[nn.Module]:
-    """The networks that an ensemble is made of; of no ensemble, the network itself."""
+def networks_of(network: nn.Module) -> list[nn.Module]:
+    """Returns the networks of an ensemble, or the network itself if it is not an ensemble."""
     if isinstance(network, Members):
         return list(network.networks)
     return [network.network] if isinstance(network, Heads) else [network]

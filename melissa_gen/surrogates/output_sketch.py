@@ -1,4 +1,4 @@
-"""A few linear combinations of a predicted field, from which its mean squares are known without the field."""
+"""Sketches of predicted fields: linear combinations whose mean square estimates that of the field."""
 
 import math
 from collections.abc import Callable
@@ -11,38 +11,40 @@ from melissa_gen.surrogates.direct_surrogate import Surrogate
 
 __all__ = ["Sketch", "Sketched"]
 
-# More values than this are added up, with random signs, into so many sums.
+# If there are more values than this, they are combined into this many sums with random signs.
 _SUMS = 64
 
 Entries = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-"""Row, column and value of a sparse matrix's entries; those of one place add up."""
+"""Row, column and value of each entry of a sparse matrix. Repeated entries are added."""
 
 
 class Sketch:
-    """What is asked of the standardised output: its values, then its differences along the fields' axes.
+    """Linear map from the standardized output to a short vector with (nearly) the same mean squares.
 
-    The mean square of the first part is that of the output; that of the second is the mean square
-    of all differences per length of the axis. Both are exact where there are at most 64 of them.
-    More are added up with random signs in 64 sums, always the same: the mean square is then right
-    on average over the signs, with a standard error of about a sixth, alike for like fields.
+    The first part of the sketch represents the values of the output, the second part the differences
+    of neighboring values along the axes of the fields, divided by the grid spacing of an axis of
+    length 1. The mean square of each part equals that of the values or differences that it
+    represents. This is exact for at most 64 of them. More are combined into 64 sums with fixed
+    random signs: the mean square is then unbiased over the signs, with a relative standard error of
+    about one sixth, and similar fields have similar errors.
 
-    Reference: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002, for
-    the sums.
+    Reference: Charikar, Chen and Farach-Colton, "Finding frequent items in data streams", 2002
+    (count sketch).
 
     Args:
-        surrogate: Gives the layout of the output.
+        surrogate: Defines the layout of the output.
 
     Attributes:
         values: Length of the first part.
-        length: Length of both.
-        matrix: Takes a flattened output to its sketch: (length, size), sparse, float32.
+        length: Length of both parts together.
+        matrix: Sparse matrix that maps a flattened output to its sketch, `(length, size)`, float32.
     """
 
     def __init__(self, surrogate: Surrogate) -> None:
         generator = np.random.default_rng(0)
         size = math.prod(surrogate.output_shape)
-        self.values, values = _summed(_values(size), size, generator)
-        others, differences = _summed(*_differences(surrogate), generator)
+        self.values, values = _count_sketch(_values(size), size, generator)
+        others, differences = _count_sketch(*_differences(surrogate), generator)
         self.length = self.values + others
         rows, columns, entries = (
             np.concatenate(pair) for pair in zip(values, differences, strict=True)
@@ -52,61 +54,64 @@ class Sketch:
             torch.from_numpy(np.stack([rows, columns])),
             torch.from_numpy(entries.astype(np.float32)),
             (self.length, size),
-            device=surrogate.centre.device,
+            device=surrogate.center.device,
             check_invariants=True,
         ).coalesce()
 
     def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        """Sketches flattened outputs: (n, size) to (n, length)."""
+        """Computes the sketches `(n, length)` of flattened outputs `(n, size)`."""
         sketches: torch.Tensor = torch.sparse.mm(self.matrix, output.T)
         return sketches.T
 
 
 class Sketched:
-    """A surrogate whose members answer with the sketch of their outputs.
+    """A surrogate that returns the sketches of its members' outputs.
 
-    A network that ends in a linear layer, and says so by its attributes `trunk` and `head` as `MLP`
-    does, never makes the field: the sketch of the head's weights is its new head. Any other network
-    is asked for its whole output, which is then sketched.
+    If the network has the attributes `trunk` and `head`, as `MLP` has, and `head` is a linear layer,
+    the sketch is folded into the head and the whole field is never computed. For any other network
+    the whole output is computed and then sketched.
 
     Args:
-        surrogate: In evaluation mode; its weights must not change any more.
-        sketch: Of the same layout.
+        surrogate: Surrogate in evaluation mode. Its weights must not change afterwards.
+        sketch: Sketch for the same output layout.
 
     Attributes:
-        width: Values per input that are held at once.
+        width: Number of values per input that are in memory at once.
     """
 
     def __init__(self, surrogate: Surrogate, sketch: Sketch) -> None:
         self._sketch = sketch
         members = surrogate.ensemble[1] if surrogate.ensemble else 1
-        answers = [_answer(network, sketch) for network in surrogate.networks()]
-        self._answers = [answer for answer in answers if answer is not None]
-        # What is not needed is not kept: the head may be most of the network.
+        folded = [_fold_head(network, sketch) for network in surrogate.networks()]
+        self._folded = [one for one in folded if one is not None]
+        # Keep no reference to the surrogate if all heads are folded: the heads may be most of its memory.
         self._scaling = surrogate.scaling()
-        self._whole = surrogate if len(self._answers) < len(answers) else None
-        self.width = members * sketch.matrix.shape[0 if self._whole is None else 1]
+        self._unfolded = surrogate if len(self._folded) < len(folded) else None
+        self.width = members * sketch.matrix.shape[0 if self._unfolded is None else 1]
 
     def __call__(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Asks M members at parameters (n, d) and times (n,): (n, M, length), single precision."""
+        """Computes the sketches `(n, M, length)`, float32, for parameters `(n, d)` and times `(n,)`."""
         length = self._sketch.length
-        if self._whole is not None:
-            output = self._whole.member_outputs(parameters, time).flatten(2).float()
+        if self._unfolded is not None:
+            output = self._unfolded.member_outputs(parameters, time).flatten(2).float()
             n, members, size = output.shape
             return self._sketch(output.reshape(n * members, size)).reshape(n, members, length)
         inputs = self._scaling(parameters, time)
-        answers = torch.cat([answer(inputs) for answer in self._answers], dim=1)
-        return answers.reshape(len(inputs), answers.shape[1] // length, length)
+        folded = torch.cat([one(inputs) for one in self._folded], dim=1)
+        return folded.reshape(len(inputs), folded.shape[1] // length, length)
 
 
-def _answer(
+def _fold_head(
     network: torch.nn.Module, sketch: Sketch
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """The network with a sketch for its head, (n, n_inputs) to (n, M length); None where there is no such head."""
+    """Returns the network with the sketch folded into its head, or None without a linear head.
+
+    The returned function maps `(n, n_inputs)` to `(n, M length)`.
+    """
     head, trunk = getattr(network, "head", None), getattr(network, "trunk", None)
     if not isinstance(head, torch.nn.Linear) or not isinstance(trunk, torch.nn.Module):
         return None
-    # A linear map of the outputs is the same map of each input's column of weights, and of the bias.
+    # Composing the sketch with a linear head: apply the sketch to the columns of its weights and its bias.
     size = sketch.matrix.shape[1]
     members = [
         torch.sparse.mm(sketch.matrix, part)
@@ -120,13 +125,13 @@ def _answer(
 
 
 def _values(size: int) -> Entries:
-    """The output itself."""
+    """Returns the identity matrix: the values of the output."""
     places = np.arange(size)
     return places, places, np.ones(size)
 
 
 def _differences(surrogate: Surrogate) -> tuple[Entries, int]:
-    """Differences along all axes of all fields, per length of the axis, and their number."""
+    """Returns the matrix of differences along all axes of all fields, and its number of rows."""
     found: list[Entries] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     first = count = 0
     for shape in surrogate.fields.values():
@@ -142,8 +147,14 @@ def _differences(surrogate: Surrogate) -> tuple[Entries, int]:
     return (rows, columns, entries), count
 
 
-def _summed(entries: Entries, count: int, generator: np.random.Generator) -> tuple[int, Entries]:
-    """The rows (count of them) of a matrix as they are if they are few, else added up in sums; their number first."""
+def _count_sketch(
+    entries: Entries, count: int, generator: np.random.Generator
+) -> tuple[int, Entries]:
+    """Reduces a matrix of `count` rows to at most 64 rows by sums with random signs.
+
+    Returns:
+        The number of rows, and the entries.
+    """
     if count <= _SUMS:
         return count, entries
     rows, columns, values = entries

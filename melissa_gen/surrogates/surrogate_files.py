@@ -1,4 +1,4 @@
-"""A surrogate as a folder: weights in safetensors, all else in JSON, no pickle."""
+"""Stores a surrogate in a folder: weights in safetensors, everything else in JSON, no pickle."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from melissa_gen.surrogates.network_class import source_file
 
 __all__ = ["load", "save"]
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, MODEL = "model.safetensors", "model.json"
 
 
 def save(
     surrogate: Surrogate, folder: str | Path, description: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a surrogate; earlier files in the folder are replaced one by one, never cut short.
+    """Writes a surrogate to a folder. Each existing file is replaced atomically.
 
     Args:
-        surrogate: What to keep. If its class comes from a file, a copy of the file goes along.
-        folder: Where to; made if missing.
-        description: Anything in JSON types that is worth knowing of it: study, batches, errors.
+        surrogate: The surrogate. If its class comes from a file, the file is copied to the folder.
+        folder: The folder; it is created if it does not exist.
+        description: Additional information in JSON types, e.g. study, batches, errors.
 
     Raises:
         RunError: The folder can't be written, or an argument of the network is not JSON.
@@ -68,21 +68,21 @@ def save(
 
 
 def load(folder: str | Path, device: str = "cpu") -> Surrogate:
-    """Reads a surrogate that `save` wrote, ready to predict.
+    """Loads a surrogate that `save` has written.
 
-    A class of the user's own runs from the copy of its file in the folder: load only folders whose
-    origin you trust as you would trust a script.
+    If the network class comes from a user's file, the copy of that file in the folder is executed.
+    Load only folders from a trusted source.
 
     Args:
-        folder: The folder, e.g. a run's `checkpoints/final`.
-        device: Where the weights shall be.
+        folder: The folder, e.g. `checkpoints/final` of a run directory.
+        device: Device of the weights.
 
     Returns:
         The surrogate, in evaluation mode.
 
     Raises:
-        DataError: A file is missing, damaged, or doesn't fit the others.
-        StudyError: The network's class can't be imported here.
+        DataError: A file is missing, damaged, or does not match the others.
+        StudyError: The network's class can't be imported.
 
     Example:
         >>> from melissa_gen.surrogates import load
@@ -94,7 +94,7 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
     try:
         class_path = str(model["class"])
         if model["source"] is not None:
-            # The copy beside the weights, whatever became of the original.
+            # Use the copy in this folder: the original file may have changed or disappeared.
             name = Path(str(model["source"])).name
             class_path = f"{name}:{class_path.rpartition(':')[2]}"
         surrogate = Surrogate(
@@ -123,13 +123,13 @@ def _read_model(path: Path) -> dict[str, Any]:
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        message = f"{path.parent} holds no surrogate: there is no {path.name} in it"
+        message = f"{path.parent} holds no surrogate: it has no {path.name}"
         raise DataError(message) from error
     except (OSError, ValueError) as error:
         message = f"{path} can't be read: {error}"
         raise DataError(message) from error
     if not isinstance(model, dict) or model.get("format") != FORMAT:
         found = model.get("format") if isinstance(model, dict) else type(model).__name__
-        message = f"{path} has format {found}, this version reads format {FORMAT}"
+        message = f"{path} has format {found}; this version reads format {FORMAT}"
         raise DataError(message)
     return model

@@ -1,4 +1,4 @@
-"""What a surrogate says of parameters that nobody has simulated: features for the sampler."""
+"""Features of a surrogate's predictions at parameters that have not been simulated, for samplers."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,38 +16,41 @@ Array = NDArray[np.float64]
 
 FEATURES = ("novelty", "disagreement", "magnitude", "gradient_space", "gradient_time")
 
-# Output values held at once, and what stands for the logarithm of nothing.
+# Maximum number of output values in memory at once.
 _CHUNK = 250_000
+# Added to a root mean square before the logarithm is taken.
 _FLOOR = 1e-6
-# The ridge of the novelty, in samples.
+# Ridge parameter of the novelty, in units of samples.
 _RIDGE = 0.1
 
 
 class SurrogateProbe:
-    """Features of a surrogate's prediction over a few times, all logarithms of root mean squares.
+    """Computes features of a surrogate's predictions. All are logarithms of root mean squares.
 
-    - `novelty`: how far the prediction lies from the span of the predictions at the points `seen`,
-      sqrt(φ (ΦᵀΦ + ridge)⁻¹ φ) with φ the output and Φ the outputs at the points seen: up to the
-      noise the standard deviation of a Bayesian linear last layer (its leverage); a constant while
-      nothing is seen;
-    - `disagreement`: deviation of the members from their mean; constant with one member;
-    - `magnitude`: the standardised prediction itself;
-    - `gradient_space`: its differences along each field's axes, per length of the axis;
-    - `gradient_time`: its differences from one of the times to the next, per whole duration.
+    - `novelty`: distance of the prediction from the span of the predictions at the points `seen`:
+      sqrt(φᵀ (ΦᵀΦ + ridge)⁻¹ φ) with the output φ and the outputs Φ at the seen points. Up to the
+      noise level, this is the standard deviation of a Bayesian linear last layer (its leverage).
+      Constant if no points are given.
+    - `disagreement`: standard deviation over the members; constant with one member.
+    - `magnitude`: the standardized prediction.
+    - `gradient_space`: differences along the axes of each field, for axes of length 1.
+    - `gradient_time`: differences between consecutive times, for a total duration of 1.
 
-    The prediction is that of the last surrogate given; the others serve the disagreement alone, in
-    which each member of an ensemble counts. Nothing here is trained, and what is given must not change any more.
+    The last surrogate provides the prediction. The others contribute only to the disagreement, in
+    which each member of an ensemble counts. No surrogate is trained here, and their weights must
+    not change afterwards.
 
-    All but the novelty are means of squares, and of a field of more than 64 values they are estimated from 64 random
-    sums (`sketch`), of which the novelty is taken too: a network that ends in a linear layer never makes the field.
+    For a field of more than 64 values the features are estimated from a `Sketch` of 64 random sums,
+    so that the whole field need not be computed if the network ends in a linear layer.
 
     Args:
-        surrogates: Of one output shape: snapshots of one training or trained apart, newest last.
-        times: Times asked, evenly spaced from the first to the last; at least 1.
-        seen: Physical points (m, d) that have been simulated.
+        surrogates: Surrogates with the same output shape, newest last: snapshots of one training,
+            or trained independently.
+        times: Number of times, evenly spaced from the first to the last; at least 1.
+        seen: Physical points `(m, d)` that have been simulated.
 
     Raises:
-        ValueError: No surrogate, or no time.
+        ValueError: `surrogates` is empty, or `times` is less than 1.
 
     Example:
         >>> surrogate = Surrogate({"viscosity": (0.1, 1.0)}, (0, 2), {"velocity": (64,)})
@@ -61,39 +64,52 @@ class SurrogateProbe:
         self, surrogates: Sequence[Surrogate], times: int = 3, seen: Array | None = None
     ) -> None:
         if not surrogates or times < 1:
-            msg = f"{len(surrogates)} surrogates and {times} times, 1 or more of both are needed"
+            msg = f"{len(surrogates)} surrogates and {times} times, at least 1 of each is required"
             raise ValueError(msg)
         newest = surrogates[-1]
-        self._device = newest.centre.device
+        self._device = newest.center.device
         self._times = torch.linspace(*newest.times, times, dtype=torch.float64, device=self._device)
         self._sketch = Sketch(newest)
         self._values = self._sketch.values
-        self._asked = [self._sketched_of(surrogate) for surrogate in surrogates]
+        self._members = [self._sketch_of(surrogate) for surrogate in surrogates]
         self._whitening: torch.Tensor | None = None
         if seen is not None and len(seen) > 0:
-            self._whitening = self._learned_whitening(seen)
+            self._whitening = self._compute_whitening(seen)
 
     def with_newer(self, surrogate: Surrogate, members: int) -> "SurrogateProbe":
-        """With one surrogate more, the oldest given up beyond so many; of what was seen nothing is known."""
-        told = copy.copy(self)
-        told._asked = [*self._asked, told._sketched_of(surrogate)][-members:]
-        told._whitening = None
-        return told
+        """Returns a probe with one more surrogate, without seen points.
+
+        Args:
+            surrogate: The new surrogate.
+            members: Maximum number of surrogates; the oldest are dropped.
+        """
+        copied = copy.copy(self)
+        copied._members = [*self._members, copied._sketch_of(surrogate)][-members:]
+        copied._whitening = None
+        return copied
 
     def with_seen(self, points: Array) -> "SurrogateProbe":
-        """The same surrogates, with these points (m, d) as those that have been simulated."""
-        told = copy.copy(self)
-        told._whitening = self._learned_whitening(points) if len(points) > 0 else None
-        return told
+        """Returns a probe with the same surrogates and the simulated points `(m, d)`."""
+        copied = copy.copy(self)
+        copied._whitening = self._compute_whitening(points) if len(points) > 0 else None
+        return copied
 
     def features(self, points: Array) -> Array:
-        """Features (n, 5) of physical points (n, d)."""
+        """Computes the features `(n, 5)` of physical points `(n, d)`."""
         with torch.no_grad():
             found: Array = self._all_features(self._inputs(points)).cpu().numpy()
         return found
 
     def features_and_pullback(self, points: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """The features, and the function from slopes with respect to them to slopes (n, d)."""
+        """Computes the features `(n, 5)` and their vector-Jacobian product.
+
+        Args:
+            points: Physical points `(n, d)`.
+
+        Returns:
+            The features, and a function that maps gradients with respect to the features `(n, 5)`
+            to gradients with respect to the points `(n, d)`.
+        """
         inputs = self._inputs(points).requires_grad_()
         with torch.enable_grad():
             found = self._all_features(inputs)
@@ -113,9 +129,9 @@ class SurrogateProbe:
         return torch.cat([self._features(part) for part in torch.split(points, self._rows)])
 
     def _features(self, points: torch.Tensor) -> torch.Tensor:
-        """Features (n, 5) of points (n, d), double precision."""
+        """Computes the features `(n, 5)`, float64, of points `(n, d)`."""
         n, times = len(points), len(self._times)
-        by_surrogate = [self._sketched(asked, points) for asked in self._asked]
+        by_surrogate = [self._sketched(member, points) for member in self._members]
         members, newest = torch.cat(by_surrogate, dim=1), by_surrogate[-1].mean(dim=1)
         values, differences = newest[:, : self._values], newest[:, self._values :]
         squares = (members - members.mean(dim=1, keepdim=True))[:, :, : self._values].square()
@@ -131,34 +147,34 @@ class SurrogateProbe:
         ]
         return torch.stack(found, dim=1).double()
 
-    def _sketched_of(self, surrogate: Surrogate) -> Sketched:
+    def _sketch_of(self, surrogate: Surrogate) -> Sketched:
         return Sketched(surrogate.eval().requires_grad_(requires_grad=False), self._sketch)
 
     @property
     def _rows(self) -> int:
-        """Points asked at once."""
-        return max(1, _CHUNK // (len(self._times) * max(one.width for one in self._asked)))
+        """Number of points evaluated at once."""
+        return max(1, _CHUNK // (len(self._times) * max(one.width for one in self._members)))
 
-    def _sketched(self, asked: Sketched, points: torch.Tensor) -> torch.Tensor:
-        """The sketch of all members (n times, M, k) at n points and each of the times."""
+    def _sketched(self, member: Sketched, points: torch.Tensor) -> torch.Tensor:
+        """Computes the sketches `(n times, M, k)` of all members at n points and all times."""
         times = self._times.repeat(len(points))
-        return asked(points.repeat_interleave(len(self._times), dim=0), times)
+        return member(points.repeat_interleave(len(self._times), dim=0), times)
 
     def _novelty(self, values: torch.Tensor, n: int) -> torch.Tensor:
-        """Log of the root of the mean leverage over the times: (n,)."""
+        """Computes the log of the root mean leverage over the times, `(n,)`."""
         if self._whitening is None:
             return values.new_zeros(n)
         return _log_root_mean(
             (_with_constant(values) @ self._whitening).square().sum(1).view(n, -1)
         )
 
-    def _learned_whitening(self, seen: Array) -> torch.Tensor:
-        """W with W Wᵀ = (ΦᵀΦ + ridge)⁻¹, Φ the sketch and a constant at all times of the points seen."""
+    def _compute_whitening(self, seen: Array) -> torch.Tensor:
+        """Computes W with W Wᵀ = (ΦᵀΦ + ridge)⁻¹; Φ holds the sketches at all seen points, and a constant."""
         size = 1 + self._values
         gram = torch.zeros(size, size, dtype=torch.float64, device=self._device)
         with torch.no_grad():
             for part in torch.split(self._inputs(seen), self._rows):
-                newest = self._sketched(self._asked[-1], part).mean(dim=1)
+                newest = self._sketched(self._members[-1], part).mean(dim=1)
                 rows = _with_constant(newest[:, : self._values]).double()
                 gram += rows.T @ rows
             identity = torch.eye(size, dtype=torch.float64, device=self._device)
@@ -172,7 +188,7 @@ def _with_constant(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _log_root_mean(squares: torch.Tensor) -> torch.Tensor:
-    """Half the log of the mean of all but the first axis of (n, ...), a constant if empty: (n,)."""
+    """Computes half the log of the mean over all axes except the first, `(n,)`; 0 if they are empty."""
     flat = squares.flatten(1)
     if flat.shape[1] == 0:
         return flat.new_zeros(len(flat))

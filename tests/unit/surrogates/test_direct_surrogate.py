@@ -49,7 +49,7 @@ def test_targets_and_outputs_have_one_layout(fields, output_shape):
         answer = {next(iter(fields)): answer}
     for name, values in data.items():
         torch.testing.assert_close(answer[name], values)
-    output = surrogate(torch.zeros(5, 2), torch.zeros(5), standardised=True)
+    output = surrogate(torch.zeros(5, 2), torch.zeros(5), standardized=True)
     assert per_sample_loss(output, target).tolist() == [0] * 5
 
 
@@ -108,7 +108,7 @@ def test_it_learns_a_small_problem():
     target = surrogate.target({"u": u})
     for _ in range(150):
         optimizer.zero_grad()
-        loss = per_sample_loss(surrogate(x, t, standardised=True), target).mean()
+        loss = per_sample_loss(surrogate(x, t, standardized=True), target).mean()
         loss.backward()
         optimizer.step()
     assert loss < 0.02
@@ -133,7 +133,7 @@ def test_a_wrong_output_shape_is_found_at_once():
         ({"hiden": [3]}, r"did you mean 'hidden'"),
         ({"activation": "rellu"}, r"did you mean 'relu'"),
         ({"hidden": [0]}, r"legal is a list of widths"),
-        ({"hidden": 3}, r"can't be made from surrogate.arguments"),
+        ({"hidden": 3}, r"can't be created from surrogate.arguments"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, sentence):

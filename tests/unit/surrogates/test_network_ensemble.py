@@ -38,7 +38,7 @@ def test_members_have_an_axis_and_their_mean_is_the_prediction(kind, fields):
     asked = torch.rand(5, 1), torch.rand(5)
     members = surrogate.member_outputs(*asked)
     assert members.shape == (5, 3, *surrogate.output_shape)
-    assert torch.equal(surrogate(*asked, standardised=True), members.mean(dim=1))
+    assert torch.equal(surrogate(*asked, standardized=True), members.mean(dim=1))
     assert (members[:, 0] != members[:, 1]).all()
 
 

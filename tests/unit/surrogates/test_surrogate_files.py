@@ -105,8 +105,8 @@ def test_damaged_folders_are_explained(surrogate, tmp_path):
         text[:40],
         "[]",
         "{}",
-        '{"format": 1}',
-        text.replace('"format": 1', '"format": 2'),
+        '{"format": 2}',
+        text.replace('"format": 2', '"format": 3'),
     ):
         model.write_text(damaged)
         with pytest.raises(DataError, match=r"model\.json"):
@@ -131,7 +131,7 @@ def test_classes_are_found(tmp_path):
     ("path", "sentence"),
     [
         ("MLP", "legal are 'package.module.Class'"),
-        ("melissa_gen.surrogates.MPL", r"no 'MPL' in it \(did you mean 'MLP'\?\)"),
+        ("melissa_gen.surrogates.MPL", r"it has no 'MPL' \(did you mean 'MLP'\?\)"),
         (
             "melissa_gen.surogates.MLP",
             r"no module 'melissa_gen.surogates' \(did you mean 'surrogates'",

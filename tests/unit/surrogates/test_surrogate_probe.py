@@ -105,7 +105,7 @@ def test_novelty_is_the_leverage_among_predictions_seen():
         twice = torch.from_numpy(np.repeat(points, 2, axis=0))
         with torch.no_grad():
             output = surrogate(
-                twice, torch.tensor([0.0, 1.0]).repeat(len(points)), standardised=True
+                twice, torch.tensor([0.0, 1.0]).repeat(len(points)), standardized=True
             )
         return np.concatenate([output.numpy(), np.ones((len(output), 1))], axis=1).astype(float)
 
