@@ -1,4 +1,4 @@
-"""Whether the numbers of a run add up: every sample produced is found again, memory kept its word."""
+"""Checks the sample accounting of a run: every sample that was produced must be accounted for."""
 
 import math
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ class Balance:
     """One equation of the accounting.
 
     Attributes:
-        total: What is split up, such as "produced".
-        parts: What it must be the sum of.
-        left: The number on the left.
-        right: The numbers on the right, one for each part.
+        total: Name of the left-hand side, such as "produced".
+        parts: Names of the terms on the right-hand side.
+        left: Value of the left-hand side.
+        right: Value of each term on the right-hand side.
     """
 
     total: str
@@ -35,35 +35,38 @@ class Balance:
 
     @property
     def known(self) -> bool:
-        """Whether every number is there."""
+        """Whether all values are known."""
         return math.isfinite(self.left) and all(map(math.isfinite, self.right))
 
     @property
     def holds(self) -> bool:
-        """Whether the two sides are equal."""
+        """Whether all values are known and the two sides are equal."""
         return self.known and self.left == sum(self.right)
 
     @property
     def equation(self) -> str:
-        """The equation in words: "produced = received + lost"."""
+        """The equation with names: "produced = received + lost"."""
         return f"{self.total} = {' + '.join(self.parts)}"
 
     @property
     def figures(self) -> str:
-        """The equation in numbers, with the sign that is true of it."""
+        """The equation with values; "≠" instead of "=" if it does not hold."""
         sign = "=" if self.holds or not self.known else "≠"
         return f"{count(self.left)} {sign} {' + '.join(map(count, self.right))}"
 
     @property
     def difference(self) -> str:
-        """How many samples are missing (+) or too many (-) on the right."""
+        """Left-hand side minus right-hand side: samples missing (+) or in excess (-)."""
         return f"{self.left - sum(self.right):+,.0f}" if self.known else UNKNOWN
 
 
 def balances(samples: Mapping[str, Any]) -> list[Balance]:
-    """Returns the three equations of the accounting for the `samples` of a summary or a status.
+    """Returns the three equations of the sample accounting.
 
-    A run without a trainer records samples instead of training on them.
+    In a run without a trainer, "recorded" replaces "trained".
+
+    Args:
+        samples: The `samples` section of a summary or a status.
     """
     recorded = "recorded" in samples
     equations = [

@@ -18,7 +18,7 @@ from melissa_gen.errors import DataError
 from melissa_gen.report import design_space
 from melissa_gen.report.curves import column
 from melissa_gen.report.drawing import (
-    COLOURS,
+    COLORS,
     duration_axis,
     log_axis,
     new_figure,
@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 FULL = 1060
 ERRORS = ("mean", "p95", "p99", "max")
 CURVES = (("mean", "Mean"), ("p99", "99th percentile"), ("max", "Maximum"))
-RUN_COLOURS = ("blue", "amber", "teal", "red", "violet")
+RUN_COLORS = ("blue", "amber", "teal", "red", "violet")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 """With more runs than colors, the lines differ in their dashes too."""
 
@@ -203,8 +203,8 @@ class Comparison:
         """The line of each run."""
         return [
             {
-                "color": COLOURS[RUN_COLOURS[place % len(RUN_COLOURS)]],
-                "linestyle": DASHES[place // len(RUN_COLOURS) % len(DASHES)],
+                "color": COLORS[RUN_COLORS[place % len(RUN_COLORS)]],
+                "linestyle": DASHES[place // len(RUN_COLORS) % len(DASHES)],
                 "label": name,
             }
             for place, name in enumerate(self.labels)
@@ -284,8 +284,8 @@ class Comparison:
                 continue
             shown = design_space.generations(run)
             norm = Normalize(0, max(float(shown.max(initial=0)), 1))
-            colours = design_space.generation_colours()
-            design_space.scatter(axes, run, across, up, shown, norm, colours, run.adaptive())
+            colors = design_space.generation_colors()
+            design_space.scatter(axes, run, across, up, shown, norm, colors, run.adaptive())
         for axes in grid[len(with_points) :]:
             axes.remove()
         return image

@@ -1,4 +1,4 @@
-"""Figures over time: loss, validation, throughput, who waited for whom, reservoir, sampler."""
+"""Figures over time: loss, validation error, throughput, waiting times, reservoir, sampler."""
 
 import math
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from melissa_gen.report.drawing import COLOURS, duration_axis, log_axis, new_figure
+from melissa_gen.report.drawing import COLORS, duration_axis, log_axis, new_figure
 from melissa_gen.run_dir.events import Event, number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
@@ -29,17 +29,17 @@ SHOWN_POINTS = 600
 SHOWN_RANKS = 4
 SHOWN_DIAGNOSTICS = 6
 COUNTED = ("generation", "suggested", "adaptive", "records", "share")
-"""Diagnostics that only count up; the points per generation say as much."""
+"""Diagnostics that are plain counters; the figure of points per generation shows the same information."""
 
 WAITS = (
-    ("trainer_for_data", "trainer waits for data", COLOURS["red"]),
-    ("clients_for_credit", "clients wait for room in the reservoir", COLOURS["amber"]),
-    ("clients_for_parameters", "clients wait for parameters", COLOURS["violet"]),
+    ("trainer_for_data", "trainer waits for data", COLORS["red"]),
+    ("clients_for_credit", "clients wait for room in the reservoir", COLORS["amber"]),
+    ("clients_for_parameters", "clients wait for parameters", COLORS["violet"]),
 )
 
 
 def loss_figure(run: RecordedRun) -> Figure | None:
-    """Training loss over batches, as it came and smoothed, on a log scale."""
+    """Draws the training loss over batches, raw and smoothed, on a logarithmic scale."""
     batches, loss = run.column("training", "batches"), run.column("training", "loss")
     known = np.isfinite(batches) & np.isfinite(loss) & (loss > 0)
     if known.sum() < 2:
@@ -48,8 +48,8 @@ def loss_figure(run: RecordedRun) -> Figure | None:
     image = new_figure(HALF, 300)
     axes = image.subplots()
     axes.set_title("Training loss")
-    axes.plot(*thinned(batches, loss), color=COLOURS["pale"], linewidth=1)
-    axes.plot(*thinned(batches, smoothed(loss)), color=COLOURS["blue"], linewidth=2.2)
+    axes.plot(*thinned(batches, loss), color=COLORS["pale"], linewidth=1)
+    axes.plot(*thinned(batches, smoothed(loss)), color=COLORS["blue"], linewidth=2.2)
     log_axis(axes, "y")
     axes.set_xlabel("batches")
     axes.set_ylabel("loss")
@@ -59,7 +59,7 @@ def loss_figure(run: RecordedRun) -> Figure | None:
 
 
 def validation_figure(run: RecordedRun) -> Figure | None:
-    """Validation error over batches: mean, 99th percentile and maximum, on a log scale."""
+    """Draws mean, 99th percentile and maximum of the validation error over batches, on a logarithmic scale."""
     events = [event for event in run.kind("validation") if number_at(event, "nrmse", "mean") > 0]
     if not events:
         return None
@@ -68,15 +68,15 @@ def validation_figure(run: RecordedRun) -> Figure | None:
     axes.set_title("Validation error")
     batches = column(events, "batches")
     curves = (
-        ("max", "max", COLOURS["red"]),
-        ("p99", "p99", COLOURS["amber"]),
-        ("mean", "mean", COLOURS["blue"]),
+        ("max", "max", COLORS["red"]),
+        ("p99", "p99", COLORS["amber"]),
+        ("mean", "mean", COLORS["blue"]),
     )
     ends = []
-    for key, text, colour in curves:
+    for key, text, color in curves:
         values = column(events, "nrmse", key)
         marker = "o" if len(values) < 40 else None
-        axes.plot(batches, values, color=colour, marker=marker, markersize=3.5, label=text)
+        axes.plot(batches, values, color=color, marker=marker, markersize=3.5, label=text)
         ends.append(values[-1])
     log_axis(axes, "y")
     axes.set_xlabel("batches")
@@ -88,25 +88,25 @@ def validation_figure(run: RecordedRun) -> Figure | None:
 
 
 def throughput_figure(run: RecordedRun) -> Figure | None:
-    """Samples and megabytes received, and batches trained, per second of running time."""
+    """Draws samples and megabytes received and batches trained, per second of running time."""
     lanes = (
-        ("samples / s", run.column("samples_per_second"), COLOURS["teal"]),
-        ("MB / s", run.column("megabytes_per_second"), COLOURS["teal"]),
-        ("batches / s", run.column("training", "batches_per_second"), COLOURS["blue"]),
+        ("samples / s", run.column("samples_per_second"), COLORS["teal"]),
+        ("MB / s", run.column("megabytes_per_second"), COLORS["teal"]),
+        ("batches / s", run.column("training", "batches_per_second"), COLORS["blue"]),
     )
     return _lanes(run, "Throughput", lanes)
 
 
 def waiting_figure(run: RecordedRun) -> Figure | None:
-    """The share of time that each side spent waiting for another."""
-    lanes = tuple((text, run.column("waiting", key), colour) for key, text, colour in WAITS)
-    return _lanes(run, "Who waited for whom", lanes, shares=True)
+    """Draws the fraction of time that trainer and clients spent waiting."""
+    lanes = tuple((text, run.column("waiting", key), color) for key, text, color in WAITS)
+    return _lanes(run, "Waiting times", lanes, shares=True)
 
 
 def reservoir_figure(run: RecordedRun) -> Figure | None:
-    """How full the reservoir was, split in samples already seen and not yet seen by the training.
+    """Draws the number of samples in the reservoir, split into drawn and not yet drawn samples.
 
-    Each rank has its own panel; more than four ranks are summed.
+    Each rank has its own panel. More than four ranks are summed in one panel.
     """
     ranks = max((len(status.get("reservoir") or []) for status in run.statuses), default=0)
     if ranks == 0 or len(run.seconds) < 2:
@@ -130,12 +130,12 @@ def reservoir_figure(run: RecordedRun) -> Figure | None:
     for rank in range(panels):
         axes = grid[rank]
         axes.set_title(f"Rank {rank}" if ranks <= SHOWN_RANKS else f"All {ranks} ranks together")
-        place = _places(len(run.seconds))
+        place = _shown_indices(len(run.seconds))
         axes.stackplot(
             run.seconds[place],
             unseen[place, rank],
             seen[place, rank],
-            colors=[COLOURS["blue"], COLOURS["pale"]],
+            colors=[COLORS["blue"], COLORS["pale"]],
             labels=["not yet trained on", "seen"],
             linewidth=0,
         )
@@ -144,7 +144,7 @@ def reservoir_figure(run: RecordedRun) -> Figure | None:
             if np.isfinite(limit[:, rank]).any():
                 axes.axhline(
                     float(np.nanmax(limit[:, rank])),
-                    color=COLOURS["ink"],
+                    color=COLORS["ink"],
                     linewidth=1,
                     linestyle=dashes,
                     label=text,
@@ -160,7 +160,7 @@ def reservoir_figure(run: RecordedRun) -> Figure | None:
 
 
 def generations_figure(run: RecordedRun) -> Figure | None:
-    """For each generation: points drawn adaptively, from the prior, and too late; and its cost."""
+    """Draws the points of each generation by origin (adaptive, prior, late), and its computing time."""
     events = run.kind("generation")
     if not events:
         return None
@@ -172,21 +172,21 @@ def generations_figure(run: RecordedRun) -> Figure | None:
     left, right = image.subplots(1, 2, width_ratios=(2, 1))
     left.set_title("Points per generation")
     parts = (
-        (adaptive, "adaptive", COLOURS["blue"]),
-        (prior, "prior", COLOURS["pale"]),
-        (late, "prior, sampler was late", COLOURS["red"]),
+        (adaptive, "adaptive", COLORS["blue"]),
+        (prior, "prior", COLORS["pale"]),
+        (late, "prior, sampler was late", COLORS["red"]),
     )
     bottom = np.zeros(len(events))
-    for height, text, colour in parts:
+    for height, text, color in parts:
         if text == "prior, sampler was late" and not height.any():
             continue
-        left.bar(number, height, bottom=bottom, color=colour, label=text, width=0.8)
+        left.bar(number, height, bottom=bottom, color=color, label=text, width=0.8)
         bottom = bottom + height
     left.set_xlabel("generation")
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     image.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
     right.set_title("Cost of a generation")
-    right.bar(number, np.nan_to_num(column(events, "seconds")), color=COLOURS["violet"], width=0.8)
+    right.bar(number, np.nan_to_num(column(events, "seconds")), color=COLORS["violet"], width=0.8)
     right.set_xlabel("generation")
     right.set_ylabel("seconds")
     for axes in (left, right):
@@ -196,7 +196,7 @@ def generations_figure(run: RecordedRun) -> Figure | None:
 
 
 def sampler_figure(run: RecordedRun) -> Figure | None:
-    """The sampler's own figures over the generations, one small panel each."""
+    """Draws the diagnostics of the sampler over the generations, one panel each."""
     events = run.kind("generation")
     names: list[str] = []
     for event in events:
@@ -206,7 +206,8 @@ def sampler_figure(run: RecordedRun) -> Figure | None:
             ):
                 names.append(name)
     names = [n for n in names if np.nanstd(column(events, "diagnostics", n)) > 0]
-    names.sort(key=lambda name: name != "rank_correlation")  # does it foresee what is hard: first
+    # The rank correlation of predicted and measured difficulty comes first.
+    names.sort(key=lambda name: name != "rank_correlation")
     names = names[:SHOWN_DIAGNOSTICS]
     if not names or len(events) < 2:
         return None
@@ -218,7 +219,7 @@ def sampler_figure(run: RecordedRun) -> Figure | None:
     for axes, name in zip(grid, names, strict=False):
         axes.set_title(name.replace("_", " "))
         values = column(events, "diagnostics", name)
-        axes.plot(number, values, color=COLOURS["violet"], marker="o", markersize=3)
+        axes.plot(number, values, color=COLORS["violet"], marker="o", markersize=3)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("generation")
     for axes in grid[len(names) :]:
@@ -227,12 +228,17 @@ def sampler_figure(run: RecordedRun) -> Figure | None:
 
 
 def column(events: list[Event], *keys: str) -> Floats:
-    """Returns the number under nested keys of every event, NaN where it is unknown."""
+    """Returns the number under nested keys of each event, NaN if it is missing."""
     return np.array([number_at(event, *keys) for event in events])
 
 
 def smoothed(values: Floats, width: int | None = None) -> Floats:
-    """Returns the running geometric mean of positive values, over a twentieth of them."""
+    """Returns the running geometric mean of positive values.
+
+    Args:
+        values: Positive values `(n,)`.
+        width: Window length; default: n / 20.
+    """
     width = width or max(1, len(values) // 20)
     kernel = np.ones(width)
     total = np.convolve(np.log(values), kernel, mode="same")
@@ -241,12 +247,12 @@ def smoothed(values: Floats, width: int | None = None) -> Floats:
 
 
 def thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Returns at most a few hundred of the points, evenly chosen, the ends among them."""
-    place = _places(len(x))
+    """Returns an evenly spaced subset of the points, at most 600, including both ends."""
+    place = _shown_indices(len(x))
     return x[place], y[place]
 
 
-def _places(length: int) -> npt.NDArray[np.intp]:
+def _shown_indices(length: int) -> npt.NDArray[np.intp]:
     return np.unique(np.linspace(0, length - 1, min(length, SHOWN_POINTS)).astype(np.intp))
 
 
@@ -261,10 +267,10 @@ def _lanes(
         return None
     image = new_figure(HALF, 80 + 90 * len(known))
     grid = image.subplots(len(known), 1, squeeze=False, sharex=True).ravel()
-    for axes, (text, values, colour) in zip(grid, known, strict=True):
+    for axes, (text, values, color) in zip(grid, known, strict=True):
         seconds, heights = _averaged(run.seconds, np.nan_to_num(values))
-        axes.fill_between(seconds, heights, color=colour, alpha=0.25, linewidth=0)
-        axes.plot(seconds, heights, color=colour, linewidth=1.4)
+        axes.fill_between(seconds, heights, color=color, alpha=0.25, linewidth=0)
+        axes.plot(seconds, heights, color=color, linewidth=1.4)
         axes.set_ylim(0, 1.02 if shares else None)
         axes.annotate(
             text,
@@ -272,7 +278,7 @@ def _lanes(
             (2, 2),
             xycoords="axes fraction",
             textcoords="offset points",
-            color=COLOURS["soft"],
+            color=COLORS["soft"],
             fontsize=11,
         )
         if shares:
@@ -291,7 +297,7 @@ def _lanes(
 
 
 def _averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats, Floats]:
-    """Averages over equal slices of time, so that bursts of a second do not paint a solid block."""
+    """Averages over equal time intervals, so that short bursts do not merge into a solid area."""
     if len(seconds) <= bins:
         return seconds, values
     edges = np.linspace(seconds[0], seconds[-1], bins + 1)
@@ -305,5 +311,5 @@ def _averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats,
 def _mark_restarts(axes: Axes, run: RecordedRun) -> None:
     for start in run.kind("resumed"):
         axes.axvline(
-            start["running_seconds"], color=COLOURS["soft"], linewidth=1, linestyle=(0, (2, 2))
+            start["running_seconds"], color=COLORS["soft"], linewidth=1, linestyle=(0, (2, 2))
         )

@@ -1,4 +1,4 @@
-"""Figures of the design space: where simulations were spent, and where the surrogate finds it hard."""
+"""Figures of the design space: the simulated points, their difficulty, and the validation error."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normal
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from melissa_gen.report.drawing import COLOURS, colour_scale, label, log_axis, log_ticks, new_figure
+from melissa_gen.report.drawing import COLORS, color_scale, label, log_axis, log_ticks, new_figure
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
@@ -19,7 +19,7 @@ __all__ = [
     "difficulties",
     "difficulty_figure",
     "error_figure",
-    "generation_colours",
+    "generation_colors",
     "generations",
     "marginals_figure",
     "relevance",
@@ -31,24 +31,28 @@ Floats = npt.NDArray[np.float64]
 
 FULL = 1060
 SHOWN_MARGINALS = 12
-RASTER_ABOVE = 1200  # points; more would be heavy as vectors
-LOG_ABOVE = 30.0  # a positive parameter that spans more than this factor has a log axis
+RASTER_ABOVE = 1200
+"""Scatter plots with more points are rasterized, because vectors would make the page too large."""
+LOG_ABOVE = 30.0
+"""A positive parameter whose largest and smallest values have a larger ratio gets a logarithmic axis."""
 BINS = 8
-GENERATIONS = ("#4c7fe6", "#8b62d6", "#d1506a", "#e59a2f")  # seen on white and on black
+GENERATIONS = ("#4c7fe6", "#8b62d6", "#d1506a", "#e59a2f")
+"""Colors from the first to the last generation, visible on white and on black."""
 
 
 def relevance(points: Floats, difficulty: Floats) -> list[int]:
-    """Orders the parameters by how much of the log difficulty each explains alone.
+    """Ranks the parameters by the fraction of the variance of the log difficulty that each explains.
 
-    The measure is the correlation ratio: the variance of the bin means over eight quantile bins of
-    a parameter, relative to the whole variance. Without a known difficulty the order is kept.
+    The measure is the correlation ratio: the variance of the means over eight quantile bins of a
+    parameter, relative to the total variance. With fewer than 16 known difficulties the order is
+    unchanged.
 
     Args:
-        points: `(n, d)`.
-        difficulty: `(n,)`, NaN where unknown.
+        points: Parameters `(n, d)`.
+        difficulty: Difficulties `(n,)`, NaN where unknown.
 
     Returns:
-        All `d` columns, the most relevant first.
+        The indices of all d parameters, the most relevant first.
     """
     known = np.isfinite(difficulty) & (difficulty > 0)
     order = list(range(points.shape[1]))
@@ -68,29 +72,29 @@ def relevance(points: Floats, difficulty: Floats) -> list[int]:
 
 
 def spending_figure(run: RecordedRun) -> Figure | None:
-    """Where simulations were spent: pairs of the most relevant parameters, by generation.
+    """Draws all simulated points over pairs of the most relevant parameters, colored by generation.
 
-    Points from the prior are open circles, adaptive points are filled.
+    Points from the prior are open circles, adaptive points are filled circles.
     """
     generation = generations(run)
-    colours = generation_colours()
+    colors = generation_colors()
     norm = Normalize(0, max(float(generation.max(initial=0)), 1))
-    return _pairs(run, generation, norm, colours, "generation", adaptive=run.adaptive())
+    return _pairs(run, generation, norm, colors, "generation", adaptive=run.adaptive())
 
 
 def difficulty_figure(run: RecordedRun) -> Figure | None:
-    """The difficulty of each simulation over the same pairs of parameters."""
+    """Draws all simulated points over the same pairs of parameters, colored by difficulty."""
     difficulty = difficulties(run)
     known = difficulty[np.isfinite(difficulty) & (difficulty > 0)]
     if len(known) < 2:
         return None
     low, high = np.quantile(known, (0.02, 0.98))
     norm = LogNorm(low, high) if high > 1.0001 * low else Normalize(low * 0.9, high * 1.1)
-    return _pairs(run, difficulty, norm, colour_scale("viridis", 0.25, 0.92), "difficulty")
+    return _pairs(run, difficulty, norm, color_scale("viridis", 0.25, 0.92), "difficulty")
 
 
 def marginals_figure(run: RecordedRun) -> Figure | None:
-    """How often each parameter's values were drawn: prior, early adaptive, late adaptive."""
+    """Draws a histogram of each parameter: prior, first half and second half of the adaptive points."""
     points, adaptive = run.points(), run.adaptive()
     if points.size == 0:
         return None
@@ -102,16 +106,16 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
     generation = np.array([number_at(one, "generation") for one in run.simulations])
     middle = float(np.nanmedian(generation[adaptive])) if adaptive.any() else 0.0
     groups = (
-        (~adaptive, "prior", {"color": COLOURS["pale"], "histtype": "stepfilled"}),
+        (~adaptive, "prior", {"color": COLORS["pale"], "histtype": "stepfilled"}),
         (
             adaptive & (generation <= middle),
             "adaptive, first half",
-            {"color": COLOURS["violet"], "histtype": "step", "linewidth": 1.4},
+            {"color": COLORS["violet"], "histtype": "step", "linewidth": 1.4},
         ),
         (
             adaptive & (generation > middle),
             "adaptive, second half",
-            {"color": COLOURS["red"], "histtype": "step", "linewidth": 2},
+            {"color": COLORS["red"], "histtype": "step", "linewidth": 2},
         ),
     )
     for axes, place in zip(grid, shown, strict=False):
@@ -144,7 +148,7 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
 
 
 def error_figure(run: RecordedRun) -> Figure | None:
-    """The distribution of the validation error over simulations, with what summarises it marked."""
+    """Draws the distribution of the validation error over simulations, with its summary statistics."""
     if run.cases is None:
         return None
     errors = run.cases.nrmse
@@ -157,7 +161,7 @@ def error_figure(run: RecordedRun) -> Figure | None:
     wide = high > 5 * low
     bins = int(min(60, max(10, 2.5 * len(errors) ** 0.5)))
     edges = np.geomspace(low, high, bins + 1) if wide else np.linspace(low, high, bins + 1)
-    axes.hist(errors, list(edges), color=COLOURS["pale"])
+    axes.hist(errors, list(edges), color=COLORS["pale"])
     if wide:
         axes.set_xlim(low / 1.05, high * (high / low) ** 0.12)
         log_axis(axes, "x")
@@ -165,21 +169,21 @@ def error_figure(run: RecordedRun) -> Figure | None:
         axes.set_xlim(right=high + 0.14 * (high - low))
     top = axes.get_ylim()[1]
     marks = (
-        ("mean", float(errors.mean()), COLOURS["blue"]),
-        ("RMS", float(np.sqrt(np.mean(errors**2))), COLOURS["teal"]),
-        ("p95", float(np.quantile(errors, 0.95)), COLOURS["violet"]),
-        ("p99", float(np.quantile(errors, 0.99)), COLOURS["amber"]),
-        ("max", high, COLOURS["red"]),
+        ("mean", float(errors.mean()), COLORS["blue"]),
+        ("RMS", float(np.sqrt(np.mean(errors**2))), COLORS["teal"]),
+        ("p95", float(np.quantile(errors, 0.95)), COLORS["violet"]),
+        ("p99", float(np.quantile(errors, 0.99)), COLORS["amber"]),
+        ("max", high, COLORS["red"]),
     )
-    for row, (text, value, colour) in enumerate(marks):
+    for row, (text, value, color) in enumerate(marks):
         height = top * (1.52 - 0.1 * row)
-        axes.plot([value, value], [0, height], color=colour, linewidth=1.6)
+        axes.plot([value, value], [0, height], color=color, linewidth=1.6)
         axes.annotate(
             f"{text} {value:.3g}",
             (value, height),
             (5, -9),
             textcoords="offset points",
-            color=colour,
+            color=color,
         )
     axes.set_ylim(0, top * 1.55)
     axes.set_xlabel("NRMSE of a validation simulation")
@@ -195,20 +199,20 @@ def scatter(
     up: int,
     values: Floats,
     norm: Normalize,
-    colours: Colormap,
+    colors: Colormap,
     filled: npt.NDArray[np.bool_],
 ) -> None:
     """Draws all simulations of a run over two parameters.
 
     Args:
-        axes: Where to draw.
-        run: The run, with `n` simulations.
-        across: The parameter of the horizontal axis; None: the order of the simulations.
-        up: The parameter of the vertical axis.
-        values: The value that the color of each point stands for, `(n,)`; a point is left out where it is NaN.
-        norm: Maps values to 0..1.
-        colours: Maps 0..1 to colors.
-        filled: Which points are filled, `(n,)`; the others are open circles.
+        axes: Axes to draw on.
+        run: The run, with n simulations.
+        across: Index of the parameter on the horizontal axis; None: the simulation number.
+        up: Index of the parameter on the vertical axis.
+        values: Value that determines the color of each point, `(n,)`. Points with NaN are omitted.
+        norm: Maps values to [0, 1].
+        colors: Maps [0, 1] to colors.
+        filled: Which points are filled circles, `(n,)`; the others are open circles.
     """
     points = run.points()
     x = np.arange(len(points), dtype=np.float64) if across is None else points[:, across]
@@ -222,7 +226,7 @@ def scatter(
         y[hollow],
         s=size,
         facecolors="none",
-        edgecolors=colours(norm(values[hollow])),
+        edgecolors=colors(norm(values[hollow])),
         linewidths=0.9,
         rasterized=raster,
     )
@@ -231,7 +235,7 @@ def scatter(
         y[solid],
         s=size,
         c=values[solid],
-        cmap=colours,
+        cmap=colors,
         norm=norm,
         linewidths=0,
         rasterized=raster,
@@ -249,20 +253,20 @@ def scatter(
     axes.spines[:].set_visible(True)
 
 
-def generation_colours() -> Colormap:
+def generation_colors() -> Colormap:
     """Returns the color scale of the generations."""
     return LinearSegmentedColormap.from_list("generation", GENERATIONS)
 
 
 def generations(run: RecordedRun) -> Floats:
-    """Returns the generation that drew each simulation, `(n,)`, 0 where it is unknown."""
+    """Returns the generation of each simulation, `(n,)`; 0 if it is unknown."""
     return np.nan_to_num(
         np.array([number_at(one, "generation") for one in run.simulations], dtype=np.float64)
     )
 
 
 def difficulties(run: RecordedRun) -> Floats:
-    """Returns the difficulty of each simulation, `(n,)`, NaN where it is unknown."""
+    """Returns the difficulty of each simulation, `(n,)`; NaN if it is unknown."""
     return np.array([number_at(one, "difficulty") for one in run.simulations])
 
 
@@ -281,7 +285,7 @@ def _pairs(
     run: RecordedRun,
     values: Floats,
     norm: Normalize,
-    colours: Colormap,
+    colors: Colormap,
     text: str,
     adaptive: npt.NDArray[np.bool_] | None = None,
 ) -> Figure | None:
@@ -290,15 +294,16 @@ def _pairs(
         return None
     chosen = sorted(relevance(points, difficulties(run))[:3])
     chosen_pairs: list[tuple[int | None, int]] = list(itertools.combinations(chosen, 2))
-    if len(chosen) == 1:  # one parameter: against the order of the simulations
+    # A single parameter is drawn against the simulation number.
+    if len(chosen) == 1:
         chosen_pairs = [(None, chosen[0])]
     panels = len(chosen_pairs)
     image = new_figure(FULL if panels > 1 else 700, 340)
     grid = image.subplots(1, panels, squeeze=False).ravel()
     filled = np.ones(len(points), dtype=bool) if adaptive is None else adaptive
     for axes, (across, up) in zip(grid, chosen_pairs, strict=True):
-        scatter(axes, run, across, up, values, norm, colours, filled)
-    mappable = ScalarMappable(norm=norm, cmap=colours)
+        scatter(axes, run, across, up, values, norm, colors, filled)
+    mappable = ScalarMappable(norm=norm, cmap=colors)
     bar = image.colorbar(mappable, ax=list(grid), fraction=0.03, pad=0.015)
     if isinstance(norm, LogNorm):
         log_ticks(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 1.0))

@@ -1,8 +1,8 @@
-"""The look of the report's figures, and their way into the page as inline SVG.
+"""Style of the report's figures, and their conversion to inline SVG.
 
-Colours become CSS variables on the way, so that one drawing serves a light page, a dark page and
-paper. Figures are made without pyplot; matplotlib's global parameters hold our style only within
-`styled()` and are put back after it.
+Colors are replaced by CSS variables, so that the same figure works on light pages, dark pages and
+paper. Figures are created without pyplot. Matplotlib's global parameters are changed only within
+`styled()` and restored afterwards.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = [
-    "COLOURS",
-    "colour_scale",
+    "COLORS",
+    "color_scale",
     "duration_axis",
     "label",
     "log_axis",
@@ -34,8 +34,9 @@ __all__ = [
     "to_svg",
 ]
 
-# name in the style sheet -> value on a light page; unusual last digits keep them recognisable
-COLOURS = {
+# Name of the CSS variable -> value on a light page. `to_svg` replaces these values in the SVG text, so no
+# value may occur in a figure for another reason.
+COLORS = {
     "ink": "#1d2431",
     "soft": "#667085",
     "line": "#d9dee7",
@@ -53,15 +54,15 @@ STYLE: Any = {
     "svg.hashsalt": "melissa-gen",
     "font.family": "sans-serif",
     "font.size": 12,
-    "text.color": COLOURS["ink"],
+    "text.color": COLORS["ink"],
     "text.parse_math": False,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.06,
     "figure.constrained_layout.w_pad": 0.06,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "axes.edgecolor": COLOURS["line"],
-    "axes.labelcolor": COLOURS["soft"],
+    "axes.edgecolor": COLORS["line"],
+    "axes.labelcolor": COLORS["soft"],
     "axes.labelsize": 12,
     "axes.titlesize": 13,
     "axes.titleweight": "bold",
@@ -72,12 +73,12 @@ STYLE: Any = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
-    "grid.color": COLOURS["line"],
+    "grid.color": COLORS["line"],
     "grid.linewidth": 0.7,
-    "xtick.color": COLOURS["line"],
-    "ytick.color": COLOURS["line"],
-    "xtick.labelcolor": COLOURS["soft"],
-    "ytick.labelcolor": COLOURS["soft"],
+    "xtick.color": COLORS["line"],
+    "ytick.color": COLORS["line"],
+    "xtick.labelcolor": COLORS["soft"],
+    "ytick.labelcolor": COLORS["soft"],
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
     "xtick.minor.size": 0,
@@ -94,7 +95,7 @@ STYLE: Any = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Draws in our style, whatever the user's own matplotlib settings are; they return after it."""
+    """Sets the report's matplotlib style within the block, independent of the user's settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -102,18 +103,21 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Makes a figure of this many CSS pixels."""
+    """Creates a figure with this width and height in CSS pixels."""
     return Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
 
 
-def colour_scale(name: str, low: float = 0.0, high: float = 1.0) -> Colormap:
-    """Returns a part of a matplotlib colour map, without ends that vanish on white or on black."""
-    colours = matplotlib.colormaps[name](np.linspace(low, high, 256))
-    return LinearSegmentedColormap.from_list(f"{name}_part", colours)
+def color_scale(name: str, low: float = 0.0, high: float = 1.0) -> Colormap:
+    """Returns the part of a matplotlib color map between `low` and `high`.
+
+    Cutting off an end avoids colors that are invisible on white or on black.
+    """
+    colors = matplotlib.colormaps[name](np.linspace(low, high, 256))
+    return LinearSegmentedColormap.from_list(f"{name}_part", colors)
 
 
 def label(name: str, unit: str = "") -> str:
-    """Writes an axis label: "temperature [K]"."""
+    """Formats an axis label: "temperature [K]"."""
     return f"{name} [{pretty_unit(unit)}]" if unit else name
 
 
@@ -126,10 +130,10 @@ def pretty_unit(unit: str) -> str:
 
 
 def log_axis(axes: Axes, side: str) -> None:
-    """Makes an axis logarithmic, with plain numbers at its ticks: 0.01, 0.02, 0.05, 0.1.
+    """Makes an axis logarithmic, with decimal numbers at its ticks: 0.01, 0.02, 0.05, 0.1.
 
     Args:
-        axes: Drawn already, so that its limits are known.
+        axes: Axes that already hold the data, because the ticks depend on its range.
         side: "x" or "y".
     """
     axis = axes.xaxis if side == "x" else axes.yaxis
@@ -138,7 +142,7 @@ def log_axis(axes: Axes, side: str) -> None:
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Puts plain numbers at the ticks of a logarithmic axis, denser where it spans little."""
+    """Sets decimal numbers at the ticks of a logarithmic axis, with more ticks for a smaller range."""
     decades = np.log10(high / low) if 0 < low < high else 1.0
     steps = (1.0,) if decades > 2.2 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
     axis.set_major_locator(LogLocator(10, subs=steps))
@@ -147,7 +151,7 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def duration_axis(axes: Axes, seconds: npt.NDArray[np.float64]) -> None:
-    """Labels a time axis in the unit that fits its length."""
+    """Labels a time axis in seconds, minutes or hours, depending on its length."""
     span = float(seconds[-1]) if len(seconds) else 0.0
     unit, size = ("h", 3600) if span > 2 * 3600 else ("min", 60) if span > 180 else ("s", 1)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 3, 5, 6, 10]))
@@ -159,10 +163,10 @@ def duration_axis(axes: Axes, seconds: npt.NDArray[np.float64]) -> None:
 
 
 def to_svg(figure: Figure) -> str:
-    """Renders a figure as an SVG element that can stand inside an HTML page.
+    """Renders a figure as an SVG element for an HTML page.
 
-    Ids are made unique over the page, colours of ours become CSS variables (with themselves as
-    fallback), and everything that names an address is taken out.
+    Ids are made unique within the page, the colors of `COLORS` are replaced by CSS variables with
+    the color as fallback, and metadata with web addresses are removed.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -173,14 +177,16 @@ def to_svg(figure: Figure) -> str:
     head, body = text.split(">", 1)
     box = re.search(r'viewBox="[^"]+"', head)
     body = re.sub(r"<!--.*?-->|\n\s*(?=<)", "", body, flags=re.DOTALL)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # the page has it, for all
-    body = re.sub(r' id="image[0-9a-f]+"', "", body)  # equal pictures share it
-    mark = f"f{hashlib.sha256(body.encode()).hexdigest()[:8]}-"
-    body = re.sub(r'\bid="', f'id="{mark}', body)
-    body = re.sub(r'href="#', f'href="#{mark}', body)
-    body = body.replace("url(#", f"url(#{mark}")
+    # The style sheet of the page replaces that of the figure.
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    # Equal images would have the same id.
+    body = re.sub(r' id="image[0-9a-f]+"', "", body)
+    prefix = f"f{hashlib.sha256(body.encode()).hexdigest()[:8]}-"
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = re.sub(r'href="#', f'href="#{prefix}', body)
+    body = body.replace("url(#", f"url(#{prefix}")
     body = re.sub(r"font: ([^;\"]*?)px [^;\"]+", r"font: \1px var(--font)", body)
-    for name, value in COLOURS.items():
+    for name, value in COLORS.items():
         body = body.replace(value, f"var(--{name}, {value})")
     width = int(figure.get_figwidth() * PIXELS_PER_INCH)
     return f'<svg {box[0] if box else ""} style="max-width:{width}px" role="img">{body}'

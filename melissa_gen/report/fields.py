@@ -1,10 +1,10 @@
-"""Pictures of validation cases: what the solver gave, what the surrogate gave, the difference."""
+"""Figures of validation cases: the true field, the predicted field, and their difference."""
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from melissa_gen.report.drawing import COLOURS, colour_scale, label, new_figure, pretty_unit
+from melissa_gen.report.drawing import COLORS, color_scale, label, new_figure, pretty_unit
 from melissa_gen.run_dir.recorded_run import ValidationCases
 
 __all__ = ["case_figure", "slice_note"]
@@ -12,24 +12,28 @@ __all__ = ["case_figure", "slice_note"]
 Floats = npt.NDArray[np.float64]
 
 WIDTH = 700
-LARGEST_PICTURE = 140  # pixels along a side: three cases of nine pictures stay below 2 MB
-MOST_POINTS = 500  # of an unstructured mesh, in each picture
+LARGEST_PICTURE = 140
+"""Maximum pixels along a side of an image, so that three cases of nine images stay below 2 MB."""
+MOST_POINTS = 500
+"""Maximum number of points of an unstructured mesh in one image."""
 ROWS = ("true", "predicted", "difference")
 
 
 def case_figure(
     cases: ValidationCases, case: int, x_first: bool = False, points: Floats | None = None
 ) -> Figure:
-    """Draws one case: a picture grid for 2-D and 3-D fields, lines for 1-D fields and scalars.
+    """Draws one case: images for 2-D and 3-D fields, lines for 1-D fields and scalars.
 
-    True and predicted share one colour scale over all the time steps shown; the difference
-    (predicted minus true) has its own, symmetric about zero.
+    The true and predicted fields share one color scale over all time steps shown. The difference
+    (predicted minus true) has its own scale, which is symmetric about zero.
 
     Args:
-        cases: All the cases.
-        case: Which one, 0..2.
-        x_first: Whether a 2-D field's first axis is x, to be drawn from left to right; else it is drawn upwards.
-        points: Where the values of a 1-D field lie (n, 2 or more), for an unstructured mesh.
+        cases: All cases.
+        case: Index of the case, 0 to 2.
+        x_first: Whether the first axis of a 2-D field is x. The first axis is then drawn from left to right, else
+            upwards.
+        points: Coordinates of the values of a 1-D field on an unstructured mesh, `(n, dimensions)` with at least 2
+            dimensions.
     """
     true, predicted = _flat(cases.true[case]), _flat(cases.predicted[case])
     if x_first and true.ndim == 3:
@@ -45,7 +49,7 @@ def case_figure(
 
 
 def slice_note(cases: ValidationCases) -> str:
-    """Says which slice of a field with more than two axes is shown, or ""."""
+    """Describes the slice that is shown of a field with more than two axes; "" for other fields."""
     shape = cases.true.shape[2:]
     if len(shape) <= 2:
         return ""
@@ -60,12 +64,12 @@ def _flat(field: Floats) -> Floats:
 
 
 def _chosen(steps: int, most: int) -> list[int]:
-    """Evenly spaced time steps, the last among them."""
+    """Returns evenly spaced time steps, including the last."""
     return sorted({round(place) for place in np.linspace(steps - 1, 0, min(steps, most))})
 
 
 def _limits(values: Floats) -> tuple[float, float]:
-    """The least and the largest finite value, a little apart if they are equal."""
+    """Returns the smallest and largest finite value; widened by 0.5 on each side if they are equal."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -88,15 +92,15 @@ def _pictures(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure
     image = new_figure(140 + each * len(columns), 36 + 3 * each * upright)
     grid = image.subplots(3, len(columns), squeeze=False)
     scales = (
-        (true, colour_scale("viridis"), low, high),
-        (predicted, colour_scale("viridis"), low, high),
-        (difference, colour_scale("RdBu_r"), -reach, reach),
+        (true, color_scale("viridis"), low, high),
+        (predicted, color_scale("viridis"), low, high),
+        (difference, color_scale("RdBu_r"), -reach, reach),
     )
-    for row, (values, colours, least, most) in enumerate(scales):
+    for row, (values, colors, least, most) in enumerate(scales):
         for column, place in enumerate(columns):
             axes = grid[row, column]
             shown = axes.imshow(
-                values[column], cmap=colours, vmin=least, vmax=most, origin="lower", aspect="auto"
+                values[column], cmap=colors, vmin=least, vmax=most, origin="lower", aspect="auto"
             )
             axes.set_xticks([])
             axes.set_yticks([])
@@ -106,7 +110,8 @@ def _pictures(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure
                 axes.set_title(_title(cases, place), loc="center", fontsize=12, fontweight="normal")
         if each * upright > 90:
             grid[row, 0].set_ylabel(ROWS[row])
-        else:  # too low for upright words
+        else:
+            # The image is too low for a rotated label.
             grid[row, 0].set_ylabel(ROWS[row], rotation=0, ha="right", va="center")
         if row != 1:
             below = grid[:2, :] if row == 0 else grid[2:, :]
@@ -119,7 +124,7 @@ def _pictures(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure
 
 
 def _mesh(cases: ValidationCases, true: Floats, predicted: Floats, points: Floats) -> Figure:
-    """The values of an unstructured mesh as coloured points, seen along the third axis."""
+    """Draws the values on an unstructured mesh as colored points, projected along the third axis."""
     columns = _chosen(len(true), 3)
     stride = -(-len(points) // MOST_POINTS)
     points, true, predicted = points[::stride], true[:, ::stride], predicted[:, ::stride]
@@ -133,14 +138,14 @@ def _mesh(cases: ValidationCases, true: Floats, predicted: Floats, points: Float
         (predicted, "viridis", low, high),
         (predicted - true, "RdBu_r", -reach, reach),
     )
-    for row, (values, colours, least, most) in enumerate(rows):
+    for row, (values, colors, least, most) in enumerate(rows):
         for column, step in enumerate(columns):
             axes = grid[row, column]
             shown = axes.scatter(
                 *points[:, :2].T,
                 c=values[step],
                 s=size,
-                cmap=colour_scale(colours),
+                cmap=color_scale(colors),
                 vmin=least,
                 vmax=most,
                 linewidths=0,
@@ -166,18 +171,18 @@ def _lines(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure:
     for column, step in enumerate(columns):
         upper, lower = grid[0, column], grid[1, column]
         upper.set_title(_title(cases, step), fontsize=12, fontweight="normal")
-        upper.plot(place, true[step], color=COLOURS["ink"], linewidth=2.2, label="true")
+        upper.plot(place, true[step], color=COLORS["ink"], linewidth=2.2, label="true")
         upper.plot(
             place,
             predicted[step],
-            color=COLOURS["amber"],
+            color=COLORS["amber"],
             linewidth=1.6,
             linestyle=(0, (3, 2)),
             label="predicted",
         )
         difference = predicted[step] - true[step]
-        lower.fill_between(place, difference, color=COLOURS["red"], alpha=0.3, linewidth=0)
-        lower.plot(place, difference, color=COLOURS["red"], linewidth=1.2)
+        lower.fill_between(place, difference, color=COLORS["red"], alpha=0.3, linewidth=0)
+        lower.plot(place, difference, color=COLORS["red"], linewidth=1.2)
         lower.set_xlabel("grid point")
     grid[0, 0].set_ylabel(label(cases.field_name, cases.unit))
     grid[1, 0].set_ylabel("difference")
@@ -188,8 +193,8 @@ def _lines(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure:
 def _series(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure:
     image = new_figure(WIDTH, 240)
     axes = image.subplots()
-    axes.plot(cases.time_steps, true, color=COLOURS["ink"], marker="o", label="true")
-    axes.plot(cases.time_steps, predicted, color=COLOURS["amber"], marker="x", label="predicted")
+    axes.plot(cases.time_steps, true, color=COLORS["ink"], marker="o", label="true")
+    axes.plot(cases.time_steps, predicted, color=COLORS["amber"], marker="x", label="predicted")
     axes.set_xlabel("time step")
     axes.set_ylabel(label(cases.field_name, cases.unit))
     axes.legend()

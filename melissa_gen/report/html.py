@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, made from the run directory alone."""
+"""HTML report of a run: one self-contained file, created from the run directory."""
 
 import math
 import time
@@ -40,7 +40,12 @@ NOTABLE = ("client_lost", "client_failed", "simulation_failed", "refused", "warn
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure in the page: its SVG, and the sentence below it."""
+    """A figure of the page.
+
+    Attributes:
+        svg: The SVG element.
+        caption: The caption below the figure.
+    """
 
     svg: Markup
     caption: str
@@ -50,13 +55,13 @@ def write_report(run_dir: Path | str) -> Path:
     """Writes `report.html` into a run directory.
 
     Args:
-        run_dir: The run directory, of a run that has finished, was stopped or still goes on.
+        run_dir: The run directory. The run may be finished, stopped or still running.
 
     Returns:
         The file that was written.
 
     Raises:
-        DataError: There is no such directory.
+        DataError: The directory does not exist.
         RunError: The file can't be written.
     """
     path = Path(run_dir) / "report.html"
@@ -65,10 +70,14 @@ def write_report(run_dir: Path | str) -> Path:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Writes a page at once: the file is either the old one or the new one.
+    """Writes a page atomically: a reader sees either the old or the new file.
+
+    Args:
+        path: The file.
+        text: The page.
 
     Raises:
-        RunError: It can't be written.
+        RunError: The file can't be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -80,7 +89,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def page_environment() -> Environment:
-    """Returns the environment that renders the page templates of this package."""
+    """Returns the Jinja environment for the page templates of this package."""
     return Environment(
         loader=PackageLoader("melissa_gen.report", "."),
         autoescape=True,
@@ -145,7 +154,7 @@ def _started(run: RecordedRun) -> str:
 
 
 def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
-    """The figures at the top: (value, what it is, remark)."""
+    """Returns the key figures at the top of the page: (value, name, remark)."""
     last = run.statuses[-1] if run.statuses else {}
     simulations = run.summary.get("simulations") or last.get("simulations") or {}
     error = _validation(run)
@@ -200,7 +209,7 @@ def _training(run: RecordedRun) -> list[Drawing]:
     last = number_at(events[-1], "nrmse", "mean") if events else math.nan
     better = f"The mean error fell {first / last:.1f}-fold" if 0 < last < first else "The mean"
     return _drawn(
-        (curves.loss_figure, f"{fell}pale: as it came, dark: running geometric mean."),
+        (curves.loss_figure, f"{fell}light: loss of each report, dark: running geometric mean."),
         (
             curves.validation_figure,
             f"{better} from the first of {len(events)} validations to the last."
@@ -216,8 +225,8 @@ def _errors(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (
             design_space.error_figure,
-            f"{count(known)} simulations that were never trained on. The normalised root mean "
-            "square error of each is taken over all its time steps.",
+            f"{count(known)} simulations that were never trained on. The normalized root mean "
+            "square error (NRMSE) of each is computed over all its time steps.",
         ),
         run=run,
     )
@@ -227,7 +236,8 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
     cases = run.cases
     if cases is None:
         return []
-    x_first = bool((run.study.get("simulation") or {}).get("domain"))  # its axes begin with x
+    # The axes of a domain are in the order x, y, z.
+    x_first = bool((run.study.get("simulation") or {}).get("domain"))
     found = []
     for case, name in enumerate(cases.names):
         error = float(cases.nrmse[cases.index[case]])
@@ -258,16 +268,16 @@ def _space(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (
             design_space.spending_figure,
-            "Each simulation that was run. Open circles come from the prior, filled ones from the "
-            f"adaptive method; the colour is the generation.{most}",
+            "All simulations of the run. Open circles were drawn from the prior, filled circles by the "
+            f"adaptive method; the color is the generation.{most}",
         ),
         (
             design_space.difficulty_figure,
-            "Difficulty of each simulation: how wrong the surrogate was when it first saw it.",
+            "Difficulty of each simulation: the error of the surrogate when it was first trained on it.",
         ),
         (
             design_space.marginals_figure,
-            "How often each parameter's values were chosen; the most relevant parameter first.",
+            "Distribution of the values of each parameter; the most relevant parameter first.",
         ),
         run=run,
     )
@@ -277,20 +287,23 @@ def _sampler(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (
             curves.generations_figure,
-            "Late points were asked for before the sampler had an answer; the prior filled in.",
+            "Late points were requested before the sampler had proposals; they were drawn from the prior.",
         ),
-        (curves.sampler_figure, "What the method reports about itself."),
+        (curves.sampler_figure, "Diagnostics of the sampling method."),
         run=run,
     )
 
 
 def _flow(run: RecordedRun) -> list[Drawing]:
     return _drawn(
-        (curves.throughput_figure, "Received by all server ranks, and trained, each second."),
-        (curves.waiting_figure, "Share of each second that one side spent waiting for another."),
+        (
+            curves.throughput_figure,
+            "Data received by all server ranks and batches trained, per second.",
+        ),
+        (curves.waiting_figure, "Fraction of the time that trainer and clients spent waiting."),
         (
             curves.reservoir_figure,
-            "What the reservoir held; the training starts at the watermark.",
+            "Samples in the reservoir. Training starts at the watermark.",
         ),
         run=run,
     )

@@ -1,4 +1,4 @@
-"""A run as it goes, in a terminal; or one line now and then where there is no terminal."""
+"""Live view of a run in a terminal, or periodic status lines if the output is not a terminal."""
 
 import math
 import time
@@ -33,14 +33,14 @@ STYLES = {
 
 
 class LiveView:
-    """Shows the state of a run until the block is left.
+    """Shows the state of a run while the block runs.
 
-    In a terminal the picture is redrawn in place; anywhere else a status line is printed every
-    `interval` seconds, and every notable event as a line of its own.
+    In a terminal the view is redrawn in place. Otherwise a status line is printed every `interval`
+    seconds, and each notable event on a separate line.
 
     Args:
-        console: Where to show it; the standard output by default.
-        interval: Seconds between status lines where there is no terminal.
+        console: The console; default: standard output.
+        interval: Seconds between status lines if the output is not a terminal.
 
     Example:
         >>> with LiveView() as view:
@@ -49,7 +49,7 @@ class LiveView:
     """
 
     def __init__(self, console: Console | None = None, interval: float = 10.0) -> None:
-        # What others say, in an error or a path, may have brackets: it is text, not markup.
+        # Error messages and paths may contain brackets, which must not be read as markup.
         self.console = console or Console(markup=False)
         self.interval = interval
         self._status: Event = {}
@@ -88,11 +88,11 @@ class LiveView:
             self._print(status_line(status))
 
     def say(self, text: str | Text) -> None:
-        """Prints a line of result."""
+        """Prints a result line."""
         say(self.console, text)
 
     def event(self, event: Event) -> None:
-        """Takes any event: a status updates the picture, a notable one is listed, others pass."""
+        """Handles an event: a status updates the view, notable events are listed, others are ignored."""
         if event.get("event") == "status":
             self.update(event)
             return
@@ -110,7 +110,7 @@ class LiveView:
 
 
 def status_line(status: Mapping[str, Any]) -> str:
-    """Writes a status as one line of `key=value` words, always the same ones in the same order."""
+    """Formats a status as one line of `key=value` words, with fixed keys in a fixed order."""
     simulations = _group(status, "simulations")
     values = {
         "elapsed": count(number_at(status, "elapsed")),
@@ -136,12 +136,12 @@ def status_line(status: Mapping[str, Any]) -> str:
 def status_view(
     status: Mapping[str, Any], recent_events: Sequence[Event] = (), study: str = ""
 ) -> RenderableType:
-    """Draws a status and the last few events; fits 80 x 24 and uses 120 columns well.
+    """Renders a status and the most recent events, for terminals of 80 x 24 characters and larger.
 
     Args:
-        status: A `status` event; any of its keys may be absent.
-        recent_events: Events, oldest first; those not worth a line are left out.
-        study: The study's name; found in a `run_started` among the events where not given.
+        status: A `status` event; any key may be missing.
+        recent_events: Events, oldest first; those that are not notable are omitted.
+        study: Name of the study; default: the name in a `run_started` event among the events.
     """
     names = [event["study"] for event in recent_events if event.get("study")]
     table = Table.grid(padding=(0, 2), expand=True)
@@ -166,7 +166,7 @@ def status_view(
 
 
 def event_text(event: Event) -> Text | None:
-    """Writes a notable event as one line; None for one that is not worth a line."""
+    """Formats a notable event as one line; returns None for other events."""
     kind = event.get("event")
 
     def word(key: str) -> str:
@@ -204,7 +204,7 @@ def event_text(event: Event) -> Text | None:
     if kind == "training_started":
         return Text(f"training started on {word('device')}, gradients by {word('gradients')}")
     if kind == "reception_over":
-        return Text("all data received; training what is left")
+        return Text("all data received; training on the remaining samples")
     if kind == "validation":
         mean, worst = number_at(event, "nrmse", "mean"), number_at(event, "nrmse", "max")
         at = f"batch {size('batches')}"
@@ -225,13 +225,13 @@ def event_text(event: Event) -> Text | None:
 
 
 class _Bar:
-    """A bar as wide as its column allows, in coloured parts, with a text after it.
+    """A progress bar in colored parts, with a text to its right.
 
     Args:
-        parts: (length, style) of each part, in the units of `total`.
-        total: What the whole bar stands for.
-        text: What stands to the right of it.
-        width: The room that the text is given, so that bars below each other end alike.
+        parts: Length and style of each part, in the unit of `total`.
+        total: Length of the whole bar.
+        text: Text to the right of the bar.
+        width: Columns reserved for the text, so that bars in consecutive rows have equal lengths.
     """
 
     def __init__(
@@ -248,7 +248,8 @@ class _Bar:
             reached += length if math.isfinite(length) else 0.0
             end = min(room, round(room * reached / total)) if total else 0
             if end == drawn < room and length > 0 and total:
-                end = drawn + 1  # one failure among thousands is still seen
+                # Every non-zero part has at least one character.
+                end = drawn + 1
             line.append("━" * max(0, end - drawn), style=style)
             drawn = max(drawn, end)
         line.append("━" * (room - drawn), style="grey23")

@@ -1,4 +1,4 @@
-"""How numbers read in the live view and in the report; an unknown number is an en dash."""
+"""Formatting of numbers in the live view and the report. An unknown number is an en dash."""
 
 import math
 
@@ -9,17 +9,17 @@ MINUTE, HOUR = 60, 3600
 
 
 def count(value: float) -> str:
-    """Writes a whole number: 12,345."""
+    """Formats an integer: 12,345."""
     return f"{value:,.0f}" if math.isfinite(value) else UNKNOWN
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Writes a real number with so many significant digits: 0.00123, 1.2e-07."""
+    """Formats a real number with `digits` significant digits: 0.00123, 1.2e-07."""
     return f"{value:.{digits}g}" if math.isfinite(value) else UNKNOWN
 
 
 def rate(value: float) -> str:
-    """Writes a rate with as many decimals as it deserves: 0.42, 8.1, 1,204."""
+    """Formats a rate with fewer decimals for larger values: 0.42, 8.1, 1,204."""
     if not math.isfinite(value):
         return UNKNOWN
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 1 else 2
@@ -27,12 +27,12 @@ def rate(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Writes a fraction in 0..1 as a percentage: 62 %."""
+    """Formats a fraction in [0, 1] as a percentage: 62 %."""
     return f"{100 * value:.0f} %" if math.isfinite(value) else UNKNOWN
 
 
 def duration(seconds: float) -> str:
-    """Writes a time span: 4.2 s, 3 min 20 s, 2 h 05 min."""
+    """Formats a duration in seconds: 4.2 s, 3 min 20 s, 2 h 05 min."""
     if not math.isfinite(seconds):
         return UNKNOWN
     if seconds < MINUTE:
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def megabytes(value: float) -> str:
-    """Writes an amount of memory that is given in megabytes: 512 MB, 1.5 GB, 8.2 TB."""
+    """Formats an amount of memory in megabytes: 512 MB, 1.5 GB, 8.2 TB."""
     for unit in ("MB", "GB"):
         if not math.isfinite(value):
             return UNKNOWN

@@ -1,4 +1,4 @@
-"""The events of a run as TensorBoard scalars."""
+"""Writes the events of a run as TensorBoard scalars."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -31,14 +31,15 @@ STATUS_GROUPS = {
 
 
 class TensorBoardWriter:
-    """Writes `status`, `validation` and `generation` events as scalars; passes over all others.
+    """Writes `status`, `validation` and `generation` events as scalars. Other events are ignored.
 
-    Losses, speeds and validation errors stand over batches, the sampler's figures over generations.
+    The step of losses, rates and validation errors is the number of batches. The step of the
+    sampler's diagnostics is the generation.
 
     Args:
-        folder: Where TensorBoard will look, usually `tensorboard/` in the run directory.
-        start: Batches already trained by an earlier start of the run; what TensorBoard holds beyond
-            them is hidden.
+        folder: The log folder, usually `tensorboard/` in the run directory.
+        start: Number of batches at which a resumed run continues. TensorBoard hides earlier records
+            of later batches.
     """
 
     def __init__(self, folder: Path | str, start: int | None = None) -> None:
@@ -46,7 +47,7 @@ class TensorBoardWriter:
         self._batches = start or 0
 
     def add(self, event: Event) -> None:
-        """Writes what an event holds."""
+        """Writes the scalars of an event."""
         batches = number_at(event, "training", "batches")
         if math.isfinite(batches):
             self._batches = int(batches)
@@ -54,7 +55,7 @@ class TensorBoardWriter:
             self._writer.add_scalar(tag, value, step, walltime=event.get("time"))
 
     def close(self) -> None:
-        """Writes what is left and closes the files."""
+        """Flushes and closes the files."""
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -70,11 +71,11 @@ class TensorBoardWriter:
 
 
 def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
-    """Yields (tag, value, step) for everything in an event that TensorBoard shall show.
+    """Yields the TensorBoard scalars of an event as (tag, value, step).
 
     Args:
         event: Any event.
-        batches: The step of a status or a validation that names none itself.
+        batches: Step of a status, and of a validation without `batches`.
     """
     kind = event.get("event")
     found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What the launcher shows of a run: the interface, and the view of runs without a trainer."""
+"""Interface of the views that the launcher shows, and the view of runs without a trainer."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ __all__ = ["DataSetView", "RunView", "print_table", "say"]
 
 
 class RunView(Protocol):
-    """Shows a run while the block runs; `LiveView` is one."""
+    """Shows a run while the block runs. `LiveView` and `DataSetView` implement this interface."""
 
     console: Console
 
@@ -34,26 +34,26 @@ class RunView(Protocol):
         ...
 
     def event(self, event: Event) -> None:
-        """Shows an event, if it is worth it."""
+        """Shows an event if it is notable."""
         ...
 
     def say(self, text: str | Text) -> None:
-        """Prints a line of result."""
+        """Prints a result line."""
         ...
 
 
 def say(console: Console, text: str | Text) -> None:
-    """Prints a line as it is: no markup, no highlighting, no line breaks."""
+    """Prints a line without markup, highlighting and wrapping."""
     console.print(text, soft_wrap=True, highlight=False)
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table with a line for each column and a column for each row, as few rows with many columns fit better.
+    """Prints a transposed table, because few rows with many columns are too wide for a terminal.
 
     Args:
-        console: Where to; where it is no terminal, no line is cut or wrapped.
-        columns: The headings.
-        rows: The cells; the first of each row becomes a heading.
+        console: The console. If it is not a terminal, lines are not wrapped.
+        columns: Headings of the columns, which become rows.
+        rows: Cells of each row. The first cell becomes the heading of a column.
     """
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column(columns[0])
@@ -67,12 +67,12 @@ def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequenc
 
 
 class DataSetView:
-    """Shows how much of a data set has arrived: one line, or two where there is no terminal.
+    """Shows the progress of a data set: one line, or two if the output is not a terminal.
 
     Args:
-        console: Where to show it.
-        title: What is made.
-        samples: Number of samples of the whole data set.
+        console: The console.
+        title: Description of the data set.
+        samples: Total number of samples.
     """
 
     def __init__(self, console: Console, title: str, samples: int) -> None:
@@ -102,13 +102,13 @@ class DataSetView:
             self.say(f"{self._title} in {time.monotonic() - self._began:.1f} s")
 
     def update(self, status: Mapping[str, Any]) -> None:
-        """Shows the share of all samples that has arrived."""
+        """Shows the percentage of samples received."""
         received = number_at(status, "samples", "received")
         if self._status is not None and self._total and received == received:
             self._status.update(f"{self._title}, {100 * received / self._total:.0f} %")
 
     def event(self, event: Event) -> None:
-        """Prints warnings and failed simulations, each text once."""
+        """Prints warnings, refused messages and failed simulations, each text once."""
         text = ""
         if event.get("event") == "warning":
             text = str(event.get("message", ""))

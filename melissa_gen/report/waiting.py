@@ -1,4 +1,4 @@
-"""Who waits for whom, in words: the one sentence that says which side of a run is too slow."""
+"""Describes the waiting times of trainer and clients, which show the bottleneck of a run."""
 
 import math
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ SENTENCES = {
 
 
 def who_waits(waiting: Mapping[str, Any]) -> str:
-    """Says who waits for whom.
+    """Describes the waiting times as text.
 
     Args:
-        waiting: Fractions of the time, 0..1, under `trainer_for_data`, `clients_for_credit` and
-            `clients_for_parameters`; any may be absent.
+        waiting: Fractions of the time in [0, 1] under the keys `trainer_for_data`,
+            `clients_for_credit` and `clients_for_parameters`; any may be missing.
 
     Returns:
-        A clause without a full stop; the largest wait comes first, small ones are left out.
+        Clauses without a full stop, the largest waiting time first. Fractions below 5 % are omitted.
     """
     shares = {key: number_at(waiting, key) for key in SENTENCES}
     if all(math.isnan(value) for value in shares.values()):
         return "not known yet"
     large = sorted((-value, key) for key, value in shares.items() if value >= SMALL)
     if not large:
-        return "nobody waits: clients and trainer keep pace"
+        return "no significant waiting: clients and trainer keep pace"
     return "; ".join(SENTENCES[key].format(share=share(-value)) for value, key in large)

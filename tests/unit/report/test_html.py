@@ -149,7 +149,7 @@ def test_accounting_that_does_not_add_up_is_marked(tmp_path):
     text = words(
         write_report(bare_run(tmp_path / "run", "summary.json", adds_up=False)).read_text("utf-8")
     )
-    assert "✗ It does not add up" in text
+    assert "✗ The numbers do not match" in text
     assert "✗ produced = received + lost" in text and "≠" in text
     assert "✓ stored = trained + withdrawn" in text
     assert "-7" in text
@@ -204,7 +204,7 @@ def test_a_run_killed_before_its_first_validation(tmp_path):
     (run / "events.jsonl").write_text("\n".join(lines[:9]) + '\n{"time": 1, "ev')
     page = write_report(run).read_text("utf-8")
     assert "not finished" in page
-    assert "does not add up yet" in page
+    assert "do not match yet" in page
     assert "validation" not in _Outline(page).drawings
 
 

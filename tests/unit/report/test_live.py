@@ -104,7 +104,7 @@ def test_in_a_terminal_the_picture_is_drawn():
     ("waiting", "start"),
     [
         ({}, "not known"),
-        ({"trainer_for_data": 0.01, "clients_for_credit": 0.0}, "nobody waits"),
+        ({"trainer_for_data": 0.01, "clients_for_credit": 0.0}, "no significant waiting"),
         ({"trainer_for_data": 0.62}, "trainer waits for data 62 %"),
         ({"trainer_for_data": 0.1, "clients_for_credit": 0.3}, "clients wait for the reservoir"),
     ],
