@@ -1,4 +1,4 @@
-"""The back end inside a SLURM allocation: each MPI job is a step, started by `srun` on its share of the nodes."""
+"""The back end for a SLURM allocation, which starts each MPI job as a job step with `srun`."""
 
 import os
 import re
@@ -19,57 +19,61 @@ from melissa_gen.study import JobsSection
 
 __all__ = ["AllocationBackend", "cpus_of", "step_script"]
 
-# What describes this allocation to `srun`; all else that begins with SLURM_ describes the launcher's own step, or
-# would be taken for a request of the next one.
-_ALLOCATION = re.compile(
+# Variables that describe the allocation to `srun`. All other SLURM_ variables are removed from the environment: they
+# describe the launcher's own step, or srun would read them as options of the new step.
+_ALLOCATION_VARIABLES = re.compile(
     r"SLURM_(CONF|CLUSTERS|JOB_?ID|JOB_NODELIST|NODELIST|JOB_NUM_NODES|NNODES|JOB_PARTITION|HET_\w+"
     r"|JOB_ID_HET_GROUP_\d+|JOB_NODELIST_HET_GROUP_\d+|JOB_CPUS_PER_NODE(_HET_GROUP_\d+)?)$"
 )
-_ASK_SECONDS = 10.0
+_COMMAND_TIMEOUT = 10.0
 
 
 class AllocationBackend(LocalBackend):
-    """Places jobs side by side in the allocation that the launcher runs in.
+    """Runs jobs side by side in the allocation that the launcher runs in.
 
     Args:
-        folder: The jobs' working directory.
-        logs: Folder of their log files and scripts, on a disk that all nodes share.
-        settings: What each job asks for, by name; "" for all others.
+        folder: Working directory of the jobs.
+        logs: Folder for log files and scripts, on a file system that all nodes share.
+        settings: Requested resources by name of the job; the key "" applies to all other jobs.
 
     Raises:
-        RunError: There is no allocation.
+        RunError: The launcher does not run inside an allocation.
     """
 
     def __init__(self, folder: Path, logs: Path, settings: Mapping[str, JobsSection]) -> None:
         self.job = os.environ.get("SLURM_JOB_ID", "")
         if not self.job:
             msg = (
-                "launcher.mode is allocation, but this is not inside one (SLURM_JOB_ID is not set); "
+                "launcher.mode is allocation, but melissa-gen does not run in one (SLURM_JOB_ID is not set); "
                 "submit slurm/study.sbatch, or set launcher.mode=jobs"
             )
             raise RunError(msg)
         super().__init__("srun", folder, logs, implementation="other")
         self._settings = settings
         self._titles: dict[str, str] = {}
-        left = seconds_of(_ask("squeue", "-h", "-j", self.job, "-o", "%L").partition("\n")[0])
+        left = seconds_of(
+            _run_command("squeue", "-h", "-j", self.job, "-o", "%L").partition("\n")[0]
+        )
         self._ends = None if left is None else time.monotonic() + left
 
     def seconds_left(self, name: str) -> float | None:
-        """Returns in how many seconds the allocation ends, and all jobs with it."""
+        """Returns the seconds until the allocation and all of its jobs end; None if unknown."""
         return None if self._ends is None else self._ends - time.monotonic()
 
     def kill(self, name: str) -> None:
-        """Ends every process of a job on all its nodes."""
+        """Kills every process of a job on all of its nodes."""
         if name in self._running:
             title, steps = self._titles[name], []
-            for line in _ask("squeue", "-h", "-s", "-j", self.job, "-o", "%i %j").splitlines():
-                step, _, its_name = line.strip().partition(" ")
-                steps += [step] if its_name == title else []
+            for line in _run_command(
+                "squeue", "-h", "-s", "-j", self.job, "-o", "%i %j"
+            ).splitlines():
+                step, _, step_name = line.strip().partition(" ")
+                steps += [step] if step_name == title else []
             if steps:
-                _ask("scancel", "--signal=KILL", *steps)
+                _run_command("scancel", "--signal=KILL", *steps)
         super().kill(name)
 
-    def _line(
+    def _command_line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
         job = MpiJob(name, command, processes, environment)
@@ -82,7 +86,9 @@ class AllocationBackend(LocalBackend):
 
     def _environment(self) -> dict[str, str]:
         clean = clean_environment(os.environ)
-        return {k: v for k, v in clean.items() if k[:5] != "SLURM" or _ALLOCATION.match(k)}
+        return {
+            k: v for k, v in clean.items() if k[:5] != "SLURM" or _ALLOCATION_VARIABLES.match(k)
+        }
 
 
 def step_script(job: JobSpec) -> str:
@@ -93,7 +99,7 @@ def step_script(job: JobSpec) -> str:
 
 
 def cpus_of(environment: Mapping[str, str]) -> int:
-    """Returns how many CPUs an allocation has; 0 where it does not say.
+    """Returns the number of CPUs of an allocation; 0 if the environment does not say.
 
     Example:
         >>> cpus_of({"SLURM_JOB_CPUS_PER_NODE": "16(x2),8"})
@@ -106,15 +112,15 @@ def cpus_of(environment: Mapping[str, str]) -> int:
     return total
 
 
-def _ask(*command: str) -> str:
-    """Asks SLURM something; "" where it does not answer."""
+def _run_command(*command: str) -> str:
+    """Runs a SLURM command and returns its output; "" if it fails or times out."""
     try:
         return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_ASK_SECONDS,
+            timeout=_COMMAND_TIMEOUT,
             check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):

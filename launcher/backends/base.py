@@ -1,4 +1,4 @@
-"""What a back end offers to the launcher: MPI jobs that are started, watched and ended, wherever they run."""
+"""The interface of a back end, which starts, polls and terminates MPI jobs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,74 +8,74 @@ __all__ = ["Backend", "JobExit", "MpiJob"]
 
 
 class MpiJob(NamedTuple):
-    """An MPI job that is to be started."""
+    """Description of an MPI job to start."""
 
     name: str
-    """Name of the job; one of that name must not be running."""
+    """Name of the job; no running job may have the same name."""
     command: tuple[str, ...]
-    """Executable and arguments of each rank, absolute where they are paths."""
+    """Executable and arguments of each rank; paths are absolute."""
     processes: int
-    """Ranks."""
+    """Number of MPI ranks."""
     environment: Mapping[str, str]
-    """Set over what the back end gives."""
+    """Environment variables, which override those set by the back end."""
 
 
 class JobExit(NamedTuple):
-    """A job that has ended."""
+    """Name and exit status of a job that has ended."""
 
     name: str
     code: int
-    """Exit status; negative: the signal that ended it."""
+    """Exit status; negative: number of the signal that ended it."""
     why: str = ""
-    """What the scheduler says of it, where it did not end by itself: cancelled, preempted, out of time, refused."""
+    """The scheduler's explanation if the job did not end by itself (canceled, preempted, time limit, refused)."""
 
 
 class Backend(Protocol):
-    """Starts, watches and ends MPI jobs; no call waits for a process or for a scheduler."""
+    """Starts, polls and terminates MPI jobs. Except for `close`, no method blocks on a process or a scheduler."""
 
     @property
     def running(self) -> list[str]:
-        """Names of the jobs whose end has not been reported yet."""
+        """Names of the jobs whose end `poll` has not returned yet."""
 
     @property
     def queued(self) -> frozenset[str]:
-        """Names of those that have not begun: they wait in a scheduler's queue."""
+        """Names of the jobs that wait in a scheduler's queue."""
 
     def log(self, name: str) -> Path:
-        """Returns where a job's output goes."""
+        """Returns the path of a job's log file."""
 
     def start(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> None:
-        """Starts a job, or puts it into the queue.
+        """Starts a job or submits it to the scheduler.
 
         Args:
-            name: Name of the job; one of that name must not be running.
-            command: Executable and arguments, absolute where they are paths.
-            processes: Ranks.
-            environment: Set over what the back end gives.
+            name: Name of the job; no running job may have the same name.
+            command: Executable and arguments; paths are absolute.
+            processes: Number of MPI ranks.
+            environment: Environment variables, which override those set by the back end.
 
         Raises:
-            RunError: It can't be started.
+            RunError: The job cannot be started.
         """
 
     def poll(self) -> list[JobExit]:
         """Returns the jobs that have ended since the last call."""
 
     def notes(self) -> list[str]:
-        """Returns sentences for the user that have come up since the last call."""
+        """Returns the messages for the user that were created since the last call."""
 
     def seconds_left(self, name: str) -> float | None:
-        """Returns in how many seconds a time limit ends a job; None where none does or none is known."""
+        """Returns the seconds until a job's time limit; None if there is no limit or it is unknown."""
 
     def terminate(self, name: str) -> None:
-        """Asks a job to end; `poll` tells when it has."""
+        """Requests the end of a job (SIGTERM); `poll` reports when it has ended."""
 
     def kill(self, name: str) -> None:
-        """Ends every process of a job now; `poll` tells when they are gone."""
+        """Kills every process of a job (SIGKILL); `poll` reports when they have ended."""
 
     def kill_all(self) -> None:
-        """Ends every process of every job now."""
+        """Kills every process of every job (SIGKILL)."""
 
     def close(self) -> None:
-        """Ends whatever still runs and waits for it, but not for ever."""
+        """Kills all running jobs and waits for their end, up to a timeout."""

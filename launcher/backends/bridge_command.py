@@ -1,4 +1,4 @@
-"""The command line that starts the bridge instead of the command of a study."""
+"""Renders the command of the bridge, which runs an unmodified solver and sends its output files to the server."""
 
 from pathlib import Path
 
@@ -14,20 +14,21 @@ SIMULATIONS = "simulations"
 def bridge_command(
     study: Study, command: tuple[str, ...], python: str, folder: Path | None
 ) -> tuple[str, ...]:
-    """Returns the command line of the bridge, and writes its job file.
+    """Returns the bridge's command line, and writes its job file.
 
     Args:
         study: The study.
-        command: Its command, resolved.
-        python: Path of the Python interpreter of the client jobs.
-        folder: Folder for the job file and the folders of the simulations; None only checks the study.
+        command: The solver's command with absolute paths.
+        python: Python interpreter of the client jobs.
+        folder: Folder for the job file and the folders of the simulations; None writes nothing and only checks that
+            all inputs exist.
 
     Raises:
-        StudyError: An input or the reader does not exist, or a template does not fit the parameters.
+        StudyError: An input or the reader does not exist, or a template does not match the parameters.
     """
-    where = (folder or study.folder).absolute()
-    job = BridgeJob.of(study, command, where / SIMULATIONS)
+    target = (folder or study.folder).absolute()
+    job = BridgeJob.of(study, command, target / SIMULATIONS)
     if folder is not None and folder.is_dir():
-        job.write(where / JOB)
-    # -P: a file in the folder of the study must not shadow a module that the bridge imports.
-    return (python, "-P", "-m", "melissa_gen.bridge", str(where / JOB))
+        job.write(target / JOB)
+    # -P keeps files in the study's folder from shadowing modules that the bridge imports.
+    return (python, "-P", "-m", "melissa_gen.bridge", str(target / JOB))

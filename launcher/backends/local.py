@@ -1,14 +1,17 @@
-"""The local back end: MPI jobs on this machine as plain subprocesses.
+"""The local back end, which runs MPI jobs on this machine as subprocesses.
 
-Plain, and not through PSI/J: that polls its jobs in seconds and puts a process of its own between the launcher and
-mpirun, where a local study starts a job within a tenth of a second and wants to know of its end as quickly.
+PSI/J is not used here. It polls jobs every few seconds and adds a process between the launcher and mpirun, whereas a
+local study starts a job within a tenth of a second and has to detect its end as quickly.
 
-A job is ended in two stages: SIGTERM to mpirun, which passes it on to its ranks, and SIGKILL to every process of
-the job. Its processes are found both as descendants of mpirun and by a mark in their environment, since the ranks
-of an mpirun that died belong to no one. MPICH leaves a dead world's shared memory behind in /dev/shm; what the job
-held open is removed with it, and so is what no process has open any more: a job may die before it was looked at.
+A job is ended in two stages: SIGTERM is sent to mpirun, which forwards it to its ranks, and later SIGKILL to every
+process of the job. The processes are found as descendants of mpirun and by a tag in their environment, because the
+ranks of an mpirun that died have no parent in the job.
 
-The log of a job is looked at every second: one that grows too long keeps its first and last part.
+MPICH leaves the shared-memory segments of a killed job behind in /dev/shm. The segments that a job had open are
+removed when it ends, and so are recent segments that no process has open, because a job may die before its open
+segments were recorded.
+
+The size of the jobs' logs is checked every second, and the middle of a log that grew too large is removed.
 """
 
 import contextlib
@@ -29,6 +32,7 @@ from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.base import JobExit
 from melissa_gen.launcher.backends.log_size import shorten
 from melissa_gen.launcher.backends.mpirun import (
+    JOB_TAG,
     MpiImplementation,
     MpirunOptions,
     clean_environment,
@@ -38,32 +42,45 @@ from melissa_gen.launcher.backends.mpirun import (
 
 __all__ = ["LocalBackend", "last_lines", "remove_abandoned_segments"]
 
-MARK = "MELISSA_GEN_WORLD"
-_LOG_SECONDS = 1.0
+_LOG_CHECK_INTERVAL = 1.0
+_CLOCK_RESOLUTION = 0.05
+"""File systems take time stamps from a coarse clock (seconds)."""
 _SEGMENT = re.compile(r"/dev/shm/mpich_shm_\w+")
 
 
 @dataclass
 class _LocalJob:
-    """One mpirun and what belongs to it."""
+    """A running mpirun with the resources of its job.
+
+    Attributes:
+        process: The mpirun process.
+        tag: Value of the environment variable `JOB_TAG` of the job's processes.
+        started: Start time (monotonic seconds).
+        created: Start time (seconds since the epoch).
+        segments: Shared-memory segments that processes of the job had open.
+        next_scan: When the open segments are recorded next (monotonic seconds).
+        stopped: Whether the job was asked to terminate.
+    """
 
     process: subprocess.Popen[bytes]
-    mark: str
+    tag: str
     started: float
-    born: float = field(default_factory=time.time)
+    created: float = field(default_factory=time.time)
     segments: set[str] = field(default_factory=set)
-    next_look: float = 0.0
+    next_scan: float = 0.0
     stopped: bool = False
 
 
 class LocalBackend:
-    """Starts, watches and ends MPI jobs on this machine; no call waits for a process.
+    """Starts, polls and terminates MPI jobs on this machine.
+
+    Except for `close`, no method waits for a process.
 
     Args:
-        mpirun: Path of the launcher.
-        folder: The jobs' working directory.
-        logs: Folder of their log files, `NAME.log`.
-        implementation: Whose launcher it is; default: it is asked.
+        mpirun: Path of `mpirun`.
+        folder: Working directory of the jobs.
+        logs: Folder for the log files `NAME.log`.
+        implementation: The MPI implementation that mpirun belongs to; default: it is detected.
     """
 
     def __init__(
@@ -74,20 +91,20 @@ class LocalBackend:
         self.folder = folder
         self.logs = logs
         self._running: dict[str, _LocalJob] = {}
-        self._shortened = 0.0
+        self._logs_checked = 0.0
 
     @property
     def running(self) -> list[str]:
-        """Names of the jobs whose end has not been reported yet."""
+        """Names of the jobs whose end `poll` has not returned yet."""
         return list(self._running)
 
     @property
     def queued(self) -> frozenset[str]:
-        """Nothing waits: a job begins when it is started."""
+        """An empty set; local jobs start immediately."""
         return frozenset()
 
     def log(self, name: str) -> Path:
-        """Returns where a job's output goes."""
+        """Returns the path of a job's log file."""
         return self.logs / f"{name}.log"
 
     def start(
@@ -97,98 +114,100 @@ class LocalBackend:
         processes: int,
         environment: Mapping[str, str],
     ) -> None:
-        """Starts a job in its own session, its output in its log, its input empty.
+        """Starts a job in a new session, with its output in its log file and without standard input.
 
         Args:
-            name: Name of the job; one of that name must not be running.
-            command: Executable and arguments, absolute where they are paths.
-            processes: Ranks.
-            environment: Set over the launcher's own, cleaned, environment.
+            name: Name of the job; no running job may have the same name.
+            command: Executable and arguments; paths are absolute.
+            processes: Number of MPI ranks.
+            environment: Environment variables, which override those inherited from the launcher.
 
         Raises:
             RunError: The log can't be written or mpirun can't be started.
         """
-        mark = uuid.uuid4().hex
+        tag = uuid.uuid4().hex
         clean = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        clean |= self._environment() | dict(environment) | {MARK: mark}
-        line = self._line(name, command, processes, environment)
+        clean |= self._environment() | dict(environment) | {JOB_TAG: tag}
+        line = self._command_line(name, command, processes, environment)
         try:
             with self.log(name).open("ab") as log:
                 process = self._spawn(line, clean, log)
         except OSError as error:
             msg = f"can't start {name}: {error.filename or line[0]}: {error.strerror}"
             raise RunError(msg) from None
-        self._running[name] = _LocalJob(process, mark, started=time.monotonic())
+        self._running[name] = _LocalJob(process, tag, started=time.monotonic())
 
     def notes(self) -> list[str]:
-        """There is no scheduler to tell of."""
+        """Returns an empty list; there is no scheduler that could report anything."""
         return []
 
     def seconds_left(self, name: str) -> float | None:
-        """There is no time limit."""
+        """Returns None; local jobs have no time limit."""
         return None
 
     def poll(self) -> list[JobExit]:
         """Returns the jobs that have ended since the last call.
 
-        A negative status is the signal that ended mpirun itself.
+        A negative exit status is the number of the signal that ended mpirun itself.
         """
         ended = []
         now = time.monotonic()
-        if now - self._shortened > _LOG_SECONDS:
-            self._shortened = now
+        if now - self._logs_checked > _LOG_CHECK_INTERVAL:
+            self._logs_checked = now
             for name in self._running:
                 shorten(self.log(name))
         for name, job in list(self._running.items()):
             code = job.process.poll()
             if code is None:
-                if now >= job.next_look:  # a job that crashes later leaves segments behind
-                    _look(job)
-                    job.next_look = now + max(0.25, now - job.started)
+                if now >= job.next_scan:
+                    # If the job crashes later, these segments must be removed.
+                    _record_segments(job)
+                    job.next_scan = now + max(0.25, now - job.started)
                 continue
             del self._running[name]
             shorten(self.log(name))
-            _sweep(job)  # whatever the status: a rank may have left with 0 and without MPI_Finalize
+            # Also after exit status 0, because a rank may have exited without MPI_Finalize.
+            _clean_up(job)
             ended.append(JobExit(name, code))
         return ended
 
     def terminate(self, name: str) -> None:
-        """Asks a job to end; `poll` tells when it has."""
+        """Sends SIGTERM to mpirun, which forwards it to its ranks; `poll` reports when the job has ended."""
         job = self._running.get(name)
         if job is not None and job.process.poll() is None:
-            _look(job)
+            _record_segments(job)
             job.stopped = True
             job.process.terminate()
 
     def kill(self, name: str) -> None:
-        """Ends every process of a job now; `poll` tells when they are gone."""
+        """Kills every process of a job; `poll` reports when the job has ended."""
         job = self._running.get(name)
         if job is not None:
-            _look(job)
+            _record_segments(job)
             job.stopped = True
-            _sweep(job)
+            _clean_up(job)
 
     def kill_all(self) -> None:
-        """Ends every process of every job now."""
+        """Kills every process of every job."""
         for name in self.running:
             self.kill(name)
 
-    def close(self, patience: float = 5.0) -> None:
-        """Ends whatever still runs and waits for it, at most `patience` seconds."""
+    def close(self, timeout: float = 5.0) -> None:
+        """Kills all running jobs and waits until they have ended, for at most `timeout` seconds."""
         self.kill_all()
-        until = time.monotonic() + patience
-        while self._running and time.monotonic() < until:
+        deadline = time.monotonic() + timeout
+        while self._running and time.monotonic() < deadline:
             self.poll()
             time.sleep(0.01)
 
-    def _line(
+    def _command_line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]
     ) -> list[str]:
-        """Renders what is run for a job."""
+        """Returns the command line that starts a job."""
         return mpirun_command(MpirunOptions(self.mpirun, self.implementation, processes, command))
 
     def _environment(self) -> dict[str, str]:
-        """Returns what all jobs inherit."""
+        """Returns the environment that all jobs inherit."""
         return clean_environment(os.environ, self.implementation)
 
     def _spawn(
@@ -206,7 +225,14 @@ class LocalBackend:
 
 
 def last_lines(path: Path, count: int = 1) -> list[str]:
-    """Returns the last lines of a log that are not empty, reading its end alone."""
+    """Returns the last lines of a log, without empty lines and without messages of mpirun.
+
+    Only the end of the file is read. The list is empty if the file cannot be read.
+
+    Args:
+        path: The log.
+        count: Maximum number of lines.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16_384))
@@ -214,35 +240,35 @@ def last_lines(path: Path, count: int = 1) -> list[str]:
     except OSError:
         return []
     lines = [line.rstrip() for line in text.splitlines()]
-    return [line for line in lines if line and not _MPI_NOISE.match(line)][-count:]
+    return [line for line in lines if line and not _MPI_MESSAGES.match(line)][-count:]
 
 
-# What mpirun says of a rank that died; it hides the solver's own last words.
-_MPI_NOISE = re.compile(
+# Messages of mpirun about a rank that died, which follow the last lines of the solver's own output.
+_MPI_MESSAGES = re.compile(
     r"=+$|=   |YOUR APPLICATION TERMINATED|This typically refers to a problem with|Please see the FAQ page"
     r"|Abort\(\d+\) on node|internal ABORT|MPI_ABORT was invoked|\[mpiexec@|\[proxy:|Sending Ctrl-C|-{10,}$"
 )
 
 
-def _family(job: _LocalJob) -> list[psutil.Process]:
-    """All living processes of a job, mpirun included."""
+def _processes_of(job: _LocalJob) -> list[psutil.Process]:
+    """Returns all living processes of a job, including mpirun."""
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         root = psutil.Process(job.process.pid)
         if job.process.returncode is None:
             found = {one.pid: one for one in [root, *root.children(recursive=True)]}
-    mark = f"{MARK}={job.mark}".encode()
+    tag = f"{JOB_TAG}={job.tag}".encode()
     for pid in psutil.pids():
         if pid in found:
             continue
         with contextlib.suppress(OSError, psutil.Error):
-            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+            if tag in Path(f"/proc/{pid}/environ").read_bytes():
                 found[pid] = psutil.Process(pid)
     return list(found.values())
 
 
-def _look(job: _LocalJob) -> None:
-    """Notes which shared-memory segments of MPICH the job's ranks hold open."""
+def _record_segments(job: _LocalJob) -> None:
+    """Records the shared-memory segments of MPICH that the job's ranks have open."""
     with contextlib.suppress(psutil.Error):
         for one in psutil.Process(job.process.pid).children(recursive=True):
             job.segments |= _segments(one.pid)
@@ -259,37 +285,38 @@ def _segments(pid: int) -> set[str]:
     return found
 
 
-def _sweep(job: _LocalJob) -> None:
-    """Kills what is left of a job and removes its segments."""
-    for one in _family(job):
+def _clean_up(job: _LocalJob) -> None:
+    """Kills the remaining processes of a job and removes its shared-memory segments."""
+    for one in _processes_of(job):
         job.segments |= _segments(one.pid)
         with contextlib.suppress(psutil.Error):
             one.send_signal(signal.SIGKILL)
     for segment in job.segments:
         with contextlib.suppress(OSError):
             os.unlink(segment)
-    remove_abandoned_segments(job.born)
+    remove_abandoned_segments(job.created)
 
 
 def remove_abandoned_segments(since: float) -> None:
-    """Removes MPICH's shared memory of this user's jobs, made since a time (unix seconds), that nobody has open."""
-    for segment in _abandoned(since):
+    """Removes shared-memory segments of MPICH that belong to this user and that no process has open.
+
+    Args:
+        since: Only segments that were modified after this time are removed (seconds since the epoch).
+    """
+    for segment in _abandoned_segments(since):
         with contextlib.suppress(OSError):
             os.unlink(segment)
 
 
-def _abandoned(since: float) -> set[str]:
-    """Segments of this user, made since a time (unix seconds), that no process has open."""
+def _abandoned_segments(since: float) -> set[str]:
+    """Returns this user's segments that no process has open and that were modified after a time (seconds)."""
     found = set()
     for path in Path("/dev/shm").glob("mpich_shm_*"):
         with contextlib.suppress(OSError):
             stat = path.stat()
-            if stat.st_uid == os.getuid() and stat.st_mtime >= since - _CLOCK_GRAIN:
+            if stat.st_uid == os.getuid() and stat.st_mtime >= since - _CLOCK_RESOLUTION:
                 found.add(str(path))
     if found:
         for pid in psutil.pids():
             found -= _segments(pid)
     return found
-
-
-_CLOCK_GRAIN = 0.05  # file systems stamp with the coarse clock

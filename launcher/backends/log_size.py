@@ -1,32 +1,32 @@
-"""Keeps the logs of jobs within bounds: of one that grows too long, its first and last parts stay."""
+"""Limits the size of job logs by removing the middle of a log that grows too large."""
 
 import os
 from pathlib import Path
 
-__all__ = ["LONGEST", "shorten"]
+__all__ = ["MAX_BYTES", "shorten"]
 
-LONGEST = 16 << 20
-"""Bytes that a log may have before its middle is cut out."""
-KEPT = 1 << 20
-"""Bytes that are kept of its beginning, and of its end."""
+MAX_BYTES = 16 << 20
+"""Size from which the middle of a log is removed."""
+KEPT_BYTES = 1 << 20
+"""Number of bytes that are kept at each end of the log."""
 
 
-def shorten(path: Path, longest: int = LONGEST, kept: int = KEPT) -> bool:
-    """Cuts out the middle of a log that is too long, though a process may be writing it (in append mode).
+def shorten(path: Path, max_bytes: int = MAX_BYTES, kept: int = KEPT_BYTES) -> bool:
+    """Removes the middle of a log that is too large.
 
-    What is written in the very moment of the cut may go with the middle.
+    Processes may keep writing to the log in append mode. Output that is written during the removal may be lost.
 
     Args:
-        path: The log; one that is not there is short enough.
-        longest: Bytes from which it is cut.
-        kept: Bytes kept of either end.
+        path: The log, which need not exist.
+        max_bytes: Size from which the middle is removed.
+        kept: Number of bytes that are kept at each end.
 
     Returns:
-        Whether it was cut.
+        Whether the log was shortened.
     """
     try:
         size = path.stat().st_size
-        if size <= longest:
+        if size <= max_bytes:
             return False
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
     except OSError:
@@ -34,10 +34,11 @@ def shorten(path: Path, longest: int = LONGEST, kept: int = KEPT) -> bool:
     try:
         end = os.pread(descriptor, kept, size - kept)
         os.ftruncate(descriptor, kept)
-        left_out = size - 2 * kept
-        os.write(descriptor, f"\n[... {left_out} bytes left out by melissa-gen ...]\n".encode())
+        removed = size - 2 * kept
+        os.write(descriptor, f"\n[... {removed} bytes removed by melissa-gen ...]\n".encode())
         os.write(descriptor, end)
-    except OSError:  # a full disk; the study will tell
+    except OSError:
+        # The disk is probably full, which the server reports.
         return False
     finally:
         os.close(descriptor)

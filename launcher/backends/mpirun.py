@@ -1,4 +1,4 @@
-"""How an MPI job is started: the command line, its environment, and where `mpirun` is. Pure but for the finding."""
+"""Finds `mpirun`, and renders the command line and the environment that start an MPI job on this machine."""
 
 import functools
 import os
@@ -14,6 +14,7 @@ from melissa_gen.errors import RunError, StudyError
 from melissa_gen.mpi_environment import without_mpi_variables
 
 __all__ = [
+    "JOB_TAG",
     "MpiImplementation",
     "MpirunOptions",
     "clean_environment",
@@ -25,15 +26,18 @@ __all__ = [
 
 MpiImplementation = Literal["hydra", "openmpi", "other"]
 
+JOB_TAG = "MELISSA_GEN_MPI_JOB"
+"""Environment variable that identifies the processes of a local MPI job."""
+
 
 @dataclass(frozen=True)
 class MpirunOptions:
-    """What `mpirun_command` needs to know.
+    """Options of `mpirun_command`.
 
     Attributes:
-        mpirun: Path of the launcher.
-        implementation: Whose launcher it is.
-        processes: Ranks; one rank goes through mpirun too, so that every job ends in the same way.
+        mpirun: Path of `mpirun`.
+        implementation: The MPI implementation that it belongs to.
+        processes: Number of ranks. A single rank is started through mpirun too, so that all jobs end in the same way.
         command: Executable and arguments of each rank.
     """
 
@@ -46,14 +50,15 @@ class MpirunOptions:
 def mpirun_command(options: MpirunOptions) -> list[str]:
     """Renders the command line that starts a job on this machine.
 
-    Several jobs share the machine, so none is bound to cores: each would bind to the same first ones.
+    Ranks are not bound to cores: several jobs share the machine, and each would be bound to the same first cores.
 
     Example:
         >>> mpirun_command(MpirunOptions("mpirun", "hydra", 2, ("./solver", "in.txt")))
         ['mpirun', '-launcher', 'fork', '-rmk', 'user', '-n', '2', './solver', 'in.txt']
     """
     flags: dict[MpiImplementation, list[str]] = {
-        "hydra": ["-launcher", "fork", "-rmk", "user"],  # this machine, even inside an allocation
+        # Start the ranks on this machine, even inside a scheduler's allocation.
+        "hydra": ["-launcher", "fork", "-rmk", "user"],
         "openmpi": ["--oversubscribe", "--bind-to", "none"],
         "other": [],
     }
@@ -69,29 +74,31 @@ def mpirun_command(options: MpirunOptions) -> list[str]:
 def clean_environment(
     environment: Mapping[str, str], implementation: MpiImplementation = "hydra"
 ) -> dict[str, str]:
-    """Returns an environment in which a new MPI job does not take itself for a part of another.
+    """Returns an environment for a new MPI job, without the variables of the MPI job of this process.
 
     Args:
-        environment: Usually `os.environ`.
-        implementation: Open MPI's launcher refuses root, and gets the leave that it asks for.
+        environment: The environment to copy, usually `os.environ`.
+        implementation: The MPI implementation. For Open MPI, variables are added that permit running as root and
+            starting more ranks than cores.
     """
     clean = without_mpi_variables(environment, openmpi=implementation == "openmpi")
-    clean.pop("MELISSA_GEN_WORLD", None)  # the mark of the job that this process is in, if any
+    # This process may itself run inside a job of another launcher, whose tag must not be inherited.
+    clean.pop(JOB_TAG, None)
     return clean
 
 
 def resolve_command(
     command: Sequence[str], folder: Path, python: str | None = None
 ) -> tuple[str, ...]:
-    """Returns a simulation's command with `python` and relative paths made absolute.
+    """Returns a simulation's command with absolute paths of the executable and of a Python script.
 
     Args:
         command: `simulation.command` of the study.
-        folder: The study file's folder, from which relative paths start.
-        python: What stands for `python`; default: the interpreter that runs this.
+        folder: Folder of the study file, to which relative paths refer.
+        python: Interpreter that replaces `python` in the command; default: the current interpreter.
 
     Raises:
-        StudyError: The executable, or the script that Python is to run, is not there.
+        StudyError: The executable or the Python script does not exist.
     """
     first, *rest = command
     if first in ("python", "python3"):
@@ -120,10 +127,14 @@ def resolve_command(
 
 
 def find_mpirun(wanted: str | None = None) -> str:
-    """Returns the mpirun to use: the study's, else the one beside the interpreter, else the first on PATH.
+    """Returns the mpirun to use: the study's, else the one next to the interpreter, else the first one on PATH.
+
+    Args:
+        wanted: `launcher.mpirun` of the study: a path, or a name to look up on PATH.
 
     Raises:
-        RunError: There is none.
+        StudyError: The study's mpirun does not exist.
+        RunError: The study names no mpirun, and none was found.
     """
     if wanted is not None:
         found = shutil.which(wanted)
@@ -135,7 +146,7 @@ def find_mpirun(wanted: str | None = None) -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpirun")
     if found is None:
         msg = (
-            "no mpirun beside the Python interpreter or on PATH; "
+            "there is no mpirun next to the Python interpreter or on PATH; "
             "install one with: pip install 'melissa-gen[mpi]'"
         )
         raise RunError(msg)
@@ -144,7 +155,11 @@ def find_mpirun(wanted: str | None = None) -> str:
 
 @functools.cache
 def detect_implementation(mpirun: str) -> MpiImplementation:
-    """Asks an mpirun whose it is."""
+    """Detects the MPI implementation from the output of `mpirun --version`.
+
+    Raises:
+        RunError: The command does not run.
+    """
     try:
         text = subprocess.run(
             [mpirun, "--version"],
@@ -156,7 +171,7 @@ def detect_implementation(mpirun: str) -> MpiImplementation:
             env=clean_environment(os.environ),
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"{mpirun} does not run: {error}"
+        msg = f"can't run {mpirun}: {error}"
         raise RunError(msg) from None
     if "HYDRA" in text or "Intel" in text:
         return "hydra"

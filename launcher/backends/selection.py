@@ -1,4 +1,4 @@
-"""The back end that a study names."""
+"""Creates the back end that a study configures, and checks that its requirements are met."""
 
 import os
 import shutil
@@ -17,65 +17,68 @@ from melissa_gen.launcher.backends.schedulers.psij import Psij
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm
 from melissa_gen.study import Study
 
-__all__ = ["check_backend", "make_backend", "scheduler_of"]
+__all__ = ["check_backend", "make_backend", "make_scheduler"]
 
 SERVER = "server"
-_SUBMIT = {
+_SUBMIT_COMMANDS = {
     **{"slurm": "sbatch", "psij_slurm": "sbatch", "oar": "oarsub"},
     **{"pbs": "qsub", "lsf": "bsub", "flux": "flux"},
 }
 
 
 def check_backend(study: Study) -> None:
-    """Looks whether what the back end needs is here.
+    """Checks that the requirements of the study's back end are met on this machine.
 
     Raises:
-        StudyError: The study asks for more than there is.
-        RunError: Something is missing.
+        StudyError: The study requests more resources than are available, or an option that is not supported.
+        RunError: A command that the back end needs is missing.
     """
     launcher = study.launcher
     if launcher.backend == "local":
         find_mpirun(launcher.mpirun)
         return
-    command = "srun" if launcher.mode == "allocation" else _SUBMIT[launcher.backend]
+    command = "srun" if launcher.mode == "allocation" else _SUBMIT_COMMANDS[launcher.backend]
     if shutil.which(command) is None:
         msg = f"launcher.backend is {launcher.backend}, but there is no {command} on PATH here"
         raise RunError(msg)
     if launcher.mode == "allocation":
-        _check_room(study)
+        _check_allocation_size(study)
         return
-    scheduler, folder = scheduler_of(study, Path("/")), study.folder
+    scheduler, folder = make_scheduler(study, Path("/")), study.folder
     server = MpiJob(SERVER, (), study.server.ranks, {})
     client = MpiJob("clients", (), study.simulation.processes, {})
     for job, settings in ((server, launcher.server_job), (client, launcher.client_job)):
         scheduler.script(job_spec(job, "", Path("/"), folder, settings))
 
 
-def _check_room(study: Study) -> None:
-    """All jobs must fit into the allocation at once: a step that does not waits for another's end."""
+def _check_allocation_size(study: Study) -> None:
+    """Checks that all jobs fit into the allocation together.
+
+    A step that does not fit would wait until another step ends.
+    """
     server, client = study.launcher.server_job, study.launcher.client_job
-    there = cpus_of(os.environ)
-    if not there or server.het_group is not None or client.het_group is not None:
+    available = cpus_of(os.environ)
+    if not available or server.het_group is not None or client.het_group is not None:
         return
-    left = there - study.server.ranks * (server.cpus_per_task or 1)
+    left = available - study.server.ranks * (server.cpus_per_task or 1)
     each = study.simulation.processes * (client.cpus_per_task or 1)
     if study.launcher.clients * each > left:
         msg = (
-            f"launcher.clients {study.launcher.clients} do not fit: this allocation has {there} CPUs, the server "
-            f"takes {there - left} and each client {each}; at most {max(0, left // each)} is legal"
+            f"launcher.clients {study.launcher.clients} is too large: this allocation has {available} CPUs, the server "
+            f"uses {available - left} and each client uses {each}; at most {max(0, left // each)} is legal"
         )
         raise StudyError(msg)
 
 
 def make_backend(study: Study, logs: Path) -> Backend:
-    """Makes the back end of `launcher.backend` and `launcher.mode`.
+    """Creates the back end for `launcher.backend` and `launcher.mode`.
 
     Args:
         study: The study.
-        logs: Folder for logs; with a scheduler, on a disk that all nodes share.
+        logs: Folder for log files; with a scheduler, on a file system that all nodes share.
 
     Raises:
-        RunError: There is no mpirun, or there is no allocation to be in.
+        RunError: There is no mpirun, or the launcher does not run inside an allocation.
     """
     launcher = study.launcher
     settings = {SERVER: launcher.server_job, "": launcher.client_job}
@@ -83,18 +86,18 @@ def make_backend(study: Study, logs: Path) -> Backend:
         return LocalBackend(find_mpirun(launcher.mpirun), study.folder, logs)
     if launcher.mode == "allocation":
         return AllocationBackend(study.folder, logs, settings)
-    return BatchBackend(scheduler_of(study, logs), study.folder, logs, settings, launcher.poll)
+    return BatchBackend(make_scheduler(study, logs), study.folder, logs, settings, launcher.poll)
 
 
-def scheduler_of(study: Study, logs: Path) -> Scheduler:
-    """Returns the language of the study's batch scheduler.
+def make_scheduler(study: Study, logs: Path) -> Scheduler:
+    """Creates the adapter for the study's batch scheduler.
 
     Args:
         study: The study.
-        logs: Folder for logs and scripts, on a disk that all nodes share.
+        logs: Folder for log files and scripts, on a file system that all nodes share.
 
     Raises:
-        RunError: There is no mpirun, where the scheduler needs one to start ranks, or no PSI/J.
+        RunError: The scheduler needs mpirun or PSI/J, which is not installed.
     """
     backend = study.launcher.backend
     if backend == "slurm":
@@ -106,5 +109,6 @@ def scheduler_of(study: Study, logs: Path) -> Scheduler:
     if backend == "pbs" or backend == "lsf":
         return Psij(backend, mpirun, implementation, logs)
     if backend == "psij_slurm":
+        # Exists only to test the PSI/J adapter of PBS and LSF against a real SLURM.
         return Psij("slurm", mpirun, implementation, logs)
     return Oar(mpirun, implementation)

@@ -12,7 +12,7 @@ from melissa_gen.launcher.backends.mpirun import (
     mpirun_command,
 )
 from melissa_gen.launcher.backends.schedulers.base import job_spec
-from melissa_gen.launcher.backends.selection import scheduler_of
+from melissa_gen.launcher.backends.selection import make_scheduler
 from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.study import Study
 
@@ -74,6 +74,6 @@ def _world(study: Study, world: MpiJob, run_dir: Path) -> str:
     path = logs / f"{world.name}.sh"
     if launcher.mode == "allocation":
         return f"# bash {path}\n{step_script(spec)}\n"
-    scheduler = scheduler_of(study, logs)
+    scheduler = make_scheduler(study, logs)
     command = shlex.join(scheduler.submit_command(path, spec))
     return f"# {command}\n{scheduler.script(spec)}\n"

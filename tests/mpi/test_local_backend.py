@@ -15,8 +15,8 @@ from rich.console import Console
 
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.backends.local import MARK, LocalBackend, last_lines
-from melissa_gen.launcher.backends.mpirun import find_mpirun
+from melissa_gen.launcher.backends.local import LocalBackend, last_lines
+from melissa_gen.launcher.backends.mpirun import JOB_TAG, find_mpirun
 from melissa_gen.launcher.commands.check import check_study
 from melissa_gen.launcher.commands.generate import generate
 from melissa_gen.report.live import LiveView
@@ -65,7 +65,7 @@ def processes_of(mark):
     found = []
     for process in psutil.process_iter():
         try:
-            if f"{MARK}={mark}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes():
+            if f"{JOB_TAG}={mark}".encode() in Path(f"/proc/{process.pid}/environ").read_bytes():
                 found.append(process.pid)
         except OSError:
             continue
@@ -90,7 +90,7 @@ if "DEAF" in os.environ:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 comm.barrier()
 print("rank", comm.rank, "of", comm.size, flush=True)
-pathlib.Path(f"up-{os.environ['NAME']}-{comm.rank}").write_text(os.environ["MELISSA_GEN_WORLD"])
+pathlib.Path(f"up-{os.environ['NAME']}-{comm.rank}").write_text(os.environ["MELISSA_GEN_MPI_JOB"])
 if "CRASH" in os.environ and comm.rank == 1:
     while not os.path.exists("crash"):
         time.sleep(0.01)

@@ -46,7 +46,7 @@ def backend(tmp_path):
     scheduler = Oar(mpirun, detect_implementation(mpirun))
     backend = BatchBackend(scheduler, tmp_path, tmp_path, SETTINGS, interval=0.5)
     yield backend
-    backend.close(patience=120)
+    backend.close(timeout=120)
     backend.poll()
     assert backend.running == []
 
@@ -101,7 +101,7 @@ def test_a_job_inside_a_container_job(backend, cluster, tmp_path):
     inner = BatchBackend(backend.scheduler, tmp_path, tmp_path, settings, interval=0.5)
     inner.start("inner", ("true",), 1, {})
     assert end_of(inner, "inner")[0].code == 0
-    inner.close(patience=120)
+    inner.close(timeout=120)
 
 
 def test_a_job_that_waits(backend, cluster, tmp_path):

@@ -19,7 +19,7 @@ def test_a_short_log_stays_as_it_is(tmp_path):
     path = tmp_path / "client-0.log"
     assert not shorten(path)
     path.write_text("x" * 100)
-    assert not shorten(path, longest=100, kept=10)
+    assert not shorten(path, max_bytes=100, kept=10)
     assert path.read_text() == "x" * 100
 
 
@@ -34,14 +34,14 @@ def test_a_log_that_is_being_written_keeps_its_first_and_last_lines(tmp_path):
             text=True,
         )
     assert writer.stderr.readline() == "half\n"
-    assert shorten(path, longest=10_000, kept=1200)
+    assert shorten(path, max_bytes=10_000, kept=1200)
     assert path.stat().st_size < 2500
     writer.communicate("\n")
     lines = path.read_text().splitlines()
     assert lines[:2] == ["line 000000", "line 000001"]
     assert [line for line in lines if "bytes left out" in line] == [
-        "[... 117600 bytes left out by melissa-gen ...]"
+        "[... 117600 bytes removed by melissa-gen ...]"
     ]
-    tail = lines[lines.index("[... 117600 bytes left out by melissa-gen ...]") + 1 :]
+    tail = lines[lines.index("[... 117600 bytes removed by melissa-gen ...]") + 1 :]
     assert tail[-1] == "line 019999"
     assert tail == [f"line {n:06d}" for n in range(9900, 20_000)]
