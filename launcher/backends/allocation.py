@@ -14,7 +14,7 @@ from melissa_gen.launcher.backends.base import MpiJob
 from melissa_gen.launcher.backends.local import LocalBackend
 from melissa_gen.launcher.backends.mpirun import clean_environment
 from melissa_gen.launcher.backends.schedulers.base import JobSpec, job_spec, preamble
-from melissa_gen.launcher.backends.schedulers.slurm import seconds_of, srun_command
+from melissa_gen.launcher.backends.schedulers.slurm import parse_duration, srun_command
 from melissa_gen.study import JobsSection
 
 __all__ = ["AllocationBackend", "cpus_of", "step_script"]
@@ -51,7 +51,7 @@ class AllocationBackend(LocalBackend):
         super().__init__("srun", folder, logs, implementation="other")
         self._settings = settings
         self._titles: dict[str, str] = {}
-        left = seconds_of(
+        left = parse_duration(
             _run_command("squeue", "-h", "-j", self.job, "-o", "%L").partition("\n")[0]
         )
         self._ends = None if left is None else time.monotonic() + left

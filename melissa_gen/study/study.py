@@ -247,8 +247,11 @@ class LauncherSection(Section):
     """How jobs are started."""
 
     backend: Literal["local", "slurm", "oar", "pbs", "lsf", "flux", "psij_slurm"] = "local"
-    """`local`: MPI worlds on this machine; else a batch scheduler. `psij_slurm` uses SLURM
-    through PSI/J, as `pbs` and `lsf` do, to test that path on a SLURM cluster; prefer `slurm`."""
+    """`local` starts MPI jobs on this machine; every other value is a batch scheduler.
+
+    `psij_slurm` exists only to test the PSI/J back end of `pbs` and `lsf` against a real SLURM. For studies on SLURM,
+    use `slurm`, which supports more keys.
+    """
     mode: Literal["jobs", "allocation"] = "jobs"
     """`jobs`: server and clients are jobs of their own; `allocation` (SLURM): all run inside the launcher's own job."""
     profile: str | None = None

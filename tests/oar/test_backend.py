@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.batch import BatchBackend, BatchTimeouts
 from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
 from melissa_gen.launcher.backends.schedulers.oar import Oar
 from melissa_gen.study import JobsSection
@@ -41,10 +41,16 @@ SETTINGS = {
 
 
 @pytest.fixture
-def backend(tmp_path):
+def timeouts():
+    """The usual timeouts of the back end; a test parametrizes this to change them."""
+    return BatchTimeouts()
+
+
+@pytest.fixture
+def backend(tmp_path, timeouts):
     mpirun = find_mpirun()
     scheduler = Oar(mpirun, detect_implementation(mpirun))
-    backend = BatchBackend(scheduler, tmp_path, tmp_path, SETTINGS, interval=0.5)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, SETTINGS, interval=0.5, timeouts=timeouts)
     yield backend
     backend.close(timeout=120)
     backend.poll()
@@ -133,7 +139,7 @@ def test_jobs_that_are_deleted(backend, cluster):
     begin(backend, "ours", "theirs")
     cluster.ask("oardel", number_of(cluster, "theirs"))
     (theirs,) = end_of(backend, "theirs")
-    assert (theirs.code, theirs.why) == (1, "it was cancelled")
+    assert (theirs.code, theirs.why) == (1, "it was canceled")
     backend.terminate("ours")
     (ours,) = end_of(backend, "ours")
     assert (ours.code, ours.why) == (1, "")
@@ -151,7 +157,7 @@ def test_a_refusal_in_its_own_words(backend, name, words):
     backend.start(name, ("true",), 1, {})
     (ended,) = end_of(backend, name)
     assert ended.code == 1
-    assert ended.why.startswith("oar refuses it: ")
+    assert ended.why.startswith("oar refused the job: ")
     assert words in ended.why
 
 
@@ -187,14 +193,14 @@ def test_a_job_whose_number_was_not_heard(backend, cluster, tmp_path, monkeypatc
         assert end_of(backend, "lonely")[0].why == ""
 
 
-def test_a_database_that_is_silent(backend, cluster, monkeypatch):
-    monkeypatch.setattr("melissa_gen.launcher.backends.batch.COMMAND_SECONDS", 10.0)
+@pytest.mark.parametrize("timeouts", [BatchTimeouts(command=10.0)])
+def test_a_database_that_is_silent(backend, cluster):
     with cluster.without_cores():
         backend.start("steady", ("true",), 1, {})
         wait_for_it(cluster.jobs, "its submission")
         with cluster.frozen_database():
             wait_for_it(lambda: "timed out after 10 s" in "".join(backend.notes()), "a word on it")
-        wait_for_it(lambda: "oar answers again" in "".join(backend.notes()), "its return")
+        wait_for_it(lambda: "oar responds again" in "".join(backend.notes()), "its return")
         assert backend.running == ["steady"]
     assert end_of(backend, "steady")[0].code == 0
 

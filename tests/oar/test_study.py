@@ -33,4 +33,4 @@ def test_a_client_that_is_deleted_by_hand(runs, cluster):
     gate.touch()
     run.wait()
     run.assert_finished(retried=1)
-    assert "it was cancelled" in run.output
+    assert "it was canceled" in run.output

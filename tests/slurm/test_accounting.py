@@ -33,7 +33,7 @@ ENDS = {  # name: command, exit status, what is said of it
     "well": ("true", 0, ""),
     "seven": ("exit 7", 7, ""),
     "killed": ("kill -KILL $$", 137, ""),  # as a shell tells it
-    "cancelled": ("exec sleep 600", None, "it was cancelled"),
+    "cancelled": ("exec sleep 600", None, "it was canceled"),
     "late": ("exec sleep 600", None, "it reached its time limit"),
 }
 
@@ -92,7 +92,7 @@ def test_jobs_that_the_queue_has_forgotten(cluster, tmp_path):
         wait_for_it(lambda: not listed() & set(ids.values()), "the end of all jobs", 180)
         assert len(backend.running) == len(ENDS), "nobody has seen them end"
         backend._next_query = 0.0
-        backend._hurry()
+        backend._wake()
         found = {}
 
         def ended():
@@ -114,7 +114,9 @@ def test_a_limit_of_jobs_is_waited_for(module_runs, cluster, limit):
     study = module_runs.study(STUDY, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
     wait_for_it(lambda: "for now" in run.output, "a word on the refusal")
-    assert re.search(r"refuses client-\d for now, it is tried again: Assoc\w*Submit", run.output)
+    assert re.search(
+        r"refused client-\d for now; the submission is retried: Assoc\w*Submit", run.output
+    )
     run.wait_event("simulation_finished", 6)  # by the one client that is there
     assert len(run.events("client_connected")) == 1
     limit(maxsubmitjobs=None)
@@ -132,7 +134,9 @@ def test_a_job_that_the_limits_hold_in_the_queue(module_runs, cluster, limit):
     changes = {"launcher.jobs.time": 600, "simulation.count": 4}
     study = module_runs.study({**STUDY, **changes}, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
-    words = "server is held in the queue; slurm says why: AssocMaxWallDurationPerJobLimit"
+    words = (
+        "server is held in the queue; the reason given by slurm: AssocMaxWallDurationPerJobLimit"
+    )
     wait_for_it(lambda: words in run.output, words)
     limit(maxwall=None)
     began = time.monotonic()
@@ -162,7 +166,7 @@ def test_a_job_that_the_accounts_do_not_allow(module_runs, cluster, changes, wor
     study = module_runs.study({**STUDY, **changes}, solver=SOLVER)
     run = module_runs.run(study, **cluster.whole_environment())
     assert run.code == 1
-    assert "slurm refuses it" in run.last_line
+    assert "slurm refused the job" in run.last_line
     assert words in run.last_line
     assert "Traceback" not in run.output
     if (run.run_dir / "logs" / "server.log").exists():

@@ -113,7 +113,7 @@ def test_a_client_that_is_cancelled_by_hand(running, cluster):
         wait_for_it(lambda: clients(cluster), "clients")
         cluster.ask("scancel", next(iter(clients(cluster).values())))
 
-    assert_recovers(running, strike, "it was cancelled")
+    assert_recovers(running, strike, "it was canceled")
 
 
 def test_a_client_that_reaches_its_time_limit(running, cluster):
@@ -140,7 +140,7 @@ def test_a_client_that_dies_while_the_scheduler_is_silent(running, cluster, modu
         wait_for_it(lambda: "does not answer" in running.output, "a word on the silence")
         cluster.thaw_controller()
 
-    assert_recovers(running, strike, "answers again")
+    assert_recovers(running, strike, "responds again")
 
 
 def test_a_scheduler_that_does_not_answer_for_a_minute(running, cluster):
@@ -154,9 +154,9 @@ def test_a_scheduler_that_does_not_answer_for_a_minute(running, cluster):
         lambda: len(running.events("simulation_finished")) > before + 5, "work that goes on"
     )
     assert running.output.count("does not answer") == said + 1, "once is enough"
-    again = running.output.count("answers again")
+    again = running.output.count("responds again")
     cluster.start_controller()
-    wait_for_it(lambda: running.output.count("answers again") > again, "the end of the silence")
+    wait_for_it(lambda: running.output.count("responds again") > again, "the end of the silence")
 
 
 def test_a_node_that_dies(running, cluster):
@@ -265,6 +265,6 @@ def test_a_job_that_is_refused(module_runs, cluster, key, value, words):
     study = module_runs.study(changes, solver=SOLVER)
     run = module_runs.run(study, **cluster.whole_environment())
     assert run.code == 1
-    assert "slurm refuses it" in run.last_line
+    assert "slurm refused the job" in run.last_line
     assert words.lower() in run.last_line.lower()
     assert "Traceback" not in run.output

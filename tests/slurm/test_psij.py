@@ -52,7 +52,7 @@ def test_how_jobs_end(backend, cluster):
     cluster.ask("scancel", next(i for i, name, _ in cluster.jobs() if name.startswith("theirs")))
     ended = end_of(backend, "theirs")
     assert ended.code != 0
-    assert ended.why == "it was cancelled"
+    assert ended.why == "it was canceled"
 
 
 def test_a_job_that_is_not_begun_can_be_cancelled(backend, cluster):

@@ -1,4 +1,4 @@
-"""What the batch back end must know of a scheduler: pure functions from a job to text and from text to states."""
+"""The interface of a scheduler adapter: pure functions that render scripts and commands and parse their output."""
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping
@@ -10,21 +10,32 @@ from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.base import MpiJob
 from melissa_gen.study import JobsSection
 
-__all__ = ["JobSpec", "JobStatus", "Scheduler", "job_spec", "preamble", "refuse_settings"]
+__all__ = [
+    "JobSpec",
+    "JobStatus",
+    "Scheduler",
+    "SubmitError",
+    "check_settings",
+    "job_spec",
+    "preamble",
+]
+
+SubmitError = Literal["rejected", "unreachable", "limit"]
+"""Why a submission failed: it is invalid, the scheduler did not respond, or a limit prevents it for now."""
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One MPI job as a job.
+    """An MPI job with the resources that it requests from the scheduler.
 
     Attributes:
-        title: The job's name in the scheduler, unlike that of any other job.
+        title: Unique name of the job in the scheduler.
         command: Executable and arguments of each rank.
-        processes: Ranks.
-        environment: Variables to set.
+        processes: Number of MPI ranks.
+        environment: Environment variables to set.
         log: File for the output of all ranks.
         folder: Working directory.
-        settings: What the job asks for.
+        settings: Requested resources.
     """
 
     title: str
@@ -36,19 +47,19 @@ class JobSpec:
     settings: JobsSection
 
 
-def job_spec(job: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
-    """Makes a job of a job.
+def job_spec(job: MpiJob, suffix: str, logs: Path, folder: Path, settings: JobsSection) -> JobSpec:
+    """Returns the scheduler job of an MPI job.
 
     Args:
-        job: What runs.
-        mark: Makes the job's title unlike that of any other.
-        logs: Folder of the log.
+        job: The MPI job.
+        suffix: Appended to the name of the job, so that its title is unique.
+        logs: Folder for the log file.
         folder: Working directory.
-        settings: What the job asks for.
+        settings: Requested resources.
     """
     variables = {"OMP_NUM_THREADS": str(settings.cpus_per_task or 1), "PYTHONUNBUFFERED": "1"}
     return JobSpec(
-        f"{job.name}-{mark}",
+        f"{job.name}-{suffix}",
         job.command,
         job.processes,
         variables | dict(job.environment),
@@ -60,15 +71,16 @@ def job_spec(job: MpiJob, mark: str, logs: Path, folder: Path, settings: JobsSec
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A job as the scheduler sees it.
+    """The status of a job as reported by the scheduler.
 
     Attributes:
-        title: Its name; "" where the scheduler does not tell.
-        state: Whether it waits, runs, or has ended.
-        code: Exit status once it has ended; negative: a signal.
-        why: Why it waits, or why it ended if not by itself.
-        seconds_left: Until its time limit; None where there is none.
-        held: Whether it waits for something else than its turn: a limit, a hold, a partition that is down.
+        title: Name of the job; "" if the scheduler does not report it.
+        state: Whether the job waits, runs, or has ended.
+        code: Exit status after the end; negative: number of the signal that ended the job.
+        why: Why the job waits, or why it ended if not by itself.
+        seconds_left: Time until the time limit in seconds; None if there is no limit or it is not reported.
+        held: Whether something other than its priority keeps the job in the queue, such as a limit, a hold, or a
+            partition that is down.
     """
 
     title: str
@@ -80,68 +92,83 @@ class JobStatus:
 
 
 class Scheduler(Protocol):
-    """A batch scheduler's language. None of these functions runs a command."""
+    """Adapter for a batch scheduler. It renders commands and parses their output; it never runs a command."""
 
     name: str
 
     def script(self, job: JobSpec) -> str:
-        """Renders the script of a job."""
+        """Renders the script of a job.
+
+        Raises:
+            StudyError: The job requests something that the scheduler does not support.
+        """
 
     def submit_command(self, script: Path, job: JobSpec) -> list[str]:
         """Renders the command that submits a script."""
 
     def job_id(self, output: str) -> str:
-        """Reads a job's id from what the submit command printed.
+        """Parses a job's id from the output of the submit command.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The output contains no id.
         """
 
-    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
-        """Judges a refused submission: `silent`: the scheduler did not answer; `limit`: not now; `no`: never."""
+    def classify_submit_error(self, message: str) -> SubmitError:
+        """Classifies the error message of a command.
+
+        Args:
+            message: The error message.
+
+        Returns:
+            `unreachable`: the scheduler did not respond. `limit`: the submission may succeed later. `rejected`: the
+            submission can never succeed.
+        """
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
-        """Renders the one command that asks about all jobs."""
+        """Renders the command that queries the states of all jobs."""
 
     def parse(self, output: str) -> dict[str, JobStatus]:
-        """Reads the answer: id to state. Jobs that are gone are not in it.
+        """Parses the output of the query command.
+
+        Returns:
+            The status of each job by id. Jobs that the scheduler no longer lists are missing.
 
         Raises:
-            ValueError: It can't be read, and tells nothing of any job.
+            ValueError: The output is malformed.
         """
 
     def history_command(self, job_id: str) -> list[str] | None:
-        """Renders the command that asks the accounting about a job that is gone; None where there is no such thing."""
+        """Renders the command that queries the accounting for a job that has ended; None if there is no accounting."""
 
     def parse_history(self, output: str) -> JobStatus | None:
-        """Reads its answer."""
+        """Parses the output of the history command; None if it does not contain the end of the job."""
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
-        """Renders the command that ends jobs: in their own time, or at once."""
+        """Renders the command that ends jobs, with SIGTERM or with SIGKILL."""
 
 
-def refuse_settings(backend: str, settings: JobsSection, legal: Collection[str]) -> None:
-    """Refuses what a job asks for and a back end has no word for.
+def check_settings(backend: str, settings: JobsSection, legal: Collection[str]) -> None:
+    """Checks that a back end supports all settings of a job.
 
     Args:
-        backend: Its name.
-        settings: What the job asks for.
-        legal: The settings that it knows.
+        backend: Name of the back end.
+        settings: Requested resources.
+        legal: Names of the supported settings.
 
     Raises:
-        StudyError: There is such a setting.
+        StudyError: A setting is not supported.
     """
     for key in settings.model_dump(exclude_none=True):
         if key not in legal:
             msg = (
-                f"launcher.*jobs.{key} is set, but launcher.backend {backend} can't tell it to the scheduler; "
-                f"legal are {', '.join(sorted(legal))}; other options go into directives"
+                f"launcher.*jobs.{key} is set, but launcher.backend {backend} does not support it; "
+                f"legal are {', '.join(sorted(legal))}; use directives for other options of the scheduler"
             )
             raise StudyError(msg)
 
 
 def preamble(settings: JobsSection, environment: Mapping[str, str]) -> list[str]:
-    """Returns the lines of a job's script between its options and its program."""
+    """Returns the lines of a job script between the options and the command: modules, prologue and environment."""
     lines = ["set -e"]
     if settings.modules:
         lines += ["module purge", "module load " + shlex.join(settings.modules)]

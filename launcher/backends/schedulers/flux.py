@@ -1,46 +1,46 @@
-"""Flux: scripts, commands and answers as pure functions.
+"""Adapter for the Flux scheduler.
 
-Not through PSI/J, which knows Flux by its Python bindings alone and drops a job's folder, queue and account there.
+PSI/J is not used for Flux: it requires Flux's Python bindings, and ignores a job's folder, queue and account.
 """
 
 import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from melissa_gen.launcher.backends.schedulers.base import (
     JobSpec,
     JobStatus,
+    SubmitError,
+    check_settings,
     preamble,
-    refuse_settings,
 )
 
 __all__ = ["Flux"]
 
 _COLUMNS = ("id.f58", "name", "state", "returncode", "t_remaining", "exception.type")
-_LEGAL = {
+_SUPPORTED = {
     *("partition", "account", "constraint", "time", "nodes", "cpus_per_task", "gpus_per_task"),
     *("exclusive", "modules", "prologue", "container", "python", "launcher_arguments"),
     "directives",
 }
-_WHY = {"cancel": "it was cancelled", "timeout": "it reached its time limit"}
-_SILENT = re.compile(r"unable to connect|connection refused|host is down", re.I)
+_EXCEPTIONS = {"cancel": "it was canceled", "timeout": "it reached its time limit"}
+_UNREACHABLE = re.compile(r"unable to connect|connection refused|host is down", re.I)
 
 
 class Flux:
-    """The language of Flux: a job is a `flux batch` script, its ranks are started by `flux run`."""
+    """Adapter for Flux: jobs are submitted with `flux batch`, and their ranks are started with `flux run`."""
 
     name = "flux"
 
     def script(self, job: JobSpec) -> str:
-        """Renders a batch script; its options are in `# flux:` lines.
+        """Renders a batch script with its options in `# flux:` lines.
 
         Raises:
-            StudyError: The job asks for what this back end has no word for.
+            StudyError: The job requests something that this back end does not support.
         """
         settings = job.settings
-        refuse_settings(self.name, settings, _LEGAL)
+        check_settings(self.name, settings, _SUPPORTED)
         wanted: dict[str, object] = {
             "job-name": job.title,
             "output": job.log,
@@ -67,29 +67,29 @@ class Flux:
         return "\n".join([*lines, "exec " + shlex.join([*words, *job.command])]) + "\n"
 
     def submit_command(self, script: Path, job: JobSpec) -> list[str]:
-        """Renders `flux batch`."""
+        """Renders the `flux batch` command."""
         return ["flux", "batch", str(script)]
 
     def job_id(self, output: str) -> str:
-        """Reads the id, which begins with a florin sign or, on a plain terminal, with an f."""
+        """Parses the id, which starts with a florin sign, or with an f on terminals without Unicode."""
         found = re.search(r"^\s*[ƒf](\w+)", output)
         if found is None:
             raise ValueError(output)
         return f"f{found[1]}"
 
-    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
-        """Judges the words of a refusal."""
-        if _SILENT.search(message):
-            return "silent"
-        return "limit" if re.search("limit|too many", message, re.I) else "no"
+    def classify_submit_error(self, message: str) -> SubmitError:
+        """Classifies the error message of a command."""
+        if _UNREACHABLE.search(message):
+            return "unreachable"
+        return "limit" if re.search("limit|too many", message, re.I) else "rejected"
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
-        """Renders one `flux jobs` for all jobs of this user, those included that have ended."""
+        """Renders the `flux jobs` command for all jobs of this user, including those that have ended."""
         columns = "|".join(f"{{{column}}}" for column in _COLUMNS)
         return ["flux", "jobs", "-a", "--no-header", "--count=10000", f"--format={columns}"]
 
     def parse(self, output: str) -> dict[str, JobStatus]:
-        """Reads columns between bars; no name of ours has one."""
+        """Parses columns that are separated by bars, which never occur in the names of the jobs."""
         found = {}
         for line in output.splitlines():
             number, *cells = line.strip().split("|")
@@ -98,15 +98,15 @@ class Flux:
         return found
 
     def history_command(self, job_id: str) -> list[str] | None:
-        """Flux forgets no job of a session: there is nothing else to ask."""
+        """Returns None; `flux jobs` lists all jobs of a Flux instance."""
         return None
 
     def parse_history(self, output: str) -> JobStatus | None:
-        """There is no such answer."""
+        """Returns None; there is no history command."""
         return None
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
-        """Renders `flux cancel`: SIGTERM, and SIGKILL when Flux finds it is time."""
+        """Renders the `flux cancel` command: Flux sends SIGTERM, and SIGKILL after its own timeout."""
         return ["flux", "cancel", *ids]
 
 
@@ -120,5 +120,5 @@ def _job_status(title: str, state: str, code: str, left: str, exception: str) ->
             seconds = 0.0
         return JobStatus(title, "running", seconds_left=seconds or None)
     status = int(code) if re.fullmatch(r"-?\d+", code) else 1
-    why = _WHY.get(exception, f"Flux calls it {exception}" if exception else "")
+    why = _EXCEPTIONS.get(exception, f"Flux reports the exception {exception}" if exception else "")
     return JobStatus(title, "ended", status or (1 if why else 0), why)

@@ -1,10 +1,13 @@
-"""PBS and LSF as PSI/J speaks to them: its scripts, its commands, its reading of their answers.
+"""Adapter for PBS and LSF, which uses the script templates, commands and parsers of PSI/J.
 
-What PSI/J's executors know of a scheduler is used, not their thread: that gives up every job as failed when three
-questions in a row are not answered, takes a job that an answer leaves out for completed, and waits for a command
-without end. The batch back end's own thread asks instead, and outlives a scheduler that is silent for a while.
+PSI/J's polling thread is not used. It reports all jobs as failed after three failed queries in a row, reports a job
+as completed if a query result omits it, and waits for commands without a timeout. The thread of the batch back end
+queries the scheduler instead and tolerates a scheduler that does not respond for a while.
 
-Nothing of PSI/J's launchers is used either. The ranks are started by `mpirun`, which finds the job's nodes by itself.
+PSI/J's launchers are not used either. The ranks are started by `mpirun`, which detects the nodes of the job.
+
+The adapter also supports SLURM, as `launcher.backend: psij_slurm`. This exists only to test the adapter against a
+real scheduler; for studies on SLURM, use `slurm`.
 """
 
 import io
@@ -21,8 +24,9 @@ from melissa_gen.launcher.backends.mpirun import MpiImplementation
 from melissa_gen.launcher.backends.schedulers.base import (
     JobSpec,
     JobStatus,
+    SubmitError,
+    check_settings,
     preamble,
-    refuse_settings,
 )
 from melissa_gen.study import JobsSection
 
@@ -33,34 +37,40 @@ if TYPE_CHECKING:
 __all__ = ["Psij"]
 
 Executor = Literal["pbs", "lsf", "slurm"]
-_WORLD = "@job@"
-_SILENT = re.compile(
+_COMMAND_PLACEHOLDER = "@job@"
+_UNREACHABLE = re.compile(
     r"can(no|')t connect|unable to contact|connection refused|not responding|LSF is down", re.I
 )
 _LIMIT = re.compile(r"limit|quota|exceed|too many", re.I)
-_EVERYWHERE = {
+_COMMON_SETTINGS = {
     *("partition", "account", "reservation", "time", "nodes", "tasks_per_node", "modules"),
     *("prologue", "container", "python", "launcher_arguments", "directives"),
 }
-_CHUNKS = {"memory", "exclusive", "cpus_per_task", "gpus_per_task"}
+_RESOURCE_SETTINGS = {"memory", "exclusive", "cpus_per_task", "gpus_per_task"}
 
 
 class _Dialect(NamedTuple):
-    """What differs between schedulers beyond what PSI/J knows of them."""
+    """Differences between schedulers that PSI/J does not cover.
+
+    Attributes:
+        directive: Start of a line with an option in a job script.
+        name_option: Option that sets the name of the job.
+        clock: Unit in which the time limit ends.
+        legal: Settings that PSI/J's template supports, in addition to the common ones.
+        unknown: Exit statuses of the query command that only mean that some jobs are no longer known.
+    """
 
     directive: str
     name_option: str
     clock: Literal["seconds", "minutes"]
     legal: set[str]
-    """Settings that its template writes, beside those that all of them write."""
     unknown: tuple[int, ...] = ()
-    """Exit statuses of its query that only mean that some of the jobs are gone."""
 
 
 _DIALECTS: dict[Executor, _Dialect] = {
-    "pbs": _Dialect("#PBS", "-N ", "seconds", _CHUNKS, unknown=(35, 153)),
+    "pbs": _Dialect("#PBS", "-N ", "seconds", _RESOURCE_SETTINGS, unknown=(35, 153)),
     "lsf": _Dialect("#BSUB", "-J ", "minutes", {"gpus_per_task"}, unknown=(255,)),
-    "slurm": _Dialect("#SBATCH", "--job-name=", "seconds", _CHUNKS),
+    "slurm": _Dialect("#SBATCH", "--job-name=", "seconds", _RESOURCE_SETTINGS),
 }
 _MPIRUN: dict[MpiImplementation, list[str]] = {
     "hydra": [],
@@ -70,52 +80,54 @@ _MPIRUN: dict[MpiImplementation, list[str]] = {
 
 
 class Psij:
-    """The language of a scheduler that PSI/J has an executor for.
+    """Adapter for a scheduler that PSI/J supports.
 
     Args:
-        executor: PSI/J's name of it.
-        mpirun: Path of the launcher on the nodes.
-        implementation: Whose it is.
-        folder: Where a job's script leaves its exit status, on a disk that all nodes share.
+        executor: Name of PSI/J's executor; "slurm" only for tests of this adapter.
+        mpirun: Path of `mpirun` on the nodes.
+        implementation: The MPI implementation that it belongs to.
+        folder: Folder for the exit statuses that the job scripts write, on a file system that all nodes share.
 
     Raises:
-        RunError: PSI/J is not installed, or can't write into such a folder.
+        RunError: PSI/J is not installed, or does not support the path of the folder.
     """
 
     def __init__(
         self, executor: Executor, mpirun: str, implementation: MpiImplementation, folder: Path
     ) -> None:
         if shlex.quote(str(folder)) != str(folder):
-            msg = f"PSI/J can't write into '{folder}'; choose a run directory without blanks and quotes"
+            msg = f"PSI/J does not support the path '{folder}'; choose a run directory without blanks and quotes"
             raise RunError(msg)
         self.name: str = executor
-        self._mpirun, self._flavour, self._folder = mpirun, implementation, folder
+        self._mpirun, self._implementation, self._folder = mpirun, implementation, folder
         self._dialect = _DIALECTS[executor]
-        self._executor = _load(executor)
+        self._executor = _create_executor(executor)
 
     def script(self, job: JobSpec) -> str:
-        """Renders PSI/J's template, with our lines in the place of its launcher's.
+        """Renders PSI/J's template, and replaces the command of PSI/J's launcher by `mpirun`.
 
         Raises:
-            StudyError: The job asks for what PSI/J can't tell this scheduler.
+            StudyError: The job requests something that PSI/J does not support for this scheduler.
         """
         import psij
 
         settings, dialect = job.settings, self._dialect
-        refuse_settings(self.name, settings, _EVERYWHERE | dialect.legal)
+        check_settings(self.name, settings, _COMMON_SETTINGS | dialect.legal)
         attributes = psij.JobAttributes(
             queue_name=settings.partition,
             account=settings.account,
             reservation_id=settings.reservation,
         )
         resources = _resources(job)
-        spec = psij.JobSpec(executable=_WORLD, resources=resources, attributes=attributes)
+        spec = psij.JobSpec(
+            executable=_COMMAND_PLACEHOLDER, resources=resources, attributes=attributes
+        )
         context: dict[str, object] = {
             "job": psij.Job(spec),
-            "psij": {"launch_command": [_WORLD], "script_dir": str(self._folder)},
+            "psij": {"launch_command": [_COMMAND_PLACEHOLDER], "script_dir": str(self._folder)},
         }
         if settings.time is not None:
-            context["formatted_job_duration"] = _clock(settings.time, dialect.clock)
+            context["formatted_job_duration"] = _format_duration(settings.time, dialect.clock)
         text = io.StringIO()
         self._executor.generate_submit_script(psij.Job(spec), context, text)
         own = [dialect.name_option + job.title, *(settings.directives or ())]
@@ -125,11 +137,11 @@ class Psij:
         script = "\n".join([*top, *rest]) + "\n"
         if self.name == "pbs":
             script = _with_chunks(script, settings, resources.computed_processes_per_node)
-        return script.replace(f"{_WORLD} ", self._world(job))
+        return script.replace(f"{_COMMAND_PLACEHOLDER} ", self._command_lines(job))
 
-    def _world(self, job: JobSpec) -> str:
+    def _command_lines(self, job: JobSpec) -> str:
         words = [
-            *(self._mpirun, *_MPIRUN[self._flavour], "-n", str(job.processes)),
+            *(self._mpirun, *_MPIRUN[self._implementation], "-n", str(job.processes)),
             *(job.settings.launcher_arguments or ()),
             *(job.settings.container or ()),
             *job.command,
@@ -139,28 +151,32 @@ class Psij:
         return "\n".join(["(", *lines, f") >> {job.log} 2>&1 < /dev/null"])
 
     def submit_command(self, script: Path, job: JobSpec) -> list[str]:
-        """Renders `qsub`, `bsub` or `sbatch`."""
-        if self.name == "lsf":  # from a file it reads #BSUB lines only where lsf.conf says so
+        """Renders the `qsub`, `bsub` or `sbatch` command."""
+        if self.name == "lsf":
+            # Given a file name, bsub reads #BSUB lines only if lsf.conf enables it.
             return ["sh", "-c", f"bsub < {shlex.quote(str(script))}"]
         import psij
 
         return self._executor.get_submit_command(psij.Job(), script)
 
     def job_id(self, output: str) -> str:
-        """Reads a job's id."""
+        """Parses the job's id."""
         try:
             return self._executor.job_id_from_submit_output(output)
         except Exception:
             raise ValueError(output) from None
 
-    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
-        """Judges the words of a refusal; a submission that timed out may have been taken, and is not made again."""
-        if _SILENT.search(message):
-            return "silent"
-        return "limit" if _LIMIT.search(message) else "no"
+    def classify_submit_error(self, message: str) -> SubmitError:
+        """Classifies the error message of a command.
+
+        A submission that timed out is `rejected`: it may have been accepted, so it must not be repeated.
+        """
+        if _UNREACHABLE.search(message):
+            return "unreachable"
+        return "limit" if _LIMIT.search(message) else "rejected"
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
-        """Renders the one command for all jobs; that some of them are gone is no failure."""
+        """Renders the query command for all jobs, which also succeeds if some of the jobs are no longer known."""
         command = self._executor.get_status_command(list(ids))
         unknown = "".join(f" || [ $s = {code} ]" for code in self._dialect.unknown)
         if not unknown:
@@ -168,25 +184,25 @@ class Psij:
         return ["sh", "-c", f'"$@"; s=$?; [ $s = 0 ]{unknown} || exit $s', "sh", *command]
 
     def parse(self, output: str) -> dict[str, JobStatus]:
-        """Reads the answer, with the exit statuses that the jobs' scripts have left."""
+        """Parses the output, and reads the exit statuses that the job scripts have written."""
         try:
-            found = self._executor.parse_status_output(0, _mended(self.name, output))
+            found = self._executor.parse_status_output(0, _repaired_output(self.name, output))
         except Exception as error:
-            msg = f"PSI/J can't read its answer: {type(error).__name__}: {error}"
+            msg = f"PSI/J can't parse the output of the query: {type(error).__name__}: {error}"
             raise ValueError(msg) from None
         return {number: self._job_status(number, status) for number, status in found.items()}
 
     def history_command(self, job_id: str) -> list[str] | None:
-        """Renders the command that prints the exit status which a job's script has left."""
+        """Renders the command that prints the exit status that the job script has written."""
         return ["cat", str(self._folder / f"{job_id}.ec")]
 
     def parse_history(self, output: str) -> JobStatus | None:
-        """Reads it."""
+        """Parses the exit status; None if the script has written none."""
         word = output.strip()
         return JobStatus("", "ended", int(word)) if word.isdigit() else None
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
-        """Renders `qdel`, `bkill` or `scancel`: SIGTERM, and SIGKILL when the scheduler finds it is time."""
+        """Renders the `qdel`, `bkill` or `scancel` command, which sends SIGTERM, and later SIGKILL."""
         first, *others = ids
         return [*self._executor.get_cancel_command(first), *others]
 
@@ -199,19 +215,19 @@ class Psij:
                 return JobStatus("", "running")
             return JobStatus("", "queued", why=message)
         try:
-            left = (self._folder / f"{number}.ec").read_text(encoding="utf-8")
+            text = (self._folder / f"{number}.ec").read_text(encoding="utf-8")
         except OSError:
-            left = ""
-        if (own := self.parse_history(left)) is not None:
-            return own
+            text = ""
+        if (written := self.parse_history(text)) is not None:
+            return written
         if status.state == psij.JobState.COMPLETED:
             return JobStatus("", "ended")
         canceled = status.state == psij.JobState.CANCELED
-        return JobStatus("", "ended", 1, "it was cancelled" if canceled else message or "it failed")
+        return JobStatus("", "ended", 1, "it was canceled" if canceled else message or "it failed")
 
 
-def _load(executor: Executor) -> "BatchSchedulerExecutor":
-    """Makes PSI/J's executor; its thread finds nothing to do, since nothing is submitted through it."""
+def _create_executor(executor: Executor) -> "BatchSchedulerExecutor":
+    """Creates PSI/J's executor; its polling thread stays idle because no job is submitted through it."""
     try:
         import psij
         from psij.executors.batch.batch_scheduler_executor import BatchSchedulerExecutor
@@ -239,21 +255,29 @@ def _resources(job: JobSpec) -> "psij.ResourceSpecV1":
         )
     except psij.InvalidJobException as error:
         msg = (
-            f"{job.log.stem}: {job.processes} ranks do not fit launcher.*jobs.nodes and tasks_per_node, "
-            f"as PSI/J wants the same number on each node: {error.message}"
+            f"{job.log.stem}: {job.processes} ranks do not match launcher.*jobs.nodes and tasks_per_node; "
+            f"PSI/J requires the same number of ranks on each node: {error.message}"
         )
         raise StudyError(msg) from None
 
 
 def _with_chunks(script: str, settings: JobsSection, ranks: int) -> str:
-    """PSI/J's template for PBS gives a rank one CPU and no GPU; a chunk is what its ranks on one node get."""
-    each = f":ncpus={ranks}:mpiprocs={ranks}"
-    mine = f":ncpus={ranks * (settings.cpus_per_task or 1)}:mpiprocs={ranks}"
+    """Sets the number of CPUs and GPUs of each chunk, which are the resources on one node.
+
+    PSI/J's template for PBS requests one CPU and no GPU per rank.
+
+    Args:
+        script: The script from PSI/J's template.
+        settings: Requested resources.
+        ranks: Number of ranks per node.
+    """
+    default = f":ncpus={ranks}:mpiprocs={ranks}"
+    chunk = f":ncpus={ranks * (settings.cpus_per_task or 1)}:mpiprocs={ranks}"
     gpus = settings.gpus_per_task
-    return script.replace(each, mine + (f":ngpus={ranks * gpus}" if gpus else ""), 1)
+    return script.replace(default, chunk + (f":ngpus={ranks * gpus}" if gpus else ""), 1)
 
 
-def _clock(seconds: float, unit: Literal["seconds", "minutes"]) -> str:
+def _format_duration(seconds: float, unit: Literal["seconds", "minutes"]) -> str:
     whole = timedelta(seconds=seconds) // timedelta(seconds=1)
     if unit == "minutes":
         minutes = -(-whole // 60)
@@ -261,8 +285,12 @@ def _clock(seconds: float, unit: Literal["seconds", "minutes"]) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
-def _mended(name: str, output: str) -> str:
-    """Mends an answer where PSI/J stumbles: PBS knows no job, LSF has ended one, SLURM has a reason new to PSI/J."""
+def _repaired_output(name: str, output: str) -> str:
+    """Changes the output of a query where PSI/J's parser would fail.
+
+    PBS omits the list of jobs if it is empty, LSF may omit the reason of a job that has ended, and SLURM may report
+    reasons that PSI/J does not know.
+    """
     if name == "pbs":
         return json.dumps({"Jobs": {}} | json.loads(output or "{}"))
     if name == "slurm":

@@ -1,10 +1,10 @@
-"""SLURM: scripts, commands and answers as pure functions.
+"""Adapter for SLURM.
 
-Spoken to directly: one `squeue` tells state, reason and time left of all jobs of a study, by which a preempted job, a
-node that failed and a time limit are told apart.
+SLURM's own commands are used instead of PSI/J. One `squeue` command reports the state, the reason and the remaining
+time of all jobs of a study, which distinguishes preempted jobs, node failures and time limits.
 
-Jobs are submitted with `--no-requeue`: there is one way in which a job is replaced, and that is the launcher's, so a
-preempted job, or one whose node failed, ends.
+Jobs are submitted with `--no-requeue`, so a job that is preempted or whose node fails ends, and the launcher alone
+decides whether it is replaced.
 """
 
 import getpass
@@ -14,44 +14,58 @@ import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus, preamble
+from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus, SubmitError, preamble
 from melissa_gen.study import JobsSection
 
-__all__ = ["Slurm", "clock_text", "seconds_of", "srun_command"]
+__all__ = ["Slurm", "format_duration", "parse_duration", "srun_command"]
 
 _COLUMNS = {"JobID": 24, "Name": 64, "State": 24, "Reason": 64, "exit_code": 12, "TimeLeft": 24}
-_WAITS = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
-_RUNS = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
-_WHY = {
-    "CANCELLED": "it was cancelled",
+_QUEUED_STATES = {
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+}
+_RUNNING_STATES = {
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "SIGNALING",
+    "STAGE_OUT",
+    "RESIZING",
+}
+_END_REASONS = {
+    "CANCELLED": "it was canceled",
     "TIMEOUT": "it reached its time limit",
     "DEADLINE": "it reached its deadline",
     "PREEMPTED": "it was preempted by another job",
-    "NODE_FAIL": "a node of it failed",
-    "BOOT_FAIL": "a node of it did not boot",
+    "NODE_FAIL": "one of its nodes failed",
+    "BOOT_FAIL": "one of its nodes did not boot",
     "OUT_OF_MEMORY": "it ran out of memory",
     "REVOKED": "it was revoked",
 }
-_SILENT = re.compile(
+_UNREACHABLE = re.compile(
     r"unable to contact|socket timed out|timed out|connection refused|connection reset|communication connection"
     r"|zero bytes were transmitted|temporarily unable|try again|not responding|connect failure|in standby",
     re.IGNORECASE,
 )
 _LIMIT = re.compile(r"limit|violates accounting|policy|quota|too many", re.IGNORECASE)
 _NAMED_LIMIT = re.compile(r"\b(?:Assoc|QOS)\w+Limit\b|time limit is invalid", re.IGNORECASE)
-_USUAL = {"Priority", "Resources", "BeginTime", "Prolog", "Cleaning"}
-"""Reasons to wait that pass with time; "None" is none."""
+_TRANSIENT_REASONS = {"Priority", "Resources", "BeginTime", "Prolog", "Cleaning"}
+"""Reasons of waiting that resolve themselves with time."""
 
 
 class Slurm:
-    """The language of SLURM."""
+    """Adapter for SLURM."""
 
     name = "slurm"
 
     def script(self, job: JobSpec) -> str:
-        """Renders a batch script."""
+        """Renders a batch script with its options in `#SBATCH` lines."""
         wanted = {
             "job-name": job.title,
             "output": job.log,
@@ -69,33 +83,32 @@ class Slurm:
         return "\n".join(lines) + "\n"
 
     def submit_command(self, script: Path, job: JobSpec) -> list[str]:
-        """Renders `sbatch`."""
+        """Renders the `sbatch` command."""
         return ["sbatch", "--parsable", str(script)]
 
     def job_id(self, output: str) -> str:
-        """Reads what `sbatch --parsable` printed: an id, and perhaps a cluster."""
+        """Parses the output of `sbatch --parsable`, which is an id, optionally followed by the name of a cluster."""
         found = re.match(r"\s*(\d+)", output)
         if found is None:
             raise ValueError(output)
         return found[1]
 
-    def classify_submit_error(self, message: str) -> Literal["no", "silent", "limit"]:
-        """Judges the words of a refusal."""
-        if _SILENT.search(message):
-            return "silent"
-        if named := _NAMED_LIMIT.search(
-            message
-        ):  # of all limits that on jobs in the queue alone passes
-            return "limit" if "submitjob" in named[0].lower() else "no"
-        return "limit" if _LIMIT.search(message) else "no"
+    def classify_submit_error(self, message: str) -> SubmitError:
+        """Classifies the error message of a command."""
+        if _UNREACHABLE.search(message):
+            return "unreachable"
+        if named := _NAMED_LIMIT.search(message):
+            # Of the named limits, only the one on the number of submitted jobs can be met by waiting.
+            return "limit" if "submitjob" in named[0].lower() else "rejected"
+        return "limit" if _LIMIT.search(message) else "rejected"
 
     def query_command(self, ids: Iterable[str]) -> list[str]:
-        """Renders one `squeue` for all jobs of this user, those included that ended a short time ago."""
+        """Renders the `squeue` command for all jobs of this user, including those that ended recently."""
         columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
         return ["squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-O", columns]
 
     def parse(self, output: str) -> dict[str, JobStatus]:
-        """Reads columns of fixed widths."""
+        """Parses columns of fixed width."""
         found = {}
         for line in output.splitlines():
             cells, first = [], 0
@@ -108,16 +121,19 @@ class Slurm:
         return found
 
     def history_command(self, job_id: str) -> list[str] | None:
-        """Renders `sacct`, which many clusters do not have."""
+        """Renders the `sacct` command; None if it is not installed, as on many clusters."""
         if shutil.which("sacct") is None:
             return None
         return ["sacct", "-n", "-P", "-j", job_id, "-o", "JobName,State,ExitCode"]
 
     def parse_history(self, output: str) -> JobStatus | None:
-        """Reads the lines of `sacct`: the job, then its steps; None where it knows nothing.
+        """Parses the output of `sacct`: one line for the job, then one for each of its steps.
 
-        Where a signal ended the ranks, `srun` ends with 128 + signal. `sacct` drops the 128, but tells the signal of
-        the step.
+        If a signal ended the ranks, `srun` exits with 128 + signal. `sacct` omits the 128 for the job, but reports the
+        signal for the step, from which the exit status is restored.
+
+        Returns:
+            The status; None if `sacct` does not list the job or the job has not ended.
         """
         job, *steps = [line.split("|") for line in output.strip().splitlines()] or [[]]
         if len(job) != 3:
@@ -126,18 +142,23 @@ class Slurm:
         status, signal = code.split(":")[:2]
         if status != signal == "0" and ["0", status] in [step[-1].split(":") for step in steps]:
             code = f"{128 + int(status)}:0"
-        seen = _job_status(title, state.split()[0], "", code, "")
-        return seen if seen.state == "ended" else None
+        found = _job_status(title, state.split()[0], "", code, "")
+        return found if found.state == "ended" else None
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
-        """Renders `scancel`: SIGTERM, and SIGKILL after the cluster's KillWait; or SIGKILL to all processes."""
+        """Renders the `scancel` command.
+
+        Without `kill`, SLURM sends SIGTERM, and SIGKILL after the cluster's KillWait; with `kill`, it sends SIGKILL to
+        all processes of the jobs.
+        """
         return ["scancel", *(["--signal=KILL", "--full"] if kill else []), *ids]
 
 
 def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
-    """Renders the command that starts a job inside its job, or as one of several steps of an allocation.
+    """Renders the `srun` command that starts the ranks of a job.
 
-    Without `--exact` each step would take all of the allocation; memory is shared unless the study divides it.
+    In an allocation that is shared with other jobs, `--exact` is set; without it each step would take the whole
+    allocation. The steps share the memory unless the study sets `memory_per_cpu`.
 
     Args:
         job: The job.
@@ -146,7 +167,7 @@ def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
     settings = job.settings
     wanted: dict[str, object] = {"mpi": settings.mpi or "pmi2", "kill-on-bad-exit": 1}
     if step:
-        mine = _options(settings)
+        options = _options(settings)
         for key in (
             "partition",
             "account",
@@ -156,14 +177,14 @@ def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
             "time",
             "exclusive",
         ):
-            mine.pop(key, None)
+            options.pop(key, None)
         wanted |= {
             "exact": True,
             "job-name": job.title,
             "chdir": job.folder,
             "ntasks": job.processes,
             "mem": 0 if settings.memory_per_cpu is None else None,
-            **{key: value for key, value in mine.items() if value},
+            **{key: value for key, value in options.items() if value},
         }
         if settings.het_group is not None:
             wanted["het-group"] = settings.het_group
@@ -174,7 +195,7 @@ def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
     words = [_option(key, value) for key, value in wanted.items() if value is not None]
     hidden = []
     if settings.gpus_per_task is None and settings.gres is None:
-        # SLURM takes the variable away from tasks that asked for no GPU, which then see all of the node's.
+        # SLURM removes this variable from tasks that requested no GPU, and they could then use all GPUs of the node.
         value = job.environment.get("CUDA_VISIBLE_DEVICES")
         hidden = [] if value is None else ["env", f"CUDA_VISIBLE_DEVICES={value}"]
     return [
@@ -187,15 +208,15 @@ def srun_command(job: JobSpec, *, step: bool = False) -> list[str]:
     ]
 
 
-def clock_text(seconds: float) -> str:
-    """Returns a duration as SLURM reads it, in whole minutes or more: D-HH:MM:SS."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration in seconds as D-HH:MM:SS, rounded up to a whole second."""
     whole = math.ceil(seconds)
     days, rest = divmod(whole, 86_400)
     return f"{days}-{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
 
 
-def seconds_of(text: str) -> float | None:
-    """Reads a duration as SLURM writes it; None for UNLIMITED and the like."""
+def parse_duration(text: str) -> float | None:
+    """Parses a duration as printed by SLURM into seconds; None if it is not a number, such as UNLIMITED."""
     days, _, clock = text.rpartition("-")
     try:
         seconds = 0
@@ -207,7 +228,7 @@ def seconds_of(text: str) -> float | None:
 
 
 def _options(settings: JobsSection) -> dict[str, object]:
-    """What `sbatch` and `srun` alike call what a job asks for."""
+    """Returns the requested resources as options that `sbatch` and `srun` have in common."""
     size = {key: getattr(settings, key) for key in ("memory", "memory_per_cpu")}
     megabytes = {key: f"{max(1, value >> 20)}M" for key, value in size.items() if value}
     return {
@@ -216,7 +237,7 @@ def _options(settings: JobsSection) -> dict[str, object]:
         "qos": settings.qos,
         "constraint": settings.constraint,
         "reservation": settings.reservation,
-        "time": None if settings.time is None else clock_text(settings.time),
+        "time": None if settings.time is None else format_duration(settings.time),
         "nodes": settings.nodes,
         "ntasks-per-node": settings.tasks_per_node,
         "cpus-per-task": settings.cpus_per_task,
@@ -234,19 +255,21 @@ def _option(key: str, value: object) -> str:
 
 def _job_status(title: str, state: str, reason: str, code: str, left: str) -> JobStatus:
     why = "" if reason in ("None", "(null)", "") else reason
-    if state in _WAITS:
-        return JobStatus(title, "queued", why=why, held=bool(why) and why not in _USUAL)
-    if state in _RUNS:
-        return JobStatus(title, "running", seconds_left=seconds_of(left))
+    if state in _QUEUED_STATES:
+        return JobStatus(title, "queued", why=why, held=bool(why) and why not in _TRANSIENT_REASONS)
+    if state in _RUNNING_STATES:
+        return JobStatus(title, "running", seconds_left=parse_duration(left))
     status = _exit_status(code)
     if state not in ("COMPLETED", "FAILED"):
         status = status or 1
-        return JobStatus(title, "ended", status, _WHY.get(state, f"SLURM calls it {state}"))
+        return JobStatus(
+            title, "ended", status, _END_REASONS.get(state, f"SLURM reports the state {state}")
+        )
     return JobStatus(title, "ended", status or (1 if state == "FAILED" else 0))
 
 
 def _exit_status(text: str) -> int:
-    """Reads a wait status (`squeue`: 1792) or status:signal (`sacct`: 7:0)."""
+    """Parses a wait status (1792, from `squeue`) or a pair status:signal (7:0, from `sacct`)."""
     if ":" in text:
         status, signal = (int(part) for part in text.split(":")[:2])
         return -signal if signal else status

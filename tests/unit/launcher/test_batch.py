@@ -4,14 +4,14 @@ import errno
 
 import pytest
 
-from melissa_gen.launcher.backends.batch import BatchBackend
+from melissa_gen.launcher.backends.batch import BatchBackend, BatchTimeouts
 from melissa_gen.launcher.backends.schedulers.base import JobStatus
 from melissa_gen.study import JobsSection
 from tests.conftest import wait_for
 
 
 class Forgetful:
-    """Its job runs until it has been cancelled so many times."""
+    """Its job runs until it has been canceled so many times."""
 
     name = "forgetful"
 
@@ -29,7 +29,7 @@ class Forgetful:
         return output.strip()
 
     def classify_submit_error(self, message):
-        return "no"
+        return "rejected"
 
     def query_command(self, ids):
         return ["cat", str(self.folder / "cancels")]
@@ -43,12 +43,10 @@ class Forgetful:
 
 
 @pytest.mark.parametrize(("way", "said"), [("terminate", 1), ("terminate", 3), ("kill", 6)])
-def test_a_job_that_goes_on_is_told_again_to_end(tmp_path, monkeypatch, way, said):
-    monkeypatch.setattr(
-        "melissa_gen.launcher.backends.batch.AGAIN_SECONDS", {"end": 0.05, "kill": 0.05}
-    )
+def test_a_job_that_goes_on_is_told_again_to_end(tmp_path, way, said):
+    timeouts = BatchTimeouts(repeat_terminate=0.05, repeat_kill=0.05)
     scheduler = Forgetful(tmp_path, said)
-    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02, timeouts)
     backend.start("client-0", ("true",), 1, {})
     wait_for(lambda: not backend.queued, "the job to run")
     getattr(backend, way)("client-0")
@@ -75,7 +73,7 @@ def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
     wait_for(lambda: scheduler.looks > 6, "answers that can be read")
     silence, again = backend.notes()
     assert silence.endswith("what is this")
-    assert "answers again" in again
+    assert "responds again" in again
     assert (backend.running, backend.poll()) == (["client-0"], [])
     backend.close()
 
@@ -85,17 +83,17 @@ def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path
 
     class Slow(Forgetful):
         def submit_command(self, script, job):
-            return ["sleep", "0.3"]
+            return ["sleep", "1.0"]
 
         def classify_submit_error(self, message):
-            return "silent" if "timed out" in message else "no"
+            return "unreachable" if "timed out" in message else "rejected"
 
     def kill(process):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr("subprocess.Popen.kill", kill)
-    monkeypatch.setattr("melissa_gen.launcher.backends.batch.COMMAND_SECONDS", 0.1)
-    backend = BatchBackend(Slow(tmp_path, 1), tmp_path, tmp_path, {"": JobsSection()}, 0.02)
+    scheduler, timeouts = Slow(tmp_path, 1), BatchTimeouts(command=0.5)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02, timeouts)
     backend.start("client-0", ("true",), 1, {})
     assert "timed out" in wait_for(backend.notes, "a word on it")[0]
     assert (backend.running, backend.poll()) == (["client-0"], [])
@@ -114,9 +112,8 @@ def test_time_left_is_counted_where_nobody_tells(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["server", "client-1"])
-def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatch, name):
-    """Of the first of its kind nobody knows whether it ever can."""
-    monkeypatch.setattr("melissa_gen.launcher.backends.batch.RETRY_SECONDS", 0.05)
+def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, name):
+    """The first job of its kind may exceed the limit by itself, so it is not retried."""
     full = tmp_path / "full"
 
     class Crowded(Forgetful):
@@ -128,11 +125,12 @@ def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatc
             return "limit"
 
     settings = {"": JobsSection(), "server": JobsSection()}
-    backend = BatchBackend(Crowded(tmp_path, 1), tmp_path, tmp_path, settings, 0.02)
+    scheduler, timeouts = Crowded(tmp_path, 1), BatchTimeouts(resubmit=0.05)
+    backend = BatchBackend(scheduler, tmp_path, tmp_path, settings, 0.02, timeouts)
     full.touch()
     backend.start(name, ("true",), 1, {})
     (ended,) = wait_for(backend.poll, "its end")
-    assert ended.why == "forgetful refuses it: sorry; full"
+    assert ended.why == "forgetful refused the job: sorry; full"
     full.unlink()
     backend.start(name, ("true",), 1, {})
     wait_for(lambda: not backend.queued, "the job to run")
@@ -142,7 +140,7 @@ def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, monkeypatc
     (tmp_path / "cancels").write_text("")
     backend.start(name, ("true",), 1, {})
     assert wait_for(backend.notes, "a word on the refusal") == [
-        f"forgetful refuses {name} for now, it is tried again: sorry; full"
+        f"forgetful refused {name} for now; the submission is retried: sorry; full"
     ]
     full.unlink()
     wait_for(lambda: not backend.queued, "the job to run")
@@ -166,5 +164,7 @@ def test_what_holds_jobs_in_the_queue_is_told_once(tmp_path):
     backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02)
     backend.start("client-0", ("true",), 1, {})
     wait_for(lambda: scheduler.looks > 5, "looks at the queue")
-    assert backend.notes() == ["client-0 is held in the queue; forgetful says why: a limit"]
+    assert backend.notes() == [
+        "client-0 is held in the queue; the reason given by forgetful: a limit"
+    ]
     backend.close()

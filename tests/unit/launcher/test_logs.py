@@ -39,7 +39,7 @@ def test_a_log_that_is_being_written_keeps_its_first_and_last_lines(tmp_path):
     writer.communicate("\n")
     lines = path.read_text().splitlines()
     assert lines[:2] == ["line 000000", "line 000001"]
-    assert [line for line in lines if "bytes left out" in line] == [
+    assert [line for line in lines if "bytes removed" in line] == [
         "[... 117600 bytes removed by melissa-gen ...]"
     ]
     tail = lines[lines.index("[... 117600 bytes removed by melissa-gen ...]") + 1 :]

@@ -166,7 +166,7 @@ def test_what_qstat_says(tmp_path):
         "2.a": JobStatus("", "running"),
         "3.a": JobStatus("", "ended"),
         "4.a": JobStatus("", "ended", 1, "killed: walltime"),
-        "5.a": JobStatus("", "ended", 1, "it was cancelled"),
+        "5.a": JobStatus("", "ended", 1, "it was canceled"),
         "6.a": JobStatus("", "ended", 7),
     }
     assert pbs().parse("") == pbs().parse('{"timestamp": 1}') == {}, "all jobs are gone"
@@ -192,7 +192,7 @@ def test_what_bjobs_says():
     [(pbs, "{"), (pbs, '{"Jobs": {"1": {"job_state": "?"}}}'), (lsf, ""), (lsf, "LSF is down")],
 )
 def test_an_answer_that_cannot_be_read_tells_nothing(scheduler, answer):
-    with pytest.raises(ValueError, match="can't read its answer"):
+    with pytest.raises(ValueError, match="can't parse the output of the query"):
         scheduler().parse(answer)
 
 
@@ -216,16 +216,18 @@ def test_what_flux_says():
         "f2": JobStatus("b", "running", seconds_left=3500.5),
         "f3": JobStatus("c", "ended", 7),
         "f4": JobStatus("d", "ended", -9, "it reached its time limit"),
-        "f5": JobStatus("e", "ended", -128, "it was cancelled"),
+        "f5": JobStatus("e", "ended", -128, "it was canceled"),
         "f6": JobStatus("f", "ended"),
     }
 
 
 def test_refusals_are_told_apart():
-    assert pbs().classify_submit_error("Connection refused") == "silent"
+    assert pbs().classify_submit_error("Connection refused") == "unreachable"
     assert pbs().classify_submit_error("qsub: would exceed queue's per-user limit") == "limit"
-    assert lsf().classify_submit_error("no such queue") == "no"
-    assert lsf().classify_submit_error("sh timed out after 60 s") == "no", "it may have been taken"
+    assert lsf().classify_submit_error("no such queue") == "rejected"
+    assert lsf().classify_submit_error("sh timed out after 60 s") == "rejected", (
+        "it may have been taken"
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_what_squeue_says():
         "1": JobStatus("", "queued"),
         "2": JobStatus("", "running"),
         "3": JobStatus("", "ended", 1, "The job exhausted its time limit."),
-        "4": JobStatus("", "ended", 1, "it was cancelled"),
+        "4": JobStatus("", "ended", 1, "it was canceled"),
         "5": JobStatus("", "ended"),
     }
 

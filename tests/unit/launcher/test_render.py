@@ -168,7 +168,7 @@ def test_an_oar_script():
     oar = Oar("/opt/mpirun", "hydra")
     assert oar.script(job) == OAR
     job = dataclasses.replace(job, settings=JobsSection(gpus_per_task=1))
-    with pytest.raises(StudyError, match=r"launcher\.backend oar can't tell it"):
+    with pytest.raises(StudyError, match=r"launcher\.backend oar does not support it"):
         oar.script(job)
 
 
@@ -197,10 +197,10 @@ def test_what_oarstat_says(monkeypatch):
         JobStatus("b", "running", seconds_left=3500.0),
         JobStatus("c", "ended", 7),
         JobStatus("d", "ended", 1, "it reached its time limit"),
-        JobStatus("e", "ended", 1, "it was cancelled"),
+        JobStatus("e", "ended", 1, "it was canceled"),
         JobStatus("f", "running", seconds_left=3500.0),
         JobStatus("g", "ended", -9),
-        JobStatus("h", "ended", 1, "OAR calls it error"),
+        JobStatus("h", "ended", 1, "OAR reports the state error"),
     ]
     assert oar.parse("") == {}
     with pytest.raises(ValueError):

@@ -4,7 +4,7 @@ import pytest
 
 from melissa_gen.launcher.backends.allocation import cpus_of, step_script
 from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus
-from melissa_gen.launcher.backends.schedulers.slurm import Slurm, clock_text, seconds_of
+from melissa_gen.launcher.backends.schedulers.slurm import Slurm, format_duration, parse_duration
 from melissa_gen.study import JobsSection
 
 FULL = JobsSection(
@@ -141,11 +141,11 @@ def line(number, name, state, reason, code, left):
             ("TIMEOUT", "TimeLimit", "0", "0:00"),
             JobStatus("c", "ended", 1, "it reached its time limit"),
         ),
-        (("CANCELLED", "None", "15", "0:00"), JobStatus("c", "ended", -15, "it was cancelled")),
-        (("NODE_FAIL", "None", "0", "1:00"), JobStatus("c", "ended", 1, "a node of it failed")),
+        (("CANCELLED", "None", "15", "0:00"), JobStatus("c", "ended", -15, "it was canceled")),
+        (("NODE_FAIL", "None", "0", "1:00"), JobStatus("c", "ended", 1, "one of its nodes failed")),
         (
             ("SOMETHING", "None", "0", "1:00"),
-            JobStatus("c", "ended", 1, "SLURM calls it SOMETHING"),
+            JobStatus("c", "ended", 1, "SLURM reports the state SOMETHING"),
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
@@ -159,7 +159,7 @@ def test_what_sacct_says():
     slurm = Slurm()
     assert slurm.parse_history("c|FAILED|7:0\n") == JobStatus("c", "ended", 7)
     assert slurm.parse_history("c|CANCELLED by 0|0:15\n") == JobStatus(
-        "c", "ended", -15, "it was cancelled"
+        "c", "ended", -15, "it was canceled"
     )
     batch, step = "batch|FAILED|9:0\n", "solver|CANCELLED|0:9\n"
     assert slurm.parse_history("c|FAILED|9:0\n" + batch + step) == JobStatus("c", "ended", 137)
@@ -173,13 +173,13 @@ def test_what_sacct_says():
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        ("Batch job submission failed: Invalid partition name specified", "no"),
-        ("Batch job submission failed: Requested node configuration is not available", "no"),
+        ("Batch job submission failed: Invalid partition name specified", "rejected"),
+        ("Batch job submission failed: Requested node configuration is not available", "rejected"),
         (
             "Batch job submission failed: Unable to contact slurm controller (connect failure)",
-            "silent",
+            "unreachable",
         ),
-        ("Batch job submission failed: Socket timed out on send/recv operation", "silent"),
+        ("Batch job submission failed: Socket timed out on send/recv operation", "unreachable"),
         (
             "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's "
             "size and/or time limits)",
@@ -191,9 +191,9 @@ def test_what_sacct_says():
         ),
         (
             "QOSMaxCpuPerJobLimit; Batch job submission failed: Job violates accounting/QOS policy",
-            "no",
+            "rejected",
         ),
-        ("Requested time limit is invalid (missing or exceeds some limit)", "no"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "rejected"),
     ],
 )
 def test_what_a_refusal_means(words, kind):
@@ -201,15 +201,15 @@ def test_what_a_refusal_means(words, kind):
 
 
 def test_durations():
-    assert [clock_text(s) for s in (59.2, 3600, 90_061)] == [
+    assert [format_duration(s) for s in (59.2, 3600, 90_061)] == [
         "0-00:01:00",
         "0-01:00:00",
         "1-01:01:01",
     ]
     for seconds in (0, 59, 3601, 100_000):
-        assert seconds_of(clock_text(seconds)) == seconds
-    assert seconds_of("12") == 12
-    assert seconds_of("INVALID") is None
+        assert parse_duration(format_duration(seconds)) == seconds
+    assert parse_duration("12") == 12
+    assert parse_duration("INVALID") is None
 
 
 def test_cpus_of_an_allocation():
