@@ -1,4 +1,4 @@
-"""The contact file: how clients and launcher find the server of a run, and the secrets that they share."""
+"""The contact file: the addresses at which clients and launcher reach the server, and the secrets of the run."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ _PREFIX = "melissa_gen-"
 
 @dataclass(frozen=True)
 class Curve:
-    """CURVE keys (Z85 text) of one incarnation of the server, and of all its clients."""
+    """The CURVE keys (Z85 text) of one server process and of all its clients."""
 
     server_public: str
     server_secret: str = field(repr=False)
@@ -32,20 +32,20 @@ class Curve:
 
     @classmethod
     def generate(cls) -> Self:
-        """Makes fresh keys."""
+        """Generates new keys."""
         server, client = zmq.curve_keypair(), zmq.curve_keypair()
         return cls(*(key.decode() for key in (*server, *client)))
 
 
 @dataclass(frozen=True)
 class Contact:
-    """Where one incarnation of the server listens."""
+    """Addresses and secrets of one server process."""
 
     epoch: int
     token: bytes = field(repr=False)
     host: str
     runtime_folder: str
-    """Private folder with the ipc sockets; empty with tcp."""
+    """Private folder with the ipc sockets; "" with tcp."""
     control: str = ""
     heartbeat: str = ""
     data: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Contact:
 
     @classmethod
     def new(cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool) -> Self:
-        """Makes the secrets of a new incarnation, and for ipc its private folder."""
+        """Generates the secrets of a new server process, and creates its private folder for ipc."""
         folder = tempfile.mkdtemp(prefix=_PREFIX) if ipc else ""
         curve = None if ipc else Curve.generate()
         return cls(
@@ -69,7 +69,7 @@ class Contact:
         )
 
     def write(self, path: Path) -> None:
-        """Writes the file for peers (mode 0600, all at once), without the server's secret key."""
+        """Writes the file for peers atomically, with mode 0600 and without the secret key of the server."""
         curve = self.curve and replace(self.curve, server_secret="")
         peers = replace(self, curve=curve)
         partial = path.with_name(path.name + ".partial")
@@ -82,19 +82,19 @@ class Contact:
         partial.replace(path)
 
     def to_json(self) -> str:
-        """Returns the whole content, secrets included."""
+        """Returns the whole contact as JSON text, including the secrets."""
         return json.dumps(asdict(self) | {"token": self.token.hex()}, indent=1)
 
     def shares_memory(self, rank: int) -> bool:
-        """Whether a server rank would read the buffers of this process in place."""
+        """Returns whether a server rank can read the buffers of this process in shared memory."""
         return rank < len(self.machines) and self.machines[rank] == this_machine() != ""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads what `to_json` wrote.
+        """Reads the text that `to_json` returns.
 
         Raises:
-            ProtocolError: Something else.
+            ProtocolError: The text is not a contact of this version.
         """
         try:
             data = json.loads(text)
@@ -117,7 +117,7 @@ class Contact:
         """Reads the contact file of a run.
 
         Raises:
-            ProtocolError: It can't be read.
+            ProtocolError: The file can't be read.
         """
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
@@ -133,34 +133,35 @@ class Contact:
 
 
 def remove_runtime_folder(contact: Contact) -> None:
-    """Removes the ipc sockets of a server that is gone, if they are on this machine."""
+    """Removes the ipc sockets of a server that has ended, if they are on this machine."""
     folder = Path(contact.runtime_folder)
     if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale_folders() -> list[Path]:
-    """Removes this user's ipc folders on this machine whose server was killed; returns them."""
+    """Removes the ipc folders of killed servers of this user on this machine, and returns their paths."""
     stale = []
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid != os.getuid():
                 continue
             sockets = [path for path in folder.iterdir() if path.is_socket()]
-            if sockets and not any(map(_listened_to, sockets)):
+            if sockets and not any(map(_has_listener, sockets)):
                 shutil.rmtree(folder, ignore_errors=True)
                 stale.append(folder)
     return stale
 
 
-def _listened_to(path: Path) -> bool:
-    """Whether a process has a socket's other end open, be it in another container."""
+def _has_listener(path: Path) -> bool:
+    """Returns whether a process listens on a socket, possibly in another container."""
     with socket.socket(socket.AF_UNIX) as peer:
         peer.setblocking(False)
         try:
             peer.connect(str(path))
         except ConnectionRefusedError:
             return False
-        except OSError:  # it is busy
+        except OSError:
+            # The listener is busy.
             return True
     return True

@@ -13,19 +13,24 @@ __all__ = ["EXIT_HANDOVER", "MARK", "pack", "unpack"]
 
 MARK = b"J"
 EXIT_HANDOVER = 75
-"""Exit status of a server that has saved a checkpoint and made way for its next incarnation."""
+"""Exit status of a server that has saved a checkpoint, so that the next server process continues the run."""
 
 
 def pack(token: bytes, message: dict[str, Any]) -> list[bytes]:
-    """Returns the frames of a message."""
+    """Encodes a message as three frames: `MARK`, the token, and the JSON text."""
     return [MARK, token, json.dumps(message).encode()]
 
 
 def unpack(token: bytes, frames: list[bytes]) -> dict[str, Any]:
-    """Reads a message.
+    """Decodes the frames of a message.
+
+    Args:
+        token: The token of this run.
+        frames: The frames.
 
     Raises:
-        ProtocolError: Not three frames, another run's token, or not a JSON object with a `type`.
+        ProtocolError: There are not three frames, the token is that of another run, or the text is not a JSON object
+            with a key `type`.
     """
     if len(frames) != 3 or frames[0] != MARK:
         msg = "a control message that is not of three frames"

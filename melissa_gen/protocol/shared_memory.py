@@ -1,12 +1,12 @@
-"""Memory that a client shares with a server rank on the same machine, so that fields cross without a socket.
+"""Memory that a client shares with a server rank on the same machine, so that fields are not sent through a socket.
 
-A client rank keeps its buffers in one anonymous memory file (`memfd_create`), which vanishes with its last user: a
-process that is killed leaves nothing behind. `wire.Share` tells the server rank where to find it; from then on a
-`wire.Part` comes without payload, and the server copies the values from the buffer that it names.
+A client rank keeps its buffers in one anonymous memory file (`memfd_create`), which the kernel removes with its last
+user, so that a killed process leaves nothing behind. `wire.Share` tells the server rank where the file is. A
+`wire.Part` then has no payload, and the server copies the values from the buffer that the part names.
 
-The file starts with 64 bytes, of which the first 8 are `Share.nonce`; then come the buffers, each with the part's
-blocks in turn, every block rounded up to 64 bytes. It is sealed against shrinking, so that no peer can take memory away
-under a reader.
+The file starts with 64 bytes, of which the first 8 are `Share.nonce`. The buffers follow, each with the blocks of a
+part in order, every block rounded up to 64 bytes. The file is sealed against shrinking, so that its mapping stays
+valid.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def _rounded(size: int) -> int:
 
 
 def this_machine() -> str:
-    """Returns a name that no other machine has, which its kernel drew when it was started; "" outside Linux."""
+    """Returns a name that no other machine has, a number that the kernel draws at its start; "" outside Linux."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -42,14 +42,14 @@ def this_machine() -> str:
 
 
 class SharedBuffers:
-    """The client's side: buffers that a server rank can read.
+    """Buffers of a client that a server rank can read.
 
     Args:
         count: Number of buffers.
         blocks: Extent and type of each block of a part.
 
     Raises:
-        OSError: This system has no such memory, or not enough.
+        OSError: The system does not support such memory, or has not enough.
     """
 
     def __init__(self, count: int, blocks: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
@@ -58,7 +58,8 @@ class SharedBuffers:
         self.nonce = secrets.randbits(63)
         self.descriptor = os.memfd_create("melissa_gen", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.posix_fallocate(self.descriptor, 0, total)  # memory that is there, or an error now
+            # Reserves the memory now, so that a later write can't fail.
+            os.posix_fallocate(self.descriptor, 0, total)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
             memory = mmap.mmap(self.descriptor, total)
@@ -77,22 +78,23 @@ class SharedBuffers:
             self.arrays.append(buffer)
 
     def close(self) -> None:
-        """Nobody can open the memory any more; whoever has it, keeps it."""
+        """Closes the file, so that no further process can map the memory; existing mappings stay valid."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
 
 
 class SharedView:
-    """The server's side: a look into a client's buffers.
+    """A server's read-only mapping of the buffers of a client.
 
     Args:
-        pid: The client's process.
-        descriptor: The memory file there.
-        nonce: What the memory starts with.
+        pid: Process of the client.
+        descriptor: File descriptor of the memory in that process.
+        nonce: Number at the start of the memory.
 
     Raises:
-        ProtocolError: It is not to be had: another machine or container, another process, not sealed.
+        ProtocolError: Shared memory is unavailable: the process is on another machine or in another container, it is
+            not the client, or the memory is not sealed.
     """
 
     def __init__(self, pid: int, descriptor: int, nonce: int) -> None:
@@ -117,7 +119,7 @@ class SharedView:
             raise ProtocolError(msg)
 
     def read(self, buffer: int, into: Sequence[npt.NDArray[Any]]) -> bool:
-        """Copies a part's blocks out of a buffer; False if it is not inside the memory."""
+        """Copies the blocks of a part from a buffer; False if the buffer is not inside the memory."""
         stride = sum(_rounded(array.nbytes) for array in into)
         offset = _ALIGNMENT + buffer * stride
         if offset + stride > len(self._memory):
@@ -130,7 +132,7 @@ class SharedView:
 
     @property
     def alive(self) -> bool:
-        """Whether the client's process is still there."""
+        """Whether the process of the client exists."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -140,6 +142,6 @@ class SharedView:
         return True
 
     def close(self) -> None:
-        """Lets the memory go."""
+        """Unmaps the memory."""
         with contextlib.suppress(BufferError):
             self._memory.close()

@@ -1,4 +1,4 @@
-"""Opens every ZeroMQ socket of the project: security, limits and timeouts stand here and nowhere else."""
+"""Opens every ZeroMQ socket of melissa_gen, with its security, limits and timeouts."""
 
 import socket
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def choose_interface(wanted: str, *, one_machine: bool) -> str:
     """Returns the network interface to bind to.
 
     Args:
-        wanted: Its name, or `auto`: loopback on one machine; else the interface whose address this host's name stands
-            for, or where that is a loopback one, the interface that leads out.
+        wanted: Name of the interface, or `auto`: loopback if all peers are on this machine, else the interface with the
+            address of this host's name; if that is loopback, the interface of the default route.
         one_machine: Whether all peers are on this machine.
     """
     if wanted != "auto":
@@ -53,7 +53,8 @@ def _address_of_name() -> str:
 def _address_outward() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks the routing table
+            # Sends nothing; it only looks up the route.
+            probe.connect(("192.0.2.1", 9))
         except OSError:
             return ""
         return str(probe.getsockname()[0])
@@ -63,7 +64,7 @@ def unreachable(endpoint: str, timeout: float = 10.0) -> str:
     """Tries to open a connection to a tcp endpoint of the server.
 
     Returns:
-        "" if it can be reached, or is none of tcp; else who could not reach whom, on what port, and why.
+        "" if the endpoint can be reached or is not a tcp endpoint; else a sentence with hosts, port and reason.
     """
     if not endpoint.startswith("tcp://"):
         return ""
@@ -83,7 +84,7 @@ def interface_address(name: str) -> str:
     """Returns the IPv4 address of a network interface.
 
     Raises:
-        StudyError: There is no such interface; names those that exist.
+        StudyError: The interface does not exist; the message lists those that do.
     """
     interfaces = psutil.net_if_addrs()
     for address in interfaces.get(name, []):
@@ -108,14 +109,14 @@ def bind_socket(
     """Opens a server socket (ROUTER) on ipc or a random tcp port.
 
     Args:
-        context: The process's context.
-        contact: Secrets and transport of this incarnation.
+        context: The ZeroMQ context of the process.
+        contact: Secrets and transport of this server process.
         name: Name of the ipc socket file.
         address: IPv4 address for tcp.
-        limit: Largest frame that is accepted (bytes); a peer that sends more is disconnected.
-        queue: Messages per peer that may wait.
-        data: Whether this is a data socket, which `encrypt_data` decides about.
-        ports: First and last tcp port that may be taken; None: any.
+        limit: Largest frame that is accepted (bytes). A peer that sends a larger one is disconnected.
+        queue: Largest number of queued messages per peer.
+        data: Whether this is a data socket, which is encrypted only with `Contact.encrypt_data`.
+        ports: First and last tcp port that may be used; None: any.
 
     Returns:
         The socket and the endpoint that peers connect to.
@@ -156,7 +157,15 @@ def connect_socket(
     data: bool = False,
     queue: int = 1000,
 ) -> zmq.Socket[bytes]:
-    """Opens a peer's socket (DEALER) to one of the server's endpoints."""
+    """Opens the socket of a peer (DEALER) and connects it to an endpoint of the server.
+
+    Args:
+        context: The ZeroMQ context of the process.
+        contact: Secrets and transport of the server process.
+        endpoint: The endpoint.
+        data: Whether it is a data socket, which is encrypted only with `Contact.encrypt_data`.
+        queue: Largest number of queued messages; 0: no limit.
+    """
     peer = _open(context, zmq.DEALER, CONTROL_LIMIT, queue)
     if contact.curve is not None and (contact.encrypt_data or not data):
         peer.curve_serverkey = contact.curve.server_public.encode()

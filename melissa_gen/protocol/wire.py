@@ -8,19 +8,19 @@ offset type meaning
 0      4s   magic, the bytes ``MGEN``
 4      u16  protocol version
 6      u16  kind of message (the numbers below)
-8      u32  epoch: the incarnation of the server that the sender talks to
-12     u32  rank of the sender in its MPI world
-16     16s  token: the run's secret, from the contact file
+8      u32  epoch: number of the server process that the message is for or from
+12     u32  rank of the sender in its MPI job
+16     16s  token: the secret of the run, from the contact file
 ====== ==== ======================================================================================
 
-The body follows, its fields in the order of each message class below: ``u16 u32 i64 f64`` as such, ``str`` as u16
-length and UTF-8 bytes, ``[T]`` as u16 count and that many T, ``[(...)]`` likewise with records.
+The body follows, with the fields in the order of each message class below: ``u16 u32 i64 f64`` are numbers, ``str`` is
+a u16 length and UTF-8 bytes, and ``[T]`` is a u16 count and that many values of type T.
 
-A `Part` is the header frame, followed by one frame per field that it lists: the raw values of the sender's
-block in C order, of the field's declared type. The sample (simulation, time step) belongs to the server rank
-``owner(simulation, step, ranks)``; a part goes straight to that rank's data socket. The sender may have as
-many parts under way to one server rank as `Welcome.credit` says; each names the buffer it was copied to, and
-`Credit` hands buffers back when their sample is in the reservoir (or has been counted as a duplicate).
+A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block in C
+order, in the type that the study declares. The sample (simulation, time step) belongs to the server rank
+``owner(simulation, step, ranks)``, and a part is sent directly to the data socket of that rank. A sender may have
+`Welcome.credit` parts in flight to each server rank. Each part names the buffer that it was copied to, and `Credit`
+returns buffers when their sample is in the reservoir or was counted as a duplicate.
 
 If a server rank runs on the machine of the client (`Contact.machines`), the client rank may offer its buffers in shared
 memory with `Share`, before its first part to that server rank (`melissa_gen.protocol.shared_memory`). The answer is
@@ -69,7 +69,7 @@ __all__ = [
 MAGIC = b"MGEN"
 VERSION = 2
 ANY = -1
-"""`Next.simulation` of a client that takes whatever comes next."""
+"""`Next.simulation` of a client that solves any simulation."""
 
 _HEADER = struct.Struct("<4sHHII16s")
 
@@ -92,7 +92,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """Client rank 0 introduces its world (control socket)."""
+    """First message of client rank 0: its job, host, process, and number of MPI ranks (control socket)."""
 
     KIND, LAYOUT = 1, ("str", "str", "u32", "u32")
     job: str
@@ -103,7 +103,7 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True)
 class Welcome(Message):
-    """The server's answer to `Hello`: what the study expects."""
+    """Answer of the server to `Hello`: what the study expects of a client."""
 
     KIND, LAYOUT = 2, ("u16", "u16", "u32", "f64", "f64", "[str]", "[field]")
     credit: int
@@ -117,7 +117,7 @@ class Welcome(Message):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Message):
-    """The server will not talk to this client; says why."""
+    """The server refuses a message or a client, with the reason."""
 
     KIND, LAYOUT = 3, ("str",)
     reason: str
@@ -125,7 +125,7 @@ class Refused(Message):
 
 @dataclass(frozen=True, slots=True)
 class Next(Message):
-    """Client rank 0 asks for a simulation: the one with this number, or any (-1)."""
+    """Client rank 0 requests the simulation with this number, or any (-1)."""
 
     KIND, LAYOUT = 4, ("i64",)
     simulation: int
@@ -133,7 +133,7 @@ class Next(Message):
 
 @dataclass(frozen=True, slots=True)
 class Solve(Message):
-    """The answer to `Next`: solve for these parameters (in the order of `Welcome.parameters`)."""
+    """Answer to `Next`: a simulation to solve, with parameters in the order of `Welcome.parameters`."""
 
     KIND, LAYOUT = 5, ("u32", "u32", "[f64]")
     simulation: int
@@ -143,14 +143,14 @@ class Solve(Message):
 
 @dataclass(frozen=True, slots=True)
 class Done(Message):
-    """The answer to `Next` when nothing is left to solve."""
+    """Answer to `Next` if no simulation is left."""
 
     KIND, LAYOUT = 6, ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finalize(Message):
-    """Each client rank to each data socket, after its last part: `steps` time steps were sent in all."""
+    """Sent by each client rank to each data socket after its last part; `steps` time steps were sent in all."""
 
     KIND, LAYOUT = 7, ("u32", "u32", "u32", "u32")
     simulation: int
@@ -183,7 +183,7 @@ class Failed(Message):
 
 @dataclass(frozen=True, slots=True)
 class Part(Message):
-    """One client rank's share of one sample; the blocks' values follow, a frame each."""
+    """The blocks of one sample that one client rank computes; their values follow, one frame per block."""
 
     KIND, LAYOUT = 9, ("u32", "u32", "u32", "u32", "u16", "[block]")
     simulation: int
@@ -196,7 +196,7 @@ class Part(Message):
 
 @dataclass(frozen=True, slots=True)
 class Credit(Message):
-    """The server hands buffers back to a client rank (data socket)."""
+    """The server returns buffers to a client rank (data socket)."""
 
     KIND, LAYOUT = 10, ("[u16]",)
     buffers: tuple[int, ...]
@@ -204,7 +204,7 @@ class Credit(Message):
 
 @dataclass(frozen=True, slots=True)
 class Alive(Message):
-    """Heartbeat of client rank 0, echoed by the server: what it does, and the seconds it has waited so far."""
+    """Heartbeat of client rank 0, echoed by the server: its state, and the seconds that it has waited so far."""
 
     KIND, LAYOUT = 11, ("str", "u16", "u32", "u32", "f64", "f64")
     job: str
@@ -217,7 +217,7 @@ class Alive(Message):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Message):
-    """The server tells a client to end (answer to `Alive` or `Next`)."""
+    """The server asks a client to end (answer to `Alive` or `Next`)."""
 
     KIND, LAYOUT = 12, ("str",)
     reason: str
@@ -225,7 +225,7 @@ class Stop(Message):
 
 @dataclass(frozen=True, slots=True)
 class Share(Message):
-    """A client rank offers the memory with its buffers: file `descriptor` of process `pid` (data socket)."""
+    """A client rank offers its buffers in shared memory: file `descriptor` of process `pid` (data socket)."""
 
     KIND, LAYOUT = 13, ("u32", "u32", "i64", "u16")
     pid: int
@@ -238,26 +238,31 @@ MESSAGES: tuple[type[Message], ...] = (
     *(Hello, Welcome, Refused, Next, Solve, Done),
     *(Finalize, Failed, Part, Credit, Alive, Stop, Share),
 )
-"""Every kind of message, in the order of their numbers."""
+"""All messages, in the order of their kinds."""
 
 SOLVING, WAITING_FOR_CREDIT, WAITING_FOR_PARAMETERS = range(3)
 """Values of `Alive.state`."""
 
 
 def owner(simulation: int, step: int, ranks: int) -> int:
-    """Returns the server rank that a sample belongs to; neighbours in time go to different ranks."""
+    """Returns the server rank that a sample belongs to. Consecutive time steps belong to different ranks."""
     return (simulation + step) % ranks
 
 
 def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
-    """Returns a message's bytes, header included."""
+    """Encodes a message, including its header.
+
+    Raises:
+        ProtocolError: A value is outside the range of its type.
+    """
     out = bytearray(_HEADER.pack(MAGIC, VERSION, message.KIND, epoch, rank, token))
     plan = _PLANS[type(message)]
     numbers = [getattr(message, name) for name in plan.numbers]
     try:
         out += plan.head.pack(*numbers)
     except struct.error:
-        for value, kind in zip(numbers, message.LAYOUT, strict=False):  # the one that is meant
+        # Finds the value that does not fit, and raises an error that names it.
+        for value, kind in zip(numbers, message.LAYOUT, strict=False):
             TYPES[kind][1](bytearray(), value)
     for (_, write), name in plan.rest:
         write(out, getattr(message, name))
@@ -265,10 +270,10 @@ def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
 
 
 def decode_header(data: Any) -> Header:
-    """Reads the first 32 bytes.
+    """Decodes the first 32 bytes of a message.
 
     Raises:
-        ProtocolError: Too short, not this protocol, or another version.
+        ProtocolError: The data are too short, not of this protocol, or of another version.
     """
     if len(data) < _HEADER.size:
         msg = f"a message of {len(data)} bytes is shorter than the header's {_HEADER.size}"
@@ -284,10 +289,10 @@ def decode_header(data: Any) -> Header:
 
 
 def check_peer(header: Header, epoch: int, token: bytes) -> None:
-    """Refuses a peer of another run or of another incarnation of the server.
+    """Checks that a message belongs to this run and this server process.
 
     Raises:
-        ProtocolError: Says which.
+        ProtocolError: It belongs to another run or another server process.
     """
     if header.epoch != epoch:
         age = "stale" if header.epoch < epoch else "newer"
@@ -317,20 +322,29 @@ def decode(
 
 
 def decode(data: Any, *expected: type[Any]) -> Any:
-    """Reads one message of one of the expected classes.
+    """Decodes a message of one of the expected classes.
 
     Args:
-        data: The frame (bytes-like), header included.
-        *expected: The classes that are legal here.
+        data: The frame (bytes-like), including the header.
+        *expected: The classes that are allowed.
 
     Raises:
-        ProtocolError: Anything that `encode` would not have written.
+        ProtocolError: The frame is not one that `encode` returns for an expected class.
     """
     return decode_body(decode_header(data), data, *expected)
 
 
 def decode_body(header: Header, data: Any, *expected: type[Any]) -> Any:
-    """Reads the rest of a message whose header has been read; else as `decode`."""
+    """Decodes the rest of a message whose header has been decoded.
+
+    Args:
+        header: The header.
+        data: The frame (bytes-like), including the header.
+        *expected: The classes that are allowed.
+
+    Raises:
+        ProtocolError: The frame is not one that `encode` returns for an expected class.
+    """
     for cls in expected:
         if header.kind == cls.KIND:
             break
@@ -355,7 +369,7 @@ def decode_body(header: Header, data: Any, *expected: type[Any]) -> Any:
 
 
 class _Plan(NamedTuple):
-    """A body: the numbers that it begins with, in one piece, and what follows."""
+    """Layout of a body: the numbers at its start, which are read together, and the remaining fields."""
 
     numbers: tuple[str, ...]
     head: struct.Struct

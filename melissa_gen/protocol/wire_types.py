@@ -1,4 +1,4 @@
-"""The values that a message consists of, and their bytes (`wire`): one reader and one writer per type."""
+"""The types of the fields of binary messages, with one reader and one writer per type (`melissa_gen.protocol.wire`)."""
 
 import functools
 import struct
@@ -12,14 +12,20 @@ __all__ = ["CODES", "DTYPES", "TYPES", "Block", "Read", "StudyField", "Write"]
 DTYPES = ("float32", "float64")
 
 Read = Callable[[memoryview, int], tuple[Any, int]]
-"""Of the bytes and an offset: the value and the next offset."""
+"""Reads a value at an offset; returns the value and the offset after it."""
 Write = Callable[[bytearray, Any], None]
 
 _MAX_DIMENSIONS = 4
 
 
 class Block(NamedTuple):
-    """Where a rank's part of one field lies: `start` and `extent` along each dimension."""
+    """The block of one field that a rank sends.
+
+    Attributes:
+        field: Number of the field in the study.
+        start: First index along each dimension.
+        extent: Size along each dimension.
+    """
 
     field: int
     start: tuple[int, ...]
@@ -27,7 +33,7 @@ class Block(NamedTuple):
 
 
 class StudyField(NamedTuple):
-    """A field as the study declares it."""
+    """A field as the study declares it: name, type and global shape."""
 
     name: str
     dtype: str
@@ -51,7 +57,7 @@ def _number(code: str) -> tuple[Read, Write]:
 
 
 CODES = {"u16": "H", "u32": "I", "i64": "q", "f64": "d"}
-"""Numbers, as `struct` calls them."""
+"""Number types and their format characters in the module `struct`."""
 TYPES: dict[str, tuple[Read, Write]] = {kind: _number(code) for kind, code in CODES.items()}
 
 
@@ -72,7 +78,8 @@ def _write_text(out: bytearray, value: str) -> None:
 def _list_of(item: tuple[Read, Write], most: int = 65535) -> tuple[Read, Write]:
     def read(view: memoryview, offset: int) -> tuple[tuple[Any, ...], int]:
         count, offset = TYPES["u16"][0](view, offset)
-        if count > most or count > len(view) - offset:  # each item takes a byte at least
+        # Each item takes at least one byte: an impossible count must not allocate memory.
+        if count > most or count > len(view) - offset:
             raise IndexError
         values = []
         for _ in range(count):
@@ -132,7 +139,8 @@ TYPES["[str]"] = _list_of(TYPES["str"])
 TYPES["[u16]"] = _list_of(TYPES["u16"])
 TYPES["[f64]"] = _list_of(TYPES["f64"])
 _BLOCKS = _list_of((_read_block, _write_block), 16)
-_MOST_BLOCK_BYTES = 1024  # more than 16 blocks of 4 dimensions have
+_MOST_BLOCK_BYTES = 1024
+"""More bytes than 16 blocks of 4 dimensions have."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -148,7 +156,7 @@ def _bytes_of_blocks(blocks: tuple[Block, ...]) -> bytes:
 
 
 def _read_blocks(view: memoryview, offset: int) -> tuple[Any, int]:
-    """A rank sends the same blocks at every step: what they were read as is remembered."""
+    """Reads blocks through a cache, because a rank sends the same blocks at every time step."""
     if len(view) - offset > _MOST_BLOCK_BYTES:
         return _BLOCKS[0](view, offset)
     blocks, size = _known_blocks(bytes(view[offset:]))
