@@ -13,6 +13,7 @@ from generators import MAKERS, c_api, commands, samplers, study_keys
 from melissa_gen import sampling
 from melissa_gen.launcher.cli import app
 from melissa_gen.launcher.global_options import options_first
+from melissa_gen.surrogates import Surrogate
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "pages"
@@ -209,3 +210,19 @@ def test_printed_commands_are_legal():
         if len(words) == 1:  # the name of a command in a sentence
             continue
         group.commands[front[at]].make_context(front[at], front[at + 1 :])
+
+
+def test_the_printed_network_is_a_surrogate(tmp_path):
+    text = TEXTS["how-to/own-network.md"]
+    blocks = re.findall(r"^```(?:python|yaml)\n(.*?)^```$", text, flags=re.M | re.S)
+    section = yaml.safe_load(blocks[0])["surrogate"]
+    (tmp_path / "my_network.py").write_text(blocks[1])
+    surrogate = Surrogate(
+        {"viscosity": (0.1, 1.0)},
+        (0.0, 1.0),
+        {"u": (8, 8)},
+        section["class"],
+        section["arguments"],
+        tmp_path,
+    )
+    assert surrogate.predict({"viscosity": 0.5}, time=0.5)["u"].shape == (8, 8)
