@@ -24,6 +24,10 @@ from hypothesis import HealthCheck, settings
 from melissa_gen.logs import message_of
 from tests import network
 
+# The matrices of the tests are small. A second thread of the linear algebra library only waits for a core that another
+# test uses, which multiplies the time of a test by ten. The library reads this number when numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # An example that waits for a busy core is no failure.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

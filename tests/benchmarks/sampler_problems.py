@@ -61,48 +61,59 @@ class Problem:
 
 # Burgers, u_t + u u_x = ν u_xx on a periodic interval of length 1 --------------------------------------------------
 
-_CELLS = (
-    256  # the steepest front, of width 4 ν / Δu = 0.008 at the lowest viscosity, spans four cells
-)
-_STEP = 0.00125  # |u| dt π / dx = 2, below the 2.8 of RK4 on the imaginary axis
 _BURGERS_TIMES = 20
-_STEPS_BETWEEN = 20
 
 
-def burgers(points: Array) -> Fields:
-    """Pseudo-spectral, 2/3 rule, diffusion by an integrating factor, RK4; every fourth of 256 points.
+@dataclass(frozen=True)
+class Resolution:
+    """Resolution of the Burgers solver.
+
+    Args:
+        cells: grid points. The steepest front, of width 4 ν / Δu = 0.008 at the lowest viscosity, spans four of 256.
+        step: time step. |u| dt π / dx = 2 by default, below the stability limit 2.8 of RK4 on the imaginary axis.
+        steps_between: time steps between two samples.
+    """
+
+    cells: int = 256
+    step: float = 0.00125
+    steps_between: int = 20
+
+
+def burgers(points: Array, resolution: Resolution = Resolution()) -> Fields:
+    """Pseudo-spectral, 2/3 rule, diffusion by an integrating factor, RK4; every fourth grid point.
 
     u(x, 0) = a₁ sin 2πx + a₂ sin(4πx + φ); 20 times up to 0.5: fronts form from t = 0.1 on.
     """
     return np.concatenate(
-        [_burgers(part) for part in np.array_split(points, len(points) // 256 + 1)]
+        [_burgers(part, resolution) for part in np.array_split(points, len(points) // 256 + 1)]
     )
 
 
-def _burgers(points: Array) -> Fields:
+def _burgers(points: Array, resolution: Resolution) -> Fields:
+    cells, step = resolution.cells, resolution.step
     viscosity, first, second, phase = (column[:, None] for column in points.T)
-    x = np.arange(_CELLS) / _CELLS
+    x = np.arange(cells) / cells
     u = first * np.sin(2 * np.pi * x) + second * np.sin(4 * np.pi * x + phase)
-    wave = 2 * np.pi * np.arange(_CELLS // 2 + 1)
-    slope = -0.5j * wave * (np.arange(len(wave)) <= _CELLS // 3)
-    half = np.exp(-viscosity * wave**2 * _STEP / 2)
+    wave = 2 * np.pi * np.arange(cells // 2 + 1)
+    slope = -0.5j * wave * (np.arange(len(wave)) <= cells // 3)
+    half = np.exp(-viscosity * wave**2 * step / 2)
     whole = half**2
 
     def rate(hat: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        field = scipy.fft.irfft(hat, _CELLS)
+        field = scipy.fft.irfft(hat, cells)
         return slope * scipy.fft.rfft(field * field)
 
     hat = scipy.fft.rfft(u)
-    fields = np.empty((len(points), _BURGERS_TIMES, _CELLS // 4), np.float32)
+    fields = np.empty((len(points), _BURGERS_TIMES, cells // 4), np.float32)
     for time in range(_BURGERS_TIMES):
-        for _ in range(_STEPS_BETWEEN):
+        for _ in range(resolution.steps_between):
             k1 = rate(hat)
             moved = half * hat
-            k2 = rate(moved + (_STEP / 2) * half * k1)
-            k3 = rate(moved + (_STEP / 2) * k2)
-            k4 = rate(half * (moved + _STEP * k3))
-            hat = whole * hat + (_STEP / 6) * (whole * k1 + 2 * half * (k2 + k3) + k4)
-        fields[:, time] = scipy.fft.irfft(hat, _CELLS)[:, ::4]
+            k2 = rate(moved + (step / 2) * half * k1)
+            k3 = rate(moved + (step / 2) * k2)
+            k4 = rate(half * (moved + step * k3))
+            hat = whole * hat + (step / 6) * (whole * k1 + 2 * half * (k2 + k3) + k4)
+        fields[:, time] = scipy.fft.irfft(hat, cells)[:, ::4]
     return fields
 
 
@@ -179,7 +190,7 @@ _BURGERS = Problem(
     },
     solve=burgers,
     times=_BURGERS_TIMES,
-    size=_CELLS // 4,
+    size=Resolution.cells // 4,
     simulations=120,
 )
 _HEAT = Problem(
@@ -217,6 +228,6 @@ PROBLEMS = {
         _HEAT,
         _front(20),
         _front(100),
-        replace(_BURGERS, name="quick", simulations=16, steps=20),
+        replace(_front(4), name="quick", simulations=16, per_round=4, steps=20),
     )
 }

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The networks are so small that a second thread costs time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -51,16 +61,12 @@ def test_burgers_agrees_with_the_cole_hopf_solution():
 
 @pytest.mark.usefixtures("benchmarks")
 def test_burgers_is_resolved_at_the_lowest_viscosity():
-    import sampler_problems as problems
+    from sampler_problems import Resolution, burgers
 
-    point = np.array([[0.004, 1.0, 1.0, 0.5]])
-    coarse = problems.burgers(point)
-    cells, step, steps = problems._CELLS, problems._STEP, problems._STEPS_BETWEEN
-    try:
-        problems._CELLS, problems._STEP, problems._STEPS_BETWEEN = 4 * cells, step / 4, 4 * steps
-        fine = problems.burgers(point)[:, :, ::4]
-    finally:
-        problems._CELLS, problems._STEP, problems._STEPS_BETWEEN = cells, step, steps
+    point, usual = np.array([[0.004, 1.0, 1.0, 0.5]]), Resolution()
+    coarse = burgers(point, usual)
+    finer = Resolution(4 * usual.cells, usual.step / 4, 4 * usual.steps_between)
+    fine = burgers(point, finer)[:, :, ::4]
     assert np.sqrt(np.mean((coarse - fine) ** 2)) < 0.01 * fine.std()
 
 

@@ -123,15 +123,14 @@ BUMP = {
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize(
-    "d, width", [(1, 0.2), pytest.param(2, 0.2, marks=pytest.mark.slow), (5, 0.25)]
-)
+@pytest.mark.parametrize("d, width", [(1, 0.2), (5, 0.25)])
 def test_bump(name, d, width, acquisitions, rng):
     kind = acquisitions["bump"](0.6, width)
     proposer = TRAINED[name](d, rng)
     nothing = history(np.empty((0, d)), np.empty(0))
     proposer.fit(nothing, kind, 1.0, rng)
-    proposer.fit(nothing, kind, 1.0, rng)
+    if name != "diffusion_prior":  # whose fit does not depend on the acquisition
+        proposer.fit(nothing, kind, 1.0, rng)
     off, ratio, _ = compare(
         f"{name} d={d}", proposer.draw(N, kind, 1.0, rng), truncated(0.6, width)
     )
@@ -194,16 +193,18 @@ def test_proposals_weigh_by_p_over_q_in_the_learned_prior(acquisitions, rng):
     assert means[0] == pytest.approx(0.5, abs=0.03) and means[1] > 0.57
 
 
-@pytest.mark.parametrize(
-    "d, width", [(1, 0.2), pytest.param(2, 0.2, marks=pytest.mark.slow), (5, 0.25)]
-)
+@pytest.mark.parametrize("d, width", [(1, 0.2), (5, 0.25)])
 def test_conditional_diffusion_without_extra_guidance_follows_difficulty(d, width, rng):
     unit = rng.random((600, d))
     difficulty = np.exp(-0.5 * ((unit - 0.6) ** 2).sum(axis=1) / width**2)
-    ratio = {}
-    for guidance in (1.0, 5.0):
-        rule = ConditionalDiffusion(d, ConditionalDiffusionArguments(guidance=guidance), rng)
-        rule.learn(history(unit, difficulty), rng)
+    ratio, state = {}, None
+    for guidance in (1.0, 5.0) if d == 5 else (1.0,):
+        arguments = ConditionalDiffusionArguments(guidance=guidance, steps=40)
+        rule = ConditionalDiffusion(d, arguments, rng)
+        if state is None:
+            rule.learn(history(unit, difficulty), rng)
+            state = rule.state()
+        rule.restore(state)  # the guidance has no part in the training
         drawn = rule.propose(N, rng).unit
         name = f"conditional_diffusion d={d} guidance {guidance:g}"
         off, ratio[guidance], _ = compare(name, drawn, truncated(0.6, width))
@@ -243,7 +244,7 @@ def difficult(rng, m, d, width):
 
 @pytest.mark.parametrize("d, width", [pytest.param(1, 0.2, marks=pytest.mark.slow), (5, 0.25)])
 def test_joint_follows_the_power_of_difficulty(d, width, rng):
-    rule = Joint(d, 1, JointArguments(beta=1.0), {})
+    rule = Joint(d, 1, JointArguments(beta=1.0, steps=25), {})
     rule.learn(history(*difficult(rng, 600, d, width)), rng)
     off, ratio, ks = compare(f"joint d={d}", rule.propose(N, rng).unit, truncated(0.6, width))
     assert abs(off) < 0.2 and 0.85 < ratio < 1.1 and ks < 0.16
@@ -254,10 +255,10 @@ def test_joint_knows_each_conditional(rng):
     unit = rng.random((800, 2))
     difficulty = np.exp(6.0 * (unit[:, 0] - unit[:, 1]) ** 2)
     where = {}
-    learned = Joint(2, 1, JointArguments(beta=3.0), {})
+    learned = Joint(2, 1, JointArguments(beta=3.0, steps=20), {})
     learned.learn(history(unit, difficulty), rng)
     for b in (0.1, 0.9):
-        rule = Joint(2, 2, JointArguments(beta=3.0), {1: b})
+        rule = Joint(2, 2, JointArguments(beta=3.0, steps=20), {1: b})
         rule.restore(learned.state())
         drawn = rule.propose(300, rng).unit
         np.testing.assert_allclose(drawn[:, 1], b)
