@@ -1,8 +1,8 @@
-"""What is simulated next: priors, difficulty, the learned acquisition, and a module per sampler.
+"""Sampling of the next simulations: priors, difficulty, the learned acquisition, and one module per method.
 
 `create(method, prior, seed, ...)` makes a `Sampler`; it suggests points and ingests evidence of
 how hard their simulations were to learn. All of it works on numpy arrays of physical parameters,
-knows no server, socket or file, and imports nothing of ours but `melissa_gen.errors`.
+uses no server, socket or file, and imports only `melissa_gen.errors` and `melissa_gen.distributions`.
 """
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss

@@ -30,14 +30,14 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Proposals:
-    """Points to simulate, with where they come from.
+    """Points to simulate, with their provenance.
 
     Args:
         points: (n, d), physical units, columns in the prior's order.
         log_density: (n,), log of the whole mixture q at each point in physical units, NaN where
             the method does not know it.
         method: n names: "prior", or the adaptive method.
-        generation: how often the sampler had learned when it drew them.
+        generation: number of times that the sampler had learned before it drew them.
         parents: (n,), the simulation that a point was bred from, -1 for none.
     """
 
@@ -53,14 +53,14 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What training has found out about one simulation; the newest word on it replaces the last.
+    """The difficulty of one simulation as measured in training; newer evidence replaces older.
 
     Args:
         simulation: its number.
         parameters: (d,), physical units, columns in the prior's order.
         difficulty: at least 0; ignored where `failed`.
         samples: how many samples stand behind the difficulty.
-        failed: the simulation gave up for good: it has no difficulty.
+        failed: whether the simulation failed finally; it then has no difficulty.
         log_density: log q under which it was drawn, NaN where unknown.
         generation: the generation that proposed it.
     """
@@ -150,11 +150,11 @@ class Sampler(ABC):
 
 
 def split_state(state: State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Parts a state in what JSON holds and what an npz file holds; their union restores it."""
+    """Splits a state into JSON values and arrays; their union restores it."""
     arrays = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
     return {key: value for key, value in state.items() if key not in arrays}, arrays
 
 
 def part_of(state: State, prefix: str) -> State:
-    """What a state holds under names that begin with `prefix`, without it."""
+    """Returns the entries whose names begin with `prefix`, with the prefix removed."""
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

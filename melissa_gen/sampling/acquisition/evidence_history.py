@@ -1,4 +1,4 @@
-"""The history that samplers learn from: the newest evidence of each simulation, bounded."""
+"""The history that samplers learn from: the newest evidence on each simulation, bounded in length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class EvidenceTable:
         difficulty: (m,), at least 0; NaN where the simulation failed.
         samples: (m,), how many stand behind each difficulty.
         log_ratio: (m,), log p/q at the time of drawing; 0 where q was unknown.
-        fresh: (m,), whether the simulation was first heard of since the last learning.
+        fresh: (m,), whether the simulation was added since the last learning.
         predicted: (m, 1 + j), what was known of the point when it was drawn: log a as predicted,
             then the probe's j features; NaN where nothing was.
     """
@@ -98,13 +98,13 @@ class EvidenceHistory:
 
     @property
     def fresh(self) -> int:
-        """Simulations first heard of since `settle`."""
+        """Number of simulations added since `settle`."""
         return len(self._fresh)
 
     def remember_predictions(self, points: Array, known: Array) -> None:
-        """Remembers what is known of points (n, d) when they are drawn, `known` (n, 1 + j).
+        """Stores the predictions `known` (n, 1 + j) for points (n, d) when they are drawn.
 
-        The newest `limit` points are kept, until their simulations have been heard of and beyond.
+        The newest `limit` points are kept, also after evidence on their simulations has arrived.
         """
         for point, row in zip(points, known, strict=True):
             self._predicted[point.tobytes()] = row
@@ -112,7 +112,7 @@ class EvidenceHistory:
             del self._predicted[next(iter(self._predicted))]
 
     def seen(self) -> Array:
-        """Points of the cube (m, k) that have been drawn, heard of already or not."""
+        """Returns the points (m, k) of the cube that have been drawn, with or without evidence."""
         drawn = np.array([np.frombuffer(key) for key in self._predicted], dtype=np.float64)
         drawn = drawn.reshape(len(self._predicted), self._prior.dimension)
         heard = [row.unit for row in self._rows.values() if not _has_failed(row)]
@@ -126,7 +126,7 @@ class EvidenceHistory:
             known = self._rows.get(one.simulation)
             if row is None:
                 self.rejected += 1
-            elif known is None or _news(row, known):
+            elif known is None or _is_newer(row, known):
                 self.failed += int(one.failed) - int(known is not None and _has_failed(known))
                 if known is None:
                     self._fresh.add(one.simulation)
@@ -140,7 +140,7 @@ class EvidenceHistory:
             self._fresh.discard(oldest)
 
     def table(self) -> EvidenceTable:
-        """The history; what was fresh stays so until `settle`."""
+        """Returns the history as columns; `fresh` rows stay fresh until `settle`."""
         rows = list(self._rows.values())
         return EvidenceTable(
             simulation=np.array([row.simulation for row in rows], dtype=np.int64),
@@ -155,7 +155,7 @@ class EvidenceHistory:
         )
 
     def settle(self) -> None:
-        """Says that everything up to here has been learned from."""
+        """Marks all evidence as learned from."""
         self.changed = False
         self._fresh.clear()
 
@@ -222,7 +222,7 @@ def _has_failed(row: _Row) -> bool:
     return bool(np.isnan(row.difficulty))
 
 
-def _news(row: _Row, known: _Row) -> bool:
+def _is_newer(row: _Row, known: _Row) -> bool:
     if _has_failed(row) or _has_failed(known):
         return _has_failed(row) != _has_failed(known)
     same = row.samples == known.samples and row.difficulty == known.difficulty

@@ -1,7 +1,7 @@
-"""Keeps adaptive points away from where simulations fail.
+"""An acquisition that keeps adaptive points away from regions where simulations fail.
 
-A failed simulation has no difficulty, so the ensemble learns nothing from it, and would go on
-proposing a region where nothing ever completes. `FailureAvoidance` multiplies its a(λ) by an estimate
+A failed simulation has no difficulty, so an acquisition learns nothing from it and would continue to
+propose a region where no simulation completes. `FailureAvoidance` multiplies a(λ) by an estimate
 of the probability of success there.
 """
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 class FailureAvoidance(Acquisition):
-    """A `LearnedAcquisition`: log a of `inner` plus log of the probability of success.
+    """log a of `inner` plus log of the probability of success.
 
     With Gaussian kernels K about the records, of width `width` √k in the unit cube,
 
@@ -29,7 +29,7 @@ class FailureAvoidance(Acquisition):
     them. The prior's share of the mixture is not affected. Without failures it costs nothing.
 
     Args:
-        inner: what the records with a difficulty teach.
+        inner: Acquisition that learns from the simulations with a difficulty.
         width: kernel width for one axis.
     """
 
@@ -56,23 +56,23 @@ class FailureAvoidance(Acquisition):
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
-        """See `Candidates`."""
+        """Draws of the prior at which log a is already known, or None."""
         return self._candidates
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """See `LearnedAcquisition`."""
+        """Learns from the whole history."""
         self._failed = np.isnan(table.difficulty)
         self._unit = table.unit
         self._inner.fit(table, rng)
         self._take_candidates()
 
     def value(self, unit: Array) -> Array:
-        """See `LogAcquisition`."""
+        """Returns log a (n,) at points (n, k) of the unit cube."""
         value = self._inner.value(unit)
         return value + self._success(unit)[0] if self._failed.any() else value
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        """See `LogAcquisition`."""
+        """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
         value, gradient = self._inner.value_and_gradient(unit)
         if not self._failed.any():
             return value, gradient
@@ -80,18 +80,18 @@ class FailureAvoidance(Acquisition):
         return value + success, gradient + slope
 
     def state(self) -> State:
-        """See `LearnedAcquisition`."""
+        """Returns everything that `restore` needs."""
         inner = {f"inner.{key}": value for key, value in self._inner.state().items()}
         return {"unit": self._unit.copy(), "failed": self._failed.copy(), **inner}
 
     def restore(self, state: State) -> None:
-        """See `LearnedAcquisition`."""
+        """Restores what `state` returned."""
         self._unit, self._failed = np.array(state["unit"]), np.array(state["failed"])
         self._inner.restore(part_of(state, "inner."))
         self._take_candidates()
 
     def diagnostics(self) -> dict[str, float]:
-        """See `LearnedAcquisition`."""
+        """Returns named finite numbers."""
         return self._inner.diagnostics()
 
     def _take_candidates(self) -> None:

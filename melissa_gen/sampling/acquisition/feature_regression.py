@@ -80,12 +80,12 @@ class FeatureRegression(Acquisition):
 
     @property
     def flat(self) -> bool:
-        """See `LearnedAcquisition`."""
+        """Whether log a is constant."""
         return not self._known.fitted if self._asked else self._blind.flat
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
-        """See `Candidates`."""
+        """Draws of the prior at which log a is already known, or None."""
         return self._candidates
 
     @property
@@ -117,7 +117,7 @@ class FeatureRegression(Acquisition):
         self._slopes = dict(zip(probe.names, slopes.tolist(), strict=True))
 
     def value(self, unit: Array) -> Array:
-        """See `LogAcquisition`; of the surrogate itself, where there is one."""
+        """Returns log a (n,) at points (n, k) of the unit cube."""
         if not self._asked:
             return self._blind.value(unit)
         if self._probe is None:
@@ -126,13 +126,13 @@ class FeatureRegression(Acquisition):
         return np.asarray(self._probe.features(unit) @ slopes)
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        """See `LogAcquisition`; of the interpolation."""
+        """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
         if self._asked:
             return self._known.value_and_gradient(unit)
         return self._blind.value_and_gradient(unit)
 
     def state(self) -> State:
-        """See `LearnedAcquisition`."""
+        """Returns everything that `restore` needs."""
         return {
             "asked": self._asked,
             **(
@@ -146,7 +146,7 @@ class FeatureRegression(Acquisition):
         }
 
     def restore(self, state: State) -> None:
-        """See `LearnedAcquisition`."""
+        """Restores what `state` returned."""
         self._asked, self._slopes = state["asked"], dict(state["slopes"])
         self._probe = self._shown = self._candidates = None
         if _CANDIDATES[0] in state:

@@ -1,8 +1,8 @@
-"""Asking the surrogate itself about points that nobody has simulated.
+"""Features of the surrogate's prediction at points that have not been simulated.
 
-What training has said of past simulations is one source of difficulty; the other is the network as
-it is now: where its members disagree, where its prediction is steep. A `Probe` gives such features
-of any λ. A server makes one from a copy of the weights, a benchmark from the networks it trains.
+The difficulties measured in training are one source of information; the other is the present network:
+where the members of an ensemble disagree, where the prediction is steep. A `Probe` returns such
+features for any λ. The server creates one from a copy of the weights.
 """
 
 from collections.abc import Callable
@@ -62,11 +62,11 @@ class UnitCubeProbe:
         return self._probe.features(self._prior.from_unit(unit))
 
     def features_and_pullback(self, unit: Array) -> tuple[Array, Pullback]:
-        """See `Probe`; the pullback's slopes (n, axes) are with respect to the cube."""
+        """Returns the features and the function that maps slopes back through them."""
         found, back = self._probe.features_and_pullback(self._prior.from_unit(unit))
         stretch = self._prior.slope(unit)
         return found, lambda slope: back(slope)[:, self._prior.free_columns] * stretch
 
     def with_seen(self, points: Array) -> "UnitCubeProbe":
-        """See `Probe`; the points (m, axes) are those of the cube."""
+        """Returns the same surrogate with the points (m, axes) of the cube that have been simulated."""
         return UnitCubeProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)

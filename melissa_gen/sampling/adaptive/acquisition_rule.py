@@ -1,4 +1,4 @@
-"""The rule that acquisition-driven methods share: learn a(λ), then let a `Proposer` aim at p a^β."""
+"""The adaptive rule shared by the methods with an acquisition: learn a(λ), then draw from p a^β with a `Proposer`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -41,7 +41,7 @@ _FEWEST = 8
 
 
 class EnsembleArguments(Arguments):
-    """What all samplers share that learn an acquisition a(λ)."""
+    """Arguments of all samplers that learn an acquisition a(λ)."""
 
     guide: Literal["surrogate", "difficulty"] = Field(
         "surrogate",
@@ -56,7 +56,7 @@ class EnsembleArguments(Arguments):
 
 
 class AcquisitionArguments(EnsembleArguments):
-    """What all samplers share that aim at p(λ) a(λ)^β."""
+    """Arguments of all samplers that draw from p(λ) a(λ)^β."""
 
     beta: float = Field(1.4, ge=0.0, le=20.0, description="exponent β of the acquisition")
 
@@ -193,7 +193,7 @@ class AcquisitionRule(AdaptiveRule):
         return not self.acquisition.flat
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """See `Rule`."""
+        """Learns from the whole history."""
         self._compare(table)
         self.acquisition.fit(table, rng)
         if not self.ready:
@@ -220,18 +220,18 @@ class AcquisitionRule(AdaptiveRule):
         self._tilt = Tilt.normalized(exponent, pool)
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
-        """See `Rule`."""
+        """Draws n points from the adaptive part."""
         unit = self.proposer.next(n, self.acquisition, self._strength, rng)
         return Draws(unit, np.full(n, -1, dtype=np.int64))
 
     def log_density(self, unit: Array) -> Array:
-        """See `Rule`, and the class for what is exact."""
+        """Returns the log density at points (n, k) of the unit cube: (n,)."""
         if self.proposer.has_density:
             return self.proposer.log_density(unit, self.acquisition)
         return self._tilt.log_density(self.acquisition.value(unit))
 
     def state(self) -> State:
-        """See `Rule`."""
+        """Returns everything that `restore` needs."""
         return {
             **{f"proposer.{k}": v for k, v in self.proposer.state().items()},
             "tilt": [self._tilt.exponent, self._tilt.log_normalizer, self._strength],
@@ -240,7 +240,7 @@ class AcquisitionRule(AdaptiveRule):
         }
 
     def restore(self, state: State) -> None:
-        """See `Rule`."""
+        """Restores what `state` returned."""
         exponent, log_normalizer, self._strength = state["tilt"]
         self._tilt = Tilt(exponent, log_normalizer)
         self._predicted = np.array(state["predicted"])
@@ -248,7 +248,7 @@ class AcquisitionRule(AdaptiveRule):
         self.proposer.restore(part_of(state, "proposer."))
 
     def diagnostics(self) -> dict[str, float]:
-        """See `Rule`.
+        """Returns named finite numbers.
 
         `rank_correlation` is Spearman's, between what was predicted for the last simulations (up
         to 64, from 8 on) when they were drawn, and what was then measured.
@@ -269,7 +269,7 @@ class AcquisitionRule(AdaptiveRule):
         return matching_exponent(pool, mean, 5.0 * self._beta)
 
     def _compare(self, table: EvidenceTable) -> None:
-        """Remembers what was predicted of each new simulation beside what came of it."""
+        """Stores the predicted and the measured log difficulty of each new simulation."""
         fresh = table.rows(table.fresh & np.isfinite(table.difficulty))
         pairs = np.column_stack([fresh.predicted[:, 0], log_difficulty(fresh.difficulty)])
         pairs = pairs[np.isfinite(pairs[:, 0])]
@@ -295,7 +295,7 @@ def acquisition_sampler(
     calibrate: bool = True,
     phase: int = 1,
 ) -> MixtureSampler:
-    """A sampler of the mixture whose adaptive part is `proposer`, aimed by an ensemble at a^β."""
+    """Creates a mixture sampler whose adaptive part draws from p a^β with `proposer`."""
     dimension = prior.unit_dimension
     acquisition: Acquisition = DifficultyEnsemble(
         dimension, arguments.members, arguments.kappa, arguments.half_life
@@ -310,7 +310,7 @@ def acquisition_sampler(
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks from 1, equal values sharing their mean; scipy.stats, which has this, takes 50 MB."""
+    """Returns ranks from 1, with the mean rank for equal values; scipy.stats would take 50 MB of memory."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return ranks

@@ -98,7 +98,7 @@ class BreedRamp(Schedule):
     max_share: float
 
     def share(self, generation: int) -> float:
-        """See `Schedule`."""
+        """Returns the share of adaptive points of a generation."""
         if generation <= 0:
             return 0.0
         part = min(1.0, (generation - 1) / self.breakpoint)
@@ -170,7 +170,7 @@ class Breed(AdaptiveRule):
         return np.asarray(logsumexp(np.concatenate(terms, axis=1), axis=1))
 
     def state(self) -> State:
-        """See `Rule`."""
+        """Returns everything that `restore` needs."""
         return {
             "parents": self._parents.copy(),
             "simulations": self._simulations.copy(),
@@ -178,7 +178,7 @@ class Breed(AdaptiveRule):
         }
 
     def restore(self, state: State) -> None:
-        """See `Rule`."""
+        """Restores what `state` returned."""
         self._parents = np.array(state["parents"])
         self._simulations = np.array(state["simulations"])
         self._probability = np.array(state["probability"])

@@ -102,7 +102,7 @@ class ConditionalDiffusion(AdaptiveRule):
         return Draws(0.5 * (x + 1.0), np.full(n, -1, dtype=np.int64))
 
     def state(self) -> State:
-        """See `Rule`."""
+        """Returns everything that `restore` needs."""
         return {
             "targets": self._targets.copy(),
             "chance": self._chance.copy(),
@@ -112,7 +112,7 @@ class ConditionalDiffusion(AdaptiveRule):
         }
 
     def restore(self, state: State) -> None:
-        """See `Rule`."""
+        """Restores what `state` returned."""
         self._targets, self._chance = np.array(state["targets"]), np.array(state["chance"])
         self._loss, self._effective = state["numbers"]
         self._model.restore(part_of(state, "model."))

@@ -112,7 +112,7 @@ class DiffusionPosterior(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`; from a sequence of its own."""
+        """Draws n points (n, k) of the unit cube."""
         starts = SobolSequence(self._dimension, int(rng.integers(2**31)))
         return self._carried(starts.draw(n), acquisition, beta)
 
@@ -123,11 +123,11 @@ class DiffusionPosterior(Proposer):
         return self._carried(self._starts.draw(n), acquisition, beta)
 
     def state(self) -> State:
-        """See `Sequential`."""
+        """Returns everything that `restore` needs."""
         return self._starts.state()
 
     def restore(self, state: State) -> None:
-        """See `Sequential`."""
+        """Restores what `state` returned."""
         self._starts.restore(state)
 
     def _carried(self, starts: Array, acquisition: Acquisition, beta: float) -> Array:

@@ -95,7 +95,7 @@ class DiffusionPrior(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`."""
+        """Draws n points (n, k) of the unit cube."""
         diffusion = self._model.diffusion
         x = rng.standard_normal((n, self._prior.unit_dimension))
         for level in range(diffusion.steps, 0, -1):
@@ -109,11 +109,11 @@ class DiffusionPrior(Proposer):
         return np.asarray(0.5 * (x + 1.0))
 
     def state(self) -> State:
-        """See `Trainable`."""
+        """Returns everything that `restore` needs."""
         return {"fits": [self._fits, self._loss], **self._model.state()}
 
     def restore(self, state: State) -> None:
-        """See `Trainable`."""
+        """Restores what `state` returned."""
         self._fits, self._loss = state["fits"]
         self._model.restore(state)
 

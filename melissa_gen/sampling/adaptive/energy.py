@@ -98,7 +98,7 @@ class Energy(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`."""
+        """Draws n points (n, k) of the unit cube."""
         u = rng.random((max(self._chains, 2 * n), self._dimension))
         chains = _evaluate(np.log(u) - np.log1p(-u), acquisition)
         width, reached, stages, resampled, acceptance = 1.0, 0.0, 0, 0, 1.0

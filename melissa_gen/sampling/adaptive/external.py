@@ -99,11 +99,11 @@ class External(AdaptiveRule):
         return Draws(self._suggest(n), np.full(n, -1, dtype=np.int64))
 
     def state(self) -> State:
-        """See `Rule`."""
+        """Returns everything that `restore` needs."""
         return {"calls": [list(call) for call in self._calls], "told": sorted(self._told)}
 
     def restore(self, state: State) -> None:
-        """See `Rule`; asks and tells a new generator what the old one was."""
+        """Restores what `state` returned."""
         self._generator = _constructed(*self._made_of)
         self._ids = []
         self._told = set(state["told"])

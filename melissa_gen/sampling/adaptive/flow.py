@@ -111,7 +111,7 @@ class Flow(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`; β is that of the last fit."""
+        """Draws n points (n, k) of the unit cube."""
         return self._sample(n, rng)
 
     def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
@@ -127,7 +127,7 @@ class Flow(Proposer):
         return np.asarray(log_prob.astype(np.float64) + volume)
 
     def state(self) -> State:
-        """See `Trainable`."""
+        """Returns everything that `restore` needs."""
         state: State = {"fits": [self._fits, self._effective]}
         if self._flow is not None:
             for name, weight in self._flow.named_parameters():
@@ -135,7 +135,7 @@ class Flow(Proposer):
         return state
 
     def restore(self, state: State) -> None:
-        """See `Trainable`."""
+        """Restores what `state` returned."""
         import torch
 
         self._fits, self._effective = state["fits"]

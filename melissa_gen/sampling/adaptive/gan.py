@@ -104,16 +104,16 @@ class Gan(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`; β is that of the last fit."""
+        """Draws n points (n, k) of the unit cube."""
         z = rng.standard_normal((n, self._dimension))
         return np.asarray(ndtr(z + self._generator(z.astype(np.float32))))
 
     def state(self) -> State:
-        """See `Trainable`."""
+        """Returns everything that `restore` needs."""
         return {"fits": [self._fits, self._objective], **self._generator.state()}
 
     def restore(self, state: State) -> None:
-        """See `Trainable`."""
+        """Restores what `state` returned."""
         self._fits, self._objective = state["fits"]
         self._generator.restore(state)
 

@@ -147,7 +147,7 @@ class Joint(AdaptiveRule):
         return x
 
     def state(self) -> State:
-        """See `Rule`."""
+        """Returns everything that `restore` needs."""
         weights = {f"w.{k}": v.numpy().copy() for k, v in self._network.state_dict().items()}
         return {
             "targets": self._targets.copy(),
@@ -157,7 +157,7 @@ class Joint(AdaptiveRule):
         }
 
     def restore(self, state: State) -> None:
-        """See `Rule`."""
+        """Restores what `state` returned."""
         import torch
 
         self._targets, self._chance = np.array(state["targets"]), np.array(state["chance"])

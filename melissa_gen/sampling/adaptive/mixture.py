@@ -1,10 +1,11 @@
-"""The mixture that every adaptive method draws from: q = (1-ρ) p + ρ g.
+"""The mixture q = (1-ρ) p + ρ g that every adaptive method draws from.
 
-A method supplies an `AdaptiveRule`: how it learns, how it proposes, and log g where it knows it. The share ρ
-rises over the first generations. The part left to the prior bounds the importance weights p/q by
-1 / (1-ρ), and it finds what the learned part has never looked at. Its points are those of a
-scrambled Sobol sequence: each has the prior's law, and together they leave smaller holes. (Under
-constraints, and of a table of points, they are independent.)
+A method supplies an `AdaptiveRule`: how it learns, how it proposes, and log g if it is known. The share ρ
+rises over the first generations. The draws from the prior bound the importance weights p/q by
+1 / (1-ρ) and explore regions that the adaptive part has not visited. They are the points of a
+scrambled Sobol sequence: each point has the distribution of the prior, and together they fill the
+cube more evenly than independent draws. Under constraints, or with a table of points, the draws are
+independent.
 """
 
 from abc import ABC, abstractmethod
@@ -34,7 +35,7 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Draws:
-    """Adaptive points: unit (n, k), and the simulation each was bred from, (n,), -1 for none."""
+    """Adaptive points (n, k) of the unit cube, and the parent simulation of each (n,), -1 for none."""
 
     unit: Array
     parents: NDArray[np.int64]
@@ -110,12 +111,12 @@ class MixtureSampler(Sampler):
     """A sampler that draws from a mixture of the prior and one `AdaptiveRule`.
 
     Args:
-        prior: p(λ).
-        seed: of its one generator.
-        rule: the adaptive part.
-        schedule: the share ρ by generation.
-        history: simulations whose evidence is kept.
-        phase: simulations that must be new before it learns again.
+        prior: Prior distribution p(λ) of the parameters.
+        seed: Seed of the random generator.
+        rule: The adaptive part.
+        schedule: Share ρ of adaptive points by generation.
+        history: Number of simulations whose evidence is kept.
+        phase: Number of new simulations that are needed before the sampler learns again.
 
     Attributes:
         rule: The adaptive part.
@@ -199,7 +200,7 @@ class MixtureSampler(Sampler):
         for _ in range(_ATTEMPTS):
             if len(unit) >= n:
                 break
-            # As many as should do, by the share that met them, to spare slow rules many rounds.
+            # The number asked for follows from the share of feasible draws so far, which saves slow rules many rounds.
             share = (len(unit) + 1) / (asked_so_far + 1)
             asked = min(ceil((n - len(unit)) / share) + 1, 4 * n + 16)
             asked_so_far += asked
@@ -225,24 +226,24 @@ class MixtureSampler(Sampler):
         return self.prior.log_density(points) + self._log_ratio(unit, self.share)
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
-        """See `Sampler`."""
+        """Adds evidence."""
         self._records.add(evidence)
 
     def update(self) -> None:
         """Learns where there is new evidence, and so starts the next generation."""
-        # Phases apart, newer evidence on an old simulation is reason enough.
+        # Without phases, newer evidence on a known simulation is sufficient.
         if self._records.changed and (self._phase <= 1 or self._records.fresh >= self._phase):
             self.rule.learn(self._records.table(), self._rng)
             self._records.settle()
             self.generation += 1
             if self.prior.constrained and self.rule.ready and not self.rule.relative_to_prior:
-                # The density of every draw needs it, so it is measured first.
+                # The density of every draw depends on this share, so it is measured first.
                 trial = self.rule.propose(_TRIALS, self._rng).unit
                 met = int(self.prior.feasible(trial).sum())
                 self._met = max(met, 1) / _TRIALS
 
     def state(self) -> State:
-        """See `Sampler`."""
+        """Returns everything that `restore` needs."""
         counts = [self.generation, self._suggested, self._adaptive]
         return {
             "name": self.name,
@@ -256,7 +257,7 @@ class MixtureSampler(Sampler):
         }
 
     def restore(self, state: State) -> None:
-        """See `Sampler`."""
+        """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
         self._even.restore(state["even"])
         self.generation, self._suggested, self._adaptive = state["counts"]
@@ -266,7 +267,7 @@ class MixtureSampler(Sampler):
         self.rule.restore(part_of(state, "rule."))
 
     def diagnostics(self) -> dict[str, float]:
-        """See `Sampler`.
+        """Returns named finite numbers.
 
         `coverage` is that of the newest adaptive points, `feasible` the share of the rule's draws
         that meets the constraints, where the density needs it.
@@ -292,12 +293,12 @@ class MixtureSampler(Sampler):
         if self.prior.constrained and not self.rule.relative_to_prior:
             # Both g and p lose what is not feasible.
             adaptive = adaptive + log(self.prior.feasible_share / self._met)
-        with np.errstate(invalid="ignore"):  # not a number where it is unknown
+        with np.errstate(invalid="ignore"):  # NaN where the density is unknown
             return np.asarray(np.logaddexp(log1p(-share), log(share) + adaptive))
 
 
 def coverage(unit: Array, bins: int = 10) -> float:
-    """How evenly points (n, k) fill the axes: exp(entropy) of the marginal bins over `bins`.
+    """Returns how evenly points (n, k) fill the axes: exp(entropy) of the marginal bins over `bins`.
 
     1 for even marginals, 1/`bins` when all points share a bin on every axis. With fewer points
     than bins it is relative to the number of points.

@@ -67,7 +67,7 @@ class Pool(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`."""
+        """Draws n points (n, k) of the unit cube."""
         size = max(self._size, 4 * n)
         known = acquisition.candidates
         # Once: a second draw from the same candidates could run a simulation twice.

@@ -77,7 +77,7 @@ class ResidualDistribution(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`."""
+        """Draws n points (n, k) of the unit cube."""
         size = max(self._size, 4 * n)
         blocks: list[Array] = []
         log_power = np.empty(0)
@@ -103,11 +103,11 @@ class ResidualDistribution(Proposer):
         return np.asarray(np.logaddexp(log_power, np.log(self._c)) - np.log1p(self._c))
 
     def state(self) -> State:
-        """See `Trainable`."""
+        """Returns everything that `restore` needs."""
         return {"expectation": [self._k, self._log_mean]}
 
     def restore(self, state: State) -> None:
-        """See `Trainable`."""
+        """Restores what `state` returned."""
         self._k, self._log_mean = state["expectation"]
 
     def diagnostics(self) -> dict[str, float]:

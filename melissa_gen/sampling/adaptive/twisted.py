@@ -96,7 +96,7 @@ class Twisted(Proposer):
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """See `Proposer`."""
+        """Draws n points (n, k) of the unit cube."""
         diffusion = self._diffusion
         count = max(self._particles, self._per_point * n)
         x = diffusion.start(count, rng)

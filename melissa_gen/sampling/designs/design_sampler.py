@@ -101,7 +101,7 @@ class DesignSampler(Sampler):
         self._waiting = False
 
     def state(self) -> State:
-        """See `Sampler`."""
+        """Returns everything that `restore` needs."""
         return {
             "name": self.name,
             "generation": self.generation,
@@ -111,12 +111,12 @@ class DesignSampler(Sampler):
         }
 
     def restore(self, state: State) -> None:
-        """See `Sampler`."""
+        """Restores what `state` returned."""
         self.generation = state["generation"]
         self._waiting = state["waiting"]
         self._suggested = state["suggested"]
         self._sequence.restore(state["stream"])
 
     def diagnostics(self) -> dict[str, float]:
-        """See `Sampler`."""
+        """Returns named finite numbers."""
         return {"generation": float(self.generation), "suggested": float(self._suggested)}

@@ -108,7 +108,7 @@ class TableSampler(Sampler):
         self._waiting = False
 
     def state(self) -> State:
-        """See `Sampler`; the table itself stays with the study."""
+        """Returns everything that `restore` needs."""
         return {
             "name": self.name,
             "rng": self._rng.bit_generator.state,
@@ -116,13 +116,13 @@ class TableSampler(Sampler):
         }
 
     def restore(self, state: State) -> None:
-        """See `Sampler`."""
+        """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
         self.generation, self._suggested, waiting = state["counts"]
         self._waiting = bool(waiting)
 
     def diagnostics(self) -> dict[str, float]:
-        """See `Sampler`."""
+        """Returns named finite numbers."""
         left = len(self._points) - self._suggested
         return {
             "generation": float(self.generation),

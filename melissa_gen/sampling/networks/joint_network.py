@@ -50,7 +50,7 @@ class JointNetwork(nn.Module):
         return noisy * scale + sigma * scale * out
 
     def __call__(self, *inputs: Any) -> Tensor:
-        """See `forward`."""
+        """Returns the clean values; the arguments are those of `forward`."""
         out: Tensor = super().__call__(*inputs)
         return out
 
