@@ -41,7 +41,7 @@ class SimulationRecord:
     reason: str | None = None
     """Why the last failed attempt failed, in words; `code` and `values` say it for programs."""
     code: str | None = None
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] | None = None
     issued_at: float | None = None
     finished_at: float | None = None
     reports: dict[int, int] = field(default_factory=dict)

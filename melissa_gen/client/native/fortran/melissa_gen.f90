@@ -1,4 +1,4 @@
-!> What a solver in Fortran calls to be trained on while it runs; melissa_gen.h says what each call does.
+!> The client of a solver in Fortran, which streams fields to a training server. melissa_gen.h describes each call.
 !>
 !>     type(mg_client) :: client
 !>     call mg_open(client, comm, error)      ! mpif.h: comm; mpi_f08: comm%MPI_VAL; without MPI: leave comm out
@@ -10,8 +10,8 @@
 !>     end do
 !>     call mg_close(client, error)
 !>
-!> Indices are Fortran's: from 1, the first runs fastest. So an array u(nx, ny) is the study's field of shape [ny, nx].
-!> Values are real32 or real64, of rank 1 to 4; a section that is not contiguous is copied on the way.
+!> Indices are those of Fortran: they start at 1, and the first index runs fastest. An array u(nx, ny) is therefore the
+!> study's field of shape [ny, nx]. Values are real32 or real64, of rank 1 to 4. A section that is not contiguous is copied.
 module melissa_gen
     use, intrinsic :: iso_c_binding
     use, intrinsic :: iso_fortran_env, only: int32, int64, real32, real64
@@ -140,7 +140,7 @@ contains
             if (size(start) == size(shape)) then
                 first = start - 1
             else
-                first = -1 ! outside: the library says so
+                first = -1 ! outside the field, which the library reports
             end if
         end if
         length = shape - first
@@ -161,13 +161,13 @@ contains
         integer(int32), intent(in) :: shape(:)
         integer(int32), intent(in), optional :: start(:), extent(:)
         integer, intent(out) :: error
-        integer(int64), allocatable :: first(:), length(:) ! not allocated: not present
+        integer(int64), allocatable :: first(:), length(:) ! an argument that is not allocated counts as not present
         if (present(start)) first = int(start, int64)
         if (present(extent)) length = int(extent, int64)
         call field64(client, name, int(shape, int64), first, length, error)
     end subroutine field32
 
-    !> Ends the simulation before and waits for the next one: its number, or -1 when nothing is left.
+    !> Completes the current simulation and waits for the next one: its number, or -1 if none is left.
     subroutine next64(client, simulation, error)
         type(mg_client), intent(in) :: client
         integer(int64), intent(out) :: simulation
@@ -194,7 +194,7 @@ contains
         error = int(c_parameter(client%handle, c_string(name), value))
     end subroutine mg_parameter
 
-    !> Gives the current simulation up.
+    !> Gives up the current simulation.
     subroutine mg_fail(client, reason, error)
         type(mg_client), intent(in) :: client
         character(*), intent(in) :: reason
@@ -225,7 +225,7 @@ contains
         end do
     end function mg_error
 
-    ! One send for each type and rank; they share `send32` and `send64`.
+    ! One procedure for each type and rank; all call `send32` or `send64`.
 
     subroutine send32(client, name, values, count, error)
         type(mg_client), intent(in) :: client

@@ -1,4 +1,4 @@
-/* What a solver in C or C++ calls to be trained on while it runs.
+/* The client of a solver in C or C++, which streams fields to a training server.
  *
  *     mg_client *client;
  *     int64_t simulation;
@@ -9,9 +9,9 @@
  *             mg_send(client, "temperature", values);
  *     mg_close(client);
  *
- * Every call returns MG_OK or an error code, and mg_error() then says what is wrong in one sentence. After an error
- * close the client, so that the server learns of it, and end the program (with MPI: MPI_Abort, for the other ranks may
- * be waiting for this one). All ranks make the same calls in the same order. Two clients may live in one process; one
+ * Every call returns MG_OK or an error code; mg_error() then describes the error in one sentence. After an error, close
+ * the client, so that the server gets the reason, and end the program (with MPI by MPI_Abort, because the other ranks
+ * may be waiting for this one). All ranks make the same calls in the same order. A process may have several clients; a
  * client belongs to one thread. Strings are UTF-8 and are copied.
  */
 #ifndef MELISSA_GEN_H
@@ -36,8 +36,8 @@ extern "C" {
 enum {
     MG_OK = 0,
     MG_ERROR_USAGE = 1,       /* the library was used wrongly, there is no server, or it refuses this client */
-    MG_ERROR_SIMULATION = 2,  /* this simulation can't be trained on: NaN, a missing step, a step too many; it has
-                                 been given up, and mg_next() may be called if all ranks do */
+    MG_ERROR_SIMULATION = 2,  /* the simulation was given up because of NaN, a missing field, or a wrong number of time
+                                 steps; mg_next() may be called if all ranks call it */
     MG_ERROR_SERVER_LOST = 3, /* the server stopped or no longer answers */
     MG_ERROR_SYSTEM = 4       /* out of memory, or ZeroMQ or MPI failed */
 };
@@ -46,21 +46,21 @@ typedef enum { MG_FLOAT32 = 0, MG_FLOAT64 = 1 } mg_type;
 
 typedef struct mg_client mg_client;
 
-/* Connects to the server that the environment variable MELISSA_GEN_SERVER names (`melissa-gen run` and `generate` set it).
- * *client is set even after an error, so that mg_error(*client) can tell; it must then be closed too. */
+/* Connects to the server named by the environment variable MELISSA_GEN_SERVER, which `melissa-gen run` and others set.
+ * *client is set even after an error, so that mg_error(*client) describes it; it must then be closed too. */
 MG_API int mg_open(mg_client **client);
 
 #ifdef MELISSA_GEN_WITH_MPI
-/* The same for the ranks of a communicator, which solve each simulation together. Collective. */
+/* Connects the ranks of a communicator, which solve each simulation together. Collective. */
 MG_API int mg_open_mpi(mg_client **client, MPI_Comm comm);
 #endif
 
-/* The same for a communicator of Fortran's (an MPI_Fint: what mpif.h has, or comm%MPI_VAL of mpi_f08). */
+/* Connects the ranks of a Fortran communicator (an MPI_Fint: of mpif.h, or comm%MPI_VAL of mpi_f08). Collective. */
 MG_API int mg_open_fortran(mg_client **client, int comm);
 
 /* Declares a field and this rank's block of it, once, before the first mg_next().
  *
- * type        what the solver computes in; the server receives the type that the study declares
+ * type        type in which the solver computes; the server receives the type that the study declares
  * dimensions  1 to 4
  * shape       of the whole field, over all ranks; the last index runs fastest in memory
  * start       first index of this rank's block along each dimension; NULL: 0
@@ -68,22 +68,22 @@ MG_API int mg_open_fortran(mg_client **client, int comm);
 MG_API int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, const int64_t *shape,
                     const int64_t *start, const int64_t *extent);
 
-/* Ends the simulation before and waits for the next one. *simulation is its number, or -1 when nothing is left.
- * Collective. Ranks that wait leave the core to others. */
+/* Completes the current simulation and waits for the next one. *simulation is its number, or -1 if none is left.
+ * Collective. Waiting ranks leave the core to other processes. */
 MG_API int mg_next(mg_client *client, int64_t *simulation);
 
 /* Gives a parameter of the current simulation, in the study's unit. */
 MG_API int mg_parameter(mg_client *client, const char *name, double *value);
 
-/* Sends this rank's block of one field at the next time step, contiguous, in the type and extent that were declared.
- * The time step is complete, and leaves, with the last of the declared fields. The values are copied before the call
- * returns; it waits while the server's memory is full. */
+/* Sends this rank's block of one field at the next time step, contiguous, in the declared type and extent. The time
+ * step is sent with the last of the declared fields. The values are copied before the call returns. The call waits
+ * while the memory of the server is full. */
 MG_API int mg_send(mg_client *client, const char *name, const void *values);
 
-/* The same for values of any of the types, and checks their number. */
+/* Sends a block with values of either type, and checks their number. */
 MG_API int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values);
 
-/* Gives the current simulation up, for example because the solver diverged. */
+/* Gives up the current simulation, for example because the solver diverged. */
 MG_API int mg_fail(mg_client *client, const char *reason);
 
 /* Ends the connection and frees the client (NULL is allowed). A simulation that is not complete counts as failed, and
