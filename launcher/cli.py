@@ -1,4 +1,7 @@
-"""The `melissa-gen` command. Each command is a thin call; a mistake ends in one sentence, not in a traceback."""
+"""The command line of `melissa-gen`, which parses options and calls the commands.
+
+Errors end in one sentence on stderr; `--debug` shows the traceback.
+"""
 
 import contextlib
 import os
@@ -23,7 +26,7 @@ STUDY_ERROR, ERROR, INTERRUPTED = 2, 1, 130
 
 app = typer.Typer(
     name="melissa-gen",
-    help="Train neural surrogates online, from simulations that run at the same time.",
+    help="Train neural surrogates online, on simulations that run at the same time.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +42,7 @@ Overrides = Annotated[
 ]
 Profile = Annotated[
     str | None,
-    typer.Option("--profile", metavar="NAME", help="Lay the study over a cluster's settings."),
+    typer.Option("--profile", metavar="NAME", help="Use the settings of a cluster."),
 ]
 
 
@@ -48,49 +51,53 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
     try:
-        code = app(standalone_mode=False)  # what a command raised as typer.Exit comes back as this
+        # Without standalone mode, typer returns the code of a typer.Exit that a command raised.
+        code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, _InterruptedError):
-        _say("interrupted")
+        _print_message("interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:
-        sys.exit(_explain(error))
+        sys.exit(_print_error(error))
 
 
 class _InterruptedError(BaseException):
-    """Ctrl-C, SIGTERM or SIGHUP outside of a run's loop: what was started is ended on the way out."""
+    """Raised by SIGINT, SIGTERM or SIGHUP outside the main loop of a run, so that `finally` blocks are executed."""
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     raise _InterruptedError
 
 
-def _explain(error: Exception) -> int:
-    """Prints what went wrong; returns the exit status."""
+def _print_error(error: Exception) -> int:
+    """Prints an error as one sentence, and returns the exit status."""
     from melissa_gen.launcher.jobs.execution import RunInterruptedError
 
     if "--debug" in sys.argv or "MELISSA_GEN_DEBUG" in os.environ:
         raise error
-    if hasattr(error, "format_message"):  # typer's own: a wrong option or argument
+    if hasattr(error, "format_message"):
+        # An error of typer about an option or argument.
         context = getattr(error, "ctx", None)
         usage = f"; see '{context.command_path} --help'" if context else ""
         if sentence := error.format_message().rstrip("."):
-            _say(f"{sentence}{usage}")
+            _print_message(f"{sentence}{usage}")
         return STUDY_ERROR
     if isinstance(error, MelissaGenError):
-        _say(str(error))
+        _print_message(str(error))
         if isinstance(error, RunInterruptedError):
             return INTERRUPTED
         return STUDY_ERROR if isinstance(error, StudyError) else ERROR
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"{where}{error.strerror or error}")
+        _print_message(f"{where}{error.strerror or error}")
         return ERROR
-    _say(f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback")
+    _print_message(
+        f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback"
+    )
     return ERROR
 
 
-def _say(sentence: str) -> None:
+def _print_message(sentence: str) -> None:
     print(f"melissa-gen: {sentence}", file=sys.stderr, flush=True)
 
 
@@ -116,21 +123,22 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     log_level: Annotated[
         LogLevel | None,
-        typer.Option(help="Least level of messages in log files [default: info]."),
+        typer.Option(help="Lowest level of messages in log files [default: info]."),
     ] = None,
     log_file: Annotated[
-        Path | None, typer.Option(help="Write the launcher's log to this file too.")
+        Path | None, typer.Option(help="Also write the launcher's log to this file.")
     ] = None,
     verbose: Annotated[
         int,
-        typer.Option("--verbose", "-v", count=True, help="Print messages too; -vv prints more."),
+        typer.Option("--verbose", "-v", count=True, help="Also print messages; -vv prints more."),
     ] = 0,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     if debug:
-        os.environ["MELISSA_GEN_DEBUG"] = "1"  # the server's ranks inherit it
+        # The server's ranks inherit this variable.
+        os.environ["MELISSA_GEN_DEBUG"] = "1"
     context.with_resource(configured_command(log_level, log_file, verbose))
 
 
@@ -143,7 +151,7 @@ def run(
     overrides: Overrides = None,
     profile: Profile = None,
 ) -> None:
-    """Run a study: solvers, training and sampling together."""
+    """Run a study: simulations, training and sampling."""
     from melissa_gen.launcher.commands.run import run_study
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
@@ -155,7 +163,7 @@ def run(
 
 @app.command()
 def resume(run_dir: RunDir) -> None:
-    """Go on with a run that was stopped, killed or cut off, from its newest checkpoint."""
+    """Continue a run that was stopped, killed or interrupted from its newest checkpoint."""
     from melissa_gen.launcher.commands.resume import resume_run
     from melissa_gen.report.live import LiveView
 
@@ -167,20 +175,20 @@ def stop(
     run_dir: RunDir,
     now: Annotated[
         bool,
-        typer.Option("--now", help="End everything at once, without waiting for a checkpoint."),
+        typer.Option("--now", help="Kill all jobs at once, without waiting for a checkpoint."),
     ] = False,
 ) -> None:
-    """End a run from another terminal or machine: cleanly, with a checkpoint and a report."""
+    """Stop a run from another terminal or machine; a checkpoint and a report are written."""
     from melissa_gen.launcher.commands.stop import ask_to_stop
 
     _require(run_dir / "run.json")
     holder = ask_to_stop(run_dir, now=now)
-    print(f"{holder} ends the run{' now' if now else ', with a checkpoint and a report'}")
+    print(f"{holder} stops the run{' now' if now else ', with a checkpoint and a report'}")
 
 
 @app.command()
 def check(study: StudyFile, overrides: Overrides = None, profile: Profile = None) -> None:
-    """Try a study and one short simulation before any hours are spent."""
+    """Check a study and run one of its simulations."""
     from melissa_gen.launcher.commands.check import check_study
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
@@ -210,7 +218,7 @@ def render(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create.")],
     example: Annotated[str | None, typer.Option(help="Copy this example.")] = None,
     kind: Annotated[str | None, typer.Option(help="python, c, fortran or bridge.")] = None,
     command: Annotated[str | None, typer.Option(help="Your command, as in a shell.")] = None,
@@ -223,7 +231,7 @@ def init(
     time_steps: Annotated[int | None, typer.Option(min=1, help="Per simulation.")] = None,
     reader: Annotated[str | None, typer.Option(help="Format of outputs (kind bridge).")] = None,
 ) -> None:
-    """Write a study to start from; asks for what is not given."""
+    """Create a study; prompts for options that are not given."""
     from melissa_gen.launcher.commands import init as module
 
     if example is not None:
@@ -245,9 +253,9 @@ def init(
     for path in made:
         print(path)
     if any(path.name == "Makefile" for path in made):
-        _say(f"next: make -C {folder}")
+        _print_message(f"next: make -C {folder}")
     study = next(path for path in made if path.suffix == ".yaml")
-    _say(f"next: melissa-gen check {study}")
+    _print_message(f"next: melissa-gen check {study}")
 
 
 @app.command()
@@ -255,10 +263,10 @@ def status(
     run_dir: RunDir,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Keep it up to date; Ctrl-C closes the view alone."),
+        typer.Option("--follow", "-f", help="Update continuously; Ctrl-C closes only the view."),
     ] = False,
 ) -> None:
-    """Show the newest state of a run, from any terminal or machine that sees its directory."""
+    """Show the state of a run, from any terminal or machine that can read its run directory."""
     from melissa_gen.launcher.commands.status import follow_status, show_status
 
     if not (run_dir / "study.yaml").exists():
@@ -272,7 +280,7 @@ def status(
 
 @app.command()
 def report(run_dir: RunDir) -> None:
-    """Write report.html of a run."""
+    """Write the report of a run to report.html."""
     from melissa_gen.report.html import write_report
 
     _require(run_dir / "study.yaml")
@@ -291,16 +299,16 @@ def compare(
     made = compared(runs)
     print_table(Console(markup=False), made.columns(), made.cells())
     for remark in made.remarks():
-        _say(remark)
+        _print_message(remark)
     print(made.write(output))
 
 
 @app.command()
 def generate(
     study: StudyFile,
-    simulations: Annotated[int, typer.Option(min=1, help="How many to solve.")],
-    output: Annotated[Path, typer.Option(help="The HDF5 file to make.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters' draws.")] = 0,
+    simulations: Annotated[int, typer.Option(min=1, help="Number of simulations.")],
+    output: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters' random draws.")] = 0,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where to write the run [default: runs/NAME-data-DATE].")
     ] = None,
@@ -308,7 +316,7 @@ def generate(
     overrides: Overrides = None,
     profile: Profile = None,
 ) -> None:
-    """Solve simulations drawn from the prior into an HDF5 file, without training."""
+    """Run simulations with parameters drawn from the prior, without training, and write an HDF5 file."""
     from melissa_gen.launcher.commands.generate import generate as solve
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
@@ -321,7 +329,7 @@ def generate(
 
 @app.command()
 def schema() -> None:
-    """Print the study file's JSON Schema, for editors."""
+    """Print the JSON Schema of the study file, for editors."""
     from melissa_gen.study import json_schema
 
     print(json_schema())
@@ -329,7 +337,7 @@ def schema() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Report what this machine has, and what is missing."""
+    """Check the requirements of a study on this machine."""
     from melissa_gen.launcher.commands.doctor import examine
 
     raise typer.Exit(0 if examine(Console(markup=False)) else ERROR)

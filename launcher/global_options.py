@@ -1,4 +1,4 @@
-"""Options of the whole `melissa-gen` command, which may be given before or after the name of a command."""
+"""Global options of `melissa-gen`, which are accepted before and after the name of a command."""
 
 import re
 from enum import StrEnum
@@ -13,7 +13,7 @@ __all__ = ["GlobalOptionsGroup", "LogLevel", "options_first"]
 
 
 class LogLevel(StrEnum):
-    """Least level of the messages that are written to log files."""
+    """Lowest level of the messages that are written to log files."""
 
     debug = "debug"
     info = "info"
@@ -22,9 +22,10 @@ class LogLevel(StrEnum):
 
 
 class GlobalOptionsGroup(TyperGroup):
-    """Commands whose group accepts its own options after the command's name too.
+    """A command group that also accepts its own options after the name of a command.
 
-    `melissa-gen run study.yaml --log-level debug` means `melissa-gen --log-level debug run study.yaml`.
+    For example, `melissa-gen run study.yaml --log-level debug` is equivalent to
+    `melissa-gen --log-level debug run study.yaml`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -34,7 +35,7 @@ class GlobalOptionsGroup(TyperGroup):
 
 
 def options_first(words: list[str], options: "Iterable[Any]") -> list[str]:
-    """Returns the words with those of the given options in front; what follows `--` stays where it is."""
+    """Moves the given options and their values to the front of the arguments; arguments after `--` are not moved."""
     by_name = {name: option for option in options for name in option.opts}
     front: list[str] = []
     rest: list[str] = []

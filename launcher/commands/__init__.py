@@ -1,1 +1,4 @@
-"""The commands of `melissa-gen`, one module each; `cli` calls them."""
+"""The commands of `melissa-gen`, one module each.
+
+`cli` and `melissa_gen.api` call them. They may import all of `melissa_gen`.
+"""

@@ -1,4 +1,4 @@
-"""`melissa-gen check`: a study and one real simulation are tried before any hours are spent on them."""
+"""The command `melissa-gen check`, which validates a study and runs one real simulation."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import data_set_study
-from melissa_gen.launcher.commands.key_location import place_of
+from melissa_gen.launcher.commands.key_location import locate_key
 from melissa_gen.launcher.commands.remedies import remedy
 from melissa_gen.launcher.jobs.execution import (
     ResumeInfo,
@@ -37,8 +37,8 @@ from melissa_gen.study import Study
 
 __all__ = ["check_study"]
 
-TRIES = 6
-"""Of one simulation, each with the study corrected by what the one before has shown."""
+MAX_ATTEMPTS = 6
+"""Maximum number of attempts at the simulation; after each failure the study is corrected if possible."""
 BATCHES_TIMED = 5
 OBSERVATIONS = "observations.json"
 
@@ -46,16 +46,16 @@ OBSERVATIONS = "observations.json"
 def check_study(
     study: Study, view: RunView, path: Path | None = None, overrides: Iterable[str] = ()
 ) -> bool:
-    """Tries everything that can be tried on one machine in the time of one simulation.
+    """Checks a study, runs one of its simulations and estimates the resources of the whole run.
 
     Args:
-        study: A study that has been read, and so is legal in itself.
-        view: Where the findings are printed.
-        path: The study file, to say which line to change.
-        overrides: Values set over it.
+        study: The study, whose keys were already validated when it was loaded.
+        view: Prints the findings.
+        path: The study file, whose lines the findings refer to.
+        overrides: Values that `--set` set over the file.
 
     Returns:
-        Whether the study can be run.
+        Whether no problem was found.
     """
     from melissa_gen.builders.memory import (
         GPU_MEGABYTES,
@@ -64,7 +64,7 @@ def check_study(
         unknown_gpu,
     )
 
-    lines = _Lines(view, path, overrides)
+    lines = _Findings(view, path, overrides)
     lines.good(f"study '{study.name}': every key is legal")
     lines.attempt("sampler", lambda: check_sampler(study))
     lines.attempt("back end", lambda: check_backend(study))
@@ -93,8 +93,8 @@ def check_study(
     return lines.all_good
 
 
-class _Lines:
-    """Prints findings and remembers whether all were good."""
+class _Findings:
+    """Prints findings, and records whether all of them were good."""
 
     def __init__(self, view: RunView, path: Path | None, overrides: Iterable[str]) -> None:
         self._print = view.console.print
@@ -110,7 +110,7 @@ class _Lines:
         if fix:
             self.note(f"-> {fix}")
         if key and self._path is not None:
-            self.note(f"   {place_of(key, self._path, self._overrides)}")
+            self.note(f"   {locate_key(key, self._path, self._overrides)}")
 
     def note(self, text: str) -> None:
         self._print("     ", text, soft_wrap=True, highlight=False)
@@ -133,7 +133,8 @@ def _command(study: Study) -> str:
 
 
 def _surrogate(study: Study) -> str:
-    from melissa_gen.builders.surrogate import build_surrogate  # torch: two seconds
+    # Importing torch takes two seconds, so it is postponed.
+    from melissa_gen.builders.surrogate import build_surrogate
 
     surrogate = build_surrogate(study)
     size = sum(p.numel() for p in surrogate.parameters())
@@ -142,23 +143,27 @@ def _surrogate(study: Study) -> str:
 
 @dataclass(frozen=True)
 class _Timing:
-    """How long things took (seconds).
+    """Durations of the simulation in seconds.
 
     Attributes:
-        start: From the start of the client job until it was handed the simulation.
-        solve: From then on until the simulation was complete.
+        start: From the start of the client job until it received the simulation.
+        solve: From then until the simulation was complete.
     """
 
     start: float
     solve: float
 
 
-def _try_simulation(study: Study, view: RunView, lines: _Lines) -> _Timing | None:
-    """Solves one point of the prior; after a failure again, with the study corrected to what the solver does."""
+def _try_simulation(study: Study, view: RunView, lines: _Findings) -> _Timing | None:
+    """Runs one simulation with parameters drawn from the prior.
+
+    After a failure the study is corrected to match the solver if possible, and the simulation is run again, so that
+    one check finds several problems.
+    """
     work = _work_folder(study)
     tried = study
-    for number in range(TRIES):
-        run_dir = work / f"try-{number}"
+    for number in range(MAX_ATTEMPTS):
+        run_dir = work / f"attempt-{number}"
         outcome = _run_once(tried, run_dir, view)
         if outcome.code == INTERRUPTED:
             raise RunInterruptedError(outcome.sentence)
@@ -172,7 +177,7 @@ def _try_simulation(study: Study, view: RunView, lines: _Lines) -> _Timing | Non
         if tried.simulation.time_steps <= study.simulation.time_steps:
             lines.bad(sentence, found.key, found.fix)
         elif found.correct is not None:
-            # This try was given more steps than the study has, to learn how many the solver sends.
+            # This attempt allowed more time steps than the study, to find out how many the solver sends.
             lines.note(f"   {found.fix.partition(',')[0]}")
         if found.correct is None:
             return None
@@ -193,7 +198,7 @@ def _try_simulation(study: Study, view: RunView, lines: _Lines) -> _Timing | Non
 
 
 def _run_once(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
-    """Runs one simulation of a study, with no retries, into the observations of a conformance sink."""
+    """Runs one simulation of a study without retries; a conformance sink observes its fields."""
     plan = data_set_study(study, 1)
     plan = plan.model_copy(update={"simulation": plan.simulation.model_copy(update={"retries": 0})})
     purpose = Purpose("conformance", str(run_dir / OBSERVATIONS), study.seed)
@@ -205,14 +210,14 @@ def _run_once(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
 
 
 class _QuietView(DataSetView):
-    """Shows the progress alone: what goes wrong is a finding, which is printed as one."""
+    """Displays only the progress; problems are printed as findings instead of events."""
 
     def event(self, event: Event) -> None:
         """Prints nothing."""
 
 
 def _work_folder(study: Study) -> Path:
-    """Returns a folder that all jobs of the study see."""
+    """Returns a folder that all jobs of the study can access."""
     if study.launcher.backend == "local":
         return Path(tempfile.mkdtemp(prefix="melissa_gen-check-"))
     return default_run_dir(study, Path.cwd(), suffix="-check")
@@ -243,7 +248,7 @@ def _timing(run_dir: Path, outcome: RunOutcome) -> _Timing:
     return _Timing(issued - (outcome.first_client or issued), finished - issued)
 
 
-def _describe(study: Study, observed: dict[str, FieldObservation], lines: _Lines) -> None:
+def _describe(study: Study, observed: dict[str, FieldObservation], lines: _Findings) -> None:
     for name, field in study.simulation.fields.items():
         seen = observed[name]
         unit = "" if field.unit == "1" else f" {field.unit}"
@@ -252,11 +257,13 @@ def _describe(study: Study, observed: dict[str, FieldObservation], lines: _Lines
             f"from {seen.low:.4g} to {seen.high:.4g}{unit}, no NaN"
         )
         if seen.steps > 1 and not seen.varies:
-            lines.note(f"it is the same at all time steps: does the solver send '{name}'?")
+            lines.note(
+                f"its values are the same at all time steps: does the solver send '{name}' correctly?"
+            )
 
 
-def _project(study: Study, timing: _Timing, lines: _Lines) -> None:
-    """Says how long all simulations and all of the training take, each on its own."""
+def _project(study: Study, timing: _Timing, lines: _Findings) -> None:
+    """Prints estimates of the time for all simulations and for the whole training, separately."""
     simulation, training = study.simulation, study.training
     rounds = math.ceil(simulation.count / study.launcher.clients)
     each = timing.solve + (timing.start if simulation.mode == "per_simulation" else 0.0)
@@ -273,11 +280,11 @@ def _project(study: Study, timing: _Timing, lines: _Lines) -> None:
         f"(training.draws_per_sample {training.draws_per_sample:g})"
     )
     wall = max(solving, batches * batch)
-    lines.note(f"wall time: {duration(wall)} at least, more where they share cores")
+    lines.note(f"wall time: at least {duration(wall)}, more if solvers and training share cores")
 
 
 def _batch_seconds(study: Study) -> float:
-    """The time of one training step on one rank, measured on random numbers."""
+    """Measures the time of one training step on one rank with random data, in seconds."""
     import torch
 
     from melissa_gen.builders.surrogate import build_surrogate
@@ -288,11 +295,11 @@ def _batch_seconds(study: Study) -> float:
     inputs = torch.rand(study.training.batch_size, len(study.parameters) + 1)
     best = math.inf
     for _ in range(BATCHES_TIMED):
-        began = time.perf_counter()
+        started = time.perf_counter()
         optimizer.zero_grad()
         network(inputs).square().mean().backward()
         optimizer.step()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - started)
     return best
 
 

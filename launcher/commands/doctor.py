@@ -1,4 +1,4 @@
-"""`melissa-gen doctor`: what this machine has for a study, what is missing, and what to do about it."""
+"""The command `melissa-gen doctor`, which checks the requirements of a study on this machine."""
 
 import os
 import shutil
@@ -29,7 +29,8 @@ from melissa_gen.protocol.contact import remove_stale_folders
 __all__ = ["Finding", "examine"]
 
 LEAST_SHM_BYTES = 64e6
-LONGEST_SOCKET_PATH = 107  # sun_path of Linux
+LONGEST_SOCKET_PATH = 107
+"""Maximum length of the path of a Unix socket on Linux (`sun_path`)."""
 _HELLO = (
     "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); "
     "c.rank or print(n, ' '.join(MPI.Get_library_version().split()[:4]))"
@@ -38,12 +39,12 @@ _HELLO = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination.
+    """The result of one check.
 
     Attributes:
-        what: What was looked at.
-        state: `ok`, `missing` (a study can't run), or `none` (can do without).
-        text: What was found, and where it is missing what to do.
+        what: What was checked.
+        state: `ok`, `missing` (required), or `none` (missing but optional).
+        text: What was found, and how to install it if it is missing.
     """
 
     what: str
@@ -52,11 +53,18 @@ class Finding:
 
 
 def examine(console: Console) -> bool:
-    """Prints all findings; returns whether nothing that a study needs is missing."""
+    """Runs all checks and prints the findings.
+
+    Args:
+        console: Where the findings are printed.
+
+    Returns:
+        Whether all requirements are met.
+    """
     styles = {"ok": "green", "missing": "red", "none": "bright_black"}
     good = True
-    for look in _LOOKS:
-        for finding in _carefully(look):
+    for check in _CHECKS:
+        for finding in _run_check(check):
             good &= finding.state != "missing"
             line = Text(f"{finding.state:<8}", style=styles[finding.state])
             line.append(f"{finding.what:<10} ", style="default")
@@ -65,10 +73,10 @@ def examine(console: Console) -> bool:
     return good
 
 
-def _carefully(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    what = look.__name__.strip("_")
+def _run_check(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    what = check.__name__.strip("_")
     try:
-        yield from look()
+        yield from check()
     except MelissaGenError as error:
         yield Finding(what, "missing", str(error))
     except Exception as error:
@@ -109,12 +117,14 @@ def _mpi() -> Iterator[Finding]:
         yield Finding("mpi", "missing", f"{mpirun} -n 2 failed: {last}")
     elif ranks != "2":
         text = (
-            f"{mpirun} starts two worlds of one rank: mpi4py uses another MPI ({library}); "
+            f"{mpirun} -n 2 starts two separate ranks because mpi4py uses another MPI ({library}); "
             "keep one MPI in the environment, or set launcher.mpirun to its mpirun"
         )
         yield Finding("mpi", "missing", text)
     else:
-        yield Finding("mpi", "ok", f"{mpirun}: a world of 2 ranks in {seconds:.1f} s, {library}")
+        yield Finding(
+            "mpi", "ok", f"{mpirun}: an MPI job with 2 ranks took {seconds:.1f} s, {library}"
+        )
 
 
 def _torch() -> Iterator[Finding]:
@@ -128,10 +138,10 @@ def _torch() -> Iterator[Finding]:
             yield Finding("gpu", "ok", text)
     else:
         yield Finding("gpu", "none", "no CUDA device that torch can use: training runs on the CPU")
-    for name, there in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())):
+    for name, available in (("gloo", dist.is_gloo_available()), ("nccl", dist.is_nccl_available())):
         needed = name == "gloo" or torch.cuda.is_available()
-        state = "ok" if there else "missing" if needed else "none"
-        text = "gradients between ranks" if there else "not in this build of torch"
+        state = "ok" if available else "missing" if needed else "none"
+        text = "exchanges gradients between ranks" if available else "not in this build of torch"
         yield Finding(name, state, text)
 
 
@@ -165,7 +175,7 @@ def _ipc() -> Iterator[Finding]:
         shutil.rmtree(folder)
     if stale := remove_stale_folders():
         names = ", ".join(path.name for path in stale)
-        yield Finding("ipc", "ok", f"removed what servers that were killed had left: {names}")
+        yield Finding("ipc", "ok", f"removed folders of servers that were killed: {names}")
 
 
 def _shm() -> Iterator[Finding]:
@@ -182,7 +192,7 @@ def _shm() -> Iterator[Finding]:
         yield Finding("/dev/shm", "ok", f"{free / 1e9:.1f} GB free")
     if left:
         size = sum(path.stat().st_size for path in left) / 1e6
-        text = f"{len(left)} segment(s) of dead MPI worlds, {size:.0f} MB: {left[0]} ..."
+        text = f"{len(left)} unused segment(s) of earlier MPI jobs, {size:.0f} MB: {left[0]} ..."
         yield Finding("/dev/shm", "none", text)
 
 
@@ -205,7 +215,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _bandwidth() -> float:
-    """Returns how fast numpy copies 128 MB, in GB/s."""
+    """Measures the bandwidth of copying 128 MB with numpy, in GB/s."""
     import numpy as np
 
     source = np.ones(16_000_000)
@@ -227,4 +237,4 @@ def _scheduler() -> Iterator[Finding]:
         yield Finding("scheduler", "none", "none on PATH: studies run on this machine")
 
 
-_LOOKS = (_python, _mpi, _torch, _network, _ipc, _shm, _machine, _scheduler)
+_CHECKS = (_python, _mpi, _torch, _network, _ipc, _shm, _machine, _scheduler)

@@ -1,4 +1,4 @@
-"""`melissa-gen generate` and validation sets: runs without a trainer, whose samples go into a data set file."""
+"""The command `melissa-gen generate` and validation sets: runs without training that write a data set file."""
 
 import contextlib
 import hashlib
@@ -42,26 +42,27 @@ def generate(
     run_dir: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Solves simulations drawn from the prior into one HDF5 file (PDEBench's layout).
+    """Runs simulations with parameters drawn from the prior, and writes their fields to an HDF5 file.
 
-    It is a run like any other, with retries, accounting and a run directory that `resume` can continue.
+    The file has the layout of PDEBench. The run has retries, accounting and a run directory that `resume` can
+    continue, as a training run has.
 
     Args:
-        study: The study; `launcher.clients` of its client jobs run at the same time.
-        output: The file; it appears once all simulations have ended.
+        study: The study; `launcher.clients` client jobs run at the same time.
+        output: The file to write; it is created after all simulations have ended.
         simulations: Number of simulations.
-        seed: Seed of the draws.
-        view: Shows the progress.
+        seed: Seed of the parameters' random draws.
+        view: Displays the progress.
         run_dir: The run directory; default: `runs/NAME-data-DATE`.
-        overwrite: Replace a file that is there.
+        overwrite: Whether to replace an existing file.
 
     Returns:
-        The file. Simulations that failed after all retries are missing in it.
+        The path of the file. It does not contain simulations that failed after all retries.
 
     Raises:
         RunInterruptedError: The run was interrupted; `resume` continues it.
         RunError: The run failed, or the file can't be written.
-        StudyError: The solver is not there.
+        StudyError: The solver does not exist.
     """
     started = time.monotonic()
     output = output.absolute()
@@ -80,10 +81,10 @@ def generate(
 
 
 def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunView) -> Path:
-    """Reports how a run ended that writes a data set.
+    """Reports the outcome of a run that writes a data set.
 
     Returns:
-        The data set.
+        The path of the data set.
 
     Raises:
         RunInterruptedError: The run was interrupted.
@@ -91,27 +92,30 @@ def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunV
     """
     failed = outcome.summary.get("simulations", {}).get("failed", 0)
     if outcome.code and can_resume(run_dir):
-        view.say(f"to go on     melissa-gen resume {run_dir}")
+        view.say(f"to resume    melissa-gen resume {run_dir}")
     outcome.raise_for_status("the data set")
     if failed:
-        view.say(f"{failed} simulations failed and are missing in the data set; see {run_dir}")
-    _copy_beside(run_dir, output)
+        view.say(f"{failed} simulations failed and are not in the data set; see {run_dir}")
+    _move_bridge_output(run_dir, output)
     return output
 
 
 def validation_set(study: Study, cache: Path, view: RunView) -> Path:
-    """Returns the study's validation set; it is solved only if there is none with the same settings.
+    """Returns the study's validation set, and creates it unless the cache contains one with the same settings.
 
-    An interrupted set is continued where it was.
+    If an earlier creation was interrupted, it is continued.
 
     Args:
         study: The study.
-        cache: Folder of such sets, each named after its settings.
-        view: Shows the progress.
+        cache: Folder of validation sets, whose file names are hashes of their settings.
+        view: Displays the progress.
+
+    Returns:
+        The path of the validation set.
 
     Raises:
         RunInterruptedError: The run was interrupted.
-        RunError: Not one simulation could be solved.
+        RunError: All simulations failed.
     """
     wanted = study.training.validation
     settings = data_set_settings(study, wanted.simulations, wanted.seed)
@@ -130,22 +134,22 @@ def validation_set(study: Study, cache: Path, view: RunView) -> Path:
     try:
         outcome = _run_cached(plan, purpose, run_dir, shown)
     except RunDirInUseError:
-        # Another study solves the same set now; this one does not wait for it.
+        # Another run is creating the same set; this one creates its own instead of waiting.
         run_dir = path.with_suffix(f".{os.getpid()}.run")
         outcome = _run_cached(plan, purpose, run_dir, shown)
     outcome.raise_for_status("the validation set")
     failed = outcome.summary["simulations"]["failed"]
     if failed:
         view.say(
-            f"validation set: {failed} of {wanted.simulations} simulations failed and are left out"
+            f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
         )
-    _copy_beside(run_dir, path)
+    _move_bridge_output(run_dir, path)
     shutil.rmtree(run_dir, ignore_errors=True)
     return path
 
 
 def data_set_study(study: Study, simulations: int) -> Study:
-    """Returns the study of a run without a trainer: its simulations, one server rank, nothing learned.
+    """Returns the study of a run without training, which has the same simulations and one server rank.
 
     Args:
         study: The study.
@@ -182,10 +186,10 @@ def data_set_study(study: Study, simulations: int) -> Study:
 
 
 def _run_cached(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
-    """Solves a validation set, or continues one that was interrupted.
+    """Runs the simulations of a validation set, or continues an interrupted run.
 
     Raises:
-        RunDirInUseError: Another process works in the run directory.
+        RunDirInUseError: Another process uses the run directory.
     """
     started = time.monotonic()
     solver_command(plan)
@@ -202,10 +206,10 @@ def _run_cached(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> 
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuses an output that can't be written, before the first simulation.
+    """Checks before the first simulation that the output file can be written.
 
     Raises:
-        RunError: It is a folder, it is there already, or its folder can't be written.
+        RunError: The output is a folder, it exists already, or its folder can't be written.
     """
     if output.is_dir():
         message = f"--output {output} is a folder; give the name of a file in it, for example {output / 'data.h5'}"
@@ -216,21 +220,21 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"--output {output}: the folder can't be made: {error.strerror}"
+        message = f"--output {output}: the folder can't be created: {error.strerror}"
         raise RunError(message) from None
     if not os.access(output.parent, os.W_OK | os.X_OK):
-        message = f"--output {output}: the folder {output.parent} can't be written"
+        message = f"--output {output}: the folder {output.parent} is not writable"
         raise RunError(message)
 
 
-def _copy_beside(run_dir: Path, output: Path) -> None:
-    """Moves what a bridge has left to the data set: coordinates of a mesh, and folders that the study keeps."""
+def _move_bridge_output(run_dir: Path, output: Path) -> None:
+    """Moves the output of a bridge next to the data set: mesh coordinates, and the folders that the study keeps."""
     for name in ("coordinates.h5", "simulations"):
-        left, target = run_dir / name, output.with_name(f"{output.stem}.{name}")
-        if left.is_dir() and target.is_dir():
+        source, target = run_dir / name, output.with_name(f"{output.stem}.{name}")
+        if source.is_dir() and target.is_dir():
             shutil.rmtree(target)
-        if left.is_file() or (left.is_dir() and any(left.iterdir())):
-            shutil.move(left, target)
+        if source.is_file() or (source.is_dir() and any(source.iterdir())):
+            shutil.move(source, target)
 
 
 def _samples(plan: Study) -> int:

@@ -1,4 +1,4 @@
-"""`melissa-gen init`: a study to start from, around the user's own command, or a copy of an example."""
+"""The command `melissa-gen init`, which creates a study for the user's solver or copies an example."""
 
 import json
 import re
@@ -57,15 +57,15 @@ LARGEST_RESERVOIR = 1000
 
 @dataclass(frozen=True)
 class Answers:
-    """What a scaffold is made of.
+    """The properties of the study to create.
 
     Attributes:
-        kind: One of `KINDS`.
-        command: The user's own; None writes a small one to start from.
-        parameters: Name to (low, high).
-        fields: Name to shape.
-        time_steps: Of one simulation.
-        reader: Format of the outputs, for kind bridge.
+        kind: Kind of the solver, one of `KINDS`.
+        command: The user's command; None creates a small solver to start from.
+        parameters: Lower and upper bound of each parameter, by name.
+        fields: Shape of each field, by name.
+        time_steps: Number of time steps of a simulation.
+        reader: Format of the output files, for the kind `bridge`.
     """
 
     kind: str = "python"
@@ -77,31 +77,35 @@ class Answers:
 
 
 def examples() -> list[str]:
-    """Names of the examples that can be copied."""
+    """Returns the names of the examples that can be copied."""
     return sorted({path.parent.name for path in (HERE / "examples").glob("*/*.yaml")})
 
 
 def copy_example(name: str, folder: Path) -> list[Path]:
     """Copies an example.
 
+    Args:
+        name: Name of the example.
+        folder: The folder to create; it must not exist or must be empty.
+
     Returns:
-        Its study files in the new folder.
+        The study files in the new folder.
 
     Raises:
-        StudyError: There is no such example, or the folder is in use.
+        StudyError: There is no such example, or the folder is not empty.
     """
     known = examples()
     if name not in known:
         msg = f"there is no example '{name}'{nearest(name, known)}; legal: {', '.join(known)}"
         raise StudyError(msg)
-    _claim(folder)
+    _create_folder(folder)
     ignored = shutil.ignore_patterns(*NOT_COPIED)
     shutil.copytree(HERE / "examples" / name, folder, ignore=ignored, dirs_exist_ok=True)
     return sorted(folder.glob("*.yaml"))
 
 
 def parse_parameter(text: str) -> tuple[str, tuple[float, float]]:
-    """Reads `name=low:high`."""
+    """Parses a parameter such as `viscosity=0.01:0.1` into its name and bounds."""
     match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*([^:]+):([^:]+)", text)
     try:
         if match:
@@ -113,7 +117,7 @@ def parse_parameter(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def parse_field(text: str) -> tuple[str, list[int]]:
-    """Reads `name=64x64`."""
+    """Parses a field such as `temperature=64x64` into its name and shape."""
     match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+(?:x\d+)*)\s*", text)
     if match:
         return match[1], [int(size) for size in match[2].split("x")]
@@ -122,11 +126,14 @@ def parse_field(text: str) -> tuple[str, list[int]]:
 
 
 def ask(given: Answers, missing: set[str]) -> Answers:
-    """Asks for what was not given on the command line.
+    """Prompts for the answers that were not given on the command line.
 
     Args:
-        given: With defaults for the rest, which are offered.
+        given: The answers; those that were not given contain the defaults of the prompts.
         missing: Names of the answers that were not given.
+
+    Returns:
+        The complete answers.
     """
     found = {one.name: getattr(given, one.name) for one in fields(given)}
 
@@ -139,10 +146,10 @@ def ask(given: Answers, missing: set[str]) -> Answers:
                 typer.echo(str(error))
 
     kinds = "\n".join(f"  {name:8} {text}" for name, text in KINDS.items())
-    question("kind", f"What is to be run?\n{kinds}\n", "python", _kind)
+    question("kind", f"Which kind of solver do you have?\n{kinds}\n", "python", _kind)
     question(
         "command",
-        "The command that solves (empty: a small one is written)",
+        "Command of the solver (empty: create a small solver)",
         "",
         lambda text: text or None,
     )
@@ -158,25 +165,29 @@ def ask(given: Answers, missing: set[str]) -> Answers:
         "u=16x16",
         lambda text: dict(parse_field(one) for one in text.split(",")),
     )
-    question("time_steps", "Time steps that a simulation sends", "20", _count)
+    question("time_steps", "Number of time steps per simulation", "20", _count)
     if found["kind"] == "bridge":
-        question("reader", f"Format of its outputs ({', '.join(READERS)})", "csv", _reader)
+        question("reader", f"Format of its output files ({', '.join(READERS)})", "csv", _reader)
     return Answers(**found)
 
 
 def scaffold(answers: Answers, folder: Path) -> list[Path]:
-    """Writes a study, and where no command was given a small solver to start from.
+    """Creates a study, and a small solver to start from if no command was given.
+
+    Args:
+        answers: Properties of the study.
+        folder: The folder to create; it must not exist or must be empty.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
-        StudyError: An answer is not legal, or the folder is in use.
+        StudyError: An answer is not legal, or the folder is not empty.
     """
     kind, command = _kind(answers.kind), answers.command or COMMANDS[answers.kind]
     own = answers.command is not None
     if kind == "bridge" and not own and answers.reader != "csv":
-        msg = f"reader '{answers.reader}' needs your own --command: the small one that is written makes csv"
+        msg = f"reader '{answers.reader}' needs your own --command; the solver that init creates writes csv"
         raise StudyError(msg)
     _count(str(answers.time_steps))
     samples = 50 * answers.time_steps
@@ -196,7 +207,7 @@ def scaffold(answers: Answers, folder: Path) -> list[Path]:
         "watermark": max(16, min(100, capacity // 4)),
         "native": str(HERE.parent / "client" / "native"),
     }
-    _claim(folder)
+    _create_folder(folder)
     names = ["study.yaml", *(() if own else SKELETONS[kind])]
     if kind == "bridge":
         names.append("input.txt")
@@ -212,9 +223,9 @@ def scaffold(answers: Answers, folder: Path) -> list[Path]:
     return written
 
 
-def _claim(folder: Path) -> None:
+def _create_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        msg = f"{folder} is there already and not empty; choose another folder"
+        msg = f"{folder} already exists and is not empty; choose another folder"
         raise StudyError(msg)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -235,13 +246,13 @@ def _reader(text: str) -> str:
 
 def _count(text: str) -> int:
     if not text.strip().isdigit() or int(text) < 1:
-        msg = f"'{text}' is not a number of time steps; write a whole number from 1 on"
+        msg = f"'{text}' is not a number of time steps; write a whole number of at least 1"
         raise StudyError(msg)
     return int(text)
 
 
 def _absolute(words: list[str]) -> list[str]:
-    """A command's files as seen from anywhere: those that are here stay where they are."""
+    """Makes the paths of existing files in a command absolute."""
     return [
         str(Path(word).resolve()) if "/" in word and Path(word).is_file() else word
         for word in words

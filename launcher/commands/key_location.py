@@ -1,23 +1,24 @@
-"""Where a key of a study stands: the line of the file, or the `--set` that gave it."""
+"""Finds the line of a study file, or the `--set` option, that sets a key."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-__all__ = ["place_of"]
+__all__ = ["locate_key"]
 
 
-def place_of(key: str, path: Path, overrides: Iterable[str] = ()) -> str:
-    """Says where a key is to be changed.
+def locate_key(key: str, path: Path, overrides: Iterable[str] = ()) -> str:
+    """Describes where the value of a key is set.
 
     Args:
-        key: For example `simulation.fields.u.shape`.
+        key: The key, for example `simulation.fields.u.shape`.
         path: The study file.
-        overrides: Values of `--set`.
+        overrides: Values of `--set`, which take precedence over the file.
 
     Returns:
-        The line with its number and text; where the key is not written, the line of the section that it goes into.
+        The line of the file with its number, or the `--set` option. If the key is not set, the line of the section to
+        which it can be added.
     """
     for override in overrides:
         name = override.partition("=")[0].strip()

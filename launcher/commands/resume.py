@@ -1,4 +1,4 @@
-"""`melissa-gen resume`: continues an interrupted run in its own directory."""
+"""The command `melissa-gen resume`, which continues an interrupted run in its run directory."""
 
 import contextlib
 import json
@@ -25,23 +25,23 @@ from melissa_gen.study import load_study
 __all__ = ["resume_run"]
 
 SERVER_END_SECONDS = 60.0
-"""Time that a server may take to end after it has noticed that its launcher is gone."""
+"""Timeout for a server to end after it has detected the end of its launcher."""
 _POLL_SECONDS = 0.2
 
 
 def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
-    """Continues a run from its newest whole checkpoint, with the study that it was started with.
+    """Continues a run from its newest complete checkpoint, with the study that it was started with.
 
     Args:
         run_dir: The run directory.
-        view: Shows the run as it goes.
+        view: Displays the progress of the run.
 
     Returns:
-        How it ended.
+        The outcome of the run.
 
     Raises:
-        RunError: It finished, is still going on, has no checkpoint yet, or its study was changed.
-        MelissaGenError: It could not be started.
+        RunError: The run has finished, is still running or has no checkpoint, or its study was changed.
+        MelissaGenError: The run could not be started.
     """
     started = time.monotonic()
     with held_run_dir(run_dir, resume=True) as run_dir:
@@ -49,20 +49,21 @@ def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
         study = load_study(run_dir / "study.yaml", folder=Path(run["study_folder"]))
         summary = _summary(run_dir)
         if summary.get("status") == "finished":
-            msg = f"the run in {run_dir} has finished; there is nothing to go on with"
+            msg = f"the run in {run_dir} has finished; there is nothing to resume"
             raise RunError(msg)
         _wait_for_old_server(run_dir, study.server.heartbeat_timeout + SERVER_END_SECONDS, view)
-        # The earlier server may have written it while it ended.
+        # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
         folder, complaints = newest(run_dir)
         if folder is None:
             why = "; ".join(complaints) or "it has no checkpoint yet"
-            msg = f"the run in {run_dir} can't be resumed: {why}; begin it again with 'melissa-gen run'"
+            msg = f"the run in {run_dir} can't be resumed: {why}; start a new run with 'melissa-gen run'"
             raise RunError(msg)
         check_study(study, read_state(folder), folder)
         solver_command(study)
         check_backend(study)
-        remove_abandoned_segments(float(run["created"]))  # a launcher that was killed removed none
+        # A launcher that was killed could not remove the shared-memory segments of its jobs.
+        remove_abandoned_segments(float(run["created"]))
         view.say(f"run directory {run_dir}")
         setup = number_at(summary, "setup_seconds")
         info = ResumeInfo(
@@ -72,7 +73,7 @@ def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
             setup_seconds=None if math.isnan(setup) else setup,
             next_job=_next_job(run_dir),
         )
-        # The summary of the part before must not be taken for that of this one.
+        # The summary of the earlier part must not be mistaken for the one that this part will write.
         (run_dir / "summary.json").unlink(missing_ok=True)
         purpose = read_purpose(run_dir)
         if purpose.trains:
@@ -94,20 +95,24 @@ def _summary(run_dir: Path) -> dict[str, object]:
     return {}
 
 
-def _wait_for_old_server(run_dir: Path, patience: float, view: RunView) -> None:
-    """A server whose launcher was killed notices, and saves; until then it works in this directory."""
-    until, said = time.monotonic() + patience, False
+def _wait_for_old_server(run_dir: Path, timeout: float, view: RunView) -> None:
+    """Waits until an earlier server has ended, and removes its contact file and sockets.
+
+    A server whose launcher was killed keeps working in the run directory until it detects that and writes a
+    checkpoint.
+    """
+    deadline, reported = time.monotonic() + timeout, False
     while True:
         try:
             with held(run_dir / SERVER_LOCK):
                 break
         except LockedError as holder:
-            if time.monotonic() > until:
-                msg = f"the run's earlier server is still alive: {holder}"
+            if time.monotonic() > deadline:
+                msg = f"the run's earlier server is still running: {holder}"
                 raise RunError(msg) from None
-            if not said:
+            if not reported:
                 view.console.print(f"waiting for the earlier server to end: {holder}")
-                said = True
+                reported = True
             time.sleep(_POLL_SECONDS)
     contact = run_dir / "contact.json"
     with contextlib.suppress(ProtocolError):
@@ -116,7 +121,7 @@ def _wait_for_old_server(run_dir: Path, patience: float, view: RunView) -> None:
 
 
 def _seconds(run_dir: Path, summary: dict[str, object]) -> float:
-    """Returns the seconds that the run has taken so far, up to its last status if there is no summary."""
+    """Returns the wall-clock time of the earlier parts in seconds, up to the last status event without a summary."""
     found = number_at(summary, "wall_seconds")
     if math.isnan(found):
         found = number_at(last_status(run_dir / "events.jsonl") or {}, "elapsed")
@@ -124,6 +129,6 @@ def _seconds(run_dir: Path, summary: dict[str, object]) -> float:
 
 
 def _next_job(run_dir: Path) -> int:
-    """The number after that of the last client job that has a log."""
+    """Returns the number of the next client job, which follows the highest number of a client's log."""
     names = (re.fullmatch(r"client-(\d+)\.log", p.name) for p in (run_dir / "logs").iterdir())
     return max((int(name[1]) + 1 for name in names if name), default=0)

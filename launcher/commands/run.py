@@ -1,4 +1,4 @@
-"""`melissa-gen run`: checks, starts and watches a study to its end."""
+"""The command `melissa-gen run`, which checks a study and runs it until it ends."""
 
 import shutil
 import time
@@ -25,14 +25,14 @@ def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
 
     Args:
         study: The study.
-        run_dir: Where everything about the run is written; must not hold one.
-        view: Shows the run.
+        run_dir: The run directory; it must not contain a run.
+        view: Displays the progress of the run.
 
     Returns:
-        How it ended.
+        The outcome of the run.
 
     Raises:
-        MelissaGenError: It could not be started.
+        MelissaGenError: The run could not be started.
     """
     started = time.monotonic()
     check_sampler(study)
@@ -46,7 +46,9 @@ def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
             f"memory: at most {promised:,.0f} MB in each of {study.server.ranks} server rank(s)"
         )
         if study.training.validation.simulations > 0:
-            _link(validation_set(study, run_dir.parent / "validation", view), run_dir)
+            _link_validation_set(
+                validation_set(study, run_dir.parent / "validation", view), run_dir
+            )
         record_run(study, run_dir)
         outcome = execute(study, run_dir, view, ResumeInfo(started))
         present(outcome, study, run_dir, view)
@@ -54,18 +56,18 @@ def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
 
 
 def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:
-    """Writes the report of a training run, and prints its key figures and why it did not finish."""
-    _report(run_dir, view)
+    """Writes the report of a training run, and prints its key figures and the reason if it did not finish."""
+    _write_report(run_dir, view)
     for name, figures in key_figures(outcome.summary):
         view.say(f"{name:<12} {figures}")
     if outcome.summary["status"] != "finished" and can_resume(run_dir):
-        view.say(f"to go on     melissa-gen resume {run_dir}")
+        view.say(f"to resume    melissa-gen resume {run_dir}")
     if outcome.sentence:
         view.say(Text.assemble((f"{study.name}: ", "red"), outcome.sentence))
 
 
-def _link(source: Path, run_dir: Path) -> None:
-    """Puts the validation set into the run directory, without a copy where the disk is the same."""
+def _link_validation_set(source: Path, run_dir: Path) -> None:
+    """Adds the validation set to the run directory, as a hard link if the file system allows it."""
     target = run_dir / "validation.h5"
     target.unlink(missing_ok=True)
     try:
@@ -74,13 +76,13 @@ def _link(source: Path, run_dir: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _report(run_dir: Path, view: RunView) -> None:
-    """Writes the report; a report that fails does not change how the study ended."""
+def _write_report(run_dir: Path, view: RunView) -> None:
+    """Writes the report; an error here is only printed and does not change the outcome of the run."""
     try:
         from melissa_gen.report.html import write_report
 
         path = write_report(run_dir)
     except Exception as error:
-        view.say(f"no report: {type(error).__name__}: {error}")
+        view.say(f"could not write the report: {type(error).__name__}: {error}")
     else:
         view.say(f"report       {path}")

@@ -1,4 +1,4 @@
-"""`melissa-gen status`: how a run stands, told from its run directory alone, on whatever machine sees that."""
+"""The command `melissa-gen status`, which displays the state of a run from the files of its run directory."""
 
 import json
 import time
@@ -15,20 +15,20 @@ from melissa_gen.study import load_study
 
 __all__ = ["follow_status", "show_status"]
 
-SECONDS = 1.0
+UPDATE_INTERVAL = 1.0
 
 
 def show_status(run_dir: Path, console: Console) -> None:
-    """Prints the newest state of a run."""
+    """Prints the latest state of a run."""
     console.print(_view(run_dir, _name(run_dir)))
 
 
 def follow_status(run_dir: Path, console: Console) -> None:
-    """Shows the state of a run and keeps it up to date, until the run is over."""
+    """Displays the state of a run and updates it every second until the run has ended."""
     name = _name(run_dir)
     with Live(_view(run_dir, name), console=console, auto_refresh=False, screen=False) as live:
         while not (run_dir / "summary.json").exists():
-            time.sleep(SECONDS)
+            time.sleep(UPDATE_INTERVAL)
             live.update(_view(run_dir, name), refresh=True)
         live.update(_view(run_dir, name), refresh=True)
 
@@ -40,15 +40,15 @@ def _name(run_dir: Path) -> str:
 
 def _view(run_dir: Path, name: str) -> RenderableType:
     events = run_dir / "events.jsonl"
-    begun = events.exists()
-    status = (last_status(events) if begun else None) or {}
-    view = status_view(status, recent_events(events) if begun else [], study=name)
+    has_events = events.exists()
+    status = (last_status(events) if has_events else None) or {}
+    view = status_view(status, recent_events(events) if has_events else [], study=name)
     jobs = _jobs(run_dir)
     return Group(view, Text(f" {jobs}")) if jobs else view
 
 
 def _jobs(run_dir: Path) -> str:
-    """What a scheduler said last of the run's jobs; "" where there is none."""
+    """Returns the last known states of the run's jobs in the scheduler; "" without a scheduler."""
     try:
         table = json.loads((run_dir / "logs" / "jobs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,8 +1,7 @@
-"""`melissa-gen stop`: a run is ended from any machine that sees its directory, through a file there.
+"""The command `melissa-gen stop`, which stops a run from any machine that mounts its run directory.
 
-The launcher makes the file empty and opens it every second; to open a file is what makes a network file system look
-for what another machine wrote, where a file that is new might not be seen for half a minute. Who wants the run to end
-writes a word into it, which the launcher wipes out to say that it has read it.
+The command writes a request into a file of the run directory. The launcher reads the file every second, and empties
+it to confirm the request; see `melissa_gen.launcher.jobs.stop_requests`.
 """
 
 import time
@@ -18,33 +17,34 @@ __all__ = ["ask_to_stop"]
 _POLL_SECONDS = 0.1
 
 
-def ask_to_stop(run_dir: Path, *, now: bool, patience: float = 30.0) -> str:
-    """Asks the launcher of a run to end it, and waits until it has heard.
+def ask_to_stop(run_dir: Path, *, now: bool, timeout: float = 30.0) -> str:
+    """Requests the stop of a run, and waits until the launcher has confirmed the request.
 
     Args:
         run_dir: The run directory.
-        now: Whether to end everything at once, without waiting for a checkpoint.
-        patience: Seconds to wait for the launcher.
+        now: Whether to kill all jobs at once, without waiting for a checkpoint.
+        timeout: Seconds to wait for the launcher.
 
     Returns:
-        Who runs it.
+        Process and machine of the launcher.
 
     Raises:
-        RunError: Nobody does, or nobody listens.
+        RunError: The run is not running, or its launcher did not respond.
     """
     path = run_dir / REQUEST
     holder = holder_of(run_dir / LOCK)
     if not holder or not path.exists():
-        msg = f"the run in {run_dir} is not going on"
+        msg = f"the run in {run_dir} is not running"
         raise RunError(msg)
     word = STOP_NOW if now else STOP_CLEANLY
-    with path.open("r+", encoding="utf-8") as file:  # never makes the file: it is the launcher's
+    # The mode r+ does not create the file, which only the launcher does.
+    with path.open("r+", encoding="utf-8") as file:
         file.truncate()
         file.write(word)
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while path.exists() and path.read_text(encoding="utf-8").strip() == word:
-        if time.monotonic() > until:
-            msg = f"{holder}, which runs {run_dir}, has not heard the request for {patience:.0f} s"
+        if time.monotonic() > deadline:
+            msg = f"{holder}, which runs {run_dir}, did not respond to the request within {timeout:.0f} s"
             raise RunError(msg)
         time.sleep(_POLL_SECONDS)
     return holder

@@ -128,7 +128,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
     assert going_on.code == 1
     stop = runs.command("stop", run_dir).wait()
     assert stop.code == 0, stop.output
-    assert "ends the run, with a checkpoint and a report" in stop.output
+    assert "stops the run, with a checkpoint and a report" in stop.output
     run = gated.run.wait()
     assert run.code == 130
     assert "stopped by 'melissa-gen stop'" in run.output

@@ -227,7 +227,7 @@ def test_schema_and_doctor(module_runs):
     assert {"parameters", "simulation", "reservoir"} <= set(json.loads(schema.output)["properties"])
     doctor = module_runs.command("doctor").wait()
     assert doctor.code == 0, doctor.output
-    assert "a world of 2 ranks" in doctor.output
+    assert "an MPI job with 2 ranks" in doctor.output
 
 
 VARIANTS = {

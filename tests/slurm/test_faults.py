@@ -214,7 +214,7 @@ def test_an_allocation_that_ends(module_runs, cluster):
     run = module_runs.run(study, command=inside, **cluster.whole_environment())
     assert run.code == 1, run.output
     assert "the allocation ends in" in run.last_line
-    assert "to go on     melissa-gen resume" in run.output
+    assert "to resume    melissa-gen resume" in run.output
     run.assert_adds_up()
     assert run.summary["status"] == "stopped"
     assert run.summary["simulations"]["failed"] == 0

@@ -81,9 +81,9 @@ def test_an_answer_that_is_not_legal(tmp_path, answers, words):
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "thesis").write_text("")
-    with pytest.raises(StudyError, match="is there already and not empty"):
+    with pytest.raises(StudyError, match="already exists and is not empty"):
         scaffold(Answers(), tmp_path)
-    with pytest.raises(StudyError, match="is there already and not empty"):
+    with pytest.raises(StudyError, match="already exists and is not empty"):
         copy_example("heat", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 

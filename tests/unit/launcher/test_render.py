@@ -35,7 +35,7 @@ export MALLOC_MMAP_THRESHOLD_=33554432
 export MALLOC_TRIM_THRESHOLD_=64000000
 exec srun --mpi=pmi2 --kill-on-bad-exit=1 --cpus-per-task=4 {python} -P -m melissa_gen.server /runs/1
 
-# ---- the first client; 2 of them, started anew where one ends: once the server can be reached
+# ---- the first client; 2 in total, restarted when they end: once the server is reachable
 # sbatch --parsable /runs/1/logs/client-0.sh
 #!/bin/bash
 #SBATCH --job-name=client-0-XXXXXX
@@ -87,7 +87,7 @@ def test_jobs_of_the_heat_study():
 def test_an_allocation_says_how_much_it_needs():
     text = render_study(heat("launcher.backend=slurm", "launcher.mode=allocation"), Path("/r"))
     assert text.startswith(
-        "# ---- the allocation: by you\nsbatch --ntasks=6 slurm/study.sbatch STUDY.yaml\n"
+        "# ---- the allocation: submitted by you\nsbatch --ntasks=6 slurm/study.sbatch STUDY.yaml\n"
     )
     assert text.count("exec srun --mpi=pmi2 --kill-on-bad-exit=1 --exact --job-name=") == 2
     assert "#SBATCH" not in text

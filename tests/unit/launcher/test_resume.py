@@ -46,12 +46,12 @@ def test_a_run_that_is_still_going_on(run_dir):
 
 def test_a_run_that_has_finished(run_dir):
     (run_dir / "summary.json").write_text('{"status": "finished"}')
-    assert refusal(run_dir).endswith("has finished; there is nothing to go on with")
+    assert refusal(run_dir).endswith("has finished; there is nothing to resume")
 
 
 def test_no_checkpoint_yet(run_dir):
     (run_dir / "checkpoints" / "latest" / "manifest.json").unlink()
-    assert "manifest.json is not whole; begin it again" in refusal(run_dir)
+    assert "manifest.json is not whole; start a new run" in refusal(run_dir)
     (run_dir / "checkpoints" / "latest").rename(run_dir / "elsewhere")
     assert "it has no checkpoint yet; begin it again with 'melissa-gen run'" in refusal(run_dir)
 
@@ -75,4 +75,4 @@ def test_a_study_that_was_changed(run_dir, old, new, key):
 def test_an_earlier_server_that_does_not_end(run_dir, monkeypatch):
     monkeypatch.setattr("melissa_gen.launcher.commands.resume.SERVER_END_SECONDS", -1000.0)
     with held(run_dir / checkpoint_folder.SERVER_LOCK):
-        assert refusal(run_dir).startswith("the run's earlier server is still alive: process")
+        assert refusal(run_dir).startswith("the run's earlier server is still running: process")

@@ -62,15 +62,15 @@ def test_what_was_asked_of_an_earlier_launcher_is_not_done_to_the_next(tmp_path)
 
 
 def test_nobody_runs_it(tmp_path):
-    with pytest.raises(RunError, match="is not going on"):
+    with pytest.raises(RunError, match="is not running"):
         ask_to_stop(tmp_path, now=False)
     with held(tmp_path / LOCK):
         pass
     StopRequests(tmp_path)
-    with pytest.raises(RunError, match="is not going on"):
+    with pytest.raises(RunError, match="is not running"):
         ask_to_stop(tmp_path, now=False)
     (tmp_path / LOCK).write_text(f"process 1 on {socket.gethostname()}\n")
-    with pytest.raises(RunError, match="is not going on"):
+    with pytest.raises(RunError, match="is not running"):
         ask_to_stop(tmp_path, now=False)
 
 
@@ -83,5 +83,5 @@ def test_a_launcher_on_another_machine_counts_though_its_lock_is_not_seen(tmp_pa
 def test_a_launcher_that_does_not_listen(tmp_path):
     with held(tmp_path / LOCK):
         StopRequests(tmp_path)
-        with pytest.raises(RunError, match="has not heard the request for 0 s"):
-            ask_to_stop(tmp_path, now=False, patience=0.2)
+        with pytest.raises(RunError, match="did not respond to the request within 0 s"):
+            ask_to_stop(tmp_path, now=False, timeout=0.2)
