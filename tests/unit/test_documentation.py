@@ -22,7 +22,13 @@ GENERATED = {path: text for make in MAKERS for path, text in make().items()}
 MARKDOWN = TEXTS | {path: text for path, text in GENERATED.items() if isinstance(text, str)}
 DOCUMENTS = MARKDOWN | {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "CONTRIBUTING.md", "simulations/README.md", "slurm/README.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "simulations/README.md",
+        "slurm/README.md",
+        "tests/benchmarks/README.md",
+    )
     if (ROOT / name).exists()
 }
 SINKS = ROOT / "melissa_gen" / "sinks"
