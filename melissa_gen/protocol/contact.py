@@ -139,10 +139,14 @@ def remove_runtime_folder(contact: Contact) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_stale_folders() -> list[Path]:
-    """Removes the ipc folders of killed servers of this user on this machine, and returns their paths."""
+def remove_stale_folders(parent: Path | None = None) -> list[Path]:
+    """Removes the ipc folders of killed servers of this user on this machine, and returns their paths.
+
+    Args:
+        parent: Folder that contains the ipc folders; None: the folder for temporary files.
+    """
     stale = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in (parent or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid != os.getuid():
                 continue

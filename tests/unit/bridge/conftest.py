@@ -1,5 +1,6 @@
 """A program that knows nothing of melissa_gen, and a simulation that keeps what it is sent."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 from melissa_gen.bridge import BridgeJob
 from melissa_gen.errors import SimulationError
-from melissa_gen.study import Study
+from melissa_gen.study import load_study
 
 STEPS = 4
 PROGRAM = """
@@ -96,27 +97,30 @@ def make_study(tmp_path):
             "inputs": {"input.j2": "input.txt"},
             "reader": {"format": "numpy", "files": "u*.npy"},
         }
-        study = Study.model_validate(
-            {
-                "name": "bridged",
-                "parameters": {
-                    "a": {"distribution": "uniform", "low": 0.0, "high": 1.0},
-                    "n": {"distribution": "integer", "low": 1, "high": 5},
-                },
-                "simulation": {
-                    "command": command or [sys.executable, "{{ study_folder }}/program.py", mishap],
-                    "count": 4,
-                    "time_steps": STEPS,
-                    "fields": {"u": {"shape": [2, 3]}},
-                    "bridge": section | dict(bridge),
-                    **simulation,
-                },
-                "reservoir": {"capacity": 8, "watermark": 2},
-                "training": {"batch_size": 2},
-            }
+        path = folder / "study.yaml"
+        path.write_text(
+            json.dumps(
+                {
+                    "name": "bridged",
+                    "parameters": {
+                        "a": {"distribution": "uniform", "low": 0.0, "high": 1.0},
+                        "n": {"distribution": "integer", "low": 1, "high": 5},
+                    },
+                    "simulation": {
+                        "command": command
+                        or [sys.executable, "{{ study_folder }}/program.py", mishap],
+                        "count": 4,
+                        "time_steps": STEPS,
+                        "fields": {"u": {"shape": [2, 3]}},
+                        "bridge": section | dict(bridge),
+                        **simulation,
+                    },
+                    "reservoir": {"capacity": 8, "watermark": 2},
+                    "training": {"batch_size": 2},
+                }
+            )
         )
-        study._folder = folder
-        return study
+        return load_study(path)
 
     return make
 

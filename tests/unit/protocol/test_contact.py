@@ -2,7 +2,6 @@ import json
 import os
 import socket
 import stat
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,8 +153,7 @@ def test_junk_is_one_sentence(tmp_path_factory, raw):
         Contact.read(path)
 
 
-def test_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path):
     folders = [tmp_path / f"melissa_gen-{name}" for name in ("alive", "dead", "check-1", "begun")]
     for folder in folders:
         folder.mkdir()
@@ -167,5 +165,5 @@ def test_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path,
         killed.bind(str(dead / "control"))
         killed.listen()
         killed.close()
-        assert remove_stale_folders() == [dead]
+        assert remove_stale_folders(tmp_path) == [dead]
     assert set(tmp_path.iterdir()) == {alive, logs, begun}
