@@ -1,4 +1,4 @@
-"""Our samplers as generators of the gest-api standard, for libEnsemble, Xopt or Optimas.
+"""The samplers as generators of the gest-api standard, for libEnsemble, Xopt or Optimas.
 
 Needs the package gest-api: `pip install 'melissa-gen[gest]'`.
 """
@@ -24,7 +24,7 @@ __all__ = ["SamplerGenerator"]
 
 
 class SamplerGenerator(Generator):  # type: ignore[misc]
-    """A sampler of ours behind the gest-api standard.
+    """A sampler with the interface of the gest-api standard.
 
     The variables are uniform between their bounds, or one of their discrete values with equal
     probability. The one objective is the difficulty, at least 0, greater where a simulation was
@@ -107,7 +107,7 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
         evidence = []
         for result in results:
             number = result.get("_id")
-            if number is None:  # drawn by someone else, from a density that nobody told
+            if number is None:  # drawn by another generator, from an unknown density
                 number, self._next = self._next, self._next + 1
                 self._known[number] = float("nan"), 0
             elif int(number) not in self._known:

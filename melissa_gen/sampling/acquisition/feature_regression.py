@@ -1,15 +1,15 @@
-"""The acquisition that asks the surrogate itself: its features of a candidate, stacked into one prediction.
+"""An acquisition from features of the surrogate's prediction, combined by ridge regression.
 
-A regression of past difficulties on λ can only say where it *was* hard. The network says of any λ
-how far its prediction lies from all that it has been trained on (`novelty`, see `surrogates.probe`):
-for points that nobody has simulated, at the newest state of training, without a single difficulty
-having been measured. So
+A regression of past difficulties on λ only describes where the error *was* large. The network gives for any λ
+the distance of its prediction from everything that it was trained on (`novelty`, see `surrogates.probe`).
+This works for points that have not been simulated, at the present state of training, and without any measured
+difficulty. Therefore
 
     log a(λ) = w · features(λ),
 
 with w a ridge regression of log first-pass difficulty on the features that were known when each point was drawn. It is
 drawn towards w₀, which has the slope that novelty was measured to have (tests/benchmarks/SAMPLERS.md) and nothing else:
-with few or noisy difficulties log a is novelty alone, and where novelty foretells nothing the slope goes.
+with few or noisy difficulties log a is novelty alone, and where novelty predicts nothing the slope vanishes.
 
 Features cost a pass through the network, and samplers ask often. They are therefore taken once per learning, at a
 thousand candidates, which serve every purpose: `pool` draws from them, the density's normalization is their mean, and
@@ -50,10 +50,10 @@ _SLOPES_AT = 64
 
 
 class FeatureRegression(Acquisition):
-    """See the module; without a probe it is its `blind` acquisition.
+    """Log a as a linear function of the surrogate's features; without a probe the `blind` acquisition is used.
 
     Args:
-        blind: what is learned from λ and difficulties alone, until there is a surrogate to ask.
+        blind: Acquisition learned from λ and difficulties alone, used until a probe is available.
         prior_draws: draws n points of the prior in the unit cube, (n, k).
         candidates: at how many points features are taken at each learning.
         half_life: records after which a record's weight in the regression has halved.

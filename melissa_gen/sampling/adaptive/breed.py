@@ -1,4 +1,4 @@
-"""`breed`: adaptive population Monte Carlo; children about parents that were hard to learn.
+"""`breed`: adaptive population Monte Carlo; children near parents that were difficult to learn.
 
 Parents are drawn from a sliding window over the newest simulations, with probability proportional
 to difficulty. A child is its parent plus a normal step of width σ, a share of each parameter's

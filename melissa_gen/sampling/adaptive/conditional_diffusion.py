@@ -1,4 +1,4 @@
-"""`conditional_diffusion`: a diffusion model of p(λ | difficulty), asked for difficult points.
+"""`conditional_diffusion`: a diffusion model of p(λ | difficulty), conditioned on large difficulties.
 
 Online generative active sampling (OGAS), arXiv 2606.09949. A denoising diffusion model learns which
 parameters go with which difficulty c, from all that has been simulated. Targets c are drawn from the

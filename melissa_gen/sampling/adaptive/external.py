@@ -1,11 +1,11 @@
-"""`external`: a generator of the gest-api standard as the adaptive part, of libEnsemble, Xopt or one's own.
+"""`external`: a generator of the gest-api standard, such as those of libEnsemble or Xopt, as the adaptive part.
 
 It works in the unit cube: each parameter that varies is a variable on [0, 1], so that it meets any
 prior as a uniform one, and the one objective is `difficulty`. What it suggests is g in the mixture
 (1-ρ) p + ρ g like any other method's; its density is not known.
 
-The standard has no way to save a generator. What is saved is what was asked of it and told to it,
-in order, and a restart asks and tells the same again: exact where the generator is deterministic.
+The standard has no method to save a generator. The calls to the generator are saved in order, and a restart
+repeats them, which is exact if the generator is deterministic.
 
 Needs the package gest-api: `pip install 'melissa-gen[gest]'`.
 """

@@ -1,12 +1,12 @@
 """`phased`: the classical loop of generate, train, score, generate more, as a sampler.
 
-Nothing is learned while a phase runs. When `phase` simulations have been heard of since the last
-learning (completed or failed), the acquisition is refitted and the next phase is drawn from
+The sampler does not learn during a phase. When evidence on `phase` new simulations has arrived since the
+last learning (completed or failed), the acquisition is refitted and the next phase is drawn from
 p a^β by importance resampling from a uniform pool, like `pool`. The first phase is the prior's. The
 full adaptive share is reached with the second phase, since there are only few of them.
 
 It is the baseline that online training replaces. The original also stops the solvers between phases;
-a sampler must not: asked for more before a phase has been scored, it goes on with the old one.
+a sampler must not: until a phase has been scored, it continues to draw for the previous one.
 
 Reference: OSTI 1923172.
 """

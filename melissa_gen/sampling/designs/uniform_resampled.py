@@ -1,7 +1,7 @@
 """`uniform_resampled`: the control of adaptive methods, new uniform draws at every generation.
 
-Each generation's points depend on the seed and the generation alone, as if the design had been
-thrown away and drawn anew. A method that does not beat it has shown nothing.
+The points of a generation depend only on the seed and the generation, as if a new design were
+drawn each time. It is the control experiment for adaptive methods, which should be better than this.
 """
 
 import numpy as np
