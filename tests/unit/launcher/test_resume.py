@@ -53,7 +53,7 @@ def test_no_checkpoint_yet(run_dir):
     (run_dir / "checkpoints" / "latest" / "manifest.json").unlink()
     assert "manifest.json is not whole; start a new run" in refusal(run_dir)
     (run_dir / "checkpoints" / "latest").rename(run_dir / "elsewhere")
-    assert "it has no checkpoint yet; begin it again with 'melissa-gen run'" in refusal(run_dir)
+    assert "it has no checkpoint yet; start a new run with 'melissa-gen run'" in refusal(run_dir)
 
 
 @pytest.mark.parametrize(
