@@ -2,6 +2,9 @@
 
 Axis i counts in the i-th prime base, digits reversed. Balanced for any number of points, but the
 large primes of many dimensions need scrambling, and very many points, to fill evenly.
+
+Reference: Halton, "On the efficiency of certain quasi-random sequences of points in evaluating
+multi-dimensional integrals", Numerische Mathematik 2 (1960).
 """
 
 from typing import Any

@@ -1,6 +1,9 @@
 """`sobol`: a scrambled Sobol sequence, continued where it was on a restart.
 
 Its balance is best at powers of two, so plan 2^m simulations where that is free to choose.
+
+Reference: Sobol', "On the distribution of points in a cube and the approximate evaluation of
+integrals", USSR Computational Mathematics and Mathematical Physics 7 (1967).
 """
 
 from pydantic import Field
