@@ -1,4 +1,4 @@
-"""What a study says of its data sets: times, coordinates, and the settings that decide their content."""
+"""Data sets of a study: physical times, coordinates, settings that determine the content, and the writer."""
 
 import hashlib
 import json
@@ -29,8 +29,11 @@ def data_set_writer(
     Args:
         study: The study.
         path: The file.
-        settings: What made the data, see `data_set_settings`.
+        settings: Settings that determine the data, from `data_set_settings`.
         resume: Continue the partial file of an earlier server.
+
+    Returns:
+        The writer.
 
     Raises:
         DataError: The file can't be written.
@@ -49,15 +52,15 @@ def data_set_writer(
 
 
 def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, Any]:
-    """Returns everything that decides what is in a data set, the solver's own files included.
+    """Returns the settings that determine the content of a data set, including hashes of the solver's files.
 
     Args:
         study: The study.
         simulations: Number of simulations.
-        seed: Seed of the parameters' draws.
+        seed: Seed for drawing the parameters.
 
     Returns:
-        JSON types; two studies with equal settings give equal data sets.
+        The settings in JSON types. Studies with equal settings produce equal data sets.
     """
     simulation = study.simulation
     settings = {
@@ -79,13 +82,13 @@ def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, An
             for path in _solver_files(study)
         },
     }
-    # Through JSON, so that it compares equal to what is read back from a file.
+    # Convert through JSON, so that the result compares equal to settings read from a file.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
 def _solver_files(study: Study) -> list[Path]:
-    """Returns the files that the solver consists of, as far as the study shows them."""
+    """Returns the files of the solver that can be identified from the study."""
     simulation = study.simulation
     files = {path for path in study.folder.iterdir() if path.suffix in _CODE and path.is_file()}
     files |= {study.folder / word for word in simulation.command if (study.folder / word).is_file()}
@@ -107,7 +110,7 @@ def physical_times(study: Study) -> list[float]:
 
 
 def grid_coordinates(study: Study) -> dict[str, list[float]]:
-    """Returns the cells' centers along each axis of `simulation.domain`."""
+    """Returns the coordinates of the cell centers along each axis of `simulation.domain`."""
     shape = next(iter(study.simulation.fields.values())).shape
     return {
         axis: [low + (high - low) * (cell + 0.5) / cells for cell in range(cells)]

@@ -1,4 +1,4 @@
-"""What a server rank will need in memory, known before it starts."""
+"""Estimates the memory of a server rank before it starts."""
 
 import psutil
 
@@ -16,31 +16,35 @@ __all__ = [
 ]
 
 BASE_MEGABYTES = 500.0
-"""Interpreter, torch, MPI, sockets: what a rank takes beside its reservoir and its model."""
+"""Memory of the interpreter, torch, MPI and sockets in each rank."""
 
 STREAM_MEGABYTES = 300.0
-"""What the server of a run without a trainer takes beside its rows: it does not load torch."""
+"""Memory of the server of a run without a trainer, in addition to its slots. It does not load torch."""
 
 GPU_MEGABYTES = 1400.0
-"""What the libraries of CUDA and NCCL take beside it in a rank's own memory; 1,120 to 1,260 were measured."""
+"""Host memory of the CUDA and NCCL libraries; measured: 1,120 to 1,260."""
 
 TCP_MEGABYTES = 64.0
-"""Freed memory that a rank keeps for the next message where fields come by tcp; see `allocator`."""
+"""Freed memory that a rank keeps for the next message if fields arrive by TCP; see `allocator`."""
 
 COMPILE_MEGABYTES = 200.0
-"""What `training.compile` takes; 100 to 120 were measured."""
+"""Memory of `training.compile`; measured: 100 to 120."""
 
 
 def allocator(*, over_tcp: bool) -> dict[str, str]:
-    """Environment of a rank for the C library's memory.
+    """Returns the environment variables that configure the memory allocator of the C library in a rank.
 
-    By tcp each message is allocated in one thread and freed in another, and the library would give the top of its
-    memory back to the system and take it again page by page, at the cost of some of the copies.
+    With TCP, each message is allocated in one thread and freed in another. By default the C library would return the
+    freed memory to the system and request it again page by page, which slows receiving down.
+
+    Args:
+        over_tcp: Whether clients send fields by TCP.
     """
     if not over_tcp:
         return {"MALLOC_ARENA_MAX": "1"}
     kept = str(int(TCP_MEGABYTES * 1e6))
-    # Naming one threshold fixes the other too: this is where it would have settled for large fields.
+    # Setting one threshold also disables the adaptation of the other. 32 MB is the value that it would reach for
+    # large fields.
     return {
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -49,7 +53,7 @@ def allocator(*, over_tcp: bool) -> dict[str, str]:
 
 
 def base_megabytes(study: Study) -> float:
-    """What a rank takes beside its reservoir, its model and its validation set."""
+    """Returns the memory of a rank in megabytes, except reservoir, model and validation set."""
     needed = BASE_MEGABYTES
     if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
         needed += GPU_MEGABYTES
@@ -57,42 +61,43 @@ def base_megabytes(study: Study) -> float:
 
 
 def unknown_gpu(study: Study) -> bool:
-    """Whether the server may find a GPU that this machine does not have."""
+    """Whether the server may run on a GPU although this machine has none."""
     return study.server.device == "auto" and study.launcher.backend != "local" and not _gpu_here()
 
 
 def staging_slots(study: Study) -> int:
-    """Rows beside the reservoir's capacity: samples under way, and those of a client just lost."""
+    """Returns the slots in addition to the capacity: samples being received, and those of a lost client."""
     return (study.launcher.clients + 1) * study.credit
 
 
 def field_specs(study: Study) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Field name to (shape, dtype)."""
+    """Returns the name of each field with its (shape, dtype)."""
     return {name: (tuple(f.shape), f.dtype) for name, f in study.simulation.fields.items()}
 
 
 def reservoir_megabytes(study: Study) -> float:
-    """Megabytes (10**6 bytes) of one rank's reservoir, staging rows included."""
+    """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
     slots = study.reservoir.capacity + staging_slots(study)
     return megabytes(field_specs(study), slots, len(study.parameters) + 1)
 
 
 def model_megabytes(study: Study) -> float:
-    """Megabytes of one rank's model in training.
+    """Returns the memory of one rank's model during training in megabytes.
 
-    Weights, gradients, up to two moments of the optimiser; on rank 0 also the sampler's copy, and
-    one on its way there.
+    It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds the copy of the sampler, and
+    one that is being sent to it.
     """
-    from melissa_gen.builders.surrogate import build_surrogate  # torch, which takes seconds
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate import build_surrogate
 
     weights = build_surrogate(study).parameters()
     return 6 * sum(w.numel() * w.element_size() for w in weights) / 1e6
 
 
 def promised_megabytes(study: Study) -> float:
-    """Megabytes that one server rank promises not to exceed, its share of the validation set included.
+    """Returns the memory limit of one server rank in megabytes, including its part of the validation set.
 
-    Memory of a GPU does not count. Where `server.device` is auto, a GPU on this machine says that there is one.
+    GPU memory is not included. If `server.device` is auto, the server is assumed to use a GPU if this machine has one.
 
     Raises:
         StudyError: The surrogate can't be built.
@@ -103,7 +108,7 @@ def promised_megabytes(study: Study) -> float:
 
 
 def stream_megabytes(study: Study) -> float:
-    """Returns the megabytes that the one server rank of a run without a trainer promises not to exceed."""
+    """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study), staging_slots(study))
     return STREAM_MEGABYTES + rows + TCP_MEGABYTES * study.over_tcp
 
@@ -115,10 +120,11 @@ def _gpu_here() -> bool:
 
 
 def check_memory(study: Study) -> None:
-    """Refuses a study whose reservoirs do not fit.
+    """Checks that the reservoirs of a study fit into memory.
 
     Raises:
-        StudyError: What a rank would need, what there is, and the largest legal capacity.
+        StudyError: The reservoirs need too much memory. The message gives the required memory, the available memory
+            and the largest possible capacity.
     """
     needed = reservoir_megabytes(study)
     if study.reservoir.max_memory is not None:

@@ -1,4 +1,4 @@
-"""The prior that a study describes."""
+"""Builds the prior of a study."""
 
 from melissa_gen.sampling import Prior, read_points
 from melissa_gen.study import Study
@@ -7,11 +7,11 @@ __all__ = ["prior_of"]
 
 
 def prior_of(study: Study) -> Prior:
-    """Returns the distribution of the study's parameters, its constraints included.
+    """Returns the distribution of the study's parameters, including its constraints.
 
     Raises:
-        StudyError: A constraint can't be read, or leaves next to nothing; the file of feasible
-            points can't be read, or has a point that is not legal.
+        StudyError: A constraint is invalid or leaves too small a feasible region, or the file of
+            feasible points can't be read or has an invalid point.
     """
     points = None
     if study.feasible_points is not None:

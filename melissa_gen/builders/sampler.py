@@ -1,4 +1,4 @@
-"""Builds the sampler, and the reservoir's eviction rule that it asks for, from a study's sections."""
+"""Builds the sampler of a study and determines the eviction rule of the reservoir."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ __all__ = ["build_sampler", "check_sampler", "eviction_rule", "study_facts"]
 def study_facts(
     simulation: SimulationSection, reservoir: ReservoirSection, server: ServerSection, folder: Path
 ) -> StudyFacts:
-    """Returns the numbers of a study that the default values of a method may depend on.
+    """Returns the properties of a study on which default arguments of a method may depend.
 
     Args:
         simulation: The study's `simulation` section.
-        reservoir: Its `reservoir` section.
-        server: Its `server` section.
-        folder: The folder in which relative paths start.
+        reservoir: The study's `reservoir` section.
+        server: The study's `server` section.
+        folder: The folder to which relative paths refer.
     """
     held = reservoir.capacity * server.ranks // simulation.time_steps
     return StudyFacts(
@@ -35,16 +35,16 @@ def study_facts(
 
 
 def build_sampler(section: SamplerSection, prior: Prior, seed: int, facts: StudyFacts) -> Sampler:
-    """Returns the sampler that the `sampler` section names.
+    """Creates the sampler of a study.
 
     Args:
         section: The study's `sampler` section.
         prior: The distribution of the parameters.
-        seed: Seed of the sampler's own random generators, at least 0.
-        facts: Numbers of the study, for defaults that depend on it.
+        seed: Seed of the sampler's random generators, non-negative.
+        facts: Properties of the study for default arguments.
 
     Raises:
-        StudyError: The method or an argument is not legal.
+        StudyError: The method or an argument is invalid.
     """
     return create(
         section.method,
@@ -58,17 +58,17 @@ def build_sampler(section: SamplerSection, prior: Prior, seed: int, facts: Study
 
 
 def eviction_rule(sampler: SamplerSection, reservoir: ReservoirSection) -> Eviction:
-    """Returns which sample the reservoir evicts first: the method's rule, or the study's.
+    """Returns the eviction rule of the reservoir: that of the sampling method, or else of the study.
 
     Raises:
-        StudyError: The method needs a rule that the reservoir's policy does not have.
+        StudyError: The reservoir's policy does not support the rule of the method.
     """
     method = METHODS.get(sampler.method)
     if method is None or method.eviction is None:
         return reservoir.eviction
     if reservoir.policy != "reservoir":
         msg = (
-            f"sampler.method {sampler.method} retains hard samples, which needs reservoir.policy "
+            f"sampler.method {sampler.method} retains hard samples, which requires reservoir.policy "
             f"reservoir; {reservoir.policy} draws each sample only once."
         )
         raise StudyError(msg)
@@ -76,11 +76,12 @@ def eviction_rule(sampler: SamplerSection, reservoir: ReservoirSection) -> Evict
 
 
 def check_sampler(study: Study) -> None:
-    """Checks the prior and the sampler before anything is started.
+    """Checks the prior and the sampler of a study before anything is started.
 
     Raises:
-        StudyError: The prior is not legal, the method or an argument is unknown, the method needs
-            a prior with a density and the study has only points, or it needs another reservoir.
+        StudyError: The prior is invalid, the method or an argument is unknown, the method requires
+            a prior with a density but the study has feasible points, or the method requires another
+            reservoir policy.
     """
     prior = prior_of(study)
     check_arguments(study.sampler.method, study.sampler.arguments, tabulated=prior.tabulated)

@@ -1,4 +1,4 @@
-"""Builds the surrogate that a study names."""
+"""Builds the surrogate of a study."""
 
 from melissa_gen.builders.data_set import clock
 from melissa_gen.study import Study
@@ -9,10 +9,10 @@ __all__ = ["build_surrogate", "members_of"]
 
 
 def build_surrogate(study: Study) -> Surrogate:
-    """Returns the study's network with its input bounds; the output's scale is set when the first data are there.
+    """Creates the surrogate of a study. Its output scaling is set later, from the first data.
 
     Raises:
-        StudyError: The class can't be loaded or does not fit the fields.
+        StudyError: The network class can't be imported, or its output does not match the fields.
     """
     time_of = clock(study)
     return Surrogate(
@@ -27,7 +27,7 @@ def build_surrogate(study: Study) -> Surrogate:
 
 
 def members_of(study: Study) -> tuple[Kind, int] | None:
-    """Kind and number of the members that the network itself has; snapshots are none of its."""
+    """Returns kind and number of the ensemble members within the network, or None. Snapshots do not count."""
     ensemble = study.surrogate.ensemble
     if ensemble is None or ensemble.kind == "snapshots":
         return None

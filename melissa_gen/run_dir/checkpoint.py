@@ -1,4 +1,4 @@
-"""Writes checkpoints: everything that a server needs to continue, in safetensors, JSON and npz; no pickle, no torch."""
+"""Writes checkpoints of the server state as safetensors, JSON and npz, without pickle and without importing torch."""
 
 import json
 import shutil
@@ -17,14 +17,14 @@ __all__ = ["save_checkpoint"]
 def save_checkpoint(
     folder: Path, state: dict[str, Any], save_model: Callable[[Path], dict[str, Any]]
 ) -> None:
-    """Writes a checkpoint beside its place and moves it there, so that there is always a whole one.
+    """Writes a checkpoint to a temporary folder and renames it, so that a complete checkpoint always exists.
 
-    The folder holds `state.json`, `state.npz`, a manifest, and what `save_model` writes.
+    The folder holds `state.json`, `state.npz`, a manifest, and the files that `save_model` writes.
 
     Args:
-        folder: Where to; an earlier checkpoint there is replaced.
-        state: Nested dicts of JSON values and numpy arrays, `epoch` and `batches` among them.
-        save_model: Writes the model into a folder, and returns what belongs into the state.
+        folder: The folder of the checkpoint. An earlier checkpoint there is replaced.
+        state: Nested dicts of JSON values and numpy arrays, including the keys `epoch` and `batches`.
+        save_model: Writes the model to a folder, and returns additional entries of the state.
 
     Raises:
         RunError: The folder can't be written.
@@ -44,7 +44,7 @@ def save_checkpoint(
 
 
 def _split(value: Any, path: str, arrays: dict[str, Any]) -> Any:
-    """Returns a nested value in JSON types; arrays go to `arrays` and are replaced by their name."""
+    """Returns a nested value in JSON types. Arrays are moved to `arrays` and replaced by a reference."""
     if isinstance(value, dict):
         return {
             str(k): _split(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()

@@ -1,4 +1,4 @@
-"""Checkpoints as folders on the disk: which are whole, which is the newest, and whom they fit; knows no torch."""
+"""Checkpoint folders on disk: publishing, integrity check, search for the newest, and compatibility with a study."""
 
 import json
 import os
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 SERVER_LOCK = ".server-lock"
-"""In the run directory; held by the server as long as it lives."""
+"""Name of the lock file in the run directory that the server holds while it runs."""
 
 LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
 STATE, ARRAYS, MANIFEST = "state.json", "state.npz", "manifest.json"
@@ -36,21 +36,22 @@ _FIXED = (
     *("training.optimizer", "reservoir.policy", "sampler.method", "sampler.arguments"),
     "server.ranks",
 )
-"""Keys that a checkpoint depends on; all others may differ when a run is taken up again."""
+"""Keys that a checkpoint depends on. All other keys may differ when a run is resumed."""
 
 
 def publish(partial: Path, folder: Path, order: tuple[int, int]) -> None:
-    """Seals a folder that is completely written and moves it to its place, so that there is always a whole one.
+    """Adds the manifest to a completely written folder and renames it to its final name.
 
-    The manifest, written last, has the size and checksum of every file. `latest` steps aside as `previous`.
+    The manifest, written last, holds the size and checksum of every file. An existing `latest` is renamed to
+    `previous`, so that a complete checkpoint always exists.
 
     Args:
-        partial: What was written.
-        folder: Where it belongs; another one there is replaced.
-        order: Epoch and batches: the greater is the newer.
+        partial: The written folder.
+        folder: The final path; an existing folder is replaced.
+        order: Epoch and number of batches, which define the order of checkpoints.
 
     Raises:
-        OSError: The disk does not take it.
+        OSError: A file can't be written or renamed.
     """
     files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
     epoch, batches = order
@@ -70,10 +71,13 @@ def publish(partial: Path, folder: Path, order: tuple[int, int]) -> None:
 
 
 def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """Finds the newest whole checkpoint of a run.
+    """Finds the newest undamaged checkpoint of a run.
+
+    Args:
+        run_dir: The run directory.
 
     Returns:
-        Its folder, or None; and for each damaged checkpoint that would have been newer one sentence.
+        Its folder, or None; and one sentence for each damaged checkpoint found before it.
     """
     found: list[tuple[tuple[float, ...], Path]] = []
     complaints = []
@@ -84,7 +88,7 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
                 manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
                 order = tuple(float(manifest[key]) for key in ("epoch", "batches", "saved"))
             except (OSError, ValueError, KeyError, TypeError):
-                complaints.append(f"the checkpoint {folder} is damaged: {MANIFEST} is not whole")
+                complaints.append(f"the checkpoint {folder} is damaged: {MANIFEST} is incomplete")
                 continue
             found.append((order, folder))
     for _, folder in sorted(found, reverse=True):
@@ -96,10 +100,10 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Returns the nested values of a checkpoint, its arrays in their places.
+    """Reads the nested state of a checkpoint, including its arrays.
 
     Raises:
-        RunError: It can't be read.
+        RunError: The checkpoint can't be read.
     """
     try:
         plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -112,7 +116,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def fixed_settings(study: Study) -> dict[str, Any]:
-    """Returns the settings, by key, that must be the same when a run is taken up again."""
+    """Returns the settings, by key, that must not change when a run is resumed."""
     whole = json.loads(study.model_dump_json(by_alias=True))
     found = {}
     for key in _FIXED:
@@ -124,17 +128,22 @@ def fixed_settings(study: Study) -> dict[str, Any]:
 
 
 def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:
-    """Refuses a study that a checkpoint was not made with.
+    """Checks that a study is compatible with a checkpoint.
+
+    Args:
+        study: The study.
+        state: State of the checkpoint.
+        folder: Folder of the checkpoint, for the message.
 
     Raises:
-        RunError: Names the first key that differs.
+        RunError: A fixed setting differs; the message names the first one.
     """
     saved = state["study"]
     for key, value in fixed_settings(study).items():
         if saved.get(key) != value:
             message = (
                 f"{key} in the run's study.yaml is {value}; the checkpoint {folder} was made with {saved.get(key)}: "
-                "set it back, or begin a new run"
+                "restore the value, or start a new run"
             )
             raise RunError(message)
 
@@ -150,7 +159,7 @@ def _joined(value: Any, arrays: Any) -> Any:
 
 
 def _fingerprint(path: Path) -> list[int]:
-    """Size and CRC-32 of a file."""
+    """Returns the size and CRC-32 of a file."""
     checksum = size = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -168,7 +177,7 @@ def _damage(folder: Path) -> str | None:
         if found[0] != fingerprint[0]:
             return f"{name} has {found[0]} bytes of {fingerprint[0]}"
         if found != fingerprint:
-            return f"the content of {name} is not what was written"
+            return f"the checksum of {name} does not match its manifest"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The event log of a run: one JSON object a line, written by the server, read by all others."""
+"""Event log of a run: one JSON object per line, written by the server and read by all other processes."""
 
 import json
 import math
@@ -28,7 +28,7 @@ BLOCK_BYTES = 1 << 16
 
 
 def plain(value: Any) -> Any:
-    """Converts a value to what JSON can hold: arrays to lists, NaN and infinities to None."""
+    """Converts a value to JSON types: arrays to lists, NaN and infinities to None."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
@@ -45,17 +45,17 @@ def plain(value: Any) -> Any:
 
 
 class EventLog:
-    """Appends events to a file, from any thread, each as one whole line.
+    """Appends events to a file, each as one complete line. Thread-safe.
 
-    A restarted run opens the same file and continues it. A disk that fills up ends the logging, not
-    the run: the first `write` that fails raises, every later one is dropped, and `failed` is set.
+    A resumed run appends to the same file. A full disk ends the logging, not the run: the first
+    `write` that fails raises an error and sets `failed`; later events are dropped.
 
     Args:
         path: The file, usually `events.jsonl` in the run directory; its folder must exist.
 
     Attributes:
         path: The file.
-        failed: Whether a write has failed, so that events are missing from here on.
+        failed: Whether a write has failed. Later events are missing from the file.
 
     Raises:
         RunError: The file can't be opened.
@@ -70,25 +70,29 @@ class EventLog:
         self.failed = False
         self._lock = threading.Lock()
         try:
-            # Unbuffered: each event is one write of the operating system, and after a full disk
-            # there is no remainder left that would fail again on closing.
+            # Unbuffered: each event is one system call, and after a full disk no data remains in a
+            # buffer that would fail again in close.
             self._file = self.path.open("ab", buffering=0)
-            if not _ends_with_newline(self.path):  # a killed run left half a line
+            # A run that was killed may have left an incomplete line.
+            if not _ends_with_newline(self.path):
                 self._file.write(b"\n")
         except OSError as error:
             text = f"can't write the event log {self.path}: {error.strerror or error}"
             raise RunError(text) from error
 
     def write(self, event: str, **fields: Any) -> Event:
-        """Appends one event with the time of now.
+        """Appends one event with the current time.
 
         Args:
-            event: The kind of event, such as "status".
-            **fields: What belongs to it; numpy and torch values are converted, NaN becomes null. A field
-                `time` stands in for the time of now.
+            event: Kind of event, such as "status".
+            **fields: Fields of the event. Numpy and torch values are converted, NaN becomes null. A field `time`
+                replaces the current time.
+
+        Returns:
+            The event as written.
 
         Raises:
-            RunError: The line can't be written (disk full); raised by the first failing call alone.
+            RunError: The line can't be written, e.g. because the disk is full. Only the first failing call raises.
         """
         record = {"time": time.time(), "event": event, **plain(fields)}
         line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -103,7 +107,7 @@ class EventLog:
                 self.failed = True
                 text = (
                     f"can't write to the event log {self.path}: {error.strerror or error}; "
-                    "the run goes on without it"
+                    "the run continues without event log"
                 )
                 raise RunError(text) from error
         return record
@@ -128,8 +132,8 @@ class EventLog:
 def read_events(path: Path | str) -> Iterator[Event]:
     """Reads the events of a run in the order in which they were written.
 
-    Lines that are not whole (the run was killed in the middle of one, or is writing it right now)
-    are passed over; a file that does not exist yet holds no events.
+    Incomplete lines, which a killed or running process may leave, are skipped. A file that does not
+    exist yet holds no events.
 
     Args:
         path: The file `events.jsonl`.
@@ -147,7 +151,7 @@ def read_events(path: Path | str) -> Iterator[Event]:
 
 
 def last_status(path: Path | str) -> Event | None:
-    """Returns the newest `status` event, or None; reads the end of the file alone."""
+    """Returns the newest `status` event, or None. Reads only the end of the file."""
     for event in _events_from_end(path):
         if event["event"] == "status":
             return event
@@ -157,12 +161,12 @@ def last_status(path: Path | str) -> Event | None:
 def recent_events(
     path: Path | str, count: int = 10, without: Iterable[str] = ("status",)
 ) -> list[Event]:
-    """Returns the last `count` events, oldest first; reads the end of the file alone.
+    """Returns the last `count` events, oldest first. Reads only the end of the file.
 
     Args:
         path: The file `events.jsonl`.
-        count: How many to return at most.
-        without: Kinds of event to leave out.
+        count: Maximum number of events.
+        without: Kinds of events to omit.
     """
     skipped = frozenset(without)
     found: list[Event] = []
@@ -180,16 +184,16 @@ def follow(
     interval: float = 0.5,
     from_start: bool = False,
 ) -> Iterator[Event]:
-    """Yields events as they are appended, until the run has finished or `stop` says so.
+    """Yields events as they are appended, until the run has finished or `stop` returns True.
 
     Args:
-        path: The file `events.jsonl`; it may not exist yet.
-        stop: Asked whenever no new event has come; True ends the iteration.
-        interval: Seconds between two looks at the file.
-        from_start: Whether to begin with the events already there.
+        path: The file `events.jsonl`; it need not exist yet.
+        stop: Called whenever there is no new event; True ends the iteration.
+        interval: Polling interval in seconds.
+        from_start: Whether to begin with the existing events.
 
     Yields:
-        Each new event; the last one is `run_finished`, unless `stop` came first.
+        Each new event. The last one is `run_finished`, unless `stop` ended the iteration.
     """
     path = Path(path)
     position = 0
@@ -217,11 +221,11 @@ def follow(
 
 
 def number_at(event: Mapping[str, Any], *keys: str) -> float:
-    """Returns the number under nested keys, or NaN where a key is absent or holds no number.
+    """Returns the number under nested keys, or NaN if a key is missing or its value is not a number.
 
     Args:
         event: An event, or any nested mapping such as `summary.json`.
-        *keys: The way to the number: `number_at(status, "training", "loss")`.
+        *keys: Keys from the outermost to the innermost: `number_at(status, "training", "loss")`.
     """
     value: Any = event
     for key in keys:
@@ -252,7 +256,8 @@ def _events_from_end(path: Path | str) -> Iterator[Event]:
         return
     with Path(path).open("rb") as file:
         position = file.seek(0, os.SEEK_END)
-        head = b""  # the first, perhaps incomplete line of what has been read so far
+        # The first, possibly incomplete line of the data read so far.
+        head = b""
         while position > 0:
             size = min(BLOCK_BYTES, position)
             position -= size

@@ -1,4 +1,4 @@
-"""The run directory: made once, held by one launcher at a time, never written over."""
+"""Creates and locks run directories. An existing run is never overwritten."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ LEAST_FREE_BYTES = 10_000_000
 
 
 class RunDirInUseError(RunError):
-    """Another process works in the run directory."""
+    """Another process holds the lock of the run directory."""
 
 
 def default_run_dir(
@@ -44,8 +44,8 @@ def default_run_dir(
     Args:
         study: The study.
         parent: The folder.
-        now: Seconds since the epoch; default: the time of the call.
-        suffix: Follows the name, for example `-data`.
+        now: Time in seconds since the epoch; default: the current time.
+        suffix: Suffix of the study's name, for example `-data`.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.name).strip("._") or "study"
     return parent / "runs" / time.strftime(f"{name}{suffix}-%Y%m%d-%H%M%S", time.localtime(now))
@@ -53,17 +53,18 @@ def default_run_dir(
 
 @contextmanager
 def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
-    """Makes a directory for a new run, or takes that of an earlier one, and holds it while the block runs.
+    """Creates the directory of a new run, or opens that of an earlier run, and locks it while the block runs.
 
     Args:
-        run_dir: May exist, but must not hold a run.
-        resume: It must hold one.
+        run_dir: The run directory. It may exist, but must not hold a run unless `resume` is set.
+        resume: Whether to resume the run in the directory.
 
     Yields:
         The absolute path.
 
     Raises:
-        RunError: One sentence: the directory can't be written, is in use, or holds a run already.
+        RunDirInUseError: Another process holds the lock.
+        RunError: The directory can't be written, already holds a run, or holds no run to resume.
     """
     run_dir = run_dir.absolute()
     try:
@@ -77,7 +78,7 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
             _check_space(run_dir)
             yield run_dir
     except LockedError as holder:
-        advice = "the run is still going on" if resume else "choose another --run-dir"
+        advice = "the run is still running" if resume else "choose another --run-dir"
         msg = f"the run directory {run_dir} is in use by {holder}; {advice}"
         raise RunDirInUseError(msg) from None
     except OSError as error:
@@ -89,12 +90,12 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
 
 
 def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> None:
-    """Writes `study.yaml`, with all defaults, and `run.json`: from here on the directory holds a run.
+    """Writes `study.yaml`, including all defaults, and `run.json`, which marks the directory as a run.
 
     Args:
         study: The study.
         run_dir: The run directory.
-        purpose: What its samples are for; default: training.
+        purpose: Purpose of the run; default: training.
     """
     write_study(study, run_dir / "study.yaml")
     run = {
@@ -108,13 +109,13 @@ def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> N
 
 
 def read_purpose(run_dir: Path) -> Purpose:
-    """Returns what the samples of a run are for."""
+    """Reads the purpose of a run from `run.json`."""
     run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
     return Purpose.from_json(run.get("purpose"))
 
 
 def next_epoch(run_dir: Path) -> int:
-    """Counts up the incarnation of the server in `run.json`; returns its number."""
+    """Increments the number of server starts (the epoch) in `run.json` and returns it."""
     path = run_dir / "run.json"
     run = json.loads(path.read_text(encoding="utf-8"))
     run["epoch"] += 1
@@ -123,7 +124,7 @@ def next_epoch(run_dir: Path) -> int:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Writes a JSON file all at once: it is either the old one or the new one."""
+    """Writes a JSON file atomically: a reader sees either the old or the new content."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)
@@ -144,6 +145,6 @@ def _check_space(run_dir: Path) -> None:
     if free < LEAST_FREE_BYTES:
         msg = (
             f"the disk of the run directory {run_dir} is full: {free / 1e6:.1f} MB free; "
-            f"at least {LEAST_FREE_BYTES / 1e6:.0f} MB are needed to begin"
+            f"at least {LEAST_FREE_BYTES / 1e6:.0f} MB are required to start a run"
         )
         raise RunError(msg)

@@ -1,4 +1,4 @@
-"""Locks on files of a run directory: held by a process, and gone with it however it ends."""
+"""File locks in a run directory. The operating system releases a lock when its process ends."""
 
 import fcntl
 import os
@@ -11,15 +11,18 @@ __all__ = ["LockedError", "held", "holder_of"]
 
 
 class LockedError(Exception):
-    """Another process holds the lock; says which."""
+    """Another process holds the lock. The message names the process."""
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Holds a lock while the block runs; the file says who holds it.
+    """Holds a lock while the block runs. The file contains the name of the holder.
+
+    Args:
+        path: The lock file.
 
     Raises:
-        LockedError: Another process does.
+        LockedError: Another process holds the lock.
         OSError: The file can't be written.
     """
     with path.open("a+", encoding="utf-8") as lock:
@@ -38,9 +41,10 @@ def held(path: Path) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> str:
-    """Returns who holds a lock, "" for nobody.
+    """Returns the holder of a lock, or "" if it is free.
 
-    A file system may not carry locks to other machines: there, who is named counts as the holder.
+    A network file system may not propagate locks to other machines. A holder on another machine is therefore assumed
+    to hold the lock as long as the file names it.
     """
     try:
         with path.open(encoding="utf-8") as lock:

@@ -1,4 +1,4 @@
-"""What the stream of a run feeds, as recorded in `run.json`."""
+"""Purpose of a run, as recorded in `run.json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,13 @@ __all__ = ["Purpose"]
 
 @dataclass(frozen=True)
 class Purpose:
-    """What the samples of a run are for.
+    """Purpose of the samples of a run.
 
     Attributes:
-        kind: `training`, `data_set` (a file without training), or `conformance` (the check of a study).
+        kind: `training`, `data_set` (write a file without training), or `conformance` (check of a study).
         output: File of the data set, or of the observations.
-        seed: Seed of the parameters' draws, where there is no sampler.
-        settings: What made the data set, in JSON types.
+        seed: Seed for drawing the parameters if there is no sampler.
+        settings: Settings that determine the content of the data set, in JSON types.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
@@ -29,10 +29,10 @@ class Purpose:
         return self.kind == "training"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns JSON types."""
+        """Converts the purpose to JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Self:
-        """Reads `to_json`; runs of earlier versions, which have none, train."""
+        """Inverse of `to_json`. Without data, as in runs of earlier versions, the purpose is training."""
         return cls(**data) if data else cls()

@@ -1,4 +1,4 @@
-"""Reads a run directory as the report needs it; whatever is missing is said, never an error."""
+"""Reads a run directory for the report. Missing or damaged files are listed and raise no error."""
 
 import json
 import math
@@ -19,24 +19,25 @@ __all__ = ["RecordedRun", "ValidationCases"]
 Floats = npt.NDArray[np.float64]
 
 KEPT_STATUSES = 4000
-PAUSE_SECONDS = 30.0  # a status comes every second: a longer silence is time between two starts
+PAUSE_SECONDS = 30.0
+"""A longer gap between events is a pause between two starts of the run, because a status is written every second."""
 FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "table"}
 
 
 @dataclass(frozen=True)
 class ValidationCases:
-    """What `validation_errors.npz` holds: every case's error, and three cases in full.
+    """Content of `validation_errors.npz`: the error of every case, and three cases with their fields.
 
     Attributes:
         nrmse: Error of each validation simulation, `(n,)`.
         names: Names of the three shown cases: best, median, worst.
-        index: Their places in `nrmse`.
-        parameters: Parameters of the three, one mapping each.
-        time_steps: The time steps that are shown, `(k,)`.
-        field_name: The field that is shown.
-        unit: Its unit, or "".
-        true: What the solver gave, `(3, k, *shape)`.
-        predicted: What the surrogate gave, `(3, k, *shape)`.
+        index: Indices of the three cases in `nrmse`.
+        parameters: Parameters of the three cases, one mapping each.
+        time_steps: Time steps shown, `(k,)`.
+        field_name: Name of the field shown.
+        unit: Unit of the field, or "".
+        true: Field of the solver, `(3, k, *shape)`.
+        predicted: Field of the surrogate, `(3, k, *shape)`.
         points: Parameters of all validation simulations, `(n, d)`.
     """
 
@@ -53,7 +54,13 @@ class ValidationCases:
 
     @classmethod
     def read(cls, path: Path) -> "ValidationCases":
-        """Reads the file; raises KeyError, ValueError or OSError where it is not what it says."""
+        """Reads the file.
+
+        Raises:
+            KeyError: An array is missing.
+            ValueError: An array has the wrong type, or the file is damaged.
+            OSError: The file can't be read.
+        """
         with np.load(path, allow_pickle=False) as data:
             index = [int(place) for place in data["case_index"]]
             names = [str(name) for name in data["parameter_names"]]
@@ -74,19 +81,20 @@ class ValidationCases:
 
 @dataclass
 class RecordedRun:
-    """A run directory, read.
+    """Content of a run directory.
 
     Attributes:
         path: The directory.
-        study: The resolved study, `{}` where it can't be read.
-        study_text: The same as it stands in the file.
-        summary: `summary.json`, `{}` where it can't be read.
-        simulations: The lines of `simulations.jsonl`.
-        statuses: The `status` events, thinned evenly to a few thousand; without those of training that was undone.
-        seconds: Running time at each status, the pauses between restarts left out, `(len(statuses),)`.
-        events: All other events, in order, each with its `running_seconds`.
+        study: The study including defaults; `{}` if it can't be read.
+        study_text: Text of `study.yaml`.
+        summary: Content of `summary.json`; `{}` if it can't be read.
+        simulations: Records of `simulations.jsonl`.
+        statuses: The `status` events, evenly thinned to a few thousand, without those of training that was lost with
+            a server and repeated.
+        seconds: Running time at each status without the pauses between restarts, `(len(statuses),)`.
+        events: All other events in order, each with the additional key `running_seconds`.
         cases: The validation cases, or None.
-        missing: For each file that can't be used, one sentence that says why.
+        missing: Name of each file that can't be used, to a sentence that gives the reason.
     """
 
     path: Path
@@ -102,10 +110,10 @@ class RecordedRun:
 
     @classmethod
     def read(cls, path: Path | str) -> "RecordedRun":
-        """Reads whatever the directory holds.
+        """Reads all files of the directory that exist.
 
         Raises:
-            DataError: There is no such directory.
+            DataError: The directory does not exist.
         """
         folder = cls(Path(path))
         if not folder.path.is_dir():
@@ -119,7 +127,7 @@ class RecordedRun:
         return folder
 
     def column(self, *keys: str) -> Floats:
-        """Returns the number under nested keys of every status, NaN where it is unknown."""
+        """Returns the number under nested keys of each status, NaN if it is missing."""
         return np.array([number_at(status, *keys) for status in self.statuses])
 
     def kind(self, *kinds: str) -> list[Event]:
@@ -128,39 +136,39 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The study's name, as the summary, the study or the first event has it."""
+        """Name of the study, from the summary, the study or the first event."""
         starts = self.kind("run_started")
         found = self.summary.get("study") or self.study.get("name")
         return str(found or (starts[0].get("study") if starts else None) or self.path.name)
 
     @property
     def parameter_names(self) -> list[str]:
-        """The names of the parameters, in the study's order or else as the simulations have them."""
+        """Names of the parameters in the order of the study, or of the first simulation without a study."""
         declared = self.study.get("parameters")
         if isinstance(declared, dict) and declared:
             return [str(name) for name in declared]
         return list(self.simulations[0].get("parameters") or {}) if self.simulations else []
 
     def unit(self, parameter: str) -> str:
-        """The unit of a parameter, or ""."""
+        """Returns the unit of a parameter, or ""."""
         declared = (self.study.get("parameters") or {}).get(parameter)
         return str(declared.get("unit") or "") if isinstance(declared, dict) else ""
 
     def samples(self) -> dict[str, Any]:
-        """The accounting of the samples: the summary's, else that of the last status."""
+        """Returns the sample counters of the summary, or else of the last status."""
         found = self.summary.get("samples")
         if not found and self.statuses:
             found = self.statuses[-1].get("samples")
         return dict(found) if isinstance(found, dict) else {}
 
     def points(self) -> Floats:
-        """Parameters of all simulations, `(n, d)`, NaN where one is unknown."""
+        """Returns the parameters of all simulations, `(n, d)`; NaN if unknown."""
         names = self.parameter_names
         rows = [[number_at(one, "parameters", name) for name in names] for one in self.simulations]
         return np.array(rows, dtype=np.float64).reshape(len(self.simulations), len(names))
 
     def adaptive(self) -> npt.NDArray[np.bool_]:
-        """For each simulation, whether an adaptive method drew it, `(n,)`."""
+        """Returns for each simulation whether an adaptive method proposed it, `(n,)`."""
         return np.array(
             [str(one.get("method") or "prior") not in FIXED_DESIGNS for one in self.simulations],
             dtype=bool,
@@ -194,7 +202,7 @@ class RecordedRun:
         text = self._text("summary.json")
         if text is None:
             self.missing["summary.json"] = (
-                "The run wrote no summary.json: it is still going on, or was cut off before its end."
+                "The run wrote no summary.json: it is still running, or it was interrupted."
             )
             return
         try:
@@ -204,7 +212,7 @@ class RecordedRun:
         if isinstance(summary, dict):
             self.summary = summary
         else:
-            self.missing["summary.json"] = "summary.json is not whole and can't be read."
+            self.missing["summary.json"] = "summary.json is incomplete and can't be read."
 
     def _read_simulations(self) -> None:
         text = self._text("simulations.jsonl")
@@ -222,7 +230,7 @@ class RecordedRun:
             self.missing["simulations.jsonl"] = "No simulation is recorded in simulations.jsonl."
         elif broken:
             self.missing["simulations.jsonl lines"] = (
-                f"{broken} line(s) of simulations.jsonl are not whole and were passed over."
+                f"{broken} line(s) of simulations.jsonl are incomplete and were skipped."
             )
 
     def _read_events(self) -> None:
@@ -235,9 +243,10 @@ class RecordedRun:
                 clock += now - latest
             latest = now if math.isnan(latest) else max(latest, now)
             if event["event"] != "status":
-                moment = max(0.0, clock - (latest - now))  # threads may write a little out of order
+                # Several threads write events, so that their order may differ slightly from their times.
+                moment = max(0.0, clock - (latest - now))
                 if event["event"] == "resumed":
-                    seconds = self._undo(number_at(event, "batches"), seconds)
+                    seconds = self._drop_lost_training(number_at(event, "batches"), seconds)
                 self.events.append({**event, "running_seconds": moment})
                 continue
             seen += 1
@@ -252,8 +261,8 @@ class RecordedRun:
         elif not self.statuses:
             self.missing["events.jsonl"] = "events.jsonl holds no status: the run ended too early."
 
-    def _undo(self, batches: float, seconds: list[float]) -> list[float]:
-        """Drops what was measured of training that was lost with a server; the next one did it again."""
+    def _drop_lost_training(self, batches: float, seconds: list[float]) -> list[float]:
+        """Drops records of training after the checkpoint from which a run was resumed: it was repeated."""
         kept = [not number_at(one, "training", "batches") > batches for one in self.statuses]
         self.statuses = [one for one, keep in zip(self.statuses, kept, strict=True) if keep]
         self.events = [
@@ -264,8 +273,9 @@ class RecordedRun:
         return [moment for moment, keep in zip(seconds, kept, strict=True) if keep]
 
     def points_of_mesh(self) -> Floats | None:
-        """Coordinates (n, dimensions) of an unstructured mesh's points, where a bridge has written them."""
-        import h5py  # only few runs have them
+        """Returns the coordinates `(n, dimensions)` of an unstructured mesh, or None if the run has none."""
+        # Imported here because only few runs have coordinates.
+        import h5py
 
         path = self.path / "coordinates.h5"
         try:

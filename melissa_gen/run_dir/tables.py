@@ -1,4 +1,4 @@
-"""Records of a run as a table: a pandas data frame where pandas is installed."""
+"""Converts records of a run to a table: a pandas data frame if pandas is installed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ __all__ = ["flat", "table"]
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> Any:
-    """Returns records as a `pandas.DataFrame`, or as a list where pandas is not installed.
+    """Converts records to a `pandas.DataFrame`, or to a list if pandas is not installed.
 
     Args:
         records: Mappings of JSON values.
 
     Returns:
-        A data frame with one row for each record and one column for each key; nested keys are joined by dots, such as
-        `parameters.east` or `nrmse.mean`, and lists stay lists. Without pandas, a list of mappings with the same keys.
+        A data frame with one row for each record and one column for each key. Nested keys are joined by dots, such as
+        `parameters.east` or `nrmse.mean`; lists remain lists. Without pandas, a list of mappings with the same keys.
     """
     rows = [dict(flat(record)) for record in records]
     try:
@@ -25,7 +25,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of nested mappings, each with its keys joined by dots."""
+    """Yields the values of nested mappings with their dotted keys."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")

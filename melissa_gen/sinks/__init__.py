@@ -1,8 +1,8 @@
-"""What receives the stream of samples of a server rank.
+"""Sinks: the receivers of the samples of a server rank.
 
-The ingest thread assembles samples and puts them into one sink: the reservoir that a trainer draws from, a data set
-file (`DataSetSink`), or the observations of a conformance check (`ConformanceSink`). May import `reservoir`,
-`protocol`, the data set file and the errors.
+The ingest thread assembles samples and puts them into one sink: the reservoir of a trainer, a data set file
+(`DataSetSink`), or the observations of a conformance check (`ConformanceSink`). The package may import `reservoir`,
+`protocol`, `dataset` and `errors`.
 """
 
 from melissa_gen.sinks.base import Sink, StreamSink

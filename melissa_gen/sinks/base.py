@@ -1,4 +1,4 @@
-"""The interface between ingest and what receives samples, and the base class of sinks without a trainer."""
+"""Interface between ingest and the receivers of samples, and the base class of sinks without a trainer."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -14,15 +14,15 @@ __all__ = ["Sink", "StreamSink"]
 
 
 class Sink(Protocol):
-    """Receives the complete samples of one server rank; every `reservoir.Policy` is one.
+    """Receives the completed samples of one server rank. Every `reservoir.Policy` implements this interface.
 
-    The ingest thread calls all methods. Samples are never dropped silently: `counters` always satisfy
-    `stored = used + unseen + withdrawn`, where samples are used by training or by recording.
+    The ingest thread calls all methods. Samples are never dropped silently: `counters` always satisfies
+    `stored = used + unseen + withdrawn`, where a sample is used by training on it or by recording it.
 
     Attributes:
-        store: The rows that samples are assembled in.
-        capacity: Samples that the sink keeps in memory.
-        watermark: Samples that it waits for before the first one is used.
+        store: The slots in which samples are assembled.
+        capacity: Number of samples that the sink keeps in memory.
+        watermark: Number of samples that must be stored before the first one is used.
     """
 
     store: SlotStore
@@ -30,36 +30,36 @@ class Sink(Protocol):
     watermark: int
 
     def put(self, slot: int, sample: Sample) -> bool:
-        """Takes over a complete row; returns False if there is no room yet, and the caller tries again."""
+        """Adds a completed sample. Returns False if there is no room; the caller tries again later."""
         ...
 
     def close(self) -> None:
-        """Ends reception: nothing more will be put."""
+        """Ends reception. No sample may be put afterwards."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether reception has ended."""
+        """Whether reception is closed."""
         ...
 
     def unseen(self) -> list[tuple[int, int]]:
-        """Returns (simulation, time step) of each sample in memory that was never used."""
+        """Returns (simulation, time step) of each sample in memory that has never been used."""
         ...
 
     def withdraw_all(self, reason: str) -> int:
-        """Empties the memory; returns the number of samples that were never used, counted under `reason`."""
+        """Removes all samples. Returns the number that were never used, which are counted under `reason`."""
         ...
 
     def counters(self) -> dict[str, Any]:
-        """Returns the accounting of this rank, consistent at one instant."""
+        """Returns a consistent snapshot of the counters of this rank."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps, in JSON types."""
+        """Returns the checkpoint state in JSON types."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from the `state()` of an earlier server; before the first sample."""
+        """Restores the `state()` of an earlier server, before the first sample."""
         ...
 
 
@@ -67,7 +67,7 @@ class StreamSink(ABC):
     """A sink that uses each sample once, as it arrives, and keeps none in memory.
 
     Args:
-        store: The rows that samples are assembled in.
+        store: The slots in which samples are assembled.
     """
 
     capacity = 0
@@ -87,18 +87,25 @@ class StreamSink(ABC):
         Args:
             simulation: Number of the simulation.
             step: Time step.
-            inputs: Parameters and physical time (d + 1,).
-            fields: Field name to its values (*shape); the arrays are reused after the call.
+            inputs: Parameters and physical time, `(d + 1,)`.
+            fields: Field name to values `(*shape)`. The arrays are reused after the call.
 
         Raises:
             DataError: The sample can't be written.
         """
 
     def put(self, slot: int, sample: Sample) -> bool:
-        """Uses the sample in a row and frees the row.
+        """Uses the sample in a slot and frees the slot.
+
+        Args:
+            slot: An acquired slot whose fields are all written.
+            sample: Metadata of the sample.
+
+        Returns:
+            True: there is always room.
 
         Raises:
-            RunError: Reception was already closed.
+            RunError: Reception is already closed.
             DataError: The sample can't be written.
         """
         if self.closed:
@@ -112,16 +119,16 @@ class StreamSink(ABC):
         return True
 
     def close(self) -> None:
-        """Ends reception: nothing more will be put."""
+        """Ends reception. No sample may be put afterwards."""
         self._closed.set()
 
     @property
     def closed(self) -> bool:
-        """Whether reception has ended."""
+        """Whether reception is closed."""
         return self._closed.is_set()
 
     def wait_closed(self, timeout: float) -> bool:
-        """Waits until reception ends, at most `timeout` seconds; returns whether it has ended."""
+        """Waits until reception is closed, at most `timeout` seconds. Returns whether it is closed."""
         return self._closed.wait(timeout)
 
     @property
@@ -130,15 +137,15 @@ class StreamSink(ABC):
         return self._recorded
 
     def unseen(self) -> list[tuple[int, int]]:
-        """Returns no samples: each is used as it arrives."""
+        """Returns an empty list, because each sample is used as it arrives."""
         return []
 
     def withdraw_all(self, reason: str) -> int:
-        """Returns 0: no sample waits in memory."""
+        """Returns 0, because no sample remains in memory."""
         return 0
 
     def counters(self) -> dict[str, Any]:
-        """Returns the accounting: `recorded` samples take the place of those trained on."""
+        """Returns the counters. `recorded` replaces `trained`."""
         return {
             "stored": self._recorded,
             "recorded": self._recorded,
@@ -151,23 +158,23 @@ class StreamSink(ABC):
         }
 
     def state(self) -> dict[str, Any]:
-        """Returns the counters; a sink that keeps more adds to them."""
+        """Returns the checkpoint state: the counters. Subclasses may add entries."""
         return {"counters": self.counters()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from the `state()` of an earlier server."""
+        """Restores the `state()` of an earlier server."""
         self._recorded = int(state["counters"]["recorded"])
 
     def finish(self, *, complete: bool) -> None:  # noqa: B027
-        """Ends the use of the stream, after the last sample.
+        """Finishes the output after the last sample.
 
         Args:
-            complete: Whether the study reached its end; False where it was stopped and may be resumed.
+            complete: Whether the study is complete; False if it was stopped and may be resumed.
 
         Raises:
-            DataError: The rest can't be written.
+            DataError: The remaining data can't be written.
         """
 
     def summary(self) -> dict[str, Any]:
-        """Returns sections for `summary.json`, in JSON types."""
+        """Returns additional sections of `summary.json` in JSON types."""
         return {}

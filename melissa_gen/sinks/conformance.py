@@ -1,4 +1,4 @@
-"""Observes what a solver sends, for the check of a study before it is run."""
+"""Observes the samples of a solver, for the conformance check of a study."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ __all__ = ["ConformanceSink", "FieldObservation"]
 
 @dataclass(frozen=True)
 class FieldObservation:
-    """What was seen of one field.
+    """Summary of the received values of one field.
 
     Attributes:
-        steps: Time steps received.
+        steps: Number of time steps received.
         shape: Global shape.
         low: Smallest value, in the field's unit.
         high: Largest value, in the field's unit.
@@ -35,7 +35,7 @@ class FieldObservation:
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Self]:
-        """Reads the observations that a sink has written, by the fields' names."""
+        """Reads the observations that a sink has written: field name to observation."""
         found = json.loads(path.read_text(encoding="utf-8"))
         return {
             name: cls(**values | {"shape": tuple(values["shape"])})
@@ -47,8 +47,8 @@ class ConformanceSink(StreamSink):
     """Keeps a `FieldObservation` for each field, and writes them to a JSON file at the end.
 
     Args:
-        store: The rows that samples are assembled in.
-        path: The file.
+        store: The slots in which samples are assembled.
+        path: The JSON file.
     """
 
     def __init__(self, store: SlotStore, path: Path) -> None:

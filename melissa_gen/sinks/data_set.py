@@ -1,4 +1,4 @@
-"""Writes the stream of samples into a data set file."""
+"""Writes samples to a data set file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,23 +14,23 @@ __all__ = ["DataSetSink"]
 
 
 class DataSetSink(StreamSink):
-    """Writes each sample into one HDF5 file, in which row n holds simulation n.
+    """Writes each sample to an HDF5 file. Row n of the file holds simulation n.
 
     Args:
-        store: The rows that samples are assembled in.
+        store: The slots in which samples are assembled.
         writer: The file; the sink closes it.
     """
 
     def __init__(self, store: SlotStore, writer: DatasetWriter) -> None:
         super().__init__(store)
         self._writer = writer
-        # Number of time steps written of each simulation that has begun and is not complete.
+        # Number of time steps written, for each simulation that has started and is not complete.
         self._steps: dict[int, int] = {}
 
     def consume(
         self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Writes all fields of one time step; the last one of a simulation completes its row."""
+        """Writes all fields of one time step. The last time step of a simulation completes its row."""
         if simulation not in self._steps:
             self._writer.begin(simulation, simulation, np.asarray(inputs, np.float64)[:-1])
             self._steps[simulation] = 0
@@ -42,24 +42,24 @@ class DataSetSink(StreamSink):
             del self._steps[simulation]
 
     def state(self) -> dict[str, Any]:
-        """Flushes the file and returns the counters and which time steps of which rows are written."""
+        """Flushes the file and returns the counters and the written time steps of each row."""
         return super().state() | {"rows": self._writer.progress()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues a file that an earlier server has begun."""
+        """Continues the file of an earlier server."""
         super().restore(state)
         self._writer.restore(state["rows"])
         self._steps = {row: int(steps.sum()) for row, steps in self._writer.unfinished().items()}
 
     def finish(self, *, complete: bool) -> None:
-        """Gives the file its name if the study reached its end, else closes it under its partial name."""
+        """Closes the file. It gets its final name if the study is complete, else it keeps its partial name."""
         if complete:
             self._writer.close()
         else:
             self._writer.abandon()
 
     def summary(self) -> dict[str, Any]:
-        """Returns where the data set is and how many simulations it holds."""
+        """Returns the path of the data set and the number of its simulations."""
         return {
             "data_set": {"file": str(self._writer.path), "simulations": self._writer.rows_finished}
         }

@@ -124,7 +124,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
     gated = Gated(runs)
     run_dir = gated.run.run_dir
     going_on = resume(runs, run_dir).wait()
-    assert "the run is still going on" in going_on.last_line
+    assert "the run is still running" in going_on.last_line
     assert going_on.code == 1
     stop = runs.command("stop", run_dir).wait()
     assert stop.code == 0, stop.output

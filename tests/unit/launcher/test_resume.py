@@ -41,7 +41,7 @@ def test_no_run_directory(tmp_path):
 
 def test_a_run_that_is_still_going_on(run_dir):
     with held(run_dir / LOCK):
-        assert refusal(run_dir).endswith("the run is still going on")
+        assert refusal(run_dir).endswith("the run is still running")
 
 
 def test_a_run_that_has_finished(run_dir):
@@ -51,7 +51,7 @@ def test_a_run_that_has_finished(run_dir):
 
 def test_no_checkpoint_yet(run_dir):
     (run_dir / "checkpoints" / "latest" / "manifest.json").unlink()
-    assert "manifest.json is not whole; start a new run" in refusal(run_dir)
+    assert "manifest.json is incomplete; start a new run" in refusal(run_dir)
     (run_dir / "checkpoints" / "latest").rename(run_dir / "elsewhere")
     assert "it has no checkpoint yet; start a new run with 'melissa-gen run'" in refusal(run_dir)
 

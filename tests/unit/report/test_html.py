@@ -186,7 +186,7 @@ def test_damaged_files_do_not_cost_the_report(tmp_path):
     assert set(SECTIONS) <= set(_Outline(page).ids)
     text = words(page)
     for name in FILES[:3] + FILES[4:]:
-        assert re.search(rf"{re.escape(name)} (can't be read|is not whole|holds no)", text), name
+        assert re.search(rf"{re.escape(name)} (can't be read|is incomplete|holds no)", text), name
     assert "No simulation is recorded in simulations.jsonl" in text
 
 

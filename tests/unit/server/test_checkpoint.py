@@ -109,8 +109,8 @@ def change(path):
         ("optimizer.safetensors", change, "the content of optimizer.safetensors is not what"),
         ("state.json", cut, "state.json has"),
         ("state.npz", Path.unlink, "state.npz: No such file"),
-        ("manifest.json", cut, "manifest.json is not whole"),
-        ("manifest.json", Path.unlink, "manifest.json is not whole"),
+        ("manifest.json", cut, "manifest.json is incomplete"),
+        ("manifest.json", Path.unlink, "manifest.json is incomplete"),
     ],
 )
 def test_a_damaged_one_is_named_and_the_one_before_it_is_used(tmp_path, file, harm, what):
