@@ -1,9 +1,10 @@
-"""Trajectories in one HDF5 file, in the layout of PDEBench, so that its readers can open them.
+"""Reads and writes data sets of trajectories in one HDF5 file, in the layout of PDEBench.
 
-A single field is the dataset `tensor` (n, T, *shape); several are named after themselves. Beside
-them stand `x-coordinate` (and y, z), `t-coordinate` (T,), `parameters` (n, d) with the attribute
-`names`, `simulation` (n,), `complete` (n,), and the root attribute `settings`, a JSON text of what
-made the file. Imports nothing of ours but the errors.
+A single field is stored as the HDF5 dataset `tensor`, `(n, T, *shape)`. Several fields are stored
+under their names. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
+`parameters` `(n, d)` with the attribute `names`, `simulation` `(n,)`, `complete` `(n,)`, and the
+root attribute `settings`, the JSON text of the settings that determine the data. From melissa_gen,
+this module imports only `melissa_gen.errors`.
 
 Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.
 """
@@ -31,24 +32,26 @@ AXES = ("x", "y", "z")
 
 
 class DatasetWriter:
-    """Writes a file row by row; it gets its name only when it is closed.
+    """Writes a data set file. Each row holds one trajectory.
 
-    Until then it is called `path` + ".partial". Rows may be filled in any order and interleaved;
-    those that were never finished are marked, and readers leave them out.
+    The file is written as `path` + ".partial" and renamed when it is closed. Rows can be written in
+    any order and interleaved. Rows that were not finished are marked as incomplete, and readers
+    skip them.
 
     Args:
-        path: The file to make; an earlier one is replaced at the end.
+        path: The file. An existing file is replaced when the new one is closed.
         fields: Name of each field to its (shape, dtype).
-        time_steps: Samples of each trajectory, T.
-        parameter_names: In the order of the parameter vectors.
+        time_steps: Number of time steps of each trajectory, T.
+        parameter_names: Names in the order of the parameter vectors.
         simulations: Number of rows, n.
-        settings: What made the data, in JSON types; compared to decide whether a file can be reused.
-        times: Physical times (T,); the step numbers if not given.
-        coordinates: "x" (and "y", "z") to the points along that axis of the fields.
+        settings: Settings that determine the data, in JSON types. A file with equal settings can be
+            reused.
+        times: Physical times `(T,)`; default: the time step numbers.
+        coordinates: "x" (and "y", "z") to the coordinates of the points along that axis.
         resume: Continue the partial file of an earlier writer with the same sizes and settings.
 
     Raises:
-        DataError: The file can't be written, the sizes don't fit together, or the partial file can't be continued.
+        DataError: The file can't be written, the sizes are inconsistent, or the partial file can't be continued.
 
     Example:
         >>> with DatasetWriter("heat.h5", {"u": ((64,), "f4")}, 10, ["a"], 1, {}) as writer:
@@ -94,15 +97,15 @@ class DatasetWriter:
         times: NDArray[np.float64],
         axes: Mapping[str, NDArray[np.float64]],
     ) -> None:
-        """Lays out the whole file and writes its structure to the disk.
+        """Creates all datasets and flushes the structure of the file to disk.
 
-        Space is allocated at once, so that only values are written afterwards: a file whose writer was killed is
-        still readable and can be continued.
+        Space is allocated immediately, so that afterwards only values are written. A file whose writer was killed
+        therefore remains readable and can be continued.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        # The 1.8 format, since older ones limit an attribute to 64 kB.
+        # Use the 1.8 file format, because older formats limit an attribute to 64 kB.
         self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
         self._file.attrs["settings"] = json.dumps(settings)
         self._file.attrs["fields"] = list(self.fields)
@@ -125,7 +128,7 @@ class DatasetWriter:
         """Opens the partial file of an earlier writer."""
         self._file = h5py.File(self.partial, "r+", libver=("v108", "v110"))
         if json.loads(self._file.attrs["settings"]) != json.loads(json.dumps(settings)):
-            message = f"{self.partial} can't be continued: it was begun with other settings"
+            message = f"{self.partial} can't be continued: it was started with other settings"
             raise DataError(message)
         for name, (shape, dtype) in self.fields.items():
             values = self._file[self._key(name)]
@@ -141,19 +144,19 @@ class DatasetWriter:
         """Starts a row, or starts it again after a failed attempt.
 
         Args:
-            row: 0 to n - 1.
+            row: Row of the file, 0 to n - 1.
             simulation: Number of the simulation.
-            parameters: Physical values (d,).
+            parameters: Physical values `(d,)`.
 
         Raises:
-            DataError: The row was already finished, or the parameters are too many or too few.
+            DataError: The row is already finished, or the number of parameters is wrong.
         """
         values = np.asarray(parameters, np.float64)
         if values.shape != (len(self._names),):
             message = f"simulation {simulation} has parameters {values.shape}, not {self._names}"
             raise DataError(message)
         if self._finished[row]:
-            message = f"row {row} of {self.path} was already finished"
+            message = f"row {row} of {self.path} is already finished"
             raise DataError(message)
         self._written[row] = False
         with _explained(self.partial, "written"):
@@ -161,18 +164,18 @@ class DatasetWriter:
             self._file["parameters"][row] = values
 
     def write(self, row: int, step: int, name: str, array: NDArray[Any]) -> None:
-        """Writes one field (*shape) at one time step.
+        """Writes one field `(*shape)` at one time step.
 
         Raises:
-            DataError: There is no such field or step, the shape is wrong, or the disk is full.
+            DataError: The field or step does not exist, the shape is wrong, or the disk is full.
         """
         self.write_steps(row, step, name, np.asarray(array)[np.newaxis])
 
     def write_steps(self, row: int, first: int, name: str, arrays: NDArray[Any]) -> None:
-        """Writes one field (k, *shape) at k time steps from `first` on.
+        """Writes one field `(k, *shape)` at k consecutive time steps starting with `first`.
 
         Raises:
-            DataError: There is no such field or step, the shape is wrong, or the disk is full.
+            DataError: The field or a step does not exist, the shape is wrong, or the disk is full.
         """
         if name not in self.fields:
             message = f"{self.path} has no field '{name}': its fields are {', '.join(self.fields)}"
@@ -189,10 +192,10 @@ class DatasetWriter:
         self._written[row, list(self.fields).index(name), first:last] = True
 
     def finish(self, row: int) -> None:
-        """Declares a row complete.
+        """Marks a row as complete.
 
         Raises:
-            DataError: A step was not written.
+            DataError: A time step has not been written.
         """
         if not self._written[row].all():
             field, step = np.argwhere(~self._written[row])[0]
@@ -211,12 +214,12 @@ class DatasetWriter:
         return int(self._finished.sum())
 
     def unfinished(self) -> dict[int, NDArray[np.bool_]]:
-        """Returns, for each row that has begun and is not complete, which time steps are whole (T,)."""
+        """Returns for each started, incomplete row which time steps are completely written, `(T,)`."""
         begun = self._written.any(axis=(1, 2)) & ~self._finished
         return {int(row): self._written[row].all(axis=0) for row in np.flatnonzero(begun)}
 
     def progress(self) -> dict[str, Any]:
-        """Writes everything to the disk and returns what `restore` needs, in JSON types.
+        """Flushes the file to disk and returns the state for `restore`, in JSON types.
 
         Raises:
             DataError: The disk is full.
@@ -229,7 +232,7 @@ class DatasetWriter:
         return {"complete": np.flatnonzero(self._finished).tolist(), "steps": steps}
 
     def restore(self, progress: Mapping[str, Any]) -> None:
-        """Continues from the `progress()` of an earlier writer; rows written after it are written again.
+        """Restores the `progress()` of an earlier writer. Data written later are overwritten.
 
         Raises:
             DataError: The file can't be written.
@@ -242,10 +245,10 @@ class DatasetWriter:
             self._file["complete"][...] = self._finished
 
     def close(self) -> None:
-        """Completes the file and gives it its name; further calls do nothing.
+        """Closes the file and gives it its final name. Further calls have no effect.
 
         Raises:
-            DataError: The rest can't be written; the file keeps its partial name.
+            DataError: The remaining data can't be written. The file keeps its partial name.
         """
         if not self._file:
             return
@@ -256,7 +259,7 @@ class DatasetWriter:
             os.replace(self.partial, self.path)
 
     def abandon(self) -> None:
-        """Closes the file without giving it its name; what was written stays readable."""
+        """Closes the file under its partial name. The written data remain readable."""
         with contextlib.suppress(OSError, RuntimeError):
             self._file.close()
 
@@ -294,20 +297,20 @@ class DatasetWriter:
 
 
 class Dataset:
-    """Reads the complete trajectories of a file; also files of PDEBench's own.
+    """Reads the complete trajectories of a data set file. Files of PDEBench can also be read.
 
     Args:
         path: The file.
 
     Attributes:
         fields: Name of each field to its (shape, dtype).
-        time_steps: Samples of each trajectory, T.
-        times: Physical times (T,); the step numbers if the file doesn't tell.
-        coordinates: Axis ("x", "y", "z") to its points, as far as the file tells.
+        time_steps: Number of time steps of each trajectory, T.
+        times: Physical times `(T,)`; time step numbers if the file has no times.
+        coordinates: Axis ("x", "y", "z") to the coordinates along it, if the file has them.
         names: Names of the parameters.
-        parameters: Physical values (n, d), float64.
-        simulations: Simulation numbers (n,).
-        settings: What made the data, as given to the writer.
+        parameters: Physical values `(n, d)`, float64.
+        simulations: Simulation numbers `(n,)`.
+        settings: Settings that determine the data, as passed to the writer.
 
     Raises:
         DataError: The file is missing, damaged, or has another layout.
@@ -336,15 +339,15 @@ class Dataset:
         """Reads one trajectory.
 
         Args:
-            row: 0 to n - 1.
-            steps: Time steps to read; all by default.
+            row: Index of the trajectory, 0 to n - 1.
+            steps: Time steps to read; default: all.
 
         Returns:
-            Field name to (T, *shape).
+            Field name to `(T, *shape)`.
 
         Raises:
             DataError: The file is damaged.
-            IndexError: There is no such row.
+            IndexError: The row does not exist.
         """
         if not 0 <= row < len(self):
             message = f"{self.path} has trajectories 0 to {len(self) - 1}, not {row}"
@@ -369,12 +372,12 @@ class Dataset:
         else:
             keys = {str(name): str(name) for name in file.attrs.get("fields", [])}
         if not keys or not all(isinstance(file.get(key), h5py.Dataset) for key in keys.values()):
-            message = f"{self.path} is no data set: it has neither '{TENSOR}' nor named fields"
+            message = f"{self.path} is not a data set: it has neither '{TENSOR}' nor named fields"
             raise DataError(message)
         self._values = {name: file[key] for name, key in keys.items()}
         sizes = {values.shape[:2] for values in self._values.values()}
         if len(sizes) != 1 or len(next(iter(sizes))) < 2:
-            message = f"{self.path} is no data set: its fields have sizes {sorted(sizes)}"
+            message = f"{self.path} is not a data set: its fields have sizes {sorted(sizes)}"
             raise DataError(message)
         total, self.time_steps = sizes.pop()
         self.fields = {name: (v.shape[2:], v.dtype) for name, v in self._values.items()}
@@ -403,7 +406,7 @@ class Dataset:
             return default
         values: NDArray[Any] = self._file[name][...]
         if name == "t-coordinate":
-            # Some of PDEBench's files have one time more than they have steps.
+            # Some files of PDEBench have one more time than time steps.
             values = values[: self.time_steps]
         if values.ndim != default.ndim or len(values) != len(default):
             message = (
@@ -415,7 +418,7 @@ class Dataset:
 
 @contextlib.contextmanager
 def _explained(path: Path, verb: str) -> Iterator[None]:
-    """Turns what HDF5 raises into one sentence that names the file."""
+    """Converts exceptions of HDF5 to a `DataError` that names the file."""
     try:
         yield
     except DataError:
@@ -424,7 +427,7 @@ def _explained(path: Path, verb: str) -> Iterator[None]:
         message = f"{path} can't be {verb}: there is no such file or folder"
         raise DataError(message) from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        # HDF5 reports the errno of a failed write inside of its text only.
+        # HDF5 reports the errno of a failed write only in the text of the exception.
         full = getattr(error, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}," in str(
             error
         )

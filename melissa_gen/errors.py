@@ -1,4 +1,4 @@
-"""Every error that melissa_gen raises on purpose; one root, so that one `except` catches all."""
+"""Exceptions of melissa_gen. All derive from `MelissaGenError`."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,35 +17,35 @@ __all__ = [
 
 
 class MelissaGenError(Exception):
-    """Root of all errors; its text is one sentence that a user can act on."""
+    """Base class of all exceptions. The message is one sentence that tells the user what to do."""
 
 
 class StudyError(MelissaGenError):
-    """The study file, or a value set over it, is not legal."""
+    """The study file or an override is invalid."""
 
 
 class RunError(MelissaGenError):
-    """A run can't start or go on: folder in use, server died, disk full."""
+    """A run can't start or continue, e.g. run directory in use, server failure, disk full."""
 
 
 class DataError(MelissaGenError):
-    """A data file or checkpoint can't be read or doesn't fit the study."""
+    """A data file or checkpoint can't be read or does not match the study."""
 
 
 class ProtocolError(MelissaGenError):
-    """Bytes on the wire that the protocol does not allow."""
+    """A received message violates the wire protocol."""
 
 
 class ClientError(MelissaGenError):
-    """The client interface was used wrongly, or there is no server to talk to."""
+    """The client interface was used incorrectly, or the server can't be reached."""
 
 
 class SimulationError(ClientError):
-    """One simulation sent something that can't be trained on: a wrong shape, NaN, a missing step."""
+    """A simulation sent invalid data, e.g. a wrong shape, NaN, or not all time steps."""
 
 
 class ServerLost(ClientError):
-    """The training server stopped or no longer answers."""
+    """The training server stopped or does not respond."""
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:

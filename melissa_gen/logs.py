@@ -1,4 +1,4 @@
-"""Set-up of the standard `logging` module in the processes of a run.
+"""Configuration of the standard `logging` module in the processes of a run.
 
 Every module logs to `logging.getLogger(__name__)`, and importing melissa_gen configures nothing. Only entry points
 call the functions below: the command line `configured_command`, the server's ranks and the bridge `configure_process`.
@@ -37,7 +37,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 _PACKAGE = "melissa_gen"
 _PYTHON_WARNINGS = "py.warnings"
-"""The logger that `logging.captureWarnings` sends the warnings of the module `warnings` to."""
+"""Logger to which `logging.captureWarnings` redirects the warnings of the module `warnings`."""
 _LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [^\[\]]+ \[\d+\] [\w.]+: "
 )
@@ -47,8 +47,8 @@ class LineFormatter(logging.Formatter):
     """Formats a record as a line of a log file.
 
     Args:
-        process: What this process is in the run, for example `launcher` or `server`.
-        rank: Its MPI rank; None for a process without ranks.
+        process: Role of this process in the run, for example `launcher` or `server`.
+        rank: MPI rank of this process; None for a process without ranks.
     """
 
     def __init__(self, process: str, rank: int | None = None) -> None:
@@ -60,11 +60,11 @@ class LineFormatter(logging.Formatter):
 
 
 class WarningCollector(logging.Handler):
-    """Keeps the warnings and errors of a process, each text once, until they are taken.
+    """Collects the warnings and errors of a process, each text once, until `take` is called.
 
-    Every rank of the server has one. A rank's report carries what `take` returns; rank 0 passes that to `accept` of
-    its own collector, and writes what its own `take` returns as `warning` events, which the launcher shows. A warning
-    that all ranks give is thereby shown once. All methods may be called from any thread.
+    Every rank of the server has a collector. Each rank reports the texts of `take` to rank 0, which passes them to
+    `accept` of its own collector. Rank 0 writes the texts of its own `take` as `warning` events, which the launcher
+    shows. A warning of all ranks is therefore shown once. All methods are thread-safe.
 
     Example:
         >>> collector = WarningCollector()
@@ -81,11 +81,11 @@ class WarningCollector(logging.Handler):
         self._texts_lock = threading.Lock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps the text of a record."""
+        """Adds the text of a record."""
         self.accept([_text_of(record)])
 
     def accept(self, texts: Iterable[str]) -> None:
-        """Adds texts, for example those of other ranks; a text that was added before is left out."""
+        """Adds texts, for example of other ranks. Texts that were added before are ignored."""
         with self._texts_lock:
             for text in texts:
                 if text not in self._known:
@@ -100,9 +100,9 @@ class WarningCollector(logging.Handler):
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints records to the standard error, except those that a live view shows.
+    """Prints records to standard error, except those that a live view shows.
 
-    The stream is looked up for each record: a live view replaces it to print above its picture.
+    `sys.stderr` is looked up for each record, because a live view replaces it to print above the view.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -131,11 +131,13 @@ class _ViewHandler(logging.Handler):
 
 
 def configure_process(process: str, rank: int | None = None) -> None:
-    """Configures logging of a process that the launcher starts: its lines go to its standard error, which is its log.
+    """Configures logging in a process that the launcher starts.
+
+    Lines are written to standard error, which the launcher redirects to the log file of the process.
 
     Args:
-        process: What this process is, for example `server`.
-        rank: Its MPI rank; None for a process without ranks.
+        process: Role of this process, for example `server`.
+        rank: MPI rank of this process; None for a process without ranks.
     """
     stream = logging.StreamHandler()
     stream.setFormatter(LineFormatter(process, rank))
@@ -150,14 +152,14 @@ def configured_command(
 ) -> Iterator[None]:
     """Configures logging of the command line while the block runs.
 
-    Warnings are printed to the standard error. The level of the log files is passed on to the processes of a run by
-    the environment variable `MELISSA_GEN_LOG_LEVEL`.
+    Warnings are printed to standard error. The level of the log files is passed to the processes of a run in the
+    environment variable `MELISSA_GEN_LOG_LEVEL`.
 
     Args:
-        level: Least level of what is written to log files, one of `LEVELS`; default: that of the environment, or
+        level: Minimum level of messages in log files, one of `LEVELS`; default: the level of the environment, or
             `info`.
-        file: A file to which this process's lines are written in addition to the log of its run.
-        verbose: 1 also prints messages of level `info`, 2 those of level `debug`.
+        file: Additional log file of this process.
+        verbose: 1 also prints messages of level `info`, 2 also those of level `debug`.
     """
     root = logging.getLogger()
     terminal = _TerminalHandler()
@@ -179,49 +181,46 @@ def configured_command(
 
 @contextmanager
 def run_log(path: Path) -> Iterator[None]:
-    """Writes the launcher's lines to the log of a run while the block runs.
+    """Writes the messages of the launcher to the log file of a run while the block runs.
 
     Args:
-        path: The file, usually `logs/launcher.log` of the run directory; lines are appended.
+        path: The file, usually `logs/launcher.log` of the run directory. Lines are appended.
     """
     with ExitStack() as stack:
-        _attach_to_ours(stack, _file_handler(path, "launcher", _level_of(os.environ)))
+        _attach_to_package(stack, _file_handler(path, "launcher", _level_of(os.environ)))
         yield
 
 
 @contextmanager
 def warnings_shown(show: Callable[[str], None]) -> Iterator[None]:
-    """Shows this process's warnings and errors in a view while the block runs, and not on the standard error.
+    """Shows the warnings and errors of this process in a view instead of on standard error while the block runs.
 
     Args:
-        show: Shows the text of a warning.
+        show: Function that shows the text of a warning.
     """
     with ExitStack() as stack:
-        _attach_to_ours(stack, _ViewHandler(show))
+        _attach_to_package(stack, _ViewHandler(show))
         yield
 
 
 def level_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Returns the variable that passes the level on to a job; {} where the level is the default.
+    """Returns the environment variable that passes the log level to a job; {} if the level is the default.
 
     Args:
-        environment: Usually `os.environ`, which is the default.
+        environment: The environment; default: `os.environ`.
     """
     given = os.environ if environment is None else environment
     return {LEVEL_VARIABLE: given[LEVEL_VARIABLE]} if LEVEL_VARIABLE in given else {}
 
 
 def message_of(line: str) -> str:
-    """Returns a line of a log without time, level, process and logger; any other line is returned as it is."""
+    """Returns a line of a log file without time, level, process and logger. Other lines are unchanged."""
     found = _LINE.match(line)
     return line[found.end() :] if found else line
 
 
 def _text_of(record: logging.LogRecord) -> str:
-    """Returns a record's message as one line.
-
-    `warnings.formatwarning` puts the source line below the message. It is left out.
-    """
+    """Returns the message of a record as one line, without the source line that the module `warnings` adds."""
     text = record.getMessage()
     if record.name == _PYTHON_WARNINGS:
         text = text.partition("\n")[0]
@@ -234,7 +233,7 @@ def _level_of(environment: Mapping[str, str]) -> int:
 
 
 def _set_levels(level: int) -> None:
-    """Lets messages of melissa_gen through from `level` on, those of other packages from `warning` on."""
+    """Sets the minimum level of messages: `level` for melissa_gen, at least `warning` for other packages."""
     _set_raw_levels(max(level, logging.WARNING), level)
 
 
@@ -256,8 +255,8 @@ def _file_handler(path: Path, process: str, level: int) -> logging.Handler:
     return handler
 
 
-def _attach_to_ours(stack: ExitStack, handler: logging.Handler) -> None:
-    """Attaches a handler for the messages of melissa_gen and for the warnings of Python."""
+def _attach_to_package(stack: ExitStack, handler: logging.Handler) -> None:
+    """Attaches a handler to the loggers of melissa_gen and of Python warnings."""
     for name in (_PACKAGE, _PYTHON_WARNINGS):
         _attach(stack, handler, logging.getLogger(name))
 

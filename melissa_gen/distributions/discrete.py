@@ -82,7 +82,7 @@ class Categorical(Distribution):
     @model_validator(mode="after")
     def _matched(self) -> Self:
         if len(set(self.values)) != len(self.values):
-            msg = f"values {self.values} has a value twice; each may stand there once"
+            msg = f"values {self.values} has a value twice; each value may occur only once"
             raise ValueError(msg)
         if self.probabilities is not None and (
             len(self.probabilities) != len(self.values) or sum(self.probabilities) <= 0

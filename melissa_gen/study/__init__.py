@@ -1,4 +1,4 @@
-"""The study file: its models, defaults, units and checks. It imports nothing of ours but the errors."""
+"""The study file: models of its sections with defaults, units and checks, and reading and writing it."""
 
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.study import (

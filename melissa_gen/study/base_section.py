@@ -1,4 +1,4 @@
-"""The base of all sections of a study."""
+"""Base class of the sections of a study."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,7 +6,7 @@ __all__ = ["Section"]
 
 
 class Section(BaseModel):
-    """Base of all sections: an unknown key is an error, and so is a yes or no where a number is meant."""
+    """Base class of all sections. Unknown keys and implicit conversions, e.g. of a bool to a number, are errors."""
 
     model_config = ConfigDict(
         extra="forbid",

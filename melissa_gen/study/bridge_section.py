@@ -1,4 +1,4 @@
-"""The section `simulation.bridge`: an executable that can't be changed, its inputs and its outputs."""
+"""The section `simulation.bridge`: inputs and outputs of an executable that does not call melissa_gen."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
@@ -23,7 +23,9 @@ __all__ = [
 def _inside(path: str) -> str:
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts:
-        msg = "leaves the simulation's folder; write a path inside of it, such as results/*.h5"
+        msg = (
+            "is outside of the simulation's folder; write a path inside of it, such as results/*.h5"
+        )
         raise ValueError(msg)
     return path
 
@@ -33,15 +35,15 @@ Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class _FilesReader(Section):
-    """What all readers of plain files share."""
+    """Keys that all file readers have in common."""
 
     files: InsidePath
-    """Output files, with `*` for what changes from one to the next; they are taken in the order of the numbers in
-    their names. `{field}` stands for the study's name of a field, where each has files of its own."""
+    """Pattern of the output files, with `*` for the part that differs between them. Files are ordered by the numbers
+    in their names. `{field}` is replaced by the name of a field if each field has separate files."""
     steps: Literal["files", "axis"] = "files"
-    """`files`: one file for each time step; `axis`: one file whose first axis is time, read at the command's end."""
+    """`files`: one file for each time step; `axis`: one file whose first axis is time, read after the command."""
     skip: int = Field(default=0, ge=0)
-    """Outputs before the first time step that are left out, such as the initial state."""
+    """Number of outputs to skip before the first time step, such as the initial state."""
 
 
 class Hdf5Reader(_FilesReader):
@@ -56,7 +58,7 @@ class Hdf5Reader(_FilesReader):
 
 
 class NumpyReader(_FilesReader):
-    """NumPy's .npy (one field a file) and .npz."""
+    """NumPy files: .npy (one field per file) and .npz."""
 
     format: Literal["numpy"]
     """Selects this reader."""
@@ -76,18 +78,18 @@ class VtkReader(_FilesReader):
 
 
 class CsvReader(_FilesReader):
-    """Text in columns, with a line of names or without; separated by commas, semicolons or blanks."""
+    """Text files with columns separated by commas, semicolons or blanks, with or without a header line."""
 
     format: Literal["csv"]
     """Selects this reader."""
     fields: dict[str, Text | Annotated[list[Text], Field(min_length=1)]] = Field(default={})
-    """Field of the study to its column or columns; default: its own name. Without a line of names: "0", "1", ..."""
+    """Field of the study to its column or columns; default: its own name. Without a header line: "0", "1", ..."""
     coordinates: Annotated[list[Text], Field(min_length=1)] | None = None
     """Columns with the points' coordinates."""
 
 
 class BinaryReader(_FilesReader):
-    """Raw numbers, nothing else; one field a file."""
+    """Raw binary numbers, one field per file."""
 
     format: Literal["binary"]
     """Selects this reader."""
@@ -107,11 +109,11 @@ class OpenFoamReader(Section):
     fields: dict[str, Text] = Field(default={})
     """Field of the study to the name of its file, such as U or p, or to a component, such as U.x."""
     coordinates: Text | None = None
-    """Vector field in the folder 0 with the cells' centres, as `postProcess -func writeCellCentres` makes."""
+    """Vector field in the folder 0 with the cell centers, as written by `postProcess -func writeCellCentres`."""
 
 
 class FunctionReader(Section):
-    """A function of your own: `read(folder, step, ended)` returns field name to array, or None until that is there."""
+    """A user function `read(folder, step, ended)`: returns field name to array, or None if the step is not available."""
 
     format: Literal["function"]
     """Selects this reader."""
@@ -132,24 +134,24 @@ ReaderSection = Annotated[
 
 
 class BridgeSection(Section):
-    """Runs `simulation.command`, which knows nothing of melissa_gen, once for each simulation, in a folder of its own.
+    """Runs `simulation.command`, which does not call melissa_gen, once for each simulation in a separate folder.
 
-    The words of the command may hold parameters: `--nu={{ viscosity }}`; `{{ study_folder }}` is where the study is.
+    The words of the command may hold parameters: `--nu={{ viscosity }}`. `{{ study_folder }}` is the study's folder.
     """
 
     inputs: dict[Text, InsidePath] = Field(default={})
-    """What is laid into the folder: path in the study's folder to path in the simulation's. A file is a Jinja template
+    """Inputs to copy: path in the study's folder to path in the simulation's folder. A file is a Jinja template
     with the parameters by name; a folder is copied, and only its files that end in .j2 are templates."""
     reader: ReaderSection
-    """How outputs become fields."""
+    """Reader that converts output files to fields."""
     keep: Literal["never", "failed", "always"] = "failed"
-    """Which simulations' folders stay in the run directory."""
+    """Which folders of simulations are kept in the run directory."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
         targets = list(self.inputs.values())
         twice = next((t for t in targets if t != "." and targets.count(t) > 1), None)
         if twice is not None:
-            msg = f"inputs has the target '{twice}' twice; each may stand there once"
+            msg = f"inputs has the target '{twice}' twice; each target may occur only once"
             raise ValueError(msg)
         return self

@@ -1,4 +1,4 @@
-"""Cluster profiles: a mapping of sections, like a study, that a study is laid over."""
+"""Cluster profiles: default values of a site for any keys of a study."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,32 +6,32 @@ from typing import Any
 
 from melissa_gen.errors import StudyError, nearest
 
-__all__ = ["lay_over_profile"]
+__all__ = ["merge_profile"]
 
 _SHIPPED = Path(__file__).parent / "profiles"
 
 
-def lay_over_profile(
+def merge_profile(
     data: Mapping[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Returns a study laid over the profile that its `launcher.profile` names: what the study says stands.
+    """Merges a study with the profile that its `launcher.profile` names. Values of the study take precedence.
 
     Args:
-        data: The study as it was written.
-        folder: The study's folder, where a path starts.
-        read: Reads a YAML file.
+        data: The study as written in its file.
+        folder: The study's folder, to which a relative path of a profile refers.
+        read: Function that reads a YAML file.
 
     Returns:
-        The study complete with the profile's settings; it names no profile any more.
+        The study including the settings of the profile, without `launcher.profile`.
 
     Raises:
-        StudyError: There is no such profile.
+        StudyError: The profile does not exist.
     """
     launcher = data.get("launcher")
     wanted = launcher.get("profile") if isinstance(launcher, dict) else None
     if not isinstance(wanted, str):
         return dict(data)
-    merged = _over(data, read(_find(wanted, folder)))
+    merged = _merged(data, read(_find(wanted, folder)))
     return {**merged, "launcher": {**merged["launcher"], "profile": None}}
 
 
@@ -44,16 +44,16 @@ def _find(wanted: str, folder: Path) -> Path:
             return place / f"{wanted}.yaml"
     legal = sorted({path.stem for place in places for path in place.glob("*.yaml")})
     msg = (
-        f"launcher.profile '{wanted}'{nearest(wanted, legal)} is not there; "
+        f"launcher.profile '{wanted}'{nearest(wanted, legal)} does not exist; "
         f"legal: {', '.join(legal)}, or the path of a YAML file"
     )
     raise StudyError(msg)
 
 
-def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(lower)
     for key, value in upper.items():
         below = merged.get(key)
         nested = isinstance(value, dict) and isinstance(below, dict)
-        merged[key] = _over(value, dict(below or {})) if nested else value
+        merged[key] = _merged(value, dict(below or {})) if nested else value
     return merged

@@ -1,4 +1,4 @@
-"""The study file's models: every key that a user may write, with its default, its unit and its limits."""
+"""Models of the sections of a study file: all keys with default, unit and limits."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,10 @@ Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=
 
 
 def default_credit(sample_bytes: int) -> int:
-    """Buffers where the study names no number: the smaller a sample, the more its message costs beside its bytes."""
+    """Returns the default of `server.credit`: 8 MB of samples, at least 4 and at most 16.
+
+    The overhead per message makes more credit useful for small samples.
+    """
     return min(max(_CREDIT_BYTES // sample_bytes, 4), 16)
 
 
@@ -253,9 +256,9 @@ class LauncherSection(Section):
     use `slurm`, which supports more keys.
     """
     mode: Literal["jobs", "allocation"] = "jobs"
-    """`jobs`: server and clients are jobs of their own; `allocation` (SLURM): all run inside the launcher's own job."""
+    """`jobs`: server and clients are separate jobs; `allocation` (SLURM): all run inside the launcher's own job."""
     profile: str | None = None
-    """A cluster's settings that this study is laid over: a name in `slurm/`, or the path of a YAML file."""
+    """Cluster profile with default values for this study: a name in `slurm/`, or the path of a YAML file."""
     clients: int = Field(default=1, gt=0)
     """Simulation worlds that run at the same time."""
     connect_timeout: Duration | None = None
@@ -268,15 +271,15 @@ class LauncherSection(Section):
     mpirun: str | None = None
     """The mpirun to use; default: the one beside the Python interpreter, else the first on PATH."""
     poll: Duration = 2.0
-    """Time between two questions to a batch scheduler, one for all jobs (seconds)."""
+    """Interval between two queries of the batch scheduler; each query covers all jobs (seconds)."""
     limit_margin: Duration = 120.0
-    """The server saves and makes way this long before its job's time limit (seconds)."""
+    """The server saves a checkpoint and ends this long before its job's time limit (seconds)."""
     jobs: JobsSection = JobsSection()
-    """What all jobs ask for."""
+    """Resources that all jobs request."""
     server_jobs: JobsSection = JobsSection()
-    """What the server's job asks for beside or instead of that."""
+    """Resources that the server's job requests in addition to those or instead of them."""
     client_jobs: JobsSection = JobsSection()
-    """What each client's job asks for beside or instead of that."""
+    """Resources that each client's job requests in addition to those or instead of them."""
 
     @model_validator(mode="after")
     def _allocation(self) -> Self:
@@ -289,12 +292,12 @@ class LauncherSection(Section):
 
     @property
     def server_job(self) -> JobsSection:
-        """Everything that the server's job asks for."""
+        """Settings of the server's job."""
         return self.server_jobs.over(self.jobs)
 
     @property
     def client_job(self) -> JobsSection:
-        """Everything that a client's job asks for."""
+        """Settings of a client's job."""
         return self.client_jobs.over(self.jobs)
 
 
@@ -352,7 +355,8 @@ class Study(Section):
         Example:
             >>> study = Study.load("study.yaml", {"simulation.count": 100}, sampler={"method": "breed"})
         """
-        from melissa_gen.study.study_file import load_study  # it needs this class
+        # Imported here because the module imports this class.
+        from melissa_gen.study.study_file import load_study
 
         values = dict(overrides or {})
         for name, section in sections.items():
@@ -361,7 +365,7 @@ class Study(Section):
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths in the study start from."""
+        """The folder to which relative paths in the study refer."""
         return self._folder
 
     @property
@@ -372,12 +376,12 @@ class Study(Section):
 
     @property
     def credit(self) -> int:
-        """Samples that one client rank may have under way to one server rank."""
+        """Samples that one client rank may have in flight to one server rank."""
         return self.server.credit or default_credit(self.sample_bytes)
 
     @property
     def over_tcp(self) -> bool:
-        """Whether server and clients talk by tcp, and not by the sockets of one machine."""
+        """Whether server and clients communicate by TCP instead of local sockets."""
         transport = self.server.transport
         return transport == "tcp" or (transport == "auto" and self.launcher.backend != "local")
 
@@ -424,14 +428,14 @@ class Study(Section):
         if training.draws_per_sample > 1 and reservoir.policy != "reservoir":
             msg = (
                 f"training.draws_per_sample {training.draws_per_sample:g} needs reservoir.policy reservoir; "
-                f"{reservoir.policy} gives each sample once, so 1 is legal"
+                f"{reservoir.policy} draws each sample only once, so 1 is legal"
             )
             raise ValueError(msg)
         preferring = (reservoir.eviction, reservoir.draws) != ("random", "uniform")
         if preferring and reservoir.policy != "reservoir":
             msg = (
                 f"reservoir.eviction {reservoir.eviction} and reservoir.draws {reservoir.draws} need "
-                f"reservoir.policy reservoir; {reservoir.policy} gives each sample once"
+                f"reservoir.policy reservoir; {reservoir.policy} draws each sample only once"
             )
             raise ValueError(msg)
         ensemble = self.surrogate.ensemble

@@ -1,4 +1,4 @@
-"""Reading a study file, values set over it, and the one sentence that a mistake in it gets."""
+"""Reads and writes study files, applies overrides, and formats validation errors as one sentence."""
 
 import json
 import re
@@ -11,25 +11,25 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.study.cluster_profile import lay_over_profile
+from melissa_gen.study.cluster_profile import merge_profile
 from melissa_gen.study.study import Study
 
 __all__ = ["json_schema", "load_study", "write_study"]
 
 _RENAMED = {"server.patience": "server.heartbeat_timeout"}
-"""Keys of earlier versions and the keys that replace them."""
+"""Keys of earlier versions, to the keys that replace them."""
 _TAGS = ("distribution", "format")
-"""Keys that say which of several sections one is."""
-# Beside its own errors PyYAML lets through what a wrong date or number, or deep nesting, raises.
+"""Keys that select one of several section types (tags of tagged unions)."""
+# Apart from its own errors, PyYAML raises these for invalid dates and numbers and for deep nesting.
 _NOT_YAML = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice and reads 1e-3 as a number."""
+    """YAML loader that rejects duplicate keys and reads 1e-3 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back: a text that looks like a number to it is put in quotes."""
+    """YAML dumper for `_Loader`: strings that it would read as numbers are quoted."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -64,9 +64,9 @@ def load_study(
 
     Args:
         path: The YAML file.
-        overrides: Values set over the file's: words `section.key=value` with YAML values, or a mapping of
+        overrides: Values that replace those of the file: words `section.key=value` with YAML values, or a mapping of
             `section.key` to Python values.
-        folder: Where relative paths in the study start; default: the file's folder.
+        folder: Folder to which relative paths in the study refer; default: the file's folder.
 
     Returns:
         The study, complete with defaults.
@@ -83,7 +83,7 @@ def load_study(
     else:
         for override in overrides:
             sources[_set(data, override)] = f"--set {override}"
-    data = lay_over_profile(data, path.resolve().parent, read_mapping)
+    data = merge_profile(data, path.resolve().parent, read_mapping)
     try:
         study = Study.model_validate(data)
     except ValidationError as error:
@@ -95,7 +95,7 @@ def load_study(
 
 
 def write_study(study: Study, path: Path) -> None:
-    """Writes the study with all defaults filled in."""
+    """Writes a study including all defaults."""
     data = study.model_dump(mode="json", by_alias=True)
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
@@ -109,10 +109,10 @@ def json_schema() -> str:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds sections.
+    """Reads a YAML file that contains a mapping of sections.
 
     Raises:
-        StudyError: It can't be read or is something else.
+        StudyError: The file can't be read, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _set(data: dict[str, Any], override: str) -> str:
-    """Sets a value over the file's; returns its key."""
+    """Applies an override of the form `section.key=value` and returns its key."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -157,7 +157,7 @@ def _set(data: dict[str, Any], override: str) -> str:
 
 
 def _put(data: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Puts a value at a dotted key; `source` begins the sentence about a mistake."""
+    """Sets the value of a dotted key. `source` names the override in error messages."""
     *sections, last = key.split(".")
     node = data
     for section in sections:
@@ -171,9 +171,9 @@ def _put(data: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 
 def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
-    """The key of the first mistake, and what is to be said about it."""
+    """Returns the key of the first error and a sentence that describes it."""
     details = error.errors(include_url=False)
-    # A misspelt key is missing too: its spelling is the mistake to name.
+    # A misspelled key causes two errors, unknown and missing: report the unknown key.
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
     location = _keys(data, first["loc"])
     if location[-1:] == ["[key]"]:
@@ -210,7 +210,7 @@ def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
 
 
 def _keys(data: Any, location: Iterable[Any]) -> list[Any]:
-    """The keys of a place, without the tags by which pydantic names one of several sections."""
+    """Returns the keys of a location, without the tags that pydantic inserts for tagged unions."""
     keys: list[Any] = []
     node = data
     for part in location:
@@ -227,7 +227,7 @@ def _keys(data: Any, location: Iterable[Any]) -> list[Any]:
 
 
 def _tags(data: Mapping[str, Any], location: list[Any]) -> tuple[str, list[str]]:
-    """The key that tells the sections apart which may stand at a place, and its legal values."""
+    """Returns the tag key of the tagged union at a location, and its legal values."""
     for word in _TAGS:
         fields = [m.model_fields.get(word) for m in _models(_annotation(data, location)[0])]
         legal = [tag for field in fields if field for tag in get_args(field.annotation)]
@@ -237,27 +237,28 @@ def _tags(data: Mapping[str, Any], location: list[Any]) -> tuple[str, list[str]]
 
 
 def _short(value: Any) -> str:
-    """A value as it is quoted in a sentence."""
+    """Returns a value in a short form for a message."""
     words = reprlib.Repr()
     words.maxstring = words.maxother = 60
     return words.repr(value)
 
 
 def _legal_keys(data: Mapping[str, Any], location: list[Any]) -> list[str]:
-    """Keys that are legal at a place of the study."""
+    """Returns the legal keys at a location of the study."""
     annotation, node = _annotation(data, location)
     model = _model(annotation, node)
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
 def _annotation(data: Mapping[str, Any], location: list[Any]) -> tuple[Any, Any]:
-    """What may stand at a place, found by walking the models beside the data, and what does."""
+    """Returns the type annotation and the data at a location of the study."""
     annotation: Any = Study
     node: Any = data
     for part in location:
         node = node[part]
         model = _model(annotation, node)
-        if model is None:  # a dict: its keys are free, its values have one type
+        if model is None:
+            # A dict has arbitrary keys and values of one type.
             annotation = get_args(annotation)[1]
         else:
             annotation = {f.alias or n: f.annotation for n, f in model.model_fields.items()}[part]
@@ -265,7 +266,7 @@ def _annotation(data: Mapping[str, Any], location: list[Any]) -> tuple[Any, Any]
 
 
 def _model(annotation: Any, node: Any) -> type[BaseModel] | None:
-    """The model that an annotation stands for; of a tagged union the one that the data names."""
+    """Returns the model of an annotation; for a tagged union, the one that the data select."""
     if get_origin(annotation) is dict:
         return None
     models = _models(annotation)

@@ -106,7 +106,7 @@ def change(path):
     ("file", "harm", "what"),
     [
         ("model.safetensors", cut, "model.safetensors has"),
-        ("optimizer.safetensors", change, "the content of optimizer.safetensors is not what"),
+        ("optimizer.safetensors", change, "the checksum of optimizer.safetensors does not match"),
         ("state.json", cut, "state.json has"),
         ("state.npz", Path.unlink, "state.npz: No such file"),
         ("manifest.json", cut, "manifest.json is incomplete"),
