@@ -113,7 +113,7 @@ class OpenFoamReader(Section):
 
 
 class FunctionReader(Section):
-    """A user function `read(folder, step, ended)`: returns field name to array, or None if the step is not available."""
+    """Function `read(folder, step, ended)`: returns field name to array, or None if the step is not available."""
 
     format: Literal["function"]
     """Selects this reader."""
