@@ -40,7 +40,7 @@ class DecayingSine:
         return self._decayed(x, y, (self.kx**2 + self.ky**2) * math.pi**2 * diffused)
 
     def exact_in_time(self, x: Field, y: Field, diffused: float, mesh: int) -> Field:
-        """The same for the equation already discretised in space on `mesh` x `mesh` cells."""
+        """The same for the equation already discretized in space on `mesh` x `mesh` cells."""
         rate = sine_eigenvalues(mesh)
         return self._decayed(x, y, (rate[self.kx - 1] + rate[self.ky - 1]) * mesh**2 * diffused)
 
@@ -65,7 +65,7 @@ class SmoothSteadyState:
         return self.base + self.amplitude * np.exp(self.w * x) * np.cos(self.w * y)
 
     def walls(self, x: Field, y: Field) -> Walls:
-        """Wall temperatures at the centres of the wall cells, for the block with these centres."""
+        """Wall temperatures at the centers of the wall cells, for the block with these centers."""
         zero, one = np.zeros((1, 1)), np.ones((1, 1))
         return Walls(
             left=self.exact(zero, y).ravel(),

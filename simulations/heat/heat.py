@@ -1,7 +1,7 @@
-"""The heat equation as a simulation: one MPI world that solves whatever parameters it is handed.
+"""The heat equation as an MPI simulation that receives its parameters from the server of a study.
 
-Started by a study it asks the training server for one set of temperatures after another; started
-by hand it solves once, with the temperatures of the command line, and writes an HDF5 file.
+If a study starts this script, it runs one simulation after the other. If it is started directly, it
+runs one simulation with the temperatures of the command line and writes an HDF5 file.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TEMPERATURES = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Ends with one sentence, without the usage text in front of it."""
+        """Prints the error as one sentence, without the usage text, and exits."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
@@ -67,7 +67,7 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def initial_and_walls(parameters: Mapping[str, float]) -> tuple[float, Walls]:
-    """Picks the five temperatures, in kelvin, out of the parameters of a simulation.
+    """Returns the initial temperature and the wall temperatures of a simulation, in kelvin.
 
     Raises:
         ValueError: one of them is missing.
@@ -80,7 +80,7 @@ def initial_and_walls(parameters: Mapping[str, float]) -> tuple[float, Walls]:
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, HeatSolver]:
-    """Reads the command line and builds the solver; a mistake ends all ranks, and rank 0 says why.
+    """Reads the command line and builds the solver; after an error all ranks exit, and rank 0 prints it.
 
     Raises:
         SystemExit: with status 2 after a mistake, 0 after --help.
@@ -99,7 +99,7 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, HeatSolver]:
 
 
 def main() -> None:
-    """Solves for every set of parameters that the client hands out."""
+    """Runs a simulation for each set of parameters that the client receives."""
     comm = MPI.COMM_WORLD
     args, solver = set_up(comm)
     defaults = {name: getattr(args, name) for name in TEMPERATURES}
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     try:
         main()
     except Exception:
-        # The other ranks may be waiting for this one: end the whole world.
+        # The other ranks may be waiting for this one, so all ranks are ended.
         traceback.print_exc()
         sys.stderr.flush()
         MPI.COMM_WORLD.Abort(1)

@@ -303,7 +303,7 @@ class HeatSolver:
         return self._to_y_lines.backward(lines, self._residual)
 
     def close(self) -> None:
-        """Frees what MPI holds for this solver; every rank calls it, while MPI is still up."""
+        """Frees the MPI resources of this solver; called on every rank before MPI is finalized."""
         self._exchange_halo.close()
         self._to_y_lines.close()
         self._to_x_lines.close()

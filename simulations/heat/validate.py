@@ -1,4 +1,4 @@
-"""Prints what the solver achieves on the analytic problems; exits with 1 where an order is missed.
+"""Validates the solver on analytic problems; exits with status 1 if an order of accuracy is missed.
 
 Started by mpirun on several ranks it also says whether the decomposition changes the field.
 """
@@ -20,7 +20,8 @@ __all__ = [
     "time_error",
 ]
 
-FOREVER = 1.0e9  # one backward Euler step of this many seconds lands on the steady state
+# One backward Euler step of this many seconds reaches the steady state.
+FOREVER = 1.0e9
 WALLS = Walls(100.0, 200.0, 400.0, 500.0)
 
 

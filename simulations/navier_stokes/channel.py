@@ -25,7 +25,7 @@ HEIGHT = 0.41
 
 @dataclass(frozen=True)
 class Cylinder:
-    """Where the cylinder is, in metres.
+    """Position and radius of the cylinder in meters.
 
     Raises:
         ValueError: it leaves less than half its radius to a wall, the inflow or the outflow.
@@ -49,7 +49,7 @@ class Cylinder:
 
     @property
     def gap(self) -> float:
-        """The shortest way from the cylinder to a side of the channel."""
+        """Shortest distance between the cylinder and a side of the channel, in meters."""
         sides = (self.x, LENGTH - self.x, self.y, HEIGHT - self.y)
         return min(sides) - self.radius
 

@@ -1,8 +1,8 @@
-"""The wake of a cylinder as a simulation: one MPI world that solves whatever parameters it is handed.
+"""The wake of a cylinder as an MPI simulation that receives its parameters from the server of a study.
 
-Started by a study it asks the training server for one set of parameters after another; started by
-hand it solves once, with those of the command line, and writes an HDF5 file. Times are in units of
-diameter / inflow, in which a wake looks alike at any size and speed.
+If a study starts this script, it runs one simulation after the other. If it is started directly, it
+runs one simulation with the parameters of the command line and writes an HDF5 file. Times are in
+units of diameter / inflow, in which wakes of all sizes and velocities are similar.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from melissa_gen.client import Client
 CASE = {"reynolds": 100.0, "inflow": 1.0, "center_x": 0.2, "center_y": 0.2, "radius": 0.05}
 UNITS = {"center_x": "M", "center_y": "M", "radius": "M", "inflow": "M/S", "reynolds": "X"}
 LONGEST_PERIOD = 10.0
-"""Time within which a wake that sheds vortices has passed each phase once; a period lasts 3 to 6."""
+"""Upper bound of the vortex shedding period, in units of diameter / inflow; periods last 3 to 6."""
 
 
 def command_line() -> Parser:
@@ -37,7 +37,7 @@ def command_line() -> Parser:
     option(
         "--in-phase",
         action="store_true",
-        help="go on after the warm-up until the lift rises through the middle of its range, so that all "
+        help="continue after the warm-up until the lift rises through the middle of its range, so that all "
         "simulations start in the same phase",
     )
     option(
@@ -57,7 +57,7 @@ def command_line() -> Parser:
 
 
 def mesh_shape(text: str) -> tuple[int, int]:
-    """Converts `220x41`."""
+    """Parses the shape of a mesh such as `220x41`."""
     try:
         nx, ny = (int(part) for part in text.split("x"))
     except ValueError:
@@ -69,7 +69,7 @@ def mesh_shape(text: str) -> tuple[int, int]:
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, RegularMesh]:
-    """Reads the command line; a mistake ends all ranks, and rank 0 says why.
+    """Reads the command line; after an error all ranks exit, and rank 0 prints it.
 
     Raises:
         SystemExit: with status 2 after a mistake, 0 after --help.
@@ -87,9 +87,9 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, RegularMesh]:
 
 
 def until_in_phase(solver: WakeSolver, middle: float) -> None:
-    """Goes on until the lift rises through `middle`.
+    """Advances the solver until the lift rises through `middle`.
 
-    A wake that sheds no vortices has no phase: then this ends after the longest period.
+    A wake without vortex shedding has no phase; in that case this returns after the longest period.
     """
     end = solver.time + LONGEST_PERIOD * solver.case.time_unit
     before = solver.coefficients()[1]
@@ -102,7 +102,7 @@ def until_in_phase(solver: WakeSolver, middle: float) -> None:
 
 
 def warm_up(solver: WakeSolver, intervals: int, in_phase: bool) -> None:
-    """Lets the wake develop for so many output intervals, and brings it into phase if asked to."""
+    """Advances the wake by a number of output intervals, and optionally until it is in phase."""
     last = min(intervals, round(LONGEST_PERIOD * solver.case.time_unit / solver.interval))
     lifts = []
     for left in range(intervals, 0, -1):
@@ -114,7 +114,7 @@ def warm_up(solver: WakeSolver, intervals: int, in_phase: bool) -> None:
 
 
 def main() -> None:
-    """Solves for every set of parameters that the client hands out."""
+    """Runs a simulation for each set of parameters that the client receives."""
     comm = MPI.COMM_WORLD
     args, mesh = set_up(comm)
     defaults = {name: getattr(args, name) for name in CASE}

@@ -1,7 +1,7 @@
-"""Kolmogorov flow as a simulation: one MPI world that solves whatever parameters it is handed.
+"""Kolmogorov flow as an MPI simulation that receives its parameters from the server of a study.
 
-Started by a study it asks the training server for one set of parameters after another; started by
-hand it solves once, with those of the command line, and writes an HDF5 file.
+If a study starts this script, it runs one simulation after the other. If it is started directly, it
+runs one simulation with the parameters of the command line and writes an HDF5 file.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def command_line() -> Parser:
 
 
 def amplitude(text: str) -> tuple[str, float]:
-    """Converts `cos_2_m1=0.5`."""
+    """Parses the amplitude of a wave, such as `cos_2_m1=0.5`."""
     name, _, value = text.partition("=")
     if mode_of(name) is None:
         message = f"'{text}' is not of the form cos_KX_KY=X or sin_KX_KY=X (m1 stands for -1)"
@@ -70,14 +70,14 @@ def amplitude(text: str) -> tuple[str, float]:
 
 
 def study_lines(waves: int, vorticity: float = 2.0) -> str:
-    """Returns the lines of a study's parameters: uniform amplitudes with this root mean square in sum."""
+    """Returns parameters of a study as YAML: uniform amplitudes whose sum has the given root mean square."""
     reach = vorticity * math.sqrt(3.0 / waves)
     range_ = f"{{distribution: uniform, low: {-reach:.3g}, high: {reach:.3g}}}"
     return "\n".join(f"  {name}: {range_}" for name in mode_names(waves))
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
-    """Reads the command line and builds the solver; a mistake ends all ranks, and rank 0 says why.
+    """Reads the command line and builds the solver; after an error all ranks exit, and rank 0 prints it.
 
     Raises:
         SystemExit: with status 2 after a mistake, 0 after --help and --list-waves.
@@ -98,7 +98,7 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
 
 
 def main() -> None:
-    """Solves for every set of parameters that the client hands out."""
+    """Runs a simulation for each set of parameters that the client receives."""
     comm = MPI.COMM_WORLD
     args, solver = set_up(comm)
     flow = {name: getattr(args, name) for name in FLOW}

@@ -1,4 +1,4 @@
-"""What the executables of this folder share: their command lines, and how they end."""
+"""Command-line parsing and error handling that the executables of this folder share."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ __all__ = ["Parser", "end_all_ranks_on_error", "field_names", "merged", "number"
 
 
 class Parser(argparse.ArgumentParser):
-    """Options that show their defaults, and mistakes that end with one sentence."""
+    """An argument parser that shows default values and prints errors as one sentence."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -27,14 +27,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Ends with one sentence, without the usage text in front of it."""
+        """Prints the error as one sentence, without the usage text, and exits."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 def number(
     kind: type[int] | type[float], least: float = -math.inf, above: float = -math.inf
 ) -> Callable[[str], float]:
-    """Returns a converter of options: a number of this kind, at least `least`, greater than `above`."""
+    """Returns a converter for numbers of this kind that are at least `least` and greater than `above`."""
     what = "an integer" if kind is int else "a number"
     what += f" above {above:g}" if above > -math.inf else ""
     what += f" of at least {least:g}" if least > -math.inf else ""
@@ -51,7 +51,7 @@ def number(
 
 
 def field_names(legal: Sequence[str]) -> Callable[[str], list[str]]:
-    """Returns a converter of options: some of the `legal` names, with commas between them."""
+    """Returns a converter for a comma-separated list of `legal` names."""
 
     def convert(text: str) -> list[str]:
         names = text.split(",")
@@ -69,15 +69,15 @@ def field_names(legal: Sequence[str]) -> Callable[[str], list[str]]:
 def merged(
     defaults: Mapping[str, float], given: Mapping[str, float], more: Iterable[str] = ()
 ) -> dict[str, float]:
-    """Puts the parameters of a simulation over the command line's.
+    """Merges the parameters of a simulation into the defaults of the command line.
 
     Args:
-        defaults: what the command line says.
-        given: what the study says.
-        more: names that are legal without a default.
+        defaults: values of the command line.
+        given: values of the study, which take precedence.
+        more: names of legal parameters without a default.
 
     Raises:
-        ValueError: the study has a parameter that the solver doesn't know.
+        ValueError: the study has a parameter that the solver does not support.
     """
     legal = [*defaults, *more]
     for name in given:
@@ -91,7 +91,7 @@ def merged(
 
 @contextlib.contextmanager
 def only_rank_zero(comm: MPI.Comm) -> Iterable[None]:
-    """Keeps all ranks but the first from printing, so that a mistake is told once."""
+    """Suppresses the output of all ranks except rank 0, so that an error is printed once."""
     with contextlib.ExitStack() as stack:
         if comm.Get_rank() > 0:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -100,7 +100,7 @@ def only_rank_zero(comm: MPI.Comm) -> Iterable[None]:
 
 
 def end_all_ranks_on_error(main: Callable[[], None]) -> None:
-    """Runs `main`; after an error it ends the whole world, because others may wait for this rank."""
+    """Runs `main`; after an error all ranks are ended, because others may wait for this rank."""
     try:
         main()
     except Exception:

@@ -19,7 +19,7 @@ Spectrum = NDArray[np.complex128]
 
 
 def split(count: int, parts: int, part: int) -> tuple[int, int]:
-    """Cuts `range(count)` into `parts` whose sizes differ by at most one; returns one's two ends."""
+    """Returns start and end of one of `parts` parts of `range(count)`, whose sizes differ by at most 1."""
     return count * part // parts, count * (part + 1) // parts
 
 
@@ -121,7 +121,7 @@ class SlabTransform:
         )
 
     def _exchange(self, batch: int) -> _Exchange:
-        """The buffers and types for `batch` fields at a time, made when they are first needed."""
+        """Returns the buffers and types for a batch size, which are created on first use."""
         if batch not in self._exchanges:
             lines = (batch, self.rows[1] - self.rows[0], self.cutoff + 1)
             columns = (batch, self.points, self.columns[1] - self.columns[0])
@@ -135,7 +135,7 @@ class SlabTransform:
         return self._exchanges[batch]
 
     def close(self) -> None:
-        """Frees the MPI types; every rank calls it, while MPI is still up."""
+        """Frees the MPI types; called on every rank before MPI is finalized."""
         for exchange in self._exchanges.values():
             for kind in (*exchange.from_lines, *exchange.from_columns):
                 kind.Free()
@@ -143,7 +143,7 @@ class SlabTransform:
 
 
 def _part(shape: tuple[int, int, int], axis: int, ends: tuple[int, int]) -> MPI.Datatype:
-    """The MPI type of what lies between two ends of one axis."""
+    """Returns the MPI type of a range along one axis of an array."""
     sizes, starts = list(shape), [0, 0, 0]
     sizes[axis], starts[axis] = ends[1] - ends[0], ends[0]
     return MPI.DOUBLE_COMPLEX.Create_subarray(shape, sizes, starts).Commit()

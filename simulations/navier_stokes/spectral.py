@@ -260,5 +260,5 @@ class KolmogorovSolver:
         return self.comm.allreduce(bool(np.isfinite(vorticity).all()), MPI.LAND)
 
     def close(self) -> None:
-        """Frees what MPI holds for this solver; every rank calls it, while MPI is still up."""
+        """Frees the MPI resources of this solver; called on every rank before MPI is finalized."""
         self._transform.close()

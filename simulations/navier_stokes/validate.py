@@ -1,4 +1,4 @@
-"""Prints what the solvers achieve on problems with known answers; exits with 1 where one is missed.
+"""Validates the solvers on problems with known solutions; exits with status 1 if a tolerance is missed.
 
 Kolmogorov flow: orders, budgets and exact decay, to rounding where the method promises it. Cylinder
 wake: the drag, lift and Strouhal number of the benchmarks DFG 2D-1 and 2D-2. Started by mpirun on

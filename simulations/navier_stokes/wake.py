@@ -250,7 +250,7 @@ class WakeSolver:
         self._residual = np.zeros((2, int(self._on_cylinder.sum())))
 
     def step(self) -> None:
-        """Goes one time step further."""
+        """Advances by one time step."""
         ops, free, dt = self._operators, self._free, self.time_step
         if self._earlier is None:
             (momentum, solver), history, advection = (
@@ -276,7 +276,7 @@ class WakeSolver:
         self._last = (momentum, right)
 
     def advance(self) -> None:
-        """Goes one output interval further.
+        """Advances by one output interval.
 
         Raises:
             ArithmeticError: the flow grew beyond all bounds.

@@ -35,8 +35,8 @@ struct solver {
     int *row_counts, *row_starts, *column_counts, *column_starts;
 };
 
-/* Ends every rank, for a mistake that every rank sees: nobody waits for anybody, so MPI_Abort, which may be quicker
-   than the message, is not needed. */
+/* Ends the program after an error that all ranks detect. No rank waits for another one, so MPI_Abort, which may end the
+   program before the message is printed, is not needed. */
 static _Noreturn void refuse(const char *format, const char *what)
 {
     int rank;
@@ -224,7 +224,7 @@ static void solve(struct solver *s)
     multiply(s->rows, n, n, s->work, s->sine, s->lines);
 }
 
-/* Ghost cells: the neighbour's cells, or at a wall what makes the mean of cell and ghost the wall's temperature. */
+/* Fills the ghost cells: from the neighbor, or at a wall so that the mean of cell and ghost is the wall temperature. */
 static void fill_ghosts(struct solver *s, const double *temperatures)
 {
     int n = s->n, width = n + 2, below = s->rank - 1, above = s->rank + 1;

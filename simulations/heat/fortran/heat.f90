@@ -33,8 +33,8 @@ module heat_solver
 
 contains
 
-    ! Ends every rank, for a mistake that every rank sees: nobody waits for anybody, so MPI_Abort, which may be quicker
-    ! than the message, is not needed.
+    ! Ends the program after an error that all ranks detect. No rank waits for another one, so MPI_Abort, which may end
+    ! the program before the message is printed, is not needed.
     subroutine refuse(message)
         character(*), intent(in) :: message
         integer :: rank
@@ -104,7 +104,7 @@ contains
         self%u = temperatures%initial
     end subroutine begin
 
-    ! One step; `field` gets this rank's cells.
+    ! One step; `field` gets the cells of this rank.
     subroutine step(self, temperatures, field)
         class(solver_t), intent(inout) :: self
         type(temperatures_t), intent(in) :: temperatures
@@ -120,7 +120,7 @@ contains
         field = self%u(1:n, 1:c)
     end subroutine step
 
-    ! Ghost cells: the neighbour's cells, or at a wall what makes the mean of cell and ghost the wall's temperature.
+    ! Fills the ghost cells: from the neighbor, or at a wall so that the mean of cell and ghost is the wall temperature.
     subroutine fill_ghosts(self, temperatures)
         class(solver_t), intent(inout) :: self
         type(temperatures_t), intent(in) :: temperatures
