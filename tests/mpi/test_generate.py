@@ -71,7 +71,7 @@ def test_simulations_are_tried_again_and_those_that_fail_for_good_are_left_out(r
     output = study.parent / "data.h5"
     made = generate(runs, study, output)
     assert made.code == 0, made.output
-    assert "1 simulations failed and are missing" in made.output
+    assert "1 simulations failed and are not in the data set" in made.output
     summary = recorded(made)
     assert summary["simulations"]["completed"] == 4
     assert summary["simulations"]["retried"] == 1
