@@ -1,7 +1,7 @@
-"""The heat equation as an MPI simulation that receives its parameters from the server of a study.
+"""Heat equation simulation: an MPI program that solves one parameter set after another.
 
-If a study starts this script, it runs one simulation after the other. If it is started directly, it
-runs one simulation with the temperatures of the command line and writes an HDF5 file.
+In a study, the program receives its temperatures from the training server. Without a study, it
+solves once with the temperatures of the command line and writes an HDF5 file.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TEMPERATURES = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Prints the error as one sentence, without the usage text, and exits."""
+        """Prints one sentence without the usage text and exits."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
@@ -44,14 +44,16 @@ def command_line() -> argparse.ArgumentParser:
     count, number = _positive(int), _positive(float)
     option = parser.add_argument
     option("--mesh", type=count, default=100, metavar="N", help="cells along each axis")
-    option("--steps", type=count, default=100, metavar="N", help="time steps")
+    option("--steps", type=count, default=100, metavar="N", help="number of time steps")
     option("--time-step", type=number, default=0.01, metavar="S", help="seconds per step")
     option("--diffusivity", type=number, default=1.0, metavar="A", help="in m^2/s")
     option("--theta", type=number, default=1.0, help="1: backward Euler, 0.5: Crank-Nicolson")
-    option("--output", default="heat.h5", metavar="FILE", help="written when there is no server")
+    option("--output", default="heat.h5", metavar="FILE", help="output file if there is no server")
     for name, value in TEMPERATURES.items():
         flag = f"--{name.replace('_', '-')}"
-        option(flag, type=number, default=value, metavar="K", help="used when there is no server")
+        option(
+            flag, type=number, default=value, metavar="K", help="temperature if there is no server"
+        )
     return parser
 
 
@@ -67,10 +69,10 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def initial_and_walls(parameters: Mapping[str, float]) -> tuple[float, Walls]:
-    """Returns the initial temperature and the wall temperatures of a simulation, in kelvin.
+    """Returns the initial and the wall temperatures, in kelvin, from the parameters of a simulation.
 
     Raises:
-        ValueError: one of them is missing.
+        ValueError: a temperature is missing.
     """
     if missing := [name for name in TEMPERATURES if name not in parameters]:
         message = f"the study gives no {', '.join(missing)}; it gives {', '.join(parameters)}"
@@ -80,10 +82,12 @@ def initial_and_walls(parameters: Mapping[str, float]) -> tuple[float, Walls]:
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, HeatSolver]:
-    """Reads the command line and builds the solver; after an error all ranks exit, and rank 0 prints it.
+    """Reads the command line and creates the solver.
+
+    After an error all ranks exit, and rank 0 prints the message.
 
     Raises:
-        SystemExit: with status 2 after a mistake, 0 after --help.
+        SystemExit: with status 2 after an error, 0 after --help.
     """
     parser = command_line()
     with contextlib.ExitStack() as stack:
@@ -99,7 +103,7 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, HeatSolver]:
 
 
 def main() -> None:
-    """Runs a simulation for each set of parameters that the client receives."""
+    """Solves for each parameter set of the client."""
     comm = MPI.COMM_WORLD
     args, solver = set_up(comm)
     defaults = {name: getattr(args, name) for name in TEMPERATURES}
@@ -119,7 +123,7 @@ if __name__ == "__main__":
     try:
         main()
     except Exception:
-        # The other ranks may be waiting for this one, so all ranks are ended.
+        # Abort all ranks, because they may wait for this one.
         traceback.print_exc()
         sys.stderr.flush()
         MPI.COMM_WORLD.Abort(1)

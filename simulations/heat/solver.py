@@ -1,9 +1,9 @@
-"""The 2-D heat equation on the unit square, implicit, on any number of MPI ranks.
+"""Implicit solver of the 2-D heat equation on the unit square, for any number of MPI ranks.
 
     du/dt = diffusivity * (d2u/dx2 + d2u/dy2),    u given on the four walls
 
-Axes: `field[i, j]` is the cell at x = (i + 1/2)/n, y = (j + 1/2)/n; the left wall is x = 0, the
-right wall x = 1, the bottom y = 0, the top y = 1. Ranks form a 2-D grid; each owns one block.
+`field[i, j]` is the cell at x = (i + 1/2)/n, y = (j + 1/2)/n. The left wall is x = 0, the right
+wall x = 1, the bottom y = 0, the top y = 1. Ranks form a 2-D grid, and each rank owns one block.
 """
 
 import math
@@ -46,7 +46,7 @@ class Box(NamedTuple):
         return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
 
     def intersection(self, other: "Box") -> "Box":
-        """The cells that both boxes hold; an empty box has an extent of 0 on some axis."""
+        """Returns the cells in both boxes. An empty box has an extent of 0 along an axis."""
         (a, b), (c, d) = (
             (max(mine[0], theirs[0]), min(mine[1], theirs[1]))
             for mine, theirs in zip(self, other, strict=True)
@@ -55,13 +55,13 @@ class Box(NamedTuple):
 
 
 def split(first: int, last: int, parts: int, part: int) -> tuple[int, int]:
-    """Cuts the range `first..last` into `parts` whose sizes differ by at most one; returns one."""
+    """Splits `first..last` into parts whose sizes differ by at most one; returns both ends of one."""
     size = last - first
     return first + size * part // parts, first + size * (part + 1) // parts
 
 
 def block_of(mesh: int, grid: tuple[int, int], place: tuple[int, int]) -> Box:
-    """The cells of the rank at `place` in a `grid` of ranks on a mesh of `mesh` x `mesh` cells."""
+    """Returns the cells of the rank at `place` in a grid of ranks on a mesh of `mesh` x `mesh` cells."""
     rows, columns = (split(0, mesh, parts, part) for parts, part in zip(grid, place, strict=True))
     return Box(rows, columns)
 
@@ -69,10 +69,10 @@ def block_of(mesh: int, grid: tuple[int, int], place: tuple[int, int]) -> Box:
 def laplacian(padded: Field, out: Field) -> None:
     """Writes the five-point Laplacian times h^2 of `padded` (one ghost cell around) into `out`.
 
-    Second order: in the interior the truncation error is h^2/12 (u_xxxx + u_yyyy). Beside a wall,
-    where the ghost cell is 2*wall - u, it is O(1), yet the solution stays second order up to the
-    wall, because a local error at distance h/2 from a Dirichlet wall is damped by h^2.
-    An explicit step with it would need diffusivity * dt <= h^2/4; here it only forms residuals.
+    The truncation error in the interior is h^2/12 (u_xxxx + u_yyyy). In cells at a wall, where the
+    ghost cell is 2*wall - u, it is O(1). The solution is nevertheless of second order up to the wall,
+    because a local error at distance h/2 from a Dirichlet wall is damped by h^2. An explicit time step
+    would require diffusivity * dt <= h^2/4; here the operator is used only for residuals.
     """
     np.add(padded[2:, 1:-1], padded[:-2, 1:-1], out=out)
     out += padded[1:-1, 2:]
@@ -81,20 +81,21 @@ def laplacian(padded: Field, out: Field) -> None:
 
 
 def sine_eigenvalues(mesh: int) -> Field:
-    """Eigenvalues `(mesh,)` of -h^2 d2/dx2 with ghost cells -u: 4 sin^2(k pi / 2n), k = 1..n.
+    """Returns the eigenvalues `(mesh,)` of -h^2 d2/dx2 with ghost cells -u.
 
-    The eigenvectors are sin(k pi x) at the cell centres, which is the type II sine transform.
+    They are 4 sin^2(k pi / 2n), k = 1..n. The eigenvectors are sin(k pi x) at the cell centers, the
+    basis of the sine transform of type II.
     """
     return 4.0 * np.sin(np.arange(1, mesh + 1) * (math.pi / (2 * mesh))) ** 2
 
 
 class HaloExchange:
-    """Fills the ghost cells of one padded array from the four neighbours, with standing requests."""
+    """Fills the ghost cells of an array from the four neighbors, with persistent MPI requests."""
 
     def __init__(self, cart: MPI.Cartcomm, padded: Field) -> None:
         ni, nj = (length - 2 for length in padded.shape)
-        # Per axis: the shape of one layer, and the corner of (first ghost, first cell, last cell,
-        # last ghost). Corners of the padded array are never read.
+        # For each axis: shape of a layer, and corners of the layers (first ghost, first cell, last
+        # cell, last ghost). The corners of the padded array are never read.
         layers = (
             ((1, nj), ((0, 1), (1, 1), (ni, 1), (ni + 1, 1))),
             ((ni, 1), ((1, 0), (1, 1), (1, nj), (1, nj + 1))),
@@ -108,35 +109,35 @@ class HaloExchange:
             )
             self._types += [low_ghost, low, high, high_ghost]
             below, above = cart.Shift(axis, 1)
-            for neighbour, ghost, cells, towards in (
+            for neighbor, ghost, cells, towards in (
                 (below, low_ghost, low, 2 * axis),
                 (above, high_ghost, high, 2 * axis + 1),
             ):
-                if neighbour != MPI.PROC_NULL:
+                if neighbor != MPI.PROC_NULL:
                     opposite = towards ^ 1
                     self._requests += [
-                        cart.Recv_init([padded, 1, ghost], neighbour, tag=opposite),
-                        cart.Send_init([padded, 1, cells], neighbour, tag=towards),
+                        cart.Recv_init([padded, 1, ghost], neighbor, tag=opposite),
+                        cart.Send_init([padded, 1, cells], neighbor, tag=towards),
                     ]
 
     def __call__(self) -> None:
-        """Exchanges; returns when the ghost cells are filled."""
+        """Exchanges the ghost cells. Returns when they are filled."""
         if self._requests:
             MPI.Prequest.Startall(self._requests)
             MPI.Request.Waitall(self._requests)
 
     def close(self) -> None:
-        """Frees the standing requests and their types."""
+        """Frees the persistent requests and their types."""
         for handle in (*self._requests, *self._types):
             handle.Free()
 
 
 class Redistribution:
-    """One collective that moves a distributed array from one set of boxes to another and back.
+    """Redistributes an array from one partition into boxes to another, and back.
 
-    Each rank owns one box before and one after; every pair of ranks exchanges the intersection,
-    described by MPI subarray types, so that nothing is packed by hand (the scheme of Dalcin,
-    Mortensen and Keyes, "Fast parallel multidimensional FFT using advanced MPI", 2019).
+    Each rank owns one box of each partition. Each pair of ranks exchanges the intersection of their
+    boxes, described by MPI subarray types (Dalcin, Mortensen and Keyes, "Fast parallel
+    multidimensional FFT using advanced MPI", 2019).
     """
 
     def __init__(self, comm: MPI.Comm, source: list[Box], target: list[Box]) -> None:
@@ -149,7 +150,7 @@ class Redistribution:
             self._target = self._parts(target[rank], source)
 
     def _parts(self, mine: Box, others: list[Box]) -> tuple:
-        """Counts, displacements and types of what `mine` shares with each of the others."""
+        """Returns counts, displacements and types of the intersections with the other boxes."""
         counts, types = [], []
         for other in others:
             common = mine.intersection(other)
@@ -164,51 +165,53 @@ class Redistribution:
         return counts, [0] * len(others), types
 
     def forward(self, source: Field, target: Field) -> Field:
-        """Moves `source` into `target` and returns it; returns `source` where nothing moves."""
+        """Redistributes `source` to `target` and returns it; returns `source` if both partitions are equal."""
         if self._identity:
             return source
         self._comm.Alltoallw([source, *self._source], [target, *self._target])
         return target
 
     def backward(self, target: Field, source: Field) -> Field:
-        """The way back: moves `target` into `source` and returns it."""
+        """Inverse of `forward`: redistributes `target` to `source` and returns it."""
         if self._identity:
             return target
         self._comm.Alltoallw([target, *self._target], [source, *self._source])
         return source
 
     def close(self) -> None:
-        """Frees the types."""
+        """Frees the MPI types."""
         for kind in self._types:
             kind.Free()
 
 
 class HeatSolver:
-    """Theta scheme in time, finite volumes in space, a direct solve by sine transforms.
+    """Solver with a theta scheme in time, finite volumes in space, and direct sine transform solves.
 
-    A step solves (1 - theta*dt*a*L) du = dt*a*(L u) and adds du to u. L u takes the walls and the
-    neighbours' cells from the ghost cells; du vanishes on the walls, so that sine transforms
-    along x and y make the left side diagonal (fast diagonalisation: Lynch, Rice and Thomas,
-    "Direct solution of partial difference equations by tensor product methods", 1964).
+    A step solves (1 - theta*dt*a*L) du = dt*a*(L u) and adds du to u. L u depends on the walls and
+    the neighboring blocks by ghost cells. du vanishes on the walls, so that sine transforms along x
+    and y diagonalize the left-hand side (fast diagonalization: Lynch, Rice and Thomas, "Direct
+    solution of partial difference equations by tensor product methods", 1964).
 
     theta = 1    backward Euler: first order in dt, L-stable, obeys the maximum principle for any dt
     theta = 1/2  Crank-Nicolson: second order in dt, A-stable; modes with a*dt/h^2 >> 1 change sign
-                 at each step and fade slowly, so that rough initial data want dt <= h^2/a or theta=1
-    Between them: first order. Below 1/2 the scheme is not unconditionally stable and is refused.
+                 in each step and decay slowly, so that rough initial data need dt <= h^2/a or theta=1
 
-    Every rank of `comm` builds one and calls it alike. A step costs one halo exchange and, where
-    the grid of ranks has one column, two redistributions, else four; whatever the decomposition,
-    the field is the same up to rounding.
+    For other values between them the scheme is of first order. Below 1/2 it is not unconditionally
+    stable and is rejected.
+
+    All ranks of `comm` must create a solver and call the same methods. A step needs one halo exchange
+    and four redistributions, or two if the grid of ranks has one column. The field depends on the
+    decomposition only by rounding errors.
 
     Args:
-        comm: communicator whose ranks share the mesh; rank r of it owns `block`.
-        mesh: number n of cells along each axis; h = 1/n.
-        diffusivity: a, in m^2/s, on a square of 1 m.
-        time_step: dt in seconds.
-        theta: weight of the new time, from 0.5 to 1.
+        comm: communicator whose ranks share the mesh.
+        mesh: number n of cells along each axis; the cell size is h = 1/n.
+        diffusivity: diffusivity a in m^2/s, on a square of side 1 m.
+        time_step: time step dt in seconds.
+        theta: weight of the new time level, 0.5 to 1.
 
     Raises:
-        ValueError: an argument is out of range, or there are more ranks than the mesh can hold.
+        ValueError: an argument is out of range, or there are too many ranks for the mesh.
     """
 
     def __init__(
@@ -225,7 +228,7 @@ class HeatSolver:
         self.mesh = mesh
         places = [tuple(self._cart.Get_coords(r)) for r in range(comm.Get_size())]
         blocks = [block_of(mesh, grid, place) for place in places]
-        # Whole lines along y: each block's rows, cut once more between the ranks of its grid row.
+        # Whole lines along y: the rows of each block are split between the ranks of its grid row.
         y_lines = [
             Box(split(*block.rows, grid[1], place[1]), (0, mesh))
             for block, place in zip(blocks, places, strict=True)
@@ -251,8 +254,8 @@ class HeatSolver:
         mine = slice(*x_lines[rank].columns)
         self._symbol = number / (1.0 + theta * number * (rate[:, None] + rate[None, mine]))
 
-    def cell_centres(self) -> tuple[Field, Field]:
-        """Coordinates of this rank's cells, x as `(ni, 1)` and y as `(1, nj)`."""
+    def cell_centers(self) -> tuple[Field, Field]:
+        """Returns the coordinates of this rank's cell centers, x as `(ni, 1)` and y as `(1, nj)`."""
         x, y = ((np.arange(*part) + 0.5) / self.mesh for part in self.block)
         return x[:, None], y[None, :]
 
@@ -260,12 +263,12 @@ class HeatSolver:
         """Solves from `initial` and yields this rank's block `(ni, nj)` after each of `count` steps.
 
         Args:
-            initial: temperature at time 0, one number or this rank's block; it is not yielded.
+            initial: temperature at time 0, a number or this rank's block; it is not yielded.
             walls: the wall temperatures, constant in time.
             count: number of time steps.
 
         Yields:
-            A fresh array each time, in kelvin.
+            A new array for each step, in kelvin.
         """
         field = self._padded[1:-1, 1:-1]
         field[...] = initial
@@ -278,7 +281,7 @@ class HeatSolver:
             yield field.copy()
 
     def _fill_wall_ghosts(self, doubled: list[Field]) -> None:
-        """Sets ghost cells at the walls so that the mean of cell and ghost is the wall's value."""
+        """Sets the ghost cells at the walls: the mean of cell and ghost cell is the wall temperature."""
         u = self._padded
         left, right, bottom, top = self._at_wall
         if left:
@@ -291,7 +294,7 @@ class HeatSolver:
             np.subtract(doubled[3], u[1:-1, -2], out=u[1:-1, -1])
 
     def _solve(self, residual: Field) -> Field:
-        """Returns this rank's block of the increment for its block of h^2 L u."""
+        """Returns this rank's block of the increment du for its block of h^2 L u."""
         lines = self._to_y_lines.forward(residual, self._y_lines)
         lines = dst(lines, type=2, axis=1, norm="ortho")
         columns = self._to_x_lines.forward(lines, self._x_lines)
@@ -303,7 +306,7 @@ class HeatSolver:
         return self._to_y_lines.backward(lines, self._residual)
 
     def close(self) -> None:
-        """Frees the MPI resources of this solver; called on every rank before MPI is finalized."""
+        """Frees MPI resources. Must be called on every rank before MPI is finalized."""
         self._exchange_halo.close()
         self._to_y_lines.close()
         self._to_x_lines.close()
@@ -326,7 +329,11 @@ def _check(mesh: int, diffusivity: float, time_step: float, theta: float) -> Non
 
 
 def _grid(ranks: int, mesh: int) -> tuple[int, int]:
-    """The most nearly square grid of ranks, refused where some rank would own no cell."""
+    """Returns the most nearly square grid of ranks.
+
+    Raises:
+        ValueError: a rank would own no cell.
+    """
     rows, columns = MPI.Compute_dims(ranks, 2)
     if max(rows, columns) > mesh:
         message = (

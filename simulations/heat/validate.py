@@ -1,6 +1,6 @@
-"""Validates the solver on analytic problems; exits with status 1 if an order of accuracy is missed.
+"""Validates the solver on analytic problems. Exits with 1 if an order of convergence is wrong.
 
-Started by mpirun on several ranks it also says whether the decomposition changes the field.
+With several MPI ranks, the field is also compared with that of one rank.
 """
 
 import math
@@ -20,25 +20,25 @@ __all__ = [
     "time_error",
 ]
 
-# One backward Euler step of this many seconds reaches the steady state.
 FOREVER = 1.0e9
+"""Time step in seconds with which one backward Euler step reaches the steady state."""
 WALLS = Walls(100.0, 200.0, 400.0, 500.0)
 
 
 def smooth_steady_state_error(comm: MPI.Comm, mesh: int) -> float:
-    """Largest error over all cells, in kelvin, against a smooth harmonic field."""
+    """Returns the maximum error over all cells, in kelvin, for a smooth harmonic field."""
     solver = HeatSolver(comm, mesh, time_step=FOREVER)
     problem = SmoothSteadyState()
-    x, y = solver.cell_centres()
+    x, y = solver.cell_centers()
     (field,) = solver.steps(300.0, problem.walls(x, y), 1)
     solver.close()
     return _largest(comm, field - problem.exact(x, y))
 
 
 def constant_walls_error(comm: MPI.Comm, mesh: int, distance: float = 0.25) -> float:
-    """Largest error against the series, over the cells at least `distance` from all corners."""
+    """Returns the maximum error over the cells at least `distance` from all corners."""
     solver = HeatSolver(comm, mesh, time_step=FOREVER)
-    x, y = solver.cell_centres()
+    x, y = solver.cell_centers()
     (field,) = solver.steps(300.0, WALLS, 1)
     solver.close()
     error = field - constant_walls_steady_state(WALLS, x, y)
@@ -47,28 +47,28 @@ def constant_walls_error(comm: MPI.Comm, mesh: int, distance: float = 0.25) -> f
 
 
 def time_error(comm: MPI.Comm, theta: float, steps: int, mesh: int = 24) -> float:
-    """Largest error after 0.05 s in `steps` steps, with the error of the mesh taken out."""
+    """Returns the maximum error after 0.05 s in `steps` time steps, without the spatial error."""
     problem = DecayingSine()
     solver = HeatSolver(comm, mesh, time_step=0.05 / steps, theta=theta)
-    x, y = solver.cell_centres()
+    x, y = solver.cell_centers()
     *_, field = solver.steps(problem.exact(x, y, 0.0), problem.walls, steps)
     solver.close()
     return _largest(comm, field - problem.exact_in_time(x, y, 0.05, mesh))
 
 
 def joint_error(comm: MPI.Comm, theta: float, mesh: int) -> float:
-    """Largest error after 0.05 s with dt = h/10: space and time refined together."""
+    """Returns the maximum error after 0.05 s with dt = h/10: joint refinement in space and time."""
     problem = DecayingSine()
     steps = mesh // 2
     solver = HeatSolver(comm, mesh, time_step=0.05 / steps, theta=theta)
-    x, y = solver.cell_centres()
+    x, y = solver.cell_centers()
     *_, field = solver.steps(problem.exact(x, y, 0.0), problem.walls, steps)
     solver.close()
     return _largest(comm, field - problem.exact(x, y, 0.05))
 
 
 def decomposition_difference(comm: MPI.Comm, mesh: int, theta: float, steps: int = 20) -> float:
-    """Largest relative difference between the ranks of `comm` and one rank alone, all steps."""
+    """Returns the maximum relative difference over all steps between `comm` and a single rank."""
     shared, alone = (HeatSolver(c, mesh, 1.0, 1.0e-3, theta) for c in (comm, MPI.COMM_SELF))
     mine = tuple(slice(*part) for part in shared.block)
     runs = (solver.steps(300.0, WALLS, steps) for solver in (shared, alone))
@@ -81,7 +81,7 @@ def decomposition_difference(comm: MPI.Comm, mesh: int, theta: float, steps: int
 
 
 def observed_order(errors: list[float]) -> float:
-    """Order between the last two of a list of errors, each with half the step of the one before."""
+    """Returns the order of convergence from the last two errors, whose step sizes differ by 2."""
     return math.log2(errors[-2] / errors[-1])
 
 
@@ -90,7 +90,7 @@ def _largest(comm: MPI.Comm, error: np.ndarray) -> float:
 
 
 def main() -> int:
-    """Prints the table on rank 0; returns the exit status."""
+    """Runs the validation, prints the table on rank 0, and returns the exit status."""
     comm = MPI.COMM_WORLD
     meshes, steps = (16, 32, 64, 128), (10, 20, 40, 80)
     rows = [

@@ -1,11 +1,11 @@
-"""The DFG channel with a cylinder in it, and a mesh of curved quadrilaterals around it.
+"""The DFG channel with a cylinder, and its mesh of curved quadrilaterals.
 
 Schaefer and Turek, "Benchmark computations of laminar flow around a cylinder", 1996: a channel of
-2.2 m x 0.41 m, a cylinder of radius 0.05 m whose centre is at (0.2, 0.2).
+2.2 m x 0.41 m, a cylinder of radius 0.05 m with its center at (0.2, 0.2).
 
-The mesh is a grid of rectangles with a square cut out around the cylinder, and rings of
-quadrilaterals between square and cylinder. It follows the cylinder's place and size, and takes
-milliseconds to make.
+The mesh consists of a grid of rectangles without a square around the cylinder, and of rings of
+quadrilaterals between the square and the cylinder. It adapts to the position and radius of the
+cylinder. Creating it takes milliseconds.
 """
 
 import math
@@ -28,7 +28,7 @@ class Cylinder:
     """Position and radius of the cylinder in meters.
 
     Raises:
-        ValueError: it leaves less than half its radius to a wall, the inflow or the outflow.
+        ValueError: the distance to a wall, the inflow or the outflow is less than half the radius.
     """
 
     x: float = 0.2
@@ -37,7 +37,7 @@ class Cylinder:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.radius < math.inf:
-            message = f"the radius is {self.radius}: it must be a positive number of metres"
+            message = f"the radius is {self.radius}: it must be a positive number of meters"
             raise ValueError(message)
         if not self.gap >= 0.5 * self.radius:
             message = (
@@ -49,18 +49,18 @@ class Cylinder:
 
     @property
     def gap(self) -> float:
-        """Shortest distance between the cylinder and a side of the channel, in meters."""
+        """The shortest distance from the cylinder to a side of the channel, in meters."""
         sides = (self.x, LENGTH - self.x, self.y, HEIGHT - self.y)
         return min(sides) - self.radius
 
 
 class ChannelMesh:
-    """The mesh around one cylinder.
+    """The mesh of the channel with one cylinder.
 
     Args:
-        cylinder: where it is.
-        cells: along each side of the square around it, a quarter of those around the cylinder;
-            all sizes are proportional to 1 / cells.
+        cylinder: the cylinder.
+        cells: elements along each side of the square, i.e. along a quarter of the cylinder. All
+            element sizes are proportional to 1 / cells.
 
     Attributes:
         mesh: the quadrilaterals, with quadratic edges along the cylinder.
@@ -93,10 +93,11 @@ class ChannelMesh:
         self.mesh = self._joined(rings, first_ring)
 
     def _rings(self, half: float) -> tuple[Points, NDArray[np.int64]]:
-        """Points (2, 4 cells, layers + 1) from the cylinder outwards, and their quadrilaterals."""
+        """Returns points (2, 4 cells, layers + 1), from the cylinder outwards, and quadrilaterals."""
         cells = self._square[2]
         layers = max(3, round(0.75 * cells))
-        thickness = 3.0 ** (np.arange(layers) / (layers - 1))  # the outermost is 3 times the first
+        # The outermost layer is 3 times as thick as the innermost.
+        thickness = 3.0 ** (np.arange(layers) / (layers - 1))
         outwards = np.concatenate([[0.0], np.cumsum(thickness) / thickness.sum()])
         outwards[-1] = 1.0
         along = np.arange(cells) * 2.0 / cells - 1.0
@@ -117,7 +118,7 @@ class ChannelMesh:
         return points, quads.reshape(4, -1)
 
     def _joined(self, rings: Points, ring_quads: NDArray[np.int64]) -> MeshQuad2:
-        """Joins rectangles and rings, and bends the edges on the cylinder."""
+        """Joins rectangles and rings, and curves the edges on the cylinder."""
         nx, ny = len(self._x) - 1, len(self._y) - 1
         index = np.arange((nx + 1) * (ny + 1)).reshape(nx + 1, ny + 1)
         corners = (index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:])
@@ -133,7 +134,7 @@ class ChannelMesh:
         )
         used, quads = np.unique(quads, return_inverse=True)
         quads = quads.reshape(4, -1)
-        # Points of the square's sides are there twice; they agree to rounding.
+        # Points on the sides of the square occur twice and agree up to rounding.
         rounded = np.round(points[:, used] / (1e-6 * self.arc)).astype(np.int64)
         _, first, same = np.unique(rounded, axis=1, return_index=True, return_inverse=True)
         straight = MeshQuad(
@@ -143,7 +144,7 @@ class ChannelMesh:
         return _bent(straight, self.cylinder)
 
     def locate(self, points: Points) -> NDArray[np.int64]:
-        """Returns the element that holds each of `points` (2, m), which lie in the flow."""
+        """Returns the element that contains each of `points` (2, m), which lie in the flow."""
         i = np.clip(np.searchsorted(self._x, points[0]) - 1, 0, len(self._x) - 2)
         j = np.clip(np.searchsorted(self._y, points[1]) - 1, 0, len(self._y) - 2)
         element = self._element[i, j]
@@ -152,22 +153,24 @@ class ChannelMesh:
         return element
 
     def coordinates(self, points: Points, elements: NDArray[np.int64]) -> Points:
-        """Returns the place (2, m, 1) of each point in the unit square of its element."""
+        """Returns the reference coordinates (2, m, 1) of each point in its element."""
         mapping = self.mesh.mapping()
         local = np.full((2, len(elements), 1), 0.5)
-        for _ in range(8):  # elements are nearly parallelograms: Newton's method needs 4
+        # Elements are nearly parallelograms, so that Newton's method needs about 4 iterations.
+        for _ in range(8):
             missing = points[:, :, None] - mapping.F(local, elements)
             local += np.einsum("ijkl,jkl->ikl", mapping.invDF(local, elements), missing)
         return local
 
     def _locate_in_rings(self, points: Points) -> NDArray[np.int64]:
-        """Sector, then layer: on which side of the straight edges between them a point lies."""
+        """Finds the sector and then the layer of each point from its side of the straight edges."""
         rings = self._ring_points
         inner, outer = rings[:, :, 0], rings[:, :, -1]
         left = _left_of(inner[..., None], outer[..., None], points[:, None, :])  # (sectors, m)
         towards = points - np.array([[self.cylinder.x], [self.cylinder.y]])
         outwards = outer + np.roll(outer, -1, axis=1)
-        outwards -= 2.0 * outer.mean(axis=1, keepdims=True)  # the square's centre
+        # The mean of the outer points is the center of the square.
+        outwards -= 2.0 * outer.mean(axis=1, keepdims=True)
         ahead = outwards.T @ towards > 0.0
         sector = np.argmax(left & ~np.roll(left, -1, axis=0) & ahead, axis=0)
         here, after = rings[:, sector, :], rings[:, (sector + 1) % rings.shape[1], :]
@@ -183,7 +186,7 @@ def _left_of(start: Points, end: Points, point: Points) -> NDArray[np.bool_]:
 
 
 def _growing(length: float, first: float, growth: float, largest: float) -> Points:
-    """Sizes that begin with about `first`, grow up to about `largest`, and fill the length."""
+    """Returns sizes that start at about `first`, grow to at most about `largest`, and sum to `length`."""
     sizes = [first]
     while sum(sizes) < length:
         sizes.append(min(growth * sizes[-1], largest))
@@ -199,17 +202,18 @@ def _lines(before: Points, middle: Points, after: Points, length: float) -> Poin
 
 
 def _bent(straight: MeshQuad, cylinder: Cylinder) -> MeshQuad2:
-    """Moves the middles of the edges on the cylinder onto it, and the elements' centres half as far."""
+    """Moves the midpoints of edges on the cylinder onto it, and the element centers half as far."""
     mesh = MeshQuad2.from_mesh(straight)
-    basis = Basis(mesh, ElementQuad2(), intorder=1)  # its unknowns are numbered as the mesh's nodes
+    # The degrees of freedom of this basis have the numbers of the mesh nodes.
+    basis = Basis(mesh, ElementQuad2(), intorder=1)
     nodes = mesh.doflocs.copy()
-    centre = np.array([[cylinder.x], [cylinder.y]])
+    center = np.array([[cylinder.x], [cylinder.y]])
     ends = mesh.facets
-    distance = np.hypot(*(mesh.p[:, : mesh.nvertices] - centre)) - cylinder.radius
+    distance = np.hypot(*(mesh.p[:, : mesh.nvertices] - center)) - cylinder.radius
     facets = np.nonzero((np.abs(distance[ends]) < 1e-9).all(axis=0))[0]
     middles = basis.facet_dofs[0, facets]
-    away = nodes[:, middles] - centre
-    moved = centre + away * (cylinder.radius / np.hypot(*away)) - nodes[:, middles]
+    away = nodes[:, middles] - center
+    moved = center + away * (cylinder.radius / np.hypot(*away)) - nodes[:, middles]
     nodes[:, middles] += moved
     nodes[:, basis.interior_dofs[0, mesh.f2t[0, facets]]] += 0.5 * moved
     return MeshQuad2(nodes, mesh.t)

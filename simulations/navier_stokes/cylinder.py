@@ -1,8 +1,8 @@
-"""The wake of a cylinder as an MPI simulation that receives its parameters from the server of a study.
+"""Cylinder wake simulation: an MPI program that solves one parameter set after another.
 
-If a study starts this script, it runs one simulation after the other. If it is started directly, it
-runs one simulation with the parameters of the command line and writes an HDF5 file. Times are in
-units of diameter / inflow, in which wakes of all sizes and velocities are similar.
+In a study, the program receives its parameter sets from the training server. Without a study, it
+solves once with the parameters of the command line and writes an HDF5 file. Times are in units of
+diameter / inflow, so that wakes of different sizes and speeds are comparable.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from melissa_gen.client import Client
 CASE = {"reynolds": 100.0, "inflow": 1.0, "center_x": 0.2, "center_y": 0.2, "radius": 0.05}
 UNITS = {"center_x": "M", "center_y": "M", "radius": "M", "inflow": "M/S", "reynolds": "X"}
 LONGEST_PERIOD = 10.0
-"""Upper bound of the vortex shedding period, in units of diameter / inflow; periods last 3 to 6."""
+"""Upper bound of the vortex shedding period, which is 3 to 6."""
 
 
 def command_line() -> Parser:
@@ -26,32 +26,59 @@ def command_line() -> Parser:
         "cylinder.py", "Solves the flow past a cylinder in the DFG channel, 2.2 x 0.41 m."
     )
     option, count, positive = parser.add_argument, number(int, least=1), number(float, above=0)
-    option("--cells", type=count, default=8, metavar="N", help="along a quarter of the cylinder")
-    option("--mesh", type=mesh_shape, default=(220, 41), metavar="NXxNY", help="of what is sent")
-    option("--steps", type=count, default=40, metavar="N", help="output steps")
-    option("--interval", type=positive, default=0.25, metavar="T", help="between two")
     option(
-        "--substeps", type=count, metavar="N", help="time steps in an interval; default: as needed"
+        "--cells",
+        type=count,
+        default=8,
+        metavar="N",
+        help="elements along a quarter of the cylinder",
     )
-    option("--warm-up", type=number(float, least=0), default=40.0, metavar="T", help="not sent")
+    option(
+        "--mesh",
+        type=mesh_shape,
+        default=(220, 41),
+        metavar="NXxNY",
+        help="regular mesh of the fields that are sent",
+    )
+    option("--steps", type=count, default=40, metavar="N", help="number of output steps")
+    option("--interval", type=positive, default=0.25, metavar="T", help="time between output steps")
+    option(
+        "--substeps",
+        type=count,
+        metavar="N",
+        help="time steps per output interval; default: as required for stability",
+    )
+    option(
+        "--warm-up",
+        type=number(float, least=0),
+        default=40.0,
+        metavar="T",
+        help="time before the first output step",
+    )
     option(
         "--in-phase",
         action="store_true",
-        help="continue after the warm-up until the lift rises through the middle of its range, so that all "
-        "simulations start in the same phase",
+        help="continue after the warm-up until the lift rises through the middle of its range, so that "
+        "all simulations start in the same phase",
     )
     option(
         "--fields",
         type=field_names(FIELDS),
         default=["velocity_x", "velocity_y", "pressure"],
         metavar="NAMES",
-        help=f"sent, of {','.join(FIELDS)}",
+        help=f"fields to send, from {','.join(FIELDS)}",
     )
-    option("--output", default="cylinder.h5", metavar="FILE", help="written without a server")
+    option(
+        "--output", default="cylinder.h5", metavar="FILE", help="output file if there is no server"
+    )
     for name, value in CASE.items():
         flag = f"--{name.replace('_', '-')}"
         option(
-            flag, type=positive, default=value, metavar=UNITS[name], help="unless the study says"
+            flag,
+            type=positive,
+            default=value,
+            metavar=UNITS[name],
+            help="value if the study does not set it",
         )
     return parser
 
@@ -69,10 +96,10 @@ def mesh_shape(text: str) -> tuple[int, int]:
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, RegularMesh]:
-    """Reads the command line; after an error all ranks exit, and rank 0 prints it.
+    """Reads the command line. After an error all ranks exit, and rank 0 prints the message.
 
     Raises:
-        SystemExit: with status 2 after a mistake, 0 after --help.
+        SystemExit: with status 2 after an error, 0 after --help.
     """
     parser = command_line()
     with only_rank_zero(comm):
@@ -87,9 +114,10 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, RegularMesh]:
 
 
 def until_in_phase(solver: WakeSolver, middle: float) -> None:
-    """Advances the solver until the lift rises through `middle`.
+    """Continues until the lift rises through `middle`.
 
-    A wake without vortex shedding has no phase; in that case this returns after the longest period.
+    A wake without vortex shedding has no phase. In this case the function returns after
+    `LONGEST_PERIOD`.
     """
     end = solver.time + LONGEST_PERIOD * solver.case.time_unit
     before = solver.coefficients()[1]
@@ -102,7 +130,7 @@ def until_in_phase(solver: WakeSolver, middle: float) -> None:
 
 
 def warm_up(solver: WakeSolver, intervals: int, in_phase: bool) -> None:
-    """Advances the wake by a number of output intervals, and optionally until it is in phase."""
+    """Advances the wake by a number of output intervals, and then to a fixed phase if `in_phase`."""
     last = min(intervals, round(LONGEST_PERIOD * solver.case.time_unit / solver.interval))
     lifts = []
     for left in range(intervals, 0, -1):
@@ -114,7 +142,7 @@ def warm_up(solver: WakeSolver, intervals: int, in_phase: bool) -> None:
 
 
 def main() -> None:
-    """Runs a simulation for each set of parameters that the client receives."""
+    """Solves for each parameter set of the client."""
     comm = MPI.COMM_WORLD
     args, mesh = set_up(comm)
     defaults = {name: getattr(args, name) for name in CASE}

@@ -1,7 +1,7 @@
-"""Kolmogorov flow as an MPI simulation that receives its parameters from the server of a study.
+"""Kolmogorov flow simulation: an MPI program that solves one parameter set after another.
 
-If a study starts this script, it runs one simulation after the other. If it is started directly, it
-runs one simulation with the parameters of the command line and writes an HDF5 file.
+In a study, the program receives its parameter sets from the training server. Without a study, it
+solves once with the parameters of the command line and writes an HDF5 file.
 """
 
 import argparse
@@ -28,34 +28,57 @@ def command_line() -> Parser:
     )
     option, count = parser.add_argument, number(int, least=1)
     option("--resolution", type=count, default=64, metavar="N", help="points along each axis")
-    option("--steps", type=count, default=30, metavar="N", help="output steps")
-    option("--interval", type=number(float, above=0), default=0.2, metavar="T", help="between two")
-    option("--substeps", type=count, default=20, metavar="N", help="time steps in an interval")
-    option("--warm-up", type=number(int, least=0), default=0, metavar="N", help="steps not sent")
+    option("--steps", type=count, default=30, metavar="N", help="number of output steps")
+    option(
+        "--interval",
+        type=number(float, above=0),
+        default=0.2,
+        metavar="T",
+        help="time between output steps",
+    )
+    option("--substeps", type=count, default=20, metavar="N", help="time steps per output interval")
+    option(
+        "--warm-up",
+        type=number(int, least=0),
+        default=0,
+        metavar="N",
+        help="output steps that are not sent",
+    )
     option(
         "--fields",
         type=field_names(FIELDS),
         default=["vorticity"],
         metavar="NAMES",
-        help=f"sent, of {','.join(FIELDS)}",
+        help=f"fields to send, from {','.join(FIELDS)}",
     )
-    option("--output", default="kolmogorov.h5", metavar="FILE", help="written without a server")
+    option(
+        "--output",
+        default="kolmogorov.h5",
+        metavar="FILE",
+        help="output file if there is no server",
+    )
     for name, value in FLOW.items():
         flag = f"--{name.replace('_', '-')}"
-        option(flag, type=number(float), default=value, metavar="X", help="unless the study says")
+        option(
+            flag,
+            type=number(float),
+            default=value,
+            metavar="X",
+            help="value if the study does not set it",
+        )
     option(
         "--initial",
         type=amplitude,
         action="append",
         metavar="NAME=X",
         help="amplitude of a wave of the initial vorticity without a server, e.g. cos_2_m1=0.5 for "
-        "0.5 cos(2 x - y); may be given again. By default sin_1_1=1 and cos_2_m1=1",
+        "0.5 cos(2 x - y); may be repeated. Default: sin_1_1=1 and cos_2_m1=1",
     )
     option(
         "--list-waves",
         type=count,
         metavar="N",
-        help="print the study's lines for the amplitudes of the N longest waves, and end",
+        help="print the parameters of a study for the amplitudes of the N longest waves, and exit",
     )
     return parser
 
@@ -70,17 +93,24 @@ def amplitude(text: str) -> tuple[str, float]:
 
 
 def study_lines(waves: int, vorticity: float = 2.0) -> str:
-    """Returns parameters of a study as YAML: uniform amplitudes whose sum has the given root mean square."""
+    """Returns the parameters of a study: uniform wave amplitudes.
+
+    Args:
+        waves: number of waves.
+        vorticity: root mean square of the resulting vorticity.
+    """
     reach = vorticity * math.sqrt(3.0 / waves)
     range_ = f"{{distribution: uniform, low: {-reach:.3g}, high: {reach:.3g}}}"
     return "\n".join(f"  {name}: {range_}" for name in mode_names(waves))
 
 
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
-    """Reads the command line and builds the solver; after an error all ranks exit, and rank 0 prints it.
+    """Reads the command line and creates the solver.
+
+    After an error all ranks exit, and rank 0 prints the message.
 
     Raises:
-        SystemExit: with status 2 after a mistake, 0 after --help and --list-waves.
+        SystemExit: with status 2 after an error, 0 after --help and --list-waves.
     """
     parser = command_line()
     with only_rank_zero(comm):
@@ -98,7 +128,7 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
 
 
 def main() -> None:
-    """Runs a simulation for each set of parameters that the client receives."""
+    """Solves for each parameter set of the client."""
     comm = MPI.COMM_WORLD
     args, solver = set_up(comm)
     flow = {name: getattr(args, name) for name in FLOW}

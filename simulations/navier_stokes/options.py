@@ -1,4 +1,4 @@
-"""Command-line parsing and error handling that the executables of this folder share."""
+"""Command line parsing and error handling of the executables in this folder."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ __all__ = ["Parser", "end_all_ranks_on_error", "field_names", "merged", "number"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows default values and prints errors as one sentence."""
+    """Argument parser that shows defaults and reports errors in one sentence."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -27,14 +27,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Prints the error as one sentence, without the usage text, and exits."""
+        """Prints one sentence without the usage text and exits."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 def number(
     kind: type[int] | type[float], least: float = -math.inf, above: float = -math.inf
 ) -> Callable[[str], float]:
-    """Returns a converter for numbers of this kind that are at least `least` and greater than `above`."""
+    """Returns a converter of option values: numbers of type `kind`, >= `least` and > `above`."""
     what = "an integer" if kind is int else "a number"
     what += f" above {above:g}" if above > -math.inf else ""
     what += f" of at least {least:g}" if least > -math.inf else ""
@@ -51,7 +51,7 @@ def number(
 
 
 def field_names(legal: Sequence[str]) -> Callable[[str], list[str]]:
-    """Returns a converter for a comma-separated list of `legal` names."""
+    """Returns a converter of option values: comma-separated names, each one of `legal`."""
 
     def convert(text: str) -> list[str]:
         names = text.split(",")
@@ -69,15 +69,15 @@ def field_names(legal: Sequence[str]) -> Callable[[str], list[str]]:
 def merged(
     defaults: Mapping[str, float], given: Mapping[str, float], more: Iterable[str] = ()
 ) -> dict[str, float]:
-    """Merges the parameters of a simulation into the defaults of the command line.
+    """Merges the parameters of a simulation with the defaults of the command line.
 
     Args:
         defaults: values of the command line.
         given: values of the study, which take precedence.
-        more: names of legal parameters without a default.
+        more: further legal names, without a default.
 
     Raises:
-        ValueError: the study has a parameter that the solver does not support.
+        ValueError: the study has a parameter that the solver does not know.
     """
     legal = [*defaults, *more]
     for name in given:
@@ -100,7 +100,7 @@ def only_rank_zero(comm: MPI.Comm) -> Iterable[None]:
 
 
 def end_all_ranks_on_error(main: Callable[[], None]) -> None:
-    """Runs `main`; after an error all ranks are ended, because others may wait for this rank."""
+    """Runs `main`. After an exception all ranks are aborted, because they may wait for this one."""
     try:
         main()
     except Exception:

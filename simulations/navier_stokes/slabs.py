@@ -1,8 +1,8 @@
-"""Fourier transforms of real 2-D fields that MPI ranks share in slabs.
+"""Fourier transforms of real 2-D fields that are distributed over MPI ranks in slabs.
 
-A field has n x n points, cut along x; its Fourier coefficients are cut along y. One transform
-costs one exchange between all ranks. The coefficients are those that the 2/3 rule keeps, so that
-less than two thirds of what a full transform moves and multiplies is moved and multiplied here.
+A field of n x n points is partitioned along x, its Fourier coefficients along y. One transform
+needs one all-to-all exchange. Only the coefficients that the 2/3 rule keeps are stored, so that
+communication and computation are less than two thirds of those of a full transform.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,12 @@ Spectrum = NDArray[np.complex128]
 
 
 def split(count: int, parts: int, part: int) -> tuple[int, int]:
-    """Returns start and end of one of `parts` parts of `range(count)`, whose sizes differ by at most 1."""
+    """Splits `range(count)` into parts whose sizes differ by at most one; returns both ends of one."""
     return count * part // parts, count * (part + 1) // parts
 
 
 class _Exchange(NamedTuple):
-    """Buffers and MPI types of one batch size."""
+    """Buffers and MPI types for one batch size."""
 
     lines: Spectrum
     columns: Spectrum
@@ -33,21 +33,21 @@ class _Exchange(NamedTuple):
 
 
 class SlabTransform:
-    """Transforms fields (b, ni, n) to coefficients (b, 2K + 1, mj) and back, b at a time.
+    """Transforms batches of b fields (b, ni, n) to coefficients (b, 2K + 1, mj) and back.
 
-    ni is this rank's share of the n points along x, mj its share of the K + 1 wave numbers along
-    y; K = (n - 1) // 3 is the largest wave number with 3 K < n: products of two fields, formed
-    point by point, then have no aliasing error (Orszag, "On the elimination of aliasing in
-    finite-difference schemes by filtering high-wavenumber components", 1971). Along x the wave
-    numbers are 0..K, -K..-1; along y only 0..K are kept, since the field is real.
+    ni is this rank's part of the n points along x, mj its part of the K + 1 wave numbers along y.
+    K = (n - 1) // 3 is the largest wave number with 3 K < n. Pointwise products of two fields then
+    have no aliasing error (Orszag, "On the elimination of aliasing in finite-difference schemes by
+    filtering high-wavenumber components", 1971). Along x the wave numbers are 0..K, -K..-1. Along y
+    only 0..K are stored, because the field is real.
 
-    The field is the sum of coefficient * exp(i k.x): a forward transform divides by n^2.
-    Data move by MPI subarray types, without packing by hand (Dalcin, Mortensen and Keyes, "Fast
-    parallel multidimensional FFT using advanced MPI", 2019).
+    The field is the sum of coefficient * exp(i k.x): a forward transform divides by n^2. Data are
+    exchanged with MPI subarray types (Dalcin, Mortensen and Keyes, "Fast parallel multidimensional
+    FFT using advanced MPI", 2019).
 
     Args:
         comm: communicator whose ranks share the field.
-        points: n, points along each axis.
+        points: number of points n along each axis.
 
     Raises:
         ValueError: fewer than 4 points, or more ranks than wave numbers.
@@ -121,7 +121,7 @@ class SlabTransform:
         )
 
     def _exchange(self, batch: int) -> _Exchange:
-        """Returns the buffers and types for a batch size, which are created on first use."""
+        """Returns the buffers and types for a batch size. They are created at the first call."""
         if batch not in self._exchanges:
             lines = (batch, self.rows[1] - self.rows[0], self.cutoff + 1)
             columns = (batch, self.points, self.columns[1] - self.columns[0])
@@ -135,7 +135,7 @@ class SlabTransform:
         return self._exchanges[batch]
 
     def close(self) -> None:
-        """Frees the MPI types; called on every rank before MPI is finalized."""
+        """Frees the MPI types. Must be called on every rank before MPI is finalized."""
         for exchange in self._exchanges.values():
             for kind in (*exchange.from_lines, *exchange.from_columns):
                 kind.Free()
@@ -143,7 +143,7 @@ class SlabTransform:
 
 
 def _part(shape: tuple[int, int, int], axis: int, ends: tuple[int, int]) -> MPI.Datatype:
-    """Returns the MPI type of a range along one axis of an array."""
+    """Returns the MPI subarray type of a range along one axis."""
     sizes, starts = list(shape), [0, 0, 0]
     sizes[axis], starts[axis] = ends[1] - ends[0], ends[0]
     return MPI.DOUBLE_COMPLEX.Create_subarray(shape, sizes, starts).Commit()

@@ -1,9 +1,9 @@
-"""Kolmogorov flow: the 2-D Navier-Stokes equations in a periodic box, pseudo-spectral in vorticity.
+"""Kolmogorov flow: pseudo-spectral solver of the 2-D Navier-Stokes equations in a periodic box.
 
     dw/dt + u.grad w = viscosity * lap w - drag * w - A kf cos(kf y),    u = curl^-1 w
 
-on [0, 2 pi]^2. The force A sin(kf y) acts along x; the last term is its curl. `field[i, j]` is the
-point at x = (i + 1/2) h, y = (j + 1/2) h, h = 2 pi / n.
+on [0, 2 pi]^2 with vorticity w. The force A sin(kf y) acts along x; the last term is its curl.
+`field[i, j]` is the value at x = (i + 1/2) h, y = (j + 1/2) h, with h = 2 pi / n.
 """
 
 import math
@@ -26,13 +26,13 @@ FIELDS = ("vorticity", "velocity_x", "velocity_y")
 
 @dataclass(frozen=True)
 class Flow:
-    """What one simulation solves.
+    """Parameters of one simulation.
 
     Attributes:
-        viscosity: kinematic viscosity, not negative.
-        forcing_amplitude: A, the largest acceleration.
-        forcing_wavenumber: kf, a positive integer.
-        drag: linear friction, 1/time, not negative.
+        viscosity: kinematic viscosity, non-negative.
+        forcing_amplitude: maximum acceleration A.
+        forcing_wavenumber: wave number kf of the force, a positive integer.
+        drag: coefficient of linear friction, 1/time, non-negative.
 
     Raises:
         ValueError: a value is out of range.
@@ -58,12 +58,14 @@ class Flow:
 
 
 def mode_names(count: int) -> list[str]:
-    """Names of the initial vorticity's coefficients for the `count` longest waves, two for each.
+    """Returns the names of the coefficients of the `count` longest waves, two for each wave.
 
-    `cos_2_m1` is the factor of cos(2 x - y). Of k and -k, which are the same wave, the one with
-    kx > 0, or kx = 0 and ky > 0, is named; equally long waves are in the order of kx, then ky.
+    `cos_2_m1` is the factor of cos(2 x - y) in the initial vorticity. The wave vectors k and -k
+    describe the same wave; the name is that with kx > 0, or kx = 0 and ky > 0. Waves of equal length
+    are ordered by kx, then ky.
     """
-    reach = math.isqrt(2 * count) + 2  # the half disc of this radius holds more than `count` waves
+    # The half disc of this radius contains more than `count` waves.
+    reach = math.isqrt(2 * count) + 2
     waves = [
         (kx, ky)
         for kx in range(reach + 1)
@@ -76,7 +78,7 @@ def mode_names(count: int) -> list[str]:
 
 
 def mode_of(name: str) -> tuple[str, int, int] | None:
-    """Returns (cos or sin, kx, ky) of a name like those of `mode_names`; None for any other."""
+    """Parses a name like those of `mode_names` to (cos or sin, kx, ky); returns None for others."""
     found = re.fullmatch(r"(cos|sin)_(m?\d+)_(m?\d+)", name)
     if found is None:
         return None
@@ -85,26 +87,26 @@ def mode_of(name: str) -> tuple[str, int, int] | None:
 
 
 class KolmogorovSolver:
-    """Fourier-Galerkin in space, fourth order in time with the viscous and drag terms exact.
+    """Fourier-Galerkin solver of fourth order in time, with exact viscous and drag terms.
 
-    The advection term is written with the two products u v and u^2 - v^2, so that a stage costs
+    The advection term is written with the two products u v and u^2 - v^2, so that a stage needs
     four transforms instead of five (Basdevant, "Technical improvements for direct numerical
-    simulation of homogeneous three-dimensional turbulence", 1983); with the 2/3 rule it conserves
-    energy and enstrophy to rounding. Time: classical Runge-Kutta of what remains after the
-    factor exp((viscosity lap - drag) t) is taken out (Canuto, Hussaini, Quarteroni and Zang,
-    "Spectral Methods: Fundamentals in Single Domains", 2006, section D.3). Flows without
-    advection are exact up to rounding for any time step.
+    simulation of homogeneous three-dimensional turbulence", 1983). With the 2/3 rule it conserves
+    energy and enstrophy up to rounding. The time integration is the classical Runge-Kutta method
+    with the integrating factor exp((viscosity lap - drag) t) (Canuto, Hussaini, Quarteroni and Zang,
+    "Spectral Methods: Fundamentals in Single Domains", 2006, section D.3). Flows without advection
+    are exact up to rounding for any time step.
 
-    Stable while time_step * K * max(|u| + |v|) < 2.8, K = (n - 1) // 3; the linear terms set no
-    limit. Every rank of `comm` builds one and calls it alike; the decomposition does not change
-    the result but for rounding.
+    The scheme is stable for time_step * K * max(|u| + |v|) < 2.8 with K = (n - 1) // 3. The linear
+    terms impose no limit. All ranks of `comm` must create a solver and call the same methods. The
+    result depends on the decomposition only by rounding errors.
 
     Args:
         comm: communicator whose ranks share the box.
-        resolution: n, points along each axis.
+        resolution: number of points n along each axis.
 
     Raises:
-        ValueError: the resolution is too small, for the ranks or at all.
+        ValueError: the resolution is less than 4, or too small for the number of ranks.
     """
 
     def __init__(self, comm: MPI.Comm, resolution: int = 64) -> None:
@@ -117,7 +119,7 @@ class KolmogorovSolver:
         self._kx, self._ky = self._transform.wave_numbers
         square = self._kx**2 + self._ky**2
         self._square = square.astype(np.float64)
-        # Stream function: -lap psi = w; the mean vorticity of a periodic flow is 0.
+        # Stream function psi: -lap psi = w. The mean vorticity of a periodic flow is 0.
         self._inverse = np.divide(1.0, square, out=np.zeros(square.shape), where=square > 0)
         self._to_velocity = np.stack(
             [1j * self._ky * self._inverse, -1j * self._kx * self._inverse]
@@ -125,16 +127,17 @@ class KolmogorovSolver:
         self._from_products = np.stack(
             [(self._kx**2 - self._ky**2).astype(float), -(self._kx * self._ky).astype(float)]
         )
-        self._twice = np.where(self._ky > 0, 2.0, 1.0)  # the waves with ky < 0 are not stored
+        # Waves with ky > 0 count twice, because those with ky < 0 are not stored.
+        self._twice = np.where(self._ky > 0, 2.0, 1.0)
 
     def initial(self, coefficients: Mapping[str, float]) -> Spectrum:
-        """Returns the Fourier coefficients of the vorticity that these amplitudes make.
+        """Returns the Fourier coefficients of the vorticity with given wave amplitudes.
 
         Args:
             coefficients: `cos_KX_KY` or `sin_KX_KY` to amplitude; m stands for minus.
 
         Raises:
-            ValueError: a name is not of this form, or its wave is too short for the resolution.
+            ValueError: a name does not have this form, or its wave is too short for the resolution.
         """
         spectrum = np.zeros((2 * self.cutoff + 1, self._ky.shape[1]), np.complex128)
         for name, amplitude in coefficients.items():
@@ -159,7 +162,7 @@ class KolmogorovSolver:
         return spectrum
 
     def _add(self, spectrum: Spectrum, kx: int, ky: int, value: complex) -> None:
-        """Adds to one coefficient if this rank stores it; the grid is half a cell off the origin."""
+        """Adds to a coefficient if this rank owns it. The grid is shifted by half a cell."""
         first, last = self._transform.columns
         if first <= ky < last:
             phase = np.exp(1j * math.pi * (kx + ky) / self.resolution)
@@ -177,17 +180,17 @@ class KolmogorovSolver:
     def steps(
         self, vorticity: Spectrum, flow: Flow, interval: float, substeps: int, count: int
     ) -> Iterator[Spectrum]:
-        """Solves and yields the vorticity's coefficients after each of `count` intervals.
+        """Solves, and yields the coefficients of the vorticity after each interval.
 
         Args:
-            vorticity: coefficients at time 0; they are not yielded.
-            flow: viscosity, forcing, drag.
-            interval: time between two that are yielded.
-            substeps: time steps in an interval.
+            vorticity: coefficients at time 0, which are not yielded.
+            flow: viscosity, forcing and drag.
+            interval: length of an interval.
+            substeps: time steps per interval.
             count: number of intervals.
 
         Raises:
-            ArithmeticError: the solution grew beyond all bounds.
+            ArithmeticError: the solution is not finite.
         """
         dt = interval / substeps
         half = np.exp(-0.5 * dt * (flow.viscosity * self._square + flow.drag))
@@ -198,7 +201,8 @@ class KolmogorovSolver:
                 first = self.advection(w)
                 first += force
                 early = half * w
-                first *= 0.5 * dt * half  # now the change by the first slope after half a step
+                # Change of the first stage after half a time step.
+                first *= 0.5 * dt * half
                 second = self.advection(early + first)
                 second += force
                 second *= 0.5 * dt
@@ -230,26 +234,26 @@ class KolmogorovSolver:
         return spectra[0]
 
     def field(self, name: str, vorticity: Spectrum) -> Field:
-        """Returns this rank's points (ni, n) of one of `FIELDS`."""
+        """Returns this rank's part (ni, n) of one of `FIELDS`."""
         factor = {"vorticity": 1.0, "velocity_x": self._to_velocity[0]}.get(
             name, self._to_velocity[1]
         )
         return self._transform.inverse((factor * vorticity)[None])[0]
 
     def energy(self, vorticity: Spectrum) -> float:
-        """Mean of |u|^2 / 2 over the box."""
+        """Returns the mean of |u|^2 / 2 over the box."""
         return self._mean(vorticity, vorticity, 0.5 * self._inverse)
 
     def enstrophy(self, vorticity: Spectrum) -> float:
-        """Mean of w^2 / 2 over the box."""
+        """Returns the mean of w^2 / 2 over the box."""
         return self._mean(vorticity, vorticity, 0.5)
 
     def palinstrophy(self, vorticity: Spectrum) -> float:
-        """Mean of |grad w|^2 / 2 over the box."""
+        """Returns the mean of |grad w|^2 / 2 over the box."""
         return self._mean(vorticity, vorticity, 0.5 * self._square)
 
     def rates(self, vorticity: Spectrum, change: Spectrum) -> tuple[float, float]:
-        """Returns how fast energy and enstrophy change where the vorticity changes by `change`."""
+        """Returns the time derivatives of energy and enstrophy for the derivative `change` of w."""
         return self._mean(vorticity, change, self._inverse), self._mean(vorticity, change, 1.0)
 
     def _mean(self, a: Spectrum, b: Spectrum, weight: Field | float) -> float:
@@ -260,5 +264,5 @@ class KolmogorovSolver:
         return self.comm.allreduce(bool(np.isfinite(vorticity).all()), MPI.LAND)
 
     def close(self) -> None:
-        """Frees the MPI resources of this solver; called on every rank before MPI is finalized."""
+        """Frees MPI resources. Must be called on every rank before MPI is finalized."""
         self._transform.close()

@@ -1,9 +1,9 @@
-"""A direct solver for sparse systems whose matrix is a sum over MPI ranks.
+"""Direct solver for sparse systems whose matrix is a sum over MPI ranks.
 
-Each rank holds the part of the matrix that its own elements make. Unknowns of one rank alone are
-eliminated by a sparse LU of its own; what remains is a small dense system for the unknowns that
-ranks share, the Schur complement (Przemieniecki, "Matrix structural analysis of substructures",
-1963). The result is the direct solution, whatever the number of ranks.
+Each rank holds the part of the matrix that its elements contribute. Interior unknowns, which belong
+to one rank only, are eliminated by a local sparse LU factorization. The remaining Schur complement
+for the shared unknowns is a small dense system (Przemieniecki, "Matrix structural analysis of
+substructures", 1963). The result is the direct solution for any number of ranks.
 """
 
 import numpy as np
@@ -19,21 +19,21 @@ Vector = NDArray[np.float64]
 
 
 class SubstructuredSolver:
-    """Factors once, solves often.
+    """Factors a matrix once, for many solves.
 
-    A solve costs one Allreduce of the shared unknowns, one sparse solve with this rank's own and
-    two products with a dense matrix, own by shared; building it costs one sparse solve for each
-    unknown that this rank shares.
+    A solve needs one Allreduce of the shared unknowns, one sparse solve for the interior unknowns of
+    this rank, and two products with a dense matrix of size interior by shared. The factorization
+    needs one sparse solve for each shared unknown of this rank.
 
     Args:
         comm: communicator of the ranks.
-        matrix: this rank's part, (n, n) in its own numbering; symmetric pattern.
-        shared: this rank's unknowns that other ranks have too, (s,).
-        place: their places among all shared unknowns, (s,), the same on every rank.
-        count: number of all shared unknowns.
+        matrix: this rank's part, (n, n) in local numbering, with a symmetric pattern.
+        shared: local numbers of the unknowns that other ranks share, (s,).
+        place: their numbers among all shared unknowns, (s,), consistent on all ranks.
+        count: total number of shared unknowns.
 
     Attributes:
-        size: n.
+        size: number n of unknowns of this rank.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class SubstructuredSolver:
         own[shared] = False
         self._own = np.nonzero(own)[0]
         rows = matrix.tocsr()[self._own]
-        # Symmetric pattern, little pivoting: for saddle points a third less fill than by columns.
+        # Symmetric ordering with little pivoting: one third less fill-in for saddle point problems than column
+        # ordering.
         self._lu = splu(
             csc_matrix(rows[:, self._own]),
             permc_spec="MMD_AT_PLUS_A",
@@ -68,7 +69,7 @@ class SubstructuredSolver:
             self._schur = lu_factor(schur)
 
     def solve(self, right: Vector) -> Vector:
-        """Returns this rank's unknowns (n,); `right` is its part of the right side, a summand."""
+        """Returns this rank's unknowns (n,). `right` is this rank's contribution to the right-hand side."""
         result = np.empty_like(right)
         own = self._lu.solve(right[self._own])
         if self._count:

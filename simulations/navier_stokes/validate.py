@@ -1,9 +1,9 @@
-"""Validates the solvers on problems with known solutions; exits with status 1 if a tolerance is missed.
+"""Validates the solvers on problems with known solutions. Exits with 1 if a requirement is not met.
 
-Kolmogorov flow: orders, budgets and exact decay, to rounding where the method promises it. Cylinder
-wake: the drag, lift and Strouhal number of the benchmarks DFG 2D-1 and 2D-2. Started by mpirun on
-several ranks it also says whether the decomposition changes the fields. Takes some minutes; the
-benchmark 2D-2 takes most of them.
+Kolmogorov flow: orders of convergence, budgets of energy and enstrophy, and exact decay. Cylinder
+wake: drag, lift and Strouhal number of the benchmarks DFG 2D-1 and 2D-2. With several MPI ranks, the
+fields are also compared with those of one rank. The validation takes some minutes, most of them for
+the benchmark 2D-2.
 """
 
 import json
@@ -37,7 +37,7 @@ __all__ = [
 FLOW = Flow(viscosity=0.01, forcing_amplitude=1.0, forcing_wavenumber=4, drag=0.1)
 SMALL = Case(reynolds=40.0, center_y=0.19, radius=0.06)
 
-# Values to which several groups' finest computations agree: John, "Reference values for drag and
+# Values on which the finest computations of several groups agree: John, "Reference values for drag and
 # lift of a two-dimensional time-dependent flow around a cylinder", 2004, and Nabh, "On high order
 # methods for the stationary incompressible Navier-Stokes equations", 1998. The intervals are those
 # of Schaefer and Turek, 1996.
@@ -50,11 +50,11 @@ INTERVAL = {
     "2D-2": {"drag": (3.22, 3.24), "lift": (0.99, 1.01), "strouhal": (0.295, 0.305)},
 }
 ALLOWED = 0.03
-"""How far outside of the interval a value may lie, relative to the interval's nearest end."""
+"""Maximum relative distance of a value from the published interval."""
 
 
 class Forces(NamedTuple):
-    """Results of a benchmark of the cylinder: steady, or the largest of a period."""
+    """Results of a cylinder benchmark: steady values, or the maxima over a period."""
 
     elements: int
     unknowns: int
@@ -62,16 +62,17 @@ class Forces(NamedTuple):
 
 
 def random_vorticity(solver: KolmogorovSolver) -> np.ndarray:
-    """The same smooth flow at any resolution: the 20 longest waves with amplitudes from a seed."""
+    """Returns the same random smooth flow at any resolution, from the 20 longest waves."""
     names = mode_names(20)
     amplitudes = np.random.default_rng(7).normal(scale=0.5, size=len(names))
     return solver.initial(dict(zip(names, map(float, amplitudes), strict=True)))
 
 
 def taylor_green_error(comm: MPI.Comm, resolution: int = 64) -> float:
-    """Largest error relative to the largest vorticity, after 2 s in 20 time steps.
+    """Returns the maximum error relative to the maximum vorticity, after 2 s in 20 time steps.
 
-    w = 2 cos x cos y exp(-2 viscosity t): advection vanishes, what is left is exact.
+    The solution is w = 2 cos x cos y exp(-2 viscosity t). Advection vanishes, so that the scheme is
+    exact.
     """
     solver = KolmogorovSolver(comm, resolution)
     flow = Flow(viscosity=0.05, forcing_amplitude=0.0)
@@ -84,7 +85,7 @@ def taylor_green_error(comm: MPI.Comm, resolution: int = 64) -> float:
 
 
 def advection_rates(comm: MPI.Comm, resolution: int = 64) -> tuple[float, float]:
-    """Rates at which advection changes energy and enstrophy, relative to what it moves around."""
+    """Returns the rates at which advection changes energy and enstrophy, relative to its size."""
     solver = KolmogorovSolver(comm, resolution)
     w = random_vorticity(solver)
     change = solver.advection(w)
@@ -99,11 +100,11 @@ def advection_rates(comm: MPI.Comm, resolution: int = 64) -> tuple[float, float]
 
 
 def budget_errors(comm: MPI.Comm, steps: int, resolution: int = 64) -> tuple[float, float]:
-    """What is missing in the budgets of energy and enstrophy over 1 s, relative to their size.
+    """Returns the relative errors of the budgets of energy and enstrophy over 1 s.
 
     dE/dt = <f.u> - 2 viscosity Z - 2 drag E,    dZ/dt = <curl f w> - 2 viscosity P - 2 drag Z
 
-    The right sides are integrated by Simpson's rule over all time steps, so that the order is 4.
+    The right-hand sides are integrated over all time steps by Simpson's rule, which has order 4.
     """
     solver = KolmogorovSolver(comm, resolution)
     force = solver.forcing(FLOW)
@@ -132,7 +133,10 @@ def budget_errors(comm: MPI.Comm, steps: int, resolution: int = 64) -> tuple[flo
 def kolmogorov_time_errors(
     comm: MPI.Comm, steps: Sequence[int], resolution: int = 64
 ) -> list[float]:
-    """Largest error of the vorticity after 1 s for each number of steps, against 4 times the last."""
+    """Returns the maximum error of the vorticity after 1 s for each number of time steps.
+
+    The reference has 4 times the last number of time steps.
+    """
     solver = KolmogorovSolver(comm, resolution)
     w = random_vorticity(solver)
     ends = []
@@ -144,7 +148,7 @@ def kolmogorov_time_errors(
 
 
 def kolmogorov_decomposition(comm: MPI.Comm, resolution: int) -> float:
-    """Largest difference between the ranks of `comm` and one rank alone, relative to the field."""
+    """Returns the maximum relative difference between the ranks of `comm` and a single rank."""
     fields = []
     for world in (comm, MPI.COMM_SELF):
         solver = KolmogorovSolver(world, resolution)
@@ -158,7 +162,10 @@ def kolmogorov_decomposition(comm: MPI.Comm, resolution: int) -> float:
 
 
 def wake_time_errors(steps: Sequence[int]) -> list[float]:
-    """Largest error of the velocity after 3 diameters' travel, against 4 times the last, one rank."""
+    """Returns the maximum error of the velocity after 3 time units for each number of time steps.
+
+    The reference has 4 times the last number of time steps. One rank is used.
+    """
     ends = []
     for count in (*steps, 4 * steps[-1]):
         solver = WakeSolver(MPI.COMM_SELF, SMALL, 4, 3.0 * SMALL.time_unit, count)
@@ -168,7 +175,7 @@ def wake_time_errors(steps: Sequence[int]) -> list[float]:
 
 
 def wake_decomposition(comm: MPI.Comm, cells: int = 6) -> float:
-    """Largest difference between the ranks of `comm` and one alone over all fields, relative to each."""
+    """Returns the maximum relative difference of all fields between `comm` and a single rank."""
     fields = []
     for world in (comm, MPI.COMM_SELF):
         solver = WakeSolver(world, SMALL, cells, SMALL.time_unit)
@@ -189,7 +196,7 @@ def wake_decomposition(comm: MPI.Comm, cells: int = 6) -> float:
 
 
 def steady_wake(comm: MPI.Comm, cells: int, travel: float = 30.0) -> Forces:
-    """DFG 2D-1: Reynolds number 20, after the flow has travelled so many diameters."""
+    """Solves DFG 2D-1 (Reynolds number 20) until the flow has traveled `travel` diameters."""
     case = Case(reynolds=20.0, inflow=0.2)
     solver = WakeSolver(comm, case, cells, case.time_unit)
     for _ in range(round(travel)):
@@ -206,12 +213,12 @@ def steady_wake(comm: MPI.Comm, cells: int, travel: float = 30.0) -> Forces:
 
 
 def vortex_street(comm: MPI.Comm, cells: int, travel: float = 60.0) -> Forces:
-    """DFG 2D-2: Reynolds number 100; what the last two periods of the lift say.
+    """Solves DFG 2D-2 (Reynolds number 100) and evaluates the last two periods of the lift.
 
     Args:
         comm: communicator.
-        cells: along a quarter of the cylinder.
-        travel: diameters that the flow travels, from rest; a period takes 3.3 of them.
+        cells: elements along a quarter of the cylinder.
+        travel: duration from rest, in diameters that the flow travels. A period takes 3.3.
     """
     case = Case()
     solver = WakeSolver(comm, case, cells, 0.1 * case.time_unit)
@@ -240,12 +247,12 @@ def vortex_street(comm: MPI.Comm, cells: int, travel: float = 60.0) -> Forces:
 
 
 def observed_order(errors: Sequence[float]) -> float:
-    """Order between the last two of a list of errors, each with half the step of the one before."""
+    """Returns the order of convergence from the last two errors, whose step sizes differ by 2."""
     return math.log2(errors[-2] / errors[-1])
 
 
 def outside(value: float, interval: tuple[float, float]) -> float:
-    """How far a value lies outside of an interval, relative to the interval's nearest end."""
+    """Returns the relative distance of a value from an interval, 0 inside of it."""
     low, high = interval
     return max(low / value - 1.0 if value > 0 else math.inf, value / high - 1.0, 0.0)
 
@@ -255,7 +262,7 @@ def _largest(comm: MPI.Comm, error: np.ndarray) -> float:
 
 
 class Table:
-    """Lines to print, the same as data, and whether something was missed."""
+    """Collects the results as text lines and as data, and whether a requirement is not met."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -263,13 +270,13 @@ class Table:
         self.failed = False
 
     def value(self, name: str, found: float, most: float) -> None:
-        """Adds a number that must be at most `most`."""
+        """Adds a value that must not exceed `most`."""
         self.failed |= not found <= most
         self.data[name] = {"found": found, "at_most": most}
         self.lines.append(f"{name:<44}{found:>44.1e}  <= {most:.0e}")
 
     def order(self, name: str, sizes: Sequence[int], errors: Sequence[float], order: int) -> None:
-        """Adds errors that must fall with this order."""
+        """Adds errors that must decrease with this order."""
         observed = observed_order(errors)
         self.failed |= not abs(observed - order) <= 0.3
         self.data[name] = {"sizes": list(sizes), "errors": list(errors), "order": observed}
@@ -278,7 +285,11 @@ class Table:
         self.lines.append(f"{name:<34}{across:<14}{values:>40} {observed:6.2f}  {order:d}")
 
     def benchmark(self, name: str, cells: Sequence[int], found: Sequence[Forces]) -> None:
-        """Adds a DFG benchmark: on the finest mesh within 3 %, and closer than on the coarsest."""
+        """Adds a DFG benchmark.
+
+        Values on the finest mesh must be within 3 % of the published interval, and more accurate than on
+        the coarsest mesh.
+        """
         quantities = REFERENCE[name]
         self.lines += [
             "",
@@ -333,7 +344,7 @@ def kolmogorov(comm: MPI.Comm, table: Table) -> None:
 
 
 def cylinder(comm: MPI.Comm, table: Table, cells: Sequence[int]) -> None:
-    """Validates the wake."""
+    """Validates the cylinder wake."""
     steps = (150, 300, 600)
     table.order("wake, time", steps, wake_time_errors(steps), 2)
     if comm.Get_size() > 1:
@@ -344,7 +355,7 @@ def cylinder(comm: MPI.Comm, table: Table, cells: Sequence[int]) -> None:
 
 
 def main() -> int:
-    """Prints the tables on rank 0; returns the exit status."""
+    """Runs the validation, prints the tables on rank 0, and returns the exit status."""
     comm = MPI.COMM_WORLD
     parser = Parser("validate.py", "Validates the solvers of this folder.")
     parser.add_argument("--flow", choices=("both", "kolmogorov", "cylinder"), default="both")

@@ -3,8 +3,8 @@
     du/dt + u.grad u = viscosity * lap u - grad p,    div u = 0
 
 u is a parabola at the inflow (x = 0), 0 on the walls (y = 0, y = 0.41) and on the cylinder;
-viscosity du/dn = p n at the outflow (x = 2.2), which is how a long channel would go on. The
-pressure is kinematic: divided by the density.
+viscosity du/dn = p n at the outflow (x = 2.2), the do-nothing condition. The pressure is kinematic,
+i.e. divided by the density.
 """
 
 import math
@@ -26,19 +26,19 @@ Field = NDArray[np.float64]
 
 FIELDS = ("velocity_x", "velocity_y", "pressure", "vorticity")
 RAMP = 2.0
-"""Diameters that the flow travels while the inflow rises from rest."""
+"""Start-up time of the inflow, in diameters that the mean inflow travels."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one simulation solves; the defaults are DFG 2D-2.
+    """Parameters of one simulation. The defaults are those of DFG 2D-2.
 
     Attributes:
         reynolds: inflow * 2 radius / viscosity.
-        inflow: mean speed at the inflow in m/s; the largest is 1.5 times as much.
-        center_x: the cylinder's place in m.
-        center_y: the cylinder's place in m.
-        radius: of the cylinder in m.
+        inflow: mean speed at the inflow in m/s. The maximum is 1.5 times the mean.
+        center_x: x coordinate of the cylinder's center in m.
+        center_y: y coordinate of the cylinder's center in m.
+        radius: radius of the cylinder in m.
 
     Raises:
         ValueError: a value is out of range.
@@ -60,22 +60,22 @@ class Case:
 
     @property
     def cylinder(self) -> Cylinder:
-        """Where the cylinder is."""
+        """Position and radius of the cylinder."""
         return Cylinder(self.center_x, self.center_y, self.radius)
 
     @property
     def viscosity(self) -> float:
-        """Kinematic, in m^2/s."""
+        """Kinematic viscosity in m^2/s."""
         return self.inflow * 2.0 * self.radius / self.reynolds
 
     @property
     def time_unit(self) -> float:
-        """Seconds in which the mean inflow travels one diameter."""
+        """Time in which the mean inflow travels one diameter, in seconds."""
         return 2.0 * self.radius / self.inflow
 
 
 class _Operators:
-    """The matrices of this rank's elements, in the numbering of this rank's unknowns."""
+    """Matrices of this rank's elements, in this rank's numbering of the unknowns."""
 
     def __init__(self, mesh: ChannelMesh, mine: NDArray[np.int64]) -> None:
         quadratic = Basis(mesh.mesh, ElementQuad2(), intorder=4, elements=mine)
@@ -98,13 +98,13 @@ class _Operators:
         self.lumped_mass = np.asarray(self.mass.sum(axis=1)).ravel()
 
     def advection(self, velocity: Field) -> Field:
-        """Returns this rank's summand (2, n) of u.grad u against the test functions."""
+        """Returns this rank's part (2, n) of the weak form of u.grad u."""
         values = (self.value_and_slopes @ velocity.T).reshape(3, -1, 2)
         (u, v), along_x, along_y = values[0].T, values[1], values[2]
         return (self.test @ (u[:, None] * along_x + v[:, None] * along_y)).T
 
     def vorticity(self, velocity: Field) -> Field:
-        """Returns this rank's summand (n,) of dv/dx - du/dy against the test functions."""
+        """Returns this rank's part (n,) of the weak form of dv/dx - du/dy."""
         values = (self.value_and_slopes @ velocity.T).reshape(3, -1, 2)
         return self.test @ (values[1, :, 1] - values[2, :, 0])
 
@@ -116,7 +116,7 @@ _divergence_y = BilinearForm(lambda u, q, w: grad(u)[1] * q)
 
 
 def _at_quadrature_points(basis: Basis, numbers: NDArray[np.int64]) -> list[csr_matrix]:
-    """Matrices from nodal values to the value and both slopes at all quadrature points."""
+    """Returns matrices from nodal values to value and gradient at all quadrature points."""
     elements, points = basis.dx.shape
     rows = np.tile(np.arange(elements * points), basis.Nbfun)
     columns = np.repeat(numbers, points, axis=1).ravel()
@@ -130,36 +130,37 @@ def _at_quadrature_points(basis: Basis, numbers: NDArray[np.int64]) -> list[csr_
 
 
 class WakeSolver:
-    """Taylor-Hood elements Q2/Q1, second order in time, Stokes part implicit, advection explicit.
+    """Solver with Taylor-Hood elements Q2/Q1, implicit Stokes operator and explicit advection.
 
-    Third order in space for the velocity and second for the pressure; second order in time by
-    backward differences (SBDF2: Ascher, Ruuth and Wetton, "Implicit-explicit methods for
-    time-dependent partial differential equations", 1995), started with one step of first order.
-    Velocity and pressure are solved for together, so that there is no splitting error; the matrix
-    is constant and factored once for each case. Stable for time steps below about
-    0.17 arc / (1.5 inflow * H / (H - 2 radius)), arc being the length of an edge on the cylinder;
-    the viscous term sets no limit.
+    The scheme is of third order in space for the velocity and of second order for the pressure. It
+    is of second order in time by backward differences (SBDF2: Ascher, Ruuth and Wetton,
+    "Implicit-explicit methods for time-dependent partial differential equations", 1995), with one
+    initial step of first order. Velocity and pressure are solved for together, so that there is no
+    splitting error. The matrix is constant and factored once for each case. The scheme is stable for
+    time steps below about 0.17 arc / (1.5 inflow * H / (H - 2 radius)), where arc is the length of an
+    edge on the cylinder. The viscous term imposes no limit.
 
-    The flow starts at rest. While it travels the first two diameters the inflow rises, and the
-    cylinder's surface turns and stops again, which breaks the symmetry, so that vortices are shed soon.
+    The flow starts at rest. While it travels the first two diameters, the inflow increases, and the
+    surface of the cylinder rotates and stops again. The rotation breaks the symmetry, so that vortex
+    shedding starts early.
 
-    Ranks share the elements in equal parts, ordered along x; the result does not depend on their
-    number but for rounding, which a flow that sheds vortices amplifies slowly.
+    Each rank owns the same number of elements, ordered along x. The result depends on the number of
+    ranks only by rounding errors, which vortex shedding amplifies slowly.
 
     Args:
         comm: communicator whose ranks share the channel.
-        case: what to solve.
-        cells: elements along a quarter of the cylinder; all sizes are proportional to 1 / cells.
-        interval: seconds between two outputs.
-        substeps: time steps in an interval; None takes as few as the stability limit allows.
-        kick: largest speed of the cylinder's surface while it turns, in mean inflow speeds.
+        case: parameters of the simulation.
+        cells: elements along a quarter of the cylinder. All sizes are proportional to 1 / cells.
+        interval: time between two outputs in seconds.
+        substeps: time steps per interval; None: as few as the stability limit allows.
+        kick: maximum speed of the cylinder's surface while it rotates, relative to the mean inflow.
 
     Attributes:
-        stokes: solves each time step's linear system.
-        unknowns: their number over all ranks.
+        stokes: solver of the linear system of each time step.
+        unknowns: number of unknowns over all ranks.
 
     Raises:
-        ValueError: there are more ranks than the mesh can hold, or too few cells.
+        ValueError: there are too many ranks for the mesh, or too few cells.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class WakeSolver:
         self._start()
 
     def _boundary(self, kick: float) -> None:
-        """Finds the nodes whose velocity is given, and the two fields that give it."""
+        """Finds the nodes with prescribed velocity, and the velocity fields of inflow and rotation."""
         case, nodes = self.case, self._operators.velocity_dofs
         x, y = self.mesh.mesh.doflocs[:, nodes]
         dx, dy = x - case.center_x, y - case.center_y
@@ -199,15 +200,15 @@ class WakeSolver:
         turn = np.where(self._on_cylinder, kick * case.inflow / case.radius, 0.0)
         self._turning = np.stack([-turn * dy, turn * dx])
 
-    def _given(self, time: float) -> Field:
-        """The velocity (2, n) at nodes where it is given, 0 at all others."""
+    def _prescribed(self, time: float) -> Field:
+        """Returns the prescribed velocity (2, n), 0 at nodes where it is not prescribed."""
         passed = min(time / (RAMP * self.case.time_unit), 1.0)
         rise = math.sin(0.5 * math.pi * passed) ** 2
         turn = math.sin(math.pi * passed) ** 2 if passed < 1.0 else 0.0
         return rise * self._inflow + turn * self._turning
 
     def _number(self, parts: list[NDArray[np.int64]]) -> None:
-        """Numbers the unknowns (u, v, p) that ranks share, the same way on every rank."""
+        """Numbers the unknowns (u, v, p) that several ranks share, consistently on all ranks."""
         mesh, ops = self.mesh.mesh, self._operators
         self._nodes, self._vertices = mesh.doflocs.shape[1], mesh.nvertices
         touched = np.zeros(self._nodes, int)
@@ -220,7 +221,7 @@ class WakeSolver:
         fixed |= np.abs(distance - self.case.radius) < 1e-6 * self.case.radius
         fixed |= (x < 1e-9) | (y < 1e-9) | (y > HEIGHT - 1e-9)
         velocities = np.nonzero((touched > 1) & ~fixed)[0]
-        # A vertex has the same number as node of the quadratic and of the linear elements.
+        # Vertices have the same numbers in the quadratic and the linear elements.
         pressures = np.nonzero(touched[: self._vertices] > 1)[0]
         every = np.concatenate([velocities, velocities + self._nodes, pressures + 2 * self._nodes])
         free = ops.velocity_dofs[self._free]
@@ -231,7 +232,7 @@ class WakeSolver:
         self.unknowns = int(2 * (~fixed).sum() + self._vertices)
 
     def _system(self, rate: float) -> tuple[csr_matrix, SubstructuredSolver]:
-        """The momentum matrix with `rate` times the mass, and the solver of the whole system."""
+        """Returns the momentum matrix with `rate` times the mass matrix, and the solver of the system."""
         ops, free = self._operators, self._free
         momentum = (rate * ops.mass + self.case.viscosity * ops.stiffness).tocsr()
         inner = momentum[free][:, free]
@@ -250,7 +251,7 @@ class WakeSolver:
         self._residual = np.zeros((2, int(self._on_cylinder.sum())))
 
     def step(self) -> None:
-        """Advances by one time step."""
+        """Advances the solution by one time step."""
         ops, free, dt = self._operators, self._free, self.time_step
         if self._earlier is None:
             (momentum, solver), history, advection = (
@@ -263,7 +264,7 @@ class WakeSolver:
             history = (2.0 * self.velocity - 0.5 * self._earlier) / dt
             advection = 2.0 * self._advection - self._earlier_advection
         self.time += dt
-        given = self._given(self.time)
+        given = self._prescribed(self.time)
         right = (ops.mass @ history.T).T - advection
         lifted = right - (momentum @ given.T).T
         divergence = ops.divergence[0] @ given[0] + ops.divergence[1] @ given[1]
@@ -276,10 +277,10 @@ class WakeSolver:
         self._last = (momentum, right)
 
     def advance(self) -> None:
-        """Advances by one output interval.
+        """Advances the solution by one output interval.
 
         Raises:
-            ArithmeticError: the flow grew beyond all bounds.
+            ArithmeticError: the solution is not finite.
         """
         for _ in range(self.substeps):
             self.step()
@@ -291,23 +292,23 @@ class WakeSolver:
             raise ArithmeticError(message)
 
     def coefficients(self) -> tuple[float, float]:
-        """Drag and lift coefficient after the last step: 2 force / (inflow^2 * 2 radius).
+        """Returns drag and lift coefficient after the last step: 2 force / (inflow^2 * 2 radius).
 
-        The force is what the equations of the cylinder's nodes lack, which is more accurate than
-        the stress on the surface (John and Matthies, "Higher-order finite element discretizations
-        in a benchmark problem for incompressible flows", 2001).
+        The force is the residual of the equations at the nodes of the cylinder, which is more
+        accurate than the stress on the surface (John and Matthies, "Higher-order finite element
+        discretizations in a benchmark problem for incompressible flows", 2001).
         """
         momentum, right = self._last
         rows = self._on_cylinder
-        lack = right[:, rows] - (momentum[rows] @ self.velocity.T).T
+        residual = right[:, rows] - (momentum[rows] @ self.velocity.T).T
         for axis, divergence in enumerate(self._operators.divergence):
-            lack[axis] += divergence[:, rows].T @ self.pressure
-        force = self.comm.allreduce(lack.sum(axis=1))
+            residual[axis] += divergence[:, rows].T @ self.pressure
+        force = self.comm.allreduce(residual.sum(axis=1))
         scale = self.case.inflow**2 * self.case.radius
         return float(force[0] / scale), float(force[1] / scale)
 
     def nodal(self, names: list[str]) -> list[Field]:
-        """Returns these fields at all nodes of the whole mesh, the pressure at its vertices."""
+        """Returns fields at all nodes of the whole mesh; the pressure at its vertices."""
         ops = self._operators
         sums = []
         for name in names:
@@ -322,7 +323,7 @@ class WakeSolver:
                 component = self.velocity[1 if name == "velocity_y" else 0]
                 whole[:, numbers] = component, np.ones(len(numbers))
             sums.append(whole)
-        # What several ranks have is averaged; the vorticity is a projection with lumped mass.
+        # Values of several ranks are averaged. The vorticity is a projection with lumped mass.
         together = np.concatenate(sums, axis=1)
         self.comm.Allreduce(MPI.IN_PLACE, together)
         ends = np.cumsum([whole.shape[1] for whole in sums])[:-1]
@@ -330,7 +331,7 @@ class WakeSolver:
 
 
 def shares(ranks: int, mesh: ChannelMesh) -> list[NDArray[np.int64]]:
-    """Returns the elements of each rank: equally many, in the order of their centres along x.
+    """Returns the elements of each rank: equal numbers, in the order of their centers along x.
 
     Raises:
         ValueError: there are fewer than 8 elements for each rank.
@@ -347,16 +348,19 @@ def shares(ranks: int, mesh: ChannelMesh) -> list[NDArray[np.int64]]:
 
 
 def longest_time_step(case: Case, arc: float) -> float:
-    """Seconds, a little below the stability limit, which was found by trial up to Reynolds number 200."""
+    """Returns a time step in seconds slightly below the stability limit.
+
+    The limit was determined empirically for Reynolds numbers up to 200.
+    """
     fastest = 1.5 * case.inflow * HEIGHT / (HEIGHT - 2.0 * case.radius)
     return 0.16 * arc / fastest
 
 
 class RegularMesh:
-    """The cells of a regular mesh over the channel, cut along x between the ranks.
+    """Regular mesh of cells over the channel, partitioned along x.
 
-    `field[i, j]` is the cell centre at x = (i + 1/2) 2.2 / nx, y = (j + 1/2) 0.41 / ny; inside the
-    cylinder all fields are 0.
+    `field[i, j]` is the value at the cell center x = (i + 1/2) 2.2 / nx, y = (j + 1/2) 0.41 / ny.
+    Inside the cylinder all fields are 0.
 
     Args:
         comm: communicator of the ranks.
@@ -378,7 +382,7 @@ class RegularMesh:
         self._points = np.stack(np.meshgrid(x, y, indexing="ij")).reshape(2, -1)
 
     def sampler(self, mesh: ChannelMesh) -> tuple[csr_matrix, csr_matrix]:
-        """Matrices from nodal values, quadratic and linear, to this rank's cells."""
+        """Returns matrices from quadratic and from linear nodal values to this rank's cells."""
         cylinder = mesh.cylinder
         dx, dy = self._points[0] - cylinder.x, self._points[1] - cylinder.y
         outside = np.nonzero(np.hypot(dx, dy) > cylinder.radius)[0]

@@ -22,7 +22,7 @@ from solver import HeatSolver, Walls
 folder, mesh, theta = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 comm = MPI.COMM_WORLD
 solver = HeatSolver(comm, mesh, diffusivity=0.5, time_step=2e-3, theta=theta)
-x, y = solver.cell_centres()
+x, y = solver.cell_centers()
 initial = 300.0 + 50.0 * np.sin(5.0 * x) * np.cos(9.0 * y)
 fields = list(solver.steps(initial, Walls(100.0, 200.0, 400.0, 500.0), 10))
 np.savez(f"{folder}/{comm.Get_rank()}.npz", start=solver.block.start, fields=np.stack(fields))

@@ -1,7 +1,7 @@
-/* The heat equation of ../README.md in C: the same scheme, options and fields as ../heat.py.
+/* Solver of the heat equation (../README.md) in C, with the same scheme, options and fields as ../heat.py.
  *
- * Ranks own rows of cells (i, along x). The direct solve multiplies by the sine transform's matrix along y, where a
- * rank has whole lines, and along x after an all-to-all exchange; for meshes of a few hundred cells that is quick enough.
+ * Each rank owns rows of cells (i, along x). The direct solve multiplies by the matrix of the sine transform, along y
+ * on whole lines and along x after an all-to-all exchange. This is fast enough for meshes of a few hundred cells.
  *
  *     mpicc -O3 heat.c $(pkg-config --cflags --libs melissa_gen) -lm -o heat
  */
@@ -27,7 +27,7 @@ struct options {
 struct solver {
     int n, rank, ranks;
     int first, rows;        /* this rank's cells along x */
-    int first_column, columns; /* this rank's share of the columns during the solve along x */
+    int first_column, columns; /* this rank's columns during the solve along x */
     double *u;              /* rows + 2 lines of n + 2 cells: one ghost cell around */
     double *lines, *column_block, *work, *packed; /* see solve() */
     double *sine, *sine_transposed;               /* sine[k * n + j] */
@@ -35,8 +35,8 @@ struct solver {
     int *row_counts, *row_starts, *column_counts, *column_starts;
 };
 
-/* Ends the program after an error that all ranks detect. No rank waits for another one, so MPI_Abort, which may end the
-   program before the message is printed, is not needed. */
+/* Exits all ranks after an error that occurs on every rank. MPI_Abort is not needed, because no rank waits for another,
+   and it could suppress the message. */
 static _Noreturn void refuse(const char *format, const char *what)
 {
     int rank;
@@ -153,7 +153,7 @@ static struct solver *new_solver(const struct options *options)
     const double pi = acos(-1.0);
     for (int k = 0; k < n; k++)
         for (int j = 0; j < n; j++) {
-            long angle = (long)(k + 1) * (2 * j + 1) % (4L * n); /* exact reduction: sin stays accurate */
+            long angle = (long)(k + 1) * (2 * j + 1) % (4L * n); /* exact integer reduction keeps sin accurate */
             double value = sqrt((k == n - 1 ? 1.0 : 2.0) / n) * sin(pi * (double)angle / (2.0 * n));
             s->sine[(size_t)k * n + j] = s->sine_transposed[(size_t)j * n + k] = value;
         }
@@ -175,7 +175,7 @@ static void free_solver(struct solver *s)
     free(s);
 }
 
-/* c (m x n) = a (m x k) b (k x n); four rows of b at a time, so that c is loaded and stored less often. */
+/* c (m x n) = a (m x k) b (k x n). Processes four rows of b at a time to reduce loads and stores of c. */
 static void multiply(int m, int k, int n, const double *restrict a, const double *restrict b, double *restrict c)
 {
     memset(c, 0, sizeof(double) * (size_t)m * (size_t)n);
@@ -193,7 +193,7 @@ static void multiply(int m, int k, int n, const double *restrict a, const double
     }
 }
 
-/* Between this rank's rows (rows x n) and the blocks for each rank's columns, one after the other. */
+/* Copies between this rank's rows (rows x n) and contiguous blocks of the columns of each rank. */
 static void pack(const struct solver *s, double *rows, double *blocks, bool forward)
 {
     for (int r = 0; r < s->ranks; r++) {
@@ -206,7 +206,7 @@ static void pack(const struct solver *s, double *rows, double *blocks, bool forw
     }
 }
 
-/* Turns h^2 L u in `lines` into the increment of u. */
+/* Replaces h^2 L u in `lines` by the increment of u. */
 static void solve(struct solver *s)
 {
     int n = s->n;
@@ -224,7 +224,7 @@ static void solve(struct solver *s)
     multiply(s->rows, n, n, s->work, s->sine, s->lines);
 }
 
-/* Fills the ghost cells: from the neighbor, or at a wall so that the mean of cell and ghost is the wall temperature. */
+/* Fills ghost cells from the neighbors. At a wall, the mean of cell and ghost cell is the wall temperature. */
 static void fill_ghosts(struct solver *s, const double *temperatures)
 {
     int n = s->n, width = n + 2, below = s->rank - 1, above = s->rank + 1;
@@ -255,7 +255,7 @@ static void start(struct solver *s, const double *temperatures)
         s->u[i] = temperatures[INITIAL];
 }
 
-/* One step; `field` (rows x n) gets this rank's cells. */
+/* Advances one time step and writes this rank's cells to `field` (rows x n). */
 static void step(struct solver *s, const double *temperatures, double *field)
 {
     int n = s->n, width = n + 2;

@@ -1,8 +1,8 @@
-! The heat equation of ../README.md in Fortran: the same scheme, options and fields as ../heat.py.
+! Solver of the heat equation (../README.md) in Fortran, with the same scheme, options and fields as ../heat.py.
 !
-! A field is u(j, i): j runs along y and i along x, so that memory has Python's order. Ranks own ranges of i. The direct
-! solve multiplies by the sine transform's matrix along y, where a rank has whole lines, and along x after an all-to-all
-! exchange; for meshes of a few hundred cells that is quick enough.
+! A field is u(j, i) with j along y and i along x, so that the memory order is that of Python. Each rank owns a range of
+! i. The direct solve multiplies by the matrix of the sine transform, along y on whole lines and along x after an
+! all-to-all exchange. This is fast enough for meshes of a few hundred cells.
 !
 !     mpifort -O3 heat.f90 $(pkg-config --cflags --libs melissa_gen_fortran) -o heat
 module heat_solver
@@ -25,7 +25,7 @@ module heat_solver
         real(dp), allocatable :: symbol(:, :)      ! (j of this rank, k along x)
         real(dp), allocatable :: block(:, :), lines(:, :), packed(:)
         real(dp), allocatable :: across(:, :), along(:, :)
-        integer, allocatable :: here(:), here_at(:), there(:), there_at(:) ! counts and places of the exchange
+        integer, allocatable :: here(:), here_at(:), there(:), there_at(:) ! counts and offsets of the exchange
     contains
         procedure :: set_up, begin, step
         procedure, private :: fill_ghosts, solve, pack
@@ -33,8 +33,8 @@ module heat_solver
 
 contains
 
-    ! Ends the program after an error that all ranks detect. No rank waits for another one, so MPI_Abort, which may end
-    ! the program before the message is printed, is not needed.
+    ! Exits all ranks after an error that occurs on every rank. MPI_Abort is not needed, because no rank waits for
+    ! another, and it could suppress the message.
     subroutine refuse(message)
         character(*), intent(in) :: message
         integer :: rank
@@ -104,7 +104,7 @@ contains
         self%u = temperatures%initial
     end subroutine begin
 
-    ! One step; `field` gets the cells of this rank.
+    ! Advances one time step and writes this rank's cells to `field`.
     subroutine step(self, temperatures, field)
         class(solver_t), intent(inout) :: self
         type(temperatures_t), intent(in) :: temperatures
@@ -120,7 +120,7 @@ contains
         field = self%u(1:n, 1:c)
     end subroutine step
 
-    ! Fills the ghost cells: from the neighbor, or at a wall so that the mean of cell and ghost is the wall temperature.
+    ! Fills ghost cells from the neighbors. At a wall, the mean of cell and ghost cell is the wall temperature.
     subroutine fill_ghosts(self, temperatures)
         class(solver_t), intent(inout) :: self
         type(temperatures_t), intent(in) :: temperatures
@@ -139,7 +139,7 @@ contains
         self%u(n + 1, 1:c) = 2*temperatures%top - self%u(n, 1:c)
     end subroutine fill_ghosts
 
-    ! Turns h^2 L u in `block` into the increment of u.
+    ! Replaces h^2 L u in `block` by the increment of u.
     subroutine solve(self)
         class(solver_t), intent(inout) :: self
         self%lines = matmul(self%sine, self%block)
@@ -154,7 +154,7 @@ contains
         self%block = matmul(self%inverse, self%lines)
     end subroutine solve
 
-    ! Between `lines` and the pieces for each rank's range of j, one after the other.
+    ! Copies between `lines` and contiguous pieces for the range of j of each rank.
     subroutine pack(self, forward)
         class(solver_t), intent(inout) :: self
         logical, intent(in) :: forward
