@@ -55,7 +55,7 @@ STUDY = {
     "reservoir": {"capacity": 40, "watermark": 4},
     "sampler": {"method": "uniform", "generation_size": 3},
     "server": {"ranks": 1, "heartbeat": 0.2},
-    "launcher": {"clients": 2},
+    "launcher": {"clients": 2, "report": False},
     "seed": 3,
 }
 

@@ -57,7 +57,8 @@ def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
 
 def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:
     """Writes the report of a training run, and prints its key figures and the reason if it did not finish."""
-    _write_report(run_dir, view)
+    if study.launcher.report:
+        _write_report(run_dir, view)
     for name, figures in key_figures(outcome.summary):
         view.say(f"{name:<12} {figures}")
     if outcome.summary["status"] != "finished" and can_resume(run_dir):

@@ -1,5 +1,6 @@
 """One rank of the training server: `mpirun -n R python -m melissa_gen.server RUN_DIR`."""
 
+import gc
 import logging
 import os
 import signal
@@ -14,6 +15,8 @@ _log = logging.getLogger("melissa_gen.server")
 
 def main() -> None:
     """Runs this rank; an error in one rank ends all of them, with one sentence in the log."""
+    # Imports make objects that live as long as the process; `run_rank` enables the collection again.
+    gc.disable()
     from mpi4py import MPI
 
     from melissa_gen.server.rank import run_rank
@@ -36,7 +39,12 @@ def main() -> None:
     else:
         # Without it mpirun may take an exit status other than 0 for the failure of a rank, and end the others.
         MPI.Finalize()
-        sys.exit(status)
+        # Everything is closed and written. The interpreter would take seconds to free the objects of torch one by one,
+        # and the launcher would wait for it.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

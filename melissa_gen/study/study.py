@@ -272,6 +272,8 @@ class LauncherSection(Section):
     """The mpirun to use; default: the one beside the Python interpreter, else the first on PATH."""
     poll: Duration = 2.0
     """Interval between two queries of the batch scheduler; each query covers all jobs (seconds)."""
+    report: bool = True
+    """Whether `report.html` is written when the run ends; `melissa-gen report` writes it at any time."""
     limit_margin: Duration = 120.0
     """The server saves a checkpoint and ends this long before its job's time limit (seconds)."""
     jobs: JobsSection = JobsSection()

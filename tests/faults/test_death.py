@@ -23,6 +23,7 @@ def running(runs):
         {
             "simulation.command": ["python", "solver.py", "--pause", "0.02"],
             "simulation.count": 5000,
+            "launcher.report": True,
             "simulation.processes": 2,
             "server.ranks": 2,
             "server.heartbeat_timeout": 4,

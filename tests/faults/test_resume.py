@@ -31,6 +31,7 @@ class Gated:
             "server.ranks": 2,
             "server.heartbeat_timeout": 4,
             "training.checkpoint_every": 0.1,
+            "launcher.report": True,
             "sampler.method": "breed",
         }
         study = runs.study(basis | changes, solver=SOLVER)

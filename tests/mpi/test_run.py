@@ -56,7 +56,9 @@ def settings(changes):
 def heat(**changes):
     """The small heat study as a mapping, for `Runs.study`."""
     study = yaml.safe_load(HEAT.read_text())
-    for key, value in (SMALL | {"training.validation.simulations": 0}).items():
+    for key, value in (
+        SMALL | {"training.validation.simulations": 0, "launcher.report": False}
+    ).items():
         *path, last = key.split(".")
         node = study
         for part in path:
