@@ -8,6 +8,7 @@ import copy
 import functools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,14 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
 from melissa_gen.logs import message_of
 from tests import network
+from tests.global_state import GlobalState
 
 # The matrices of the tests are small. A second thread of the linear algebra library only waits for a core that another
 # test uses, which multiplies the time of a test by ten. The library reads this number when numpy is imported.
@@ -58,6 +61,20 @@ STUDY = {
     "launcher": {"clients": 2, "report": False},
     "seed": 3,
 }
+
+
+@pytest.fixture(autouse=True)
+def same_state():
+    """Seeds all global random generators before each test; fails a test that leaves global state changed."""
+    random.seed(0)
+    np.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+    before = GlobalState.now()
+    yield
+    changes = before.changes(GlobalState.now())
+    before.restore()
+    assert not changes, "the test left global state changed: " + "; ".join(changes)
 
 
 def wait_for(condition, what, patience=PATIENCE):
