@@ -82,6 +82,13 @@ class AttemptOutcome:
     failure: Failure | None = None
     seconds: float = 0.0
 
+    def event_fields(self) -> dict[str, Any]:
+        """Returns what the event of the attempt's end records."""
+        fields = {"simulation": self.record.simulation, "attempt": self.record.attempt}
+        if self.failure is None:
+            return fields | {"seconds": self.seconds, "samples": self.record.samples}
+        return fields | self.failure.record() | {"dropped": self.dropped}
+
 
 class Ledger:
     """All simulations of a study.

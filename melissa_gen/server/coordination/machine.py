@@ -26,12 +26,12 @@ arrive. The launcher is sent what should be running (`want`) after each change; 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.coordination.draining import DrainingAttempts
 from melissa_gen.server.coordination.events import (
     Action,
     ClientAsks,
@@ -65,23 +65,6 @@ from melissa_gen.server.coordination.proposals import ProposalSource
 from melissa_gen.server.coordination.settings import ControlSettings
 
 __all__ = ["ControlMachine"]
-
-
-@dataclass(frozen=True)
-class _Draining:
-    """A running attempt whose job has ended, while reports of the server ranks may still arrive.
-
-    Attributes:
-        attempt: Number of the attempt.
-        failure: Why the job has ended.
-        since: When the wait began (monotonic seconds).
-        charged: Whether the loss of the attempt counts against the retries of the simulation.
-    """
-
-    attempt: int
-    failure: Failure
-    since: float
-    charged: bool
 
 
 class ControlMachine:
@@ -135,8 +118,8 @@ class ControlMachine:
         self._ended_jobs: set[str] = set()
         # Reports of ended jobs so far; the launcher ignores a `want` that does not take all of them into account.
         self._jobs_ended = 0
-        # Simulation to its attempt whose job has ended. After a tick, every entry is a running attempt.
-        self._draining: dict[int, _Draining] = {}
+        # Attempts whose job has ended while reports may still arrive.
+        self._draining = DrainingAttempts(ledger, settings.timeouts.exit_grace)
 
     @property
     def stop_reason(self) -> str | None:
@@ -373,9 +356,7 @@ class ControlMachine:
             if failed and record.simulation == self._last_issued.get(job):
                 self._lose_attempt(record, failure)
             else:
-                self._draining[record.simulation] = _Draining(
-                    record.attempt, failure, self._now.monotonic, charged=not failed
-                )
+                self._draining.add(record, failure, self._now.monotonic, charged=not failed)
 
     def _lose_attempt(
         self, record: SimulationRecord, failure: Failure, *, charged: bool = True
@@ -398,30 +379,15 @@ class ControlMachine:
         if outcome is None:
             return
         record = outcome.record
-        self._draining.pop(record.simulation, None)
+        self._draining.discard(record.simulation)
         self._send_ranks(
             {"type": "closed", "simulation": record.simulation, "attempt": record.attempt}
         )
         if outcome.dropped:
             # One that no client was issued is not known to the sampler yet.
             self._proposals.register(record)
-        if outcome.finished:
-            self._write(
-                "simulation_finished",
-                simulation=record.simulation,
-                attempt=record.attempt,
-                seconds=outcome.seconds,
-                samples=record.samples,
-            )
-        elif outcome.failure is not None:
-            self._write(
-                "simulation_failed",
-                forward=True,
-                simulation=record.simulation,
-                attempt=record.attempt,
-                **outcome.failure.record(),
-                dropped=outcome.dropped,
-            )
+        name = "simulation_finished" if outcome.finished else "simulation_failed"
+        self._write(name, forward=not outcome.finished, **outcome.event_fields())
         self._send_want()
 
     def _send_want(self) -> None:
@@ -469,7 +435,8 @@ class ControlMachine:
         self._check_launcher()
         for job, pulse in pulses.items():
             self._check_job(job, pulse)
-        self._check_draining()
+        for lost in self._draining.lost(self._now.monotonic, withheld=self._credit_withheld):
+            self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:
             self._reception_over = True
             self._write("reception_over")
@@ -487,30 +454,14 @@ class ControlMachine:
     def _check_job(self, job: str, pulse: Pulse) -> None:
         if job in self._killed:
             return
-        silence = self._now.monotonic - pulse.heard
-        stuck = self._now.monotonic - pulse.progressed
-        if silence > self._timeouts.heartbeat:
-            self._kill(job, Failure.of("silent", seconds=round(silence)))
-        elif stuck > self._timeouts.progress:
-            where = {"simulation": pulse.beat.simulation, "step": pulse.beat.step}
-            self._kill(job, Failure.of("no_progress", **where, seconds=round(stuck)))
+        failure = self._timeouts.exceeded(pulse, self._now.monotonic)
+        if failure is not None:
+            self._kill(job, failure)
 
     def _kill(self, job: str, failure: Failure) -> None:
         self._killed.add(job)
         self._detach_job(job, failure, failed=True)
         self._send_launcher({"type": "kill", "job": job, "reason": str(failure)})
-
-    def _check_draining(self) -> None:
-        """Gives up the attempts whose reports have not arrived in time after the end of their jobs."""
-        for simulation, draining in list(self._draining.items()):
-            record = self._ledger.current(simulation, draining.attempt)
-            if record is None:
-                del self._draining[simulation]
-            elif self._credit_withheld:
-                # The server can't read what the job has sent before there is room: the wait begins anew.
-                self._draining[simulation] = replace(draining, since=self._now.monotonic)
-            elif self._now.monotonic - draining.since > self._timeouts.exit_grace:
-                self._lose_attempt(record, _early(draining.failure), charged=draining.charged)
 
     def _warn_of_sampler(self, reason: str) -> None:
         if not self._sampler_failed:
@@ -537,13 +488,6 @@ class ControlMachine:
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         self._actions.extend(SendRank(rank, message) for rank in sorted(self._ranks))
-
-
-def _early(failure: Failure) -> Failure:
-    """Returns the failure of an attempt whose job has ended before all of its data arrived."""
-    if failure.code != "process_ended":
-        return failure
-    return Failure.of("process_ended_early", **failure.values)
 
 
 def _assigned(record: SimulationRecord) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.coordination.events import Pulse
 from melissa_gen.study import Study
 
 __all__ = ["ControlSettings", "ControlTimeouts", "control_settings"]
@@ -29,6 +31,21 @@ class ControlTimeouts:
     last_reports: float = 5.0
     poll: float = 0.1
     status: float = 1.0
+
+    def exceeded(self, pulse: Pulse, now: float) -> Failure | None:
+        """Returns why a client job counts as lost, or None.
+
+        Args:
+            pulse: Its last sign of life.
+            now: Monotonic seconds.
+        """
+        silence, stuck = now - pulse.heard, now - pulse.progressed
+        if silence > self.heartbeat:
+            return Failure.of("silent", seconds=round(silence))
+        if stuck > self.progress:
+            where = {"simulation": pulse.beat.simulation, "step": pulse.beat.step}
+            return Failure.of("no_progress", **where, seconds=round(stuck))
+        return None
 
 
 @dataclass(frozen=True)
