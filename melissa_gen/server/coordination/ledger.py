@@ -183,21 +183,33 @@ class Ledger:
         return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 
     def failed(
-        self, simulation: int, attempt: int, failure: Failure, now: float, *, retry: bool
+        self,
+        simulation: int,
+        attempt: int,
+        failure: Failure,
+        now: float,
+        *,
+        retry: bool,
+        charged: bool = True,
     ) -> AttemptOutcome | None:
-        """A running attempt is given up; with `retry` it is tried again while tries are left."""
-        record = self.current(simulation, attempt)
-        return None if record is None else self._end(record, failure, now, retry=retry)
+        """Gives up a running attempt.
 
-    def interrupted(
-        self, simulation: int, attempt: int, failure: Failure, now: float
-    ) -> AttemptOutcome | None:
-        """Gives up a running attempt that was lost with another simulation; its retries are not charged."""
+        Args:
+            simulation: Number of the simulation.
+            attempt: Number of the attempt.
+            failure: Why it failed.
+            now: Seconds since the epoch.
+            retry: Whether the simulation is tried again while retries are left.
+            charged: Whether the attempt counts against the retries.
+
+        Returns:
+            The outcome; None if that attempt does not run.
+        """
         record = self.current(simulation, attempt)
         if record is None:
             return None
-        record.interrupted += 1
-        return self._end(record, failure, now, retry=True)
+        record.interrupted += not charged
+        return self._end(record, failure, now, retry=retry)
 
     def never_started(self, simulation: int, failure: Failure, now: float) -> AttemptOutcome | None:
         """The job of a waiting simulation ended before it asked for its parameters."""

@@ -361,14 +361,8 @@ class ControlMachine:
     def _lose_attempt(
         self, record: SimulationRecord, failure: Failure, *, charged: bool = True
     ) -> None:
-        if charged:
-            outcome = self._ledger.failed(
-                record.simulation, record.attempt, failure, self._now.unix, retry=True
-            )
-        else:
-            outcome = self._ledger.interrupted(
-                record.simulation, record.attempt, failure, self._now.unix
-            )
+        at, now = (record.simulation, record.attempt), self._now.unix
+        outcome = self._ledger.failed(*at, failure, now, retry=True, charged=charged)
         self._write(
             "client_lost", job=record.job, simulation=record.simulation, reason=str(failure)
         )
@@ -386,8 +380,10 @@ class ControlMachine:
         if outcome.dropped:
             # One that no client was issued is not known to the sampler yet.
             self._proposals.register(record)
-        name = "simulation_finished" if outcome.finished else "simulation_failed"
-        self._write(name, forward=not outcome.finished, **outcome.event_fields())
+        if outcome.finished:
+            self._write("simulation_finished", **outcome.event_fields())
+        else:
+            self._write("simulation_failed", forward=True, **outcome.event_fields())
         self._send_want()
 
     def _send_want(self) -> None:

@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 
 import pytest
@@ -6,6 +7,16 @@ import pytest
 from melissa_gen.launcher import cli
 from melissa_gen.launcher.commands.remedies import remedy
 from melissa_gen.protocol.failures import Failure
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """`main` sets signal handlers for the whole process."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_the_reservoir_is_told_the_losses():
     study = study_of(reservoir={"eviction": "difficulty", "draws": "difficulty"})
     trainer, _ = trainer_of(study)
     told = []
-    trainer._reservoir.learned = lambda batch, losses: told.append((batch, losses))
+    trainer._reservoir.update_losses = lambda batch, losses: told.append((batch, losses))
     trainer.run()
     assert sum(batch.count for batch, _ in told) == 48
     assert all(len(losses) == batch.count and (losses > 0).all() for batch, losses in told)
