@@ -13,7 +13,7 @@ __all__ = ["GlobalState"]
 
 # PSI/J catches SIGCHLD for good, so that one is left out.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-# The first is written by pytest for each phase of a test; the others by libraries and benchmarks when they are imported.
+# Written by pytest for each phase of a test, and by libraries and benchmarks when they are imported.
 _IGNORED = {
     *("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
@@ -38,8 +38,10 @@ class GlobalState:
         values: dict[str, Any] = {
             "environment": {k: v for k, v in os.environ.items() if k not in _IGNORED},
             "working directory": os.getcwd(),
-            # torch.compile adds its cache.
-            "sys.path": [path for path in sys.path if "torchinductor" not in path],
+            # torch.compile and setuptools add folders of their own.
+            "sys.path": [
+                p for p in sys.path if "site-packages" not in p and "torchinductor" not in p
+            ],
             "signal handlers": {number.name: signal.getsignal(number) for number in _SIGNALS},
             "log levels": (root.level, ours.level),
             "log handlers": [h for h in (*root.handlers, *ours.handlers) if _lasting(h)],
