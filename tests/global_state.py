@@ -63,12 +63,11 @@ class GlobalState:
         ]
 
     def restore(self) -> None:
-        """Puts back what other tests depend on most: environment, folder, import path and signal handlers."""
+        """Puts back what other tests depend on most: environment, folder and signal handlers."""
         for key in set(os.environ) - set(self.values["environment"]) - _IGNORED:
             del os.environ[key]
         os.environ.update(self.values["environment"])
         os.chdir(self.values["working directory"])
-        sys.path[:] = self.values["sys.path"]
         for name, handler in self.values["signal handlers"].items():
             if handler is not None:
                 signal.signal(signal.Signals[name], handler)
