@@ -29,12 +29,13 @@ SERVER_END_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 
 
-def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
+def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECONDS) -> RunOutcome:
     """Continues a run from its newest complete checkpoint, with the study that it was started with.
 
     Args:
         run_dir: The run directory.
         view: Displays the progress of the run.
+        server_end: Timeout for an earlier server to end after it has detected the end of its launcher (seconds).
 
     Returns:
         The outcome of the run.
@@ -51,7 +52,7 @@ def resume_run(run_dir: Path, view: RunView) -> RunOutcome:
         if summary.get("status") == "finished":
             msg = f"the run in {run_dir} has finished; there is nothing to resume"
             raise RunError(msg)
-        _wait_for_old_server(run_dir, study.server.heartbeat_timeout + SERVER_END_SECONDS, view)
+        _wait_for_old_server(run_dir, study.server.heartbeat_timeout + server_end, view)
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
         folder, complaints = newest(run_dir)

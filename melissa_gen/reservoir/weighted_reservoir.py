@@ -43,6 +43,9 @@ class WeightedReservoir(Reservoir):
         eviction: Which drawn sample is evicted when the reservoir is full.
         draws: How batches are drawn while reception is open. Afterwards each remaining sample is
             drawn once.
+
+    Attributes:
+        losses: The newest loss of the sample in each slot, `(slots,)`; NaN where it is unknown.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class WeightedReservoir(Reservoir):
         super().__init__(store, capacity, watermark, seed)
         self._by_loss = eviction == "difficulty"
         self._draw_by_loss = draws == "difficulty"
-        self._loss = np.full(store.slots, np.nan)
+        self.losses = np.full(store.slots, np.nan)
         # Log of the ratio of survival probabilities: uniform eviction to this eviction.
         self._survival = np.zeros(store.slots)
         self._is_seen = np.zeros(store.slots, dtype=bool)
@@ -77,17 +80,17 @@ class WeightedReservoir(Reservoir):
             same = self._is_seen[slots]
             same &= self.store.simulations[slots] == batch.simulations
             same &= self.store.steps[slots] == batch.steps
-            self._loss[slots[same]] = losses[same]
+            self.losses[slots[same]] = losses[same]
 
     def _insert(self, slot: int) -> None:
         super()._insert(slot)
-        self._loss[slot], self._survival[slot] = np.nan, 0.0
+        self.losses[slot], self._survival[slot] = np.nan, 0.0
 
     def _evict(self) -> int:
         if not self._by_loss:
             return super()._evict()
         seen = np.flatnonzero(self._is_seen)
-        losses = self._loss[seen]
+        losses = self.losses[seen]
         known = losses[np.isfinite(losses)]
         mean = known.mean() if known.size else np.inf
         easy = seen[~(losses > mean)]
@@ -118,7 +121,7 @@ class WeightedReservoir(Reservoir):
 
     def _probability(self) -> NDArray[np.float64]:
         """Probability of drawing each stored sample, in the order of `_order`, `(size,)`."""
-        losses = self._loss[self._order]
+        losses = self.losses[self._order]
         known = losses[np.isfinite(losses)]
         total = float(known.sum())
         even = np.full(len(losses), 1.0 / len(losses))

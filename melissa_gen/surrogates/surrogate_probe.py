@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 FEATURES = ("novelty", "disagreement", "magnitude", "gradient_space", "gradient_time")
 
 # Maximum number of output values in memory at once.
-_CHUNK = 250_000
+VALUES_AT_ONCE = 250_000
 # Added to a root mean square before the logarithm is taken.
 _FLOOR = 1e-6
 # Ridge parameter of the novelty, in units of samples.
@@ -48,6 +48,7 @@ class SurrogateProbe:
             or trained independently.
         times: Number of times, evenly spaced from the first to the last; at least 1.
         seen: Physical points `(m, d)` that have been simulated.
+        values: Output values computed at once, at least for one point; it limits the memory.
 
     Raises:
         ValueError: `surrogates` is empty, or `times` is less than 1.
@@ -61,12 +62,17 @@ class SurrogateProbe:
     names = FEATURES
 
     def __init__(
-        self, surrogates: Sequence[Surrogate], times: int = 3, seen: Array | None = None
+        self,
+        surrogates: Sequence[Surrogate],
+        times: int = 3,
+        seen: Array | None = None,
+        values: int = VALUES_AT_ONCE,
     ) -> None:
         if not surrogates or times < 1:
             msg = f"{len(surrogates)} surrogates and {times} times, at least 1 of each is required"
             raise ValueError(msg)
         newest = surrogates[-1]
+        self._at_once = values
         self._device = newest.center.device
         self._times = torch.linspace(*newest.times, times, dtype=torch.float64, device=self._device)
         self._sketch = Sketch(newest)
@@ -153,7 +159,7 @@ class SurrogateProbe:
     @property
     def _rows(self) -> int:
         """Number of points evaluated at once."""
-        return max(1, _CHUNK // (len(self._times) * max(one.width for one in self._members)))
+        return max(1, self._at_once // (len(self._times) * max(one.width for one in self._members)))
 
     def _sketched(self, member: Sketched, points: torch.Tensor) -> torch.Tensor:
         """Computes the sketches `(n times, M, k)` of all members at n points and all times."""

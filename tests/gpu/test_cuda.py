@@ -103,9 +103,9 @@ def test_a_step_is_that_of_the_cpu():
     for kind in ("cpu", "cuda"):
         torch.manual_seed(5)
         trainer, state = trainer_of(study, device=kind)
-        trainer._wait_for_first_samples()
-        batch = trainer._reservoir.draw(48, trainer._views)
-        losses = torch.stack([trainer._learn(batch, 48).cpu() for _ in range(10)])
+        trainer.wait_for_first_samples()
+        batch = trainer.draw(48)
+        losses = torch.stack([trainer.learn(batch, 48).cpu() for _ in range(10)])
         weights = torch.cat([w.detach().cpu().flatten() for w in trainer.surrogate.parameters()])
         found[kind] = losses.double().numpy(), weights.double().numpy()
         assert len(state.take_first_pass()) == 480
@@ -119,7 +119,7 @@ def test_batches_are_not_overwritten_while_they_are_copied():
         simulation={"fields": {"u": {"shape": [200_000]}}}, surrogate={"arguments": {"hidden": [8]}}
     )
     trainer, _ = trainer_of(study, device="cuda")
-    trainer._wait_for_first_samples()
+    trainer.wait_for_first_samples()
     seen = []
     target_of = trainer.surrogate.target
 
@@ -130,8 +130,8 @@ def test_batches_are_not_overwritten_while_they_are_copied():
     trainer.surrogate.target = watched
     wanted = []
     for _ in range(6):
-        batch = trainer._reservoir.draw(8, trainer._views)
-        wanted.append(trainer._out["u"].clone())
-        trainer._note(batch, trainer._learn(batch, 8), 8)
+        batch = trainer.draw(8)
+        wanted.append(trainer.buffers["u"].clone())
+        trainer.record(batch, trainer.learn(batch, 8), 8)
     for got, right in zip(seen, wanted, strict=True):
         assert torch.equal(got.cpu(), right)

@@ -99,8 +99,18 @@ class ProposalQueue:
     def start(self) -> None:
         """Creates the first generation unless one was restored, and starts the thread."""
         if not self.generations:
-            self._make_generation([])
+            self.make_generation()
         self._thread.start()
+
+    def make_generation(self) -> None:
+        """Learns from what is new, and adds the next generation to the queue; the thread calls it once it runs."""
+        with self._condition:
+            for record in self._inbox:
+                self._records[record.simulation] = record
+            self._inbox.clear()
+            evidence = self._evidence(self._records)
+            self._learning = {one.simulation for one in evidence}
+        self._propose(evidence)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -201,12 +211,7 @@ class ProposalQueue:
                 self._condition.wait_for(lambda: self._closing or self._wanted())
                 if self._closing:
                     return
-                for record in self._inbox:
-                    self._records[record.simulation] = record
-                self._inbox.clear()
-                evidence = self._evidence(self._records)
-                self._learning = {one.simulation for one in evidence}
-            self._make_generation(evidence)
+            self.make_generation()
 
     def _evidence(self, records: dict[int, SimulationRecord]) -> list[Evidence]:
         """What is new since the last generation; what has no record yet waits for the next one."""
@@ -230,7 +235,7 @@ class ProposalQueue:
     def _wanted(self) -> bool:
         return len(self._queue) < self._low and self._made < self._total
 
-    def _make_generation(self, evidence: list[Evidence]) -> None:
+    def _propose(self, evidence: list[Evidence]) -> None:
         began, worked = time.perf_counter(), time.thread_time()
         count = min(self._size, self._total - self._made)
         # Not under the lock: the trainer, which is waited for here, may be waiting for the lock.

@@ -141,6 +141,16 @@ class Assembler:
         self._over = False
 
     @property
+    def unfinished(self) -> int:
+        """Number of samples of which parts are missing."""
+        return len(self._samples)
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts of which anything is known."""
+        return len(self._attempts)
+
+    @property
     def has_room(self) -> bool:
         """Whether a part of a new sample would find a slot."""
         return self._store.free > 0

@@ -32,7 +32,7 @@ _REPORT_SECONDS = 0.25
 _BURST = 64
 _QUIET_MILLISECONDS = 2
 """Time without messages after which all credit is returned: a client may be blocked on it."""
-_GRACE_SECONDS = 2.0
+MEMORY_GRACE_SECONDS = 2.0
 """Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
 """Reason of samples that were withdrawn because the study stopped before they were used."""
@@ -82,6 +82,7 @@ class Ingest:
         rank: This server rank.
         time_of: Function from time step to physical time.
         warnings: Returns the warnings of this process since the last call, for the report to rank 0.
+        memory_grace: Seconds that the shared memory of a client that has ended stays mapped after its last part.
     """
 
     def __init__(
@@ -95,10 +96,12 @@ class Ingest:
         rank: int,
         time_of: Callable[[int], float],
         warnings: Callable[[], list[str]] = list,
+        memory_grace: float = MEMORY_GRACE_SECONDS,
     ) -> None:
         self._contact, self._data = contact, data
         self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of, self._warnings = rank, time_of, warnings
+        self._memory_grace = memory_grace
         self._link = connect_socket(context, contact, contact.control, queue=0)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
@@ -116,6 +119,16 @@ class Ingest:
         self._snapshots: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._taken: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._guarded, name="ingest", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def mapped_clients(self) -> int:
+        """Number of client ranks whose shared memory is mapped."""
+        return len(self._shared)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -290,7 +303,7 @@ class Ingest:
         for identity, view in list(self._shared.items()):
             if not view.alive:
                 noticed = self._ended.setdefault(identity, now)
-                if self._drained > noticed + _GRACE_SECONDS:
+                if self._drained > noticed + self._memory_grace:
                     del self._shared[identity], self._ended[identity]
                     view.close()
 

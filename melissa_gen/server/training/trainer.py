@@ -58,6 +58,16 @@ class Trainer:
         device: Where the network is.
         hooks: What the loop calls at certain moments.
         between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
+
+    Attributes:
+        surrogate: The network in its physical units.
+        optimizer: The optimizer.
+        reservoir: This rank's memory.
+        buffers: Field to the rows `(batch_size, *shape)` that the last batch was drawn into.
+        batches: Batches trained so far.
+        samples_drawn: Samples drawn so far, over all ranks.
+        starved_seconds: Time spent waiting for samples (seconds).
+        loss: Running mean of the loss; NaN before the first batch.
     """
 
     def __init__(
@@ -73,7 +83,7 @@ class Trainer:
     ) -> None:
         self.surrogate = surrogate.to(device)
         self._study, self._training = study, study.training
-        self._reservoir, self._state, self._validation = reservoir, state, validation
+        self.reservoir, self._state, self._validation = reservoir, state, validation
         self._device, self._hooks, self._between_steps = device, hooks, between_steps
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
         on_gpu = [device] if device.type == "cuda" else None
@@ -90,7 +100,7 @@ class Trainer:
         # Totals of earlier servers. Their samples are gone, so pacing starts again from here.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
-        self._out = {
+        self.buffers = {
             name: torch.empty(
                 (self._training.batch_size, *array.shape[1:]),
                 dtype=torch.from_numpy(array[:0]).dtype,
@@ -98,7 +108,7 @@ class Trainer:
             )
             for name, array in reservoir.store.arrays.items()
         }
-        self._views = {name: tensor.numpy() for name, tensor in self._out.items()}
+        self._views = {name: tensor.numpy() for name, tensor in self.buffers.items()}
         self._saved = time.monotonic()
         if self._training.compile:
             self._compile()
@@ -135,7 +145,7 @@ class Trainer:
             None, or why the study was stopped before that.
         """
         if not self.batches:
-            self._wait_for_first_samples()
+            self.wait_for_first_samples()
         while not (turn := self._next_turn()).over:
             if turn.stop:
                 return self._state.stop_reason or "another server rank was told to stop"
@@ -146,17 +156,21 @@ class Trainer:
                 continue
             batch = None
             if turn.mine > 0:
-                batch = self._reservoir.draw(turn.mine, self._views, below_watermark=True)
+                batch = self.draw(turn.mine)
             self._hooks.made_room()
-            losses = self._learn(batch, turn.total)
-            self._note(batch, losses, turn.total)
+            losses = self.learn(batch, turn.total)
+            self.record(batch, losses, turn.total)
             if self._validation and self.batches % self._training.validation.every == 0:
                 self._validate()
         if self._validation and self.batches:
             self._validate()
         return self._state.stop_reason
 
-    def _learn(self, batch: Batch | None, total: int) -> torch.Tensor:
+    def draw(self, count: int) -> Batch | None:
+        """Draws samples from the reservoir; their fields are in `buffers` until the next draw. None if it is empty."""
+        return self.reservoir.draw(count, self._views, below_watermark=True)
+
+    def learn(self, batch: Batch | None, total: int) -> torch.Tensor:
         """Takes one optimizer step; returns the losses (n,) of this rank, computed before the step."""
         count = batch.count if batch else 0
         parameters, times, weights = self._inputs(batch)
@@ -165,7 +179,7 @@ class Trainer:
             output = self._network(self.surrogate.scale(parameters, times))
         members = self.surrogate.members(output)
         mean = members.float().mean(dim=1)
-        fields = {name: tensor[: max(count, 1)] for name, tensor in self._out.items()}
+        fields = {name: tensor[: max(count, 1)] for name, tensor in self.buffers.items()}
         target = self.surrogate.target(
             {name: t.to(self._device, non_blocking=True) for name, t in fields.items()}
         )
@@ -230,7 +244,7 @@ class Trainer:
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
-        reservoir, size = self._reservoir, self._training.batch_size
+        reservoir, size = self.reservoir, self._training.batch_size
         began = time.monotonic()
         drained = reservoir.drained
         mine = reservoir.ready(size) or drained
@@ -278,14 +292,21 @@ class Trainer:
             drawn = self.samples_drawn - self._drawn_before
             earned = drawn / self._training.draws_per_sample / self._ranks
             slack = self._study.reservoir.watermark + self._training.batch_size
-            self._reservoir.allow_puts(self._stored_before + int(earned) + slack)
+            self.reservoir.allow_puts(self._stored_before + int(earned) + slack)
             self._hooks.made_room()
 
-    def _note(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
+    def record(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
+        """Records a step in the totals, and the losses in the reservoir.
+
+        Args:
+            batch: What was trained on; None if this rank had no data.
+            losses: The losses `(n,)` of this rank.
+            total: Samples of all ranks.
+        """
         self.samples_drawn += total
         if batch is not None:
             values = losses.cpu().double().numpy()
-            self._reservoir.update_losses(batch, values)
+            self.reservoir.update_losses(batch, values)
             mean = float(values.mean())
             smooth = mean if math.isnan(self.loss) else self.loss
             self.loss = _SMOOTHING * smooth + (1 - _SMOOTHING) * mean
@@ -301,7 +322,7 @@ class Trainer:
             "effective_share": self._importance.effective_share,
         }
 
-    def _wait_for_first_samples(self) -> None:
+    def wait_for_first_samples(self) -> None:
         """Waits for the watermark on all ranks, then estimates mean and standard deviation of the fields."""
         size = self._training.batch_size
         while True:
@@ -312,8 +333,8 @@ class Trainer:
                 break
         self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
         moments = []
-        stored = self._reservoir.slots()
-        for array in self._reservoir.store.arrays.values():
+        stored = self.reservoir.slots()
+        for array in self.reservoir.store.arrays.values():
             rows = [array[slot].astype(np.float64) for slot in stored[: 2 * size]]
             moments.append(
                 [
@@ -328,7 +349,7 @@ class Trainer:
         counts, first, second = sums.cpu().T
         mean = first / counts
         std = (second / counts - mean.square()).clamp(min=0).sqrt()
-        names = list(self._reservoir.store.arrays)
+        names = list(self.reservoir.store.arrays)
         self.surrogate.set_output_statistics(
             dict(zip(names, mean.tolist(), strict=True)),
             dict(zip(names, std.tolist(), strict=True)),

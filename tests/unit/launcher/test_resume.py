@@ -28,9 +28,9 @@ def run_dir(study, tmp_path):
     return run_dir
 
 
-def refusal(run_dir):
+def refusal(run_dir, **options):
     with pytest.raises(RunError) as caught:
-        resume_run(run_dir, LiveView(Console(quiet=True)))
+        resume_run(run_dir, LiveView(Console(quiet=True)), **options)
     return str(caught.value)
 
 
@@ -72,7 +72,8 @@ def test_a_study_that_was_changed(run_dir, old, new, key):
     assert refusal(run_dir).startswith(f"{key} in the run's study.yaml is")
 
 
-def test_an_earlier_server_that_does_not_end(run_dir, monkeypatch):
-    monkeypatch.setattr("melissa_gen.launcher.commands.resume.SERVER_END_SECONDS", -1000.0)
+def test_an_earlier_server_that_does_not_end(run_dir):
     with held(run_dir / checkpoint_folder.SERVER_LOCK):
-        assert refusal(run_dir).startswith("the run's earlier server is still running: process")
+        assert refusal(run_dir, server_end=-1000.0).startswith(
+            "the run's earlier server is still running: process"
+        )

@@ -84,7 +84,7 @@ def test_a_loss_that_comes_after_its_sample_has_left_is_no_ones():
         batch = memory.draw(8, NOTHING)
     put(memory, [2, 3])
     memory.update_losses(batch, np.full(8, 7.0))
-    assert np.isnan(memory._loss[memory.slots()]).all()
+    assert np.isnan(memory.losses[memory.slots()]).all()
 
 
 def test_only_a_reservoir_can_prefer_samples():

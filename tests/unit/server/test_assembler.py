@@ -174,7 +174,7 @@ class AssemblerMachine(RuleBasedStateMachine):
     def accounts_add_up(self):
         if not hasattr(self, "assembler"):
             return
-        counts, unfinished = self.assembler.counters, len(self.assembler._samples)
+        counts, unfinished = self.assembler.counters, self.assembler.unfinished
         assert counts.produced == counts.received + counts.lost + unfinished
         assert counts.received == (
             self.stored + len(self.pending) + counts.duplicate + counts.rejected
@@ -325,7 +325,7 @@ def test_header_that_does_not_fit_the_study(assembler, store, wrong, rank, reaso
     assert reason in str(caught.value)
     assert store.free == 4
     assert assembler.counters.produced == 0
-    assert not assembler._attempts
+    assert not assembler.attempts
 
 
 def test_all_messages_of_an_attempt_are_of_as_many_ranks(assembler):

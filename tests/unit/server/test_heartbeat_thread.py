@@ -11,7 +11,7 @@ def beats(bound):
     beats = HeartbeatThread(bound[0], bound[1]["heartbeat"])
     yield beats
     beats.close()
-    assert not beats._thread.is_alive()
+    assert not beats.running
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.reservoir import SlotStore, create
-from melissa_gen.server.ingest import receiver as ingest
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.receiver import Ingest, RankState
@@ -59,6 +58,7 @@ class Rank:
             self.state,
             0,
             lambda step: 0.5 * step,
+            memory_grace=0.0,
         )
         self.ingest.start()
         self.identity = None
@@ -116,7 +116,7 @@ def rank(context, bound):
     rank = Rank(context, bound)
     yield rank
     rank.end()
-    assert not rank.ingest._thread.is_alive()
+    assert not rank.ingest.running
     assert rank.state.error is None
 
 
@@ -295,8 +295,7 @@ sys.stdin.read()
 """
 
 
-def test_memory_of_a_client_that_was_killed_is_read_and_then_given_up(rank, client, monkeypatch):
-    monkeypatch.setattr(ingest, "_GRACE_SECONDS", 0.0)
+def test_memory_of_a_client_that_was_killed_is_read_and_then_given_up(rank, client):
     rank.assign()
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -308,10 +307,10 @@ def test_memory_of_a_client_that_was_killed_is_read_and_then_given_up(rank, clie
     client.send(part(0, buffer=1))
     assert credit(client) == (1,)
     assert (rank.draw().fields["u"][0] == pid).all()
-    assert len(rank.ingest._shared) == 1
+    assert rank.ingest.mapped_clients == 1
     child.wait()
     child.stdout.close()
-    rank.wait(lambda r: not rank.ingest._shared)
+    rank.wait(lambda r: not rank.ingest.mapped_clients)
 
 
 STRANGERS = [

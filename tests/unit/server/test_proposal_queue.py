@@ -7,6 +7,7 @@ import pytest
 from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, Sampler, create
 from melissa_gen.server.coordination.ledger import FAILED, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
+from tests.conftest import wait_for
 
 
 class GatedSampler(Sampler):
@@ -122,7 +123,7 @@ def test_a_failing_sampler_leaves_the_prior(queue, sampler, events):
     sampler.fail = True
     for _ in range(3):
         queue.take()
-    queue._thread.join(timeout=10)
+    wait_for(lambda: not queue.running, "the end of the thread", 10)
     assert str(queue.error) == "no convergence"
     assert queue.statistics()["state"] == "failed"
     assert queue.take().method == PRIOR
@@ -235,16 +236,14 @@ def feed(queue, ledger, count, first=0):
 def test_the_next_server_proposes_what_this_one_would_have(sampler):
     prior, ledger = sampler.prior, Ledger(100, 1, 1, 0)
     first = uniform_queue(prior, Events())
-    first._make_generation([])
+    first.make_generation()
     feed(first, ledger, 2)
     state = json.loads(json.dumps(first.state(), default=as_list), object_hook=as_array)
     second, ledger_2 = uniform_queue(prior, Events()), Ledger(100, 1, 1, 0)
     ledger_2.restore(ledger.state())
     second.restore(state, ledger_2.records)
     for queue in (first, second):
-        for record in queue._inbox:
-            queue._records[record.simulation] = record
-        queue._make_generation(queue._evidence(queue._records))
+        queue.make_generation()
     theirs = [second.take() for _ in range(4)]
     assert theirs == [first.take() for _ in range(4)]
     assert second.statistics() == first.statistics() | {"seconds": second.seconds}

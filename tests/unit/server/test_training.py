@@ -39,11 +39,11 @@ def test_weights_reach_the_gradient_and_their_effective_size_the_status():
 
     def errors_after(weight):
         trainer, _ = trainer_of(study, weight)
-        trainer._wait_for_first_samples()
-        batch = trainer._reservoir.draw(48, trainer._views)
-        before = trainer._learn(batch, 48)
+        trainer.wait_for_first_samples()
+        batch = trainer.draw(48)
+        before = trainer.learn(batch, 48)
         for _ in range(200):
-            after = trainer._learn(batch, 48)
+            after = trainer.learn(batch, 48)
         by_simulation = [(after / before)[batch.simulations == n].mean() for n in range(12)]
         return np.array(by_simulation), trainer.effective_share
 
@@ -76,7 +76,7 @@ def test_the_reservoir_is_told_the_losses():
     study = study_of(reservoir={"eviction": "difficulty", "draws": "difficulty"})
     trainer, _ = trainer_of(study)
     told = []
-    trainer._reservoir.update_losses = lambda batch, losses: told.append((batch, losses))
+    trainer.reservoir.update_losses = lambda batch, losses: told.append((batch, losses))
     trainer.run()
     assert sum(batch.count for batch, _ in told) == 48
     assert all(len(losses) == batch.count and (losses > 0).all() for batch, losses in told)
@@ -84,9 +84,9 @@ def test_the_reservoir_is_told_the_losses():
 
 def learn(trainer, times=5):
     """Some steps on one batch."""
-    trainer._wait_for_first_samples()
-    batch = trainer._reservoir.draw(8, trainer._views)
-    return [float(trainer._learn(batch, 8).mean()) for _ in range(times)]
+    trainer.wait_for_first_samples()
+    batch = trainer.draw(8)
+    return [float(trainer.learn(batch, 8).mean()) for _ in range(times)]
 
 
 def test_a_network_computes_in_bfloat16_and_keeps_float32_weights():

@@ -80,13 +80,13 @@ def test_slopes_are_those_of_the_features():
             np.testing.assert_allclose(slope[:, column], numeric[:, feature] / 2e-2, atol=5e-3)
 
 
-def test_many_points_are_asked_in_parts(monkeypatch):
+def test_many_points_are_asked_in_parts():
     members = [trained_alike(seed) for seed in (1, 2)]
     points = np.random.default_rng(1).random((50, 2))
     whole = SurrogateProbe(members).features(points)
-    monkeypatch.setattr("melissa_gen.surrogates.surrogate_probe._CHUNK", 1000)
-    np.testing.assert_allclose(SurrogateProbe(members).features(points), whole, rtol=1e-5)
-    assert SurrogateProbe(members).features(points[:0]).shape == (0, 5)
+    in_parts = SurrogateProbe(members, values=1000)
+    np.testing.assert_allclose(in_parts.features(points), whole, rtol=1e-5)
+    assert in_parts.features(points[:0]).shape == (0, 5)
 
 
 def test_fields_without_axes_have_no_gradient_in_space():
