@@ -150,6 +150,12 @@ class BatchBackend:
         with self._lock:
             return frozenset(n for n, job in self._jobs.items() if job.state in ("new", "queued"))
 
+    def query_now(self) -> None:
+        """Queries the scheduler as soon as possible, without waiting for the interval."""
+        with self._lock:
+            self._next_query = 0.0
+        self._wake()
+
     def log(self, name: str) -> Path:
         """Returns the path of a job's log file."""
         return self.logs / f"{name}.log"

@@ -1,5 +1,6 @@
 """Real MPI jobs on this machine: they start, are watched, and leave nothing behind."""
 
+import contextlib
 import json
 import os
 import signal
@@ -76,10 +77,18 @@ def segments():
     return {path.name for path in Path("/dev/shm").glob("mpich_shm_*")}
 
 
-def own(backend, name="job"):
-    """The segments of one job; other tests' jobs have theirs in the same folder."""
-    wait_for(lambda: backend.poll() == [] and backend._running[name].segments, "its segments")
-    return {Path(segment).name for segment in backend._running[name].segments}
+def own(mark):
+    """The segments that the ranks of one job have open; other tests' jobs have theirs in the same folder."""
+
+    def look():
+        found = set()
+        for pid in processes_of(mark):
+            with contextlib.suppress(OSError):
+                links = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+                found |= {link.name for link in links if link.name.startswith("mpich_shm_")}
+        return found
+
+    return wait_for(look, "its segments")
 
 
 RANKS_UP = """
@@ -147,7 +156,7 @@ def test_a_world_does_not_take_itself_for_part_of_another(backend, monkeypatch):
 def test_terminate_ends_all_ranks_and_leaves_nothing(backend):
     start(backend, RANKS_UP, processes=3, NAME="job")
     mark = wait_up(backend, processes=3)
-    mine = own(backend)
+    mine = own(mark)
     assert len(processes_of(mark)) >= 4
     backend.terminate("job")
     assert wait_end(backend)["job"] != 0
@@ -158,7 +167,7 @@ def test_terminate_ends_all_ranks_and_leaves_nothing(backend):
 def test_a_rank_that_ignores_sigterm_is_killed(backend):
     start(backend, RANKS_UP, NAME="job", DEAF="1")
     mark = wait_up(backend)
-    mine = own(backend)
+    mine = own(mark)
     backend.terminate("job")
     backend.poll()
     backend.kill("job")
@@ -170,8 +179,9 @@ def test_a_rank_that_ignores_sigterm_is_killed(backend):
 def test_ranks_whose_mpirun_was_killed_end_too(backend):
     start(backend, RANKS_UP, NAME="job", DEAF="1")
     mark = wait_up(backend)
-    mine = own(backend)
-    os.kill(backend._running["job"].process.pid, signal.SIGKILL)
+    mine = own(mark)
+    mpirun = next(p for p in processes_of(mark) if psutil.Process(p).ppid() == os.getpid())
+    os.kill(mpirun, signal.SIGKILL)
     assert wait_end(backend) == {"job": -signal.SIGKILL}
     wait_for(lambda: not processes_of(mark), "the end of all ranks")
     assert not mine & segments()
@@ -180,7 +190,7 @@ def test_ranks_whose_mpirun_was_killed_end_too(backend):
 def test_a_rank_that_crashes_ends_its_world_and_no_segment_stays(backend):
     start(backend, RANKS_UP, NAME="job", CRASH="1")
     mark = wait_up(backend)
-    mine = own(backend)
+    mine = own(mark)
     (backend.folder / "crash").touch()
     assert wait_end(backend)["job"] != 0
     wait_for(lambda: not processes_of(mark), "the end of all ranks")
@@ -192,7 +202,7 @@ def test_other_worlds_are_left_alone(backend):
     start(backend, RANKS_UP, name="two", NAME="two")
     one, two = wait_up(backend, "one"), wait_up(backend, "two")
     alive = processes_of(two)
-    first, second = own(backend, "one"), own(backend, "two")
+    first, second = own(one), own(two)
     backend.kill("one")
     assert "one" in wait_end(backend)
     wait_for(lambda: not processes_of(one), "the end of the killed world")

@@ -19,18 +19,23 @@ RANK = "from mpi4py import MPI; print('of', MPI.COMM_WORLD.size, flush=True)"
 
 
 @pytest.fixture
-def backend(tmp_path):
+def wanted():
+    """What each job asks for, by its name; "" stands for all others."""
+    return {"": JobsSection(time=600.0)}
+
+
+@pytest.fixture
+def backend(tmp_path, wanted):
     mpirun = find_mpirun()
     scheduler = Psij("slurm", mpirun, detect_implementation(mpirun), tmp_path)
-    wanted = {"": JobsSection(time=600.0)}
     backend = BatchBackend(scheduler, tmp_path, tmp_path, wanted, interval=0.5)
     yield backend
     backend.close()
     assert backend.running == []
 
 
-def test_ranks_on_two_nodes_are_one_world(backend):
-    backend._settings[""] = JobsSection(nodes=2, tasks_per_node=2)
+def test_ranks_on_two_nodes_are_one_world(backend, wanted):
+    wanted[""] = JobsSection(nodes=2, tasks_per_node=2)
     backend.start("world", (sys.executable, "-c", RANK), 4, {})
     assert end_of(backend, "world")[:] == ("world", 0, ""), backend.log("world").read_text()
     said = backend.log("world").read_text()  # four ranks may write at once
@@ -66,8 +71,8 @@ def test_a_job_that_is_not_begun_can_be_cancelled(backend, cluster):
         cluster.ask("scontrol", "update", "PartitionName=main", "State=UP")
 
 
-def test_a_refusal_is_told_in_the_schedulers_words(backend):
-    backend._settings[""] = JobsSection(partition="nowhere")
+def test_a_refusal_is_told_in_the_schedulers_words(backend, wanted):
+    wanted[""] = JobsSection(partition="nowhere")
     backend.start("lost", ("true",), 1, {})
     ended = end_of(backend, "lost")
     assert ended.code == 1

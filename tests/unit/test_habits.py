@@ -130,3 +130,33 @@ def test_every_module_logs_by_the_standard_module():
         and node.func.id == "print"
     }
     assert printing <= may, printing - may
+
+
+def private_members(tree):
+    """Attributes with a leading underscore of anything but `self`, `cls`, `super()` and a few modules."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
+            continue
+        if node.attr.endswith("_") or node.attr in ("_replace", "_asdict", "_fields"):
+            continue
+        owner = ast.unparse(node.value)
+        if owner.split(".")[0].split("(")[0] not in ("self", "cls", "super", "os", "sys", "torch"):
+            yield f"{owner}.{node.attr} in line {node.lineno}"
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_use_public_interfaces(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    assert list(private_members(tree)) == []
+    names = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    patched = [
+        one for one in names if one.startswith("melissa_gen.") and one.rsplit(".")[-1].isupper()
+    ]
+    assert patched == [], "module constants are not patched; inject the value"
