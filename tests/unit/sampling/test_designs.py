@@ -141,8 +141,8 @@ def test_after_the_table():
     [
         (None, "points is missing"),
         ([], "has no points"),
-        ([[1.0]], "row 1 has 1 numbers, 2 are needed"),
-        ([[0.5, 0.5], [0.5, 7.0]], r"row 2 \(a 0.5, b 7\) lies outside"),
+        ([[1.0]], "row 1 has 1 numbers; 2 are needed"),
+        ([[0.5, 0.5], [0.5, 7.0]], r"row 2 \(a 0.5, b 7\) is outside"),
         ("nowhere.csv", "can't be read"),
         ("points.txt", "a .csv, .npy or .npz file"),
         ("a;c\n1;2", "no column 'a'"),

@@ -80,7 +80,7 @@ def test_every_point_is_feasible_and_the_hard_ones_are_sought(method):
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - set(FROM_POINTS)))
 def test_the_others_refuse_in_one_sentence(method):
-    with pytest.raises(StudyError, match=f"'{method}', which needs more of the prior than feas"):
+    with pytest.raises(StudyError, match=f"'{method}', which can't be used with feas"):
         create(method, PRIOR, 5)
     check_arguments(method)  # without a table it is legal
 

@@ -162,7 +162,7 @@ def test_constraints(text, share, rng):
     "text, words",
     [
         ("a + b", "where a condition"),
-        ("a + bb <= 1", r"names 'bb', the parameters are a, b \(did you mean 'b'"),
+        ("a + bb <= 1", r"has the unknown name 'bb'; the parameters are a, b \(did you mean 'b'"),
         ("(a < 1) + b < 2", "where a number is needed"),
         ("a and b", "where a condition"),
         ("a + b <= ", "not an expression"),
