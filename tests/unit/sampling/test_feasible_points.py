@@ -102,7 +102,7 @@ def test_files(tmp_path):
 
 def test_illegal_rows_are_named():
     wrong = np.vstack([ROWS[:3], [[20.0, 0.0, 2.0]]])
-    with pytest.raises(StudyError, match=r"feasible_points row 4 \(a 20, b 0, fixed 2\) lies out"):
+    with pytest.raises(StudyError, match=r"feasible_points row 4 \(a 20, b 0, fixed 2\) is out"):
         Prior.from_mapping(BOUNDS, points=wrong)
     with pytest.raises(StudyError, match=r"feasible_points row .* constraints"):
         Prior.from_mapping(BOUNDS, ["b > 0"], points=ROWS)
