@@ -94,7 +94,7 @@ def test_files(tmp_path):
     for kind in ("csv", "npy", "npz"):
         found = read_points(str(tmp_path / f"p.{kind}"), names, "feasible_points")
         np.testing.assert_array_equal(found, ROWS)
-    with pytest.raises(StudyError, match=r"feasible_points: .* has shape \(300, 3\), \(n, 2\)"):
+    with pytest.raises(StudyError, match=r"feasible_points: .* has shape \(300, 3\); \(n, 2\)"):
         read_points(str(tmp_path / "p.npy"), names[:2], "feasible_points")
     with pytest.raises(StudyError, match=r"feasible_points is 'p\.txt'"):
         read_points("p.txt", names, "feasible_points")

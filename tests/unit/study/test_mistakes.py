@@ -94,8 +94,8 @@ def test_parameter_named_like_a_distribution_keeps_its_name(tmp_path, data, name
         ("server.heartbeat_timeout", -1, ["server.heartbeat_timeout is -1", "greater than 0"]),
         ("reservoir.max_memory", "3 GP", ["'3 GP' is not a memory size", "GB", "GiB"]),
         ("reservoir.max_memory", "1e999 GB", ["reservoir.max_memory"]),
-        ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a unit", "kg/m^3"]),
-        ("parameters.left_temperature.unit", "zork", ["'zork' is not a unit", "write"]),
+        ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a known unit", "kg/m^3"]),
+        ("parameters.left_temperature.unit", "zork", ["'zork' is not a known unit", "write"]),
     ],
 )
 def test_wrong_unit(tmp_path, data, key, value, expected):
