@@ -1,4 +1,4 @@
-"""What a server rank does with the samples that it receives: training, or recording without a trainer."""
+"""The base class of the consumers of a server rank's samples: training, or recording without a trainer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ __all__ = ["Consumer", "Hooks"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a consumer calls while it runs.
+    """Functions that a consumer calls while it runs.
 
     Attributes:
         made_room: Notifies ingest that samples have left the sink, so that waiting samples may fit.

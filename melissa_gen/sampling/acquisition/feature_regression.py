@@ -1,9 +1,9 @@
 """An acquisition from features of the surrogate's prediction, combined by ridge regression.
 
-A regression of past difficulties on λ only describes where the error *was* large. The network gives for any λ
-the distance of its prediction from everything that it was trained on (`novelty`, see `surrogates.probe`).
-This works for points that have not been simulated, at the present state of training, and without any measured
-difficulty. Therefore
+A regression of past difficulties on λ only describes where the error *was* large. The network provides, for any λ, the
+distance of its prediction from all predictions at points that were drawn before (`novelty`, which
+`surrogates.surrogate_probe` computes). It is available for points that have not been simulated, at the current state of
+training, and without any measured difficulty. Therefore
 
     log a(λ) = w · features(λ),
 
@@ -75,7 +75,7 @@ class FeatureRegression(Acquisition):
         # The newest surrogate, and the one that was used at the last learning.
         self._newest_probe: Probe | None = None
         self._probe: Probe | None = None
-        self._asked = False
+        self._uses_features = False
         self._candidates: tuple[Array, Array] | None = None
         self._known = KernelInterpolant()
         self._slopes: dict[str, float] = {}
@@ -83,7 +83,7 @@ class FeatureRegression(Acquisition):
     @property
     def flat(self) -> bool:
         """Whether log a is constant."""
-        return not self._known.fitted if self._asked else self._blind.flat
+        return not self._known.fitted if self._uses_features else self._blind.flat
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
@@ -104,8 +104,8 @@ class FeatureRegression(Acquisition):
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Computes features of the newest surrogate, and fits their slopes to all difficulties."""
         self._probe = probe = self._newest_probe
-        self._asked = probe is not None and table.unit.shape[1] > 0
-        if probe is None or not self._asked:
+        self._uses_features = probe is not None and table.unit.shape[1] > 0
+        if probe is None or not self._uses_features:
             self._blind.fit(table, rng)
             return
         unit = self._prior_draws(self._count, rng)
@@ -120,7 +120,7 @@ class FeatureRegression(Acquisition):
 
     def value(self, unit: Array) -> Array:
         """Returns log a (n,) at points (n, k) of the unit cube."""
-        if not self._asked:
+        if not self._uses_features:
             return self._blind.value(unit)
         if self._probe is None:
             return self._known.value(unit)
@@ -129,14 +129,14 @@ class FeatureRegression(Acquisition):
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
         """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
-        if self._asked:
+        if self._uses_features:
             return self._known.value_and_gradient(unit)
         return self._blind.value_and_gradient(unit)
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
         return {
-            "asked": self._asked,
+            "asked": self._uses_features,
             **(
                 {}
                 if self._candidates is None
@@ -149,7 +149,7 @@ class FeatureRegression(Acquisition):
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        self._asked, self._slopes = state["asked"], dict(state["slopes"])
+        self._uses_features, self._slopes = state["asked"], dict(state["slopes"])
         self._probe = self._newest_probe = self._candidates = None
         if _CANDIDATES[0] in state:
             self._candidates = np.array(state[_CANDIDATES[0]]), np.array(state[_CANDIDATES[1]])
@@ -158,7 +158,7 @@ class FeatureRegression(Acquisition):
 
     def diagnostics(self) -> dict[str, float]:
         """Returns the slope of each feature, and the share of the variance of log a that the interpolation explains."""
-        if not self._asked:
+        if not self._uses_features:
             return self._blind.diagnostics()
         slopes = {f"slope_{name}": slope for name, slope in self._slopes.items()}
         return {"interpolated": self._known.explained, **slopes}

@@ -51,7 +51,7 @@ class EnsembleArguments(Arguments):
 
     guide: Literal["surrogate", "difficulty"] = Field(
         "surrogate",
-        description="what the acquisition is learned from: predictions of the surrogate, or difficulties",
+        description="basis of the acquisition: predictions of the surrogate, or difficulties alone",
     )
     kappa: float = Field(
         0.5, ge=0.0, le=10.0, description="weight κ of the spread between the networks"
@@ -80,7 +80,8 @@ class Proposer(ABC):
             density is estimated from draws.
         has_density: Whether `log_density` is implemented. If not, an exponential tilt stands for
             the density of the draws.
-        relative_to_prior: What `log_density` returns under constraints; see `AdaptiveRule`.
+        relative_to_prior: Under constraints, whether `log_density` is relative to the prior, with both
+            densities restricted to the feasible points.
     """
 
     exact: ClassVar[bool]

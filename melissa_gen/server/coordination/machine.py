@@ -6,7 +6,7 @@ thread owns these (`melissa_gen.server.coordination.control_thread`).
 
 The life of a simulation:
 
-1. The machine takes a proposal from its source when a client asks for a simulation and none waits for a retry. In
+1. The machine takes a proposal from its source when a client requests a simulation and none waits for a retry. In
    per-simulation mode it takes proposals ahead, because a job is started for a given simulation. Every server rank is
    sent the parameters (`assigned`).
 2. The simulation is issued to a client as its next attempt. The client sends fields to the server ranks, not to this
@@ -267,11 +267,11 @@ class ControlMachine:
             text = f"a client of job {job}, which has ended"
             raise ProtocolError(text)
 
-    def _next_record(self, asked: int) -> SimulationRecord | None:
+    def _next_record(self, requested: int) -> SimulationRecord | None:
         """Returns the waiting simulation to issue, or None if there is none."""
         waiting = self._ledger.waiting()
-        if asked != wire.ANY:
-            return next((record for record in waiting if record.simulation == asked), None)
+        if requested != wire.ANY:
+            return next((record for record in waiting if record.simulation == requested), None)
         return waiting[0] if waiting else self._draw()
 
     def _draw(self) -> SimulationRecord | None:

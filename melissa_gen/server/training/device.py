@@ -69,7 +69,7 @@ def agree(
     if wanted == "cuda" and without:
         msg = (
             f"server.device is 'cuda', but torch finds no CUDA device in rank {', '.join(without)}; "
-            "legal there: cpu, auto (does the server's job ask for GPUs, as by launcher.server_jobs.gpus_per_task?)"
+            "legal there: cpu, auto (does the server's job request GPUs, as by launcher.server_jobs.gpus_per_task?)"
         )
         raise RunError(msg)
     if wanted == "cpu" or without or (wanted == "auto" and not own):

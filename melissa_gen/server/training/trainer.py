@@ -138,7 +138,7 @@ class Trainer:
             self._wait_for_first_samples()
         while not (turn := self._next_turn()).over:
             if turn.stop:
-                return self._state.stop_reason or "another server rank was told to stop"
+                return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()
                 self._hooks.checkpoint()

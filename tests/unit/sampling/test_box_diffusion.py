@@ -58,7 +58,7 @@ def test_far_outside_the_box_stays_finite(rng):
 
 
 def test_steps_compose_to_the_noising_law(rng):
-    """From the top to a level in exact steps, x has the law α x0 + σ ε there."""
+    """From the top to a level in exact steps, x has the distribution of α x0 + σ ε there."""
     diffusion = BoxDiffusion(1, 12)
     x = diffusion.start(20_000, rng)
     for level in range(12, 4, -1):

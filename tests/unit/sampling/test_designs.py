@@ -132,7 +132,7 @@ def test_after_the_table():
     assert again.suggest(5).points.tolist() == ROWS + ROWS[:2]
     stop = create("table", PRIOR, 1, arguments={"points": ROWS, "afterwards": "stop"})
     assert len(stop.suggest(3)) == 3
-    with pytest.raises(StudyError, match="has 3 points and simulation 4"):
+    with pytest.raises(StudyError, match="has 3 points, but simulation 4 was requested"):
         stop.suggest(1)
 
 

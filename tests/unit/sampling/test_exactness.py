@@ -1,4 +1,4 @@
-"""The proposers against targets whose law is known, with the tolerances stated.
+"""The proposers against targets whose distribution is known, with stated tolerances.
 
 A mean of n draws is off by sd / √n; with n = 1,500 and d axes pooled that is 0.026 sd or less.
 """
@@ -112,7 +112,8 @@ def test_corner_target(name, acquisitions, rng):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_linear_target(name, acquisitions, rng):
-    law = stats.truncexpon(b=4.0, scale=0.25)  # of 1 - u
+    # The distribution of 1 - u.
+    law = stats.truncexpon(b=4.0, scale=0.25)
     unit = MAKE[name](2).draw(N, acquisitions["linear"](4.0), 1.0, rng)
     assert stats.kstest(1.0 - unit[:, 0], law.cdf).statistic < 0.06
 
