@@ -117,11 +117,11 @@ class Ledger:
         return self.count - sum(r.status in (FINISHED, FAILED) for r in self.records)
 
     def running(self) -> Iterator[SimulationRecord]:
-        """The simulations that a client is solving."""
+        """Returns the simulations that clients are solving."""
         return (r for r in self.records if r.status == RUNNING)
 
     def waiting(self) -> list[SimulationRecord]:
-        """Drawn simulations that no client is solving; those that are retried come first."""
+        """Returns the drawn simulations that no client is solving; those that are retried come first."""
         return [self.records[n] for n in self._waiting]
 
     def add(

@@ -22,7 +22,7 @@ class CreditQueue:
         self._buffers: dict[bytes, list[int]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any buffer is to be returned."""
+        """Returns whether there are buffers to return."""
         return bool(self._buffers)
 
     def add(self, senders: Iterable[Sender]) -> None:

@@ -224,7 +224,7 @@ class Ingest:
             self._data.recv(copy=False)
 
     def _more(self) -> bool:
-        """Whether the message has more frames; the attribute `rcvmore` takes more than twice as long."""
+        """Returns whether the message has more frames; the attribute `rcvmore` would take more than twice as long."""
         return bool(self._data.getsockopt(zmq.RCVMORE))
 
     def _receive(self, identity: bytes) -> None:
