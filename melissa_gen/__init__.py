@@ -1,9 +1,9 @@
 """Online training of neural surrogates from running simulations.
 
-The data's way through the folders: `client` (solver side) -> `protocol` (wire) -> `server` (ingest, assembler)
--> `reservoir` -> `surrogates` (training) -> `sampling` (which parameters next) -> `client`.
+Data passes through the packages in this order: `client` (in the solver) -> `protocol` (messages) -> `server` (ingest
+and assembly) -> `reservoir` -> `surrogates` (training) -> `sampling` (choice of the next parameters) -> `client`.
 
-The entry points of Python are `Study`, `run`, `resume`, `Run` and `compare`. They are imported on first use, so that
+The Python interface consists of `Study`, `run`, `resume`, `Run` and `compare`. They are imported on first use, so that
 `import melissa_gen` is cheap in a solver.
 
 Example:

@@ -1,6 +1,6 @@
 """The commands `run`, `resume` and `compare` as Python functions, for scripts and notebooks.
 
-They alone import the launcher from within `melissa_gen`, and only when they are called.
+The launcher is imported only when one of these functions is called.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,16 +27,16 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Runs a study to its end, as `melissa-gen run` does: solvers, training and sampling together.
+    """Runs a study to its end: solvers, training and sampling. The same as `melissa-gen run`.
 
-    In a terminal the run is shown as by the command; elsewhere, for example in a notebook, a line is printed every ten
-    seconds. Interrupt the call (Ctrl-C, or the notebook's stop button) to end the run with a checkpoint and a report.
+    In a terminal the live view of the command is shown. Elsewhere, for example in a notebook, a line is printed every
+    ten seconds. An interrupt (Ctrl-C, or the stop button of the notebook) ends the run with a checkpoint and a report.
 
     Args:
         study: The study, or its file.
-        run_dir: Where everything about the run is written; must not hold a run. Default: `runs/NAME-DATE` under the
-            current folder.
-        overrides: If `study` is a file, values that replace the file's, by dotted key.
+        run_dir: The run directory, to which all files of the run are written; must not contain a run. Default:
+            `runs/NAME-DATE` in the current folder.
+        overrides: If `study` is a file, values that replace those of the file, by dotted key.
         quiet: Print nothing.
 
     Returns:
@@ -44,7 +44,7 @@ def run(
 
     Raises:
         StudyError: The study has a mistake.
-        RunFailedError: The run was started and did not finish; its attribute `run` holds what was written.
+        RunFailedError: The run was started and did not finish; the attribute `run` of the error is the run.
         KeyboardInterrupt: The run was interrupted; `resume` continues it.
         MelissaGenError: The run could not be started.
 
@@ -79,7 +79,7 @@ def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
     Raises:
         RunFailedError: The run was continued and did not finish.
         KeyboardInterrupt: The run was interrupted again.
-        MelissaGenError: The run has finished, is still going on, or has no checkpoint.
+        MelissaGenError: The run has finished, is still running, or has no checkpoint.
     """
     from melissa_gen.launcher.commands.resume import resume_run
 
@@ -88,17 +88,18 @@ def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
 
 
 def compare(runs: Sequence[Run | str | Path], labels: Sequence[str] | None = None) -> "Comparison":
-    """Compares runs: their errors, their cost, and how their studies differ.
+    """Compares runs: their errors, their cost, and the differences between their studies.
 
     Args:
-        runs: Runs or their directories; the others are related to the first one.
-        labels: A name for each; default: the names of their directories.
+        runs: Runs or their directories; ratios are relative to the first one.
+        labels: A name for each run; default: the names of their directories.
 
     Returns:
-        The comparison: `.table()` for figures, `.write(path)` for one HTML page; a notebook shows it as a table.
+        The comparison: `.table()` returns the figures, `.write(path)` writes an HTML page. A notebook displays it as a
+        table.
 
     Raises:
-        DataError: A directory holds no run, or there are none.
+        DataError: A directory does not contain a run, or no run was given.
     """
     from melissa_gen.report.comparison import Comparison
 
@@ -107,7 +108,7 @@ def compare(runs: Sequence[Run | str | Path], labels: Sequence[str] | None = Non
 
 
 def _view(quiet: bool) -> LiveView:
-    """The view of a call: the live picture only in a terminal, plain lines in a notebook."""
+    """Returns the view of a call: the live view in a terminal, plain lines in a notebook."""
     return LiveView(Console(markup=False, force_jupyter=False, quiet=quiet))
 
 

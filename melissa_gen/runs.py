@@ -20,9 +20,9 @@ __all__ = ["Run", "RunFailedError"]
 
 
 class Run:
-    """A run that has ended or is still running. Nothing is written but by `report`.
+    """A run that has ended or is still running. Only `report` writes files.
 
-    Everything is read on first use and kept; load the run again to see what a running one has added.
+    Files are read on first use and cached. Load the run again to see new data of a run that is still running.
 
     Attributes:
         path: The run directory, absolute.
@@ -36,10 +36,10 @@ class Run:
         """Opens a run directory.
 
         Args:
-            folder: The directory that `melissa-gen run` has written.
+            folder: The directory, which `melissa-gen run` has written.
 
         Raises:
-            DataError: It is not a run directory.
+            DataError: The folder is not a run directory.
         """
         path = Path(folder).absolute()
         if not path.is_dir():
@@ -52,20 +52,20 @@ class Run:
 
     @cached_property
     def study(self) -> Study:
-        """The study as it was run, complete with defaults.
+        """The study as it was run, including defaults.
 
         Raises:
             StudyError: `study.yaml` is missing or damaged.
         """
         folder = None
-        # Without a whole run.json, relative paths start at the run directory.
+        # If run.json is missing or damaged, relative paths start at the run directory.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             folder = Path(json.loads((self.path / "run.json").read_text("utf-8"))["study_folder"])
         return load_study(self.path / "study.yaml", folder=folder)
 
     @cached_property
     def recorded(self) -> RecordedRun:
-        """The files of the run as plain data, the same as the report is made of."""
+        """The content of the run's files as plain data, from which the report is created."""
         return RecordedRun.read(self.path)
 
     @property
@@ -75,46 +75,52 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished`, `stopped` or `failed`; `running` as long as there is no `summary.json`."""
+        """`finished`, `stopped` or `failed`; `running` until `summary.json` exists."""
         return str(self.summary.get("status", "running"))
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The content of `summary.json`; `{}` as long as the run has not ended."""
+        """The content of `summary.json`; `{}` until the run has ended."""
         return self.recorded.summary
 
     @cached_property
     def events(self) -> Any:
-        """All events in the order in which they were written; see `table` for the type."""
+        """All events in the order in which they were written.
+
+        A pandas data frame if pandas is installed, else a list of records.
+        """
         return table(list(read_events(self.path / "events.jsonl")))
 
     @cached_property
     def simulations(self) -> Any:
-        """One row for each simulation: parameters, method, generation, difficulty, status; see `table` for the type."""
+        """One row for each simulation: parameters, method, generation, difficulty and status.
+
+        A pandas data frame if pandas is installed, else a list of records.
+        """
         return table(self.recorded.simulations)
 
     @cached_property
     def validation(self) -> Any:
-        """One row for each validation during the training, the last one included; see `table` for the type.
+        """One row for each validation, including the last one.
 
-        The columns `nrmse.mean`, `nrmse.p99`, `nrmse.max` ... hold the error over all validation simulations after
-        `batches` batches.
+        A pandas data frame if pandas is installed, else a list of records. The columns `nrmse.mean`, `nrmse.p99`,
+        `nrmse.max` ... are the errors over all validation simulations after `batches` batches.
         """
         return table(self.recorded.kind("validation"))
 
     @property
     def cases(self) -> ValidationCases | None:
-        """The error of every validation simulation, and three of them in full; None before the first validation."""
+        """The errors of all validation simulations and the fields of three; None before the first validation."""
         return self.recorded.cases
 
     def surrogate(self, device: str = "cpu") -> "Surrogate":
-        """Loads the trained surrogate; of a run that has not finished, that of the newest checkpoint.
+        """Loads the trained surrogate, or that of the newest checkpoint if the run has not finished.
 
         Args:
-            device: Where its weights shall be, for example `cuda`.
+            device: Device of the weights, for example `cuda`.
 
         Raises:
-            DataError: No surrogate was saved yet, or it is damaged.
+            DataError: No surrogate has been saved yet, or it is damaged.
             StudyError: The class of its network can't be imported here.
         """
         from melissa_gen.run_dir.checkpoint_folder import newest
@@ -134,10 +140,10 @@ class Run:
         """Writes `report.html` into the run directory.
 
         Returns:
-            The file.
+            The path of the file.
 
         Raises:
-            RunError: It can't be written.
+            RunError: The file can't be written.
         """
         from melissa_gen.report.html import write_report
 
@@ -147,7 +153,7 @@ class Run:
         return f"<Run {self.name}: {self.status}, {self.path}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of a run."""
+        """Returns the HTML table that a notebook displays."""
         from melissa_gen.report.key_figures import key_figures
 
         rows = [("status", self.status), *key_figures(self.summary), ("directory", str(self.path))]
@@ -163,7 +169,7 @@ class RunFailedError(RunError):
     """A run that was started and did not finish.
 
     Attributes:
-        run: The run, with all that was written before it ended.
+        run: The run, with all data that was written before it ended.
     """
 
     def __init__(self, message: str, run: Run) -> None:

@@ -16,7 +16,8 @@ _SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 @functools.cache
 def _registry() -> Any:
-    import pint  # half a second: only for those who write units
+    # Importing pint takes half a second, so it is imported only where a unit is used.
+    import pint
 
     return pint.UnitRegistry()
 
@@ -43,7 +44,7 @@ def _duration(value: Any) -> Any:
         msg = f"has the unknown unit '{parts[1]}'; {example}"
         raise ValueError(msg) from None
     if unit.dimensionality != {"[time]": 1}:
-        msg = f"has the unit '{parts[1]}', which is not one of time; {example}"
+        msg = f"has the unit '{parts[1]}', which is not a unit of time; {example}"
         raise ValueError(msg)
     return float(_registry().Quantity(parts[0], unit).to("second").magnitude)
 
@@ -53,7 +54,7 @@ def _size(value: Any) -> Any:
         return value
     parts = _split(value)
     if parts is None or parts[1] not in _SIZES:
-        msg = f"is not a size in memory; write a number with one of {', '.join(_SIZES)}"
+        msg = f"is not a memory size; write a number with one of the units {', '.join(_SIZES)}"
         raise ValueError(msg)
     size = parts[0] * _SIZES[parts[1]]
     return int(size) if math.isfinite(size) else size
@@ -64,7 +65,7 @@ def _unit(value: Any) -> Any:
         try:
             _registry().Unit(value)
         except Exception:
-            msg = "is not a unit that is known; write for example K, m, m/s, Pa, kg/m^3 or 1"
+            msg = "is not a known unit; write for example K, m, m/s, Pa, kg/m^3 or 1"
             raise ValueError(msg) from None
     return value
 

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import uuid
 
+# ip and nft stand in folders that are not on the PATH of every user.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
 PACKAGES = ["iproute2", "nftables"]
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)"
 
@@ -80,8 +83,6 @@ def missing():
     """Returns why there can be no second network here, or ""; installs its tools if that is allowed."""
     if os.geteuid() != 0:
         return "only root can make a network namespace"
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    os.environ["PATH"] = path
     if not all(shutil.which(name) for name in ("ip", "nft")):
         if not shutil.which("apt-get"):
             return "there is no ip or no nft on PATH, and no apt-get"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -34,6 +35,9 @@ from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.sinks import FieldObservation
 from melissa_gen.study import Study
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["check_study"]
 
@@ -289,10 +293,22 @@ def _batch_seconds(study: Study) -> float:
 
     from melissa_gen.builders.surrogate import build_surrogate
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(study.server.threads)
-    network = build_surrogate(study).network
+    try:
+        return _best_step_seconds(
+            build_surrogate(study).network, study.training.batch_size, len(study.parameters) + 1
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _best_step_seconds(network: "torch.nn.Module", batch_size: int, n_inputs: int) -> float:
+    """Returns the time of the fastest of several training steps, in seconds."""
+    import torch
+
     optimizer = torch.optim.Adam(network.parameters())
-    inputs = torch.rand(study.training.batch_size, len(study.parameters) + 1)
+    inputs = torch.rand(batch_size, n_inputs)
     best = math.inf
     for _ in range(BATCHES_TIMED):
         started = time.perf_counter()

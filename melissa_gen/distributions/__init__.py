@@ -1,7 +1,7 @@
 """Probability distributions of one parameter: the models of a study's `parameters`, with their mathematics.
 
-The study file is validated with these classes, and the samplers compute with the same objects. The package imports
-nothing of ours but the errors and the units.
+The study file is validated with these classes, and the samplers compute with the same objects. The package imports only
+`melissa_gen.errors` and `melissa_gen.units`.
 """
 
 from melissa_gen.distributions.continuous import EDGE, LogUniform, Normal, Uniform

@@ -14,7 +14,7 @@ from melissa_gen.units import Unit
 __all__ = ["EDGE", "LogUniform", "Normal", "Uniform"]
 
 EDGE = 2.0**-53
-"""Distance from 0 and 1 at which coordinates are cut off: quantiles of an unbounded parameter stay finite."""
+"""Distance from 0 and 1 to which coordinates are clipped, so that quantiles of an unbounded parameter are finite."""
 
 
 class Uniform(Distribution):

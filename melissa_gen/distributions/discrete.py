@@ -14,7 +14,7 @@ __all__ = ["Categorical", "Fixed", "Integer"]
 
 
 class Integer(Distribution):
-    """Whole numbers between the bounds, both included, all equally likely."""
+    """Integers between the bounds, both included, all equally likely."""
 
     distribution: Literal["integer"]
     """Selects this distribution."""
@@ -68,14 +68,14 @@ class Integer(Distribution):
 
 
 class Categorical(Distribution):
-    """One of some numbers, in an order of your own: neighbors should behave alike."""
+    """One of the given numbers. Neighbors in the list should have similar effects: samplers see an ordered axis."""
 
     distribution: Literal["categorical"]
     """Selects this distribution."""
     values: list[float] = Field(min_length=1, max_length=1000)
     """The values that the parameter can have."""
     probabilities: list[Annotated[float, Field(ge=0)]] | None = None
-    """One for each value, in any scale; none makes all values equally likely."""
+    """Probability of each value, up to a common factor. Without it, all values are equally likely."""
     unit: Unit = "1"
     """Unit of the parameter."""
 
@@ -89,7 +89,7 @@ class Categorical(Distribution):
         ):
             msg = (
                 f"probabilities {self.probabilities} do not fit the {len(self.values)} values; "
-                "one for each is needed, and one of them above 0"
+                "one for each value is needed, and at least one of them must be above 0"
             )
             raise ValueError(msg)
         return self

@@ -1,8 +1,9 @@
-"""Sampling of the next simulations: priors, difficulty, the learned acquisition, and one module per method.
+"""Sampling of the next simulations: priors, difficulty, learned acquisitions, and one module per method.
 
-`create(method, prior, seed, ...)` makes a `Sampler`; it suggests points and ingests evidence of
-how hard their simulations were to learn. All of it works on numpy arrays of physical parameters,
-uses no server, socket or file, and imports only `melissa_gen.errors` and `melissa_gen.distributions`.
+`create(method, prior, seed, ...)` creates a `Sampler`, which suggests points and ingests evidence about
+the difficulty of their simulations. The package works on numpy arrays of parameters in physical units.
+It does not use a server or a socket, and imports only `melissa_gen.errors` and
+`melissa_gen.distributions`.
 """
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss

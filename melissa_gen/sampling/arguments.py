@@ -50,10 +50,16 @@ A = TypeVar("A", bound=Arguments)
 
 
 def parse_arguments(model: type[A], method: str, given: Mapping[str, Any]) -> A:
-    """Checks `given` against a method's model.
+    """Creates the argument model of a method from the arguments given by a user.
+
+    Args:
+        model: Class of the method's arguments.
+        method: Name of the method, for messages.
+        given: Arguments by name.
 
     Raises:
-        StudyError: names the first wrong key as `sampler.arguments.KEY`, with what is legal.
+        StudyError: A key is unknown or a value is illegal. The message names the first such key as
+            `sampler.arguments.KEY`, and the legal values.
     """
     legal = list(model.model_fields)
     for key in given:

@@ -21,10 +21,10 @@ __all__ = ["PRIOR", "Evidence", "Proposals", "Sampler", "State", "part_of", "spl
 
 Array = NDArray[np.float64]
 
-# Provenance of a point that came from the prior's share of the mixture.
+# Provenance of a point from the prior's share of the mixture.
 PRIOR = "prior"
 
-# Names to numpy arrays or JSON values: saved as one npz and one JSON file, never pickled.
+# numpy arrays or JSON values by name; saved as one npz and one JSON file, never pickled.
 State = dict[str, Any]
 
 
@@ -33,12 +33,12 @@ class Proposals:
     """Points to simulate, with their provenance.
 
     Args:
-        points: (n, d), physical units, columns in the prior's order.
-        log_density: (n,), log of the whole mixture q at each point in physical units, NaN where
-            the method does not know it.
-        method: n names: "prior", or the adaptive method.
-        generation: number of times that the sampler had learned before it drew them.
-        parents: (n,), the simulation that a point was bred from, -1 for none.
+        points: (n, d), in physical units, with columns in the order of the prior.
+        log_density: (n,), log density of the whole mixture q at each point, in the inverse product of
+            the physical units; NaN where unknown.
+        method: The provenance of each of the n points: "prior", or the name of the adaptive method.
+        generation: Number of times that the sampler had learned before it drew the points.
+        parents: (n,), number of the simulation from which a point was derived, -1 for none.
     """
 
     points: Array
@@ -56,13 +56,13 @@ class Evidence:
     """The difficulty of one simulation as measured in training; newer evidence replaces older.
 
     Args:
-        simulation: its number.
-        parameters: (d,), physical units, columns in the prior's order.
-        difficulty: at least 0; ignored where `failed`.
-        samples: how many samples stand behind the difficulty.
-        failed: whether the simulation failed finally; it then has no difficulty.
-        log_density: log q under which it was drawn, NaN where unknown.
-        generation: the generation that proposed it.
+        simulation: Number of the simulation.
+        parameters: (d,), in physical units, in the order of the prior.
+        difficulty: At least 0; ignored if `failed`.
+        samples: Number of samples from which the difficulty was measured.
+        failed: Whether the simulation has failed for good; it then has no difficulty.
+        log_density: log q with which the point was drawn, NaN if unknown.
+        generation: Generation that proposed the point.
     """
 
     simulation: int

@@ -1,6 +1,6 @@
-"""The samplers as generators of the gest-api standard, for libEnsemble, Xopt or Optimas.
+"""Samplers with the interface of the gest-api generator standard, for libEnsemble, Xopt or Optimas.
 
-Needs the package gest-api: `pip install 'melissa-gen[gest]'`.
+Requires the package gest-api: `pip install 'melissa-gen[gest]'`.
 """
 
 from collections.abc import Mapping
@@ -26,22 +26,23 @@ __all__ = ["SamplerGenerator"]
 class SamplerGenerator(Generator):  # type: ignore[misc]
     """A sampler with the interface of the gest-api standard.
 
-    The variables are uniform between their bounds, or one of their discrete values with equal
-    probability. The one objective is the difficulty, at least 0, greater where a simulation was
-    harder; a result that is not a finite number counts as a failed simulation.
+    A continuous variable is uniform between its bounds, and a discrete variable has each of its values
+    with equal probability. The only objective is the difficulty of a simulation. It is at least 0 and
+    increases with the error of the surrogate. A result that is not a finite number marks a failed
+    simulation.
 
     Args:
         vocs: Variables, constants and one objective, EXPLORE or MAXIMIZE.
-        method: One of `sampling.METHODS`.
-        seed: Of the sampler.
-        batch: Points of a `suggest` that does not say how many.
-        max_adaptive_share: The largest share of adaptive points, in [0, 0.9].
-        ramp_generations: Generations over which it is reached.
-        arguments: The method's own.
+        method: Name of the sampling method, one of `sampling.METHODS`.
+        seed: Seed of the sampler.
+        batch: Number of points if `suggest` is called without a number.
+        max_adaptive_share: Largest share of adaptive points, in [0, 0.9].
+        ramp_generations: Number of generations until this share is reached.
+        arguments: Arguments of the method.
 
     Raises:
-        ValueError: The variables or objectives are not of the kind above.
-        StudyError: An unknown method or an illegal argument.
+        ValueError: The variables, objectives or constraints are not of the kind above.
+        StudyError: The method is unknown, or an argument is illegal.
 
     Example:
         >>> vocs = VOCS(variables={"nu": [0.1, 1.0]}, objectives={"error": "EXPLORE"})
@@ -73,22 +74,29 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
 
     def _validate_vocs(self, vocs: VOCS) -> None:
         if len(vocs.objectives) != 1:
-            msg = f"a sampler needs one objective, the difficulty, not {len(vocs.objectives)}"
+            msg = f"a sampler needs one objective, the difficulty; found {len(vocs.objectives)}"
             raise ValueError(msg)
         (name, objective), *_ = vocs.objectives.items()
         if isinstance(objective, MinimizeObjective):
-            msg = f"objective {name} is MINIMIZE; difficulty is sought, so EXPLORE and MAXIMIZE are legal"
+            msg = f"objective {name} is MINIMIZE; legal are EXPLORE and MAXIMIZE"
             raise ValueError(msg)
         if vocs.constraints:
             msg = f"a sampler can't learn constraints on outputs: {', '.join(vocs.constraints)}"
             raise ValueError(msg)
         for name, variable in vocs.variables.items():
             if isinstance(variable, ContextualVariable):
-                msg = f"variable {name} is contextual; a sampler chooses every variable"
+                msg = f"variable {name} is contextual; a sampler must choose every variable"
                 raise ValueError(msg)
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
-        """Draws points; `_batch` of them where the number is not given."""
+        """Draws points.
+
+        Args:
+            num_points: Number of points; the default is `batch` of the constructor.
+
+        Returns:
+            For each point, the values of variables and constants by name, and its `_id`.
+        """
         found = self.sampler.suggest(self._batch if num_points is None else num_points)
         points = []
         for row, density in zip(found.points.tolist(), found.log_density.tolist(), strict=True):
@@ -99,23 +107,28 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
         return points
 
     def ingest(self, results: list[dict[str, Any]]) -> None:
-        """Takes in evaluated points, those of others too, which have no `_id`.
+        """Adds the results of evaluated points.
+
+        Args:
+            results: For each point, the values of variables and objective by name, and its `_id`.
+                Points of other generators have no `_id`.
 
         Raises:
-            ValueError: An `_id` that was never given, or a negative difficulty.
+            ValueError: An `_id` is not one of a suggested point, or a difficulty is negative.
         """
         evidence = []
         for result in results:
             number = result.get("_id")
-            if number is None:  # drawn by another generator, from an unknown density
+            if number is None:
+                # Another generator has drawn the point, from an unknown density.
                 number, self._next = self._next, self._next + 1
                 self._known[number] = float("nan"), 0
             elif int(number) not in self._known:
-                msg = f"no point with the _id {number} was suggested"
+                msg = f"the _id {number} is not one of a suggested point"
                 raise ValueError(msg)
             difficulty = float(result[self._objective])
             if difficulty < 0.0:
-                msg = f"objective {self._objective} is {difficulty:g}; a difficulty is 0 or more"
+                msg = f"objective {self._objective} is {difficulty:g}; a difficulty must be at least 0"
                 raise ValueError(msg)
             density, generation = self._known[int(number)]
             evidence.append(

@@ -58,10 +58,10 @@ class Method:
 
     Args:
         arguments: Model of its arguments.
-        build: Makes the sampler from (prior, seed, arguments, ramp of the adaptive share).
+        build: Creates the sampler from (prior, seed, arguments, ramp of the adaptive share).
         needs_density: Whether it needs the prior's density, or a prior that fills the unit cube.
             A method that needs draws of the prior only also works from a table of points.
-        eviction: Rule by which the reservoir has to evict samples; None leaves it to the study.
+        eviction: Rule by which the reservoir must evict samples; None: the study determines it.
     """
 
     arguments: type[Arguments]
@@ -135,14 +135,14 @@ def check_arguments(
     """Checks a method's name and arguments without building it; returns them with defaults.
 
     Args:
-        method: its name.
-        arguments: its arguments.
-        tabulated: whether the prior is known only by a table of points.
-        facts: facts of the study, from which the method may take defaults.
+        method: Name of the method.
+        arguments: Arguments of the method.
+        tabulated: Whether the prior is given only by a table of points.
+        facts: Facts of the study, from which the method may take defaults.
 
     Raises:
-        StudyError: an unknown method or argument, or an illegal value; a method that needs more
-            of the prior than a table can give.
+        StudyError: The method or an argument is unknown, a value is illegal, or the method needs the
+            density of a prior that is given only by points.
     """
     if method not in METHODS:
         msg = (
@@ -153,8 +153,8 @@ def check_arguments(
     if tabulated and METHODS[method].needs_density:
         legal = ", ".join(name for name, entry in METHODS.items() if not entry.needs_density)
         msg = (
-            f"sampler.method is '{method}', which needs more of the prior than feasible_points; "
-            f"legal with them are {legal}."
+            f"sampler.method is '{method}', which can't be used with feasible_points; "
+            f"legal with feasible_points are {legal}."
         )
         raise StudyError(msg)
     model, given = METHODS[method].arguments, arguments or {}
@@ -170,19 +170,20 @@ def create(
     arguments: Mapping[str, Any] | None = None,
     facts: StudyFacts | None = None,
 ) -> Sampler:
-    """Makes a sampler.
+    """Creates a sampler.
 
     Args:
-        method: one of `METHODS`.
-        prior: p(λ).
-        seed: of the sampler's own generators, at least 0.
-        max_adaptive_share: the largest share ρ of adaptive points, in [0, 0.9].
-        ramp_generations: generations over which ρ rises from 0 to it, at least 0.
-        arguments: the method's own.
-        facts: facts of the study, from which the method may take defaults.
+        method: Name of the method, one of `METHODS`.
+        prior: Prior distribution p(λ) of the parameters.
+        seed: Seed of the sampler's random generators, at least 0.
+        max_adaptive_share: Largest share ρ of adaptive points, in [0, 0.9].
+        ramp_generations: Number of generations until this share is reached, at least 0.
+        arguments: Arguments of the method.
+        facts: Facts of the study, from which the method may take defaults.
 
     Raises:
-        StudyError: names the key, what was found and what is legal.
+        StudyError: The method or an argument is unknown, or a value is illegal. The message names the
+            key, the value and the legal values.
 
     Example:
         >>> prior = Prior.from_mapping({"nu": {"low": 0.0, "high": 1.0}})

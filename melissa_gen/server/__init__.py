@@ -1,6 +1,6 @@
-"""The training server. Start: `mpirun -n R python -m melissa_gen.server RUN_DIR`.
+"""The training server, which is started by `mpirun -n R python -m melissa_gen.server RUN_DIR`.
 
-Every rank: `ingest` receives parts and assembles samples, the reservoir keeps them, `training` draws batches. Rank 0
-besides: `coordination` talks to clients and launcher, keeps the bookkeeping of simulations, and asks the sampler for
-the next parameters.
+On every rank, `ingest` receives parts of fields and assembles samples, the reservoir stores them, and `training` draws
+batches. On rank 0, `coordination` also communicates with clients and launcher, keeps the state of all simulations, and
+obtains the next parameters from the sampler.
 """

@@ -14,8 +14,8 @@ _log = logging.getLogger("melissa_gen.server")
 
 
 def main() -> None:
-    """Runs this rank; an error in one rank ends all of them, with one sentence in the log."""
-    # Imports make objects that live as long as the process; `run_rank` enables the collection again.
+    """Runs this rank; an error in one rank ends all ranks, with one sentence in the log."""
+    # Imports create objects that live as long as the process; `run_rank` enables the garbage collector again.
     gc.disable()
     from mpi4py import MPI
 
@@ -27,7 +27,7 @@ def main() -> None:
     warnings = WarningCollector()
     logging.getLogger().addHandler(warnings)
     _log.info("process %d of %d on %s", world.Get_rank(), world.Get_size(), os.uname().nodename)
-    # A server that is asked to end before it is ready removes what it has made, as after an error.
+    # A server that receives SIGTERM before it is ready cleans up as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
         status = run_rank(Path(sys.argv[1]), world, warnings.take)
@@ -39,8 +39,8 @@ def main() -> None:
     else:
         # Without it mpirun may take an exit status other than 0 for the failure of a rank, and end the others.
         MPI.Finalize()
-        # Everything is closed and written. The interpreter would take seconds to free the objects of torch one by one,
-        # and the launcher would wait for it.
+        # Everything is closed and written. Freeing the objects of torch at the exit of the interpreter would take
+        # seconds, and the launcher would wait for it.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

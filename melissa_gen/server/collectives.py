@@ -14,7 +14,7 @@ def broadcast_json(world: Any, value: Any = None) -> Any:
 
     Args:
         world: The mpi4py communicator of all ranks.
-        value: JSON types; ignored on all ranks but 0.
+        value: The value, of JSON types; ignored on all ranks except rank 0.
     """
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = np.array([len(raw)], np.int64)
@@ -29,7 +29,7 @@ def all_gather_json(world: Any, value: Any) -> list[Any]:
 
     Args:
         world: The mpi4py communicator of all ranks.
-        value: This rank's, in JSON types.
+        value: The value of this rank, of JSON types.
     """
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = np.zeros(world.Get_size(), np.int64)
@@ -42,11 +42,11 @@ def all_gather_json(world: Any, value: Any) -> list[Any]:
 
 
 class Collectives(ABC):
-    """What the ranks exchange while the study runs; each method is called by all ranks, in the same order."""
+    """Communication between the ranks while the study runs; all ranks call each method in the same order."""
 
     @abstractmethod
     def barrier(self) -> None:
-        """Waits until all ranks are here."""
+        """Waits until all ranks have called this method."""
 
     @abstractmethod
     def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a server rank does with the samples that it receives: training, or recording without a trainer."""
+"""The base class of the consumers of a server rank's samples: training, or recording without a trainer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ __all__ = ["Consumer", "Hooks"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a consumer calls while it runs.
+    """Functions that a consumer calls while it runs.
 
     Attributes:
-        made_room: Tells ingest that samples have left the sink, so that waiting ones may fit.
+        made_room: Notifies ingest that samples have left the sink, so that waiting samples may fit.
         event: Writes an event (only rank 0 acts on it).
         fail: Stops the study, with a sentence as the reason (only rank 0 acts on it).
         checkpoint: Saves the state of all ranks (collective).
@@ -45,24 +45,24 @@ class Consumer(ABC):
 
     @abstractmethod
     def attach(self, hooks: Hooks) -> None:
-        """Gets ready to run; called once, after ingest has started."""
+        """Prepares to run; called once, after ingest has started."""
 
     @abstractmethod
     def run(self) -> str | None:
         """Runs until the stream has ended and all of it is used.
 
         Returns:
-            None, or why the study was stopped before that.
+            None, or the reason why the study was stopped before the end of the stream.
         """
 
     @property
     @abstractmethod
     def progress(self) -> int:
-        """How far it is, as a number that only grows; orders checkpoints. 0: nothing is worth saving."""
+        """A number that only grows and orders checkpoints; 0 if there is nothing to save yet."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of this rank, in JSON types, beside the sink and ingest."""
+        """Returns the state of this rank for a checkpoint, of JSON types, without the sink and ingest."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
@@ -70,12 +70,12 @@ class Consumer(ABC):
 
         Args:
             state: This rank's `state()`.
-            folder: The checkpoint, for what `save_model` has written.
-            shared: What `save_model` returned.
+            folder: Folder of the checkpoint, with the files of `save_model`.
+            shared: The return value of `save_model`.
         """
 
     def save_model(self, folder: Path) -> dict[str, Any]:
-        """Writes what all ranks share into a checkpoint's folder (rank 0).
+        """Writes the model, which all ranks share, into the folder of a checkpoint (rank 0).
 
         Returns:
             Settings to keep in the checkpoint's state.
@@ -83,13 +83,13 @@ class Consumer(ABC):
         return {}
 
     def write_results(self) -> None:  # noqa: B027
-        """Writes results of its own once the stream has been used up, while ingest still runs (collective)."""
+        """Writes results after the end of the stream, while ingest still runs (collective)."""
 
     def close(self, *, complete: bool) -> None:  # noqa: B027
         """Ends the use of the stream, after ingest has ended.
 
         Args:
-            complete: Whether the study reached its end; False where it was stopped and may be resumed.
+            complete: Whether the study has reached its end; False if it was stopped and may be resumed.
         """
 
     @abstractmethod
@@ -98,5 +98,5 @@ class Consumer(ABC):
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences that the user should read once the server is ready."""
+        """Sentences that are shown to the user when the server is ready."""
         return []

@@ -1,4 +1,4 @@
-"""Where a server rank listens."""
+"""The network interface and address on which a server rank listens."""
 
 from melissa_gen.protocol.sockets import choose_interface, interface_address
 from melissa_gen.study import Study
@@ -12,7 +12,7 @@ def listening_interface(study: Study) -> str:
 
 
 def listening_address(study: Study) -> str:
-    """Returns the IPv4 address that tcp sockets bind to; "" where all peers talk by ipc.
+    """Returns the IPv4 address that tcp sockets bind to; "" if all peers use ipc.
 
     Raises:
         StudyError: This node has no such interface.

@@ -86,7 +86,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         ingest = _start_ingest(setup, context, contact, data, consumer, checkpoint, warnings)
         rank = _Rank(setup, consumer, ingest, coordinator)
         rank.start(checkpoint, damages)
-        # What the set-up has made stays: the garbage collector need not look at it again in every pass.
+        # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
         gc.enable()
         handover = rank.run()
@@ -95,7 +95,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
 
 
 class _Rank:
-    """A rank whose parts are built: starts serving, runs the consumer, and ends everything in order."""
+    """A rank after its setup: starts serving, runs the consumer, and ends all parts in order."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class _Rank:
         self._coordinator, self._collectives = coordinator, consumer.collectives
 
     def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
-        """Gets the consumer ready, and lets clients and launcher find the server once all ranks are."""
+        """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""
         coordinator = self._coordinator
         hooks = Hooks(self._ingest.made_room, _no_event, _no_failure, self._save_checkpoint)
         if coordinator is not None:
@@ -134,7 +134,7 @@ class _Rank:
         if not handover:
             consumer.write_results()
         self._ingest.close()
-        # All last reports are on their way to rank 0 from here on.
+        # From here on, all ranks have sent their last reports to rank 0.
         self._collectives.barrier()
         states = self._states()
         status = "finished"
@@ -177,7 +177,7 @@ def _server_lock(run_dir: Path) -> Iterator[None]:
 
 
 def _reserve_ingest_core(study: Study, world: Any) -> set[int] | None:
-    """With `server.pin_ingest`, binds this thread, the trainer's, to all cores but one; returns that core."""
+    """With `server.pin_ingest`, binds this thread (the trainer) to all cores except one, which is returned."""
     if not study.server.pin_ingest:
         return None
     from mpi4py import MPI
@@ -195,7 +195,7 @@ def _open_data_socket(
 ) -> tuple[Contact, zmq.Socket[bytes]]:
     """Agrees on the secrets of this incarnation and binds the data sockets of all ranks (collective).
 
-    Secrets are exchanged by MPI: no store and no file of the network holds them.
+    Secrets are exchanged by MPI, so that they are not stored in a network service or a file.
 
     Returns:
         The contact with the data endpoints of all ranks, and this rank's socket.
@@ -239,11 +239,11 @@ def _consumer(
     checkpoint: Checkpoint | None,
     coordinator: "Coordinator | None",
 ) -> Consumer:
-    """Builds what uses the samples: the trainer, or a sink without one."""
+    """Creates the consumer of the samples: the trainer, or a sink without training."""
     if not setup.purpose.trains:
         sink = stream_sink(setup, resume=checkpoint is not None)
         return StreamConsumer(sink, setup.study.training.checkpoint_every)
-    # torch takes two seconds to import, which runs without a trainer do not need.
+    # Importing torch takes two seconds, which runs without a trainer can save.
     from melissa_gen.server.training.training_consumer import TrainingConsumer
 
     return TrainingConsumer(setup, world, checkpoint, coordinator.queue if coordinator else None)
@@ -299,8 +299,8 @@ def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
 
 
 def _no_event(event: str, **fields: Any) -> None:
-    """Ranks other than 0 write no events."""
+    """Does nothing: only rank 0 writes events."""
 
 
 def _no_failure(reason: str) -> None:
-    """Ranks other than 0 report failures through their ingest thread."""
+    """Does nothing: ranks other than 0 report failures through their ingest thread."""

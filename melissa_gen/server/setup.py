@@ -1,4 +1,4 @@
-"""What a server rank knows when it starts."""
+"""The settings and the checkpoint with which a server rank starts."""
 
 import json
 import time
@@ -16,17 +16,17 @@ __all__ = ["Checkpoint", "RankSetup"]
 
 @dataclass(frozen=True)
 class RankSetup:
-    """The study, the run, and this rank's place in it.
+    """The study, the run directory, and the number of this rank.
 
     Attributes:
         study: The study.
-        purpose: What the samples are for.
+        purpose: How the samples are used.
         run_dir: The run directory.
-        epoch: Number of servers that the run had before this one.
+        epoch: Number of earlier servers of the run.
         rank: This rank.
         ranks: Number of ranks.
-        began: When the process started (monotonic seconds).
-        ingest_cores: Cores for all threads but the trainer's; None: any.
+        began: Time at which the process started (monotonic seconds).
+        ingest_cores: Cores for all threads except the trainer; None for any.
     """
 
     study: Study
@@ -47,7 +47,7 @@ class RankSetup:
             world: The mpi4py communicator of all ranks.
 
         Raises:
-            StudyError: The study was changed into something illegal.
+            StudyError: The study file in the run directory is not legal.
         """
         run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         return cls(
@@ -78,7 +78,7 @@ class Checkpoint:
         """Finds the newest whole checkpoint; rank 0 decides for all ranks (collective).
 
         Returns:
-            The checkpoint, or None for a run that begins; and a sentence for each damaged checkpoint that was newer.
+            The checkpoint, or None for a new run; and a sentence for each newer checkpoint that is damaged.
 
         Raises:
             RunError: The checkpoint can't be read, or was made with another study.

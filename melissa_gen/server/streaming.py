@@ -1,4 +1,4 @@
-"""Uses the stream without a trainer: for data sets and conformance checks. Needs no torch."""
+"""Consumes the stream without a trainer, for data sets and conformance checks; does not import torch."""
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _POLL_SECONDS = 0.1
 
 
 class StreamConsumer(Consumer):
-    """Waits while ingest puts all samples into a sink that uses them as they arrive; one server rank.
+    """Waits while ingest passes all samples to a sink that uses them as they arrive; for one server rank.
 
     Args:
         sink: The sink.
@@ -35,16 +35,16 @@ class StreamConsumer(Consumer):
         self._every = checkpoint_every
 
     def attach(self, hooks: Hooks) -> None:
-        """Keeps the hooks."""
+        """Stores the hooks."""
         self._hooks = hooks
 
     def run(self) -> str | None:
-        """Waits until reception has ended, and saves a checkpoint now and then."""
+        """Waits until reception has ended, and saves checkpoints at the given interval."""
         saved = time.monotonic()
         while not self.sink.wait_closed(_POLL_SECONDS):
             error = self.shared.error
             if isinstance(error, DataError):
-                # A full disk or a damaged file is the user's to mend: one sentence, no traceback.
+                # The user can fix a full disk or a damaged file, so one sentence without a traceback is sufficient.
                 self._hooks.fail(str(error))
                 return str(error)
             if error is not None:
@@ -63,7 +63,7 @@ class StreamConsumer(Consumer):
         return self.sink.recorded
 
     def state(self) -> dict[str, Any]:
-        """Returns nothing: the sink's state is saved by ingest."""
+        """Returns an empty state: ingest saves the state of the sink."""
         return {}
 
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
@@ -77,7 +77,7 @@ class StreamConsumer(Consumer):
             self._hooks.fail(str(error))
 
     def summary(self) -> dict[str, Any]:
-        """Returns the sink's sections."""
+        """Returns the sections of the sink."""
         return self.sink.summary()
 
 
@@ -85,7 +85,7 @@ def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
     """Builds the sink of a run without a trainer.
 
     Args:
-        setup: The study and what its samples are for.
+        setup: The study and the use of its samples.
         resume: Whether an earlier server has begun the file.
 
     Raises:

@@ -115,14 +115,17 @@ def test_every_simulation_fails(runs):
 
 
 def test_a_run_directory_is_written_once(runs):
+    # The last two simulations wait for the gate: the first run cannot end before the second is refused.
     study = runs.study(
-        {"simulation.command": ["python", "solver.py", "--pause", "0.1"]}, solver=SOLVER
+        {"simulation.command": ["python", "solver.py", "--gate", "open"], "simulation.count": 8},
+        solver=SOLVER,
     )
     first = runs.start(study)
     first.wait_event("server_ready")
     second = runs.run(study, run_dir=first.run_dir)
     pid = first.process.pid
     assert_one_sentence(second, 1, f"is in use by process {pid} on", "choose another --run-dir")
+    (study.parent / "open").touch()
     first.wait().assert_finished()
     before = {path: path.stat().st_mtime_ns for path in first.run_dir.rglob("*") if path.is_file()}
     third = runs.run(study, run_dir=first.run_dir)

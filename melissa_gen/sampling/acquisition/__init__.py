@@ -1,1 +1,1 @@
-"""What is learned from training: difficulty of simulations, and acquisition functions fitted to it."""
+"""The difficulty of simulations, measured in training, and the acquisitions that are fitted to it."""

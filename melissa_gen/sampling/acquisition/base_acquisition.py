@@ -1,7 +1,7 @@
-"""What an acquisition a(λ) has to offer, and the density that it aims at.
+"""The base class of the acquisitions a(λ), and the density of their target.
 
-The target is π ∝ p a^β. In the unit cube p is 1, so π is an *exponential tilt* of the uniform
-density by log a, and all that is missing is one number, its normalization.
+The target is π ∝ p a^β. In the unit cube p is 1, so that π is an *exponential tilt* of the uniform
+density by log a. Only its normalization has to be estimated.
 """
 
 from abc import ABC, abstractmethod
@@ -74,10 +74,10 @@ class Acquisition(ABC):
 
 @dataclass(frozen=True)
 class Tilt:
-    """The density a(u)^exponent / Z on the unit cube, Z by Monte Carlo.
+    """The density a(u)^exponent / Z on the unit cube.
 
     Args:
-        exponent: of the acquisition.
+        exponent: Exponent of the acquisition.
         log_normalizer: log Z.
     """
 
@@ -86,25 +86,25 @@ class Tilt:
 
     @classmethod
     def normalized(cls, exponent: float, pool_values: Array) -> "Tilt":
-        """Takes Z as the mean of a^exponent over log a at uniform points, (m,)."""
+        """Creates a tilt with Z estimated as the mean of a^exponent; `pool_values` (m,) is log a at uniform points."""
         total = float(logsumexp(exponent * pool_values))
         return cls(exponent, total - float(np.log(len(pool_values))))
 
     def log_density(self, values: Array) -> Array:
-        """Log density where log a takes `values`, (n,)."""
+        """Returns the log density (n,) at points where log a has the given `values` (n,)."""
         return self.exponent * values - self.log_normalizer
 
 
 def matching_exponent(pool_values: Array, mean_value: float, largest: float) -> float:
-    """The exponent b in [0, largest] at which a^b / Z has E[log a] = `mean_value`.
+    """Returns the exponent b in [0, largest] for which a^b / Z has E[log a] = `mean_value`.
 
-    Among all densities a^b / Z it is the one of greatest likelihood for draws whose log a has that
-    mean: an exponential family with log a as its statistic.
+    The densities a^b / Z are an exponential family with the statistic log a. Therefore b is the
+    maximum-likelihood exponent for draws whose log a has this mean.
 
     Args:
         pool_values: (m,), log a at uniform points.
-        mean_value: mean of log a over the draws.
-        largest: upper end of the search.
+        mean_value: Mean of log a over the draws.
+        largest: Upper end of the search interval.
     """
     low, high = 0.0, largest
     for _ in range(40):

@@ -1,7 +1,7 @@
-"""Difficulty: what training says about each simulation, from the first pass of its samples.
+"""The difficulty of each simulation, measured in training on the first pass of its samples.
 
-A sample is scored when the network first sees it, before that step changes the network: a loss
-measured later is low because it has been trained on. Nothing here knows torch.
+A sample is scored when it is first used in training, before the optimizer step. A later loss is biased
+low, because the network has been trained on the sample. This module does not import torch.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,14 @@ SIGNALS: tuple[Signal, ...] = ("loss", "delta_loss", "disagreement", "gradient_n
 
 
 def delta_loss(losses: Array) -> Array:
-    """By how much each loss of a batch is above it: max(0, (l - mean) / std), 0 in a flat batch.
+    """Returns the excess of each loss over the mean of its batch: max(0, (l - mean) / std).
 
-    The signal of Breed (hal-04712480).
+    The excess is 0 if all losses of the batch are equal.
+
+    Reference: Breed, hal-04712480.
 
     Args:
-        losses: (b,), the batch's per-sample losses.
+        losses: (b,), losses of the samples of a batch.
 
     Returns:
         (b,), at least 0.
@@ -39,25 +41,29 @@ def delta_loss(losses: Array) -> Array:
 
 
 class DifficultyTracker:
-    """Per-simulation exponential mean of its samples' first-pass signal.
+    """Exponential mean of the first-pass signal over the samples of each simulation.
 
-    All losses fall while the network learns, so an early simulation would look harder only for
-    having come early. `loss`, `disagreement` and `gradient_norm` are therefore divided by the
-    running mean of the recent ones, of all simulations: 1 is as hard as what came about the same
-    time. `delta_loss` is relative to its own batch already.
+    All losses decrease in the course of the training, so that early simulations would appear more
+    difficult. The signals `loss`, `disagreement` and `gradient_norm` are therefore divided by the
+    running mean over the recent samples of all simulations: a difficulty of 1 is the average of its
+    time. `delta_loss` is already relative to its batch.
 
     Args:
-        signal: one of `SIGNALS`.
-        alpha: weight of the newest sample in a simulation's mean, in (0, 1].
-        window: samples over which the running mean forgets (its e-folding length), at least 1.
+        signal: Name of the signal, one of `SIGNALS`.
+        alpha: Weight of the newest sample in the mean of a simulation, in (0, 1].
+        window: Number of samples after which the weight of a sample in the running mean has
+            decreased by a factor e, at least 1.
+
+    Raises:
+        ValueError: The signal is unknown, or a number is outside its range.
     """
 
     def __init__(self, signal: Signal = "loss", alpha: float = 0.3, window: float = 500.0) -> None:
         if signal not in SIGNALS:
-            msg = f"signal is {signal!r}, one of {', '.join(SIGNALS)} is needed"
+            msg = f"signal is {signal!r}; legal are {', '.join(SIGNALS)}"
             raise ValueError(msg)
         if not 0.0 < alpha <= 1.0 or window < 1.0:
-            msg = f"alpha is {alpha} and window {window}, (0, 1] and at least 1 are needed"
+            msg = f"alpha is {alpha} and window {window}; alpha must be in (0, 1], and window at least 1"
             raise ValueError(msg)
         self.signal: Signal = signal
         self.alpha = alpha
@@ -70,7 +76,7 @@ class DifficultyTracker:
 
     @property
     def level(self) -> float:
-        """Running mean of the recent signal, of losses for `delta_loss`; NaN before the first."""
+        """Running mean of the signal, or of the losses for `delta_loss`; NaN before the first sample."""
         return self._mean / self._weight if self._weight > 0.0 else float("nan")
 
     def observe(
@@ -79,27 +85,30 @@ class DifficultyTracker:
         losses: Array,
         signal: Array | None = None,
     ) -> None:
-        """Takes in first-pass losses, of one batch or, with `signal`, of any samples.
+        """Adds first-pass losses and signals of samples.
 
-        Samples whose loss or signal is not finite, or whose loss is below 0, are left out.
+        Samples whose loss or signal is not finite, or whose loss is negative, are ignored.
 
         Args:
-            simulations: b numbers, the simulation of each sample.
+            simulations: (b,), number of the simulation of each sample.
             losses: (b,), normalized losses, at least 0.
-            signal: (b,), the signal of each sample. May be left out for `loss`, which is the
-                losses, and for `delta_loss` where these samples are one batch.
+            signal: (b,), the signal of each sample. Not needed for `loss`, and for `delta_loss` if
+                the samples are one batch.
+
+        Raises:
+            ValueError: The shapes differ, or the signal is needed and not given.
         """
         numbers = np.asarray(simulations, dtype=np.int64)
         values = np.asarray(losses, dtype=np.float64)
         given = None if signal is None else np.asarray(signal, dtype=np.float64)
         shapes = {numbers.shape, values.shape} | (set() if given is None else {given.shape})
         if len(shapes) > 1 or values.ndim != 1:
-            msg = f"simulations, losses and signal have the shapes {shapes}, one (b,) is needed"
+            msg = f"simulations, losses and signal have the shapes {shapes}; one common shape (b,) is needed"
             raise ValueError(msg)
         if self.signal == "loss":
             given = values
         elif given is None and self.signal != "delta_loss":
-            msg = f"the signal {self.signal} does not follow from the losses; give it"
+            msg = f"the signal '{self.signal}' can't be computed from the losses; pass it as an argument"
             raise ValueError(msg)
         good = np.isfinite(values) & (values >= 0.0)
         if given is not None:
@@ -119,21 +128,21 @@ class DifficultyTracker:
             self._changed.add(simulation)
 
     def difficulty(self, simulation: int) -> float:
-        """The simulation's difficulty, at least 0; NaN if none of its samples was seen."""
+        """Returns the difficulty of a simulation, at least 0; NaN if no sample of it was observed."""
         return self._difficulty.get(simulation, float("nan"))
 
     def samples(self, simulation: int) -> int:
-        """How many samples stand behind it."""
+        """Returns the number of samples of a simulation that were observed."""
         return self._count.get(simulation, 0)
 
     def take_changed(self) -> list[int]:
-        """The simulations observed since the last call, ascending."""
+        """Returns the simulations observed since the last call, in ascending order."""
         changed = sorted(self._changed)
         self._changed.clear()
         return changed
 
     def state(self) -> State:
-        """Arrays and numbers that `restore` takes."""
+        """Returns everything that `restore` needs."""
         simulations = sorted(self._difficulty)
         return {
             "simulation": np.array(simulations, dtype=np.int64),
@@ -144,7 +153,7 @@ class DifficultyTracker:
         }
 
     def restore(self, state: State) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned."""
         simulations = state["simulation"].tolist()
         self._difficulty = dict(zip(simulations, state["difficulty"].tolist(), strict=True))
         self._count = dict(zip(simulations, state["samples"].tolist(), strict=True))
@@ -152,7 +161,7 @@ class DifficultyTracker:
         self._mean, self._weight = state["level"]
 
     def _forget_and_add(self, values: Array) -> None:
-        """Exponential forgetting, with the weight tracked so that the first batches are not biased."""
+        """Updates the running mean; its total weight is tracked, so that the first batches are not biased."""
         keep = float(np.exp(-values.size / self.window))
         gain = (1.0 - keep) / values.size
         self._mean = keep * self._mean + gain * float(values.sum())

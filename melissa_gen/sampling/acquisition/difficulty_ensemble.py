@@ -1,9 +1,10 @@
-"""The learned acquisition: an ensemble of small networks from λ to log difficulty.
+"""An acquisition learned by an ensemble of small networks that predict log difficulty from λ.
 
-a(λ) = exp(μ(λ) + κ σ(λ)), with μ and σ the mean and spread of the members' predictions. All
-members are one stack of weights, (members, in, out), trained together. Plain numpy in single
-precision, with the chain rule written out: the networks are so small that a framework's overhead
-would cost most of the time, and nothing here can disturb the training beside it.
+The acquisition is a(λ) = exp(μ(λ) + κ σ(λ)), with μ and σ the mean and the standard deviation of the
+members' predictions. The weights of all members are stacked as (members, in, out) and trained
+together. The implementation uses numpy in single precision with explicit derivatives: the networks are
+so small that the overhead of a framework would dominate their cost, and the global random state of the
+training is not changed.
 """
 
 from math import cos, pi
@@ -25,10 +26,11 @@ _NAMES = ("w1", "b1", "w2", "b2", "w3", "b3")
 
 
 def log_difficulty(difficulty: Array) -> Array:
-    """Log of difficulties (n,), those below a thousandth of the median of the positive ones raised.
+    """Returns the logarithm (n,) of difficulties (n,), bounded from below.
 
-    A difficulty of 0 is common (a loss below its batch's mean), and its logarithm must not rule
-    the fit.
+    The bound is a thousandth of the median of the positive difficulties. A difficulty of 0 is common (a
+    loss below the mean of its batch), and its logarithm must not dominate the fit. If no difficulty
+    is positive, the result is 0.
     """
     positive = difficulty[difficulty > 0.0]
     if positive.size == 0:
@@ -37,31 +39,31 @@ def log_difficulty(difficulty: Array) -> Array:
 
 
 def importance_weights(log_ratio: Array, bound: float = 10.0) -> Array:
-    """Self-normalized p/q from log p/q (n,): mean 1, bounded to [1 / bound, bound] before that."""
+    """Returns p/q (n,) from log p/q (n,), clipped to [1 / bound, bound] and then normalized to mean 1."""
     weight = np.exp(np.clip(log_ratio, -np.log(bound), np.log(bound)))
     return np.asarray(weight / weight.mean())
 
 
 def recency_weights(n: int, half_life: float) -> Array:
-    """Weights (n,), oldest first: the newest has 1, one `half_life` records older a half."""
+    """Returns weights (n,) of records, oldest first: 1 for the newest, halved every `half_life` records."""
     return np.asarray(0.5 ** (np.arange(n - 1, -1, -1) / half_life))
 
 
 class DifficultyEnsemble(Acquisition):
-    """Ensemble of two-layer tanh networks; see the module.
+    """Acquisition by an ensemble of networks with two hidden tanh layers.
 
-    A failed simulation has no difficulty and teaches nothing here. With fewer than two records, or
-    with all difficulties equal, log a is 0 everywhere.
+    Failed simulations have no difficulty and are ignored. With fewer than two records, or if all
+    difficulties are equal, log a is 0 everywhere.
 
     Args:
-        dimension: axes k of the unit cube.
-        members: networks.
-        kappa: κ, the weight of their spread.
-        half_life: records after which a record's weight has halved.
-        hidden: width of both hidden layers.
-        steps: full-batch Adam steps of a refit; the first fit takes three times as many.
-        rate: largest learning rate; it falls to 0 along half a cosine.
-        decay: decoupled weight decay.
+        dimension: Number of axes k of the unit cube.
+        members: Number of networks.
+        kappa: Weight κ of the standard deviation.
+        half_life: Number of records after which the weight of a record is halved.
+        hidden: Width of both hidden layers.
+        steps: Full-batch Adam steps of a refit; the first fit takes three times as many.
+        rate: Largest learning rate; it follows a cosine schedule to 0.
+        decay: Decoupled weight decay.
     """
 
     def __init__(
@@ -94,11 +96,11 @@ class DifficultyEnsemble(Acquisition):
         return self._scale == 0.0
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Fits to the table's difficulties, warm from the last fit.
+        """Fits the networks to the difficulties of the table, starting from the last fit.
 
-        Records weigh by recency and by p/q, so that where the history has looked often does not
-        count more for it. Each member also weighs each record by an exponential draw of its own
-        (a Bayesian bootstrap), which is what makes the members differ where records are few.
+        Records are weighted by recency and by p/q, so that densely sampled regions do not dominate
+        the fit. Each member also weights each record by an exponential draw (Bayesian bootstrap).
+        The members therefore differ where there are few records.
         """
         table = table.usable()
         if len(table) < 2 or self._dimension == 0:
@@ -123,7 +125,7 @@ class DifficultyEnsemble(Acquisition):
         self._loss = self._train(_inputs(table.unit), standard, own.astype(np.float32), steps)
 
     def value(self, unit: Array) -> Array:
-        """Log a at points (n, k): (n,)."""
+        """Returns log a (n,) at points (n, k) of the unit cube."""
         if self.flat:
             return np.zeros(len(unit))
         prediction = self._forward(_inputs(unit))[-1].astype(np.float64)
@@ -132,7 +134,7 @@ class DifficultyEnsemble(Acquisition):
         return np.asarray(self._center + self._scale * (mean + self._kappa * spread))
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        """Log a (n,) and its gradient in the unit cube (n, k)."""
+        """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
         if self.flat:
             return np.zeros(len(unit)), np.zeros_like(unit)
         first, second, single = self._forward(_inputs(unit))
@@ -140,7 +142,7 @@ class DifficultyEnsemble(Acquisition):
         mean: Array = prediction.mean(axis=0)
         spread = np.maximum(prediction.std(axis=0, ddof=1), 1e-12)
         value = self._center + self._scale * (mean + self._kappa * spread)
-        # d value / d prediction of each member, then back through both layers.
+        # The derivative of the value with respect to each member's prediction, then through both layers.
         share = 1.0 / self._members
         share = share + self._kappa * (prediction - mean) / ((self._members - 1) * spread)
         w = self._weights
@@ -164,7 +166,7 @@ class DifficultyEnsemble(Acquisition):
         }
 
     def diagnostics(self) -> dict[str, float]:
-        """The weighted mean squared error of the last fit, in standard deviations squared."""
+        """Returns the weighted mean squared error of the last fit in standardized units, and the scale."""
         return {"ensemble_loss": self._loss, "ensemble_scale": self._scale}
 
     def _initial(self, rng: np.random.Generator) -> dict[str, Single]:
@@ -179,14 +181,14 @@ class DifficultyEnsemble(Acquisition):
         return weights
 
     def _forward(self, inputs: Single) -> tuple[Single, Single, Single]:
-        """Both hidden layers (members, n, hidden) and the predictions (members, n)."""
+        """Returns both hidden layers (members, n, hidden) and the predictions (members, n)."""
         w = self._weights
         first = np.tanh(inputs @ w["w1"] + w["b1"])
         second = np.tanh(first @ w["w2"] + w["b2"])
         return first, second, (second @ w["w3"] + w["b3"])[:, :, 0]
 
     def _train(self, inputs: Single, target: Single, own: Single, steps: int) -> float:
-        """Full-batch AdamW on Σ_i own_mi (f_m(u_i) - y_i)²; returns the members' mean loss."""
+        """Minimizes Σ_i own_mi (f_m(u_i) - y_i)² with full-batch AdamW; returns the mean loss of the members."""
         mean = {name: np.zeros_like(value) for name, value in self._weights.items()}
         square = {name: np.zeros_like(value) for name, value in self._weights.items()}
         loss = 0.0
@@ -223,5 +225,5 @@ class DifficultyEnsemble(Acquisition):
 
 
 def _inputs(unit: Array) -> Single:
-    """Points of the unit cube, centered and scaled to [-1, 1]."""
+    """Returns points of the unit cube scaled to [-1, 1], in single precision."""
     return (2.0 * unit - 1.0).astype(np.float32)

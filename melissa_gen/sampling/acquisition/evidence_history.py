@@ -19,14 +19,14 @@ class EvidenceTable:
     """The history as columns, oldest evidence first.
 
     Args:
-        simulation: (m,).
+        simulation: (m,), number of each simulation.
         unit: (m, k), points of the unit cube.
-        difficulty: (m,), at least 0; NaN where the simulation failed.
-        samples: (m,), how many stand behind each difficulty.
-        log_ratio: (m,), log p/q at the time of drawing; 0 where q was unknown.
+        difficulty: (m,), at least 0; NaN if the simulation failed.
+        samples: (m,), number of samples from which each difficulty was measured.
+        log_ratio: (m,), log p/q when the point was drawn; 0 if q was unknown.
         fresh: (m,), whether the simulation was added since the last learning.
-        predicted: (m, 1 + j), what was known of the point when it was drawn: log a as predicted,
-            then the probe's j features; NaN where nothing was.
+        predicted: (m, 1 + j), the predicted log a and the j features of the probe when the point was
+            drawn; NaN where unknown.
     """
 
     simulation: NDArray[np.int64]
@@ -45,11 +45,11 @@ class EvidenceTable:
         return len(self.simulation)
 
     def usable(self) -> "EvidenceTable":
-        """Only the rows that have a difficulty."""
+        """Returns the rows that have a difficulty."""
         return self.rows(np.isfinite(self.difficulty))
 
     def rows(self, keep: NDArray[np.bool_] | slice) -> "EvidenceTable":
-        """A table of some rows."""
+        """Returns a table of the selected rows."""
         return EvidenceTable(
             self.simulation[keep],
             self.unit[keep],
@@ -72,15 +72,20 @@ class _Row:
 
 
 class EvidenceHistory:
-    """Keeps the newest `limit` simulations' evidence.
+    """Stores the newest evidence on at most `limit` simulations.
 
-    Repeated evidence changes nothing. Evidence with fewer samples behind it than what is known is
-    late, and ignored. A failure is kept, as a row without difficulty. Evidence that can't be true
-    (outside the prior, a difficulty below 0 or not a number) is counted in `rejected`.
+    Repeated evidence has no effect. Evidence from fewer samples than known evidence is late and is
+    ignored. A failure is stored as a row without difficulty. Invalid evidence (a point outside the
+    prior, a difficulty that is negative or not a number) is ignored and counted in `rejected`.
 
     Args:
-        prior: p(λ).
-        limit: rows kept, the oldest evidence leaves first.
+        prior: Prior distribution p(λ) of the parameters.
+        limit: Largest number of rows; the oldest evidence is removed first.
+
+    Attributes:
+        changed: Whether evidence was added since `settle`.
+        rejected: Number of invalid pieces of evidence.
+        failed: Number of failed simulations.
     """
 
     def __init__(self, prior: Prior, limit: int) -> None:
@@ -115,12 +120,15 @@ class EvidenceHistory:
         """Returns the points (m, k) of the cube that have been drawn, with or without evidence."""
         drawn = np.array([np.frombuffer(key) for key in self._predicted], dtype=np.float64)
         drawn = drawn.reshape(len(self._predicted), self._prior.dimension)
-        heard = [row.unit for row in self._rows.values() if not _has_failed(row)]
-        both = [self._prior.to_unit(drawn), np.array(heard).reshape(-1, self._prior.unit_dimension)]
+        completed = [row.unit for row in self._rows.values() if not _has_failed(row)]
+        both = [
+            self._prior.to_unit(drawn),
+            np.array(completed).reshape(-1, self._prior.unit_dimension),
+        ]
         return np.unique(np.concatenate(both), axis=0)
 
     def add(self, evidence: Sequence[Evidence]) -> None:
-        """Takes in evidence."""
+        """Adds evidence."""
         for one in evidence:
             row = self._row(one)
             known = self._rows.get(one.simulation)
@@ -160,7 +168,7 @@ class EvidenceHistory:
         self._fresh.clear()
 
     def state(self) -> State:
-        """Arrays and numbers that `restore` takes."""
+        """Returns everything that `restore` needs."""
         table = self.table()
         return {
             "records.simulation": table.simulation,
@@ -176,7 +184,7 @@ class EvidenceHistory:
         }
 
     def restore(self, state: State) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned."""
         columns = ("simulation", "unit", "difficulty", "samples", "log_ratio", "known")
         rows = zip(*(state[f"records.{column}"] for column in columns), strict=True)
         self._rows = {
@@ -211,7 +219,7 @@ class EvidenceHistory:
 
 
 def _padded(rows: list[Array]) -> Array:
-    """Rows of the longest one's length, NaN where a row says nothing: (m, 1 + j)."""
+    """Returns the rows as an array (m, 1 + j), padded with NaN to the length of the longest row."""
     padded = np.full((len(rows), max(map(len, rows), default=1)), np.nan)
     for place, row in zip(padded, rows, strict=True):
         place[: len(row)] = row

@@ -19,18 +19,19 @@ Array = NDArray[np.float64]
 
 
 class FailureAvoidance(Acquisition):
-    """log a of `inner` plus log of the probability of success.
+    """Adds the log probability of success to the log a of another acquisition.
 
-    With Gaussian kernels K about the records, of width `width` √k in the unit cube,
+    With Gaussian kernels K around the records, of width `width` √k in the unit cube,
 
-        P(success | u) = (1 + Σ_completed K(u, u_i)) / (1 + Σ_all K(u, u_i)),
+        P(success | u) = (1 + Σ_completed K(u, u_i)) / (1 + Σ_all K(u, u_i)).
 
-    1 far from every failure, and near 1 / (1 + m) on top of m failures with no success beside
-    them. The prior's share of the mixture is not affected. Without failures it costs nothing.
+    The estimate is 1 far from all failures, and about 1 / (1 + m) at m coincident failures without a
+    success nearby. The prior's share of the mixture is not affected. Without failures there is no
+    additional cost.
 
     Args:
         inner: Acquisition that learns from the simulations with a difficulty.
-        width: kernel width for one axis.
+        width: Kernel width for one axis.
     """
 
     def __init__(self, inner: Acquisition, width: float = 0.1) -> None:
@@ -42,7 +43,7 @@ class FailureAvoidance(Acquisition):
 
     @property
     def flat(self) -> bool:
-        """Whether difficulty is still flat; failures alone make nothing adaptive."""
+        """Whether the inner acquisition is constant; failures alone do not start adaptive sampling."""
         return self._inner.flat
 
     @property
@@ -60,7 +61,7 @@ class FailureAvoidance(Acquisition):
         return self._candidates
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Learns from the whole history."""
+        """Fits the inner acquisition and the probability of success to the whole history."""
         self._failed = np.isnan(table.difficulty)
         self._unit = table.unit
         self._inner.fit(table, rng)
@@ -101,14 +102,14 @@ class FailureAvoidance(Acquisition):
         self._candidates = known
 
     def _success(self, unit: Array) -> tuple[Array, Array]:
-        """Log P(success) (n,) and its gradient (n, k)."""
+        """Returns log P(success) (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
         precision = 1.0 / (self._width**2 * max(unit.shape[1], 1))
         squared = (unit**2).sum(axis=1)[:, None] + (self._unit**2).sum(axis=1)
         squared = np.maximum(squared - 2.0 * unit @ self._unit.T, 0.0)
         kernel = np.exp(-0.5 * precision * squared)
         completed = kernel[:, ~self._failed]
         above, below = 1.0 + completed.sum(axis=1), 1.0 + kernel.sum(axis=1)
-        # Σ_i K (u_i - u) / width², for each of the two sums.
+        # Σ_i K (u_i - u) / width² for both sums.
         slope_above = precision * (
             completed @ self._unit[~self._failed] - (above - 1.0)[:, None] * unit
         )

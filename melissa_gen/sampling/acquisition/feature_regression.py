@@ -1,19 +1,20 @@
 """An acquisition from features of the surrogate's prediction, combined by ridge regression.
 
-A regression of past difficulties on λ only describes where the error *was* large. The network gives for any λ
-the distance of its prediction from everything that it was trained on (`novelty`, see `surrogates.probe`).
-This works for points that have not been simulated, at the present state of training, and without any measured
-difficulty. Therefore
+A regression of past difficulties on λ only describes where the error *was* large. The network provides, for any λ, the
+distance of its prediction from all predictions at points that were drawn before (`novelty`, which
+`surrogates.surrogate_probe` computes). It is available for points that have not been simulated, at the current state of
+training, and without any measured difficulty. Therefore
 
     log a(λ) = w · features(λ),
 
-with w a ridge regression of log first-pass difficulty on the features that were known when each point was drawn. It is
-drawn towards w₀, which has the slope that novelty was measured to have (tests/benchmarks/SAMPLERS.md) and nothing else:
-with few or noisy difficulties log a is novelty alone, and where novelty predicts nothing the slope vanishes.
+with w a ridge regression of log first-pass difficulty on the features that were known when each point was drawn. The
+regression is regularized towards w₀, which has the measured slope of novelty (tests/benchmarks/SAMPLERS.md) and is 0
+for all other features. With few or noisy difficulties, log a depends on novelty alone. If novelty predicts nothing, its
+slope becomes 0.
 
-Features cost a pass through the network, and samplers ask often. They are therefore taken once per learning, at a
-thousand candidates, which serve every purpose: `pool` draws from them, the density's normalization is their mean, and
-gradients are those of an interpolation (`kernel`) of some of them.
+Features require a pass through the network, and samplers evaluate log a often. The features are therefore computed once
+per learning, at about a thousand candidates. `pool` draws from the candidates, their mean normalizes the density, and
+gradients are those of an interpolation (`kernel_interpolation`) of some of them.
 """
 
 from collections.abc import Callable
@@ -38,25 +39,26 @@ Array = NDArray[np.float64]
 
 _CANDIDATES = ("candidates.unit", "candidates.value")
 
-# Slope of log difficulty, a squared error, in log novelty before any difficulty is known, and how many records it
-# weighs; the other features' slopes begin at 0. First-pass losses are noisy, and flattened by what the network has
-# learned of a simulation's other samples: slopes that follow them quickly lost a third of the gain.
+# Prior slope of log difficulty (a squared error) with respect to log novelty, and the number of records that it is
+# equivalent to. The prior slopes of the other features are 0. First-pass losses are noisy, and they underestimate
+# differences, because the network has already learned from other samples of the same simulation. With a weaker prior a
+# third of the gain was lost.
 _PRIOR_SLOPE = {"novelty": 3.0}
 _PRIOR_RECORDS = 200.0
 _OTHERS_RECORDS = 1000.0
-# Of the candidates, how many are interpolated, and at how many slopes are taken for that.
+# Number of candidates that are interpolated, and number of candidates at which gradients are computed for it.
 _INTERPOLATED = 400
 _SLOPES_AT = 64
 
 
 class FeatureRegression(Acquisition):
-    """Log a as a linear function of the surrogate's features; without a probe the `blind` acquisition is used.
+    """Log a as a linear function of features of the surrogate.
 
     Args:
         blind: Acquisition learned from λ and difficulties alone, used until a probe is available.
-        prior_draws: draws n points of the prior in the unit cube, (n, k).
-        candidates: at how many points features are taken at each learning.
-        half_life: records after which a record's weight in the regression has halved.
+        prior_draws: Function that draws n points (n, k) of the prior in the unit cube.
+        candidates: Number of points at which features are computed at each learning.
+        half_life: Number of records after which the weight of a record in the regression is halved.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class FeatureRegression(Acquisition):
         self._prior_draws = prior_draws
         self._count = candidates
         self._half_life = half_life
-        # The newest surrogate shown, and the one that was asked at the last learning.
-        self._shown: Probe | None = None
+        # The newest surrogate, and the one that was used at the last learning.
+        self._newest_probe: Probe | None = None
         self._probe: Probe | None = None
-        self._asked = False
+        self._uses_features = False
         self._candidates: tuple[Array, Array] | None = None
         self._known = KernelInterpolant()
         self._slopes: dict[str, float] = {}
@@ -81,7 +83,7 @@ class FeatureRegression(Acquisition):
     @property
     def flat(self) -> bool:
         """Whether log a is constant."""
-        return not self._known.fitted if self._asked else self._blind.flat
+        return not self._known.fitted if self._uses_features else self._blind.flat
 
     @property
     def candidates(self) -> tuple[Array, Array] | None:
@@ -95,15 +97,15 @@ class FeatureRegression(Acquisition):
 
     def observe(self, probe: Probe) -> None:
         """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
-        self._shown = probe
+        self._newest_probe = probe
         if self._probe is None:
             self._probe = probe
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Asks the surrogate anew, and weighs its features by what all difficulties say."""
-        self._probe = probe = self._shown
-        self._asked = probe is not None and table.unit.shape[1] > 0
-        if probe is None or not self._asked:
+        """Computes features of the newest surrogate, and fits their slopes to all difficulties."""
+        self._probe = probe = self._newest_probe
+        self._uses_features = probe is not None and table.unit.shape[1] > 0
+        if probe is None or not self._uses_features:
             self._blind.fit(table, rng)
             return
         unit = self._prior_draws(self._count, rng)
@@ -118,7 +120,7 @@ class FeatureRegression(Acquisition):
 
     def value(self, unit: Array) -> Array:
         """Returns log a (n,) at points (n, k) of the unit cube."""
-        if not self._asked:
+        if not self._uses_features:
             return self._blind.value(unit)
         if self._probe is None:
             return self._known.value(unit)
@@ -127,14 +129,14 @@ class FeatureRegression(Acquisition):
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
         """Returns log a (n,) and its gradient (n, k) at points (n, k) of the unit cube."""
-        if self._asked:
+        if self._uses_features:
             return self._known.value_and_gradient(unit)
         return self._blind.value_and_gradient(unit)
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
         return {
-            "asked": self._asked,
+            "asked": self._uses_features,
             **(
                 {}
                 if self._candidates is None
@@ -147,27 +149,27 @@ class FeatureRegression(Acquisition):
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        self._asked, self._slopes = state["asked"], dict(state["slopes"])
-        self._probe = self._shown = self._candidates = None
+        self._uses_features, self._slopes = state["asked"], dict(state["slopes"])
+        self._probe = self._newest_probe = self._candidates = None
         if _CANDIDATES[0] in state:
             self._candidates = np.array(state[_CANDIDATES[0]]), np.array(state[_CANDIDATES[1]])
         self._known.restore(part_of(state, "known."))
         self._blind.restore(part_of(state, "blind."))
 
     def diagnostics(self) -> dict[str, float]:
-        """The slope of each feature, and the share of log a's variance that is interpolated rightly."""
-        if not self._asked:
+        """Returns the slope of each feature, and the share of the variance of log a that the interpolation explains."""
+        if not self._uses_features:
             return self._blind.diagnostics()
         slopes = {f"slope_{name}": slope for name, slope in self._slopes.items()}
         return {"interpolated": self._known.explained, **slopes}
 
     def _regression(self, names: tuple[str, ...], features: Array, table: EvidenceTable) -> Array:
-        """Slopes of log difficulty in the features, by ridge regression towards the prior slopes.
+        """Returns the slopes (j,) of log difficulty, by ridge regression towards the prior slopes.
 
         Args:
-            names: of the j features.
-            features: (n, j), at points of the prior: their spread is the unit of each slope.
-            table: the history.
+            names: Names of the j features.
+            features: (n, j), at points of the prior; their standard deviations scale the ridge.
+            table: The history.
         """
         prior = np.array([_PRIOR_SLOPE.get(name, 0.0) for name in names])
         spread = features.std(axis=0)
@@ -189,5 +191,5 @@ class FeatureRegression(Acquisition):
         normal = (known * weight[:, None]).T @ known + np.diag(strength)
         change = np.linalg.solve(normal, (known * weight[:, None]).T @ residual)
         slopes: Array = prior + np.where(varies, change / np.where(varies, spread, 1.0), 0.0)
-        # A surrogate that errs least where it is on new ground is chance.
+        # A negative slope of novelty would be a coincidence: errors do not decrease with novelty.
         return np.where(prior > 0.0, np.maximum(slopes, 0.0), slopes)

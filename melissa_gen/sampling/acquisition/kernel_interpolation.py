@@ -1,9 +1,11 @@
-"""Interpolation of a smooth function that is known, with its slopes, at some points of the unit cube.
+"""Interpolation of a smooth function from its values and gradients at points of the unit cube.
 
-Kernel ridge regression, which is the mean of a Gaussian process, with the kernel exp(-½ r²). The slopes set the metric:
-distance along an axis counts by how fast the function changes there, so that in many dimensions the axes that do not
-matter do not matter here either. The one length that is left, and the ridge, are chosen by leave-one-out error, which
-has a closed form (Rasmussen and Williams, "Gaussian processes for machine learning", equations 5.10 to 5.12).
+The interpolant is kernel ridge regression, the mean of a Gaussian process, with the kernel exp(-½ r²). The metric
+follows from the gradients: the distance along an axis is weighted by the rate of change of the function along it.
+Irrelevant axes are therefore ignored, which matters in many dimensions. The remaining length scale and the ridge are
+chosen by the leave-one-out error, which has a closed form.
+
+Reference: Rasmussen and Williams, "Gaussian processes for machine learning", 2006, equations 5.10 to 5.12.
 """
 
 import numpy as np
@@ -17,19 +19,20 @@ __all__ = ["KernelInterpolant"]
 
 Array = NDArray[np.float64]
 
-# Lengths over which the function changes by so many of its standard deviations, and ridges, that are tried.
+# Length scales that are tried, in standard deviations of the function, and ridges. They are compared on at most
+# `_TRIED_ON` points.
 _LENGTHS = (1.0, 2.0, 4.0)
 _RIDGES = (1e-4, 1e-2)
 _TRIED_ON = 192
-# A weight per axis relative to the largest below which an axis still counts a little.
+# Smallest weight of an axis in the metric, relative to the largest weight.
 _LEAST = 0.05
 
 
 class KernelInterpolant:
-    """See the module; before `fit` it is 0 everywhere.
+    """A function on the unit cube, interpolated by kernel ridge regression; 0 everywhere before `fit`.
 
     Attributes:
-        explained: share of the variance that leaving one out predicts, at most 1.
+        explained: Share of the variance that is explained in leave-one-out prediction, at most 1.
     """
 
     def __init__(self) -> None:
@@ -41,11 +44,17 @@ class KernelInterpolant:
 
     @property
     def fitted(self) -> bool:
-        """Whether there is anything to interpolate."""
+        """Whether the interpolant varies."""
         return len(self._points) > 0
 
     def fit(self, unit: Array, values: Array, slopes: Array) -> None:
-        """Fits to values (n,) and slopes (n, k) at points (n, k)."""
+        """Fits the interpolant.
+
+        Args:
+            unit: (n, k), points of the unit cube.
+            values: (n,), the values at the points.
+            slopes: (m, k), gradients at some of the points, which set the metric.
+        """
         self._mean = float(values.mean())
         spread = float(values.std())
         if spread < 1e-9:
@@ -61,7 +70,8 @@ class KernelInterpolant:
             kernel = _kernel(unit[some] * metric, unit[some] * metric)
             for ridge in _RIDGES:
                 factor = cho_factor(kernel + ridge * np.eye(len(kernel)), lower=True)
-                inverse, _ = dpotri(factor[0], lower=True)  # its lower half
+                # Only the lower half of the inverse is computed; its diagonal is used.
+                inverse, _ = dpotri(factor[0], lower=True)
                 left_out = cho_solve(factor, standard[some]) / np.diag(inverse)
                 error = float(left_out @ left_out) / len(left_out)
                 if error < best:
@@ -72,14 +82,14 @@ class KernelInterpolant:
         self.explained = 1.0 - best
 
     def value(self, unit: Array) -> Array:
-        """The function at points (n, k): (n,)."""
+        """Returns the values (n,) at points (n, k) of the unit cube."""
         if not self.fitted:
             return np.full(len(unit), self._mean)
         kernel = _kernel(unit * self._metric, self._points)
         return np.asarray(self._mean + kernel @ self._coefficients)
 
     def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        """The function (n,) and its slopes (n, k)."""
+        """Returns the values (n,) and gradients (n, k) at points (n, k) of the unit cube."""
         if not self.fitted:
             return np.full(len(unit), self._mean), np.zeros_like(unit)
         scaled = unit * self._metric
@@ -90,7 +100,7 @@ class KernelInterpolant:
         ) * self._metric
 
     def state(self) -> State:
-        """Everything that `restore` takes."""
+        """Returns everything that `restore` needs."""
         return {
             "points": self._points.copy(),
             "coefficients": self._coefficients.copy(),
@@ -99,7 +109,7 @@ class KernelInterpolant:
         }
 
     def restore(self, state: State) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned."""
         self._points = np.array(state["points"])
         self._coefficients = np.array(state["coefficients"])
         self._metric = np.array(state["metric"])
@@ -107,7 +117,7 @@ class KernelInterpolant:
 
 
 def _kernel(a: Array, b: Array) -> Array:
-    """exp(-½ |a_i - b_j|²) for rows of (n, k) and (m, k): (n, m)."""
+    """Returns exp(-½ |a_i - b_j|²) (n, m) for the rows of a (n, k) and b (m, k)."""
     product = a @ b.T
     product -= 0.5 * (a**2).sum(axis=1)[:, None]
     product -= 0.5 * (b**2).sum(axis=1)

@@ -1,8 +1,8 @@
 """Features of the surrogate's prediction at points that have not been simulated.
 
-The difficulties measured in training are one source of information; the other is the present network:
-where the members of an ensemble disagree, where the prediction is steep. A `Probe` returns such
-features for any λ. The server creates one from a copy of the weights.
+Besides the difficulties measured in training, the current network is a source of information: where
+the members of an ensemble disagree, or where the prediction changes quickly. A `Probe` returns such
+features for any λ. The server creates a probe from a copy of the weights.
 """
 
 from collections.abc import Callable
@@ -17,36 +17,37 @@ __all__ = ["Probe", "Pullback", "UnitCubeProbe"]
 
 Array = NDArray[np.float64]
 
-# From the slope of some number with respect to the features (n, k) to that with respect to λ (n, d).
+# Maps the gradient of a function with respect to the features (n, k) to that with respect to λ (n, d).
 Pullback = Callable[[Array], Array]
 
 
 class Probe(Protocol):
-    """Interface of a snapshot of the surrogate; it never changes afterwards.
+    """Interface of a snapshot of the surrogate, which does not change.
 
-    A structural type, because the surrogates' package, which implements it, does not import this one.
+    It is a structural type, because the package `surrogates`, which implements it, does not import
+    this package.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The k features, e.g. "disagreement"."""
+        """Names of the k features, for example "disagreement"."""
 
     def features(self, points: Array) -> Array:
-        """Features (n, k) of physical points (n, d), all finite."""
+        """Returns the features (n, k), all finite, at points (n, d) in physical units."""
 
     def features_and_pullback(self, points: Array) -> tuple[Array, Pullback]:
-        """The features, and the function that takes slopes back through them."""
+        """Returns the features (n, k), and the function that maps gradients back through them."""
 
     def with_seen(self, points: Array) -> "Probe":
-        """The same surrogate, told which points (m, d) have been simulated."""
+        """Returns a probe of the same surrogate with the points (m, d) that have been simulated."""
 
 
 class UnitCubeProbe:
-    """A probe that is asked in the unit cube.
+    """A probe whose points are in the unit cube.
 
     Args:
-        probe: asked in physical units.
-        prior: maps the cube to them.
+        probe: Probe whose points are in physical units.
+        prior: Prior distribution, which maps the unit cube to physical units.
     """
 
     def __init__(self, probe: Probe, prior: Prior) -> None:
@@ -54,19 +55,19 @@ class UnitCubeProbe:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The k features."""
+        """Names of the k features."""
         return self._probe.names
 
     def features(self, unit: Array) -> Array:
-        """Features (n, k) of points of the cube (n, axes)."""
+        """Returns the features (n, k) at points (n, axes) of the unit cube."""
         return self._probe.features(self._prior.from_unit(unit))
 
     def features_and_pullback(self, unit: Array) -> tuple[Array, Pullback]:
-        """Returns the features and the function that maps slopes back through them."""
+        """Returns the features (n, k), and the function that maps gradients back through them to the cube."""
         found, back = self._probe.features_and_pullback(self._prior.from_unit(unit))
         stretch = self._prior.slope(unit)
         return found, lambda slope: back(slope)[:, self._prior.free_columns] * stretch
 
     def with_seen(self, points: Array) -> "UnitCubeProbe":
-        """Returns the same surrogate with the points (m, axes) of the cube that have been simulated."""
+        """Returns a probe of the same surrogate with the points (m, axes) of the cube that have been simulated."""
         return UnitCubeProbe(self._probe.with_seen(self._prior.from_unit(points)), self._prior)

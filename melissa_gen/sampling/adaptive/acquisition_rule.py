@@ -1,4 +1,7 @@
-"""The adaptive rule shared by the methods with an acquisition: learn a(λ), then draw from p a^β with a `Proposer`."""
+"""The adaptive rule of all methods with an acquisition.
+
+The rule learns an acquisition a(λ) from the evidence, and a `Proposer` draws points from p a^β.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -33,11 +36,14 @@ __all__ = [
 Array = NDArray[np.float64]
 PriorDraws = Callable[[int, np.random.Generator], Array]
 
-_POOL = 2048
-_CALIBRATION = 64
-_NEARBY = 0.25
-_REMEMBERED = 64
-_FEWEST = 8
+# Points of the prior from which Z is estimated, and draws from which the exponent b is estimated.
+_NORMALIZATION_POINTS = 2048
+_CALIBRATION_DRAWS = 64
+# Relative change of the strength above which b is measured again.
+_CALIBRATION_TOLERANCE = 0.25
+# Largest and smallest number of simulations in the rank correlation.
+_MAX_COMPARED = 64
+_MIN_COMPARED = 8
 
 
 class EnsembleArguments(Arguments):
@@ -45,14 +51,16 @@ class EnsembleArguments(Arguments):
 
     guide: Literal["surrogate", "difficulty"] = Field(
         "surrogate",
-        description="what says where it is hard: the surrogate asked about λ, or difficulties alone",
+        description="basis of the acquisition: predictions of the surrogate, or difficulties alone",
     )
-    kappa: float = Field(0.5, ge=0.0, le=10.0, description="weight κ of the ensemble's spread")
-    members: int = Field(4, ge=2, le=16, description="networks in the ensemble")
+    kappa: float = Field(
+        0.5, ge=0.0, le=10.0, description="weight κ of the spread between the networks"
+    )
+    members: int = Field(4, ge=2, le=16, description="number of networks in the ensemble")
     half_life: float = Field(
-        200.0, gt=0.0, description="records after which a record's weight has halved"
+        200.0, gt=0.0, description="number of records after which the weight of a record is halved"
     )
-    history: int = Field(1000, ge=10, description="newest records kept to learn from")
+    history: int = Field(1000, ge=10, description="number of newest records to learn from")
 
 
 class AcquisitionArguments(EnsembleArguments):
@@ -72,7 +80,8 @@ class Proposer(ABC):
             density is estimated from draws.
         has_density: Whether `log_density` is implemented. If not, an exponential tilt stands for
             the density of the draws.
-        relative_to_prior: What `log_density` returns under constraints; see `AdaptiveRule`.
+        relative_to_prior: Under constraints, whether `log_density` is relative to the prior, with both
+            densities restricted to the feasible points.
     """
 
     exact: ClassVar[bool]
@@ -121,31 +130,31 @@ class Proposer(ABC):
 
 
 class AcquisitionRule(AdaptiveRule):
-    """An adaptive rule made of a learned acquisition and a proposer.
+    """An adaptive rule that consists of a learned acquisition and a proposer.
 
-    Its log density is that of an exponential tilt, a^b / Z, with Z from points of the prior: the
-    acquisition's candidates, or 2,048 drawn at each learning. For a proposer that is exact in its
-    limit b is β, and the density is exact up to that limit and the error of Z. For another, b is
-    the exponent of maximum likelihood for 64 of its own draws: the right overall concentration,
-    not the exact shape. The diagnostic `tilt` is that b.
+    The log density is that of an exponential tilt, a^b / Z. The normalization Z is estimated from
+    points of the prior: the candidates of the acquisition, or 2,048 points drawn at each learning. If
+    the proposer is exact in a limit, b is β, and the density is exact up to that limit and the error
+    of Z. Otherwise b is the maximum-likelihood exponent of 64 draws, which gives the overall
+    concentration, but not the exact shape. The diagnostic `tilt` is b.
 
-    A proposer that is not exact over-concentrates: asked for β it yields some b > β. With
-    `calibrate` it is asked for less, by the factor β / b found at each learning, so that b settles
-    at β. The diagnostic `strength` is what it is asked for.
+    A proposer that is not exact over-concentrates: with exponent β its draws have some b > β. With
+    `calibrate`, its exponent is multiplied by β / b at each learning, so that b converges to β. The
+    diagnostic `strength` is this exponent.
 
-    If the proposer has a density of its own, that density is used in place of the tilt.
+    If the proposer has a density of its own, that density replaces the tilt.
 
     Args:
-        name: the method.
-        prior_draws: draws n points of the prior in the unit cube, (n, k).
-        acquisition: learns log a.
-        proposer: draws.
-        beta: β.
-        calibrate: whether to correct the concentration of a proposer that is not exact.
+        name: Name of the method.
+        prior_draws: Function that draws n points (n, k) of the prior in the unit cube.
+        acquisition: Acquisition that learns log a.
+        proposer: Proposer that draws the points.
+        beta: Exponent β of the target p a^β.
+        calibrate: Whether to correct the concentration of a proposer that is not exact.
 
     Attributes:
-        acquisition: What learns log a; may be replaced before the first learning.
-        proposer: What draws the points.
+        acquisition: Acquisition that learns log a; may be replaced before the first learning.
+        proposer: Proposer that draws the points.
     """
 
     def __init__(
@@ -189,11 +198,11 @@ class AcquisitionRule(AdaptiveRule):
 
     @property
     def ready(self) -> bool:
-        """Whether the acquisition knows any difference between points."""
+        """Whether the acquisition has learned differences between points."""
         return not self.acquisition.flat
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Learns from the whole history."""
+        """Fits the acquisition, the proposer and the density to the whole history."""
         self._compare(table)
         self.acquisition.fit(table, rng)
         if not self.ready:
@@ -203,29 +212,31 @@ class AcquisitionRule(AdaptiveRule):
             return
         acquisition = self.acquisition
         known = acquisition.candidates
-        pool = known[1] if known else acquisition.value(self._prior_draws(_POOL, rng))
+        pool = (
+            known[1] if known else acquisition.value(self._prior_draws(_NORMALIZATION_POINTS, rng))
+        )
         exponent = self._beta
         if not self.proposer.exact and self._beta > 0.0:
             exponent = self._measured_exponent(pool, rng)
             if self._calibrate:
-                # Where a is nearly flat the measurement is mostly noise: bounded steps.
+                # The steps are bounded, because the measurement is mostly noise where a is nearly flat.
                 before = self._strength
                 change = np.clip(self._beta / max(exponent, 1e-12), 0.5, 2.0)
                 strength = np.clip(before * change, 0.1 * self._beta, 2.0 * self._beta)
                 self._strength = float(strength)
-                # Proportional nearby; further off it is measured again.
+                # For a small change b is proportional to the strength; after a large one it is measured again.
                 exponent *= self._strength / before
-                if abs(self._strength / before - 1.0) > _NEARBY:
+                if abs(self._strength / before - 1.0) > _CALIBRATION_TOLERANCE:
                     exponent = self._measured_exponent(pool, rng)
         self._tilt = Tilt.normalized(exponent, pool)
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
-        """Draws n points from the adaptive part."""
+        """Draws n points (n, k) of the unit cube from the adaptive part."""
         unit = self.proposer.next(n, self.acquisition, self._strength, rng)
         return Draws(unit, np.full(n, -1, dtype=np.int64))
 
     def log_density(self, unit: Array) -> Array:
-        """Returns the log density at points (n, k) of the unit cube: (n,)."""
+        """Returns the log density (n,) of the adaptive part at points (n, k) of the unit cube."""
         if self.proposer.has_density:
             return self.proposer.log_density(unit, self.acquisition)
         return self._tilt.log_density(self.acquisition.value(unit))
@@ -250,21 +261,21 @@ class AcquisitionRule(AdaptiveRule):
     def diagnostics(self) -> dict[str, float]:
         """Returns named finite numbers.
 
-        `rank_correlation` is Spearman's, between what was predicted for the last simulations (up
-        to 64, from 8 on) when they were drawn, and what was then measured.
+        `rank_correlation` is Spearman's rank correlation between the predicted and the measured log
+        difficulties of the last simulations (at least 8, at most 64).
         """
         numbers = {**self.acquisition.diagnostics(), **self.proposer.diagnostics()}
         if self.ready and not self.proposer.has_density:
             numbers["tilt"] = self._tilt.exponent
             numbers["strength"] = self._strength
-        if len(self._predicted) >= _FEWEST:
+        if len(self._predicted) >= _MIN_COMPARED:
             predicted, measured = self._predicted.T
             numbers["rank_correlation"] = rank_correlation(predicted, measured)
         return numbers
 
     def _measured_exponent(self, pool: Array, rng: np.random.Generator) -> float:
-        """The exponent b of the proposer's draws at the present strength."""
-        own = self.proposer.draw(_CALIBRATION, self.acquisition, self._strength, rng)
+        """Returns the exponent b of the proposer's draws at the current strength."""
+        own = self.proposer.draw(_CALIBRATION_DRAWS, self.acquisition, self._strength, rng)
         mean = float(self.acquisition.value(own).mean())
         return matching_exponent(pool, mean, 5.0 * self._beta)
 
@@ -273,11 +284,11 @@ class AcquisitionRule(AdaptiveRule):
         fresh = table.rows(table.fresh & np.isfinite(table.difficulty))
         pairs = np.column_stack([fresh.predicted[:, 0], log_difficulty(fresh.difficulty)])
         pairs = pairs[np.isfinite(pairs[:, 0])]
-        self._predicted = np.concatenate([self._predicted, pairs])[-_REMEMBERED:]
+        self._predicted = np.concatenate([self._predicted, pairs])[-_MAX_COMPARED:]
 
 
 def rank_correlation(first: Array, second: Array) -> float:
-    """Spearman's rank correlation of two columns (n,); 0 where one of them is constant."""
+    """Returns Spearman's rank correlation of two columns (n,); 0 if one of them is constant."""
     a, b = _ranks(first), _ranks(second)
     a, b = a - a.mean(), b - b.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
@@ -295,7 +306,19 @@ def acquisition_sampler(
     calibrate: bool = True,
     phase: int = 1,
 ) -> MixtureSampler:
-    """Creates a mixture sampler whose adaptive part draws from p a^β with `proposer`."""
+    """Creates a mixture sampler whose adaptive part draws from p a^β.
+
+    Args:
+        name: Name of the method.
+        prior: Prior distribution p(λ) of the parameters.
+        seed: Seed of the random generator.
+        arguments: Arguments of the method.
+        proposer: Proposer that draws the adaptive points.
+        schedule: Share ρ of adaptive points by generation.
+        beta: Exponent β of the acquisition.
+        calibrate: Whether to correct the concentration of a proposer that is not exact.
+        phase: Number of new simulations that are needed before the sampler learns again.
+    """
     dimension = prior.unit_dimension
     acquisition: Acquisition = DifficultyEnsemble(
         dimension, arguments.members, arguments.kappa, arguments.half_life
@@ -310,7 +333,8 @@ def acquisition_sampler(
 
 
 def _ranks(values: Array) -> Array:
-    """Returns ranks from 1, with the mean rank for equal values; scipy.stats would take 50 MB of memory."""
+    """Returns ranks (n,) from 1 on; equal values have their mean rank."""
+    # scipy.stats.rankdata does the same, but importing scipy.stats takes 50 MB of memory.
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return ranks

@@ -1,12 +1,14 @@
-"""`breed`: adaptive population Monte Carlo; children near parents that were difficult to learn.
+"""`breed`: adaptive population Monte Carlo around simulations that were difficult to learn.
 
-Parents are drawn from a sliding window over the newest simulations, with probability proportional
-to difficulty. A child is its parent plus a normal step of width σ, a share of each parameter's
-range. A step that leaves the box is drawn anew with the covariance shrunk by 0.3, several times,
-and then gives way to the parent itself. A share R of the points are children, the rest is uniform;
-R goes linearly from its start to its end over some generations.
+Parents are drawn from a sliding window over the newest simulations, with probability proportional to
+difficulty. A child is its parent plus a normal step of width σ, relative to the range of each
+parameter. If the step leaves the box, it is drawn again with the covariance multiplied by 0.3. After
+six attempts the child is a copy of its parent. A share R of the points are children, and the others
+are uniform. R changes linearly from its first to its last value over some generations.
 
-Reference: Breed, hal-04712480 and hal-04305233. The published difficulty is `delta_loss`.
+The published difficulty signal is `delta_loss`.
+
+Reference: Breed, hal-04712480 and hal-04305233.
 """
 
 from collections.abc import Mapping
@@ -34,7 +36,16 @@ _ATTEMPTS = 6
 
 
 class Regime(NamedTuple):
-    """One published setting; `windows` counts the reservoir's capacity in simulations."""
+    """A published setting of the method.
+
+    Attributes:
+        sigma: Width σ of the first step, relative to the range of a parameter.
+        share_start: Share of children in the first adaptive generation.
+        share_end: Share of children after the ramp.
+        breakpoint: Number of generations of the ramp.
+        windows: Length of the window of parents, in multiples of the reservoir's capacity in
+            simulations.
+    """
 
     sigma: float
     share_start: float
@@ -52,29 +63,35 @@ REGIMES: dict[str, Regime] = {
 
 
 class BreedArguments(Arguments):
-    """Arguments of `breed`; a number that is given overrides the regime's."""
+    """Arguments of `breed`; a value that is given overrides that of the regime."""
 
     regime: Literal["precise", "broad", "mixed", "soft"] = Field(
         "broad", description="published setting of σ, shares and window"
     )
-    sigma: float | None = Field(None, gt=0.0, le=1.0, description="step, a share of the range")
-    share_start: float | None = Field(
-        None, ge=0.0, le=1.0, description="share of children at first"
+    sigma: float | None = Field(
+        None, gt=0.0, le=1.0, description="width of a step, relative to the range"
     )
-    share_end: float | None = Field(None, ge=0.0, le=1.0, description="share of children later")
-    breakpoint: int | None = Field(None, ge=1, description="generations from start to end")
-    window: int | None = Field(None, ge=1, description="newest simulations that may be parents")
+    share_start: float | None = Field(
+        None, ge=0.0, le=1.0, description="share of children in the first adaptive generation"
+    )
+    share_end: float | None = Field(
+        None, ge=0.0, le=1.0, description="share of children after the ramp"
+    )
+    breakpoint: int | None = Field(None, ge=1, description="number of generations of the ramp")
+    window: int | None = Field(
+        None, ge=1, description="number of newest simulations that may be parents"
+    )
     capacity_simulations: int = Field(
-        100, ge=1, description="the reservoir's capacity in simulations, the windows' unit"
+        100, ge=1, description="capacity of the reservoir in simulations, the unit of the window"
     )
 
     @classmethod
     def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
-        """Takes `capacity_simulations` from the study's reservoirs."""
+        """Sets `capacity_simulations` to the capacity of the study's reservoirs."""
         return {"capacity_simulations": facts.reservoir_simulations, **given}
 
     def resolved(self) -> tuple[Regime, int]:
-        """The regime with the overrides in it, and the window in simulations."""
+        """Returns the regime with all overrides applied, and the window in simulations."""
         regime = REGIMES[self.regime]
         given = {
             name: getattr(self, name)
@@ -87,9 +104,13 @@ class BreedArguments(Arguments):
 
 @dataclass(frozen=True)
 class BreedRamp(Schedule):
-    """R from `start` at the first adaptive generation to `end`, `breakpoint` generations later.
+    """Linear ramp of the share of children; replaces the common ramp.
 
-    It takes the place of the common ramp; `max_share` still bounds it.
+    Args:
+        start: Share in the first adaptive generation.
+        end: Share from `breakpoint` generations later on.
+        breakpoint: Number of generations of the ramp, at least 1.
+        max_share: Upper bound of the share.
     """
 
     start: float
@@ -98,7 +119,7 @@ class BreedRamp(Schedule):
     max_share: float
 
     def share(self, generation: int) -> float:
-        """Returns the share of adaptive points of a generation."""
+        """Returns the share of children in a generation; 0 in generation 0."""
         if generation <= 0:
             return 0.0
         part = min(1.0, (generation - 1) / self.breakpoint)
@@ -106,16 +127,16 @@ class BreedRamp(Schedule):
 
 
 class Breed(AdaptiveRule):
-    """The `Rule` of `breed`.
+    """The adaptive rule of the method `breed`.
 
-    Its density is exact but for children that end as copies of their parent, which have no
-    density: what is given is the density of the others, with their probability in it. Copies are
-    rare unless a parent sits in a corner of a box of many dimensions.
+    The density is exact except for children that are copies of their parent, which have no density.
+    It is the density of the other children, including their probability. Copies are rare unless a
+    parent is in a corner of a box of many dimensions.
 
     Args:
-        dimension: axes k of the unit cube.
-        sigma: width of the first step.
-        window: newest simulations that may be parents.
+        dimension: Number of axes k of the unit cube.
+        sigma: Width of the first step, relative to the range of a parameter.
+        window: Number of newest simulations that may be parents.
     """
 
     name = "breed"
@@ -130,11 +151,11 @@ class Breed(AdaptiveRule):
 
     @property
     def ready(self) -> bool:
-        """Whether there is a parent."""
+        """Whether there is at least one parent."""
         return len(self._parents) > 0
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Takes the window's simulations as parents, alike where none was difficult."""
+        """Makes the simulations of the window the parents; equally probable if all difficulties are 0."""
         table = table.usable()
         table = table.rows(slice(max(0, len(table) - self._window), None))
         self._parents, self._simulations = table.unit, table.simulation
@@ -143,20 +164,24 @@ class Breed(AdaptiveRule):
         self._probability = table.difficulty / total if total > 0.0 else even
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
-        """Draws n children."""
+        """Draws n children (n, k) in the unit cube."""
         chosen = rng.choice(len(self._parents), size=n, p=self._probability)
         parents = self._parents[chosen]
         child = parents.copy()
-        waiting = np.arange(n)
+        outside = np.arange(n)
         for sigma in self._sigma:
-            trial = parents[waiting] + sigma * rng.standard_normal(parents[waiting].shape)
+            trial = parents[outside] + sigma * rng.standard_normal(parents[outside].shape)
             inside = np.all((trial >= 0.0) & (trial <= 1.0), axis=1)
-            child[waiting[inside]] = trial[inside]
-            waiting = waiting[~inside]
+            child[outside[inside]] = trial[inside]
+            outside = outside[~inside]
         return Draws(child, self._simulations[chosen])
 
     def log_density(self, unit: Array) -> Array:
-        """Log of Σ_j P(j) Σ_i [probability that j's first i-1 steps left the box] N(u; λ_j, σ_i²)."""
+        """Returns the log density (n,) of the children at points (n, k) of the unit cube.
+
+        The density is Σ_j P(j) Σ_i r_ij N(u; λ_j, σ_i²), with r_ij the probability that the first
+        i - 1 steps from parent j have left the box.
+        """
         k = unit.shape[1]
         squared = ((unit[:, None, :] - self._parents[None, :, :]) ** 2).sum(axis=2)
         with np.errstate(divide="ignore"):
@@ -184,13 +209,13 @@ class Breed(AdaptiveRule):
         self._probability = np.array(state["probability"])
 
     def diagnostics(self) -> dict[str, float]:
-        """How many parents there are, and how many effectively: 1 / Σ P²."""
+        """Returns the number of parents, and their effective number 1 / Σ P²."""
         effective = 1.0 / float((self._probability**2).sum()) if self.ready else 0.0
         return {"parents": float(len(self._parents)), "parents_ess": effective}
 
 
 def build(prior: Prior, seed: int, arguments: BreedArguments, ramp: Ramp) -> MixtureSampler:
-    """The `breed` sampler."""
+    """Creates the `breed` sampler."""
     regime, window = arguments.resolved()
     rule = Breed(prior.unit_dimension, regime.sigma, window)
     schedule = BreedRamp(regime.share_start, regime.share_end, regime.breakpoint, ramp.max_share)

@@ -1,17 +1,21 @@
 """`conditional_diffusion`: a diffusion model of p(λ | difficulty), conditioned on large difficulties.
 
-Online generative active sampling (OGAS), arXiv 2606.09949. A denoising diffusion model learns which
-parameters go with which difficulty c, from all that has been simulated. Targets c are drawn from the
-history with probability proportional to the loss, and points from p(λ | c) with classifier-free
-guidance. Without guidance (scale 1) and with a uniform history that is p(λ) a(λ), a the mean
-difficulty; the published scale of 5 sharpens it well beyond.
+A denoising diffusion model learns the distribution of the parameters given the difficulty c from all
+completed simulations. Target difficulties are drawn from the history with probability proportional
+to the difficulty, and points from p(λ | c) with classifier-free guidance. Without guidance (scale 1)
+and with a uniform history, the points follow p(λ) a(λ), with a the mean difficulty. The published
+scale of 5 concentrates them further.
 
-The history is not uniform: the sampler itself has shaped it. A classifier is trained to tell it from
-uniform points, and each record weighs D / (1 - D) in the model's training, with D the probability that
-the point is *uniform*. D / (1 - D) is then the density ratio uniform / history. With the labels the
-other way round it would be the inverse, and the model would learn its own preferences twice.
+The history is not uniform, because the sampler has proposed its points. A classifier is trained to
+distinguish the history from uniform points. Each record is weighted by D / (1 - D) in the training of
+the model, with D the probability that the point is *uniform*. This ratio estimates the density ratio
+uniform / history. With the opposite labels the weight would be the inverse ratio, and the model would
+reinforce its own preferences.
 
-Its density is not known: log q is NaN, and its points count with weight 1 in training.
+The density of the draws is unknown: log q is NaN, and the samples have weight 1 in training.
+
+References: online generative active sampling (OGAS), arXiv 2606.09949; classifier-free guidance: Ho
+and Salimans, arXiv 2207.12598.
 """
 
 import numpy as np
@@ -32,7 +36,9 @@ __all__ = ["ConditionalDiffusion", "ConditionalDiffusionArguments", "build", "un
 
 Array = NDArray[np.float64]
 
-_FEWEST = 2
+# Smallest number of records to learn from.
+_MIN_RECORDS = 2
+# Training batches of the classifier, and bound of the density ratio.
 _RATIO_STEPS = 150
 _RATIO_BOUND = 10.0
 
@@ -41,22 +47,26 @@ class ConditionalDiffusionArguments(Arguments):
     """Arguments of `conditional_diffusion`; the defaults are the published ones."""
 
     guidance: float = Field(5.0, ge=0.0, le=50.0, description="classifier-free guidance scale")
-    steps: int = Field(100, ge=5, le=1000, description="reverse steps")
-    debias: bool = Field(True, description="weigh the history by the density ratio to uniform")
-    share_end: float = Field(0.7, ge=0.0, le=0.9, description="share of its points after the ramp")
-    breakpoint: int = Field(4, ge=1, description="generations from 0 to that share")
-    training_steps: int = Field(300, ge=1, le=100_000, description="batches of a refit")
+    steps: int = Field(100, ge=5, le=1000, description="number of reverse steps")
+    debias: bool = Field(
+        True, description="weight the history by the density ratio uniform / history"
+    )
+    share_end: float = Field(
+        0.7, ge=0.0, le=0.9, description="share of adaptive points after the ramp"
+    )
+    breakpoint: int = Field(4, ge=1, description="generations until this share is reached")
+    training_steps: int = Field(300, ge=1, le=100_000, description="training batches per refit")
     hidden: int = Field(64, ge=8, le=1024, description="width of the network's hidden layers")
-    history: int = Field(1000, ge=10, description="newest records kept to learn from")
+    history: int = Field(1000, ge=10, description="number of newest records to learn from")
 
 
 class ConditionalDiffusion(AdaptiveRule):
-    """The `Rule` of `conditional_diffusion`.
+    """The adaptive rule of the method `conditional_diffusion`.
 
     Args:
-        dimension: axes k of the unit cube.
-        arguments: see there.
-        rng: draws the first weights of both networks.
+        dimension: Number of axes k of the unit cube.
+        arguments: Arguments of the method.
+        rng: Random generator that draws the initial weights of both networks.
     """
 
     name = "conditional_diffusion"
@@ -69,21 +79,21 @@ class ConditionalDiffusion(AdaptiveRule):
         self._model = Denoiser(dimension, arguments.steps, rng, arguments.hidden)
         self._ratio = Perceptron([dimension, 32, 32, 1], rng)
         self._targets = np.empty(0)
-        self._chance = np.empty(0)
+        self._target_probability = np.empty(0)
         self._loss = 0.0
         self._effective = 0.0
 
     @property
     def ready(self) -> bool:
-        """Whether it has been trained."""
+        """Whether the model has been trained."""
         return len(self._targets) > 0
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Debiases the history, trains the model on it, and keeps the difficulties as targets."""
+        """Trains the model on the debiased history, and stores its difficulties as targets."""
         table = table.usable()
         context = log_difficulty(table.difficulty)
-        if len(table) < _FEWEST or self._dimension == 0 or np.ptp(context) < 1e-9:
-            self._targets = self._chance = np.empty(0)
+        if len(table) < _MIN_RECORDS or self._dimension == 0 or np.ptp(context) < 1e-9:
+            self._targets = self._target_probability = np.empty(0)
             return
         context = np.clip((context - context.mean()) / context.std(), -3.0, 3.0)
         weight = np.ones(len(table))
@@ -92,12 +102,12 @@ class ConditionalDiffusion(AdaptiveRule):
         steps = self._arguments.training_steps * (1 if self.ready else 2)
         self._loss = self._model.fit(2.0 * table.unit - 1.0, weight, context, steps, rng)
         self._targets = context
-        self._chance = table.difficulty / table.difficulty.sum()
+        self._target_probability = table.difficulty / table.difficulty.sum()
         self._effective = float(weight.sum() ** 2 / (weight @ weight))
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
-        """Draws targets ∝ difficulty, and a point for each."""
-        target = self._targets[rng.choice(len(self._targets), size=n, p=self._chance)]
+        """Draws n target difficulties, and one point (n, k) of the unit cube for each."""
+        target = self._targets[rng.choice(len(self._targets), size=n, p=self._target_probability)]
         x = self._model.draw(n, target, self._arguments.guidance, rng)
         return Draws(0.5 * (x + 1.0), np.full(n, -1, dtype=np.int64))
 
@@ -105,7 +115,7 @@ class ConditionalDiffusion(AdaptiveRule):
         """Returns everything that `restore` needs."""
         return {
             "targets": self._targets.copy(),
-            "chance": self._chance.copy(),
+            "chance": self._target_probability.copy(),
             "numbers": [self._loss, self._effective],
             **{f"model.{k}": v for k, v in self._model.state().items()},
             **{f"ratio.{k}": v for k, v in self._ratio.state().items()},
@@ -113,21 +123,33 @@ class ConditionalDiffusion(AdaptiveRule):
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        self._targets, self._chance = np.array(state["targets"]), np.array(state["chance"])
+        self._targets, self._target_probability = (
+            np.array(state["targets"]),
+            np.array(state["chance"]),
+        )
         self._loss, self._effective = state["numbers"]
         self._model.restore(part_of(state, "model."))
         self._ratio.restore(part_of(state, "ratio."))
 
     def diagnostics(self) -> dict[str, float]:
-        """The diffusion's last loss, and the effective number of records after debiasing."""
+        """Returns the last training loss, and the effective sample size of the debiased history."""
         return {"diffusion_loss": self._loss, "history_ess": self._effective}
 
 
 def uniform_over_history(network: Perceptron, unit: Array, rng: np.random.Generator) -> Array:
-    """The density ratio uniform / history at the history's points (m, k): (m,), of mean 1.
+    """Estimates the density ratio uniform / history at the points of the history.
 
-    Trains `network` to tell the history (label 0) from as many uniform points (label 1), and
-    returns D / (1 - D), bounded to [1/10, 10] before the mean is set to 1.
+    The classifier `network` is trained in place to distinguish the history (label 0) from as many
+    uniform points (label 1). The ratio is D / (1 - D), with D the output of the classifier. It is
+    clipped to [1/10, 10] and then normalized.
+
+    Args:
+        network: Classifier with k inputs and one output, the logit of D.
+        unit: (m, k), the points of the history in the unit cube.
+        rng: Random generator.
+
+    Returns:
+        (m,), the density ratio, with mean 1.
     """
     history = (2.0 * unit - 1.0).astype(np.float32)
     half = min(256, max(32, len(unit)))
@@ -150,7 +172,7 @@ def uniform_over_history(network: Perceptron, unit: Array, rng: np.random.Genera
 def build(
     prior: Prior, seed: int, arguments: ConditionalDiffusionArguments, ramp: Ramp
 ) -> MixtureSampler:
-    """The `conditional_diffusion` sampler; its own ramp takes the place of the common one."""
+    """Creates the `conditional_diffusion` sampler; its own ramp replaces the common one."""
     rng = np.random.default_rng([seed, 1])
     rule = ConditionalDiffusion(prior.unit_dimension, arguments, rng)
     schedule = Ramp(min(ramp.max_share, arguments.share_end), arguments.breakpoint)

@@ -1,22 +1,26 @@
-"""`diffusion_posterior`: reverse diffusion guided towards p a^β.
+"""`diffusion_posterior`: diffusion posterior sampling of p a^β with the exact score of the prior.
 
-Diffusion posterior sampling (Chung et al., arXiv 2209.14687) adds the guidance ∇_{x_t} log a(x̂0(x_t))^β to the score of
-the prior, with x̂0 the denoised mean. Here the prior is a box and its score exact (`box_diffusion`). The Jacobian of x̂0
-is (α/σ²) times Var(x0 | x_t), so that the guidance shifts the denoised mean by Var(x0 | x_t) · g, with g the slope of
-β log a at x̂0: weight 1, and no step size to tune. That is `guidance: plain`. It takes a at the mean for the mean of a,
-and where log a is curved it overshoots, since the slope is another where it leads: about a peak the draws have half to
-three quarters of the target's width.
+Diffusion posterior sampling adds the guidance ∇_{x_t} log a(x̂0(x_t))^β to the score of the prior, with x̂0 the denoised
+mean. The prior is a box, and its score is known exactly (`box_diffusion`). The Jacobian of x̂0 is (α/σ²) Var(x0 | x_t).
+The guidance therefore shifts the denoised mean by Var(x0 | x_t) · g, with g the gradient of β log a at x̂0. This form,
+`guidance: plain`, has weight 1 and no step size to tune. It replaces the mean of a by a at the mean, and it overshoots
+where log a is curved, because the gradient changes along the shift. Around a peak, the width of the draws is between
+one half and three quarters of the width of the target.
 
-With `guidance: implicit` g is the slope where the guidance leads, and the shift is that of the whole law of x0 given
-x_t, which is known, times exp(g · x0). For a normal prior and a normal bump this is exact. It is found by one secant
-step along the shift, for one gradient more, and leaves nine tenths of the width, less about a peak much narrower than
-the box. `calibrated` then sets the strength so that the draws are as concentrated as p a^β, measured by the mean of
-log a (`learned`). Neither sees how much of p a^β lies in each of several separate modes; `twisted` does.
+With `guidance: implicit`, g is the gradient at the end of the shift, and the shift is that of the whole distribution of
+x0 given x_t, multiplied by exp(g · x0). For a normal prior and a normal peak this is exact. The solution is found
+approximately by one secant step along the shift, which needs one more gradient. The width of the draws is then nine
+tenths of that of the target, or less around a peak that is much narrower than the box. The option `calibrated` adjusts
+the strength so that the draws are as concentrated as p a^β, measured by the mean of log a (`AcquisitionRule`). The
+weights of several separate modes are not corrected; the method `twisted` samples them correctly.
 
-The score is followed along the probability flow, by Heun's method with steps that shorten as the noise vanishes (Karras
-et al., arXiv 2206.00364, algorithm 1): ten steps err by 1 % of the box. Only the start is random. It is the next point
-of a scrambled Sobol sequence, so that points are spread as evenly as the target lets them, within a generation and over
-all of them.
+The score is integrated along the probability flow by Heun's method, with steps that become shorter as the noise
+vanishes. With ten steps the error is 1 % of the box. Only the starting point is random: it is the next point of a
+scrambled Sobol sequence. The points are therefore spread as evenly as the target permits, within a generation and over
+all generations.
+
+References: Chung et al., "Diffusion posterior sampling for general noisy inverse problems", arXiv 2209.14687; Heun's
+method: Karras et al., arXiv 2206.00364, algorithm 1.
 """
 
 from typing import Literal
@@ -48,53 +52,59 @@ Guidance = Literal["implicit", "plain"]
 class DiffusionPosteriorArguments(AcquisitionArguments):
     """Arguments of `diffusion_posterior`."""
 
-    steps: int = Field(10, ge=4, le=1000, description="steps of the flow")
+    steps: int = Field(10, ge=4, le=1000, description="number of steps along the flow")
     guidance: Guidance = Field(
-        "implicit", description="slope of log a where the guidance leads, or at the denoised mean"
+        "implicit", description="gradient of log a at the end of the shift, or at the denoised mean"
     )
     calibrated: bool = Field(
-        True, description="set the strength so that the draws are as concentrated as p a^β"
+        True, description="adjust the strength so that the draws are as concentrated as p a^β"
     )
 
 
 def slope_at(mean: Array, acquisition: Acquisition, beta: float) -> tuple[Array, Array]:
-    """β log a (n,) and its gradient (n, k), at points (n, k) of the box [-1, 1]^k."""
+    """Returns β log a (n,) and its gradient (n, k) at points `mean` (n, k) of the box [-1, 1]^k."""
     value, gradient = acquisition.value_and_gradient(0.5 * (mean + 1.0))
     return beta * value, 0.5 * beta * gradient
 
 
-def _self_consistent(slope: Array, there: Array, way: Array, variance: Array) -> Array:
-    """The strength t, (n,), for which t times the slope is, along the way, the slope where that leads.
+def _implicit_strength(slope: Array, end_slope: Array, shift: Array, variance: Array) -> Array:
+    """Returns the strength t of the guidance that solves the implicit equation along the shift.
 
-    The slope is taken to fall evenly along the way. Of the whole shift a strength t yields r t / (1 + (r - 1) t), which
-    has the right start and the right end: walls make it less and less. Together that is a quadratic equation in t.
+    At the solution, t times the gradient at the start of the shift equals the gradient at its end, both projected onto
+    the shift. The gradient is assumed to change linearly along the shift. A strength t yields the part
+    r t / (1 + (r - 1) t) of the whole shift: this is exact at t = 0 in first order and at t = 1, and in between it
+    accounts for the walls of the box. Together, this is a quadratic equation in t.
 
     Args:
-        slope: where the way begins, (n, k).
-        there: where it ends.
-        way: the shift of the denoised mean by the whole slope.
-        variance: of x0 on each axis.
+        slope: (n, k), gradient of β log a at the start of the shift.
+        end_slope: (n, k), gradient at the end of the shift by the whole `slope`.
+        shift: (n, k), shift of the denoised mean by the whole `slope`.
+        variance: (n, k), variance of x0 on each axis.
+
+    Returns:
+        (n,), the strength.
     """
-    length = (way**2).sum(axis=1)
+    length = (shift**2).sum(axis=1)
     moves = length > 1e-18
 
     def relative(part: Array, whole: Array) -> Array:
         return np.divide(part, whole, out=np.zeros(len(part)), where=moves)
 
-    fall = relative(((slope - there) * way).sum(axis=1), (slope * way).sum(axis=1))
-    r = np.maximum(relative((variance * slope * way).sum(axis=1), length), 1.0)
-    b = 2.0 - r + r * np.maximum(fall, -0.5)  # a convex log a is not followed far
+    fall = relative(((slope - end_slope) * shift).sum(axis=1), (slope * shift).sum(axis=1))
+    r = np.maximum(relative((variance * slope * shift).sum(axis=1), length), 1.0)
+    # The bound limits the strength where log a is convex.
+    b = 2.0 - r + r * np.maximum(fall, -0.5)
     return np.asarray(2.0 / (b + np.sqrt(b**2 + 4.0 * (r - 1.0))))
 
 
 class DiffusionPosterior(Proposer):
-    """Proposer of `diffusion_posterior`.
+    """Proposer of the method `diffusion_posterior`.
 
     Args:
-        dimension: axes k of the unit cube.
-        steps: steps of the flow.
-        guidance: see the module.
-        seed: of the sequence of starts.
+        dimension: Number of axes k of the unit cube.
+        steps: Number of steps along the probability flow.
+        guidance: Where the gradient of log a is taken; the module describes both forms.
+        seed: Seed of the Sobol sequence of starting points.
     """
 
     exact = False
@@ -114,13 +124,13 @@ class DiffusionPosterior(Proposer):
     ) -> Array:
         """Draws n points (n, k) of the unit cube."""
         starts = SobolSequence(self._dimension, int(rng.integers(2**31)))
-        return self._carried(starts.draw(n), acquisition, beta)
+        return self._transport(starts.draw(n), acquisition, beta)
 
     def next(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
-        """Draws the next n proposals (n, k), from the sequence of starts that all generations share."""
-        return self._carried(self._starts.draw(n), acquisition, beta)
+        """Draws the next n proposals (n, k); their starting points continue one sequence over all generations."""
+        return self._transport(self._starts.draw(n), acquisition, beta)
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
@@ -130,8 +140,8 @@ class DiffusionPosterior(Proposer):
         """Restores what `state` returned."""
         self._starts.restore(state)
 
-    def _carried(self, starts: Array, acquisition: Acquisition, beta: float) -> Array:
-        """Where the flow carries points (n, k) of the unit cube."""
+    def _transport(self, starts: Array, acquisition: Acquisition, beta: float) -> Array:
+        """Maps starting points (n, k) of the unit cube to draws (n, k) along the probability flow."""
         diffusion = self._diffusion
         x = diffusion.start_at(starts)
         for level in range(diffusion.steps, 1, -1):
@@ -141,22 +151,23 @@ class DiffusionPosterior(Proposer):
         return np.asarray(0.5 * (self._denoised(x, 1, acquisition, beta) + 1.0))
 
     def _denoised(self, x: Array, level: int, acquisition: Acquisition, beta: float) -> Array:
-        """The mean of x0 given x at a level, times a^β: (n, k), inside the box."""
-        law = self._diffusion.denoised(x, level)
-        mean, variance = law.mean_and_variance()
+        """Returns the guided mean (n, k) of x0 given x (n, k) at a level, inside the box."""
+        posterior = self._diffusion.denoised(x, level)
+        mean, variance = posterior.mean_and_variance()
         _, slope = slope_at(mean, acquisition, beta)
-        if not self._implicit:  # a steep log a must not throw the mean out of the box
+        if not self._implicit:
+            # A steep log a can shift the mean out of the box.
             return np.clip(mean + variance * slope, -1.0, 1.0)
-        tilted = law.tilted(slope).mean
-        _, there = slope_at(tilted, acquisition, beta)
-        t = _self_consistent(slope, there, tilted - mean, variance)
-        return law.tilted(t[:, None] * slope).mean
+        tilted = posterior.tilted(slope).mean
+        _, end_slope = slope_at(tilted, acquisition, beta)
+        t = _implicit_strength(slope, end_slope, tilted - mean, variance)
+        return posterior.tilted(t[:, None] * slope).mean
 
 
 def build(
     prior: Prior, seed: int, arguments: DiffusionPosteriorArguments, schedule: Schedule
 ) -> MixtureSampler:
-    """The `diffusion_posterior` sampler."""
+    """Creates the `diffusion_posterior` sampler."""
     proposer = DiffusionPosterior(prior.unit_dimension, arguments.steps, arguments.guidance, seed)
     return acquisition_sampler(
         "diffusion_posterior",

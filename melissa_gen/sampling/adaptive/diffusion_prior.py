@@ -1,17 +1,18 @@
 """`diffusion_prior`: a learned diffusion of the prior itself, guided towards p a^β.
 
-For a prior that is known only through points (correlated inputs, a feasible region) no score is in
-closed form: a small diffusion model learns it, and its reverse steps are guided by the acquisition as
-in `diffusion_posterior`, now with the network's own Jacobian:
+The score of a prior that is known only through points (correlated inputs, a feasible region) has no
+closed form. A small diffusion model learns it. Its reverse steps are guided by the acquisition as in
+`diffusion_posterior`, with the Jacobian of the network:
 
     x̂0 ← x̂0 + (σ²/α) (∂x̂0/∂x_t)ᵀ β ∇ log a(x̂0).
 
-It is trained on draws of the prior and on everything proposed so far, half and half. What was
-proposed weighs p/q: without that the model would learn the sampler's own preferences as the prior,
-and reinforce them with every generation.
+Half of the training weight is on draws of the prior, and half on all simulations proposed so far.
+Proposed points are weighted by p/q. Without these weights the model would learn the preferences of
+the sampler as the prior, and reinforce them in each generation.
 
-Reference: Chung et al., arXiv 2209.14687. Its density and calibration are those of
-`diffusion_posterior`.
+The density and the calibration are those of `diffusion_posterior`.
+
+References: guidance: Chung et al., arXiv 2209.14687; diffusion model: Ho et al., arXiv 2006.11239.
 """
 
 import numpy as np
@@ -43,23 +44,23 @@ _PRIOR_DRAWS = 2048
 class DiffusionPriorArguments(AcquisitionArguments):
     """Arguments of `diffusion_prior`."""
 
-    steps: int = Field(50, ge=5, le=1000, description="reverse steps")
-    training_steps: int = Field(200, ge=1, le=100_000, description="batches of a refit")
+    steps: int = Field(50, ge=5, le=1000, description="number of reverse steps")
+    training_steps: int = Field(200, ge=1, le=100_000, description="training batches per refit")
     hidden: int = Field(64, ge=8, le=1024, description="width of the network's hidden layers")
     calibrated: bool = Field(
-        True, description="weaken the guidance until its draws are as concentrated as p a^β"
+        True, description="adjust the guidance so that the draws are as concentrated as p a^β"
     )
 
 
 class DiffusionPrior(Proposer):
-    """Proposer of `diffusion_prior`.
+    """Proposer of the method `diffusion_prior`.
 
     Args:
-        prior: p(λ).
-        steps: reverse steps.
-        training_steps: batches of a refit; the first fit takes three times as many.
-        hidden: width of the network's hidden layers.
-        rng: draws the first weights.
+        prior: Prior distribution p(λ) of the parameters.
+        steps: Number of reverse steps.
+        training_steps: Training batches per refit; the first fit takes three times as many.
+        hidden: Width of the network's hidden layers.
+        rng: Random generator that draws the initial weights.
     """
 
     exact = False
@@ -81,7 +82,7 @@ class DiffusionPrior(Proposer):
     def fit(
         self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
-        """Learns the prior; see `Trainable`. The acquisition has no part in it."""
+        """Trains the diffusion model of the prior; the acquisition is not used."""
         unit = self._prior.sample_unit(_PRIOR_DRAWS, rng)
         weight = np.ones(len(unit))
         if len(table) > 0:
@@ -118,14 +119,14 @@ class DiffusionPrior(Proposer):
         self._model.restore(state)
 
     def diagnostics(self) -> dict[str, float]:
-        """The diffusion's last loss."""
+        """Returns the last training loss of the diffusion model."""
         return {"diffusion_loss": self._loss}
 
 
 def build(
     prior: Prior, seed: int, arguments: DiffusionPriorArguments, schedule: Schedule
 ) -> MixtureSampler:
-    """The `diffusion_prior` sampler."""
+    """Creates the `diffusion_prior` sampler."""
     proposer = DiffusionPrior(
         prior,
         arguments.steps,

@@ -1,13 +1,16 @@
-"""`energy`: the energy -β log a(λ), sampled by Hamiltonian Monte Carlo in logit space.
+"""`energy`: Hamiltonian Monte Carlo on the energy -β log a(λ) in logit space.
 
-In z = log u / (1 - u) there are no walls, so no step ever leaves the box; the change of variables
-adds Σ log u (1 - u) to the log density. Chains begin in the prior and are *tempered*: β grows from 0 in
-stages, each as large as keeps half of the chains effective, and between stages the chains are
-weighed by a^Δβ, resampled, and moved on. So modes that no chain could cross between keep their
-weights. With one leapfrog step this is the Metropolis-adjusted Langevin algorithm.
+In the coordinates z = log(u / (1 - u)) the box has no boundary, so that no step leaves it. The change
+of variables adds Σ log(u (1 - u)) to the log density. The chains start as draws of the prior and are
+*tempered*: β increases from 0 in stages. Each stage is the largest one that keeps the effective
+sample size at half the number of chains. In each stage the chains are weighted by a^Δβ, resampled,
+and moved by some trajectories. Separate modes therefore keep their weights, although no chain
+crosses between them. With one leapfrog step per trajectory this is the Metropolis-adjusted Langevin
+algorithm.
 
-References: Neal, "MCMC using Hamiltonian dynamics", 2011; Del Moral, Doucet, Jasra, "Sequential Monte
-Carlo samplers", 2006 (the tempering).
+References: Neal, "MCMC using Hamiltonian dynamics", Handbook of Markov Chain Monte Carlo (2011);
+tempering: Del Moral, Doucet, Jasra, "Sequential Monte Carlo samplers", Journal of the Royal
+Statistical Society B 68 (2006).
 """
 
 from typing import NamedTuple
@@ -33,23 +36,32 @@ __all__ = ["Energy", "EnergyArguments", "build"]
 
 Array = NDArray[np.float64]
 
-_STAGES = 100
-_EFFECTIVE = 0.5
-# The acceptance that is best for HMC lies near 0.65, for Langevin steps near 0.57.
-_ACCEPTANCE = 0.65
+_MAX_STAGES = 100
+_MIN_EFFECTIVE_SHARE = 0.5
+# The optimal acceptance rate is about 0.65 for HMC and 0.57 for Langevin steps.
+_TARGET_ACCEPTANCE = 0.65
 
 
 class EnergyArguments(AcquisitionArguments):
     """Arguments of `energy`."""
 
-    leapfrog: int = Field(6, ge=1, le=100, description="leapfrog steps; 1 is Langevin")
-    moves: int = Field(3, ge=1, le=100, description="trajectories at each stage of tempering")
-    final_moves: int = Field(10, ge=1, le=1000, description="trajectories at the full β")
-    chains: int = Field(256, ge=16, le=100_000, description="fewest chains; at least 2 per point")
+    leapfrog: int = Field(
+        6, ge=1, le=100, description="leapfrog steps per trajectory; 1 is Langevin"
+    )
+    moves: int = Field(3, ge=1, le=100, description="trajectories in each tempering stage")
+    final_moves: int = Field(
+        10, ge=1, le=1000, description="trajectories in the last stage, at the full β"
+    )
+    chains: int = Field(
+        256,
+        ge=16,
+        le=100_000,
+        description="minimum number of chains; at least 2 per point are used",
+    )
 
 
 class _Chains(NamedTuple):
-    """Places z (n, k), log a there, and the log of dλ/dz, with both gradients in z."""
+    """Positions z (n, k), log a (n,), the log Jacobian determinant of u(z) (n,), and their gradients in z (n, k)."""
 
     z: Array
     log_a: Array
@@ -68,14 +80,14 @@ class _Chains(NamedTuple):
 
 
 class Energy(Proposer):
-    """Proposer of `energy`, exact in the limit of many moves.
+    """Proposer of the method `energy`; exact in the limit of many trajectories.
 
     Args:
-        dimension: axes k of the unit cube.
-        leapfrog: leapfrog steps of a trajectory.
-        moves: trajectories at each stage of tempering.
-        final_moves: trajectories at the full β.
-        chains: fewest chains.
+        dimension: Number of axes k of the unit cube.
+        leapfrog: Leapfrog steps per trajectory.
+        moves: Trajectories in each tempering stage.
+        final_moves: Trajectories in the last stage, at the full β.
+        chains: Minimum number of chains; at least two per point are used.
     """
 
     exact = True
@@ -93,7 +105,7 @@ class Energy(Proposer):
         self._moves = moves
         self._final_moves = final_moves
         self._chains = chains
-        self._numbers = {"acceptance": 1.0, "stages": 0.0, "memory": 0.0, "resampled": 0.0}
+        self._last_draw = {"acceptance": 1.0, "stages": 0.0, "memory": 0.0, "resampled": 0.0}
 
     def draw(
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
@@ -102,22 +114,23 @@ class Energy(Proposer):
         u = rng.random((max(self._chains, 2 * n), self._dimension))
         chains = _evaluate(np.log(u) - np.log1p(-u), acquisition)
         width, reached, stages, resampled, acceptance = 1.0, 0.0, 0, 0, 1.0
-        while reached < beta and stages < _STAGES:
-            rise = _largest_rise(chains.log_a, beta - reached)
-            weight = rise * chains.log_a
+        while reached < beta and stages < _MAX_STAGES:
+            increment = _largest_increment(chains.log_a, beta - reached)
+            weight = increment * chains.log_a
             if effective_size(weight) < 0.99 * len(weight):
                 chains = chains.rows(systematic(weight, len(weight), rng))
                 resampled += 1
-            reached = beta if stages == _STAGES - 1 else reached + rise
+            reached = beta if stages == _MAX_STAGES - 1 else reached + increment
             stages += 1
             before = chains.log_a
             for _ in range(self._moves if reached < beta else self._final_moves):
                 chains, acceptance = self._move(chains, acquisition, reached, width, rng)
-                # One rate for the width of the whole population keeps each chain's move exact.
-                width *= float(np.exp(0.5 * (acceptance - _ACCEPTANCE)))
+                # The step width is adapted for all chains together, so that no chain's step depends on
+                # its own state.
+                width *= float(np.exp(0.5 * (acceptance - _TARGET_ACCEPTANCE)))
                 width = min(width, 2.0)
         if stages > 0:
-            self._numbers = {
+            self._last_draw = {
                 "acceptance": acceptance,
                 "stages": float(stages),
                 "memory": rank_correlation(before, chains.log_a),
@@ -134,10 +147,10 @@ class Energy(Proposer):
         width: float,
         rng: np.random.Generator,
     ) -> tuple[_Chains, float]:
-        """One trajectory of every chain; the share of accepted ones comes with it.
+        """Moves every chain by one trajectory; returns the chains and the acceptance rate.
 
-        The mass of each axis is 1 / variance of the chains there, and the step shrinks with the
-        fourth root of the dimension, which keeps the acceptance.
+        The mass of each axis is the inverse variance of the chains along it. The step decreases with
+        the fourth root of the dimension, which keeps the acceptance rate constant.
         """
         scale = np.maximum(chains.z.std(axis=0), 1e-3)
         step = width * scale / max(self._dimension, 1) ** 0.25
@@ -145,44 +158,47 @@ class Energy(Proposer):
         step = jitter * step
         momentum = rng.standard_normal(chains.z.shape)
         start = chains.log_density(beta) - 0.5 * (momentum**2).sum(axis=1)
-        now = chains
+        moved = chains
         for _ in range(self._leapfrog):
-            momentum = momentum + 0.5 * step * now.gradient(beta)
-            now = _evaluate(now.z + step * momentum, acquisition)
-            momentum = momentum + 0.5 * step * now.gradient(beta)
+            momentum = momentum + 0.5 * step * moved.gradient(beta)
+            moved = _evaluate(moved.z + step * momentum, acquisition)
+            momentum = momentum + 0.5 * step * moved.gradient(beta)
         with np.errstate(over="ignore", invalid="ignore"):
-            end = now.log_density(beta) - 0.5 * (momentum**2).sum(axis=1)
-            taken = np.log(rng.random(len(end))) < end - start  # never where that is not a number
-        index = taken.astype(np.int64)
-        both = [np.stack(pair) for pair in zip(chains, now, strict=True)]
-        place = np.arange(len(end))
-        return _Chains(*(part[index, place] for part in both)), float(taken.mean())
+            end = moved.log_density(beta) - 0.5 * (momentum**2).sum(axis=1)
+            # A trajectory that has diverged to NaN is rejected, since the comparison is false.
+            accepted = np.log(rng.random(len(end))) < end - start
+        index = accepted.astype(np.int64)
+        both = [np.stack(pair) for pair in zip(chains, moved, strict=True)]
+        chain = np.arange(len(end))
+        return _Chains(*(part[index, chain] for part in both)), float(accepted.mean())
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last draw.
+        """Returns named finite numbers of the last draw.
 
-        `acceptance` of the last trajectories; `stages` of tempering; `memory`, the rank correlation
-        of log a before and after the moves at the full β: near 0 where the chains mix; `resampled`.
+        `acceptance` is the acceptance rate of the last trajectories, `stages` the number of tempering
+        stages, `resampled` the number of resamplings. `memory` is the rank correlation of log a
+        before and after the trajectories at the full β; it is near 0 if the chains mix.
         """
-        return dict(self._numbers)
+        return dict(self._last_draw)
 
 
 def _evaluate(z: Array, acquisition: Acquisition) -> _Chains:
-    z = np.clip(z, -36.0, 36.0)  # where u is still above 0 in double precision
+    # Within these bounds u is between 0 and 1 in double precision.
+    z = np.clip(z, -36.0, 36.0)
     u = expit(z)
     log_a, slope = acquisition.value_and_gradient(u)
     volume = -(np.logaddexp(0.0, z) + np.logaddexp(0.0, -z)).sum(axis=1)
     return _Chains(z, log_a, np.asarray(volume), slope * u * expit(-z), 1.0 - 2.0 * u)
 
 
-def _largest_rise(log_a: Array, left: float) -> float:
-    """The largest Δβ up to `left` at which weights a^Δβ leave half of the chains effective."""
-    if effective_size(left * log_a) >= _EFFECTIVE * len(log_a):
+def _largest_increment(log_a: Array, left: float) -> float:
+    """Returns the largest Δβ up to `left` for which the weights a^Δβ keep half of the effective sample size."""
+    if effective_size(left * log_a) >= _MIN_EFFECTIVE_SHARE * len(log_a):
         return left
     low, high = 0.0, left
     for _ in range(30):
         middle = 0.5 * (low + high)
-        if effective_size(middle * log_a) >= _EFFECTIVE * len(log_a):
+        if effective_size(middle * log_a) >= _MIN_EFFECTIVE_SHARE * len(log_a):
             low = middle
         else:
             high = middle
@@ -192,7 +208,7 @@ def _largest_rise(log_a: Array, left: float) -> float:
 def build(
     prior: Prior, seed: int, arguments: EnergyArguments, schedule: Schedule
 ) -> MixtureSampler:
-    """The `energy` sampler."""
+    """Creates the `energy` sampler."""
     proposer = Energy(
         prior.unit_dimension,
         arguments.leapfrog,

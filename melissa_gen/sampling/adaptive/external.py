@@ -1,13 +1,16 @@
-"""`external`: a generator of the gest-api standard, such as those of libEnsemble or Xopt, as the adaptive part.
+"""`external`: a generator of the gest-api standard as the adaptive part, for example of libEnsemble or Xopt.
 
-It works in the unit cube: each parameter that varies is a variable on [0, 1], so that it meets any
-prior as a uniform one, and the one objective is `difficulty`. What it suggests is g in the mixture
-(1-ρ) p + ρ g like any other method's; its density is not known.
+The generator works in the unit cube: each parameter that varies is a variable on [0, 1], so that any
+prior is uniform for the generator. The only objective is `difficulty`. The suggested points are the
+adaptive part g of the mixture (1-ρ) p + ρ g, as for any other method. Their density is unknown: log q
+is NaN, and the samples have weight 1 in training.
 
-The standard has no method to save a generator. The calls to the generator are saved in order, and a restart
-repeats them, which is exact if the generator is deterministic.
+The standard has no method to save a generator. The calls to the generator are saved in order, and a
+restart repeats them. This is exact if the generator is deterministic.
 
-Needs the package gest-api: `pip install 'melissa-gen[gest]'`.
+Requires the package gest-api: `pip install 'melissa-gen[gest]'`.
+
+Reference: the generator standard of the package gest-api.
 """
 
 from collections.abc import Mapping
@@ -32,34 +35,34 @@ Array = NDArray[np.float64]
 
 _KEY = "sampler.arguments.generator"
 _DIFFICULTY = "difficulty"
-# A point comes back through the parameters' units, which costs some rounding.
-_SAME = 1e-9
+# Points are converted to physical units and back, which adds rounding errors.
+_ROUNDING = 1e-9
 
 
 class ExternalArguments(Arguments):
     """Arguments of `external`."""
 
     generator: str | None = Field(
-        None, description="the generator's class, package.module.Class, e.g. of libEnsemble"
+        None, description="class of the generator as package.module.Class, e.g. of libEnsemble"
     )
-    options: dict[str, Any] = Field({}, description="further arguments of its constructor")
+    options: dict[str, Any] = Field({}, description="further arguments of the constructor")
     objective: Literal["EXPLORE", "MAXIMIZE"] = Field(
-        "MAXIMIZE", description="what the generator is told to do with the difficulty"
+        "MAXIMIZE", description="type of the objective `difficulty`"
     )
-    history: int = Field(1000, ge=10, description="newest records kept")
+    history: int = Field(1000, ge=10, description="number of newest records that are kept")
 
 
 class External(AdaptiveRule):
-    """The `Rule` of `external`.
+    """The adaptive rule of the method `external`.
 
     Args:
-        names: the parameters that vary, in the order of the cube's axes.
-        generator: the generator's class.
-        options: its further arguments.
-        objective: EXPLORE or MAXIMIZE.
+        names: Names of the parameters that vary, in the order of the axes of the unit cube.
+        generator: Class of the generator.
+        options: Further arguments of its constructor.
+        objective: Type of the objective, EXPLORE or MAXIMIZE.
 
     Raises:
-        StudyError: the generator can't be made of these.
+        StudyError: The constructor of the generator has raised an error.
     """
 
     name = "external"
@@ -68,24 +71,24 @@ class External(AdaptiveRule):
         self, names: list[str], generator: type, options: Mapping[str, Any], objective: str
     ) -> None:
         self._names = names
-        self._made_of = names, generator, options, objective
-        self._generator: Any = _constructed(*self._made_of)
+        self._constructor_arguments = names, generator, options, objective
+        self._generator: Any = _create_generator(*self._constructor_arguments)
         self._ids: list[tuple[Array, Any]] = []
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._calls: list[list[Any]] = []
 
     @property
     def ready(self) -> bool:
-        """Whether it has been told anything."""
-        return len(self._told) > 0 and len(self._names) > 0
+        """Whether the generator has received at least one result."""
+        return len(self._reported) > 0 and len(self._names) > 0
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
-        """Tells the generator of each simulation once, when its first difficulty is known."""
+        """Passes the result of each simulation to the generator once, with its first difficulty."""
         table = table.usable()
-        rows = [i for i, n in enumerate(table.simulation.tolist()) if n not in self._told]
+        rows = [i for i, n in enumerate(table.simulation.tolist()) if n not in self._reported]
         if not rows:
             return
-        self._told |= set(table.simulation[rows].tolist())
+        self._reported |= set(table.simulation[rows].tolist())
         results = [
             [*table.unit[i].tolist(), float(table.difficulty[i]), self._id_of(table.unit[i])]
             for i in rows
@@ -94,26 +97,30 @@ class External(AdaptiveRule):
         self._ingest(results)
 
     def propose(self, n: int, rng: np.random.Generator) -> Draws:
-        """Asks for n points."""
+        """Requests n points (n, k) of the unit cube from the generator.
+
+        Raises:
+            StudyError: The generator suggests no more points.
+        """
         self._calls.append(["suggest", n])
         return Draws(self._suggest(n), np.full(n, -1, dtype=np.int64))
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
-        return {"calls": [list(call) for call in self._calls], "told": sorted(self._told)}
+        return {"calls": [list(call) for call in self._calls], "told": sorted(self._reported)}
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        self._generator = _constructed(*self._made_of)
+        self._generator = _create_generator(*self._constructor_arguments)
         self._ids = []
-        self._told = set(state["told"])
+        self._reported = set(state["told"])
         self._calls = [list(call) for call in state["calls"]]
         for verb, given in self._calls:
             self._suggest(given) if verb == "suggest" else self._ingest(given)
 
     def diagnostics(self) -> dict[str, float]:
-        """How many simulations the generator has been told of."""
-        return {"told": float(len(self._told))}
+        """Returns the number of simulations whose results were passed to the generator, as `told`."""
+        return {"told": float(len(self._reported))}
 
     def _suggest(self, n: int) -> Array:
         if not self._names:
@@ -134,26 +141,26 @@ class External(AdaptiveRule):
         return unit
 
     def _id_of(self, unit: Array) -> Any:
-        """The generator's own number of a point (k,) that it suggested, None for another's."""
+        """Returns the generator's `_id` of a point (k,), or None if the generator has not suggested it."""
         for row, number in self._ids:
-            if np.abs(row - unit).max() < _SAME:
+            if np.abs(row - unit).max() < _ROUNDING:
                 return number
         return None
 
     def _ingest(self, results: list[list[Any]]) -> None:
         names = [*self._names, _DIFFICULTY]
-        told = []
+        points = []
         for *row, number in results:
-            own = {} if number is None else {"_id": number}
-            told.append(dict(zip(names, row, strict=True)) | own)
+            identity = {} if number is None else {"_id": number}
+            points.append(dict(zip(names, row, strict=True)) | identity)
         if self._generator is not None:
-            self._generator.ingest(told)
+            self._generator.ingest(points)
 
 
-def _constructed(
+def _create_generator(
     names: list[str], generator: type, options: Mapping[str, Any], objective: str
 ) -> Any:
-    """The generator; None where nothing varies, since the standard has no empty set of variables."""
+    """Creates the generator; None if no parameter varies, because the standard requires a variable."""
     from gest_api.vocs import VOCS
 
     if not names:
@@ -162,14 +169,14 @@ def _constructed(
     try:
         return generator(vocs, **options)
     except Exception as error:
-        msg = f"{_KEY}: {generator.__name__} can't be made: {type(error).__name__}: {error}."
+        msg = f"{_KEY}: {generator.__name__} can't be created: {type(error).__name__}: {error}."
         raise StudyError(msg) from error
 
 
-def _loaded(path: str | None) -> type:
+def _load_class(path: str | None) -> type:
     if path is None or "." not in path:
         msg = (
-            f"{_KEY} is {path!r}, package.module.Class is needed, "
+            f"{_KEY} is {path!r}; package.module.Class is needed, "
             "e.g. libensemble.gen_classes.sampling.UniformSample."
         )
         raise StudyError(msg)
@@ -182,7 +189,7 @@ def _loaded(path: str | None) -> type:
         msg = f"{_KEY} is '{path}', which can't be imported: {error}."
         raise StudyError(msg) from None
     if not (isinstance(found, type) and hasattr(found, "suggest") and hasattr(found, "ingest")):
-        msg = f"{_KEY} is '{path}', which is no class with the methods suggest and ingest."
+        msg = f"{_KEY} is '{path}', which is not a class with the methods suggest and ingest."
         raise StudyError(msg)
     return found
 
@@ -190,11 +197,11 @@ def _loaded(path: str | None) -> type:
 def build(
     prior: Prior, seed: int, arguments: ExternalArguments, schedule: Schedule
 ) -> MixtureSampler:
-    """The `external` sampler.
+    """Creates the `external` sampler.
 
     Raises:
-        StudyError: the generator can't be imported or made.
+        StudyError: The generator can't be imported or created.
     """
-    kind = _loaded(arguments.generator)
+    kind = _load_class(arguments.generator)
     rule = External(prior.free_names, kind, arguments.options, arguments.objective)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history)

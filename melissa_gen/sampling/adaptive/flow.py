@@ -1,17 +1,19 @@
-"""`flow`: population Monte Carlo with a normalising flow, whose density is exact.
+"""`flow`: population Monte Carlo with a normalizing flow; the density log q is exact.
 
-Each refit draws a population from the half-and-half mixture of the present flow and the prior,
-weighs it by p a^β / q, and fits the flow to it by weighted maximum likelihood; a few rounds of it. That
-is the *forward* Kullback-Leibler divergence, which must cover all of the target; the reverse one
-needs no population, but seeks a single mode. (Adaptive importance sampling with normalising flows,
-arXiv 2312.03857.)
+A refit consists of a few rounds. Each round draws a population, half of it from the current flow and
+half from the prior, weights it by p a^β / q, and fits the flow to it by weighted maximum likelihood.
+This minimizes the *forward* Kullback-Leibler divergence, which penalizes missing parts of the
+target. The reverse divergence would not need a population, but it is mode seeking.
 
-The flow, a neural spline flow by zuko (Durkan et al., arXiv 1906.04032), lives on all of R^k, and
-u = Φ(z) takes its points into the cube, so none ever leaves it. Φ takes the place of the logistic function
-because the flow's base is then exactly the prior: an untrained flow proposes the prior itself.
-log q is exact: that of the flow in z minus Σ log φ(z).
+The flow is a neural spline flow of the package zuko on R^k. The map u = Φ(z) takes its points into
+the unit cube, so that no point leaves the box. Φ is used instead of the logistic function because the
+base distribution of the flow then equals the prior: an untrained flow proposes the prior itself. The
+log density is that of the flow at z minus Σ log φ(z).
 
-Needs the package zuko.
+Requires the package zuko: `pip install 'melissa-gen[flows]'`.
+
+References: adaptive importance sampling with normalizing flows, arXiv 2312.03857; neural spline
+flows: Durkan et al., arXiv 1906.04032.
 """
 
 from importlib import import_module
@@ -42,28 +44,33 @@ __all__ = ["Flow", "FlowArguments", "build"]
 Array = NDArray[np.float64]
 
 _LOG_ROOT_2PI = 0.5 * float(np.log(2.0 * np.pi))
-# A point deeper in a tail than this would be rounded to the face of the cube.
-_DEEPEST = 8.0
+# Points further out in the tails would be rounded to a face of the cube.
+_MAX_NORMAL = 8.0
 
 
 class FlowArguments(AcquisitionArguments):
     """Arguments of `flow`."""
 
-    transforms: int = Field(2, ge=1, le=20, description="spline transforms in a row")
-    bins: int = Field(8, ge=2, le=64, description="bins of a spline")
+    transforms: int = Field(2, ge=1, le=20, description="number of spline transforms")
+    bins: int = Field(8, ge=2, le=64, description="number of bins of each spline")
     hidden: int = Field(32, ge=4, le=1024, description="width of the two hidden layers")
-    rounds: int = Field(3, ge=1, le=100, description="populations drawn in a refit")
-    population: int = Field(2048, ge=64, le=1_000_000, description="points of a population")
-    training_steps: int = Field(20, ge=1, le=100_000, description="batches for each population")
+    rounds: int = Field(3, ge=1, le=100, description="number of populations per refit")
+    population: int = Field(
+        2048, ge=64, le=1_000_000, description="number of points in a population"
+    )
+    training_steps: int = Field(20, ge=1, le=100_000, description="training batches per population")
 
 
 class Flow(Proposer):
-    """Proposer of `flow`, exact in its density.
+    """Proposer of the method `flow`; its density is exact.
 
     Args:
-        dimension: axes k of the unit cube.
-        seed: of the first weights.
-        arguments: see there.
+        dimension: Number of axes k of the unit cube.
+        seed: Seed of the initial weights.
+        arguments: Arguments of the method.
+
+    Raises:
+        StudyError: zuko is not installed.
     """
 
     exact = True
@@ -80,7 +87,7 @@ class Flow(Proposer):
     def fit(
         self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
-        """Fits to a^β; see `Trainable`. The first fit takes twice the rounds."""
+        """Fits the flow to a^β. The first fit takes twice the number of rounds."""
         import torch
 
         if self._flow is None:
@@ -90,7 +97,7 @@ class Flow(Proposer):
         rounds = settings.rounds * (1 if self._fits else 2)
         batch = min(256, settings.population)
         for number in range(rounds):
-            # The rate falls, round by round: later populations are better.
+            # The learning rate decreases with each round, because later populations are closer to the target.
             optimizer.param_groups[0]["lr"] = 5e-3 * (1.0 - number / rounds)
             half = settings.population // 2
             unit = np.concatenate([self._sample(half, rng), rng.random((half, self._dimension))])
@@ -115,7 +122,7 @@ class Flow(Proposer):
         return self._sample(n, rng)
 
     def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
-        """Log q at points (n, k); see `OwnDensity`."""
+        """Returns the exact log density (n,) of the draws at points (n, k) of the unit cube."""
         import torch
 
         if self._flow is None or len(unit) == 0:
@@ -145,11 +152,11 @@ class Flow(Proposer):
                     weight.copy_(torch.from_numpy(np.array(state[f"w.{name}"])))
 
     def diagnostics(self) -> dict[str, float]:
-        """The effective share of the last population: near 1 where the flow has its target."""
+        """Returns the relative effective sample size of the last population; near 1 after convergence."""
         return {"population_ess": self._effective}
 
     def _sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Draws from the flow by way of the sampler's own generator."""
+        """Draws n points (n, k) of the unit cube from the flow with the given random generator."""
         import torch
 
         base = rng.standard_normal((n, self._dimension))
@@ -157,16 +164,17 @@ class Flow(Proposer):
             return np.asarray(ndtr(base))
         with torch.no_grad():
             z = self._flow().transform.inv(torch.from_numpy(base).float()).numpy()
-        z = np.clip(np.nan_to_num(z.astype(np.float64)), -_DEEPEST, _DEEPEST)
+        z = np.clip(np.nan_to_num(z.astype(np.float64)), -_MAX_NORMAL, _MAX_NORMAL)
         return np.asarray(ndtr(z))
 
 
 def _build_flow(dimension: int, seed: int, arguments: FlowArguments) -> Any:
-    """The flow, with first weights of its own seed and the global generator as it was."""
+    """Creates the flow with seeded initial weights; the global random state is not changed."""
     try:
         import torch
 
-        flows = import_module("zuko.flows")  # optional, so no type checker may ask for it
+        # zuko is optional; a dynamic import keeps type checkers from requiring it.
+        flows = import_module("zuko.flows")
     except ImportError:
         msg = (
             "sampler.method is 'flow', which needs the package zuko; "
@@ -182,11 +190,11 @@ def _build_flow(dimension: int, seed: int, arguments: FlowArguments) -> Any:
             transforms=arguments.transforms,
             bins=arguments.bins,
             hidden_features=(arguments.hidden, arguments.hidden),
-            # Two passes (coupling) make the inverse as cheap as the forward way.
+            # With two passes (coupling layers) the inverse is as cheap as the forward transform.
             passes=min(2, dimension),
         )
     with torch.no_grad():
-        # The last layer of each network begins near 0: splines that change nothing.
+        # Weights near 0 in the last layer of each network make all splines the identity at first.
         for module in flow.modules():
             if isinstance(module, torch.nn.Sequential):
                 last = [m for m in module if isinstance(m, torch.nn.Linear)]
@@ -200,11 +208,11 @@ def _build_flow(dimension: int, seed: int, arguments: FlowArguments) -> Any:
 
 
 def _to_normal(unit: Array) -> Array:
-    return np.asarray(np.clip(ndtri(np.clip(unit, EDGE, 1.0 - EDGE)), -_DEEPEST, _DEEPEST))
+    return np.asarray(np.clip(ndtri(np.clip(unit, EDGE, 1.0 - EDGE)), -_MAX_NORMAL, _MAX_NORMAL))
 
 
 def build(prior: Prior, seed: int, arguments: FlowArguments, schedule: Schedule) -> MixtureSampler:
-    """The `flow` sampler.
+    """Creates the `flow` sampler.
 
     Raises:
         StudyError: zuko is not installed.

@@ -1,17 +1,20 @@
-"""`gan`: a generator of points, trained to maximise E[β log a(λ)] plus the entropy of what it makes.
+"""`gan`: a generator network trained to maximize E[β log a(λ)] plus the entropy of its points.
 
-The part of a discriminator is played by the acquisition, which already scores points and has a
-gradient. Without the entropy the generator would put everything on the maximum; with it, the
-optimum is p a^β exactly. But the objective is the *reverse* Kullback-Leibler divergence, which is
-content with some of the modes: `coverage` in the diagnostics says how evenly the axes are filled, and
-falls where modes are lost.
+The acquisition takes the place of the discriminator, because it already scores points and has a
+gradient. Without the entropy term all points would collapse onto the maximum of a. With it, the
+optimum is exactly p a^β. The objective is the *reverse* Kullback-Leibler divergence, which is mode
+seeking. The diagnostic `coverage` measures how evenly the axes are filled; it decreases when modes
+are lost.
 
-A point is u = Φ(z + f(z)), z normal and f a network that begins at 0, so the first generator is the
-prior. The entropy is estimated within a batch by the distances ρ to the third nearest neighbor,
-H ≈ d mean log ρ + constant (Kozachenko and Leonenko, 1987), whose gradient keeps the points apart.
+A point is u = Φ(z + f(z)) with z standard normal and f a network whose output is 0 at first, so that
+the untrained generator draws from the prior. The entropy of a batch is estimated from the distances
+ρ to the third nearest neighbor, H ≈ d mean log ρ + constant. Its gradient moves points apart.
 
-References: Goodfellow et al., arXiv 1406.2661; entropy-regularized generators for energies: Dai et
-al., arXiv 1702.01691. Its density is not known, and is given as an exponential tilt (`learned`).
+The density of the draws is unknown. It is approximated by an exponential tilt (`AcquisitionRule`).
+
+References: Goodfellow et al., "Generative adversarial nets", arXiv 1406.2661; entropy-regularized
+generators for energies: Dai et al., arXiv 1702.01691; entropy estimator: Kozachenko and Leonenko,
+Problems of Information Transmission 23 (1987).
 """
 
 import numpy as np
@@ -43,20 +46,20 @@ _BATCH = 256
 class GanArguments(AcquisitionArguments):
     """Arguments of `gan`."""
 
-    entropy: float = Field(1.0, ge=0.0, le=100.0, description="weight of the entropy")
-    training_steps: int = Field(150, ge=1, le=100_000, description="batches of a refit")
+    entropy: float = Field(1.0, ge=0.0, le=100.0, description="weight of the entropy term")
+    training_steps: int = Field(150, ge=1, le=100_000, description="training batches per refit")
     hidden: int = Field(64, ge=8, le=1024, description="width of the generator's hidden layers")
 
 
 class Gan(Proposer):
-    """Proposer of `gan`.
+    """Proposer of the method `gan`.
 
     Args:
-        dimension: axes k of the unit cube.
-        entropy: weight of the entropy.
-        training_steps: batches of a refit; the first fit takes twice as many.
-        hidden: width of the generator's hidden layers.
-        rng: draws the first weights.
+        dimension: Number of axes k of the unit cube.
+        entropy: Weight of the entropy term.
+        training_steps: Training batches per refit; the first fit takes twice as many.
+        hidden: Width of the generator's hidden layers.
+        rng: Random generator that draws the initial weights.
     """
 
     exact = False
@@ -79,21 +82,21 @@ class Gan(Proposer):
     def fit(
         self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
-        """Trains the generator; see `Trainable`."""
+        """Trains the generator on β log a plus the entropy of its points."""
 
         def batch() -> tuple[float, list[Single]]:
             z = rng.standard_normal((_BATCH, self._dimension))
             out, kept = self._generator.forward(z.astype(np.float32))
-            place = z + out
-            unit = ndtr(place)
+            moved = z + out
+            unit = ndtr(moved)
             value, slope = acquisition.value_and_gradient(unit)
-            entropy, apart = neighbor_entropy(unit)
-            ascent = beta * slope / _BATCH + self._entropy * apart
-            density = np.exp(-0.5 * place**2) / np.sqrt(2.0 * np.pi)
+            entropy, entropy_slope = neighbor_entropy(unit)
+            ascent = beta * slope / _BATCH + self._entropy * entropy_slope
+            density = np.exp(-0.5 * moved**2) / np.sqrt(2.0 * np.pi)
             back = (-ascent * density).astype(np.float32)
-            # A steep acquisition must not throw the generator to where Φ is flat.
-            size = float(np.sqrt((back**2).sum()))
-            back /= np.float32(max(1.0, size))
+            # The gradient is clipped: a steep acquisition would otherwise move points to where Φ is flat.
+            norm = float(np.sqrt((back**2).sum()))
+            back /= np.float32(max(1.0, norm))
             loss = -float(beta * value.mean() + self._entropy * entropy)
             return loss, self._generator.backward(kept, back)[0]
 
@@ -118,12 +121,19 @@ class Gan(Proposer):
         self._generator.restore(state)
 
     def diagnostics(self) -> dict[str, float]:
-        """The last mean of the objective, up to a constant."""
+        """Returns the mean objective at the end of the last fit, up to a constant."""
         return {"gan_objective": self._objective}
 
 
 def neighbor_entropy(unit: Array) -> tuple[float, Array]:
-    """The entropy of points (n, k), up to a constant, by neighbor distances, and its gradient."""
+    """Estimates the entropy of points from the distances to their third nearest neighbors.
+
+    Args:
+        unit: (n, k), points of the unit cube, with n at least 2.
+
+    Returns:
+        The entropy up to a constant, and its gradient (n, k).
+    """
     n, k = unit.shape
     square = (unit**2).sum(axis=1)
     squared = np.maximum(square[:, None] + square - 2.0 * unit @ unit.T, 0.0)
@@ -139,7 +149,7 @@ def neighbor_entropy(unit: Array) -> tuple[float, Array]:
 
 
 def build(prior: Prior, seed: int, arguments: GanArguments, schedule: Schedule) -> MixtureSampler:
-    """The `gan` sampler."""
+    """Creates the `gan` sampler."""
     proposer = Gan(
         prior.unit_dimension,
         arguments.entropy,

@@ -27,8 +27,9 @@ __all__ = ["AdaptiveRule", "Draws", "MixtureSampler", "coverage"]
 
 Array = NDArray[np.float64]
 
-# Under constraints: draws that measure how many of the rule's are feasible (to 3 % where a half is),
-# and rounds of drawing until enough are.
+# Under constraints: number of draws from which the feasible share of the rule's draws is estimated
+# (with a standard error of 3 % for a share of one half), and largest number of rounds to draw enough
+# feasible points.
 _TRIALS = 1024
 _ATTEMPTS = 20
 
@@ -137,11 +138,11 @@ class MixtureSampler(Sampler):
         self._records = EvidenceHistory(prior, history)
         self._phase = phase
         self._rng = np.random.default_rng(seed)
-        self._even = SobolSequence(prior.unit_dimension, seed)
+        self._prior_sequence = SobolSequence(prior.unit_dimension, seed)
         self._suggested = 0
         self._adaptive = 0
         self._coverage = 1.0
-        self._met = 1.0
+        self._feasible_share = 1.0
 
     @property
     def share(self) -> float:
@@ -149,7 +150,7 @@ class MixtureSampler(Sampler):
         return self._schedule.share(self.generation) if self.rule.ready else 0.0
 
     def suggest(self, n: int) -> Proposals:
-        """Draws n points; see `Sampler`.
+        """Draws n points from the mixture.
 
         The number of adaptive points is n ρ, rounded up or down at random so that each point's
         density is exactly the mixture's, and the points are shuffled.
@@ -185,26 +186,26 @@ class MixtureSampler(Sampler):
         )
 
     def _prior_points(self, n: int) -> Array:
-        """The next n points of the prior, (n, k)."""
+        """Returns the next n points (n, k) of the prior in the unit cube."""
         if self.prior.whole_cube:
-            return self._even.draw(n)
+            return self._prior_sequence.draw(n)
         return self.prior.sample_unit(n, self._rng)
 
     def _feasible(self, n: int) -> Draws:
-        """Draws n points from the rule that meet the constraints, fewer after many refusals."""
+        """Draws n feasible points from the rule, or fewer if too many draws are infeasible."""
         draws = self.rule.propose(n, self._rng)
         if not self.prior.constrained:
             return draws
         met = self.prior.feasible(draws.unit)
-        unit, parents, asked_so_far = draws.unit[met], draws.parents[met], n
+        unit, parents, requested = draws.unit[met], draws.parents[met], n
         for _ in range(_ATTEMPTS):
             if len(unit) >= n:
                 break
-            # The number asked for follows from the share of feasible draws so far, which saves slow rules many rounds.
-            share = (len(unit) + 1) / (asked_so_far + 1)
-            asked = min(ceil((n - len(unit)) / share) + 1, 4 * n + 16)
-            asked_so_far += asked
-            draws = self.rule.propose(asked, self._rng)
+            # The number of draws follows from the feasible share so far. This saves rounds for slow rules.
+            share = (len(unit) + 1) / (requested + 1)
+            count = min(ceil((n - len(unit)) / share) + 1, 4 * n + 16)
+            requested += count
+            draws = self.rule.propose(count, self._rng)
             met = self.prior.feasible(draws.unit)
             unit = np.concatenate([unit, draws.unit[met]])
             parents = np.concatenate([parents, draws.parents[met]])
@@ -216,31 +217,31 @@ class MixtureSampler(Sampler):
         return self.rule.uses_surrogate
 
     def observe(self, probe: Probe) -> None:
-        """Gives the rule a snapshot of the surrogate, with all points drawn so far."""
+        """Gives the rule a snapshot of the surrogate, and all points drawn so far."""
         if self.uses_surrogate:
             self.rule.observe(UnitCubeProbe(probe, self.prior).with_seen(self._records.seen()))
 
     def log_density(self, points: Array) -> Array:
-        """Returns the log density of the present mixture at physical points (n, d): (n,)."""
+        """Returns the log density (n,) of the current mixture at points (n, d) in physical units."""
         unit = self.prior.to_unit(points)
         return self.prior.log_density(points) + self._log_ratio(unit, self.share)
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
-        """Adds evidence."""
+        """Adds evidence to the history."""
         self._records.add(evidence)
 
     def update(self) -> None:
-        """Learns where there is new evidence, and so starts the next generation."""
-        # Without phases, newer evidence on a known simulation is sufficient.
+        """Learns from new evidence, if there is any, and starts the next generation."""
+        # Without phases, newer evidence on a known simulation is sufficient to learn again.
         if self._records.changed and (self._phase <= 1 or self._records.fresh >= self._phase):
             self.rule.learn(self._records.table(), self._rng)
             self._records.settle()
             self.generation += 1
             if self.prior.constrained and self.rule.ready and not self.rule.relative_to_prior:
-                # The density of every draw depends on this share, so it is measured first.
+                # The density of every draw depends on this share, so it is estimated first.
                 trial = self.rule.propose(_TRIALS, self._rng).unit
                 met = int(self.prior.feasible(trial).sum())
-                self._met = max(met, 1) / _TRIALS
+                self._feasible_share = max(met, 1) / _TRIALS
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
@@ -248,10 +249,10 @@ class MixtureSampler(Sampler):
         return {
             "name": self.name,
             "rng": self._rng.bit_generator.state,
-            "even": self._even.state(),
+            "even": self._prior_sequence.state(),
             "counts": counts,
             "coverage": self._coverage,
-            "met": self._met,
+            "met": self._feasible_share,
             **self._records.state(),
             **{f"rule.{key}": value for key, value in self.rule.state().items()},
         }
@@ -259,18 +260,18 @@ class MixtureSampler(Sampler):
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
-        self._even.restore(state["even"])
+        self._prior_sequence.restore(state["even"])
         self.generation, self._suggested, self._adaptive = state["counts"]
         self._coverage = state["coverage"]
-        self._met = state["met"]
+        self._feasible_share = state["met"]
         self._records.restore(state)
         self.rule.restore(part_of(state, "rule."))
 
     def diagnostics(self) -> dict[str, float]:
         """Returns named finite numbers.
 
-        `coverage` is that of the newest adaptive points, `feasible` the share of the rule's draws
-        that meets the constraints, where the density needs it.
+        `coverage` is that of the newest adaptive points. `feasible` is the share of the rule's draws
+        that meets the constraints; it is 1 unless the density depends on it.
         """
         return {
             "generation": float(self.generation),
@@ -281,27 +282,32 @@ class MixtureSampler(Sampler):
             "failed": float(self._records.failed),
             "rejected": float(self._records.rejected),
             "coverage": self._coverage,
-            "feasible": self._met,
+            "feasible": self._feasible_share,
             **self.rule.diagnostics(),
         }
 
     def _log_ratio(self, unit: Array, share: float) -> Array:
-        """Log q/p at points of the cube; exactly 0 while nothing is adaptive."""
+        """Returns log q/p (n,) at points (n, k) of the unit cube; exactly 0 if the share is 0."""
         if share == 0.0:
             return np.zeros(len(unit))
         adaptive = self.rule.log_density(unit)
         if self.prior.constrained and not self.rule.relative_to_prior:
-            # Both g and p lose what is not feasible.
-            adaptive = adaptive + log(self.prior.feasible_share / self._met)
-        with np.errstate(invalid="ignore"):  # NaN where the density is unknown
+            # Both g and p are restricted to the feasible points.
+            adaptive = adaptive + log(self.prior.feasible_share / self._feasible_share)
+        # The adaptive part is NaN where its density is unknown.
+        with np.errstate(invalid="ignore"):
             return np.asarray(np.logaddexp(log1p(-share), log(share) + adaptive))
 
 
 def coverage(unit: Array, bins: int = 10) -> float:
-    """Returns how evenly points (n, k) fill the axes: exp(entropy) of the marginal bins over `bins`.
+    """Returns how evenly points fill the axes: exp(entropy) of the marginal histograms over `bins`.
 
-    1 for even marginals, 1/`bins` when all points share a bin on every axis. With fewer points
-    than bins it is relative to the number of points.
+    The coverage is 1 for even marginals, and 1/`bins` if all points are in one bin on every axis. With
+    fewer points than bins it is relative to the number of points.
+
+    Args:
+        unit: (n, k), points of the unit cube.
+        bins: Number of bins on each axis.
     """
     if unit.size == 0:
         return 1.0

@@ -1,12 +1,13 @@
-"""`phased`: the classical loop of generate, train, score, generate more, as a sampler.
+"""`phased`: the classical loop of generating, training, scoring and generating more data.
 
-The sampler does not learn during a phase. When evidence on `phase` new simulations has arrived since the
-last learning (completed or failed), the acquisition is refitted and the next phase is drawn from
-p a^β by importance resampling from a uniform pool, like `pool`. The first phase is the prior's. The
-full adaptive share is reached with the second phase, since there are only few of them.
+The sampler does not learn during a phase. When evidence on `phase` new simulations (completed or
+failed) has arrived since the last learning, the acquisition is refitted, and the next phase is drawn
+from p a^β by importance resampling, as in `pool`. The first phase is drawn from the prior. The full
+adaptive share is reached in the second phase, because there are only few phases.
 
-It is the baseline that online training replaces. The original also stops the solvers between phases;
-a sampler must not: until a phase has been scored, it continues to draw for the previous one.
+The method is the baseline that online training replaces. The original also stops the solvers between
+phases. Here the solvers continue: until a phase has been scored, its points are drawn as in the
+previous phase.
 
 Reference: OSTI 1923172.
 """
@@ -25,11 +26,11 @@ __all__ = ["PhasedArguments", "build"]
 class PhasedArguments(PoolArguments):
     """Arguments of `phased`."""
 
-    phase: int = Field(50, ge=1, le=1_000_000, description="simulations of a phase")
+    phase: int = Field(50, ge=1, le=1_000_000, description="number of simulations in a phase")
 
 
 def build(prior: Prior, seed: int, arguments: PhasedArguments, ramp: Ramp) -> MixtureSampler:
-    """The `phased` sampler."""
+    """Creates the `phased` sampler."""
     return acquisition_sampler(
         "phased",
         prior,

@@ -1,9 +1,11 @@
 """`pool`: sampling-importance-resampling from a large uniform pool scored by a(λ)^β.
 
-Draw m uniform points, weigh each by a^β, and resample. In the limit of a large pool the draws
-follow p a^β exactly. Cheap while d is small: any generative method has to beat it at equal cost.
+The method draws m points of the prior, weights each by a^β, and resamples. In the limit of a large
+pool the draws follow p a^β exactly. The method is cheap in few dimensions and is the baseline of the
+generative methods.
 
-Reference: Rubin, "Using the SIR algorithm to simulate posterior distributions", 1988.
+Reference: Rubin, "Using the SIR algorithm to simulate posterior distributions", Bayesian Statistics 3
+(1988).
 """
 
 import numpy as np
@@ -25,32 +27,38 @@ __all__ = ["Pool", "PoolArguments", "build"]
 
 Array = NDArray[np.float64]
 
-_LARGEST = 16
-_ENOUGH = 4.0
+# Largest growth of the pool, and effective sample size per draw at which it stops growing.
+_MAX_GROWTH = 16
+_MIN_EFFECTIVE_PER_DRAW = 4.0
 
 
 class PoolArguments(AcquisitionArguments):
     """Arguments of `pool`."""
 
     size: int = Field(
-        1024, ge=64, le=1_000_000, description="uniform points a pool starts with; it may grow"
+        1024,
+        ge=64,
+        le=1_000_000,
+        description="initial number of points in the pool, which may grow",
     )
 
 
 class Pool(Proposer):
-    """Proposer of `pool`.
+    """Proposer of the method `pool`.
 
-    Points are taken without replacement (the Gumbel top-n trick), since running one simulation
-    twice teaches nothing. That is the same law while n is far below the pool's effective size, so
-    the pool grows until that is 4 n, up to 16 times its size. Where even this is too few points
-    (a small target in many dimensions) the draws are wider than the target: see `pool_ess`.
+    Points are drawn without replacement (Gumbel top-n trick), because a repeated simulation adds no
+    information. The distribution is the same if n is far below the effective sample size of the
+    pool. The pool therefore grows until its effective sample size is 4 n, at most to 16 times its
+    initial size. If this is not sufficient (a narrow target in many dimensions), the draws are wider
+    than the target, and the diagnostic `pool_ess` is small.
 
-    An acquisition that has candidates gives the first pool of each learning.
+    If the acquisition has candidates, they are the first pool after each learning.
 
     Args:
-        dimension: axes k of the unit cube.
-        size: points that a pool starts with.
-        prior_draws: draws n points of the prior (n, k), where that is not uniform in the cube.
+        dimension: Number of axes k of the unit cube.
+        size: Initial number of points in the pool.
+        prior_draws: Function that draws n points (n, k) of the prior in the unit cube; by default
+            they are uniform.
     """
 
     exact = True
@@ -70,11 +78,11 @@ class Pool(Proposer):
         """Draws n points (n, k) of the unit cube."""
         size = max(self._size, 4 * n)
         known = acquisition.candidates
-        # Once: a second draw from the same candidates could run a simulation twice.
+        # The candidates are used once: a second draw from them could repeat a simulation.
         ready = known is not None and known is not self._drawn_from
         self._drawn_from = known
         pool, score = np.empty((0, self._dimension)), np.empty(0)
-        for turn in range(_LARGEST):
+        for turn in range(_MAX_GROWTH):
             if turn == 0 and ready and known is not None:
                 more, value = known
             else:
@@ -84,7 +92,7 @@ class Pool(Proposer):
             score = np.concatenate([score, beta * value])
             weight = np.exp(score - score.max())
             self._effective = float(weight.sum() ** 2 / (weight @ weight))
-            if self._effective >= _ENOUGH * n:
+            if self._effective >= _MIN_EFFECTIVE_PER_DRAW * n:
                 break
         taken = np.argpartition(-(score + rng.gumbel(size=len(score))), n)[:n]
         return np.asarray(pool[rng.permutation(taken)])
@@ -93,11 +101,11 @@ class Pool(Proposer):
         return rng.random((n, self._dimension))
 
     def diagnostics(self) -> dict[str, float]:
-        """The pool's effective sample size."""
+        """Returns the effective sample size of the last pool."""
         return {"pool_ess": self._effective}
 
 
 def build(prior: Prior, seed: int, arguments: PoolArguments, schedule: Schedule) -> MixtureSampler:
-    """The `pool` sampler."""
+    """Creates the `pool` sampler."""
     proposer = Pool(prior.unit_dimension, arguments.size, prior.sample_unit)
     return acquisition_sampler("pool", prior, seed, arguments, proposer, schedule, arguments.beta)

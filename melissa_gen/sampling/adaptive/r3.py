@@ -1,15 +1,17 @@
-"""`r3`: retain what is hard, release the rest, resample it from the prior.
+"""`r3`: retain difficult points, release the others, and resample those from the prior.
 
-Of a population of points, those whose difficulty is above the mean are retained, and all others are
-replaced by draws from the prior; so the population gathers where the network fails, and leaves when
-it no longer does. `retain_resample_release` does this to collocation points, as in the paper.
+Points of a population whose difficulty is above the mean are retained, and all others are replaced by
+draws from the prior. The population therefore accumulates where the error of the network is large,
+and disperses when the error decreases. `retain_resample_release` implements this for collocation
+points, as in the paper.
 
-A simulation that has been run can't be released; what can be is its samples. So the *method* `r3`
-draws every simulation from the prior, and the server gives the reservoir the eviction "difficulty":
-a sample makes room only while its last loss is not above the mean.
+A simulation that has been run can't be released, but its samples can be. The method `r3` therefore
+draws every simulation from the prior and requires the eviction rule "difficulty" of the reservoir: a
+sample may be evicted only while its last loss is not above the mean.
 
 Reference: Daw et al., "Mitigating propagation failures in physics-informed neural networks using
-retain-resample-release (R3) sampling", arXiv 2207.02338; without its causal gate.
+retain-resample-release (R3) sampling", arXiv 2207.02338. The causal gate of the paper is not
+implemented.
 """
 
 import numpy as np
@@ -27,22 +29,23 @@ Array = NDArray[np.float64]
 
 
 class R3Arguments(Arguments):
-    """Arguments of `r3`: none."""
+    """Arguments of `r3`, which has none."""
 
 
 def retain_resample_release(
     points: Array, difficulty: Array, prior: Prior, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """One step of R3 on a population of points.
+    """Performs one step of R3 on a population of points.
 
     Args:
-        points: (n, d), physical units.
-        difficulty: (n,), e.g. the absolute residual of a differential equation at each point.
-        prior: p(λ), what is resampled comes from it.
-        rng: draws it.
+        points: (n, d), in physical units.
+        difficulty: (n,), for example the absolute residual of a differential equation at each point.
+        prior: Prior distribution p(λ), from which released points are resampled.
+        rng: Random generator for the new points.
 
     Returns:
-        The new population (n, d), retained points in their places, and which were retained (n,).
+        The new population (n, d), in which retained points keep their rows, and whether each point
+        was retained (n,).
 
     Example:
         >>> prior = Prior.from_mapping({"x": {"low": 0.0, "high": 1.0}})
@@ -58,5 +61,5 @@ def retain_resample_release(
 
 
 def build(prior: Prior, seed: int, arguments: R3Arguments, schedule: Schedule) -> DesignSampler:
-    """The `r3` sampler: its refill from the prior; what is retained is the reservoir's part."""
+    """Creates the `r3` sampler, which draws from the prior; the reservoir retains the difficult samples."""
     return DesignSampler("r3", prior, UniformSequence(prior, seed))

@@ -1,20 +1,24 @@
-"""`twisted`: guided reverse diffusion with a sequential Monte Carlo correction, exact in its limit.
+"""`twisted`: guided reverse diffusion with a sequential Monte Carlo correction.
 
-The twisted diffusion sampler (Wu et al., arXiv 2306.17775) runs many particles. Each is proposed by
-guidance and weighed by how wrong the guidance was; particles are resampled when their effective
-number falls below half. With a twisting function T the weight of a step is
+The sampler moves many particles. Each reverse step is drawn from a guided proposal r, and each
+particle is weighted by the error of the guidance. The particles are resampled when their effective
+number is below one half of their number. With a twisting function T the weight of a step is
 
     w = [p(x_s | x_t) / r(x_s | x_t)] · T(x_s) / T(x_t).
 
-The paper's T(x_t) is a(x̂0(x_t))^β. Any positive T that ends as a(x0)^β is allowed; ours takes the
-exponent β α_t⁴, since at high noise x̂0 says little of x0 and a bold T only starves the particles.
+In the paper, T(x_t) is a(x̂0(x_t))^β. Any positive T that ends as a(x0)^β is valid. The exponent is
+β α_t⁴ here: at a high noise level x̂0 carries little information about x0, and a large exponent would
+only reduce the number of effective particles.
 
-The proposal r here is the exact reverse step tilted by exp(g · x0), so with M(g; x) = E[exp(g · x0) | x]
+The proposal r is the exact reverse step tilted by exp(g · x0). With M(g; x) = E[exp(g · x0) | x],
 
     p(x_s | x_t) / r(x_s | x_t) = M(g; x_t) / M(g; x_s),
 
-since x0 depends on x_t only through x_s. All of it is in closed form (`box_diffusion`), so the only
-error is that of a finite number of particles, whatever the number of steps.
+because x0 depends on x_t only through x_s. All terms have a closed form (`box_diffusion`). The only
+error is that of a finite number of particles, for any number of steps.
+
+Reference: Wu et al., "Practical and asymptotically exact conditional sampling in diffusion models"
+(twisted diffusion sampler), arXiv 2306.17775.
 """
 
 import numpy as np
@@ -41,39 +45,51 @@ Array = NDArray[np.float64]
 class TwistedArguments(AcquisitionArguments):
     """Arguments of `twisted`."""
 
-    steps: int = Field(40, ge=5, le=1000, description="reverse steps")
-    particles: int = Field(256, ge=16, le=100_000, description="fewest particles of a run")
-    particles_per_point: int = Field(4, ge=1, le=100, description="particles for each point asked")
+    steps: int = Field(40, ge=5, le=1000, description="number of reverse steps")
+    particles: int = Field(256, ge=16, le=100_000, description="minimum number of particles")
+    particles_per_point: int = Field(4, ge=1, le=100, description="particles per requested point")
     resample_below: float = Field(
-        0.5, gt=0.0, le=1.0, description="effective share of particles that triggers resampling"
+        0.5,
+        gt=0.0,
+        le=1.0,
+        description="relative effective sample size below which particles are resampled",
     )
 
 
 def effective_size(log_weight: Array) -> float:
-    """Effective sample size (Σw)² / Σw² of weights given by their logs, (n,)."""
+    """Returns the effective sample size (Σw)² / Σw² of weights given by their logarithms (n,)."""
     weight = np.exp(log_weight - log_weight.max())
     return float(weight.sum() ** 2 / (weight @ weight))
 
 
 def systematic(log_weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """N indices drawn ∝ exp(log_weight) by systematic resampling, in random order."""
+    """Draws n indices in proportion to weights, by systematic resampling.
+
+    Args:
+        log_weight: (m,), logarithms of the weights.
+        n: Number of indices.
+        rng: Random generator.
+
+    Returns:
+        (n,), indices from 0 to m - 1 in random order.
+    """
     weight = np.exp(log_weight - log_weight.max())
     edges = np.cumsum(weight) / weight.sum()
-    places = (np.arange(n) + rng.random()) / n
-    index = np.minimum(np.searchsorted(edges, places, side="right"), len(weight) - 1)
+    positions = (np.arange(n) + rng.random()) / n
+    index = np.minimum(np.searchsorted(edges, positions, side="right"), len(weight) - 1)
     return rng.permutation(index).astype(np.int64)
 
 
 class Twisted(Proposer):
-    """Proposer of `twisted`.
+    """Proposer of the method `twisted`; exact in the limit of many particles.
 
     Args:
-        dimension: axes k of the unit cube.
-        steps: reverse steps.
-        particles: fewest particles of a run.
-        particles_per_point: particles for each point asked for; more means less correlation.
-        resample_below: share of the particles below which their effective number triggers
-            resampling.
+        dimension: Number of axes k of the unit cube.
+        steps: Number of reverse steps.
+        particles: Minimum number of particles.
+        particles_per_point: Particles per requested point; more of them reduce the correlation
+            between points.
+        resample_below: Relative effective sample size below which the particles are resampled.
     """
 
     exact = True
@@ -90,7 +106,7 @@ class Twisted(Proposer):
         self._particles = particles
         self._per_point = particles_per_point
         self._resample_below = resample_below
-        self._lowest = 1.0
+        self._lowest_share = 1.0
         self._resampled = 0
 
     def draw(
@@ -100,26 +116,28 @@ class Twisted(Proposer):
         diffusion = self._diffusion
         count = max(self._particles, self._per_point * n)
         x = diffusion.start(count, rng)
-        law = diffusion.denoised(x, diffusion.steps)
-        twist, slope = slope_at(law.mean, acquisition, beta * self._twist_exponent(diffusion.steps))
+        posterior = diffusion.denoised(x, diffusion.steps)
+        twist, slope = slope_at(
+            posterior.mean, acquisition, beta * self._twist_exponent(diffusion.steps)
+        )
         log_weight = twist
-        self._lowest, self._resampled = 1.0, 0
+        self._lowest_share, self._resampled = 1.0, 0
         for level in range(diffusion.steps, 0, -1):
             share = effective_size(log_weight) / count
-            self._lowest = min(self._lowest, share)
+            self._lowest_share = min(self._lowest_share, share)
             if share < self._resample_below:
                 kept = systematic(log_weight, count, rng)
                 x, twist, slope = x[kept], twist[kept], slope[kept]
-                law = diffusion.denoised(x, level)
+                posterior = diffusion.denoised(x, level)
                 log_weight = np.zeros(count)
                 self._resampled += 1
-            x = diffusion.step(x, law.draw(slope, rng), level, rng)
-            log_weight = log_weight + law.log_mgf(slope) - twist
+            x = diffusion.step(x, posterior.draw(slope, rng), level, rng)
+            log_weight = log_weight + posterior.log_mgf(slope) - twist
             if level > 1:
-                law = diffusion.denoised(x, level - 1)
-                log_weight -= law.log_mgf(slope)
+                posterior = diffusion.denoised(x, level - 1)
+                log_weight -= posterior.log_mgf(slope)
                 twist, slope = slope_at(
-                    law.mean, acquisition, beta * self._twist_exponent(level - 1)
+                    posterior.mean, acquisition, beta * self._twist_exponent(level - 1)
                 )
             else:
                 log_weight -= (slope * x).sum(axis=1)
@@ -132,14 +150,14 @@ class Twisted(Proposer):
         return self._diffusion.alpha(level) ** 4
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last run: the lowest effective share of the particles, and its resamplings."""
-        return {"particle_ess": self._lowest, "resampled": float(self._resampled)}
+        """Returns the lowest relative effective sample size and the number of resamplings of the last draw."""
+        return {"particle_ess": self._lowest_share, "resampled": float(self._resampled)}
 
 
 def build(
     prior: Prior, seed: int, arguments: TwistedArguments, schedule: Schedule
 ) -> MixtureSampler:
-    """The `twisted` sampler."""
+    """Creates the `twisted` sampler."""
     proposer = Twisted(
         prior.unit_dimension,
         arguments.steps,

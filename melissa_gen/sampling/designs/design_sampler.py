@@ -1,4 +1,4 @@
-"""Samplers that do not learn: a stream of points of the unit cube, whatever the evidence says."""
+"""Samplers that do not learn: their points are a sequence that does not depend on the evidence."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ __all__ = ["DesignSampler", "PointSequence"]
 
 Array = NDArray[np.float64]
 
-_REFUSED = 100_000
+_MAX_INFEASIBLE = 100_000
 
 
 class PointSequence(ABC):
@@ -39,22 +39,28 @@ class PointSequence(ABC):
 
 
 class DesignSampler(Sampler):
-    """Draws from the prior through a `PointSequence`; its density is the prior's, its points "prior".
+    """A sampler that draws from the prior through a `PointSequence`.
+
+    The density of the points is that of the prior, and their provenance is "prior".
 
     Args:
-        name: the method.
-        prior: p(λ).
-        sequence: the points.
+        name: Name of the method.
+        prior: Prior distribution p(λ) of the parameters.
+        sequence: Sequence of points of the unit cube.
     """
 
     def __init__(self, name: str, prior: Prior, sequence: PointSequence) -> None:
         super().__init__(name, prior)
         self._sequence = sequence
-        self._waiting = False
+        self._has_evidence = False
         self._suggested = 0
 
     def suggest(self, n: int) -> Proposals:
-        """Draws n points; see `Sampler`."""
+        """Returns the next n points of the sequence that meet the constraints.
+
+        Raises:
+            StudyError: 100,000 points in a row do not meet the constraints.
+        """
         self.update()
         points = self.prior.from_unit(self._feasible(n))
         self._suggested += n
@@ -67,45 +73,45 @@ class DesignSampler(Sampler):
         )
 
     def _feasible(self, n: int) -> Array:
-        """The stream's next n points, those left out that do not meet the prior's constraints.
+        """Returns the next n points (n, k) of the sequence that meet the constraints of the prior.
 
         Raises:
-            StudyError: 100,000 points in a row did not.
+            StudyError: 100,000 points in a row do not meet the constraints.
         """
         unit = self._sequence.draw(n, self.generation)
         if not self.prior.constrained:
             return unit
         unit = unit[self.prior.feasible(unit)]
-        refused = 0
+        infeasible = 0
         while len(unit) < n:
             more = self._sequence.draw(n - len(unit), self.generation)
             met = self.prior.feasible(more)
-            refused = 0 if met.any() else refused + len(more)
-            if refused >= _REFUSED:
-                msg = f"sampler.method {self.name} has no points that meet the constraints."
+            infeasible = 0 if met.any() else infeasible + len(more)
+            if infeasible >= _MAX_INFEASIBLE:
+                msg = f"sampler.method '{self.name}' has no points that meet the constraints."
                 raise StudyError(msg)
             unit = np.concatenate([unit, more[met]])
         return unit
 
     def log_density(self, points: Array) -> Array:
-        """Returns the log density of the prior at physical points (n, d): (n,)."""
+        """Returns the log density (n,) of the prior at points (n, d) in physical units."""
         return self.prior.log_density(points)
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
-        """Notes that there is evidence; its content changes nothing."""
-        self._waiting = self._waiting or len(evidence) > 0
+        """Records that evidence has arrived; its content is not used."""
+        self._has_evidence = self._has_evidence or len(evidence) > 0
 
     def update(self) -> None:
-        """Starts the next generation where evidence has come."""
-        self.generation += int(self._waiting)
-        self._waiting = False
+        """Starts the next generation if evidence has arrived."""
+        self.generation += int(self._has_evidence)
+        self._has_evidence = False
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
         return {
             "name": self.name,
             "generation": self.generation,
-            "waiting": self._waiting,
+            "waiting": self._has_evidence,
             "suggested": self._suggested,
             "stream": self._sequence.state(),
         }
@@ -113,7 +119,7 @@ class DesignSampler(Sampler):
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
         self.generation = state["generation"]
-        self._waiting = state["waiting"]
+        self._has_evidence = state["waiting"]
         self._suggested = state["suggested"]
         self._sequence.restore(state["stream"])
 

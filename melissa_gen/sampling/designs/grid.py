@@ -1,11 +1,11 @@
 """`grid`: a full factorial grid, visited in a scrambled order.
 
-Every axis has `levels` values, at the centers of equal cells of the unit cube (so equally probable
-under the prior) or from edge to edge. The order is an affine map of the grid's numbering,
-i → (a i + b) mod N with a prime to N: every point comes exactly once, and a run that stops early
-has seen all of the box rather than one side of it. When all N points have come, the grid starts
-again with the next order, since a sampler must always have a point to give. N = levels^d: past a
-few dimensions no run ends a grid, and `sobol` covers the box better.
+Every axis has `levels` values. They are the centers of equal cells of the unit cube, which are equally
+probable under the prior, or they include both edges. The order is an affine map of the numbers of the
+N grid points, i → (a i + b) mod N with a coprime to N. Each point occurs exactly once, and a run that
+stops early has covered the whole box rather than one side of it. After N points the grid starts again
+in another order, because a sampler must always have a next point. Since N = levels^d, a run does not
+complete a grid in more than a few dimensions; `sobol` then covers the box better.
 """
 
 from math import gcd
@@ -26,13 +26,13 @@ __all__ = ["GridArguments", "build"]
 class GridArguments(Arguments):
     """Arguments of `grid`."""
 
-    levels: int = Field(5, ge=1, le=100_000, description="values on each axis")
-    edges: bool = Field(False, description="from edge to edge rather than at the cells' centers")
-    scramble: bool = Field(True, description="visit in a scrambled order, or row by row")
+    levels: int = Field(5, ge=1, le=100_000, description="number of values on each axis")
+    edges: bool = Field(False, description="include both edges, instead of the centers of cells")
+    scramble: bool = Field(True, description="visit the points in a scrambled order, or row by row")
 
 
 class _Grid(PointSequence):
-    """Numbers are Python integers: 5^300 points are no trouble."""
+    """Points of a grid; their numbers are Python integers, because there may be more than 2^64 points."""
 
     def __init__(self, dimension: int, seed: int, arguments: GridArguments) -> None:
         self._dimension = dimension
@@ -51,7 +51,7 @@ class _Grid(PointSequence):
         self._round = -1
 
     def _order(self, number: int) -> None:
-        """Sets a and b of one round."""
+        """Sets the factor a and the offset b of one pass through the grid."""
         self._round = number
         self._factor, self._offset = 1, 0
         if not self._scramble:
@@ -65,10 +65,10 @@ class _Grid(PointSequence):
     def draw(self, n: int, generation: int) -> NDArray[np.float64]:
         level = np.zeros((n, self._dimension), dtype=np.int64)
         for row in range(n):
-            number, place = divmod(self._drawn, self._size)
+            number, position = divmod(self._drawn, self._size)
             if number != self._round:
                 self._order(number)
-            index = (self._factor * place + self._offset) % self._size
+            index = (self._factor * position + self._offset) % self._size
             for axis in range(self._dimension - 1, -1, -1):
                 index, level[row, axis] = divmod(index, self._levels)
             self._drawn += 1
@@ -83,10 +83,10 @@ class _Grid(PointSequence):
 
 
 def _below(size: int, rng: np.random.Generator) -> int:
-    """A random whole number from 0 to size - 1, of any length (its bias is below 2^-64)."""
+    """Returns a random integer from 0 to size - 1 of any length; its bias is below 2^-64."""
     return int.from_bytes(rng.bytes(size.bit_length() // 8 + 9), "little") % size
 
 
 def build(prior: Prior, seed: int, arguments: GridArguments, schedule: Schedule) -> DesignSampler:
-    """The `grid` sampler."""
+    """Creates the `grid` sampler."""
     return DesignSampler("grid", prior, _Grid(prior.unit_dimension, seed, arguments))

@@ -1,7 +1,8 @@
-"""`halton`: a scrambled Halton sequence (scipy.stats.qmc), continued where it was on a restart.
+"""`halton`: a scrambled Halton sequence (scipy.stats.qmc), continued after a restart.
 
-Axis i counts in the i-th prime base, digits reversed. Balanced for any number of points, but the
-large primes of many dimensions need scrambling, and very many points, to fill evenly.
+The coordinate on axis i is the number of the point in the i-th prime base with its digits reversed.
+The sequence is balanced for any number of points. In many dimensions the bases are large; the sequence
+then needs scrambling and many points to fill the cube evenly.
 
 Reference: Halton, "On the efficiency of certain quasi-random sequences of points in evaluating
 multi-dimensional integrals", Numerische Mathematik 2 (1960).
@@ -25,12 +26,13 @@ __all__ = ["HaltonArguments", "build"]
 class HaltonArguments(Arguments):
     """Arguments of `halton`."""
 
-    scramble: bool = Field(True, description="permute the digits at random, or leave them bare")
+    scramble: bool = Field(True, description="permute the digits at random")
 
 
 class _Halton(QuasiRandom):
     def _create_engine(self, dimension: int, seed: int) -> Any:
-        from scipy.stats import qmc  # scipy.stats takes 50 MB: only where it is used
+        # Importing scipy.stats takes 50 MB, so it is imported only where it is used.
+        from scipy.stats import qmc
 
         return qmc.Halton(dimension, scramble=self._scramble, seed=np.random.default_rng(seed))
 
@@ -41,5 +43,5 @@ class _Halton(QuasiRandom):
 
 
 def build(prior: Prior, seed: int, arguments: HaltonArguments, schedule: Schedule) -> DesignSampler:
-    """The `halton` sampler."""
+    """Creates the `halton` sampler."""
     return DesignSampler("halton", prior, _Halton(prior.unit_dimension, seed, arguments.scramble))

@@ -1,8 +1,8 @@
 """`lhs`: Latin hypercubes (scipy.stats.qmc), one after the other.
 
-A Latin hypercube of m points has exactly one in each of the m slices of every axis. It is only
-balanced as a whole, so `size` should be the number of simulations planned. When one is used up the
-next begins, with the same size and new random slices.
+A Latin hypercube of m points has exactly one point in each of the m slices of every axis. Only a
+complete hypercube is balanced, so `size` should be the number of simulations planned. After the last
+point of a hypercube, the next one of the same size begins.
 
 Reference: McKay, Beckman, Conover, "A comparison of three methods for selecting values of input
 variables in the analysis of output from a computer code", Technometrics 21 (1979).
@@ -28,12 +28,15 @@ class LhsArguments(Arguments):
     """Arguments of `lhs`."""
 
     size: int = Field(
-        100, ge=1, le=1_000_000, description="points of a hypercube: the simulations planned"
+        100,
+        ge=1,
+        le=1_000_000,
+        description="number of points in a hypercube: the simulations planned",
     )
 
     @classmethod
     def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
-        """Takes `size` from the number of simulations planned."""
+        """Sets `size` to the number of simulations planned."""
         return {"size": facts.simulations, **given}
 
 
@@ -49,17 +52,18 @@ class _Hypercubes(PointSequence):
     def draw(self, n: int, generation: int) -> NDArray[np.float64]:
         drawn = np.empty((n, self._dimension))
         for row in range(n):
-            number, place = divmod(self._drawn, self._size)
+            number, position = divmod(self._drawn, self._size)
             if number != self._current:
                 self._points = self._hypercube(number)
                 self._current = number
-            drawn[row] = self._points[place]
+            drawn[row] = self._points[position]
             self._drawn += 1
         return drawn
 
     def _hypercube(self, number: int) -> NDArray[np.float64]:
         rng = np.random.default_rng([self._seed, number])
-        from scipy.stats import qmc  # scipy.stats takes 50 MB: only where it is used
+        # Importing scipy.stats takes 50 MB, so it is imported only where it is used.
+        from scipy.stats import qmc
 
         engine = qmc.LatinHypercube(max(self._dimension, 1), seed=rng)
         return np.asarray(engine.random(self._size)[:, : self._dimension])
@@ -73,5 +77,5 @@ class _Hypercubes(PointSequence):
 
 
 def build(prior: Prior, seed: int, arguments: LhsArguments, schedule: Schedule) -> DesignSampler:
-    """The `lhs` sampler."""
+    """Creates the `lhs` sampler."""
     return DesignSampler("lhs", prior, _Hypercubes(prior.unit_dimension, seed, arguments.size))

@@ -1,6 +1,8 @@
-"""Points that fill the cube more evenly than independent ones, each of them uniform by itself.
+"""Quasi-random sequences, which fill the unit cube more evenly than independent points.
 
-Reference: Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; Joe and Kuo, "Constructing Sobol sequences
+With scrambling, each single point is uniform on the cube.
+
+References: Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; Joe and Kuo, "Constructing Sobol sequences
 with better two-dimensional projections", 2008.
 """
 
@@ -16,12 +18,13 @@ __all__ = ["QuasiRandom", "SobolSequence"]
 
 
 class QuasiRandom(PointSequence):
-    """A sequence of points that goes on where it was.
+    """Base class of the quasi-random sequences, whose position can be saved and restored.
 
     Args:
-        dimension: axes k; none at all still counts its points.
-        seed: of the scrambling.
-        scramble: without it the points are always the same, and none is random.
+        dimension: Number of axes k, at least 0.
+        seed: Seed of the scrambling.
+        scramble: Whether the sequence is scrambled at random. If False, the sequence is always the
+            same.
     """
 
     _engine: Any
@@ -35,30 +38,31 @@ class QuasiRandom(PointSequence):
         self._engine = self._create_engine(max(self._dimension, 1), seed)
 
     def _create_engine(self, dimension: int, seed: int) -> Any:
-        """The library's engine, at its first point; it has `num_generated` and `fast_forward`."""
+        """Creates the engine of the library, which has `num_generated` and `fast_forward`, at its first point."""
         raise NotImplementedError
 
     def state(self) -> State:
-        """Everything that `restore` takes."""
+        """Returns the seed and the number of points drawn."""
         return {"seed": self._seed, "drawn": int(self._engine.num_generated)}
 
     def restore(self, state: State) -> None:
-        """Goes to a saved position."""
+        """Moves to a saved position."""
         self._start(state["seed"])
         if state["drawn"] > 0:
             self._engine.fast_forward(state["drawn"])
 
 
 class SobolSequence(QuasiRandom):
-    """A Sobol sequence."""
+    """A Sobol sequence (torch.quasirandom)."""
 
     def _create_engine(self, dimension: int, seed: int) -> Any:
-        from torch.quasirandom import SobolEngine  # scipy's takes 50 MB more beside a network
+        # The engine of scipy would take 50 MB more in a process that already imports torch.
+        from torch.quasirandom import SobolEngine
 
         return SobolEngine(dimension, self._scramble, seed)  # type: ignore[no-untyped-call]
 
     def draw(self, n: int, generation: int = 0) -> NDArray[np.float64]:
-        """The next n points (n, k) of the unit cube."""
+        """Returns the next n points (n, k) of the unit cube."""
         import torch
 
         points: NDArray[np.float64] = self._engine.draw(n, dtype=torch.float64).numpy()

@@ -1,6 +1,6 @@
-"""`sobol`: a scrambled Sobol sequence, continued where it was on a restart.
+"""`sobol`: a scrambled Sobol sequence, continued after a restart.
 
-Its balance is best at powers of two, so plan 2^m simulations where that is free to choose.
+The sequence is best balanced if the number of points is a power of two.
 
 Reference: Sobol', "On the distribution of points in a cube and the approximate evaluation of
 integrals", USSR Computational Mathematics and Mathematical Physics 7 (1967).
@@ -20,11 +20,13 @@ __all__ = ["SobolArguments", "build"]
 class SobolArguments(Arguments):
     """Arguments of `sobol`."""
 
-    scramble: bool = Field(True, description="scramble the sequence (unbiased) or leave it bare")
+    scramble: bool = Field(
+        True, description="scramble the sequence at random, which makes it unbiased"
+    )
 
 
 def build(prior: Prior, seed: int, arguments: SobolArguments, schedule: Schedule) -> DesignSampler:
-    """The `sobol` sampler."""
+    """Creates the `sobol` sampler."""
     return DesignSampler(
         "sobol", prior, SobolSequence(prior.unit_dimension, seed, arguments.scramble)
     )

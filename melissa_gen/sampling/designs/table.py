@@ -1,11 +1,11 @@
-"""`table`: the user's own points, in their own order.
+"""`table`: points given by the user, in the given order.
 
-They come as a list of rows, as a CSV file with the parameters' names in its first line, as an npy
-file with one array (n, d), or as an npz file with one array per parameter or one called `points`. Columns beyond the
-parameters are ignored. When all have been given, `afterwards` says what follows: draws from the
-prior (default), the table again, or an error.
+The points are a list of rows, a CSV file with the names of the parameters in its first line, an npy
+file with one array (n, d), or an npz file with one array per parameter or one array named `points`.
+Columns that are not parameters are ignored. The argument `afterwards` determines what follows the last
+row: draws from the prior (the default), the table again, or an error.
 
-A table has no density of its own: log q is NaN for its points, which counts as p/q = 1.
+A table has no density: log q is NaN for its points, and their samples have weight 1 in training.
 """
 
 import csv
@@ -34,15 +34,17 @@ class TableArguments(Arguments):
     """Arguments of `table`."""
 
     points: str | list[list[float]] | None = Field(
-        None, description="rows of values in the parameters' order, or a .csv, .npy or .npz file"
+        None,
+        description="rows of values in the order of the parameters, or a .csv, .npy or .npz file",
     )
     afterwards: Literal["prior", "repeat", "stop"] = Field(
-        "prior", description="after the last point: draw from the prior, start again, or an error"
+        "prior",
+        description="after the last point: draw from the prior, repeat the table, or stop with an error",
     )
 
     @classmethod
     def completed(cls, given: Mapping[str, Any], facts: StudyFacts) -> dict[str, Any]:
-        """Resolves a relative path of `points` against the study's folder."""
+        """Resolves a relative path of `points` against the folder of the study."""
         completed = dict(given)
         if isinstance(completed.get("points"), str):
             completed["points"] = str(facts.folder / completed["points"])
@@ -50,13 +52,13 @@ class TableArguments(Arguments):
 
 
 class TableSampler(Sampler):
-    """A `Sampler` that gives a table row by row.
+    """A sampler that suggests the rows of a table in order.
 
     Args:
-        prior: p(λ), which also draws what comes after the table.
-        seed: of those draws.
-        points: (m, d), physical units.
-        afterwards: "prior", "repeat" or "stop".
+        prior: Prior distribution p(λ) of the parameters, from which points after the table are drawn.
+        seed: Seed of these draws.
+        points: (m, d), in physical units.
+        afterwards: What follows the last row: "prior", "repeat" or "stop".
     """
 
     def __init__(self, prior: Prior, seed: int, points: Array, afterwards: str) -> None:
@@ -65,13 +67,13 @@ class TableSampler(Sampler):
         self._afterwards = afterwards
         self._rng = np.random.default_rng(seed)
         self._suggested = 0
-        self._waiting = False
+        self._has_evidence = False
 
     def suggest(self, n: int) -> Proposals:
-        """The next n points; see `Sampler`.
+        """Returns the next n points.
 
         Raises:
-            StudyError: the table is exhausted and `afterwards` is "stop".
+            StudyError: The table is exhausted and `afterwards` is "stop".
         """
         self.update()
         rows = np.arange(self._suggested, self._suggested + n)
@@ -82,8 +84,8 @@ class TableSampler(Sampler):
             given = rows < len(self._points)
         if self._afterwards == "stop" and not given.all():
             msg = (
-                f"{_KEY} has {len(self._points)} points and simulation {len(self._points) + 1} was "
-                "asked for; lower simulation.count, or set sampler.arguments.afterwards to prior."
+                f"{_KEY} has {len(self._points)} points, but simulation {len(self._points) + 1} was "
+                "requested; lower simulation.count, or set sampler.arguments.afterwards to prior."
             )
             raise StudyError(msg)
         points = np.empty((n, self.prior.dimension))
@@ -99,27 +101,27 @@ class TableSampler(Sampler):
         )
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
-        """Notes that there is evidence; its content changes nothing."""
-        self._waiting = self._waiting or len(evidence) > 0
+        """Records that evidence has arrived; its content is not used."""
+        self._has_evidence = self._has_evidence or len(evidence) > 0
 
     def update(self) -> None:
-        """Starts the next generation where evidence has come."""
-        self.generation += int(self._waiting)
-        self._waiting = False
+        """Starts the next generation if evidence has arrived."""
+        self.generation += int(self._has_evidence)
+        self._has_evidence = False
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
         return {
             "name": self.name,
             "rng": self._rng.bit_generator.state,
-            "counts": [self.generation, self._suggested, int(self._waiting)],
+            "counts": [self.generation, self._suggested, int(self._has_evidence)],
         }
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
         self.generation, self._suggested, waiting = state["counts"]
-        self._waiting = bool(waiting)
+        self._has_evidence = bool(waiting)
 
     def diagnostics(self) -> dict[str, float]:
         """Returns named finite numbers."""
@@ -134,15 +136,19 @@ class TableSampler(Sampler):
 def read_points(
     source: str | Sequence[Sequence[float]] | None, names: Sequence[str], key: str = _KEY
 ) -> Array:
-    """Reads a table of points, (m, d) with columns in the order of `names`.
+    """Reads a table of points.
 
     Args:
-        source: rows, or the path of a .csv, .npy or .npz file.
-        names: the parameters.
-        key: the study's key, for messages.
+        source: Rows of values, or the path of a .csv, .npy or .npz file.
+        names: Names of the d parameters.
+        key: Key of the study, for messages.
+
+    Returns:
+        (m, d), in physical units, with columns in the order of `names`.
 
     Raises:
-        StudyError: nothing there, a missing column, a row too short, or not a number.
+        StudyError: The table is missing, empty or can't be read, a column is missing, a row is too
+            short, or a value is not a number.
     """
     if source is None:
         msg = f"{key} is missing; give rows of {len(names)} numbers, or a .csv, .npy or .npz file."
@@ -150,14 +156,14 @@ def read_points(
     if not isinstance(source, str):
         for number, row in enumerate(source, start=1):
             if len(row) != len(names):
-                msg = f"{key} row {number} has {len(row)} numbers, {len(names)} are needed."
+                msg = f"{key} row {number} has {len(row)} numbers; {len(names)} are needed."
                 raise StudyError(msg)
         points = np.array(source, dtype=np.float64).reshape(-1, len(names))
     else:
         path = Path(source)
         readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
         if path.suffix not in readers:
-            msg = f"{key} is '{source}', a .csv, .npy or .npz file is needed."
+            msg = f"{key} is '{source}'; a .csv, .npy or .npz file is needed."
             raise StudyError(msg)
         try:
             points = readers[path.suffix](path, names, key)
@@ -193,7 +199,7 @@ def _read_npy(path: Path, names: Sequence[str], key: str) -> Array:
 def _matrix(path: Path, found: NDArray[Any], names: Sequence[str], key: str) -> Array:
     points = np.asarray(found, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != len(names):
-        msg = f"{key}: {path} has shape {points.shape}, (n, {len(names)}) is needed."
+        msg = f"{key}: {path} has shape {points.shape}; (n, {len(names)}) is needed."
         raise StudyError(msg)
     return points
 
@@ -206,7 +212,7 @@ def _read_npz(path: Path, names: Sequence[str], key: str) -> Array:
             np.asarray(file[_name(path, n, file.files, key)], dtype=np.float64) for n in names
         ]
     if any(array.ndim != 1 or len(array) != len(arrays[0]) for array in arrays):
-        msg = f"{key}: the arrays in {path} are not columns of one length."
+        msg = f"{key}: the arrays in {path} are not columns of equal length."
         raise StudyError(msg)
     return np.stack(arrays, axis=1)
 
@@ -225,16 +231,16 @@ def _column(path: Path, name: str, header: Sequence[str], key: str) -> int:
 
 
 def build(prior: Prior, seed: int, arguments: TableArguments, schedule: Schedule) -> TableSampler:
-    """The `table` sampler.
+    """Creates the `table` sampler.
 
     Raises:
-        StudyError: the table can't be read, or a point lies outside the prior's support.
+        StudyError: The table can't be read, or a point is outside the support of the prior.
     """
     points = read_points(arguments.points, prior.names)
     outside = np.flatnonzero(~prior.contains(points))
     if len(outside) > 0:
         row = int(outside[0])
         values = ", ".join(f"{n} {v:g}" for n, v in zip(prior.names, points[row], strict=True))
-        msg = f"{_KEY} row {row + 1} ({values}) lies outside the prior's bounds or constraints."
+        msg = f"{_KEY} row {row + 1} ({values}) is outside the bounds or constraints of the prior."
         raise StudyError(msg)
     return TableSampler(prior, seed, points, arguments.afterwards)

@@ -1,4 +1,4 @@
-"""`uniform`: independent draws from the prior, uniform in the unit cube. The baseline."""
+"""`uniform`: independent draws from the prior, which is uniform in the unit cube; the baseline."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,16 @@ __all__ = ["UniformArguments", "UniformSequence", "build"]
 
 
 class UniformArguments(Arguments):
-    """No arguments."""
+    """Arguments of `uniform`, which has none."""
 
 
 class UniformSequence(PointSequence):
-    """Independent draws from the prior."""
+    """Independent draws from the prior, as points of the unit cube.
+
+    Args:
+        prior: Prior distribution p(λ) of the parameters.
+        seed: Seed of the random generator.
+    """
 
     def __init__(self, prior: Prior, seed: int) -> None:
         self._prior = prior
@@ -39,5 +44,5 @@ class UniformSequence(PointSequence):
 def build(
     prior: Prior, seed: int, arguments: UniformArguments, schedule: Schedule
 ) -> DesignSampler:
-    """The `uniform` sampler."""
+    """Creates the `uniform` sampler."""
     return DesignSampler("uniform", prior, UniformSequence(prior, seed))

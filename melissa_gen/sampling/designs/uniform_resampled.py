@@ -1,7 +1,7 @@
-"""`uniform_resampled`: the control of adaptive methods, new uniform draws at every generation.
+"""`uniform_resampled`: new uniform draws in each generation; the control of adaptive methods.
 
-The points of a generation depend only on the seed and the generation, as if a new design were
-drawn each time. It is the control experiment for adaptive methods, which should be better than this.
+The points of a generation depend only on the seed and the number of the generation, as if a new
+design were drawn each time. An adaptive method that is not better than this control has no benefit.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ __all__ = ["UniformResampledArguments", "build"]
 
 
 class UniformResampledArguments(Arguments):
-    """No arguments."""
+    """Arguments of `uniform_resampled`, which has none."""
 
 
 class _Resampled(PointSequence):
@@ -49,5 +49,5 @@ class _Resampled(PointSequence):
 def build(
     prior: Prior, seed: int, arguments: UniformResampledArguments, schedule: Schedule
 ) -> DesignSampler:
-    """The `uniform_resampled` sampler."""
+    """Creates the `uniform_resampled` sampler."""
     return DesignSampler("uniform_resampled", prior, _Resampled(prior, seed))

@@ -1,1 +1,1 @@
-"""Diffusion processes and the small networks that adaptive samplers train."""
+"""Diffusion processes, and the small networks that adaptive samplers train."""

@@ -1,16 +1,18 @@
-"""The diffusion of a uniform box, in closed form: its denoiser and its exact reverse steps.
+"""The diffusion process of a uniform box in closed form: denoiser, reverse steps and probability flow.
 
-Noising is variance preserving, x_t = α_t x0 + σ_t ε with α_t = cos(π τ / 2), σ_t = sin(π τ / 2).
-Each axis of x0 is uniform on [-1, 1], so given x_t it is a normal of mean m = x_t / α_t and width
-s = σ_t / α_t truncated to the box: the score, the denoised mean and the reverse step need no
-network. Differences of Φ underflow, so all of it goes through log Φ.
+The forward process is variance preserving: x_t = α_t x0 + σ_t ε with α_t = cos(π τ / 2) and
+σ_t = sin(π τ / 2). Each axis of x0 is uniform on [-1, 1]. Given x_t, it is therefore a normal
+distribution with mean m = x_t / α_t and standard deviation s = σ_t / α_t, truncated to [-1, 1]. The
+score, the denoised mean and the reverse step do not need a network. Differences of Φ underflow, so
+that they are computed from log Φ.
 
-There are two ways back. A reverse step draws x0 from its truncated normal and then x_s from
-q(x_s | x_t, x0): the exact reverse of the noising for steps of any size. Or only the start is
-random, and is carried along the probability flow, an ordinary differential equation with the same
-marginal laws. Without guidance the result of both is uniform, of the second up to its error.
+There are two ways to sample. A reverse step draws x0 from its truncated normal distribution, and then
+x_s from q(x_s | x_t, x0). This inverts the forward process exactly for steps of any size. Alternatively,
+only the starting point is random, and it is moved along the probability flow, an ordinary differential
+equation with the same marginal distributions. Without guidance the result of both is uniform; that of
+the flow up to the discretization error.
 
-Reference: Ho et al., arXiv 2006.11239 (equations 6 and 7); cosine schedule: arXiv 2102.09672; flow:
+References: Ho et al., arXiv 2006.11239 (equations 6 and 7); cosine schedule: arXiv 2102.09672; flow:
 Song et al., arXiv 2011.13456 (section 4.3), written as in arXiv 2010.02502 (equation 12).
 """
 
@@ -25,12 +27,12 @@ __all__ = ["BoxDiffusion", "DenoisedDistribution", "log_phi_difference"]
 Array = NDArray[np.float64]
 
 _LOG_ROOT_2PI = 0.5 * float(np.log(2.0 * np.pi))
-# Noise level of the first state: α is small but not 0, so that m and s are finite.
+# Highest noise level: α is small but not 0, so that m and s are finite.
 _TAU_MAX = 0.98
 
 
 def log_phi_difference(a: Array, b: Array) -> Array:
-    """log(Φ(b) - Φ(a)) for a < b, without underflow in either tail."""
+    """Returns log(Φ(b) - Φ(a)) for a < b element by element, without underflow in the tails."""
     flip = a > 0.0
     low, high = np.where(flip, -b, a), np.where(flip, -a, b)
     upper = log_ndtr(high)
@@ -38,7 +40,7 @@ def log_phi_difference(a: Array, b: Array) -> Array:
 
 
 def _draw_truncated(a: Array, b: Array, rng: np.random.Generator) -> Array:
-    """Standard normals truncated to [a, b], by the inverse of log Φ."""
+    """Draws standard normal values truncated to [a, b], by inverting log Φ."""
     flip = a > 0.0
     low, high = np.where(flip, -b, a), np.where(flip, -a, b)
     u = rng.random(a.shape)
@@ -51,11 +53,11 @@ def _draw_truncated(a: Array, b: Array, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class DenoisedDistribution:
-    """The law of x0 given x_t: on each axis a normal (m, s) truncated to [-1, 1].
+    """The distribution of x0 given x_t: on each axis a normal distribution truncated to [-1, 1].
 
     Args:
         m: (n, k), mean before truncation.
-        s: width before truncation.
+        s: Standard deviation before truncation.
     """
 
     m: Array
@@ -63,36 +65,36 @@ class DenoisedDistribution:
 
     @property
     def mean(self) -> Array:
-        """x̂0 = m + s (φ(A) - φ(B)) / (Φ(B) - Φ(A)), (n, k), inside the box."""
+        """The denoised mean x̂0 = m + s (φ(A) - φ(B)) / (Φ(B) - Φ(A)), (n, k), inside the box."""
         a, b = self._bounds(self.m)
         log_z = log_phi_difference(a, b)
         shift = np.exp(_log_phi(a) - log_z) - np.exp(_log_phi(b) - log_z)
         return np.clip(self.m + self.s * shift, -1.0, 1.0)
 
     def mean_and_variance(self) -> tuple[Array, Array]:
-        """x̂0 and the variance of x0 on each axis, (n, k) both."""
+        """Returns the denoised mean x̂0 (n, k) and the variance of x0 on each axis (n, k)."""
         a, b = self._bounds(self.m)
         log_z = log_phi_difference(a, b)
         at_a, at_b = np.exp(_log_phi(a) - log_z), np.exp(_log_phi(b) - log_z)
         shift = at_a - at_b
         mean = np.clip(self.m + self.s * shift, -1.0, 1.0)
         variance = self.s**2 * (1.0 + a * at_a - b * at_b - shift**2)
-        # Cancellation in the far tails; no law on the box can be wider than the box.
+        # The bounds correct cancellation in the tails. No distribution on [-1, 1] has a variance above 1.
         return mean, np.clip(variance, 0.0, min(self.s**2, 1.0))
 
     def tilted(self, slope: Array) -> "DenoisedDistribution":
-        """The law times exp(g · x0) for g = `slope` (n, k): m moves by s² g."""
+        """Returns the distribution multiplied by exp(g · x0), with g = `slope` (n, k): m changes by s² g."""
         return DenoisedDistribution(self.m + self.s**2 * slope, self.s)
 
     def log_mgf(self, slope: Array) -> Array:
-        """Log E[exp(g · x0)] for g = `slope` (n, k): (n,)."""
+        """Returns log E[exp(g · x0)] (n,) for g = `slope` (n, k)."""
         shifted = self._bounds(self.tilted(slope).m)
         log_ratio = log_phi_difference(*shifted) - log_phi_difference(*self._bounds(self.m))
         each = slope * self.m + 0.5 * (slope * self.s) ** 2 + log_ratio
         return np.asarray(each.sum(axis=1))
 
     def draw(self, slope: Array, rng: np.random.Generator) -> Array:
-        """Draws x0 from the law times exp(g · x0), inside the box."""
+        """Draws x0 (n, k) from the distribution multiplied by exp(g · x0), with g = `slope` (n, k)."""
         m = self.tilted(slope).m
         return np.clip(m + self.s * _draw_truncated(*self._bounds(m), rng), -1.0, 1.0)
 
@@ -105,12 +107,13 @@ def _log_phi(z: Array) -> Array:
 
 
 class BoxDiffusion:
-    """Noise levels t = steps ... 1 and the reverse steps between them; level 0 has no noise.
+    """The noise levels t = steps ... 1, and the steps between them; level 0 has no noise.
 
     Args:
-        dimension: axes k.
-        steps: reverse steps.
-        power: level t is at τ ∝ (t / steps)^power: above 1 steps shorten as the noise vanishes.
+        dimension: Number of axes k.
+        steps: Number of reverse steps.
+        power: Level t is at τ ∝ (t / steps)^power. Above 1, steps become shorter as the noise
+            vanishes.
     """
 
     def __init__(self, dimension: int, steps: int, power: float = 1.0) -> None:
@@ -121,34 +124,35 @@ class BoxDiffusion:
         self._sigma = np.sin(0.5 * np.pi * tau)
 
     def start(self, n: int, rng: np.random.Generator) -> Array:
-        """Draws x at the highest level from its exact law: (n, k)."""
+        """Draws x (n, k) at the highest level from its exact distribution."""
         x0 = rng.uniform(-1.0, 1.0, size=(n, self.dimension))
         noise = rng.standard_normal((n, self.dimension))
         return np.asarray(self._alpha[-1] * x0 + self._sigma[-1] * noise)
 
     def start_at(self, u: Array) -> Array:
-        """X at the highest level for u uniform on the unit cube, (n, k), by the inverse of its law.
+        """Maps points u (n, k) of the unit cube to x (n, k) at the highest level.
 
-        The law is taken for the normal of the same variance: x0 has a thousandth of that.
+        The map is the quantile function of a normal distribution with the variance of x. The
+        approximation is close, because x0 contributes only a thousandth of the variance.
         """
         width = np.sqrt(self._alpha[-1] ** 2 / 3.0 + self._sigma[-1] ** 2)
         return np.asarray(width * ndtri(np.clip(u, 1e-12, 1.0 - 1e-12)))
 
     def alpha(self, level: int) -> float:
-        """α at a level: 1 at level 0, near 0 at the highest."""
+        """Returns α at a level; it is 1 at level 0 and near 0 at the highest level."""
         return float(self._alpha[level])
 
     def noise(self, level: NDArray[np.int64]) -> tuple[Array, Array]:
-        """α and σ at levels (n,)."""
+        """Returns α (n,) and σ (n,) at levels (n,)."""
         return self._alpha[level], self._sigma[level]
 
     def denoised(self, x: Array, level: int) -> DenoisedDistribution:
-        """The law of x0 given x (n, k) at `level` ≥ 1."""
+        """Returns the distribution of x0 given x (n, k) at `level`, at least 1."""
         alpha, sigma = float(self._alpha[level]), float(self._sigma[level])
         return DenoisedDistribution(x / alpha, sigma / alpha)
 
     def step(self, x: Array, x0: Array, level: int, rng: np.random.Generator) -> Array:
-        """Draws x one level lower from q(x | x_t, x0); level 0 gives x0 itself."""
+        """Draws x (n, k) one level lower from q(x | x_t, x0); from level 1 the result is x0."""
         if level == 1:
             return x0
         alpha, sigma = self._alpha[level], self._sigma[level]
@@ -160,6 +164,6 @@ class BoxDiffusion:
         return np.asarray(mean + np.sqrt(added) * sigma_low / sigma * noise)
 
     def flow(self, x: Array, x0: Array, level: int) -> Array:
-        """X one level lower along the probability flow, with the denoised mean held at x0."""
+        """Returns x (n, k) one level lower along the probability flow, with the denoised mean fixed at x0."""
         noise = (x - self._alpha[level] * x0) / self._sigma[level]
         return np.asarray(self._alpha[level - 1] * x0 + self._sigma[level - 1] * noise)

@@ -1,13 +1,15 @@
-"""A learned diffusion of weighted points in the box [-1, 1]^k, possibly given a context.
+"""A learned diffusion model of weighted points in the box [-1, 1]^k, with an optional context.
 
-Noising and reverse steps are those of `box_diffusion`: x_t = α x0 + σ ε. A network is trained on
-the target v = α ε - σ x0 at random levels, so that x̂0 = α x_t - σ v; the loss is the same as that of
-predicting ε, but no level is divided by a small α (Salimans and Ho, arXiv 2202.00512). Sampling is
-that of the denoising diffusion probabilistic model (arXiv 2006.11239, algorithm 2), with x̂0 kept in
-the box.
+The forward process and the reverse steps are those of `box_diffusion`: x_t = α x0 + σ ε. The network is
+trained on the target v = α ε - σ x0 at random levels, so that x̂0 = α x_t - σ v. Unlike a prediction
+of ε, this does not divide by a small α. Samples are drawn as in a denoising diffusion probabilistic
+model, with x̂0 clipped to the box.
 
-With a context c (a number per point) it is trained with c hidden at times, so that the same network
-knows p(x | c) and p(x): classifier-free guidance (Ho and Salimans, arXiv 2207.12598).
+With a context c (one number per point), c is omitted at random in training. The same network then
+represents p(x | c) and p(x), which permits classifier-free guidance.
+
+References: target v: Salimans and Ho, arXiv 2202.00512; sampling: Ho et al., arXiv 2006.11239
+(algorithm 2); classifier-free guidance: Ho and Salimans, arXiv 2207.12598.
 """
 
 import numpy as np
@@ -22,18 +24,19 @@ __all__ = ["Denoiser"]
 Array = NDArray[np.float64]
 
 _FREQUENCIES = np.pi * np.array([0.5, 1.0, 2.0, 4.0])
+# Probability with which the context is omitted in training.
 _HIDDEN_CONTEXT = 0.2
 
 
 class Denoiser:
-    """The network of a learned diffusion, and its sampling.
+    """A learned diffusion model.
 
     Args:
-        dimension: axes k.
-        steps: reverse steps.
-        rng: draws the first weights.
-        hidden: width of the three hidden layers.
-        batch: points of a training batch.
+        dimension: Number of axes k.
+        steps: Number of reverse steps.
+        rng: Random generator that draws the initial weights.
+        hidden: Width of the three hidden layers.
+        batch: Number of points in a training batch.
     """
 
     def __init__(
@@ -59,16 +62,24 @@ class Denoiser:
         rng: np.random.Generator,
         rate: float = 3e-3,
     ) -> float:
-        """Trains on points (m, k) of the box with weights (m,) and a context (m,) or none.
+        """Trains the network.
+
+        Args:
+            x0: (m, k), points of the box.
+            weight: (m,), weights of the points, at least 0.
+            context: (m,), the context of each point, or None.
+            steps: Number of batches.
+            rng: Random generator.
+            rate: Largest learning rate.
 
         Returns:
-            Mean loss of the last batches, 1 for a network that knows nothing but the mean.
+            Mean loss of the last batches; it is 1 for a network that predicts the mean.
         """
-        chance = weight / weight.sum()
+        probability = weight / weight.sum()
         given = np.zeros(len(x0)) if context is None else context
 
         def batch() -> tuple[float, list[Single]]:
-            row = rng.choice(len(x0), size=self._batch, p=chance)
+            row = rng.choice(len(x0), size=self._batch, p=probability)
             level = rng.integers(1, self.diffusion.steps + 1, size=self._batch)
             alpha, sigma = self._levels(level)
             noise = rng.standard_normal((self._batch, self._dimension))
@@ -86,14 +97,14 @@ class Denoiser:
         return train(self._network, batch, steps, rate)
 
     def denoise(self, x: Array, level: int) -> tuple[Array, list[tuple[Single, Single]]]:
-        """x̂0 without context at x (n, k), and what `pull_back` needs."""
+        """Returns x̂0 (n, k) at x (n, k) without context, and the activations that `pull_back` needs."""
         number = np.full(len(x), level)
         out, kept = self._network.forward(self._inputs(x, number, None, None))
         alpha, sigma = self._levels(number)
         return alpha * x - sigma * out, kept
 
     def pull_back(self, kept: list[tuple[Single, Single]], level: int, slope: Array) -> Array:
-        """(∂x̂0/∂x)ᵀ slope, for slope (n, k) at x̂0 from `denoise`."""
+        """Returns (∂x̂0/∂x)ᵀ slope (n, k), for a gradient `slope` (n, k) at the x̂0 that `denoise` returned."""
         alpha, sigma = self._levels(np.full(len(slope), level))
         inner = self._network.backward(kept, (-sigma * slope).astype(np.float32))[1]
         return np.asarray(alpha * slope + inner[:, : self._dimension])
@@ -104,10 +115,10 @@ class Denoiser:
         """Draws n points of the box: (n, k).
 
         Args:
-            n: points.
-            context: (n,), or none for p(x).
-            guidance: scale s in v = v(∅) + s (v(c) - v(∅)); 1 is p(x | c) itself.
-            rng: the generator.
+            n: Number of points.
+            context: (n,), the context of each point, or None to draw from p(x).
+            guidance: Scale s in v = v(∅) + s (v(c) - v(∅)); 1 draws from p(x | c).
+            rng: Random generator.
         """
         diffusion = self.diffusion
         x = rng.standard_normal((n, self._dimension))
@@ -126,15 +137,15 @@ class Denoiser:
         return x
 
     def state(self) -> State:
-        """The weights."""
+        """Returns the weights."""
         return self._network.state()
 
     def restore(self, state: State) -> None:
-        """Puts them back."""
+        """Restores the weights."""
         self._network.restore(state)
 
     def _levels(self, level: NDArray[np.int64]) -> tuple[Array, Array]:
-        """α and σ at levels (n,): (n, 1) both."""
+        """Returns α (n, 1) and σ (n, 1) at levels (n,)."""
         alpha, sigma = self.diffusion.noise(level)
         return alpha[:, None], sigma[:, None]
 

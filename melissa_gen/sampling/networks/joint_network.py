@@ -1,4 +1,4 @@
-"""The transformer of `joint`: one token per variable, noisy or known. Imports torch."""
+"""The transformer of the method `joint`, with one token per variable. Imports torch."""
 
 from typing import Any
 
@@ -11,17 +11,19 @@ _FREQUENCIES = 4
 
 
 class JointNetwork(nn.Module):
-    """Predicts every variable's clean value from all of them, each noisy or known.
+    """Predicts the clean value of every variable from all variables, each of them noisy or known.
 
-    A token is the sum of an embedding of its value, of which variable it is, and of whether it is
-    known; the noise level is added to all. Scaling of inputs and outputs with the noise follows
-    Karras et al., arXiv 2206.00364, for variables of unit variance.
+    A token is the sum of embeddings of the value, of the index of the variable, of whether the
+    variable is known, and of the noise level. Inputs and outputs are scaled with the noise level for
+    variables of unit variance.
+
+    References: Gloeckler et al., arXiv 2404.09636; scaling: Karras et al., arXiv 2206.00364.
 
     Args:
-        tokens: variables.
-        width: of a token.
-        layers: transformer layers.
-        heads: attention heads.
+        tokens: Number of variables.
+        width: Embedding width of a token, a multiple of `heads`.
+        layers: Number of transformer layers.
+        heads: Number of attention heads.
     """
 
     def __init__(self, tokens: int, width: int = 32, layers: int = 2, heads: int = 2) -> None:
@@ -36,7 +38,13 @@ class JointNetwork(nn.Module):
         nn.init.zeros_(self._out.weight)
 
     def forward(self, x: Tensor, known: Tensor, sigma: Tensor) -> Tensor:
-        """The clean values (n, t), from x (n, t), `known` (n, t) of 0 and 1, and σ (n, 1)."""
+        """Returns the clean values (n, t).
+
+        Args:
+            x: (n, t), the variables, each of them noisy or known.
+            known: (n, t), 1 where a variable is known and 0 where it is noisy.
+            sigma: (n, 1), standard deviation of the noise.
+        """
         scale = 1.0 / (1.0 + sigma**2).sqrt()
         noisy = x * scale
         value = torch.where(known > 0.5, x, noisy)
@@ -56,7 +64,7 @@ class JointNetwork(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and a two-layer perceptron, each behind a norm and added to its input."""
+    """A transformer layer: attention and a two-layer perceptron, both residual and with pre-normalization."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

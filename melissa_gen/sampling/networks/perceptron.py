@@ -1,7 +1,8 @@
-"""A small multilayer perceptron with its derivatives, in plain numpy and single precision.
+"""A small multilayer perceptron with its derivatives, in numpy and single precision.
 
-The generative samplers' networks are so small that a framework's overhead would cost most of the
-time; and numpy's explicit generators can disturb neither the training beside them nor a restart.
+The networks of the generative samplers are so small that the overhead of a framework would dominate
+their cost. The random generators of numpy are explicit, so that a sampler does not change the global
+random state of the training and can be restored exactly.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +18,17 @@ __all__ = ["Perceptron", "Single", "train"]
 
 Single = NDArray[np.float32]
 
-_MEAN, _SQUARE = 0.9, 0.99
+# Decay rates of Adam's moments.
+_ADAM_MEAN, _ADAM_SQUARE = 0.9, 0.99
 
 
 class Perceptron:
-    """Layers x W + b with SiLU between them.
+    """Linear layers with SiLU activations between them.
 
     Args:
-        widths: of the inputs, the hidden layers and the outputs.
-        rng: draws the first weights; the last layer begins at 0, and so does the output.
+        widths: Number of inputs, of units in each hidden layer, and of outputs.
+        rng: Random generator that draws the initial weights. Those of the last layer are 0, so that
+            the initial output is 0.
     """
 
     def __init__(self, widths: Sequence[int], rng: np.random.Generator) -> None:
@@ -36,11 +39,11 @@ class Perceptron:
         self.weights[-2] *= 0.0
 
     def __call__(self, x: Single) -> Single:
-        """Outputs (n, out) at inputs (n, in)."""
+        """Returns outputs (n, out) at inputs (n, in)."""
         return self.forward(x)[0]
 
     def forward(self, x: Single) -> tuple[Single, list[tuple[Single, Single]]]:
-        """Outputs (n, out), and what `backward` needs: each layer's input and activation slope."""
+        """Returns outputs (n, out), and for `backward` each layer's input and the slope of its activation."""
         kept = []
         last = len(self.weights) // 2 - 1
         slope = np.ones((1, 1), dtype=np.float32)
@@ -56,7 +59,16 @@ class Perceptron:
     def backward(
         self, kept: list[tuple[Single, Single]], out: Single
     ) -> tuple[list[Single], Single]:
-        """Gradients of Σ out · output in the weights (as `weights`) and in the inputs (n, in)."""
+        """Returns the gradients of Σ out · output.
+
+        Args:
+            kept: What `forward` returned for the backward pass.
+            out: (n, out), the gradient with respect to the outputs.
+
+        Returns:
+            The gradients with respect to the weights, in the order of `weights`, and with respect to
+            the inputs (n, in).
+        """
         gradient: list[Single] = []
         for layer in range(len(kept) - 1, -1, -1):
             x, slope = kept[layer]
@@ -65,11 +77,11 @@ class Perceptron:
         return gradient, out
 
     def state(self) -> State:
-        """The weights."""
+        """Returns the weights."""
         return {f"w{i}": weight.copy() for i, weight in enumerate(self.weights)}
 
     def restore(self, state: State) -> None:
-        """Puts them back."""
+        """Restores the weights."""
         self.weights = [np.array(state[f"w{i}"]) for i in range(len(self.weights))]
 
 
@@ -79,13 +91,14 @@ def train(
     steps: int,
     rate: float,
 ) -> float:
-    """Adam over a stochastic loss; the rate falls to 0 along half a cosine.
+    """Minimizes a stochastic loss with Adam; the learning rate follows a cosine schedule to 0.
 
     Args:
-        network: trained in place.
-        loss_gradient: a new batch's loss and its gradient in the weights.
-        steps: batches.
-        rate: the largest learning rate.
+        network: Network, which is trained in place.
+        loss_gradient: Function that returns the loss of a new batch and its gradient with respect to
+            the weights.
+        steps: Number of batches.
+        rate: Largest learning rate.
 
     Returns:
         Mean loss of the last quarter of the batches.
@@ -98,8 +111,8 @@ def train(
         losses.append(loss)
         now = rate * 0.5 * (1.0 + cos(pi * (step - 1) / steps))
         for i, slope in enumerate(gradient):
-            mean[i] += (1.0 - _MEAN) * (slope - mean[i])
-            square[i] += (1.0 - _SQUARE) * (slope**2 - square[i])
-            size = np.sqrt(square[i] / (1.0 - _SQUARE**step)) + 1e-8
-            network.weights[i] -= np.float32(now) * mean[i] / (1.0 - _MEAN**step) / size
+            mean[i] += (1.0 - _ADAM_MEAN) * (slope - mean[i])
+            square[i] += (1.0 - _ADAM_SQUARE) * (slope**2 - square[i])
+            size = np.sqrt(square[i] / (1.0 - _ADAM_SQUARE**step)) + 1e-8
+            network.weights[i] -= np.float32(now) * mean[i] / (1.0 - _ADAM_MEAN**step) / size
     return float(np.mean(losses[-max(1, steps // 4) :]))

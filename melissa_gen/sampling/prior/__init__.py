@@ -1,1 +1,1 @@
-"""Prior distributions: marginals, constraints, feasible points."""
+"""Prior distributions of the parameters: independent distributions, constraints and tables of points."""

@@ -1,8 +1,8 @@
 """Constraints between parameters, written as expressions such as `a + b <= 1`.
 
-An expression is parsed by Python's own grammar into a tree, of which only arithmetic, comparisons,
-`and`, `or`, `not`, a few functions, numbers and the parameters' names are allowed; the tree is then
-evaluated here, on whole columns. Nothing is ever handed to `eval`.
+An expression is parsed into a syntax tree of Python. Only arithmetic, comparisons, `and`, `or`, `not`,
+a few functions, numbers and the names of parameters are allowed. The tree is evaluated here on whole
+columns. `eval` is never used.
 """
 
 import ast
@@ -44,14 +44,15 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 
 
 class Constraint:
-    """One condition that points have to meet.
+    """A condition that points must meet.
 
     Args:
-        text: a comparison, or several joined by `and`, `or`, `not`.
-        names: the parameters.
+        text: A comparison, or several comparisons combined by `and`, `or` and `not`.
+        names: Names of the parameters.
 
     Raises:
-        StudyError: not an expression, an unknown name, or something that is not allowed.
+        StudyError: The text is not an expression, has an unknown name, or has an element that is not
+            allowed.
 
     Example:
         >>> Constraint("a + b <= 1", ["a", "b"])({"a": np.array([0.2]), "b": np.array([0.9])})
@@ -62,7 +63,7 @@ class Constraint:
         self.text = text
         self._names = list(names)
         if len(text) > _LONGEST:
-            raise self._error(f"is {len(text)} characters long, {_LONGEST} are allowed")
+            raise self._error(f"is {len(text)} characters long; at most {_LONGEST} are allowed")
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -70,12 +71,16 @@ class Constraint:
         self._check(self._tree, condition=True)
 
     def __call__(self, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
-        """Where the condition holds, (n,); it does not where a value is not a number."""
+        """Returns whether the condition holds (n,); False where a value is not a number.
+
+        Args:
+            columns: The values (n,) of each parameter by name, in physical units.
+        """
         with np.errstate(all="ignore"):
             return np.asarray(self._value(self._tree, columns), dtype=bool)
 
     def _check(self, node: ast.expr, condition: bool) -> None:
-        """Refuses what is not allowed, and numbers and conditions in each other's places."""
+        """Raises an error for illegal elements, and for a number in place of a condition or vice versa."""
         found, inner = self._children(node)
         if found != condition:
             wanted = "a condition, such as a comparison," if condition else "a number"
@@ -84,7 +89,7 @@ class Constraint:
             self._check(child, condition=isinstance(node, ast.BoolOp) or _is_not(node))
 
     def _children(self, node: ast.expr) -> tuple[bool, list[ast.expr]]:
-        """Whether a node is a condition, and its parts."""
+        """Returns whether a node is a condition, and its child nodes."""
         match node:
             case ast.BoolOp(values=values):
                 return True, values
@@ -105,7 +110,7 @@ class Constraint:
                 if name not in self._names:
                     known = ", ".join(self._names)
                     raise self._error(
-                        f"names '{name}', the parameters are {known}{nearest(name, self._names)}"
+                        f"has the unknown name '{name}'; the parameters are {known}{nearest(name, self._names)}"
                     )
                 return False, []
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
@@ -139,7 +144,8 @@ class Constraint:
                 return FUNCTIONS[name](*(self._value(part, columns) for part in args))
             case ast.Constant(value=value):
                 return np.float64(float(value))  # type: ignore[arg-type]
-        raise AssertionError(node)  # what `_check` has let through is complete
+        # `_check` only accepts the nodes above.
+        raise AssertionError(node)
 
     def _error(self, problem: str) -> StudyError:
         return StudyError(f"constraints: '{self.text[:80]}' {problem}.")

@@ -1,13 +1,14 @@
-"""The prior p(λ): named parameters, mapped to the unit cube by their CDFs, and their constraints.
+"""The prior p(λ) of named parameters, mapped to the unit cube by their CDFs, with constraints.
 
-Samplers work in that cube, where the prior is uniform. The cube has an axis for each parameter
-that varies; fixed ones and ranges without width have none, and come back on the way out.
-Constraints cut a part out of the cube: the prior is the uniform law on what is left.
+Samplers work in the unit cube, where the prior is uniform. The cube has one axis for each parameter
+that varies. Fixed parameters and ranges of zero width have no axis. With constraints, the prior is the
+uniform distribution on the feasible part of the cube.
 
-A prior may also be known only by a table of points: correlated inputs, a region that no expression
-describes. It then is the law of the table's rows; the parameters' distributions still lay out the
-cube. Such a law has no density that could be written down: densities are relative to it, so that
-its own is 1, which is all that importance weights p/q need.
+A prior may also be given only by a table of points, for example for correlated inputs or for a region
+that no expression describes. The prior is then the distribution of the rows of the table. The
+distributions of the parameters still define the map to the cube. Such a prior has no density in closed
+form. Densities are therefore relative to it: its own density is 1, which is sufficient for importance
+weights p/q.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,24 +26,26 @@ __all__ = ["Prior"]
 
 Array = NDArray[np.float64]
 
-# Draws that measure the feasible share: its standard error is below 0.4 %.
+# The feasible share is estimated from this many blocks of draws; its standard error is below 0.4 %.
 _BLOCK = 1024
 _BLOCKS = 64
-# Prior draws are refused until they are feasible, so a smaller share would take too long.
+# Draws are repeated until they are feasible, which would take too long for a smaller share.
 _LEAST_SHARE = 1e-3
 
 
 class Prior:
-    """Independent prior over named parameters, restricted by constraints.
+    """Prior distribution of independent named parameters, restricted by constraints.
 
     Args:
-        distributions: name → distribution, in the order of the columns of every array of points.
-        constraints: expressions over the names that every point has to meet.
-        points: (m, d), rows of which the prior is the law; none is that of the distributions.
+        distributions: Distribution of each parameter by name, in the order of the columns of all
+            arrays of points.
+        constraints: Expressions over the names that every point must meet.
+        points: (m, d), in physical units; the prior is the distribution of these rows. None: it is
+            that of `distributions`.
 
     Raises:
-        StudyError: there is no parameter; a constraint is illegal, or leaves next to nothing; a
-            row lies outside of the bounds or constraints.
+        StudyError: There is no parameter, a constraint is illegal, less than a thousandth of the
+            prior meets the constraints, or a row is outside the bounds or constraints.
 
     Example:
         >>> prior = Prior.from_mapping({"nu": {"distribution": "uniform", "low": 0, "high": 2}})
@@ -57,7 +60,7 @@ class Prior:
         points: Array | None = None,
     ) -> None:
         if not distributions:
-            msg = "parameters is empty, a study needs at least one parameter."
+            msg = "parameters is empty; a study needs at least one parameter."
             raise StudyError(msg)
         self.distributions: dict[str, Distribution] = {}
         self._free: list[int] = []
@@ -81,15 +84,15 @@ class Prior:
         constraints: Sequence[str] = (),
         points: Array | None = None,
     ) -> "Prior":
-        """Builds the prior from the `parameters` and `constraints` of a study.
+        """Creates the prior from the `parameters` and `constraints` of a study.
 
         Args:
-            parameters: name → {"distribution": ..., and its numbers}.
-            constraints: expressions over the names.
-            points: (m, d), the rows of a prior known only by points.
+            parameters: Fields of each parameter's distribution by name, its kind as `distribution`.
+            constraints: Expressions over the names that every point must meet.
+            points: (m, d), in physical units, the rows of a prior that is given only by points.
 
         Raises:
-            StudyError: an unknown distribution or an illegal number; the text names the key.
+            StudyError: A distribution is unknown or has an illegal field, or as for the constructor.
         """
         distributions = {n: parse_parameter(n, given) for n, given in parameters.items()}
         return cls(distributions, constraints, points)
@@ -101,26 +104,30 @@ class Prior:
 
     @property
     def free_names(self) -> list[str]:
-        """Names of the parameters that vary, in the order of the unit cube's axes."""
+        """Names of the parameters that vary, in the order of the axes of the unit cube."""
         return [self.names[column] for column in self._free]
 
     @property
     def free_columns(self) -> list[int]:
-        """Columns of the parameters that vary, in the order of the unit cube's axes."""
+        """Columns of the parameters that vary, in the order of the axes of the unit cube."""
         return list(self._free)
 
     @property
     def dimension(self) -> int:
-        """Number of parameters d, fixed ones included."""
+        """Number of parameters d, including fixed ones."""
         return len(self.distributions)
 
     @property
     def unit_dimension(self) -> int:
-        """Number of axes k of the unit cube: the parameters that vary."""
+        """Number of axes k of the unit cube: the number of parameters that vary."""
         return len(self._free)
 
     def to_unit(self, points: Array) -> Array:
-        """Maps physical points (n, d) into the unit cube (n, k)."""
+        """Maps points (n, d) in physical units to the unit cube (n, k).
+
+        Raises:
+            ValueError: The points have another shape.
+        """
         points = self._checked(points)
         unit = np.empty((len(points), self.unit_dimension))
         kinds = list(self.distributions.values())
@@ -129,10 +136,14 @@ class Prior:
         return unit
 
     def from_unit(self, u: Array) -> Array:
-        """Maps points of the unit cube (n, k) to physical points (n, d) inside the support."""
+        """Maps points (n, k) of the unit cube to physical units (n, d), inside the support.
+
+        Raises:
+            ValueError: The points have another shape.
+        """
         u = np.asarray(u, dtype=np.float64)
         if u.ndim != 2 or u.shape[1] != self.unit_dimension:
-            msg = f"unit points have shape {u.shape}, (n, {self.unit_dimension}) is needed"
+            msg = f"unit points have shape {u.shape}; (n, {self.unit_dimension}) is needed"
             raise ValueError(msg)
         axis_of = {column: axis for axis, column in enumerate(self._free)}
         points = np.empty((len(u), self.dimension))
@@ -142,15 +153,19 @@ class Prior:
         return points
 
     def slope(self, u: Array) -> Array:
-        """Derivative of each varying parameter along its own axis at unit points (n, k): (n, k)."""
+        """Returns the derivative (n, k) of each varying parameter along its axis at points (n, k) of the unit cube."""
         kinds = list(self.distributions.values())
         columns = [kinds[column].slope(u[:, axis]) for axis, column in enumerate(self._free)]
         return np.stack(columns, axis=1) if columns else np.empty((len(u), 0))
 
     def log_density(self, points: Array) -> Array:
-        """Log p at physical points (n, d), in the inverse product of the free units: (n,).
+        """Returns log p (n,) at points (n, d) in physical units.
 
-        Of a tabulated prior it is 0, see the module.
+        The density is in the inverse product of the units of the parameters that vary. It is 1 for
+        a prior that is given only by points, and 0 outside the support.
+
+        Raises:
+            ValueError: The points have another shape.
         """
         points = self._checked(points)
         total = np.zeros(len(points))
@@ -163,7 +178,7 @@ class Prior:
         return total
 
     def contains(self, points: Array) -> NDArray[np.bool_]:
-        """Whether each physical point (n, d) lies in the support: (n,)."""
+        """Returns whether each point (n, d) in physical units is in the support (n,)."""
         points = self._checked(points)
         inside = np.ones(len(points), dtype=bool)
         for column, distribution in enumerate(self.distributions.values()):
@@ -171,14 +186,14 @@ class Prior:
         return inside & self._meets(points)
 
     def feasible(self, unit: Array) -> NDArray[np.bool_]:
-        """Whether points of the unit cube (n, k) meet the constraints: (n,)."""
+        """Returns whether each point (n, k) of the unit cube meets the constraints (n,)."""
         if not self._constraints:
             return np.ones(len(unit), dtype=bool)
         return self._meets(self.from_unit(unit))
 
     @property
     def tabulated(self) -> bool:
-        """Whether the prior is known only by a table of points."""
+        """Whether the prior is given only by a table of points."""
         return self._rows is not None
 
     @property
@@ -192,13 +207,13 @@ class Prior:
         return bool(self._constraints)
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Draws n independent physical points (n, d)."""
+        """Draws n independent points (n, d) in physical units."""
         return self.from_unit(self.sample_unit(n, rng))
 
     def sample_unit(self, n: int, rng: np.random.Generator) -> Array:
-        """Draws n feasible points of the unit cube (n, k), independent ones.
+        """Draws n independent feasible points (n, k) of the unit cube.
 
-        Of a table, rows: none comes again in one call before all have come.
+        From a table, rows are drawn without repetition until all rows have been drawn.
         """
         if self._rows is not None:
             rounds = -(-n // len(self._rows))
@@ -207,10 +222,10 @@ class Prior:
             return rows
         unit = rng.random((n, self.unit_dimension))
         if self._constraints:
-            waiting = np.flatnonzero(~self.feasible(unit))
-            while len(waiting) > 0:
-                unit[waiting] = rng.random((len(waiting), self.unit_dimension))
-                waiting = waiting[~self.feasible(unit[waiting])]
+            infeasible = np.flatnonzero(~self.feasible(unit))
+            while len(infeasible) > 0:
+                unit[infeasible] = rng.random((len(infeasible), self.unit_dimension))
+                infeasible = infeasible[~self.feasible(unit[infeasible])]
         return unit
 
     def _meets(self, points: Array) -> NDArray[np.bool_]:
@@ -221,7 +236,7 @@ class Prior:
         return met
 
     def _measured_share(self) -> float:
-        """The constraints' share of the unit cube, from the same draws every time."""
+        """Estimates the share of the unit cube that meets the constraints, always from the same draws."""
         if not self._constraints:
             return 1.0
         rng = np.random.default_rng(0)
@@ -232,14 +247,14 @@ class Prior:
         if share < _LEAST_SHARE:
             texts = ", ".join(f"'{constraint.text}'" for constraint in self._constraints)
             msg = (
-                f"constraints {texts} leave {share:.2g} of the prior, {_LEAST_SHARE:g} is the least; "
-                "narrow the parameters' bounds to where the constraints can be met."
+                f"constraints {texts} leave {share:.2g} of the prior, at least {_LEAST_SHARE:g} is needed; "
+                "narrow the bounds of the parameters to where the constraints can be met."
             )
             raise StudyError(msg)
         return share
 
     def _checked_rows(self, points: Array) -> Array:
-        """The rows of a table in the unit cube (m, k)."""
+        """Checks the rows of a table, and returns them as points (m, k) of the unit cube."""
         points = self._checked(points)
         outside = np.flatnonzero(~self.contains(points))
         if len(points) == 0 or len(outside) > 0:
@@ -247,14 +262,14 @@ class Prior:
             if len(outside) > 0:
                 row = points[outside[0]]
                 values = ", ".join(f"{n} {v:g}" for n, v in zip(self.names, row, strict=True))
-                found = f"row {outside[0] + 1} ({values}) lies outside the bounds or constraints"
-            msg = f"feasible_points {found}; every row must be a legal point, and one is needed."
+                found = f"row {outside[0] + 1} ({values}) is outside the bounds or constraints"
+            msg = f"feasible_points {found}; at least one row is needed, and every row must be a legal point."
             raise StudyError(msg)
         return self.to_unit(points)
 
     def _checked(self, points: Array) -> Array:
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != self.dimension:
-            msg = f"points have shape {points.shape}, (n, {self.dimension}) is needed"
+            msg = f"points have shape {points.shape}; (n, {self.dimension}) is needed"
             raise ValueError(msg)
         return points

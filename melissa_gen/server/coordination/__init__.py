@@ -1,1 +1,1 @@
-"""What rank 0 does beside training: control of clients and ranks, bookkeeping of simulations, proposals, status."""
+"""Coordination on rank 0: control of clients and server ranks, state of simulations, proposals and status."""

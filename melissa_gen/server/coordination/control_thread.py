@@ -57,7 +57,7 @@ from melissa_gen.study import Study
 __all__ = ["ControlThread"]
 
 _BURST = 1000
-"""Messages that are read in one go before time is looked at."""
+"""Largest number of messages that are handled between two ticks."""
 
 
 class ControlThread:
@@ -69,13 +69,13 @@ class ControlThread:
         socket: The bound control socket; owned by the thread from `start` on.
         heartbeats: Heartbeats of the clients.
         ledger: The state of all simulations.
-        proposals: Where the parameters of new simulations come from.
+        proposals: Source of the parameters of new simulations.
         board: Composes the status.
         event: Writes an event to the event log.
         timeouts: Timeouts; default: those of the study.
 
     Attributes:
-        failure: What went wrong so that the study has to stop, or None.
+        failure: The failure because of which the study must stop, or None.
         error: The exception that ended the thread, or None.
         lock: Held while the thread works on ledger and proposals.
     """
@@ -110,7 +110,7 @@ class ControlThread:
         self._before_launcher: deque[dict[str, Any]] = deque(maxlen=100)
         self._outbox: deque[dict[str, Any]] = deque()
         self._failure_handled = False
-        # Warnings of all ranks that were shown: each text is shown once.
+        # Warnings of all ranks that have been shown; each text is shown once.
         self._warned: set[str] = set()
         self._all_reported = threading.Event()
         self._closing = threading.Event()
@@ -118,7 +118,7 @@ class ControlThread:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the study is stopped before its end, or None."""
+        """The reason why the study stops before its end, or None."""
         return self._machine.stop_reason
 
     @property
@@ -195,7 +195,7 @@ class ControlThread:
                 return
 
     def _tick(self) -> None:
-        """Handles what other threads have left, and the time."""
+        """Handles requests of other threads, and lets the machine check the timeouts."""
         if self.failure is not None and not self._failure_handled:
             self._failure_handled = True
             self._handle(FailureReported(self.failure))
@@ -307,7 +307,7 @@ class ControlThread:
         self._send_launcher(self._event("status", **status) | {"type": "status"})
 
     def _send_launcher(self, message: Mapping[str, Any]) -> None:
-        """Sends a message to the launcher; keeps events until it has connected, and drops all else."""
+        """Sends a message to the launcher; keeps events until it has connected, and drops all other messages."""
         if self._launcher is not None:
             self._send_json(self._launcher, message)
         elif message["type"] == "event":
@@ -320,7 +320,7 @@ class ControlThread:
         try:
             self._socket.send_multipart([identity, *frames], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # The peer is gone; its silence will be noticed.
+            # The peer has disconnected; the machine detects this by a timeout.
             return
 
 

@@ -1,4 +1,4 @@
-"""What rank 0 does beside the others: control, heartbeats, sampler, events, checkpoints, the summary."""
+"""The additional tasks of rank 0: control, heartbeats, sampler, events, checkpoints and summary."""
 
 import json
 import math
@@ -34,17 +34,17 @@ _TOLD_TO_LAUNCHER = ("resumed", "training_started", "checkpoint", "generation", 
 
 
 class Coordinator:
-    """The duties of rank 0.
+    """Runs control, heartbeats, sampler, events and checkpoints on rank 0.
 
     Args:
         setup: The study and this rank.
         context: The process's ZeroMQ context.
         contact: Secrets of this incarnation, and all ranks' data sockets.
-        checkpoint: What to continue from, or None.
+        checkpoint: The checkpoint to continue from, or None.
 
     Attributes:
         contact: The contact with all endpoints.
-        proposals: Where the next parameters come from.
+        proposals: Source of the next parameters.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Coordinator:
         self._log = EventLog(events)
         self._listeners: list[Any] = []
         if self._trains:
-            from melissa_gen.report.tensorboard import TensorBoardWriter  # torch: two seconds
+            from melissa_gen.report.tensorboard import TensorBoardWriter
 
             batches = checkpoint.state["batches"] if checkpoint else None
             self._listeners.append(TensorBoardWriter(setup.run_dir / "tensorboard", batches))
@@ -106,7 +106,7 @@ class Coordinator:
         return self.proposals if isinstance(self.proposals, ProposalQueue) else None
 
     def start_serving(self, batches: int) -> None:
-        """Makes the first proposals and lets clients and launcher find the server: all ranks are ready.
+        """Creates the first proposals and publishes the contact; called when all ranks are ready.
 
         Args:
             batches: Batches trained by earlier servers.
@@ -160,9 +160,9 @@ class Coordinator:
         self._control.report_failure(reason)
 
     def checkpoint_state(self) -> dict[str, Any]:
-        """Returns what rank 0 adds to a checkpoint; taken before the states of the ranks.
+        """Returns the state that rank 0 adds to a checkpoint; must be called before the states of the ranks are taken.
 
-        All samples of a simulation that the ledger calls finished here are in the ranks' states.
+        All samples of a simulation that is finished in this state are then in the states of the ranks.
         """
         with self._control.lock:
             return {
@@ -177,13 +177,13 @@ class Coordinator:
     def save(
         self, name: str, state: dict[str, Any], ranks: list[dict[str, Any]], consumer: Consumer
     ) -> None:
-        """Saves a checkpoint under `checkpoints/NAME`; a disk that is full stops the study.
+        """Saves a checkpoint under `checkpoints/NAME`; a full disk stops the study.
 
         Args:
             name: Name of the folder.
-            state: Of `checkpoint_state()`.
+            state: The return value of `checkpoint_state()`.
             ranks: The state of each rank.
-            consumer: Writes the model.
+            consumer: Consumer of this rank, which writes the model.
         """
         began = time.monotonic()
         folder = self._run_dir / "checkpoints" / name
@@ -201,7 +201,7 @@ class Coordinator:
         return self._control.handing_over and self._control.failure is None
 
     def last_checkpoint_state(self) -> dict[str, Any]:
-        """Returns the last `checkpoint_state()`: the sampler has ended, and all ranks have reported."""
+        """Ends the sampler, waits for the last reports of all ranks, and returns the last `checkpoint_state()`."""
         self.proposals.close()
         self._control.wait_for_last_reports()
         return self.checkpoint_state()
@@ -210,12 +210,12 @@ class Coordinator:
         """Returns the status of the study at its end, and the reason unless it is `finished`.
 
         Args:
-            stopped: Why this rank's consumer was stopped early, or None.
+            stopped: The reason why this rank's consumer was stopped early, or None.
             handover: Whether another server continues.
         """
         if self._control.failure:
             return "failed", self._control.failure
-        # The consumer may have heard of the stop from another rank, which gives no reason.
+        # If another rank has stopped the consumer, the reason is not known here.
         reason = (self._control.stop_reason or stopped) if stopped is not None else None
         if handover:
             return "left", reason
@@ -236,8 +236,8 @@ class Coordinator:
         """Saves a checkpoint, ends all threads, and writes the results unless another server continues.
 
         Args:
-            stopped: Why the study was stopped early, or None.
-            state: Of `last_checkpoint_state()`.
+            stopped: The reason why the study was stopped early, or None.
+            state: The return value of `last_checkpoint_state()`.
             ranks: The last state of each rank, with its `peak_megabytes`.
             consumer: This rank's consumer.
             handover: Whether another server continues.
@@ -257,7 +257,7 @@ class Coordinator:
             listener.close()
 
     def _point_source(self, setup: RankSetup) -> ProposalQueue | FixedDesign:
-        """Builds where the next parameters come from: the study's sampler, or draws from the prior."""
+        """Creates the source of the next parameters: the study's sampler, or draws from the prior."""
         study = setup.study
         prior, sampler = prior_of(study), study.sampler
         if not self._trains:
@@ -328,7 +328,7 @@ class Coordinator:
 
 
 def _lost_since(state: dict[str, Any], status: dict[str, Any]) -> int:
-    """Samples that earlier servers stored and no checkpoint knows, up to their last status (of each second)."""
+    """Returns the number of samples that earlier servers stored after their last checkpoint, from `status` events."""
     known = sum(rank["reservoir"]["counters"]["stored"] for rank in state["ranks"])
     stored = number_at(status, "samples", "stored")
     since = 0 if math.isnan(stored) else int(stored) - known - state["lost"]

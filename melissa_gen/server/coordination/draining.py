@@ -1,4 +1,4 @@
-"""Attempts whose job has ended while reports of the server ranks may still arrive: pure, times are passed in."""
+"""Attempts whose job has ended while reports of server ranks may still arrive. Pure: times are arguments."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ class LostAttempt:
 
     Attributes:
         record: Its simulation.
-        failure: Why it is lost.
+        failure: The reason of the loss.
         charged: Whether the loss counts against the retries of the simulation.
     """
 
@@ -35,7 +35,7 @@ class _Wait:
 
 
 class DrainingAttempts:
-    """The waits for the last reports of attempts. After `lost`, every one of them is a running attempt.
+    """Attempts that wait for their last reports. After `lost`, each of them is a running attempt.
 
     Args:
         ledger: The state of all simulations; it is only read.
@@ -52,7 +52,7 @@ class DrainingAttempts:
 
         Args:
             record: The simulation.
-            failure: Why its job has ended.
+            failure: The reason for the end of its job.
             now: Monotonic seconds.
             charged: Whether the loss of the attempt would count against the retries of the simulation.
         """

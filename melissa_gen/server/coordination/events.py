@@ -62,7 +62,7 @@ class Pulse:
 
     Attributes:
         beat: The heartbeat.
-        heard: When it arrived (monotonic seconds).
+        heard: Time of its arrival (monotonic seconds).
         progressed: When the job last entered a new time step or waited for the server (monotonic seconds).
     """
 
@@ -87,7 +87,7 @@ class ClientHello:
 
 @dataclass(frozen=True)
 class ClientAsks:
-    """A client asks for the simulation with this number, or for any (`wire.ANY`)."""
+    """A client requests the simulation with this number, or any simulation (`wire.ANY`)."""
 
     client: bytes
     simulation: int
@@ -101,7 +101,7 @@ class ClientFailed:
         job: The job of the client.
         simulation: Number of the simulation; -1 if the client has failed before its first one.
         attempt: Number of the attempt.
-        failure: Why.
+        failure: The reason.
     """
 
     job: str
@@ -122,7 +122,7 @@ class RankHello:
 
 @dataclass(frozen=True)
 class AttemptReport:
-    """What one server rank received of an attempt whose client has sent everything.
+    """The report of a server rank on an attempt whose client has sent everything.
 
     Attributes:
         simulation: Number of the simulation.
@@ -147,7 +147,7 @@ class RankReport:
         last: Whether the rank sends no further report.
         first_pass: First-pass losses, each (simulation, loss, excess over the batch's mean).
         finalized: Attempts that have ended since the last report.
-        refused: How many messages were refused since the last report, by reason.
+        refused: Number of messages that were refused since the last report, by reason.
     """
 
     rank: int
@@ -168,7 +168,7 @@ class LauncherHello:
 
 @dataclass(frozen=True)
 class LauncherHeard:
-    """A message of the launcher that only shows that it is alive."""
+    """A message of the launcher without content, which shows that the launcher is alive."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ class MessageRefused:
     """Messages were not accepted.
 
     Attributes:
-        source: Where they came from, for the event log.
-        reason: What was wrong with them.
-        count: How many.
+        source: The sender, for the event log.
+        reason: Why they were refused.
+        count: Number of messages.
         client: The sender that gets an answer, if any.
         failure: The reason as a code with values, if it has one.
     """
@@ -316,7 +316,7 @@ class StopClients:
 
 @dataclass(frozen=True)
 class WithholdCredit:
-    """Say whether a client that waits for credit waits for the server, and so is not stuck."""
+    """Set whether a client that waits for credit is waiting for the server, and therefore counts as alive."""
 
     withheld: bool
 

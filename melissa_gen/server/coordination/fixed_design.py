@@ -1,4 +1,4 @@
-"""The points of a run without a sampler: drawn from the prior, all before the start."""
+"""The points of a run without a sampler, which are drawn from the prior before the start."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ __all__ = ["FixedDesign"]
 
 
 class FixedDesign:
-    """Gives the points of a design in order; takes the place of a `ProposalQueue`.
+    """Returns the points of a design in order; replaces a `ProposalQueue`.
 
-    The points depend on the prior, their number and the seed alone, so that a resumed run has the same ones.
+    The points only depend on the prior, their number and the seed, so that a resumed run has the same points.
 
     Args:
         prior: The prior.
@@ -40,10 +40,10 @@ class FixedDesign:
         self._taken = 0
 
     def set_probe(self, probe: Callable[[], Any]) -> None:
-        """Does nothing: a design does not look at a surrogate."""
+        """Does nothing: a design does not use the surrogate."""
 
     def start(self) -> None:
-        """Does nothing: all points are there."""
+        """Does nothing: all points exist already."""
 
     def close(self) -> None:
         """Does nothing."""
@@ -58,14 +58,14 @@ class FixedDesign:
         """Does nothing: no surrogate is trained."""
 
     def register(self, record: SimulationRecord) -> None:
-        """Does nothing: the design does not depend on what became of a simulation."""
+        """Does nothing: the design does not depend on the results of simulations."""
 
     def difficulty(self, simulation: int) -> float | None:
         """Returns None: no surrogate is trained."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """Returns how many points were taken."""
+        """Returns the number of points that were taken."""
         return {"taken": self._taken}
 
     def restore(self, state: Mapping[str, Any], records: Iterable[SimulationRecord]) -> None:

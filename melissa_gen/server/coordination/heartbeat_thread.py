@@ -1,4 +1,4 @@
-"""Answers the clients' heartbeats on a thread and socket of its own, however busy the rest of the server is."""
+"""Answers the heartbeats of clients on a separate thread and socket, so that a busy server does not delay them."""
 
 import threading
 import time
@@ -17,17 +17,17 @@ _POLL_MILLISECONDS = 200
 
 
 class HeartbeatThread:
-    """Listens to all clients.
+    """Receives and answers the heartbeats of all clients.
 
     Args:
         contact: Secrets of this incarnation.
         socket: The bound heartbeat socket.
 
     Attributes:
-        pulses: Job to its last sign of life (monotonic seconds).
+        pulses: Last heartbeat of each job, by name of the job.
         stop_reason: If set, clients are asked to end.
-        withholding: Whether clients wait for credit because the reservoir can't take more; if it can, one that waits
-            does so for its own other ranks, and is stuck with them.
+        withholding: Whether clients wait for credit because the reservoir has no room. Otherwise, a client that waits
+            for credit waits for its own other ranks, which is not progress.
     """
 
     def __init__(self, contact: Contact, socket: zmq.Socket[Any]) -> None:
@@ -53,7 +53,7 @@ class HeartbeatThread:
         self._socket.close()
 
     def forget(self, job: str) -> None:
-        """The job has ended; a beat of it that is still under way does not count."""
+        """Removes a job that has ended; heartbeats of it that are still in flight are ignored."""
         self._forgotten.add(job)
         self.pulses.pop(job, None)
 
@@ -78,7 +78,8 @@ class HeartbeatThread:
             reply = wire.encode(answer, self._contact.epoch, 0, self._contact.token)
             try:
                 self._socket.send_multipart([frames[0], reply], zmq.NOBLOCK)
-            except zmq.ZMQError:  # the client is gone
+            except zmq.ZMQError:
+                # The client has disconnected.
                 continue
 
     def _note(self, beat: wire.Alive) -> None:

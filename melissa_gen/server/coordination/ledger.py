@@ -22,7 +22,7 @@ WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 
 @dataclass
 class SimulationRecord:
-    """One simulation: what it solves, who chose it, how it went."""
+    """A simulation: its parameters, the method that proposed it, and its progress."""
 
     simulation: int
     parameters: tuple[float, ...]
@@ -33,23 +33,23 @@ class SimulationRecord:
     status: str = WAITING
     attempts: int = 0
     interrupted: int = 0
-    """Attempts that were lost through no fault of the simulation: with an earlier server, or solved by a process that
-    died in a later simulation before all of its data had left."""
+    """Number of lost attempts that the simulation did not cause: the server was restarted, or the process died in a
+    later simulation before it had sent all data of this one."""
     difficulty: float | None = None
     samples: int = 0
     job: str | None = None
     reason: str | None = None
-    """Why the last failed attempt failed, in words; `code` and `values` say it for programs."""
+    """The reason of the last failure as a sentence; `code` and `values` are its machine-readable form."""
     code: str | None = None
     values: dict[str, Any] | None = None
     issued_at: float | None = None
     finished_at: float | None = None
     reports: dict[int, int] = field(default_factory=dict)
-    """Server rank to complete samples, for the running attempt."""
+    """Number of complete samples of the running attempt by server rank."""
 
     @property
     def attempt(self) -> int:
-        """Number of the attempt that runs now, or ran last."""
+        """Number of the running attempt, or of the last one."""
         return max(self.attempts - 1, 0)
 
     def line(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class SimulationRecord:
 
 @dataclass(frozen=True)
 class AttemptOutcome:
-    """What an event did to a simulation."""
+    """The result of an attempt at a simulation."""
 
     record: SimulationRecord
     finished: bool = False
@@ -83,7 +83,7 @@ class AttemptOutcome:
     seconds: float = 0.0
 
     def event_fields(self) -> dict[str, Any]:
-        """Returns what the event of the attempt's end records."""
+        """Returns the fields of the event that records the end of the attempt."""
         fields = {"simulation": self.record.simulation, "attempt": self.record.attempt}
         if self.failure is None:
             return fields | {"seconds": self.seconds, "samples": self.record.samples}
@@ -108,20 +108,20 @@ class Ledger:
 
     @property
     def drawn(self) -> int:
-        """Simulations whose parameters are chosen."""
+        """Number of simulations whose parameters have been chosen."""
         return len(self.records)
 
     @property
     def unfinished(self) -> int:
-        """Simulations that are not finished and not given up, drawn or not."""
+        """Number of planned simulations that are neither finished nor dropped."""
         return self.count - sum(r.status in (FINISHED, FAILED) for r in self.records)
 
     def running(self) -> Iterator[SimulationRecord]:
-        """The simulations that a client works on now."""
+        """Returns the simulations that clients are solving."""
         return (r for r in self.records if r.status == RUNNING)
 
     def waiting(self) -> list[SimulationRecord]:
-        """Drawn simulations that no client works on, those to be tried again first."""
+        """Returns the drawn simulations that no client is solving; those that are retried come first."""
         return [self.records[n] for n in self._waiting]
 
     def add(
@@ -132,7 +132,7 @@ class Ledger:
         log_density: float | None,
         weight: float = 1.0,
     ) -> SimulationRecord:
-        """Takes in a proposal as the next simulation."""
+        """Adds a proposal as the next simulation."""
         record = SimulationRecord(
             len(self.records), parameters, method, generation, log_density, weight
         )
@@ -141,7 +141,7 @@ class Ledger:
         return record
 
     def issue(self, record: SimulationRecord, job: str, now: float) -> int:
-        """Gives a waiting simulation to a job; returns the attempt's number."""
+        """Issues a waiting simulation to a job; returns the number of the attempt."""
         self._waiting.remove(record.simulation)
         record.status, record.job, record.issued_at = RUNNING, job, now
         record.attempts += 1
@@ -149,14 +149,14 @@ class Ledger:
         return record.attempt
 
     def of_job(self, job: str) -> list[SimulationRecord]:
-        """The simulations of a job that are not over, in the order of their issue.
+        """Returns the running simulations of a job in the order in which they were issued.
 
-        It works on the last one; of those before it the server has not yet read all that the job sent.
+        The job is solving the last one. Of the others, the server has not yet read all data.
         """
         return sorted((r for r in self.running() if r.job == job), key=lambda r: r.issued_at or 0.0)
 
     def current(self, simulation: int, attempt: int) -> SimulationRecord | None:
-        """The simulation, if this attempt of it is the one that runs."""
+        """Returns a simulation if the given attempt is the running one, else None."""
         if not 0 <= simulation < len(self.records):
             return None
         record = self.records[simulation]
@@ -165,7 +165,7 @@ class Ledger:
     def finalized(
         self, rank: int, simulation: int, attempt: int, steps: int, complete: int, now: float
     ) -> AttemptOutcome | None:
-        """A server rank says that an attempt is over, and how many of its samples it has."""
+        """Records the report of a server rank on an attempt that has ended, with its number of samples."""
         record = self.current(simulation, attempt)
         if record is None:
             return None
@@ -192,18 +192,18 @@ class Ledger:
         retry: bool,
         charged: bool = True,
     ) -> AttemptOutcome | None:
-        """Gives up a running attempt.
+        """Ends a running attempt that has failed.
 
         Args:
             simulation: Number of the simulation.
             attempt: Number of the attempt.
-            failure: Why it failed.
+            failure: The reason.
             now: Seconds since the epoch.
             retry: Whether the simulation is tried again while retries are left.
             charged: Whether the attempt counts against the retries.
 
         Returns:
-            The outcome; None if that attempt does not run.
+            The outcome; None if the attempt is not running.
         """
         record = self.current(simulation, attempt)
         if record is None:
@@ -212,7 +212,7 @@ class Ledger:
         return self._end(record, failure, now, retry=retry)
 
     def never_started(self, simulation: int, failure: Failure, now: float) -> AttemptOutcome | None:
-        """The job of a waiting simulation ended before it asked for its parameters."""
+        """Records that the job of a waiting simulation has ended before it requested the parameters."""
         record = self.records[simulation]
         if record.status != WAITING:
             return None
@@ -232,7 +232,7 @@ class Ledger:
         return AttemptOutcome(record, failed=True, dropped=True, failure=failure)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON types."""
+        """Returns the state for a checkpoint, of JSON types."""
         records = [asdict(record) for record in self.records]
         return {"records": records, "waiting": list(self._waiting)}
 
@@ -240,7 +240,7 @@ class Ledger:
         """Continues from the `state()` of an earlier server: simulations that were running wait for their next attempt.
 
         Returns:
-            How many simulations were under way.
+            Number of simulations that were running.
         """
         self.records = [
             SimulationRecord(
@@ -256,14 +256,14 @@ class Ledger:
         return len(under_way)
 
     def failure(self) -> str | None:
-        """One sentence if not one simulation was completed, else None."""
+        """Returns a sentence if no simulation was completed, else None."""
         if any(r.status == FINISHED for r in self.records) or not self.records:
             return None
         last = max(self.records, key=lambda r: r.finished_at or 0.0)
         return f"all {self.count} simulations failed; the last one, simulation {last.simulation}: {last.reason}"
 
     def counts(self) -> dict[str, int]:
-        """Returns how many simulations are planned, waiting, running, completed, failed, and were retried."""
+        """Returns the numbers of planned, waiting, running, completed, failed and retried simulations."""
         by_status = {s: 0 for s in (WAITING, RUNNING, FINISHED, FAILED)}
         for record in self.records:
             by_status[record.status] += 1

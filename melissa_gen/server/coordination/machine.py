@@ -6,7 +6,7 @@ thread owns these (`melissa_gen.server.coordination.control_thread`).
 
 The life of a simulation:
 
-1. The machine takes a proposal from its source when a client asks for a simulation and none waits for a retry. In
+1. The machine takes a proposal from its source when a client requests a simulation and none waits for a retry. In
    per-simulation mode it takes proposals ahead, because a job is started for a given simulation. Every server rank is
    sent the parameters (`assigned`).
 2. The simulation is issued to a client as its next attempt. The client sends fields to the server ranks, not to this
@@ -71,9 +71,9 @@ class ControlMachine:
     """Decides what clients, server ranks and launcher do.
 
     Args:
-        settings: What the machine needs to know about the run.
-        ledger: The state of all simulations. The machine alone changes it.
-        proposals: Where the parameters of new simulations come from.
+        settings: Settings of the run.
+        ledger: The state of all simulations. Only the machine changes it.
+        proposals: Source of the parameters of new simulations.
     """
 
     def __init__(
@@ -95,20 +95,20 @@ class ControlMachine:
         # Whether the failure of the sampler was reported.
         self._sampler_failed = False
 
-        # When the launcher was last heard, from the first event on.
+        # Time of the last message of the launcher; before the first one, of the first event.
         self._launcher_heard: float | None = None
         self._launcher_connected = False
 
         # Server ranks that have connected, and those that have sent their last report. Both only grow.
         self._ranks: set[int] = set()
         self._finished_ranks: set[int] = set()
-        # Server rank to the samples that it could not store at its last report.
+        # Number of samples that each server rank could not store at its last report.
         self._pending: dict[int, int] = {}
 
-        # Client to its job, from the client's hello to the end of the job.
+        # Job of each client, from the client's hello to the end of the job.
         self._jobs: dict[bytes, str] = {}
-        # Job to the simulation that it was issued last, from the first issue to the end of the job. The job solves
-        # this one; of the simulations issued to it before, the reports have not arrived yet.
+        # The last simulation that was issued to each job, from the first issue to the end of the job. The job is
+        # solving this one. The reports on its earlier running simulations have not arrived yet.
         self._last_issued: dict[str, int] = {}
         # Jobs that have failed before their first simulation.
         self._failed_jobs: set[str] = set()
@@ -123,7 +123,7 @@ class ControlMachine:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why the run stops before it is complete, or None."""
+        """The reason why the run stops before it is complete, or None."""
         return self._stop_reason
 
     @property
@@ -199,7 +199,7 @@ class ControlMachine:
     # Clients.
 
     def _welcome(self, event: ClientHello) -> None:
-        """Accepts a client job if it has as many MPI ranks as the study says."""
+        """Accepts a client job if its number of MPI ranks is that of the study."""
         processes = self._settings.processes
         if event.ranks != processes:
             raise ProtocolError(
@@ -261,17 +261,17 @@ class ControlMachine:
     def _refuse_ended(self, job: str) -> None:
         """Refuses a message that a job has sent before its end and that arrives after the launcher's report.
 
-        A simulation issued to such a job would run for ever: its end is not reported a second time.
+        A simulation issued to such a job would run forever: its end is not reported a second time.
         """
         if job in self._ended_jobs:
             text = f"a client of job {job}, which has ended"
             raise ProtocolError(text)
 
-    def _next_record(self, asked: int) -> SimulationRecord | None:
+    def _next_record(self, requested: int) -> SimulationRecord | None:
         """Returns the waiting simulation to issue, or None if there is none."""
         waiting = self._ledger.waiting()
-        if asked != wire.ANY:
-            return next((record for record in waiting if record.simulation == asked), None)
+        if requested != wire.ANY:
+            return next((record for record in waiting if record.simulation == requested), None)
         return waiting[0] if waiting else self._draw()
 
     def _draw(self) -> SimulationRecord | None:
@@ -378,7 +378,7 @@ class ControlMachine:
             {"type": "closed", "simulation": record.simulation, "attempt": record.attempt}
         )
         if outcome.dropped:
-            # One that no client was issued is not known to the sampler yet.
+            # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)
         if outcome.finished:
             self._write("simulation_finished", **outcome.event_fields())
@@ -398,14 +398,14 @@ class ControlMachine:
         self._send_launcher(message)
 
     def _wanted_clients(self) -> int:
-        """Number of persistent jobs for which there is work; one more would find nothing to do."""
+        """Returns the number of persistent jobs for which there is work."""
         connected = set(self._jobs.values())
         busy = len({r.job for r in self._ledger.running() if r.job in connected})
         unissued = self._ledger.count - self._ledger.drawn + len(self._ledger.waiting())
         return min(self._settings.clients, busy + unissued)
 
     def _wanted_simulations(self) -> list[tuple[int, int]]:
-        """The (simulation, attempt) pairs that a job of its own should solve; draws as many as can run."""
+        """Returns the (simulation, attempt) pairs for which a separate job should run; draws as many as can run."""
         clients = self._settings.clients
         running = [(r.simulation, r.attempt) for r in self._ledger.running()]
         while len(running) + len(self._ledger.waiting()) < clients and self._draw():
@@ -487,7 +487,7 @@ class ControlMachine:
 
 
 def _assigned(record: SimulationRecord) -> dict[str, Any]:
-    """The message that tells a server rank the parameters of a simulation."""
+    """Returns the message with the parameters of a simulation for the server ranks."""
     return {
         "type": "assigned",
         "simulation": record.simulation,

@@ -1,7 +1,7 @@
-"""What is simulated next: a thread of rank 0 that keeps a short queue of proposals filled.
+"""The queue of proposals for the next simulations, which a thread of rank 0 keeps filled.
 
-The sampler works beside training, never in its way: if the queue is empty when a client asks, the client gets a draw
-from the prior, and that is counted.
+The sampler never blocks the training. If the queue is empty when a client requests a simulation, the client gets a draw
+from the prior, which is counted as `late`.
 """
 
 import copy
@@ -26,21 +26,21 @@ from melissa_gen.server.coordination.proposals import Proposal
 
 __all__ = ["ProposalQueue"]
 
-_FIGURES = ("suggested", "adaptive", "late", "generations", "seconds")
+_COUNTERS = ("suggested", "adaptive", "late", "generations", "seconds")
 
 
 class ProposalQueue:
     """Proposals for the next simulations.
 
     Args:
-        sampler: What makes them; owned by this queue's thread from now on.
-        prior: For draws when the sampler is late, and for the importance weights.
+        sampler: The sampler; only the thread of this queue may use it from now on.
+        prior: Prior distribution, for draws when the sampler is late and for the importance weights.
         tracker: Turns first-pass losses into difficulties.
         size: Proposals per generation.
-        low: A new generation is made when fewer than this many are left.
-        total: Simulations of the study.
+        low: A new generation is created when fewer than this many proposals are left.
+        total: Number of simulations of the study.
         importance_exponent: Exponent of (prior / proposal) in the weights.
-        seed: Of the prior draws made when the sampler is late.
+        seed: Seed of the draws from the prior when the sampler is late.
         event: Writes an event.
     """
 
@@ -66,8 +66,8 @@ class ProposalQueue:
         self._records: dict[int, SimulationRecord] = {}
         self._condition = threading.Condition()
         self._fresh: set[int] = set()
-        # A checkpoint must not wait for a generation: it takes the state after the last one, and what this one learns
-        # from is news again.
+        # A checkpoint must not wait for a generation: it contains the state after the last complete one. After a
+        # restart, the sampler learns again from the evidence of the interrupted generation.
         self._learning: set[int] = set()
         self._whole = copy.deepcopy(sampler.state())
         self._closing = False
@@ -84,11 +84,11 @@ class ProposalQueue:
 
     @property
     def uses_surrogate(self) -> bool:
-        """Whether the sampler asks the surrogate itself about candidates."""
+        """Whether the sampler evaluates the surrogate at candidates."""
         return self._sampler.uses_surrogate
 
     def set_probe(self, probe: Callable[[], Probe | None]) -> None:
-        """Shows the sampler what this returns before each learning; to be called before `start`."""
+        """Sets the function that returns a probe of the surrogate before each learning; call it before `start`."""
         self._probe = probe
 
     @property
@@ -121,7 +121,7 @@ class ProposalQueue:
             self._thread.join()
 
     def take(self) -> Proposal:
-        """Returns the next point at once; from the prior if the sampler is late."""
+        """Returns the next point without waiting; a draw from the prior if the sampler is late."""
         with self._condition:
             proposal = self._queue.popleft() if self._queue else None
             self._condition.notify()
@@ -137,24 +137,24 @@ class ProposalQueue:
         return proposal
 
     def add_losses(self, losses: Sequence[Sequence[float]]) -> None:
-        """Takes in first-pass losses, each (simulation, loss, excess over its batch)."""
+        """Adds first-pass losses, each (simulation, loss, excess over the mean of its batch)."""
         if losses:
             numbers, values, excess = (np.array(column) for column in zip(*losses, strict=True))
             with self._condition:
                 self._tracker.observe(numbers.astype(np.int64), values, excess)
 
     def register(self, record: SimulationRecord) -> None:
-        """A simulation has been handed to a client; how it goes is read from its record."""
+        """Adds a simulation that was issued to a client; its progress is read from its record."""
         with self._condition:
             self._inbox.append(record)
 
     def difficulty(self, simulation: int) -> float | None:
-        """The simulation's difficulty as known now."""
+        """Returns the current difficulty of a simulation, or None if it is unknown."""
         value = self._tracker.difficulty(simulation)
         return value if np.isfinite(value) else None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON types and arrays; never waits for the sampler."""
+        """Returns the state for a checkpoint, of JSON types and arrays; does not wait for the sampler."""
         with self._condition:
             return {
                 "sampler": self._whole,
@@ -163,7 +163,7 @@ class ProposalQueue:
                 "queue": [list(proposal) for proposal in self._queue],
                 "random": self._rng.bit_generator.state,
                 "made": self._made,
-                "figures": {key: getattr(self, key) for key in _FIGURES},
+                "figures": {key: getattr(self, key) for key in _COUNTERS},
             }
 
     def restore(self, state: Mapping[str, Any], records: Iterable[SimulationRecord]) -> None:
@@ -185,7 +185,7 @@ class ProposalQueue:
         self._records = {record.simulation: record for record in records if record.attempts}
 
     def statistics(self) -> dict[str, Any]:
-        """What the status and the summary say of the sampler."""
+        """Returns the figures of the sampler for status and summary."""
         return {
             "method": self._sampler.name,
             "generation": self._sampler.generation,
@@ -214,7 +214,7 @@ class ProposalQueue:
             self.make_generation()
 
     def _evidence(self, records: dict[int, SimulationRecord]) -> list[Evidence]:
-        """What is new since the last generation; what has no record yet waits for the next one."""
+        """Returns the evidence since the last generation; a simulation without a record is left for the next one."""
         self._fresh |= set(self._tracker.take_changed())
         self._fresh |= {n for n, record in records.items() if record.status == FAILED}
         known = sorted(self._fresh & records.keys())
@@ -238,7 +238,7 @@ class ProposalQueue:
     def _propose(self, evidence: list[Evidence]) -> None:
         began, worked = time.perf_counter(), time.thread_time()
         count = min(self._size, self._total - self._made)
-        # Not under the lock: the trainer, which is waited for here, may be waiting for the lock.
+        # The lock is not held here: the call waits for the trainer, which may wait for the lock.
         probe = self._probe() if self.uses_surrogate else None
         self.activity = "learning"
         if probe is not None:
@@ -263,7 +263,7 @@ class ProposalQueue:
             proposals.append(
                 Proposal(tuple(point), method, found.generation, density if known else None, weight)
             )
-        # CPU time, since only that is taken from the trainer's core; waiting is not.
+        # CPU time is measured, because waiting does not take time from the trainer's core.
         self.seconds += time.thread_time() - worked
         with self._condition:
             self.generations += 1

@@ -19,7 +19,7 @@ class Proposal(NamedTuple):
         parameters: Parameter values in physical units, in the study's order.
         method: The rule that drew the point.
         generation: Generation of the sampler that drew it.
-        log_density: Logarithm of the proposal density at the point, or None where it is unknown.
+        log_density: Logarithm of the proposal density at the point, or None if it is unknown.
         weight: Importance weight of the simulation's samples in training.
     """
 
@@ -31,10 +31,10 @@ class Proposal(NamedTuple):
 
 
 class ProposalSource(Protocol):
-    """What the control machine and its thread need from a source of points; no method may block.
+    """Interface of a source of points, used by the control machine and its thread; no method may block.
 
     Attributes:
-        error: What ended the sampler, or None; draws from the prior continue without it.
+        error: The exception that ended the sampler, or None; the run continues with draws from the prior.
     """
 
     error: BaseException | None

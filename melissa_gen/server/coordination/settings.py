@@ -1,4 +1,4 @@
-"""Settings of the control machine and its thread: what they need of a study, and their timeouts."""
+"""Settings and timeouts of the control machine and its thread."""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ class ControlTimeouts:
     """Timeouts and intervals in seconds.
 
     Attributes:
-        heartbeat: Longest silence of the launcher, or of a client job, before it counts as lost.
+        heartbeat: Longest time without a message of the launcher or of a client job, before it counts as lost.
         progress: Longest time that a client job may stay in one time step.
         launcher: Longest wait for the launcher's first message.
         exit_grace: Wait for the reports of a simulation whose job has ended: data may still be in flight.
@@ -33,10 +33,10 @@ class ControlTimeouts:
     status: float = 1.0
 
     def exceeded(self, pulse: Pulse, now: float) -> Failure | None:
-        """Returns why a client job counts as lost, or None.
+        """Returns the reason why a client job counts as lost, or None.
 
         Args:
-            pulse: Its last sign of life.
+            pulse: The last heartbeat of the job.
             now: Monotonic seconds.
         """
         silence, stuck = now - pulse.heard, now - pulse.progressed
@@ -50,7 +50,7 @@ class ControlTimeouts:
 
 @dataclass(frozen=True)
 class ControlSettings:
-    """What the control machine needs to know about a run.
+    """Settings of a run that the control machine needs.
 
     Attributes:
         welcome: The server's answer to a client's hello.
@@ -68,7 +68,7 @@ class ControlSettings:
 
 
 def control_settings(study: Study) -> ControlSettings:
-    """Returns the settings that follow from a study."""
+    """Returns the settings of a study."""
     simulation, server = study.simulation, study.server
     fields = tuple(
         wire.StudyField(name, section.dtype, tuple(section.shape))

@@ -12,10 +12,10 @@ _COUNTS = ("produced", "received", "lost", "duplicate", "rejected")
 
 
 class StatusBoard:
-    """Keeps the latest report of each rank and of validation.
+    """Stores the latest report of each rank and the newest validation errors.
 
     Args:
-        ranks: Server ranks.
+        ranks: Number of server ranks.
         earlier: Seconds that earlier servers of the run took.
         lost: Samples that an earlier server had stored after the checkpoint that this one continues from.
 
@@ -38,7 +38,7 @@ class StatusBoard:
         self._reports[report["rank"]] = report
 
     def samples(self) -> dict[str, int]:
-        """Returns the accounting over all ranks."""
+        """Returns the sample counters, summed over all ranks."""
         reports = [r for r in self._reports if r is not None]
         counts = {key: sum(r["counters"][key] for r in reports) for key in _COUNTS}
         for key in ("stored", "trained"):
@@ -67,7 +67,7 @@ class StatusBoard:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the run has taken, earlier servers included."""
+        """Duration of the run in seconds, including earlier servers."""
         return time.monotonic() - self._began
 
     @property
@@ -117,11 +117,11 @@ class StatusBoard:
             return {}
         keys = ("capacity", "watermark", "stored", "seen", "unseen")
         filling = {key: report["reservoir"][key] for key in keys}
-        # In the status `stored` is what the reservoir holds now, not all that it ever took.
+        # In the status, `stored` is the current content of the reservoir, not the total.
         return filling | {"stored": filling["seen"] + filling["unseen"]}
 
     def _fraction(self, key: str, beats: list[wire.Alive], interval: float) -> float:
-        """Share of the interval that the clients spent waiting, on average."""
+        """Returns the average share of the interval that the clients spent waiting."""
         if not beats:
             return 0.0
         total = 0.0

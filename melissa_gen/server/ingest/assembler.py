@@ -1,7 +1,7 @@
-"""Assembles samples from parts and counts them: pure, without sockets, threads or clocks.
+"""Assembles samples from parts and counts them. Pure: without sockets, threads or clocks.
 
 A sample is (simulation, attempt, time step). Its parts come from the ranks of one client, in any order. The first
-complete sample of each (simulation, time step) is kept, whichever attempt it is from; all others are counted.
+complete sample of each (simulation, time step) is kept, from any attempt; all others are only counted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Counters:
 
 
 class Sender(NamedTuple):
-    """A client rank that is owed credit: socket identity and buffer."""
+    """A client rank to which a buffer must be returned as credit, by its socket identity."""
 
     identity: bytes
     buffer: int
@@ -75,7 +75,7 @@ class Finalized(NamedTuple):
 
 
 class Fate(Enum):
-    """Why a part is not stored."""
+    """The reason why a part is not stored."""
 
     DUPLICATE = "duplicate"
     LATE = "late"
@@ -109,12 +109,12 @@ class Assembler:
     Args:
         fields: The study's fields.
         time_steps: Samples per simulation over all server ranks.
-        simulations: How many simulations there are.
-        tries: How often each may be tried.
+        simulations: Number of simulations.
+        tries: Largest number of attempts at a simulation.
         rank: This server rank.
-        ranks: Server ranks.
-        store: Rows that samples are assembled in.
-        credit: Buffers per client rank.
+        ranks: Number of server ranks.
+        store: Slots in which samples are assembled.
+        credit: Number of buffers per client rank.
     """
 
     def __init__(
@@ -152,21 +152,21 @@ class Assembler:
 
     @property
     def has_room(self) -> bool:
-        """Whether a part of a new sample would find a slot."""
+        """Whether a slot is free for a new sample."""
         return self._store.free > 0
 
     def place(self, part: wire.Part, rank: int) -> Target | Fate:
-        """Finds the place of a part before its payload is read.
+        """Determines the destination of a part before its payload is read.
 
         Args:
-            part: The part's header; nothing in it has been checked yet.
+            part: Header of the part, which has not been checked yet.
             rank: The client rank that sent it.
 
         Returns:
-            Where to receive the payload, or why it is discarded.
+            The destination of the payload, or the reason why it is discarded.
 
         Raises:
-            ProtocolError: The header does not fit the study; nothing was allocated or counted.
+            ProtocolError: The header does not match the study; nothing was allocated or counted.
         """
         self._check(part, rank)
         regions = self._regions(part, rank)
@@ -232,10 +232,10 @@ class Assembler:
         """Records that a client rank has sent everything; ends the attempt when all its ranks have.
 
         Returns:
-            The ended attempt, or None while ranks are missing; and the senders of samples that stay incomplete.
+            The ended attempt, or None while reports of client ranks are missing; and the senders of incomplete samples.
 
         Raises:
-            ProtocolError: It does not fit the study.
+            ProtocolError: The message does not match the study.
         """
         self._check_names(end.simulation, end.attempt, rank, end.ranks)
         attempt = self._attempt(end.simulation, end.attempt, end.ranks)
@@ -277,13 +277,13 @@ class Assembler:
             self._store.release(whole.slot)
 
     def state(self, unseen: Iterable[tuple[int, int]]) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: the counters as if all incomplete samples had been lost.
+        """Returns the state for a checkpoint, with counters as if all incomplete samples had been lost.
 
         Args:
             unseen: (simulation, step) of complete samples that were never trained on.
 
         Returns:
-            JSON types: the counters, and which steps of each simulation are complete.
+            The counters and the complete steps of each simulation, of JSON types.
         """
         counters, done = self.counters.as_dict(), {n: bytearray(s) for n, s in self._done.items()}
         counters["lost"] += len(self._samples)
@@ -323,7 +323,7 @@ class Assembler:
             state = _Attempt(ranks, bytearray(self._time_steps), closed=self._over)
             self._attempts[simulation, attempt] = state
         if state.ranks == 0:
-            # It was closed before its first message arrived.
+            # The attempt was closed before its first message arrived.
             state.ranks = ranks
         if state.ranks != ranks:
             message = (
@@ -397,7 +397,7 @@ _REMEMBERED_TILINGS = 1024
 
 
 def _packed(steps: bytearray) -> str:
-    """Returns a row of zeros and ones as hexadecimal bits."""
+    """Returns an array of zeros and ones as hexadecimal bits."""
     return np.packbits(np.frombuffer(steps, np.uint8)).tobytes().hex()
 
 

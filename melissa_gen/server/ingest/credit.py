@@ -1,4 +1,4 @@
-"""Credit that a server rank returns to its clients: pure, without sockets or clocks."""
+"""Credit that a server rank returns to its clients. Pure: without sockets or clocks."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ __all__ = ["CreditQueue"]
 
 
 class CreditQueue:
-    """Buffers to return, collected so that one message returns several.
+    """Collects buffers to return, so that one message returns several.
 
     A message wakes four threads and costs as much as a part of a field. Under traffic, buffers are therefore returned
     in halves of a client's credit. When the rank is idle all are returned, since clients may be blocked on them.
@@ -22,7 +22,7 @@ class CreditQueue:
         self._buffers: dict[bytes, list[int]] = {}
 
     def __bool__(self) -> bool:
-        """Whether any buffer is to be returned."""
+        """Returns whether there are buffers to return."""
         return bool(self._buffers)
 
     def add(self, senders: Iterable[Sender]) -> None:

@@ -1,7 +1,7 @@
-"""The ingest thread of a rank: receives parts of fields into rows, returns credit, and reports to rank 0.
+"""The ingest thread of a rank: receives parts of fields, returns credit, and reports to rank 0.
 
-The thread never waits for the trainer. A sample that the sink can't take yet stays in its row, and its senders get
-their credit back later. The trainer wakes the thread through an inproc socket when it has made room.
+The thread never waits for the trainer. A sample that the sink can't accept yet stays in its slot, and the credit of its
+senders is returned later. The trainer wakes the thread through an inproc socket when it has made room.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ __all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
 _REPORT_SECONDS = 0.25
 _BURST = 64
 _QUIET_MILLISECONDS = 2
-"""Time without messages after which all credit is returned: a client may be blocked on it."""
+"""Time without messages after which all credit is returned, because clients may be blocked on it."""
 MEMORY_GRACE_SECONDS = 2.0
 """Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
@@ -77,8 +77,8 @@ class Ingest:
         contact: Secrets of this incarnation.
         data: The bound data socket.
         assembler: Assembles samples from parts.
-        sink: Takes the samples.
-        state: Shared with the trainer.
+        sink: Destination of the samples.
+        state: State shared with the trainer.
         rank: This server rank.
         time_of: Function from time step to physical time.
         warnings: Returns the warnings of this process since the last call, for the report to rank 0.
@@ -135,7 +135,7 @@ class Ingest:
         self._thread.start()
 
     def made_room(self) -> None:
-        """Wakes the thread, since waiting samples may fit now (called by the trainer's thread)."""
+        """Wakes the thread, because waiting samples may fit now (called by the trainer's thread)."""
         if self._waiting_for_room:
             self._waiting_for_room = False
             self._ringer.send(b"")
@@ -193,7 +193,7 @@ class Ingest:
             now = time.monotonic()
             if self._finalized or now - reported > _REPORT_SECONDS:
                 self._report()
-                self._let_go()
+                self._release_shared_memory()
                 reported = now
         self._finalize_counters()
         self._report(last=True)
@@ -208,7 +208,7 @@ class Ingest:
         self._sink.withdraw_all(STOPPED)
 
     def _snapshot(self) -> dict[str, Any]:
-        """Returns the state; samples that wait for room count as stored and unseen, since they are lost likewise."""
+        """Returns the state; samples that wait for room count as stored and unseen, because a restart loses both."""
         waiting = [(whole.simulation, whole.step) for whole in self._pending]
         reservoir = self._sink.state()
         for key in ("stored", "unseen"):
@@ -237,11 +237,12 @@ class Ingest:
             self._data.recv(copy=False)
 
     def _more(self) -> bool:
-        """Whether the message has more frames; the attribute `rcvmore` takes more than twice as long."""
+        """Returns whether the message has more frames; the attribute `rcvmore` would take more than twice as long."""
         return bool(self._data.getsockopt(zmq.RCVMORE))
 
     def _receive(self, identity: bytes) -> None:
-        frame = self._data.recv()  # a router's identity is never alone
+        # The identity, which a ROUTER socket adds, is always followed by another frame.
+        frame = self._data.recv()
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
         message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share)
@@ -260,7 +261,7 @@ class Ingest:
         try:
             place = self._assembler.place(message, header.rank)
         except ProtocolError:
-            # Without its credit the client would wait forever.
+            # Without the credit the client would wait forever.
             self._credit.add([sender])
             raise
         if isinstance(place, Fate):
@@ -283,7 +284,7 @@ class Ingest:
             raise ProtocolError(text)
 
     def _share(self, identity: bytes, offer: wire.Share) -> None:
-        """Maps the shared memory that a client offers; its buffers are the client's credit from then on."""
+        """Maps the shared memory that a client offers; its buffers are then the credit of the client."""
         try:
             if offer.buffers != self._assembler.credit:
                 text = f"{offer.buffers} buffers, where the credit is {self._assembler.credit}"
@@ -297,7 +298,7 @@ class Ingest:
         self._shared[identity] = view
         self._answer(identity, wire.Credit(tuple(range(offer.buffers))))
 
-    def _let_go(self) -> None:
+    def _release_shared_memory(self) -> None:
         """Unmaps the memory of clients that have ended, once their last parts have been read."""
         now = time.monotonic()
         for identity, view in list(self._shared.items()):
@@ -308,7 +309,7 @@ class Ingest:
                     view.close()
 
     def _fill(self, target: Target, sender: Sender) -> bool:
-        """Copies a part's payload to its place; returns whether it had the right size."""
+        """Copies the payload of a part to its destination; returns whether it has the correct size."""
         if sender.identity in self._shared and not self._more():
             return self._shared[sender.identity].read(sender.buffer, target.arrays)
         for array in target.arrays:
@@ -345,7 +346,7 @@ class Ingest:
         sample = Sample(whole.simulation, whole.step, inputs)
         if self._sink.put(whole.slot, sample):
             return True
-        # Set before the second try, so that room made in between is noticed.
+        # Set before the second attempt, so that the trainer wakes this thread if it makes room in between.
         self._waiting_for_room = True
         return self._sink.put(whole.slot, sample)
 
@@ -356,7 +357,8 @@ class Ingest:
 
     def _answer(self, identity: bytes, message: wire.Message) -> None:
         packed = wire.encode(message, self._contact.epoch, self._rank, self._contact.token)
-        with contextlib.suppress(zmq.ZMQError):  # the peer is gone
+        # An error means that the peer has disconnected.
+        with contextlib.suppress(zmq.ZMQError):
             self._data.send_multipart([identity, packed], zmq.NOBLOCK)
 
     def _listen(self) -> None:

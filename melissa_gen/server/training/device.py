@@ -1,4 +1,4 @@
-"""Which device each rank trains on, and by what the ranks exchange gradients."""
+"""Selection of the device of each rank and of the back end for the exchange of gradients."""
 
 import os
 import socket
@@ -20,19 +20,19 @@ _NAME_BYTES = 256
 def device_of(study: Study, world: Any) -> tuple[torch.device, str, str | None]:
     """Chooses this rank's device together with all other ranks.
 
-    A scheduler that binds GPUs to tasks shows each rank its own alone, as number 0; where a rank sees several, its
-    number on the node chooses.
+    A scheduler that binds GPUs to tasks makes a single GPU visible to each rank, as number 0. If a rank sees several
+    GPUs, it takes the one with its number on the node.
 
     Args:
-        study: Its `server.device` says what is wanted.
+        study: The study, with the requested `server.device`.
         world: The mpi4py communicator of all ranks.
 
     Returns:
-        The device; the torch.distributed backend, nccl where each rank has a GPU of its own, else gloo; and a sentence
-        where there are GPUs that are not used.
+        The device; the back end of torch.distributed (nccl if each rank has its own GPU, else gloo); and a sentence if
+        there are GPUs that are not used, else None.
 
     Raises:
-        RunError: `server.device` is cuda, and some rank has none.
+        RunError: `server.device` is cuda, and a rank has no GPU.
     """
     there = study.server.device != "cpu" and torch.cuda.is_available()
     number = _local_rank(world.Get_rank()) % torch.cuda.device_count() if there else 0
@@ -49,14 +49,14 @@ def device_of(study: Study, world: Any) -> tuple[torch.device, str, str | None]:
 def agree(
     wanted: Literal["auto", "cpu", "cuda"], cards: Sequence[str]
 ) -> tuple[Literal["cpu", "cuda"], Literal["gloo", "nccl"]]:
-    """Decides for all ranks alike.
+    """Selects the kind of device and the back end for all ranks.
 
     Args:
         wanted: `server.device`.
-        cards: `HOST CARD` of each rank; `HOST ` where it has none.
+        cards: `HOST CARD` of each rank; `HOST ` if the rank has no GPU.
 
     Raises:
-        RunError: `cuda` is wanted, and some rank has none.
+        RunError: `cuda` is requested, and a rank has no GPU.
 
     Example:
         >>> agree("auto", ["n1 a", "n1 b"])
@@ -69,16 +69,17 @@ def agree(
     if wanted == "cuda" and without:
         msg = (
             f"server.device is 'cuda', but torch finds no CUDA device in rank {', '.join(without)}; "
-            "legal there: cpu, auto (does the server's job ask for GPUs, as by launcher.server_jobs.gpus_per_task?)"
+            "legal there: cpu, auto (does the server's job request GPUs, as by launcher.server_jobs.gpus_per_task?)"
         )
         raise RunError(msg)
     if wanted == "cpu" or without or (wanted == "auto" and not own):
         return "cpu", "gloo"
-    return "cuda", "nccl" if own else "gloo"  # NCCL refuses two ranks on one card
+    # NCCL does not support two ranks on one GPU.
+    return "cuda", "nccl" if own else "gloo"
 
 
 def idle(cards: Sequence[str]) -> str | None:
-    """What to say of GPUs that ranks on the CPU leave alone; None where there are none.
+    """Returns a sentence about GPUs that are not used because all ranks train on the CPU; None without GPUs.
 
     Args:
         cards: As for `agree`.
@@ -99,7 +100,7 @@ def idle(cards: Sequence[str]) -> str | None:
 
 
 def _names(mine: str, world: Any) -> list[str]:
-    """Exchanges names as bytes of a fixed length."""
+    """Returns the names of all ranks (collective); they are exchanged as bytes of a fixed length."""
     ours = np.zeros((world.Get_size(), _NAME_BYTES), np.uint8)
     raw = np.frombuffer(mine.encode()[:_NAME_BYTES], np.uint8)
     line = np.zeros(_NAME_BYTES, np.uint8)

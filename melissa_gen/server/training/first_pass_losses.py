@@ -30,13 +30,13 @@ class FirstPass:
     def measure(
         self, batch: Batch, losses: torch.Tensor, members: torch.Tensor, factors: torch.Tensor
     ) -> list[tuple[int, float, float]]:
-        """(simulation, loss, signal) of each new sample, between the backward pass and the step.
+        """Returns (simulation, loss, signal) of each new sample; called between the backward pass and the step.
 
         Args:
-            batch: Of n samples.
-            losses: Loss of each (n,).
-            members: The members' outputs (n, M, ...).
-            factors: What each loss was multiplied by in the sum that went backward (n,).
+            batch: The batch of n samples.
+            losses: (n,), loss of each sample.
+            members: (n, M, ...), outputs of the members.
+            factors: (n,), factor of each loss in the sum whose gradient was computed.
         """
         fresh = batch.first_time
         if not fresh.any():

@@ -1,4 +1,4 @@
-"""Weights of the loss: from where samples were proposed to the prior, and a bootstrap for the heads."""
+"""Weights of the loss: importance weights relative to the prior, and bootstrap weights of the heads."""
 
 from functools import lru_cache
 
@@ -13,14 +13,15 @@ _SMOOTHING = 0.98
 
 
 class ImportanceWeights:
-    """Self-normalised weights of each batch, and how many samples it is worth with them.
+    """Self-normalized importance weights of each batch, and their effective sample size.
 
     Args:
-        exponent: γ in [0, 1], of the reservoir's weights; the proposals' weights (p/q)^γ have it.
+        exponent: Exponent γ in [0, 1], which is applied to the weights of the reservoir. The weights
+            (p/q)^γ of the proposals already contain it.
 
     Attributes:
-        effective_share: Exponential mean over the batches of their effective sample size,
-            (Σ w)² / Σ w², relative to their size; 1 where all weights are alike.
+        effective_share: Exponential mean over the batches of the effective sample size,
+            (Σ w)² / Σ w², relative to the batch size; 1 if all weights are equal.
     """
 
     def __init__(self, exponent: float) -> None:
@@ -28,11 +29,11 @@ class ImportanceWeights:
         self.effective_share = 1.0
 
     def of_batch(self, proposed: Floats, drawn: Floats) -> npt.NDArray[np.float32]:
-        """Weights (n,) of mean 1.
+        """Returns the weights (n,) of a batch, with mean 1.
 
         Args:
-            proposed: (p/q)^γ of each sample's simulation (n,).
-            drawn: The reservoir's weight of each sample (n,); see `Batch`.
+            proposed: (n,), (p/q)^γ of the simulation of each sample.
+            drawn: (n,), weight of each sample that corrects the draw from the reservoir.
         """
         weights = proposed * drawn**self._exponent
         weights = weights / weights.mean()
@@ -44,10 +45,19 @@ class ImportanceWeights:
 def bootstrap_weights(
     simulations: npt.NDArray[np.int64], members: int, seed: int
 ) -> npt.NDArray[np.float32]:
-    """Weights (n, M) by which each member counts each simulation: exponential draws of mean 1.
+    """Returns the bootstrap weights of the members: exponential draws with mean 1.
 
-    Heads that share a trunk and see the same data alike would agree everywhere: each weighs the
-    simulations in its own way (a Bayesian bootstrap), the same at every draw and on every rank.
+    Heads that share a trunk and are trained on the same data would agree everywhere. Each head
+    therefore weights the simulations differently (Bayesian bootstrap). The weights of a simulation are
+    the same for every draw and on every rank.
+
+    Args:
+        simulations: (n,), number of the simulation of each sample.
+        members: Number of members M.
+        seed: Seed of the draws.
+
+    Returns:
+        (n, M), weights.
     """
     rows = [_weights_of(int(n), members, seed) for n in simulations]
     return np.array(rows, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The model and the optimizer in a checkpoint's folder."""
+"""Saves model and optimizer into the folder of a checkpoint, and loads them."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -19,7 +19,7 @@ OPTIMIZER = "optimizer.safetensors"
 def save_model(
     folder: Path, surrogate: Surrogate, optimizer: torch.optim.Optimizer
 ) -> list[dict[str, Any]]:
-    """Writes what `surrogates.save` writes, and `optimizer.safetensors`.
+    """Writes the files of `surrogates.save`, and `optimizer.safetensors`.
 
     Args:
         folder: The folder of a checkpoint that is being written.
@@ -42,10 +42,10 @@ def save_model(
 
 
 def load_model(folder: Path, surrogate: Surrogate) -> None:
-    """Loads a checkpoint's weights and the scales of inputs and outputs into a surrogate built alike.
+    """Loads the weights and the scales of inputs and outputs of a checkpoint into a surrogate of equal structure.
 
     Raises:
-        RunError: They do not fit, or can't be read.
+        RunError: The files do not match, or can't be read.
     """
     path = folder / WEIGHTS
     try:
@@ -58,15 +58,15 @@ def load_model(folder: Path, surrogate: Surrogate) -> None:
 def load_optimizer(
     folder: Path, optimizer: torch.optim.Optimizer, settings: list[dict[str, Any]]
 ) -> None:
-    """Loads a checkpoint's moments and step counts into an optimizer built alike.
+    """Loads the moments and step counts of a checkpoint into an optimizer of equal structure.
 
     Args:
         folder: The checkpoint.
         optimizer: An optimizer of the same class for the same parameters.
-        settings: What `save_model` returned.
+        settings: The return value of `save_model`.
 
     Raises:
-        RunError: They do not fit, or can't be read.
+        RunError: The files do not match, or can't be read.
     """
     path = folder / OPTIMIZER
     state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""torch.distributed over the ranks of the server."""
+"""Communication between the ranks of the server by torch.distributed."""
 
 import json
 import os
@@ -52,14 +52,14 @@ class TorchCollectives(Collectives):
     """The collectives of ranks in a torch process group.
 
     Args:
-        device: This rank's device; NCCL only takes tensors of it.
+        device: This rank's device; NCCL requires tensors on it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def barrier(self) -> None:
-        """Waits until all ranks are here."""
+        """Waits until all ranks have called this method."""
         dist.barrier()
 
     def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:

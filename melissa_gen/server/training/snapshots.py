@@ -40,7 +40,7 @@ class Snapshots:
 
         Args:
             surrogate: The surrogate in training.
-            batches: Steps that it has taken; an untrained one is not copied.
+            batches: Number of steps taken; an untrained surrogate is not copied.
         """
         if not self._asked or batches == 0:
             return
@@ -53,7 +53,7 @@ class Snapshots:
             self._condition.notify()
 
     def take(self) -> SurrogateProbe | None:
-        """Requests a snapshot; returns a probe of the surrogate as it is now, or None before training."""
+        """Requests a snapshot; returns a probe of the current surrogate, or None before training."""
         with self._condition:
             late, self._copied, self._asked = self._copied, None, True
             self._condition.wait_for(lambda: self._copied is not None, self._timeout)
@@ -69,14 +69,14 @@ class Snapshots:
         return self._probe
 
     def _with_weights(self, weights: dict[str, torch.Tensor]) -> Surrogate:
-        """A surrogate that has these very tensors."""
+        """Returns a surrogate that shares these tensors."""
         surrogate = copy.deepcopy(self._template)
         surrogate.load_state_dict(weights, assign=True)
         return surrogate
 
 
 def _without_weights(surrogate: Surrogate) -> Surrogate:
-    """A copy on the CPU, with all its buffers, whose parameters take no memory until some are assigned."""
+    """Returns a copy on the CPU with all buffers; its parameters take no memory until tensors are assigned."""
     template = copy.deepcopy(surrogate).to("cpu")
     for module in template.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -37,7 +37,7 @@ def split_cores(
         The trainer's cores, and the core of all other threads.
 
     Raises:
-        StudyError: There are fewer than two for each rank.
+        StudyError: There are fewer than two cores for each rank.
     """
     ours = sorted(allowed)
     if len(ours) == machine:
@@ -53,7 +53,7 @@ def split_cores(
 
 @contextlib.contextmanager
 def started_on(cores: set[int] | None) -> Iterator[None]:
-    """Binds threads that are started in the block to these cores; the calling thread returns to its own afterwards.
+    """Binds threads that are started in the block to these cores; afterwards the calling thread has its previous cores.
 
     A thread inherits the cores of the thread that starts it. This is the only way to place ZeroMQ's I/O threads, which
     do half of the work of ingest and whose ids are not known.

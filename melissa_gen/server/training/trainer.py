@@ -47,16 +47,16 @@ class _Turn:
 
 
 class Trainer:
-    """Trains the surrogate on what the reservoir holds.
+    """Trains the surrogate on batches from the reservoir.
 
     Args:
         study: The study.
-        surrogate: The network in its physical units.
-        reservoir: This rank's memory.
+        surrogate: The surrogate, with inputs and outputs in physical units.
+        reservoir: The reservoir of this rank.
         state: Shared with the ingest thread.
         validation: Measures the error on unseen simulations, or None.
-        device: Where the network is.
-        hooks: What the loop calls at certain moments.
+        device: The device of the network.
+        hooks: Functions that the loop calls.
         between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
 
     Attributes:
@@ -97,7 +97,7 @@ class Trainer:
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan
-        # Totals of earlier servers. Their samples are gone, so pacing starts again from here.
+        # Totals of earlier servers. Pacing starts again here, because the reservoir does not contain their samples.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
         self.buffers = {
@@ -114,7 +114,7 @@ class Trainer:
             self._compile()
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of this rank beside model and optimizer, in JSON types."""
+        """Returns the state of this rank for a checkpoint, of JSON types, without model and optimizer."""
         on_gpu = self._device.type == "cuda"
         return {
             "batches": self.batches,
@@ -142,13 +142,13 @@ class Trainer:
         """Trains until the data has ended.
 
         Returns:
-            None, or why the study was stopped before that.
+            None, or the reason why the study was stopped before the end of the data.
         """
         if not self.batches:
             self.wait_for_first_samples()
         while not (turn := self._next_turn()).over:
             if turn.stop:
-                return self._state.stop_reason or "another server rank was told to stop"
+                return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()
                 self._hooks.checkpoint()
@@ -185,7 +185,7 @@ class Trainer:
         )
         target = target if count else mean.detach()
         each = member_losses(members, target) * self._bootstrap(batch)
-        # DDP divides the sum of all ranks' gradients by their number; the mean over all samples is wanted.
+        # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
         factors = weights * (self._ranks / total)
         loss = (each.mean(dim=1) * factors).sum()
         for group in self.optimizer.param_groups:
@@ -270,10 +270,10 @@ class Trainer:
         ready, gone, stop, blocked, available, accepted, save, closed = vector.tolist()
         limit = self._training.max_draws_per_sample
         drawn = self.samples_drawn - self._drawn_before
-        # A closed rank receives nothing new: what is left is drawn to its end, without a limit.
+        # A closed rank receives no new samples: the remaining ones are drawn without a limit.
         ahead = limit is not None and drawn >= limit * accepted and closed == 0
         # A rank that is full of unseen samples withholds credit from solvers whose samples another rank may be waiting
-        # for. Then all ranks draw what they have, even below their watermark.
+        # for. Then all ranks draw the samples that they have, even below their watermark.
         step = available > 0 and (ready == self._ranks or blocked > 0) and not ahead
         if not step and not stop:
             self.starved_seconds += time.monotonic() - began

@@ -28,17 +28,17 @@ __all__ = ["TrainingConsumer"]
 
 
 class TrainingConsumer(Consumer):
-    """Builds everything that training needs, and runs the training loop.
+    """Creates all parts that training needs, and runs the training loop.
 
     Args:
         setup: The study and this rank.
         world: The mpi4py communicator of all ranks.
-        checkpoint: What to continue from, or None.
-        proposals: On rank 0, the queue whose sampler may look at the surrogate; None elsewhere.
+        checkpoint: The checkpoint to continue from, or None.
+        proposals: On rank 0, the queue whose sampler may use the surrogate; None on other ranks.
 
     Raises:
         StudyError: The surrogate can't be built.
-        RunError: The device is not there, or the checkpoint can't be loaded.
+        RunError: The device does not exist, or the checkpoint can't be loaded.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainingConsumer(Consumer):
         self._device, backend, self._complaint = device_of(study, world)
         join_process_group(study, world, self._device, backend)
         self.collectives = TorchCollectives(self._device)
-        # The weights must be the same on all ranks; what is random afterwards must not be.
+        # The initial weights must be equal on all ranks; later random numbers must differ between ranks.
         torch.manual_seed(study.seed)
         self._surrogate = build_surrogate(study)
         if checkpoint is not None:
@@ -69,7 +69,7 @@ class TrainingConsumer(Consumer):
 
     @property
     def trainer(self) -> Trainer:
-        """The training loop; there from `attach` on."""
+        """The training loop, which exists after `attach`."""
         assert self._trainer is not None
         return self._trainer
 
@@ -113,7 +113,7 @@ class TrainingConsumer(Consumer):
         return {"optimizer": settings}
 
     def write_results(self) -> None:
-        """Writes the errors of all validation simulations, and pictures of some."""
+        """Writes the errors of all validation simulations, and the fields of some of them."""
         if self._validation is not None and self.trainer.batches:
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
@@ -135,12 +135,12 @@ class TrainingConsumer(Consumer):
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence where GPUs are not used."""
+        """A sentence if there are GPUs that are not used."""
         return [self._complaint] if self._complaint else []
 
 
 def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
-    """Builds the reservoir of one rank, with rows for samples that are being assembled."""
+    """Creates the reservoir of one rank, with slots for samples that are being assembled."""
     section = study.reservoir
     rows = reservoirs.SlotStore(
         field_specs(study), section.capacity + staging_slots(study), len(study.parameters) + 1
@@ -159,11 +159,11 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
 def _snapshot_offer(
     study: Study, surrogate: Surrogate, proposals: ProposalQueue | None
 ) -> Callable[[Surrogate, int], None]:
-    """Returns what the trainer calls between two steps, so that a sampler that asks sees the surrogate."""
+    """Returns the function that the trainer calls between two steps to provide snapshots for the sampler."""
     if proposals is None or not proposals.uses_surrogate:
         return lambda surrogate, batches: None
     ensemble = study.surrogate.ensemble
-    # Further snapshots would cost a pass each, and say less than novelty does.
+    # Each further snapshot would cost a pass, and is less informative than novelty.
     members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
     snapshots = Snapshots(surrogate, members)
     proposals.set_probe(snapshots.take)

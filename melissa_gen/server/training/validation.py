@@ -1,4 +1,4 @@
-"""Error on simulations that are never trained on; the ranks share them out."""
+"""The error on simulations that are not used in training; they are distributed over the ranks."""
 
 import math
 from pathlib import Path
@@ -19,12 +19,12 @@ _PICTURE_STEPS = 3
 
 
 class Validation:
-    """The validation set, of which each rank keeps its share in memory.
+    """The validation set; each rank keeps a share of it in memory.
 
     Args:
         path: HDF5 file that `melissa-gen generate` wrote.
         parameters: Names in the order of the surrogate's inputs.
-        device: Where the network is.
+        device: The device of the network.
     """
 
     def __init__(self, path: Path, parameters: list[str], device: torch.device) -> None:
@@ -61,7 +61,7 @@ class Validation:
 
     @staticmethod
     def summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns mean, RMS, standard deviation, 95 %, 99 % quantiles and maximum."""
+        """Returns mean, RMS, standard deviation, 95 % and 99 % quantiles and maximum of the errors."""
         return error_summary(errors)
 
     def save_cases(self, surrogate: Surrogate, path: Path, units: dict[str, str]) -> None:
@@ -99,7 +99,7 @@ class Validation:
 
 
 def error_summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Statistics of per-simulation errors (n,)."""
+    """Returns statistics of the errors (n,) of n simulations."""
     if not len(errors):
         return dict.fromkeys(("mean", "rms", "std", "p95", "p99", "max"), math.nan)
     return {

@@ -138,7 +138,7 @@ def test_a_profile_by_path(tmp_path):
     [
         ("launcher.profile=generic-gpuu", "did you mean 'generic-gpu'"),
         ("launcher.jobs.parition=x", "did you mean 'partition'"),
-        ("launcher.jobs.memory=3 apples", "is not a size in memory"),
+        ("launcher.jobs.memory=3 apples", "is not a memory size"),
         ("launcher.jobs.partition=a b", "partition"),
         ('launcher.jobs.prologue=["a\\n b"]', "prologue"),
         ("launcher.mode=allocation", "needs backend slurm"),

@@ -43,27 +43,29 @@ def test_moments_against_quadrature(m, s):
 def test_draws_follow_the_tilted_law(m, s, slope, rng):
     many = DenoisedDistribution(np.full((4000, 1), m), s).draw(np.full((4000, 1), slope), rng)[:, 0]
     center = m + s * s * slope
-    law = stats.truncnorm((-1.0 - center) / s, (1.0 - center) / s, center, s)
+    distribution = stats.truncnorm((-1.0 - center) / s, (1.0 - center) / s, center, s)
     assert np.abs(many).max() <= 1.0
-    assert many.mean() == pytest.approx(law.mean(), abs=5.0 * law.std() / np.sqrt(4000) + 1e-6)
-    assert stats.kstest(many, law.cdf).statistic < 0.04
+    assert many.mean() == pytest.approx(
+        distribution.mean(), abs=5.0 * distribution.std() / np.sqrt(4000) + 1e-6
+    )
+    assert stats.kstest(many, distribution.cdf).statistic < 0.04
 
 
 def test_far_outside_the_box_stays_finite(rng):
-    law = DenoisedDistribution(np.array([[-500.0, 500.0, 0.0]]), 0.03)
-    mean, variance = law.mean_and_variance()
+    distribution = DenoisedDistribution(np.array([[-500.0, 500.0, 0.0]]), 0.03)
+    mean, variance = distribution.mean_and_variance()
     np.testing.assert_allclose(mean, [[-1.0, 1.0, 0.0]], atol=1e-3)
     assert np.isfinite(variance).all() and variance.min() >= 0.0
-    assert np.abs(law.draw(np.full((1, 3), 1e8), rng)).max() <= 1.0
+    assert np.abs(distribution.draw(np.full((1, 3), 1e8), rng)).max() <= 1.0
 
 
 def test_steps_compose_to_the_noising_law(rng):
-    """From the top to a level in exact steps, x has the law α x0 + σ ε there."""
+    """From the top to a level in exact steps, x has the distribution of α x0 + σ ε there."""
     diffusion = BoxDiffusion(1, 12)
     x = diffusion.start(20_000, rng)
     for level in range(12, 4, -1):
-        law = diffusion.denoised(x, level)
-        x = diffusion.step(x, law.draw(np.zeros_like(x), rng), level, rng)
+        distribution = diffusion.denoised(x, level)
+        x = diffusion.step(x, distribution.draw(np.zeros_like(x), rng), level, rng)
     alpha = diffusion.alpha(4)
     straight = alpha * rng.uniform(-1, 1, 20_000) + np.sqrt(1 - alpha**2) * rng.normal(size=20_000)
     assert stats.ks_2samp(x[:, 0], straight).pvalue > 1e-3

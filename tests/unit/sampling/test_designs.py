@@ -132,7 +132,7 @@ def test_after_the_table():
     assert again.suggest(5).points.tolist() == ROWS + ROWS[:2]
     stop = create("table", PRIOR, 1, arguments={"points": ROWS, "afterwards": "stop"})
     assert len(stop.suggest(3)) == 3
-    with pytest.raises(StudyError, match="has 3 points and simulation 4"):
+    with pytest.raises(StudyError, match="has 3 points, but simulation 4 was requested"):
         stop.suggest(1)
 
 
@@ -141,8 +141,8 @@ def test_after_the_table():
     [
         (None, "points is missing"),
         ([], "has no points"),
-        ([[1.0]], "row 1 has 1 numbers, 2 are needed"),
-        ([[0.5, 0.5], [0.5, 7.0]], r"row 2 \(a 0.5, b 7\) lies outside"),
+        ([[1.0]], "row 1 has 1 numbers; 2 are needed"),
+        ([[0.5, 0.5], [0.5, 7.0]], r"row 2 \(a 0.5, b 7\) is outside"),
         ("nowhere.csv", "can't be read"),
         ("points.txt", "a .csv, .npy or .npz file"),
         ("a;c\n1;2", "no column 'a'"),

@@ -1,4 +1,4 @@
-"""The proposers against targets whose law is known, with the tolerances stated.
+"""The proposers against targets whose distribution is known, with stated tolerances.
 
 A mean of n draws is off by sd / √n; with n = 1,500 and d axes pooled that is 0.026 sd or less.
 """
@@ -56,13 +56,13 @@ def test_the_unguided_flow_errs_by_the_square_of_its_steps(steps, error, acquisi
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("d, width", [(1, 0.2), (2, 0.2), (5, 0.25)])
 def test_bump_exact_methods(name, d, width, acquisitions, rng):
-    law = truncated(0.6, width)
+    distribution = truncated(0.6, width)
     unit = MAKE[name](d).draw(N, acquisitions["bump"](0.6, width), 1.0, rng)
-    off = (unit.mean() - law.mean()) / law.std()
-    ratio = unit.std(axis=0).mean() / law.std()
+    off = (unit.mean() - distribution.mean()) / distribution.std()
+    ratio = unit.std(axis=0).mean() / distribution.std()
     print(f"{name} d={d}: mean off by {off:+.3f} sd, sd ratio {ratio:.3f}")
     assert abs(off) < 0.08 and 0.95 < ratio < 1.05
-    assert max(stats.kstest(unit[:, axis], law.cdf).statistic for axis in range(d)) < 0.06
+    assert max(stats.kstest(unit[:, axis], distribution.cdf).statistic for axis in range(d)) < 0.06
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_bump_exact_methods(name, d, width, acquisitions, rng):
 def test_bump_guidance_is_too_narrow_by_a_known_amount(
     guidance, low, high, most, d, width, acquisitions, rng
 ):
-    law = truncated(0.6, width)
+    distribution = truncated(0.6, width)
     proposer = DiffusionPosterior(d, guidance=guidance)
     unit = proposer.draw(N, acquisitions["bump"](0.6, width), 1.0, rng)
-    off = (unit.mean() - law.mean()) / law.std()
-    ratio = unit.std(axis=0).mean() / law.std()
+    off = (unit.mean() - distribution.mean()) / distribution.std()
+    ratio = unit.std(axis=0).mean() / distribution.std()
     print(f"{guidance} d={d}: mean off by {off:+.3f} sd, sd ratio {ratio:.3f}")
     assert abs(off) < most and low < ratio < high
 
@@ -101,9 +101,9 @@ def test_two_separated_modes_keep_their_weights(name, acquisitions, rng):
 
 @pytest.mark.parametrize("name", MAKE)
 def test_corner_target(name, acquisitions, rng):
-    law = truncated(1.0, 0.15)
+    distribution = truncated(1.0, 0.15)
     unit = MAKE[name](3).draw(N, acquisitions["bump"](1.0, 0.15), 1.0, rng)
-    off = (unit.mean() - law.mean()) / law.std()
+    off = (unit.mean() - distribution.mean()) / distribution.std()
     print(f"{name}: corner mean off by {off:+.3f} sd")
     assert abs(off) < (0.4 if name == "diffusion_posterior" else 0.1)
     # No heap of points on the faces, unlike clipping.
@@ -112,9 +112,10 @@ def test_corner_target(name, acquisitions, rng):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_linear_target(name, acquisitions, rng):
-    law = stats.truncexpon(b=4.0, scale=0.25)  # of 1 - u
+    # The distribution of 1 - u.
+    distribution = stats.truncexpon(b=4.0, scale=0.25)
     unit = MAKE[name](2).draw(N, acquisitions["linear"](4.0), 1.0, rng)
-    assert stats.kstest(1.0 - unit[:, 0], law.cdf).statistic < 0.06
+    assert stats.kstest(1.0 - unit[:, 0], distribution.cdf).statistic < 0.06
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -132,12 +133,12 @@ def test_few_repeated_points(name, acquisitions, rng):
 
 
 def test_small_runs_of_twisted_are_not_collapsed(acquisitions):
-    law, kind = truncated(0.6, 0.25), acquisitions["bump"](0.6, 0.25)
+    distribution, kind = truncated(0.6, 0.25), acquisitions["bump"](0.6, 0.25)
     ratios = [
         Twisted(5).draw(100, kind, 1.0, np.random.default_rng(seed)).std(axis=0).mean()
         for seed in range(8)
     ]
-    assert np.mean(ratios) / law.std() == pytest.approx(1.0, abs=0.06)
+    assert np.mean(ratios) / distribution.std() == pytest.approx(1.0, abs=0.06)
 
 
 def test_tilt_is_normalised_and_finds_its_exponent(acquisitions, rng):
@@ -173,8 +174,8 @@ def test_residual_distribution_has_the_papers_exponent_and_constant(
     said = np.exp(proposer.log_density(axis[:, None], kind))
     np.testing.assert_allclose(said, exact, rtol=0.06)
     drawn = proposer.draw(2000, kind, default.k, rng)[:, 0]
-    law = np.cumsum(exact) / exact.sum()
-    ks = stats.kstest(drawn, lambda u: np.interp(u, axis, law)).statistic
+    distribution = np.cumsum(exact) / exact.sum()
+    ks = stats.kstest(drawn, lambda u: np.interp(u, axis, distribution)).statistic
     print(f"{method}: KS {ks:.3f}")
     assert ks < 0.05
 
@@ -184,7 +185,7 @@ def test_residual_distribution_has_the_papers_exponent_and_constant(
 def test_calibrated_guidance_has_the_targets_spread(
     guidance, weakest, d, center, width, acquisitions, rng
 ):
-    law = truncated(center, width)
+    distribution = truncated(center, width)
     kind = acquisitions["bump"](center, width)
     worst = {}
     for calibrate in (False, True):
@@ -195,8 +196,8 @@ def test_calibrated_guidance_has_the_targets_spread(
             rule.learn(NOTHING, rng)
             generations.append(rule.propose(N // 4, rng).unit)
         unit = np.concatenate(generations[4:])
-        ratio = unit.std(axis=0).mean() / law.std()
-        ks = [stats.kstest(unit[:, axis], law.cdf).statistic for axis in range(d)]
+        ratio = unit.std(axis=0).mean() / distribution.std()
+        ks = [stats.kstest(unit[:, axis], distribution.cdf).statistic for axis in range(d)]
         worst[calibrate] = max(ks)
         print(f"d={d} at {center}, calibrated {calibrate}: sd ratio {ratio:.3f}, KS {max(ks):.3f}")
         if calibrate:

@@ -38,11 +38,11 @@ def history(unit, difficulty, log_ratio=None):
     )
 
 
-def compare(name, unit, law):
+def compare(name, unit, distribution):
     """Prints and returns (mean off in sd, ratio of sd, largest KS distance of an axis)."""
-    off = (unit.mean() - law.mean()) / law.std()
-    ratio = unit.std(axis=0).mean() / law.std()
-    ks = max(stats.kstest(column, law.cdf).statistic for column in unit.T)
+    off = (unit.mean() - distribution.mean()) / distribution.std()
+    ratio = unit.std(axis=0).mean() / distribution.std()
+    ks = max(stats.kstest(column, distribution.cdf).statistic for column in unit.T)
     print(f"{name}: mean off by {off:+.3f} sd, sd ratio {ratio:.3f}, KS {ks:.3f}")
     return off, ratio, ks
 
@@ -148,8 +148,8 @@ def test_the_flows_density_is_exact_and_the_untrained_flow_is_the_prior(d, acqui
     unit = np.stack(np.meshgrid(*[axis] * d), axis=-1).reshape(-1, d)
     density = np.exp(proposer.log_density(unit, kind))
     assert density.mean() == pytest.approx(1.0, abs=5e-3)
-    law = truncated(0.6, 0.2)
-    exact = law.pdf(unit).prod(axis=1)
+    distribution = truncated(0.6, 0.2)
+    exact = distribution.pdf(unit).prod(axis=1)
     divergence = float((exact * np.log(exact / density)).mean())
     print(f"flow d={d}: KL(target, flow) {divergence:.4f}")
     assert divergence < 0.03

@@ -22,15 +22,15 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_distribution_against_scipy(kind, rng):
-    numbers, law = KINDS[kind]
+    numbers, reference = KINDS[kind]
     prior = Prior.from_mapping({"x": {"distribution": kind, **numbers}})
     u = rng.random((200, 1))
     points = prior.from_unit(u)
-    np.testing.assert_allclose(points[:, 0], law.ppf(u[:, 0]), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(points[:, 0], reference.ppf(u[:, 0]), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(prior.to_unit(points), u, atol=1e-9)
-    np.testing.assert_allclose(prior.log_density(points), law.logpdf(points[:, 0]), rtol=1e-7)
+    np.testing.assert_allclose(prior.log_density(points), reference.logpdf(points[:, 0]), rtol=1e-7)
     assert prior.contains(points).all()
-    assert stats.kstest(prior.sample(2000, rng)[:, 0], law.cdf).pvalue > 1e-3
+    assert stats.kstest(prior.sample(2000, rng)[:, 0], reference.cdf).pvalue > 1e-3
     for edge in (0.0, 1.0):
         at = prior.from_unit(np.array([[edge]]))
         assert np.isfinite(at).all() and prior.contains(at).all()
@@ -162,7 +162,7 @@ def test_constraints(text, share, rng):
     "text, words",
     [
         ("a + b", "where a condition"),
-        ("a + bb <= 1", r"names 'bb', the parameters are a, b \(did you mean 'b'"),
+        ("a + bb <= 1", r"has the unknown name 'bb'; the parameters are a, b \(did you mean 'b'"),
         ("(a < 1) + b < 2", "where a number is needed"),
         ("a and b", "where a condition"),
         ("a + b <= ", "not an expression"),

@@ -85,17 +85,17 @@ def test_parameter_named_like_a_distribution_keeps_its_name(tmp_path, data, name
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("simulation.timeout", "5 K", ["simulation.timeout '5 K'", "not one of time", "'90 s'"]),
-        ("simulation.timeout", "5 parsecs", ["'parsecs'", "not one of time", "'5 min'"]),
+        ("simulation.timeout", "5 K", ["simulation.timeout '5 K'", "not a unit of time", "'90 s'"]),
+        ("simulation.timeout", "5 parsecs", ["'parsecs'", "not a unit of time", "'5 min'"]),
         ("simulation.timeout", "5 zorks", ["unknown unit 'zorks'", "'2 h'"]),
         ("simulation.timeout", "soon", ["'soon' is not a duration", "seconds as a number"]),
         ("simulation.timeout", "1e400 s", ["simulation.timeout", "finite"]),
         ("simulation.timeout", "0 s", ["'0 s'", "greater than 0"]),
         ("server.heartbeat_timeout", -1, ["server.heartbeat_timeout is -1", "greater than 0"]),
-        ("reservoir.max_memory", "3 GP", ["'3 GP' is not a size in memory", "GB", "GiB"]),
+        ("reservoir.max_memory", "3 GP", ["'3 GP' is not a memory size", "GB", "GiB"]),
         ("reservoir.max_memory", "1e999 GB", ["reservoir.max_memory"]),
-        ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a unit", "kg/m^3"]),
-        ("parameters.left_temperature.unit", "zork", ["'zork' is not a unit", "write"]),
+        ("simulation.fields.temperature.unit", "Q/K", ["'Q/K' is not a known unit", "kg/m^3"]),
+        ("parameters.left_temperature.unit", "zork", ["'zork' is not a known unit", "write"]),
     ],
 )
 def test_wrong_unit(tmp_path, data, key, value, expected):
