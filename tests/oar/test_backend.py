@@ -211,7 +211,7 @@ def test_a_server_that_dies(backend, cluster):
     with cluster.without_server():
         backend.start("next", ("true",), 1, {})
         wait_for_it(lambda: notes.extend(backend.notes()) or notes, "a word on it")
-        assert "oar does not answer" in notes[0]
+        assert "oar does not respond" in notes[0]
         assert "Cannot connect to executor" in notes[0]
         assert sorted(backend.running) == ["next", "steady"]
     assert end_of(backend, "next")[0].code == 0

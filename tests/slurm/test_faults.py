@@ -137,23 +137,23 @@ def test_a_client_that_dies_while_the_scheduler_is_silent(running, cluster, modu
         cluster.freeze_controller()
         victim = module_runs.ranks("solver.py")[-1]
         subprocess.run(["kill", "-KILL", str(victim)], check=True)
-        wait_for_it(lambda: "does not answer" in running.output, "a word on the silence")
+        wait_for_it(lambda: "does not respond" in running.output, "a word on the silence")
         cluster.thaw_controller()
 
     assert_recovers(running, strike, "responds again")
 
 
 def test_a_scheduler_that_does_not_answer_for_a_minute(running, cluster):
-    said = running.output.count("does not answer")
+    said = running.output.count("does not respond")
     cluster.kill_controller()
     gone = time.monotonic()
-    wait_for_it(lambda: running.output.count("does not answer") > said, "a word on the silence")
+    wait_for_it(lambda: running.output.count("does not respond") > said, "a word on the silence")
     wait_for_it(lambda: time.monotonic() - gone > 60.0, "the end of the minute")
     before = len(running.events("simulation_finished"))
     wait_for_it(
         lambda: len(running.events("simulation_finished")) > before + 5, "work that goes on"
     )
-    assert running.output.count("does not answer") == said + 1, "once is enough"
+    assert running.output.count("does not respond") == said + 1, "once is enough"
     again = running.output.count("responds again")
     cluster.start_controller()
     wait_for_it(lambda: running.output.count("responds again") > again, "the end of the silence")
