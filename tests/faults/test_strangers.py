@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from melissa_gen.protocol import wire
+from tests.listening import accepts, listening_sockets
 
 pytestmark = pytest.mark.mpi
 
@@ -100,6 +101,33 @@ def assert_a_client_is_told_why(contact):
     assert told[2].startswith("job stranger has 5 MPI ranks; the study's simulation.processes is 1")
 
 
+def assert_open_to(run, runs, contact):
+    """Asserts which sockets of a server by tcp listen where, and which of them a stranger reaches.
+
+    MPI's are not ours: the port of mpirun, which all its processes inherit, and those of its network library.
+    """
+    ranks = listening_sockets(runs.ranks("melissa_gen.server"))
+    assert len(ranks) == 2
+    promised = {int(endpoint.rpartition(":")[2]) for endpoint in endpoints_of(contact)}
+    on_loopback = {s for found in ranks.values() for s in found if s.address == "127.0.0.1"}
+    open_ports = {s.port for s in on_loopback if accepts(s)}
+    library = {s.port for s in on_loopback} - promised
+    assert promised <= open_ports
+    # Those of gloo and of the rendezvous store, and perhaps one of MPI's on each rank.
+    assert len(library) >= 3
+    assert len(open_ports - promised) <= len(ranks)
+    wildcards = [{s for s in found if s.address in ("0.0.0.0", "::")} for found in ranks.values()]
+    assert all(len(found) <= 1 for found in wildcards), wildcards
+    for found in (s for sockets in ranks.values() for s in sockets if accepts(s)):
+        pester(f"tcp://{found.address}:{found.port}")
+    clients = listening_sockets(runs.ranks("solver.py"))
+    assert all(len(found) <= 1 for found in clients.values()), "a client listens"
+
+
+def endpoints_of(contact):
+    return [contact["control"], contact["heartbeat"], *contact["data"]]
+
+
 @pytest.mark.parametrize("transport", ["ipc", "tcp"])
 def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     study = runs.study(
@@ -120,8 +148,10 @@ def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     else:
         assert contact["control"].startswith("tcp://127.0.0.1:")
     run.wait_event("simulation_issued", 3)
-    endpoints = [contact["control"], contact["heartbeat"], *contact["data"]]
+    endpoints = endpoints_of(contact)
     assert len(endpoints) == 4
+    if transport == "tcp":
+        assert_open_to(run, runs, contact)
     context = zmq.Context()
     try:
         for endpoint in endpoints:

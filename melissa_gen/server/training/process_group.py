@@ -1,19 +1,25 @@
 """Communication between the ranks of the server by torch.distributed."""
 
 import json
+import logging
 import os
+import socket
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
+from melissa_gen.protocol.listeners import refuse_connections, tcp_listeners
 from melissa_gen.server.collectives import Collectives, broadcast_json
 from melissa_gen.server.listening import listening_address, listening_interface
 from melissa_gen.study import Study
 
 __all__ = ["TorchCollectives", "join_process_group"]
+
+_log = logging.getLogger(__name__)
 
 _RENDEZVOUS = timedelta(seconds=120)
 
@@ -21,7 +27,9 @@ _RENDEZVOUS = timedelta(seconds=120)
 def join_process_group(study: Study, world: Any, device: torch.device, backend: str) -> None:
     """Starts torch.distributed over all ranks (collective).
 
-    The store only serves the rendezvous: contacts and keys are exchanged by MPI and never stored in it.
+    All its sockets are bound to the interface of the run. They authenticate no peer. Contacts and keys are therefore
+    exchanged by MPI, and with gloo, which connects all ranks at once, the sockets then accept no further connection.
+    NCCL connects ranks later, when they first need it.
 
     Args:
         study: The study.
@@ -29,23 +37,59 @@ def join_process_group(study: Study, world: Any, device: torch.device, backend: 
         device: This rank's device.
         backend: `gloo` or `nccl`.
     """
-    rank, ranks = world.Get_rank(), world.Get_size()
-    host, port = listening_address(study) or "127.0.0.1", 0
-    if rank == 0:
-        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_RENDEZVOUS)
-        port = store.port
-    host, port = broadcast_json(world, [host, port])
-    if rank != 0:
-        store = TCPStore(host, port, is_master=False, timeout=_RENDEZVOUS)
+    interface = listening_interface(study)
     for library in ("GLOO", "NCCL"):
-        os.environ.setdefault(f"{library}_SOCKET_IFNAME", listening_interface(study))
+        _bind_library(library, interface, chosen=study.server.interface != "auto")
+    before = tcp_listeners()
     dist.init_process_group(
         backend,
-        store=PrefixStore("ddp", store),
-        rank=rank,
-        world_size=ranks,
+        store=PrefixStore("ddp", _rendezvous_store(listening_address(study), world)),
+        rank=world.Get_rank(),
+        world_size=world.Get_size(),
         device_id=device if backend == "nccl" else None,
     )
+    if backend == "gloo":
+        # A rank returns once it has connected to all others, which may not be connected to each other yet.
+        world.Barrier()
+        for kept in refuse_connections(tcp_listeners() - before):
+            _log.warning("torch.distributed keeps accepting connections at %s, port %d", *kept[1:])
+
+
+def _rendezvous_store(address: str, world: Any) -> Store:
+    """Returns the store through which the ranks find each other (collective); it holds no secret."""
+    if world.Get_size() == 1:
+        return HashStore()
+    address, port = address or "127.0.0.1", 0
+    if world.Get_rank() == 0:
+        # Without a socket of ours the store would listen on all interfaces.
+        listening = socket.create_server((address, 0))
+        port = listening.getsockname()[1]
+        store = TCPStore(
+            address,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=_RENDEZVOUS,
+            master_listen_fd=listening.detach(),
+        )
+    address, port = broadcast_json(world, [address, port])
+    if world.Get_rank() != 0:
+        store = TCPStore(address, port, is_master=False, timeout=_RENDEZVOUS)
+    return store
+
+
+def _bind_library(library: str, interface: str, *, chosen: bool) -> None:
+    """Binds the sockets of a library to the interface of the run.
+
+    A variable of the user's environment is kept if the study leaves the choice open and the interface exists.
+    """
+    variable = f"{library}_SOCKET_IFNAME"
+    users = os.environ.get(variable)
+    if users == interface or (users is not None and not chosen and users in psutil.net_if_addrs()):
+        return
+    if users is not None:
+        _log.warning("%s is '%s'; the server uses the interface '%s'", variable, users, interface)
+    os.environ[variable] = interface
 
 
 class TorchCollectives(Collectives):
