@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from melissa_gen.errors import DataError
 
-__all__ = ["Dataset", "DatasetWriter"]
+__all__ = ["Dataset", "DatasetWriter", "replace_settings"]
 
 TENSOR = "tensor"
 RESERVED = {"parameters", "simulation", "complete", "t-coordinate"}
@@ -294,6 +294,16 @@ class DatasetWriter:
                     f"but the fields have {sorted(lengths) or 'no'} points along it"
                 )
                 raise DataError(message)
+
+
+def replace_settings(path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Replaces the settings of a data set file that no other process has open.
+
+    Raises:
+        DataError: The file can't be written.
+    """
+    with _explained(Path(path), "written"), h5py.File(path, "r+") as file:
+        file.attrs["settings"] = json.dumps(settings)
 
 
 class Dataset:

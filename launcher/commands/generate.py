@@ -1,16 +1,12 @@
-"""The command `melissa-gen generate` and validation sets: runs without training that write a data set file."""
+"""The command `melissa-gen generate`: a run without training that writes a data set file."""
 
-import contextlib
-import hashlib
-import json
 import os
 import shutil
 import time
 from pathlib import Path
 
 from melissa_gen.builders.data_set import data_set_settings
-from melissa_gen.dataset import Dataset
-from melissa_gen.errors import DataError, RunError
+from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.jobs.execution import (
     ResumeInfo,
@@ -20,16 +16,11 @@ from melissa_gen.launcher.jobs.execution import (
 )
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.views import DataSetView, RunView
-from melissa_gen.run_dir.folder import (
-    RunDirInUseError,
-    default_run_dir,
-    held_run_dir,
-    record_run,
-)
+from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
-from melissa_gen.study import Study, load_study
+from melissa_gen.study import Study
 
-__all__ = ["data_set_study", "finish_data_set", "generate", "validation_set"]
+__all__ = ["data_set_study", "finish_data_set", "generate", "move_bridge_output", "sample_count"]
 
 
 def generate(
@@ -75,7 +66,9 @@ def generate(
     with held_run_dir(where) as held:
         view.say(f"run directory {held}")
         record_run(plan, held, purpose)
-        shown = DataSetView(view.console, f"data set: {simulations} simulations", _samples(plan))
+        shown = DataSetView(
+            view.console, f"data set: {simulations} simulations", sample_count(plan)
+        )
         outcome = execute(plan, held, shown, ResumeInfo(started))
         return finish_data_set(outcome, held, output, view)
 
@@ -96,56 +89,8 @@ def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunV
     outcome.raise_for_status("the data set")
     if failed:
         view.say(f"{failed} simulations failed and are not in the data set; see {run_dir}")
-    _move_bridge_output(run_dir, output)
+    move_bridge_output(run_dir, output)
     return output
-
-
-def validation_set(study: Study, cache: Path, view: RunView) -> Path:
-    """Returns the study's validation set, and creates it unless the cache contains one with the same settings.
-
-    If an earlier creation was interrupted, it is continued.
-
-    Args:
-        study: The study.
-        cache: Folder of validation sets, whose file names are hashes of their settings.
-        view: Displays the progress.
-
-    Returns:
-        The path of the validation set.
-
-    Raises:
-        RunInterruptedError: The run was interrupted.
-        RunError: All simulations failed.
-    """
-    wanted = study.training.validation
-    settings = data_set_settings(study, wanted.simulations, wanted.seed)
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache.absolute() / f"{digest}.h5"
-    with contextlib.suppress(DataError):
-        if path.exists():
-            with Dataset(path) as data:
-                if data.settings == settings and len(data):
-                    return path
-    plan = data_set_study(study, wanted.simulations)
-    purpose = Purpose("data_set", str(path), wanted.seed, settings)
-    title = f"validation set: {wanted.simulations} simulations"
-    shown = DataSetView(view.console, title, _samples(plan))
-    run_dir = path.with_suffix(".run")
-    try:
-        outcome = _run_cached(plan, purpose, run_dir, shown)
-    except RunDirInUseError:
-        # Another run is creating the same set; this one creates its own instead of waiting.
-        run_dir = path.with_suffix(f".{os.getpid()}.run")
-        outcome = _run_cached(plan, purpose, run_dir, shown)
-    outcome.raise_for_status("the validation set")
-    failed = outcome.summary["simulations"]["failed"]
-    if failed:
-        view.say(
-            f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
-        )
-    _move_bridge_output(run_dir, path)
-    shutil.rmtree(run_dir, ignore_errors=True)
-    return path
 
 
 def data_set_study(study: Study, simulations: int) -> Study:
@@ -185,26 +130,6 @@ def data_set_study(study: Study, simulations: int) -> Study:
     return plain
 
 
-def _run_cached(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
-    """Runs the simulations of a validation set, or continues an interrupted run.
-
-    Raises:
-        RunDirInUseError: Another process uses the run directory.
-    """
-    started = time.monotonic()
-    solver_command(plan)
-    if (run_dir / "run.json").exists():
-        with held_run_dir(run_dir, resume=True) as held:
-            if can_resume(held):
-                (held / "summary.json").unlink(missing_ok=True)
-                study = load_study(held / "study.yaml", folder=plan.folder)
-                return execute(study, held, view, ResumeInfo(started, resume=True))
-    shutil.rmtree(run_dir, ignore_errors=True)
-    with held_run_dir(run_dir) as held:
-        record_run(plan, held, purpose)
-        return execute(plan, held, view, ResumeInfo(started))
-
-
 def _check_output(output: Path, *, overwrite: bool) -> None:
     """Checks before the first simulation that the output file can be written.
 
@@ -227,7 +152,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise RunError(message)
 
 
-def _move_bridge_output(run_dir: Path, output: Path) -> None:
+def move_bridge_output(run_dir: Path, output: Path) -> None:
     """Moves the output of a bridge next to the data set: mesh coordinates, and the folders that the study keeps."""
     for name in ("coordinates.h5", "simulations"):
         source, target = run_dir / name, output.with_name(f"{output.stem}.{name}")
@@ -237,5 +162,6 @@ def _move_bridge_output(run_dir: Path, output: Path) -> None:
             shutil.move(source, target)
 
 
-def _samples(plan: Study) -> int:
+def sample_count(plan: Study) -> int:
+    """Returns the number of samples of all simulations of a study."""
     return plan.simulation.count * plan.simulation.time_steps

@@ -9,7 +9,7 @@ from rich.text import Text
 from melissa_gen.builders.memory import check_memory, promised_megabytes
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
-from melissa_gen.launcher.commands.generate import validation_set
+from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.key_figures import key_figures

@@ -1,12 +1,11 @@
 """Data sets of a study: physical times, coordinates, settings that determine the content, and the writer."""
 
-import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from melissa_gen.builders.solver_files import solver_files
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.study import Study
 
@@ -17,8 +16,6 @@ __all__ = [
     "grid_coordinates",
     "physical_times",
 ]
-
-_CODE = (".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".f", ".f90", ".F90", ".so", ".sh")
 
 
 def data_set_writer(
@@ -51,13 +48,16 @@ def data_set_writer(
     )
 
 
-def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, Any]:
+def data_set_settings(
+    study: Study, simulations: int, seed: int, files: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Returns the settings that determine the content of a data set, including hashes of the solver's files.
 
     Args:
         study: The study.
         simulations: Number of simulations.
         seed: Seed for drawing the parameters.
+        files: Hashes of the files that the solver can read; default: they are computed.
 
     Returns:
         The settings in JSON types. Studies with equal settings produce equal data sets.
@@ -67,6 +67,7 @@ def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, An
         "layout": 1,
         "parameters": {k: p.model_dump() for k, p in study.parameters.items()},
         "constraints": study.constraints,
+        "feasible_points": study.feasible_points,
         "command": simulation.command,
         "processes": simulation.processes,
         "environment": simulation.environment,
@@ -77,25 +78,11 @@ def data_set_settings(study: Study, simulations: int, seed: int) -> dict[str, An
         "bridge": simulation.bridge.model_dump(exclude={"keep"}) if simulation.bridge else None,
         "simulations": simulations,
         "seed": seed,
-        "files": {
-            os.path.relpath(path, study.folder): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in _solver_files(study)
-        },
+        "files": dict(solver_files(study).digests if files is None else files),
     }
     # Convert through JSON, so that the result compares equal to settings read from a file.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
-
-
-def _solver_files(study: Study) -> list[Path]:
-    """Returns the files of the solver that can be identified from the study."""
-    simulation = study.simulation
-    files = {path for path in study.folder.iterdir() if path.suffix in _CODE and path.is_file()}
-    files |= {study.folder / word for word in simulation.command if (study.folder / word).is_file()}
-    for source in simulation.bridge.inputs if simulation.bridge else ():
-        path = study.folder / source
-        files |= {one for one in (path, *path.rglob("*")) if one.is_file()}
-    return sorted(files)
 
 
 def clock(study: Study) -> Callable[[int], float]:

@@ -16,12 +16,14 @@ class Purpose:
         output: File of the data set, or of the observations.
         seed: Seed for drawing the parameters if there is no sampler.
         settings: Settings that determine the content of the data set, in JSON types.
+        points: Parameters of each simulation; None: they are drawn from the prior.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
     output: str = ""
     seed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    points: list[list[float]] | None = None
 
     @property
     def trains(self) -> bool:

@@ -137,6 +137,10 @@ class ValidationSection(Section):
     """Batches between two validations."""
     seed: int = Field(default=20_000, ge=0)
     """Seed of the draws of the validation set; independent of the study's seed."""
+    reuse: Literal["verified", "trusted", "never"] = "verified"
+    """When a validation set of an earlier run is used again, if settings and files of the solver are the same:
+    `verified`, after one of its simulations was solved again with the same result; `trusted`, without that, for a
+    solver whose results are not reproducible; `never`."""
 
 
 class TrainingSection(Section):

@@ -1,14 +1,18 @@
 """Data sets and validation sets are ordinary runs: with retries, accounting and resume."""
 
+import io
 import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.dataset import Dataset
+from melissa_gen.launcher.commands.validation_cache import validation_set
+from melissa_gen.report.live import LiveView
 from melissa_gen.study import load_study
 
 pytestmark = pytest.mark.mpi
@@ -121,17 +125,41 @@ def test_a_server_that_dies_is_replaced(runs):
     assert content(output)[0] == list(range(9))
 
 
-def test_a_validation_set_is_solved_once_and_again_when_the_solver_changes(runs):
-    changes = {"training.validation.simulations": 3, "simulation.count": 2}
-    study = runs.study(changes, solver=SOLVER)
-    outputs = []
-    for number in range(3):
-        if number == 2:
-            (study.parent / "solver.py").write_text(SOLVER.read_text() + "\n# another scheme\n")
-        run = runs.run(study, run_dir=study.parent / f"run-{number}")
-        run.assert_finished()
-        outputs.append("validation set: 3 simulations in" in run.output)
-    assert outputs == [True, False, True]
+def test_a_validation_set_is_reused_while_its_solver_is_the_same(runs):
+    outside = runs.folder / "outside.txt"
+    outside.write_text("1")
+    path = runs.study({"training.validation.simulations": 2}, solver=SOLVER)
+    solver = path.parent / "solver.py"
+    factor = f"float(open({str(outside)!r}).read())"
+    solver.write_text(SOLVER.read_text() + "\nassert open('part/helper.txt').read()\n")
+    solver.write_text(
+        solver.read_text().replace("simulation.send(u=", f"simulation.send(u={factor} * ")
+    )
+    helper = path.parent / "part" / "helper.txt"
+    helper.parent.mkdir()
+    helper.write_text("1")
+
+    def said(*overrides):
+        text = io.StringIO()
+        study = load_study(path, overrides)
+        validation_set(study, path.parent / "validation", LiveView(Console(file=text, width=1000)))
+        return text.getvalue()
+
+    assert "validation set: 2 simulations in" in said()
+    again = said()
+    assert "reused from 20" in again
+    assert "solved again, is the same" in again
+    helper.write_text("2")
+    changed = said()
+    assert "is not reused: part/helper.txt changed" in changed
+    assert "validation set: 2 simulations in" in changed
+    outside.write_text("2")
+    assert "reused from 20" in said("training.validation.reuse=trusted")
+    different = said()
+    assert "solved again, differs by" in different
+    assert "validation set: 2 simulations in" in different
+    names = {one.name for one in (path.parent / "validation").iterdir() if one.suffix != ".h5"}
+    assert names == {"CACHEDIR.TAG"}
 
 
 def test_a_validation_set_that_fails_ends_the_study_with_its_reason(runs):

@@ -261,7 +261,8 @@ class Coordinator:
         study = setup.study
         prior, sampler = prior_of(study), study.sampler
         if not self._trains:
-            return FixedDesign(prior, study.simulation.count, setup.purpose.seed)
+            purpose = setup.purpose
+            return FixedDesign(prior, study.simulation.count, purpose.seed, purpose.points)
         return ProposalQueue(
             build_sampler(
                 sampler,

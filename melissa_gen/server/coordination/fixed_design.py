@@ -1,4 +1,4 @@
-"""The points of a run without a sampler, which are drawn from the prior before the start."""
+"""The points of a run without a sampler, which are given, or drawn from the prior before the start."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +21,7 @@ class FixedDesign:
         prior: The prior.
         count: Number of points.
         seed: Seed of the draws.
+        given: Points to use instead of draws, `(count, d)`.
 
     Attributes:
         error: None; a design cannot fail.
@@ -30,8 +31,18 @@ class FixedDesign:
     error: BaseException | None = None
     uses_surrogate = False
 
-    def __init__(self, prior: Prior, count: int, seed: int) -> None:
-        points = prior.sample(count, np.random.default_rng(seed))
+    def __init__(
+        self,
+        prior: Prior,
+        count: int,
+        seed: int,
+        given: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        points = (
+            prior.sample(count, np.random.default_rng(seed))
+            if given is None
+            else np.array(given, np.float64)
+        )
         densities = prior.log_density(points)
         self._proposals = [
             Proposal(tuple(point), PRIOR, 0, density if np.isfinite(density) else None, 1.0)

@@ -1,6 +1,9 @@
 import json
+import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,18 @@ def test_version(command):
     code, output, _ = command("--version")
     assert code == 0
     assert output.startswith("melissa-gen ")
+
+
+def test_files_of_the_user_do_not_replace_modules_of_the_command(tmp_path):
+    for name in ("launcher", "report", "study", "protocol"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a file of the user was imported')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    words = [str(Path(sys.executable).parent / "melissa-gen"), "--version"]
+    said = subprocess.run(
+        words, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("melissa-gen ")
 
 
 def test_schema_is_json(command):

@@ -1,0 +1,268 @@
+"""Validation sets, which runs without training write into a folder beside the run directories, and later runs reuse."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.builders.data_set import data_set_settings
+from melissa_gen.builders.solver_files import SolverFiles, changed_files, solver_files
+from melissa_gen.dataset import Dataset, replace_settings
+from melissa_gen.errors import DataError
+from melissa_gen.launcher.commands.generate import (
+    data_set_study,
+    move_bridge_output,
+    sample_count,
+)
+from melissa_gen.launcher.jobs.execution import (
+    ResumeInfo,
+    RunInterruptedError,
+    RunOutcome,
+    can_resume,
+    execute,
+)
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
+from melissa_gen.launcher.jobs.outcome import INTERRUPTED
+from melissa_gen.report.views import DataSetView, RunView
+from melissa_gen.run_dir.folder import (
+    RunDirInUseError,
+    held_run_dir,
+    read_purpose,
+    record_run,
+)
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.study import Study, load_study
+
+__all__ = ["CachedSet", "relative_difference", "validation_set"]
+
+TOLERANCE = 1e-3
+"""Largest relative difference between two solutions of the same simulation; sums of parallel solvers vary by less."""
+NAMED_FILES = 3
+_CACHE_TAG = "CACHEDIR.TAG"
+_CACHE_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Validation sets of melissa-gen.\n"
+
+
+def validation_set(study: Study, cache: Path, view: RunView) -> Path:
+    """Returns the study's validation set, and creates it unless the cache contains one that is still valid.
+
+    If an earlier creation was interrupted, it is continued.
+
+    Args:
+        study: The study.
+        cache: Folder of validation sets, whose file names are hashes of their settings.
+        view: Displays the progress, and whether and why an earlier set is used or not.
+
+    Returns:
+        The path of the validation set.
+
+    Raises:
+        RunInterruptedError: The run was interrupted.
+        RunError: All simulations failed.
+    """
+    wanted = study.training.validation
+    solver_command(study)
+    files = solver_files(study)
+    settings = data_set_settings(study, wanted.simulations, wanted.seed, files.digests)
+    cached = CachedSet(cache.absolute(), settings)
+    _make_cache(cache)
+    if files.caveat():
+        view.say(f"validation set: {files.caveat()}")
+    if cached.path.exists() and wanted.reuse != "never":
+        reason = cached.difference()
+        if not reason and wanted.reuse == "verified":
+            reason = _repeat_one(study, cached, view)
+        if not reason:
+            verified = (
+                ""
+                if wanted.reuse == "trusted"
+                else "; one of its simulations, solved again, is the same"
+            )
+            view.say(f"validation set: reused from {cached.date}{verified} ({cached.path})")
+            return cached.path
+        view.say(f"validation set: the one from {cached.date} is not reused: {reason}")
+    _create(study, cached, files, view)
+    return cached.path
+
+
+@dataclass(frozen=True)
+class CachedSet:
+    """A validation set in the cache, which may not exist.
+
+    Attributes:
+        cache: Folder of validation sets.
+        settings: Settings that determine the content of the set, from `data_set_settings`.
+    """
+
+    cache: Path
+    settings: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The file, whose name does not depend on the content of the solver's files."""
+        text = json.dumps(self._plain(self.settings), sort_keys=True)
+        return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.h5"
+
+    @property
+    def date(self) -> str:
+        """When the file was written."""
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.path.stat().st_mtime))
+
+    def difference(self) -> str:
+        """Returns why the file is not the set of these settings; "" if it is."""
+        try:
+            with Dataset(self.path) as data:
+                known, rows = data.settings, len(data)
+        except DataError as error:
+            return str(error)
+        if self._plain(known) != self._plain(self.settings) or not rows:
+            return "it was made with other settings"
+        changed = changed_files(known["files"], self.settings["files"])
+        more = len(changed) - NAMED_FILES
+        names = ", ".join(changed[:NAMED_FILES]) + (f" and {more} more files" if more > 0 else "")
+        return f"{names} changed" if changed else ""
+
+    @staticmethod
+    def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key != "files"}
+
+
+def relative_difference(
+    one: Mapping[str, NDArray[Any]], other: Mapping[str, NDArray[Any]]
+) -> float:
+    """Returns the largest root mean square difference of a field, relative to its standard deviation.
+
+    Args:
+        one: Field name to `(T, *shape)`.
+        other: The same fields of the other solution.
+    """
+    worst = 0.0
+    for name, values in one.items():
+        first, second = values.astype(np.float64), other[name].astype(np.float64)
+        # A constant field has no standard deviation; its rounding errors are relative to its magnitude.
+        scale = float(first.std() + 1e-3 * np.sqrt(np.mean(first**2)))
+        difference = float(np.sqrt(np.mean((first - second) ** 2)))
+        if not np.isfinite(difference):
+            return math.inf
+        if difference:
+            worst = max(worst, difference / scale if scale else math.inf)
+    return worst
+
+
+def _make_cache(cache: Path) -> None:
+    """Creates the folder, and marks it as one that no solver reads."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / _CACHE_TAG).exists():
+        (cache / _CACHE_TAG).write_text(_CACHE_TEXT, encoding="utf-8")
+
+
+def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
+    """Solves one simulation of the set again; returns how the solution differs, or ""."""
+    with Dataset(cached.path) as data:
+        row = time.time_ns() % len(data)
+        number = int(data.simulations[row])
+        point, known = data.parameters[row].tolist(), data.read(row)
+    plan = data_set_study(study, 1)
+
+    def purpose(run_dir: Path) -> Purpose:
+        output = str(run_dir / "again.h5")
+        return Purpose("data_set", output, settings=dict(cached.settings), points=[point])
+
+    shown = DataSetView(
+        view.console, f"validation set: simulation {number} again", sample_count(plan)
+    )
+    run_dir, outcome = _run(plan, purpose, cached.path.with_suffix(".again"), shown)
+    try:
+        if outcome.code == INTERRUPTED:
+            raise RunInterruptedError(outcome.sentence)
+        if outcome.code:
+            return f"simulation {number} can't be solved again: {outcome.sentence}"
+        with Dataset(run_dir / "again.h5") as data:
+            if not len(data):
+                return f"simulation {number}, solved again, fails"
+            difference = relative_difference(known, data.read(0))
+    finally:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    if difference <= TOLERANCE:
+        return ""
+    return (
+        f"simulation {number}, solved again, differs by {difference:.2g} standard deviations; if the solver is not "
+        "reproducible, set training.validation.reuse to trusted"
+    )
+
+
+def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView) -> None:
+    """Solves the simulations of a set, or continues an interrupted creation."""
+    wanted, path = study.training.validation, cached.path
+    plan = data_set_study(study, wanted.simulations)
+
+    def purpose(run_dir: Path) -> Purpose:
+        return Purpose("data_set", str(run_dir / "data.h5"), wanted.seed, dict(cached.settings))
+
+    title = f"validation set: {wanted.simulations} simulations"
+    shown = DataSetView(view.console, title, sample_count(plan))
+    run_dir, outcome = _run(plan, purpose, path.with_suffix(".run"), shown)
+    outcome.raise_for_status("the validation set")
+    failed = outcome.summary["simulations"]["failed"]
+    if failed:
+        view.say(
+            f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
+        )
+    # Files that changed while the simulations ran are outputs of the solver and say nothing about its results.
+    current = solver_files(study).digests
+    written = set(changed_files(files.digests, current))
+    inputs = {name: digest for name, digest in files.digests.items() if name not in written}
+    made = run_dir / "data.h5"
+    replace_settings(made, {**cached.settings, "files": inputs})
+    made.replace(path)
+    move_bridge_output(run_dir, path)
+    shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _run(
+    plan: Study, purpose: Callable[[Path], Purpose], run_dir: Path, view: RunView
+) -> tuple[Path, RunOutcome]:
+    """Runs a plan in a directory, or in another one while another process runs the same plan there.
+
+    Returns:
+        The run directory that was used, and the outcome.
+    """
+    try:
+        return run_dir, _run_in(plan, purpose(run_dir), run_dir, view)
+    except RunDirInUseError:
+        # This run creates its own instead of waiting.
+        own = run_dir.with_suffix(f".{os.getpid()}{run_dir.suffix}")
+        return own, _run_in(plan, purpose(own), own, view)
+
+
+def _run_in(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
+    """Runs the simulations of a plan, or continues an interrupted run of the same plan.
+
+    Raises:
+        RunDirInUseError: Another process uses the run directory.
+    """
+    started = time.monotonic()
+    if (run_dir / "run.json").exists():
+        with held_run_dir(run_dir, resume=True) as held:
+            if can_resume(held) and _same(read_purpose(held), purpose):
+                (held / "summary.json").unlink(missing_ok=True)
+                study = load_study(held / "study.yaml", folder=plan.folder)
+                return execute(study, held, view, ResumeInfo(started, resume=True))
+    shutil.rmtree(run_dir, ignore_errors=True)
+    with held_run_dir(run_dir) as held:
+        record_run(plan, held, purpose)
+        return execute(plan, held, view, ResumeInfo(started))
+
+
+def _same(earlier: Purpose, purpose: Purpose) -> bool:
+    """Returns whether an interrupted run solves the same simulations with the same solver."""
+    known, current = earlier.settings["files"], purpose.settings["files"]
+    return earlier.points == purpose.points and not changed_files(known, current)
