@@ -6,9 +6,11 @@ evicted. A sample is copied once only, from its row into the training batch. Fro
 package imports only `melissa_gen.errors`.
 """
 
-from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Batch, Policy, Sample
+from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Policy
 from melissa_gen.reservoir.creation import create
 from melissa_gen.reservoir.draw_once import FIFO, FIRO
+from melissa_gen.reservoir.row_file import RowReader, RowSaver
+from melissa_gen.reservoir.samples import Batch, Sample, StoredRows
 from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 from melissa_gen.reservoir.weighted_reservoir import WeightedReservoir
@@ -21,8 +23,11 @@ __all__ = [
     "FieldSpec",
     "Policy",
     "Reservoir",
+    "RowReader",
+    "RowSaver",
     "Sample",
     "SlotStore",
+    "StoredRows",
     "WeightedReservoir",
     "create",
     "megabytes",

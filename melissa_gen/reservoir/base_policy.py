@@ -3,60 +3,19 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.reservoir.samples import Batch, Sample, StoredRows
 from melissa_gen.reservoir.slot_store import SlotStore
 
-__all__ = ["LOST_WITH_SERVER", "Batch", "Policy", "Sample"]
+__all__ = ["LOST_WITH_SERVER", "Policy"]
 
 LOST_WITH_SERVER = "lost with an earlier server"
 """Reason for withdrawing the samples that were in memory when a server ended before its study."""
-
-
-class Sample(NamedTuple):
-    """Metadata of a completed sample, without its fields.
-
-    Attributes:
-        simulation: Number of the simulation.
-        step: Time step.
-        inputs: Input vector of the surrogate: parameters and time, `(n_inputs,)`.
-    """
-
-    simulation: int
-    step: int
-    inputs: ArrayLike
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch of samples. Its arrays are copies; they do not change when samples are evicted.
-
-    Attributes:
-        count: Number of samples, at most the number requested.
-        fields: Field name to `(count, *shape)`, the first rows of the caller's `out`.
-        inputs: Parameters and time, `(count, n_inputs)`.
-        simulations: Simulation number of each sample, `(count,)`.
-        steps: Time step of each sample, `(count,)`.
-        first_time: Whether this is the first draw of the sample, `(count,)`.
-        slots: Slot of each sample at the time of the draw, `(count,)`. The slot may have been
-            reused since.
-        weights: Importance weight of each sample, `(count,)`: its probability under uniform
-            eviction and uniform draws, divided by its probability under the policy.
-    """
-
-    count: int
-    fields: dict[str, NDArray[Any]]
-    inputs: NDArray[Any]
-    simulations: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    first_time: NDArray[np.bool_]
-    slots: NDArray[np.intp]
-    weights: NDArray[np.float64]
 
 
 class Policy(ABC):
@@ -101,6 +60,7 @@ class Policy(ABC):
         self._closed = False
         self._blocked = False
         self._allowed: int | None = None
+        self._refilled = False
         self._stored = 0
         self._trained = 0
         self._draws = 0
@@ -158,6 +118,20 @@ class Policy(ABC):
     def _unseen_slots(self) -> list[int]:
         """Slots of all samples that have never been drawn."""
 
+    def _mark_seen(self, slot: int) -> None:
+        """Marks a stored sample as drawn before; only policies that keep drawn samples implement this."""
+        raise NotImplementedError
+
+    def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """Values of samples that the policy keeps beside the store, `(n,)` each."""
+        return {}
+
+    def _restore_columns(
+        self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Restores the values that `_columns` returned."""
+        return
+
     @abstractmethod
     def _clear(self) -> list[int]:
         """Removes all samples and returns their slots."""
@@ -191,6 +165,7 @@ class Policy(ABC):
             self.store.inputs[slot] = sample.inputs
             self.store.simulations[slot] = sample.simulation
             self.store.steps[slot] = sample.step
+            self.store.weights[slot] = sample.weight
             if self._size() >= self.capacity:
                 self._free(self._evict())
             self._insert(slot)
@@ -344,12 +319,11 @@ class Policy(ABC):
         with self._condition:
             return self._room()
 
-    def unseen(self) -> list[tuple[int, int]]:
-        """Simulation number and time step of each stored sample that has never been drawn."""
+    def unseen(self) -> NDArray[np.int64]:
+        """Simulation number and time step of each stored sample that has never been drawn, `(n, 2)`."""
         with self._condition:
-            slots = self._unseen_slots()
-            pairs = zip(self.store.simulations[slots], self.store.steps[slots], strict=True)
-            return [(int(simulation), int(step)) for simulation, step in pairs]
+            slots = np.array(self._unseen_slots(), np.intp)
+            return np.stack([self.store.simulations[slots], self.store.steps[slots]], axis=1)
 
     def slots(self) -> list[int]:
         """Slots of the stored samples. Samples that have been drawn may be evicted at any time."""
@@ -378,15 +352,15 @@ class Policy(ABC):
             }
 
     def state(self) -> dict[str, Any]:
-        """Checkpoint state as JSON types: counters and random state, without the samples."""
+        """Checkpoint state as JSON types: counters and random state, without the samples (see `rows`)."""
         with self._condition:
             return {"counters": self.counters(), "random": self._random.bit_generator.state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores the counters and random state of an earlier server.
 
-        The samples in its memory are lost. Those that were never drawn are counted as withdrawn,
-        so that the invariant of `counters` holds.
+        The samples in its memory are lost, unless `refill` adds them again. Those that were never
+        drawn are counted as withdrawn, so that the invariant of `counters` holds.
 
         Args:
             state: Result of `state()`.
@@ -407,6 +381,53 @@ class Policy(ABC):
             if lost := int(counters["unseen"]):
                 self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) + lost
             self._random.bit_generator.state = state["random"]
+
+    @property
+    def refilled(self) -> bool:
+        """Whether the samples of an earlier server were restored."""
+        return self._refilled
+
+    def rows(self) -> StoredRows:
+        """Returns the slots of the stored samples, and what else is needed to restore them with `refill`."""
+        with self._condition:
+            store, order = self.store, np.array(self._all(), np.intp)
+            place = np.argsort(order)
+            slots = order[place]
+            seen = np.ones(store.slots, bool)
+            seen[np.array(self._unseen_slots(), np.intp)] = False
+            columns = {
+                "place": place,
+                "seen": seen[slots],
+                "simulation": store.simulations[slots],
+                "step": store.steps[slots],
+                "weight": store.weights[slots],
+            }
+            return StoredRows(slots, columns | self._columns(slots))
+
+    def refill(self, rows: StoredRows) -> None:
+        """Adds the samples of an earlier server after `restore`, which counted them as lost.
+
+        Args:
+            rows: At most `capacity` rows. Inputs and fields of their slots are written already.
+        """
+        columns = rows.columns
+        with self._condition:
+            store, slots = self.store, rows.slots
+            store.simulations[slots], store.steps[slots] = columns["simulation"], columns["step"]
+            store.weights[slots] = columns["weight"]
+            seen = columns["seen"].tolist()
+            for row in np.argsort(columns["place"], kind="stable").tolist():
+                slot = int(slots[row])
+                self._insert(slot)
+                if seen[row]:
+                    self._mark_seen(slot)
+            self._restore_columns(slots, columns)
+            found = len(seen) - sum(seen)
+            self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) - found
+            if not self._withdrawn[LOST_WITH_SERVER]:
+                del self._withdrawn[LOST_WITH_SERVER]
+            self._refilled = True
+            self._condition.notify_all()
 
     # Private methods that require the lock.
 
@@ -450,6 +471,7 @@ class Policy(ABC):
             first_time=np.asarray(unseen, np.bool_),
             slots=index,
             weights=weights,
+            simulation_weights=self.store.weights[index],
         )
 
     def _check_out(self, n: int, out: Mapping[str, NDArray[Any]]) -> None:

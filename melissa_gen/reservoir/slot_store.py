@@ -2,17 +2,24 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from melissa_gen.errors import RunError
 
-__all__ = ["FieldSpec", "SlotStore", "megabytes"]
+__all__ = ["FieldSpec", "Saver", "SlotStore", "megabytes"]
 
 FieldSpec = tuple[tuple[int, ...], DTypeLike]
 """Shape of one field without the sample axis, and its dtype."""
+
+
+class Saver(Protocol):
+    """Saves rows that are about to be overwritten."""
+
+    def before_release(self, slot: int) -> None:
+        """Saves the row of a slot, unless it is saved already."""
 
 
 def _bytes(
@@ -22,7 +29,8 @@ def _bytes(
         int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         for shape, dtype in fields.values()
     )
-    row += inputs * np.dtype(inputs_dtype).itemsize + 2 * np.dtype(np.int64).itemsize
+    # The input vector; simulation, time step and weight.
+    row += inputs * np.dtype(inputs_dtype).itemsize + 3 * 8
     return slots * row
 
 
@@ -63,6 +71,8 @@ class SlotStore:
         inputs: Input vectors, `(slots, n_inputs)`.
         simulations: Simulation number of each slot, `(slots,)`.
         steps: Time step of each slot, `(slots,)`.
+        weights: Importance weight of the simulation of each slot, `(slots,)`.
+        saver: Is called before a slot is released while the rows are being saved, else None.
         megabytes: Memory of all arrays in megabytes.
 
     Raises:
@@ -89,12 +99,14 @@ class SlotStore:
             self.inputs: NDArray[Any] = _committed((slots, n_inputs), inputs_dtype)
             self.simulations: NDArray[np.int64] = _committed((slots,), np.int64)
             self.steps: NDArray[np.int64] = _committed((slots,), np.int64)
+            self.weights: NDArray[np.float64] = _committed((slots,), np.float64)
         except MemoryError as error:
             message = (
                 f"could not allocate a reservoir of {slots} samples ({self.megabytes:.0f} MB): "
                 "lower reservoir.capacity or request more memory per server rank"
             )
             raise RunError(message) from error
+        self.saver: Saver | None = None
         self._lock = threading.Lock()
         self._free = list(range(slots - 1, -1, -1))
         self._held = bytearray(slots)
@@ -119,6 +131,9 @@ class SlotStore:
         Raises:
             ValueError: The slot was not acquired.
         """
+        saver = self.saver
+        if saver is not None:
+            saver.before_release(slot)
         with self._lock:
             self._check(slot)
             self._held[slot] = 0

@@ -1,12 +1,12 @@
 """Reservoir that keeps samples of high loss longer, or draws them more often."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir.base_policy import Batch
+from melissa_gen.reservoir.samples import Batch
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 
@@ -132,6 +132,16 @@ class WeightedReservoir(Reservoir):
             _UNIFORM_SHARE * even + (1.0 - _UNIFORM_SHARE) * losses / losses.sum()
         )
         return mixed
+
+    def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        return {"loss": self.losses[slots], "survival": self._survival[slots]}
+
+    def _restore_columns(
+        self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
+    ) -> None:
+        # A study resumed with other rules of eviction or draws has no losses yet.
+        if "loss" in columns:
+            self.losses[slots], self._survival[slots] = columns["loss"], columns["survival"]
 
     def _clear(self) -> list[int]:
         self._is_seen[:] = False

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
@@ -42,8 +43,8 @@ class Sink(Protocol):
         """Whether reception is closed."""
         ...
 
-    def unseen(self) -> list[tuple[int, int]]:
-        """Returns (simulation, time step) of each sample in memory that has never been used."""
+    def unseen(self) -> NDArray[np.int64]:
+        """Returns (simulation, time step) of each sample in memory that has never been used, `(n, 2)`."""
         ...
 
     def withdraw_all(self, reason: str) -> int:
@@ -136,9 +137,9 @@ class StreamSink(ABC):
         """Number of samples used so far."""
         return self._recorded
 
-    def unseen(self) -> list[tuple[int, int]]:
-        """Returns an empty list, because each sample is used as it arrives."""
-        return []
+    def unseen(self) -> NDArray[np.int64]:
+        """Returns an empty array, because each sample is used as it arrives."""
+        return np.zeros((0, 2), np.int64)
 
     def withdraw_all(self, reason: str) -> int:
         """Returns 0, because no sample remains in memory."""

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from loopback import FIELD, PARAMETERS, VALUES, ControlStandIn, Rank, new_contact, stream, word_from
+from loopback import FIELD, PARAMETERS, ControlStandIn, Rank, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
 
 from melissa_gen.builders.memory import allocator
@@ -234,11 +234,9 @@ def _fill(rank: Rank) -> None:
     import numpy as np
 
     from melissa_gen.reservoir import Sample
-    from melissa_gen.server.ingest.receiver import Assignment
 
     random, store = np.random.default_rng(0), rank.reservoir.store
     number = 10**6  # of a simulation that the control stand-in never hands out
-    rank.state.assignments[number] = Assignment(np.array(VALUES), 1.0)
     for step in range(CAPACITY):
         slot = store.acquire()
         assert slot is not None

@@ -204,7 +204,7 @@ class Ingest:
         while self._pending:
             self._assembler.reject(self._pending.popleft())
         self._sink.close()
-        self._assembler.forget(self._sink.unseen())
+        self._assembler.forget(self._sink.unseen().tolist())
         self._sink.withdraw_all(STOPPED)
 
     def _snapshot(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Ingest:
         reservoir = self._sink.state()
         for key in ("stored", "unseen"):
             reservoir["counters"][key] += len(waiting)
-        unseen = [*self._sink.unseen(), *waiting]
+        unseen = [*self._sink.unseen().tolist(), *waiting]
         return {"assembler": self._assembler.state(unseen), "reservoir": reservoir}
 
     def _receive_burst(self) -> None:
@@ -343,7 +343,7 @@ class Ingest:
             # The parameters, sent by rank 0, have not arrived yet.
             return False
         inputs = (*assignment.parameters, self._time_of(whole.step))
-        sample = Sample(whole.simulation, whole.step, inputs)
+        sample = Sample(whole.simulation, whole.step, inputs, assignment.weight)
         if self._sink.put(whole.slot, sample):
             return True
         # Set before the second attempt, so that the trainer wakes this thread if it makes room in between.

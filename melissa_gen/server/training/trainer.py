@@ -222,8 +222,7 @@ class Trainer:
             times, weights = np.zeros(1), np.zeros(1, np.float32)
         else:
             parameters, times = batch.inputs[:, :-1], batch.inputs[:, -1]
-            proposed = [self._state.assignments[int(s)].weight for s in batch.simulations]
-            weights = self._importance.of_batch(np.array(proposed), batch.weights)
+            weights = self._importance.of_batch(batch.simulation_weights, batch.weights)
         return (
             torch.from_numpy(np.ascontiguousarray(parameters)).to(self._device),
             torch.from_numpy(np.ascontiguousarray(times)).to(self._device),

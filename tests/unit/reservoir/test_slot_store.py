@@ -9,7 +9,7 @@ FIELDS = {"u": ((3, 2), "f4"), "p": ((), "f8")}
 
 def test_promised_memory_is_what_the_arrays_hold():
     store = SlotStore(FIELDS, slots=7, n_inputs=5)
-    held = [*store.arrays.values(), store.inputs, store.simulations, store.steps]
+    held = [*store.arrays.values(), store.inputs, store.simulations, store.steps, store.weights]
     assert sum(array.nbytes for array in held) == pytest.approx(store.megabytes * 1e6)
     assert megabytes(FIELDS, 7, 5) == store.megabytes
 

@@ -9,7 +9,7 @@ from melissa_gen import reservoir
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.server.consumer import Hooks
-from melissa_gen.server.ingest.receiver import Assignment, RankState
+from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.study import Study
 
@@ -57,12 +57,11 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu"):
     state = RankState()
     for simulation in range(count):
         a = simulation / count
-        state.assignments[simulation] = Assignment(np.array([a]), weight(simulation))
         for step in range(steps):
             slot = store.acquire()
             row = store.row(slot, "u")
             row[:] = np.sin(6.0 * a * np.arange(len(row)) + step) * (1.0 + 3.0 * a)
-            memory.put(slot, reservoir.Sample(simulation, step, [a, step]))
+            memory.put(slot, reservoir.Sample(simulation, step, [a, step], weight(simulation)))
     memory.close()
     nothing = lambda *args, **more: None  # noqa: E731
     hooks = Hooks(*[nothing] * 4)

@@ -1,0 +1,66 @@
+"""Samples as the policies exchange them: what is put in, drawn, and restored."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Batch", "Sample", "StoredRows"]
+
+
+class Sample(NamedTuple):
+    """Metadata of a completed sample, without its fields.
+
+    Attributes:
+        simulation: Number of the simulation.
+        step: Time step.
+        inputs: Input vector of the surrogate: parameters and time, `(n_inputs,)`.
+        weight: Importance weight of the simulation.
+    """
+
+    simulation: int
+    step: int
+    inputs: ArrayLike
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of samples. Its arrays are copies; they do not change when samples are evicted.
+
+    Attributes:
+        count: Number of samples, at most the number requested.
+        fields: Field name to `(count, *shape)`, the first rows of the caller's `out`.
+        inputs: Parameters and time, `(count, n_inputs)`.
+        simulations: Simulation number of each sample, `(count,)`.
+        steps: Time step of each sample, `(count,)`.
+        first_time: Whether this is the first draw of the sample, `(count,)`.
+        slots: Slot of each sample at the time of the draw, `(count,)`. The slot may have been
+            reused since.
+        weights: Importance weight of each sample, `(count,)`: its probability under uniform
+            eviction and uniform draws, divided by its probability under the policy.
+        simulation_weights: Importance weight of the simulation of each sample, `(count,)`.
+    """
+
+    count: int
+    fields: dict[str, NDArray[Any]]
+    inputs: NDArray[Any]
+    simulations: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    first_time: NDArray[np.bool_]
+    slots: NDArray[np.intp]
+    weights: NDArray[np.float64]
+    simulation_weights: NDArray[np.float64]
+
+
+class StoredRows(NamedTuple):
+    """The samples in memory at one instant.
+
+    Attributes:
+        slots: Their slots, ascending, `(n,)`.
+        columns: Name to one small value of each row, `(n,)`; copies that do not change.
+    """
+
+    slots: NDArray[np.intp]
+    columns: dict[str, NDArray[Any]]
