@@ -35,7 +35,8 @@ class Simulation:
     Attributes:
         number: Number of the simulation in the study.
         attempt: Number of this attempt; 0 for the first.
-        parameters: Parameter name to value, in physical units.
+        parameters: Parameter name to value, in physical units. A name that the study does not have raises a
+            `ClientError` with the legal names.
         step: Time steps sent so far.
     """
 
@@ -43,7 +44,7 @@ class Simulation:
         self._client = client
         self.number = issued.simulation
         self.attempt = issued.attempt
-        self.parameters = issued.parameters
+        self.parameters: dict[str, float] = _Parameters(issued.parameters)
         self.step = 0
 
     def send(self, **fields: npt.ArrayLike) -> None:
@@ -70,6 +71,13 @@ class Simulation:
         """
         failure = reason if isinstance(reason, Failure) else Failure.of("given_up", text=reason)
         self._client._give_up(self, failure)
+
+
+class _Parameters(dict[str, float]):
+    """The parameters of a simulation, which name the legal names if a name is wrong."""
+
+    def __missing__(self, name: str) -> float:
+        raise ClientError(Failure.of("unknown_parameter", parameter=name, legal=list(self)))
 
 
 class Client:
@@ -132,24 +140,20 @@ class Client:
         while (issued := self._next()) is not None:
             simulation = self._current = Simulation(self, issued)
             yield simulation
-            if self._current is not simulation:
-                continue
-            limit = self._destination.time_steps
-            if limit is not None and simulation.step < limit:
-                failure = Failure.of(
-                    "too_few_steps",
-                    simulation=simulation.number,
-                    steps=simulation.step,
-                    time_steps=limit,
-                )
-                self._give_up(simulation, failure)
-                raise SimulationError(failure)
-            self._current = None
-            self._destination.finalize(issued, simulation.step)
+            if self._current is simulation:
+                self._end(simulation)
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._destination.close()
+        """Ends the current simulation, if the loop was left in it, and closes the connection.
+
+        Raises:
+            SimulationError: The simulation is not complete.
+        """
+        try:
+            if self._current is not None:
+                self._end(self._current)
+        finally:
+            self._destination.close()
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +167,8 @@ class Client:
         """Closes the client. After an error it also reports the simulation as failed and ends the other ranks."""
         if error is not None and self._current is not None and not isinstance(error, ServerLost):
             self._give_up(self._current, failure_in(error))
+        if error is not None:
+            self._current = None
         self.close()
         if error is not None and self._communicator.size > 1:
             rank = self._communicator.rank
@@ -179,6 +185,22 @@ class Client:
             if error.args and isinstance(error.args[0], Failure):  # wrong declarations
                 self._destination.fail(None, 0, error.args[0])
             raise
+
+    def _end(self, simulation: Simulation) -> None:
+        """Completes the current simulation.
+
+        Raises:
+            SimulationError: Time steps are missing; the simulation is given up.
+        """
+        number, steps, limit = simulation.number, simulation.step, self._destination.time_steps
+        if limit is not None and steps < limit:
+            values = {"simulation": number, "steps": steps, "time_steps": limit}
+            failure = Failure.of("too_few_steps", **values)
+            self._give_up(simulation, failure)
+            raise SimulationError(failure)
+        self._current = None
+        issued = IssuedSimulation(number, simulation.attempt, simulation.parameters)
+        self._destination.finalize(issued, steps)
 
     def _send(self, simulation: Simulation, fields: Mapping[str, npt.ArrayLike]) -> None:
         issued = IssuedSimulation(simulation.number, simulation.attempt, simulation.parameters)

@@ -49,9 +49,9 @@ class ServerConnection:
             self._contact = Contact.read(contact_file)
         except ProtocolError as error:
             raise ClientError(str(error)) from None
+        self._only = _only_simulation()
         self._context: zmq.Context[Any] = zmq.Context()
         self._job = os.environ.get("MELISSA_GEN_JOB", f"{socket.gethostname()}-{os.getpid()}")
-        self._only = int(os.environ.get("MELISSA_GEN_SIMULATION", wire.ANY))
         self._asked = False
         # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
@@ -266,6 +266,20 @@ class ServerConnection:
         return wire.encode(
             message, self._contact.epoch, self._communicator.rank, self._contact.token
         )
+
+
+def _only_simulation() -> int:
+    """Returns the number of the simulation of a process that solves only one, else `wire.ANY`.
+
+    Raises:
+        ClientError: The environment variable is not a number.
+    """
+    text = os.environ.get("MELISSA_GEN_SIMULATION")
+    try:
+        return wire.ANY if text is None else int(text)
+    except ValueError:
+        msg = f"MELISSA_GEN_SIMULATION is '{text}': not a number"
+        raise ClientError(msg) from None
 
 
 class _Channel:

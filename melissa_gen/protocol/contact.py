@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import operator
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ from melissa_gen.protocol.shared_memory import this_machine
 __all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders"]
 
 _PREFIX = "melissa_gen-"
+_KEY_LENGTH = 40
+"""Characters of a CURVE key in Z85."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,14 @@ class Contact:
         """
         try:
             data = json.loads(text)
-            curve = Curve(**data.pop("curve")) if data["curve"] else data.pop("curve")
+            keys = data.pop("curve")
+            curve = None if keys is None else Curve(**keys)
             token = bytes.fromhex(data.pop("token"))
             ranks, machines = tuple(data.pop("data")), tuple(data.pop("machines"))
             contact = cls(token=token, curve=curve, data=ranks, machines=machines, **data)
-            if len(token) != 16 or not isinstance(contact.epoch, int):
+            if len(token) != 16 or not 0 <= operator.index(contact.epoch) < 1 << 32:
+                raise ValueError
+            if curve and any(len(key) != _KEY_LENGTH for key in asdict(curve).values() if key):
                 raise ValueError
             texts = (contact.host, contact.runtime_folder, contact.control, contact.heartbeat)
             if not all(isinstance(text, str) for text in (*texts, *ranks, *machines)):

@@ -10,8 +10,8 @@ from .fake_server import FakeServer
 
 @pytest.fixture(scope="session")
 def without_mpi(tmp_path_factory):
-    """The library without MPI and without Fortran."""
-    options = ("-DMELISSA_GEN_MPI=OFF", "-DMELISSA_GEN_FORTRAN=OFF")
+    """The library without MPI; with the Fortran module where there is a compiler."""
+    options = ("-DMELISSA_GEN_MPI=OFF",)
     return install(tmp_path_factory.mktemp("without_mpi"), *options)
 
 
@@ -43,6 +43,16 @@ def probe(without_mpi, tmp_path_factory):
     std = ("-std=c11", "-g", *STRICT)
     run("cc", *std, HERE / "probe.c", *flags(without_mpi), "-lm", "-o", program)
     return program
+
+
+@pytest.fixture(scope="session")
+def fortran_probe(without_mpi, tmp_path_factory):
+    """The same solver in Fortran."""
+    compiler = need("gfortran", "gfortran")
+    folder = tmp_path_factory.mktemp("modes")
+    options = ("-g", *STRICT, "-J", folder, HERE / "modes.f90")
+    run(compiler, *options, *flags(without_mpi, "melissa_gen_fortran"), "-o", folder / "modes")
+    return folder / "modes"
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ class FakeServer:
         refuse: Reason to refuse clients with.
         shared: Clients are asked to share their memory.
         maps: Whether the server can then read it.
+        reads: Whether it can be reached on its data sockets (ipc) from the start, or once `reads` is set.
+        noise: It answers heartbeats with bytes that are no message.
 
     Attributes:
         samples: (simulation, step) to name to the whole field, NaN where nothing arrived.
@@ -38,6 +40,7 @@ class FakeServer:
         failed: The Failed messages.
         hello: The last Hello.
         beats: The Alive messages.
+        told_done: Set once a client was told that nothing is left.
     """
 
     def __init__(
@@ -57,7 +60,12 @@ class FakeServer:
         refuse=None,
         shared=False,
         maps=True,
+        reads=True,
+        noise=False,
     ):
+        self.noise, self.told_done, self.reads = noise, threading.Event(), threading.Event()
+        if reads:
+            self.reads.set()
         self.maps, self.views = maps, {}
         self.fields, self.time_steps = fields, time_steps
         self.todo, self.names = list(enumerate(simulations)), names
@@ -84,6 +92,9 @@ class FakeServer:
             for r in range(ranks)
         ]
         self.data = [one for one, _ in opened]
+        self.hidden = [] if reads else opened
+        for one, endpoint in self.hidden:  # what is sent to it stays in the client
+            one.unbind(endpoint)
         self.contact = Contact(
             **{
                 **contact.__dict__,
@@ -127,6 +138,9 @@ class FakeServer:
         for one in (self.control, self.heartbeat, *self.data):
             poller.register(one, zmq.POLLIN)
         while True:
+            while self.hidden and self.reads.is_set():
+                one, endpoint = self.hidden.pop()
+                one.bind(endpoint)
             ready = dict(poller.poll(50))
             if not ready and self.closing:  # what was sent before the client ended has arrived
                 return
@@ -136,7 +150,9 @@ class FakeServer:
                 identity, frame = self.heartbeat.recv_multipart()
                 self.beats.append(wire.decode(self._checked(frame), wire.Alive))
                 answer = self.beats[-1] if self.stop is None else wire.Stop(self.stop)
-                if not self.mute:
+                if not self.mute and self.noise:
+                    self.heartbeat.send_multipart([identity, b"noise"])
+                elif not self.mute:
                     self._send(self.heartbeat, identity, answer)
             for rank, one in enumerate(self.data):
                 if one in ready:
@@ -166,6 +182,7 @@ class FakeServer:
             self._send(self.control, identity, wire.Solve(number, 0, tuple(parameters)))
         else:
             self._send(self.control, identity, wire.Done())
+            self.told_done.set()
 
     def _on_data(self, rank, identity, frame, *payload):
         header = wire.decode_header(self._checked(frame))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from .building import BIN, HERE, NATIVE, ROOT, STRICT, flags, need, need_headers, run
-from .test_native_client import start
+from .probing import start
 
 pytestmark = pytest.mark.mpi
 

@@ -1,8 +1,6 @@
 """The C and Fortran client library: its bytes, its behaviour against a server, the solvers built on it."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from itertools import product
@@ -10,47 +8,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from melissa_gen.protocol.failures import Failure
-
 from .building import BIN, HERE, MPIRUN, NATIVE, ROOT, STRICT, flags, need, need_headers, run
+from .probing import assert_whole, serve_probe, start
 
 pytestmark = pytest.mark.mpi
 
 STUDY = ROOT / "simulations" / "heat" / "study.yaml"
 VECTORS = ROOT / "tests" / "unit" / "protocol" / "vectors.json"
 TEMPERATURES = ("initial", "left", "right", "bottom", "top")
-
-# What probe.c expects.
-FIELDS = {"a": ("float32", (4, 6)), "b": ("float64", (3,))}
-SIMULATIONS = [(0.5, 10.0), (1.5, 20.0), (2.5, 30.0)]
-
-
-def start(server, *command, **environment):
-    return subprocess.run(
-        [str(part) for part in command],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=server.environment | environment,
-    )
-
-
-def serve_probe(serve, **options):
-    return serve(FIELDS, 3, SIMULATIONS, ("p", "q"), **options)
-
-
-def assert_whole(server, simulations=range(3)):
-    """Every sample of these simulations arrived as probe.c made it, although it reuses its arrays."""
-    for simulation, step in product(simulations, range(3)):
-        sample = server.samples[simulation, step]
-        first = 1000 * simulation + 100 * step
-        np.testing.assert_array_equal(sample["a"], first + np.arange(24.0).reshape(4, 6))
-        np.testing.assert_array_equal(sample["b"], SIMULATIONS[simulation][0] + step)
-
-
-def reasons(server):
-    return [str(Failure.received(failed.code, failed.values)) for failed in server.failed]
 
 
 def cflags(module):
@@ -109,26 +74,6 @@ def test_damaged_messages_are_read_without_a_byte_too_far(vectors_program):
     run(valgrind, "-q", "--error-exitcode=9", "--leak-check=full", vectors_program, input=text)
 
 
-WAYS = {
-    "ipc": {},
-    "tcp": {"ipc": False},
-    "shared": {"shared": True},
-    "refused": {"shared": True, "maps": False},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_client_sends_what_its_solver_computed(serve, probe, way):
-    server = serve_probe(serve, ranks=2, credit=1, **WAYS[way])
-    done = start(server, probe, "good")
-    assert (done.returncode, done.stderr) == (0, "")
-    server.close()
-    assert_whole(server)
-    assert server.finalized == {(s, 0, r): 3 for s, r in product(range(3), range(2))}
-    assert server.failed == []
-    assert (server.hello.job, server.hello.ranks) == ("job", 1)
-
-
 def test_a_client_is_clean_under_valgrind(serve, probe):
     valgrind = need("valgrind", "valgrind")
     checks = ("-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=all")
@@ -150,114 +95,6 @@ def test_the_header_serves_cplusplus(serve, without_mpi, tmp_path):
     assert_whole(server)
 
 
-def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, probe):
-    server = serve_probe(serve)
-    done = start(server, probe, "nan")
-    reason = (
-        "simulation 1, time step 2: "
-        "field 'a' has 2 values that are NaN, infinite or too large for float32"
-    )
-    assert done.stdout.splitlines() == [f"2 {reason}", "0 no error", "closed 0"]
-    server.close()
-    assert [(f.job, f.simulation, f.step) for f in server.failed] == [("job", 1, 2)]
-    assert reasons(server) == [reason]
-    assert (1, 2) not in server.samples
-    assert_whole(server, (0, 2))
-    assert {simulation for simulation, _, _ in server.finalized} == {0, 2}
-
-
-@pytest.mark.parametrize(
-    ("mode", "sentence"),
-    [
-        ("overflow", "field 'a' has 1 values that are NaN, infinite or too large for float32"),
-        ("unknown-send", "simulation 0, time step 0: unknown field 'c'; declared: a, b"),
-        ("twice", "simulation 0, time step 0: the field 'b' is missing ('a' was sent twice)"),
-        ("wrong-count", "field 'a' has 23 values; this rank declared the extent (4, 6)"),
-        ("half-step", "simulation 0, time step 2: the field 'b' is missing"),
-        ("short", "simulation 0 ended after 2 of 3 time steps"),
-        ("too-many", "time step 3: the study has 3 time steps; this one is too many"),
-    ],
-)
-def test_what_can_not_be_trained_on_is_reported_as_failed(serve, probe, mode, sentence):
-    server = serve_probe(serve)
-    done = start(server, probe, mode)
-    assert done.returncode == 2
-    assert sentence in done.stdout
-    server.close()
-    (failed,) = server.failed
-    assert failed.simulation == 0
-    assert sentence in reasons(server)[0]
-    assert server.finalized == {}
-
-
-@pytest.mark.parametrize(
-    ("mode", "sentence"),
-    [
-        ("unknown-field", "field 'aa' is not in the study; it declares a, b"),
-        ("wrong-shape", "field 'a' has the global shape (4, 7); the study says (4, 6)"),
-        ("outside", "field 'a': the block start (2, 0), extent (4, 6) is not inside the shape"),
-        ("undeclared", "the fields b of the study are not declared; declare every field before"),
-        ("unknown-parameter", "the study has no parameter 'r'; it has p, q"),
-    ],
-)
-def test_wrong_use_is_answered_with_a_sentence(serve, probe, mode, sentence):
-    server = serve_probe(serve)
-    done = start(server, probe, mode)
-    assert done.returncode == 1
-    assert sentence in done.stdout
-    server.close()
-    (failed,) = server.failed
-    assert failed.simulation == (0 if mode == "unknown-parameter" else -1)
-    # Only the server looks for a similar name.
-    assert sentence in reasons(server)[0].replace(" (did you mean 'a'?)", "")
-
-
-def test_a_solver_gives_a_simulation_up_and_goes_on(serve, probe):
-    server = serve_probe(serve)
-    assert start(server, probe, "fail").returncode == 0
-    server.close()
-    assert [(f.simulation, f.step) for f in server.failed] == [(0, 1)]
-    assert reasons(server) == ["diverged"]
-    assert_whole(server, (1, 2))
-
-
-def test_closing_in_the_middle_is_a_failure_and_after_the_end_is_not(serve, probe):
-    server = serve_probe(serve)
-    assert "closed 0" in start(server, probe, "leave").stdout
-    server.close()
-    assert server.finalized == {(0, 0, 0): 3}
-    server = serve({**FIELDS}, 4, SIMULATIONS, ("p", "q"))
-    assert "closed 2" in start(server, probe, "leave-early").stdout
-    server.close()
-    assert reasons(server) == ["simulation 0 ended after 3 of 4 time steps"]
-
-
-def test_one_simulation_per_process(serve, probe):
-    server = serve_probe(serve)
-    assert start(server, probe, "good", MELISSA_GEN_SIMULATION="2").returncode == 0
-    server.close()
-    assert {simulation for simulation, _ in server.samples} == {2}
-    done = start(server, probe, "good", MELISSA_GEN_SIMULATION="two")
-    assert "MELISSA_GEN_SIMULATION is 'two': not a number" in done.stdout
-
-
-def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, probe):
-    server = serve_probe(serve, mute_after=1, heartbeat_timeout=0.5)
-    done = start(server, probe, "good")
-    assert done.returncode == 3
-    assert "3 the training server has been silent for" in done.stdout
-    server.close()
-    assert len(server.samples) == 2  # its credit
-    assert server.beats  # a client that lives shorter may end before its first
-
-
-@pytest.mark.slow
-def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, probe):
-    done = start(serve_probe(serve, mute_after=1, heartbeat_timeout=0.5), probe, "stuck")
-    assert done.returncode == -signal.SIGTERM
-    assert "ending: the training server has been silent for" in done.stderr
-
-
 @pytest.mark.slow
 def test_a_lost_server_ends_all_ranks(serve, heat_c):
     fields = {"temperature": ("float32", (16, 16))}
@@ -266,37 +103,6 @@ def test_a_lost_server_ends_all_ranks(serve, heat_c):
     done = start(server, MPIRUN, "-n", 2, heat_c, "--mesh", 16)
     assert done.returncode != 0
     assert "the training server has been silent for" in done.stderr  # said by either thread
-
-
-def test_a_server_that_stops_says_why(serve, probe):
-    server = serve_probe(serve, stop="the study is over", mute_after=None, credit=1)
-    done = start(server, probe, "good")
-    assert done.returncode in (0, 3)  # noticed while asking (all done) or while sending
-    if done.returncode:
-        assert "3 the study is over" in done.stdout
-
-
-def test_a_refusal_and_a_missing_server_are_told(serve, probe, tmp_path):
-    server = serve_probe(serve, refuse="a stale peer of epoch 1; this is epoch 2")
-    assert "1 a stale peer of epoch 1; this is epoch 2" in start(server, probe).stdout
-    bare = {name: value for name, value in os.environ.items() if "MELISSA" not in name}
-
-    def sentence(**more):
-        return subprocess.run(
-            [probe], check=False, capture_output=True, text=True, env=bare | more
-        ).stdout
-
-    assert "MELISSA_GEN_SERVER is not set" in sentence()
-    absent = tmp_path / "absent.json"
-    assert f"1 {absent}: can't read the server's contact file: No such file" in sentence(
-        MELISSA_GEN_SERVER=str(absent)
-    )
-    good = json.loads(server.path.read_text())
-    for damage in ({"token": "12"}, {"epoch": -1}, {"curve": {}}, {"data": [1]}, {"host": None}):
-        absent.write_text(json.dumps(good | damage))
-        assert "is not a contact file" in sentence(MELISSA_GEN_SERVER=str(absent)), damage
-    absent.write_text("{" * 100_000)
-    assert "is not a contact file" in sentence(MELISSA_GEN_SERVER=str(absent))
 
 
 def heat_server(serve, mesh, steps):

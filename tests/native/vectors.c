@@ -153,9 +153,6 @@ static char *read_message(const unsigned char *data, size_t size, cJSON *body)
         }
         free(buffers);
         break;
-    case WIRE_ALIVE:
-        wrong = wire_read_alive(data, size);
-        break;
     default:
         cJSON_AddNumberToObject(body, "not for clients", kind);
     }

@@ -109,10 +109,12 @@ void channel_put_back(struct channel *channel, uint16_t buffer)
     channel->free_list[channel->free++] = buffer;
 }
 
-void channel_close(struct channel *channel)
+void channel_close(struct channel *channel, int linger)
 {
-    if (channel->socket != NULL)
+    if (channel->socket != NULL) {
+        zmq_setsockopt(channel->socket, ZMQ_LINGER, &linger, sizeof linger);
         zmq_close(channel->socket);
+    }
     channel->socket = NULL;
 }
 

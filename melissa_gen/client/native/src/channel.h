@@ -31,7 +31,9 @@ void channel_wait(struct channel *channel, long milliseconds);
 uint16_t channel_take(struct channel *channel);
 void channel_put_back(struct channel *channel, uint16_t buffer);
 
-void channel_close(struct channel *channel);        /* keeps the buffers, which queued messages need */
+/* Closes the socket; queued messages are sent if that takes at most `linger` milliseconds. Keeps the buffers, which
+ * these messages need. */
+void channel_close(struct channel *channel, int linger);
 void channel_free_buffers(struct channel *channel); /* after the end of the context */
 
 /* Sends a frame; `more`: further frames of the message follow. With `copy`, ZeroMQ copies the bytes; otherwise it reads

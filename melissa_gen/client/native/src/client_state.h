@@ -26,6 +26,7 @@ struct mg_client {
     char *host, *job;
     int64_t only; /* the simulation of a per-simulation process, or -1 */
     bool asked, lost;
+    bool done; /* nothing is left to solve; the server still reads what was sent */
     void *context, *control;
     struct heartbeat *heartbeat;
     struct wire_welcome welcome;

@@ -74,12 +74,9 @@ static bool listen_once(struct heartbeat *heartbeat, void *peer)
     char *text = NULL, *wrong = wire_kind(zmq_msg_data(&message), zmq_msg_size(&message), &kind);
     if (wrong == NULL && kind == WIRE_STOP)
         wrong = wire_read_text(zmq_msg_data(&message), zmq_msg_size(&message), &text);
-    else if (wrong == NULL)
-        wrong = wire_read_alive(zmq_msg_data(&message), zmq_msg_size(&message));
     zmq_msg_close(&message);
-    if (wrong != NULL)
-        end_with(heartbeat, HEARTBEAT_SILENT, wrong);
-    else if (text != NULL)
+    wire_free(wrong); /* any message shows that the server is alive */
+    if (text != NULL)
         end_with(heartbeat, HEARTBEAT_STOPPED, text);
     return true;
 }

@@ -1,5 +1,6 @@
 #include "server_connection.h"
 
+#include "reaching.h"
 #include "text.h"
 
 #include <errno.h>
@@ -11,7 +12,9 @@
 
 static const double HANDSHAKE_SECONDS = 60.0;
 
-enum outcome { DONE, FOUND, REFUSED, LOST }; /* of a request for a simulation; rank 0 shares it with all ranks */
+/* Of a request for a simulation; rank 0 shares it with all ranks. DONE: nothing is left to solve. STOPPED: the server
+ * stops, although something may be left. */
+enum outcome { DONE, STOPPED, FOUND, REFUSED, LOST };
 
 static int system_error(mg_client *client, const char *what)
 {
@@ -61,15 +64,30 @@ static int share_error(mg_client *client, int code)
 
 /* The handshake. */
 
+/* Tries all ports of the server: a simulation that is issued to a client without a connection is lost. */
+static int try_ports(mg_client *client)
+{
+    const struct contact *contact = &client->contact;
+    char *problem = reaching_problem(contact->control, client->host);
+    if (problem == NULL)
+        problem = reaching_problem(contact->heartbeat, client->host);
+    for (size_t rank = 0; problem == NULL && rank < contact->ranks; rank++)
+        problem = reaching_problem(contact->data[rank], client->host);
+    return problem == NULL ? MG_OK : client_error_from(client, MG_ERROR_USAGE, problem);
+}
+
 static int introduce(mg_client *client, zmq_msg_t *answer)
 {
+    int status = try_ports(client);
+    if (status != MG_OK)
+        return status;
     client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
     if (client->control == NULL)
         return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
                             client->contact.control, zmq_strerror(errno));
     wire_hello(&client->out, &client->peer, client->job, client->host, (uint32_t)getpid(),
                (uint32_t)client->communicator.size);
-    int status = send_message(client, client->control);
+    status = send_message(client, client->control);
     if (status != MG_OK || receive(client, HANDSHAKE_SECONDS, answer))
         return status;
     return client_error(client, MG_ERROR_USAGE, "the training server on %s (%s) did not answer within %.0f s",
@@ -171,7 +189,7 @@ static enum outcome read_answer(mg_client *client, const void *data, size_t size
         if (wrong != NULL || kind == WIRE_REFUSED)
             return refused(client, wrong != NULL ? wrong : text);
         free(text);
-        return DONE;
+        return STOPPED;
     case WIRE_SOLVE:
         wrong = wire_read_solve(data, size, &found);
         break;
@@ -206,7 +224,7 @@ static enum outcome ask(mg_client *client)
         return REFUSED;
     zmq_msg_t message;
     zmq_msg_init(&message);
-    enum outcome outcome = DONE;
+    enum outcome outcome = STOPPED;
     const char *reason = NULL;
     if (receive(client, INFINITY, &message)) {
         outcome = read_answer(client, zmq_msg_data(&message), zmq_msg_size(&message));
@@ -232,7 +250,8 @@ int connection_next(mg_client *client, bool *found)
         client->lost = true;
         return share_error(client, outcome == LOST ? MG_ERROR_SERVER_LOST : MG_ERROR_USAGE);
     }
-    if (outcome == DONE)
+    client->done = outcome == DONE;
+    if (outcome != FOUND)
         return MG_OK;
     *found = true;
     client->simulation = (uint32_t)client->answer[1];
@@ -247,6 +266,12 @@ static int open_channel(mg_client *client, uint32_t rank)
 {
     struct channel *channel = &client->channels[rank];
     bool is_new = channel->socket == NULL;
+    char *problem = is_new ? reaching_problem(client->contact.data[rank], client->host) : NULL;
+    if (problem != NULL) {
+        client_error(client, MG_ERROR_USAGE, "rank %d of the client on %s", client->communicator.rank, problem);
+        wire_free(problem);
+        return MG_ERROR_USAGE;
+    }
     char *wrong = channel_open(channel, &client->contact, client->context, rank, client->welcome.credit,
                                client->buffer_size);
     if (wrong != NULL)
@@ -366,11 +391,18 @@ int connection_fail(mg_client *client, int64_t simulation)
                      : system_error(client, "can't connect to the training server");
 }
 
+/* Queued messages are sent after the end, if that takes at most this time. A busy server needs time to read them. A
+ * server that stops or is lost does not read them. */
+static int linger_milliseconds(const mg_client *client)
+{
+    return client->done ? (int)fmin(500.0 * client->welcome.heartbeat_timeout, 1e9) : 1000;
+}
+
 void connection_close(mg_client *client)
 {
     heartbeat_close(client->heartbeat);
     for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++)
-        channel_close(&client->channels[rank]);
+        channel_close(&client->channels[rank], linger_milliseconds(client));
     if (client->control != NULL) {
         int linger = 0;
         if (client->channels == NULL) /* the handshake failed */

@@ -98,7 +98,6 @@ char *wire_read_solve(const void *data, size_t size, struct wire_solve *found); 
 char *wire_read_text(const void *data, size_t size, char **text); /* Refused, Stop: free *text */
 char *wire_read_done(const void *data, size_t size);
 char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16_t *count); /* free *buffers */
-char *wire_read_alive(const void *data, size_t size);
 
 void wire_free_welcome(struct wire_welcome *welcome);
 

@@ -236,18 +236,6 @@ char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16
     return wrong;
 }
 
-char *wire_read_alive(const void *data, size_t size)
-{
-    struct reader in = body(data, size);
-    free(take_text(&in));
-    take_u16(&in);
-    take_u32(&in);
-    take_u32(&in);
-    take_f64(&in);
-    take_f64(&in);
-    return verdict(&in, "Alive", size);
-}
-
 uint32_t wire_owner(uint32_t simulation, uint32_t step, uint32_t ranks)
 {
     return (uint32_t)(((uint64_t)simulation + step) % ranks);

@@ -1,0 +1,241 @@
+"""What every client does, in C, Fortran and Python: one list of scenarios, held by a probe in each language."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from melissa_gen.protocol.failures import Failure
+
+from .building import HERE
+from .probing import FIELDS, SIMULATIONS, assert_whole, serve_probe, start, words
+
+pytestmark = pytest.mark.mpi
+
+
+@pytest.fixture(params=["c", "fortran", "python"])
+def language(request):
+    return request.param
+
+
+@pytest.fixture
+def command(language, request):
+    """The words that start the probe of a language."""
+    if language == "python":
+        return (sys.executable, HERE / "probe.py")
+    return (request.getfixturevalue("probe" if language == "c" else "fortran_probe"),)
+
+
+def reasons(server):
+    return [str(Failure.received(failed.code, failed.values)) for failed in server.failed]
+
+
+WAYS = {
+    "ipc": {},
+    "tcp": {"ipc": False},
+    "shared": {"shared": True},
+    "refused": {"shared": True, "maps": False},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_sends_what_its_solver_computed(serve, command, way):
+    server = serve_probe(serve, ranks=2, credit=1, **WAYS[way])
+    done = start(server, *command, "good")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+    assert server.finalized == {(s, 0, r): 3 for s, r in product(range(3), range(2))}
+    assert server.failed == []
+    assert (server.hello.job, server.hello.ranks) == ("job", 1)
+
+
+def test_the_tail_of_a_finished_client_waits_for_a_busy_server(serve, command):
+    """A server that does not read for longer than a second gets all messages before the process ends."""
+    server = serve_probe(serve, credit=9, heartbeat_timeout=60.0, reads=False)
+    client = subprocess.Popen(words((*command, "good")), env=server.environment)
+    try:
+        assert server.told_done.wait(60)
+        with pytest.raises(subprocess.TimeoutExpired):
+            client.wait(2.5)
+        server.reads.set()
+        assert client.wait(60) == 0
+    finally:
+        client.kill()
+        client.wait()
+    server.close()
+    assert_whole(server)
+    assert set(server.finalized) == {(s, 0, 0) for s in range(3)}
+
+
+def test_a_client_does_not_wait_for_a_server_that_is_gone(serve, command):
+    server = serve_probe(serve, credit=9, heartbeat_timeout=2.0, reads=False)
+    began = time.monotonic()
+    assert start(server, *command, "good").returncode == 0
+    assert time.monotonic() - began < 20
+    assert server.told_done.is_set()
+
+
+@pytest.mark.parametrize("port", ["control", "heartbeat", "data"])
+def test_a_port_that_can_not_be_reached_is_named_before_the_first_simulation(serve, command, port):
+    server = serve_probe(serve, ranks=2, ipc=False)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        number = closed.getsockname()[1]
+    endpoint = f"tcp://127.0.0.1:{number}"
+    changed = {"data": (server.contact.data[0], endpoint)} if port == "data" else {port: endpoint}
+    replace(server.contact, **changed).write(server.path)
+    done = start(server, *command, "good")
+    assert done.returncode == 1
+    said = f"{socket.gethostname()} can't reach the training server at 127.0.0.1 on port {number}"
+    assert f"1 {said}: Connection refused; is server.interface right" in done.stdout
+    server.close()
+    assert server.hello is None
+
+
+def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, command):
+    server = serve_probe(serve)
+    done = start(server, *command, "nan")
+    reason = (
+        "simulation 1, time step 2: "
+        "field 'a' has 2 values that are NaN, infinite or too large for float32"
+    )
+    assert done.stdout.splitlines() == [f"2 {reason}", "0 no error", "closed 0"]
+    server.close()
+    assert [(f.job, f.simulation, f.step) for f in server.failed] == [("job", 1, 2)]
+    assert reasons(server) == [reason]
+    assert (1, 2) not in server.samples
+    assert_whole(server, (0, 2))
+    assert {simulation for simulation, _, _ in server.finalized} == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("overflow", "field 'a' has 1 values that are NaN, infinite or too large for float32"),
+        ("unknown-send", "simulation 0, time step 0: unknown field 'c'; declared: a, b"),
+        ("twice", "simulation 0, time step 0: the field 'b' is missing ('a' was sent twice)"),
+        ("wrong-count", "; this rank declared the extent (4, 6)"),
+        ("half-step", "simulation 0, time step 2: the field 'b' is missing"),
+        ("short", "simulation 0 ended after 2 of 3 time steps"),
+        ("too-many", "time step 3: the study has 3 time steps; this one is too many"),
+    ],
+)
+def test_what_can_not_be_trained_on_is_reported_as_failed(serve, command, language, mode, sentence):
+    if language == "python" and mode == "twice":
+        return  # one call sends all fields, each by its name
+    server = serve_probe(serve)
+    done = start(server, *command, mode)
+    assert done.returncode == 2
+    assert sentence in done.stdout
+    server.close()
+    (failed,) = server.failed
+    assert failed.simulation == 0
+    assert sentence in reasons(server)[0]
+    assert server.finalized == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("unknown-field", "field 'aa' is not in the study; it declares a, b"),
+        ("wrong-shape", "field 'a' has the global shape (4, 7); the study says (4, 6)"),
+        ("outside", "field 'a': the block start (2, 0), extent (4, 6) is not inside the shape"),
+        ("undeclared", "the fields b of the study are not declared; declare every field before"),
+        ("unknown-parameter", "the study has no parameter 'r'; it has p, q"),
+    ],
+)
+def test_wrong_use_is_answered_with_a_sentence(serve, command, mode, sentence):
+    server = serve_probe(serve)
+    done = start(server, *command, mode)
+    assert done.returncode == 1
+    # Only Python looks for a similar name.
+    assert sentence in done.stdout.replace(" (did you mean 'a'?)", "")
+    server.close()
+    (failed,) = server.failed
+    assert failed.simulation == (0 if mode == "unknown-parameter" else -1)
+    assert sentence in reasons(server)[0].replace(" (did you mean 'a'?)", "")
+
+
+def test_a_solver_gives_a_simulation_up_and_goes_on(serve, command):
+    server = serve_probe(serve)
+    assert start(server, *command, "fail").returncode == 0
+    server.close()
+    assert [(f.simulation, f.step) for f in server.failed] == [(0, 1)]
+    assert reasons(server) == ["diverged"]
+    assert_whole(server, (1, 2))
+
+
+def test_closing_in_the_middle_is_a_failure_and_after_the_end_is_not(serve, command):
+    server = serve_probe(serve)
+    assert "closed 0" in start(server, *command, "leave").stdout
+    server.close()
+    assert server.finalized == {(0, 0, 0): 3}
+    server = serve({**FIELDS}, 4, SIMULATIONS, ("p", "q"))
+    assert "closed 2" in start(server, *command, "leave-early").stdout
+    server.close()
+    assert reasons(server) == ["simulation 0 ended after 3 of 4 time steps"]
+
+
+def test_one_simulation_per_process(serve, command):
+    server = serve_probe(serve)
+    assert start(server, *command, "good", MELISSA_GEN_SIMULATION="2").returncode == 0
+    server.close()
+    assert {simulation for simulation, _ in server.samples} == {2}
+    done = start(server, *command, "good", MELISSA_GEN_SIMULATION="two")
+    assert "1 MELISSA_GEN_SIMULATION is 'two': not a number" in done.stdout
+
+
+def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, command):
+    server = serve_probe(serve, mute_after=1, heartbeat_timeout=0.5)
+    done = start(server, *command, "good")
+    assert done.returncode == 3
+    assert "3 the training server has been silent for" in done.stdout
+    server.close()
+    assert len(server.samples) == 2  # its credit
+    assert server.beats  # a client that lives shorter may end before its first
+
+
+@pytest.mark.slow
+def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, command):
+    done = start(serve_probe(serve, mute_after=1, heartbeat_timeout=0.5), *command, "stuck")
+    assert done.returncode == -signal.SIGTERM
+    assert "ending: the training server has been silent for" in done.stderr
+
+
+def test_a_server_that_stops_says_why(serve, command):
+    server = serve_probe(serve, stop="the study is over", mute_after=None, credit=1)
+    done = start(server, *command, "good")
+    assert done.returncode in (0, 3)  # noticed while asking (all done) or while sending
+    if done.returncode:
+        assert "3 the study is over" in done.stdout
+
+
+def test_an_unreadable_answer_to_a_heartbeat_does_not_end_a_client(serve, command):
+    server = serve_probe(serve, noise=True, credit=1)
+    assert start(server, *command, "good").returncode == 0
+    server.close()
+    assert_whole(server)
+
+
+def test_a_refusal_and_a_missing_server_are_told(serve, command, tmp_path):
+    server = serve_probe(serve, refuse="a stale peer of epoch 1; this is epoch 2")
+    assert "1 a stale peer of epoch 1; this is epoch 2" in start(server, *command).stdout
+
+    def sentence(path):
+        return start(server, *command, MELISSA_GEN_SERVER=str(path)).stdout
+
+    assert "there is no training server (MELISSA_GEN_SERVER is not set)" in sentence("")
+    absent = tmp_path / "absent.json"
+    assert f"1 {absent}: can't read the server's contact file: No such file" in sentence(absent)
+    good = json.loads(server.path.read_text())
+    for damage in ({"token": "12"}, {"epoch": -1}, {"curve": {}}, {"data": [1]}, {"host": None}):
+        absent.write_text(json.dumps(good | damage))
+        assert "is not a contact file" in sentence(absent), damage
+    absent.write_text("{" * 100_000)
+    assert "is not a contact file" in sentence(absent)
