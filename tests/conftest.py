@@ -187,7 +187,8 @@ class Run:
 class Runs:
     """Writes studies into a folder, runs them, and knows every process that came of it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, inside=()):
+        """Args: folder for studies and terminals; `inside`, words before each command (a namespace that it enters)."""
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.temporary = Path(tempfile.mkdtemp(prefix="mg-"))  # short: socket paths are limited
@@ -195,7 +196,7 @@ class Runs:
         self.shared = self.temporary / "shm"
         self.shared.mkdir()
         self.private = may_unshare()
-        self._prefix = [*UNSHARE, str(self.shared)] if self.private else []
+        self._prefix = [*inside, *([*UNSHARE, str(self.shared)] if self.private else [])]
         self._segments = segments()
         self._number = 0
 

@@ -1,0 +1,135 @@
+"""A small machine for one storm: a disk, a /dev/shm, a loopback network and a clock that a fault can disturb."""
+
+import contextlib
+import functools
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests import network
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+DISK_MEGABYTES = 96
+SHM_MEGABYTES = 96
+
+
+@functools.cache
+def missing():
+    """Returns why there can be no such machine here, or ""; installs what it needs if that is allowed."""
+    if problem := network.missing():
+        return problem
+    try:
+        with tempfile.TemporaryDirectory() as folder, Machine(Path(folder)):
+            return ""
+    except subprocess.CalledProcessError as error:
+        return f"{' '.join(map(str, error.cmd))}: {error.stderr.strip()}"
+
+
+class Machine(contextlib.ExitStack):
+    """Mounts and namespaces; `close` removes them.
+
+    Attributes:
+        disk: Folder on a disk of 96 MB of its own.
+        shm: Folder in memory of 96 MB, which the commands of a storm see as /dev/shm.
+        inside: Words before a command that runs in the network namespace of the machine.
+        environment: Variables that give a command the machine's clock, where libfaketime is installed.
+    """
+
+    def __init__(self, folder, clock=False):
+        super().__init__()
+        self.disk, self.shm = folder / "disk", folder / "shm"
+        try:
+            self._mount_disk(folder / "disk.img")
+            self._mount("-t", "tmpfs", "-o", f"size={SHM_MEGABYTES}m", "tmpfs", folder=self.shm)
+            self._open_network()
+        except BaseException:
+            self.close()
+            raise
+        self._offset = folder / "clock"
+        self._offset.write_text("+0\n")
+        self.clock = clock and FAKETIME.exists()
+        self.environment = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_NO_CACHE": "1",
+        }
+        if not self.clock:
+            self.environment = {}
+
+    def _mount_disk(self, image):
+        with image.open("wb") as file:
+            file.truncate(DISK_MEGABYTES * 2**20)
+        call("mkfs.ext4", "-q", "-m", "0", image)
+        self._mount("-o", "loop", image, folder=self.disk)
+
+    def _mount(self, *words, folder):
+        folder.mkdir()
+        call("mount", *words, folder)
+        self.callback(call, "umount", "--lazy", folder)
+
+    def _open_network(self):
+        hold = "ip link set lo up && echo && exec sleep infinity"
+        words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sh", "-c", hold]
+        holder = subprocess.Popen(words, stdout=subprocess.PIPE)
+        self.callback(holder.wait)
+        self.callback(holder.kill)
+        holder.stdout.readline()
+        holder.stdout.close()
+        self.inside = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+
+    @contextlib.contextmanager
+    def filter(self, port, verdict):
+        """Applies an nftables verdict to all packets from and to a port."""
+        chain = "{ type filter hook output priority 0; policy accept; }"
+        nft = [*self.inside, "nft", "add"]
+        call(*nft, "table", "ip", "storm")
+        try:
+            call(*nft, "chain", "ip", "storm", "out", chain)
+            for side in ("dport", "sport"):
+                call(*nft, "rule", "ip", "storm", "out", "tcp", side, str(port), *verdict.split())
+            yield
+        finally:
+            call(*self.inside, "nft", "delete", "table", "ip", "storm")
+
+    @contextlib.contextmanager
+    def full(self, folder):
+        """Fills the file system of a folder to the last byte."""
+        ballast = folder / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            for size in (2**20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+        try:
+            yield
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def frozen_disk(self):
+        """Lets every write to the disk wait."""
+        call("fsfreeze", "--freeze", self.disk)
+        try:
+            yield
+        finally:
+            call("fsfreeze", "--unfreeze", self.disk)
+
+    @contextlib.contextmanager
+    def other_time(self, seconds):
+        """Moves the wall clock, and back."""
+        self._set_clock(seconds)
+        try:
+            yield
+        finally:
+            self._set_clock(0)
+
+    def _set_clock(self, seconds):
+        new = self._offset.with_suffix(".new")
+        new.write_text(f"{seconds:+.0f}\n")
+        new.replace(self._offset)
+
+
+def call(*words):
+    """Runs a command that must succeed."""
+    subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
