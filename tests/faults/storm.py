@@ -31,7 +31,7 @@ from tests.conftest import Runs
 from tests.faults import storm_machine
 
 SOLVER = Path(__file__).parent / "solver.py"
-COUNT, STEPS, RANKS, CLIENTS = 48, 10, 2, 4
+COUNT, STEPS, RANKS, CLIENTS = 120, 10, 2, 4
 HEARTBEAT_TIMEOUT = 4
 PATIENCE = 150.0
 """Seconds without an event of progress after which a running study counts as hanging."""
@@ -71,7 +71,7 @@ class Storm:
 
     def __init__(self, folder, seed, faults=None):
         self.random = random.Random(seed)
-        self.machine = storm_machine.Machine(folder, clock=True)
+        self.machine = storm_machine.Machine(folder)
         self.runs = Runs(folder, self.machine.inside)
         storm_machine.call("mount", "--bind", self.machine.shm, self.runs.shared)
         self.machine.callback(storm_machine.call, "umount", "--lazy", self.runs.shared)
@@ -163,8 +163,10 @@ class Storm:
         return self.run.process.poll() is not None
 
     def _finished(self):
-        """Whether the study is finished: the launcher has ended with status 0."""
-        return self._ended() and self.run.code == 0
+        """Whether the study is finished, and its launcher has ended."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._ended() and self.run.summary["status"] == "finished"
+        return False
 
     def _count(self):
         return sum(len(self.run.events(kind)) for kind in PROGRESS) if self.run else 0
@@ -216,6 +218,10 @@ class Storm:
     def _check_end(self):
         """What holds for a study that is finished."""
         run, output = self.run, self.run.output
+        if not (self.run_dir / "report.html").exists():
+            # The launcher was killed after the server had finished the study.
+            report = self.runs.command("report", self.run_dir).wait()
+            check(report.code == 0, report.output)
         check("Traceback" not in output, f"a traceback:\n{output}")
         summary = json.loads((self.run_dir / "summary.json").read_text(), parse_constant=refuse)
         check(summary["status"] == "finished", f"status {summary['status']}")

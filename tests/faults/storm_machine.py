@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from tests import network
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+CLOCK_SOURCE = Path(__file__).parent / "other_clock.c"
 DISK_MEGABYTES = 96
 SHM_MEGABYTES = 96
 
@@ -32,10 +33,10 @@ class Machine(contextlib.ExitStack):
         disk: Folder on a disk of 96 MB of its own.
         shm: Folder in memory of 96 MB, which the commands of a storm see as /dev/shm.
         inside: Words before a command that runs in the network namespace of the machine.
-        environment: Variables that give a command the machine's clock, where libfaketime is installed.
+        environment: Variables that give a command the machine's clock, where a C compiler is installed.
     """
 
-    def __init__(self, folder, clock=False):
+    def __init__(self, folder):
         super().__init__()
         self.disk, self.shm = folder / "disk", folder / "shm"
         try:
@@ -46,16 +47,15 @@ class Machine(contextlib.ExitStack):
             self.close()
             raise
         self._offset = folder / "clock"
-        self._offset.write_text("+0\n")
-        self.clock = clock and FAKETIME.exists()
-        self.environment = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_NO_CACHE": "1",
-        }
-        if not self.clock:
-            self.environment = {}
+        self._offset.write_text("0")
+        self.environment = {}
+        if compiler := shutil.which("gcc"):
+            library = folder / "clock.so"
+            call(compiler, "-shared", "-fPIC", "-O2", "-o", library, CLOCK_SOURCE)
+            self.environment = {
+                "LD_PRELOAD": str(library),
+                "MELISSA_GEN_TEST_CLOCK": str(self._offset),
+            }
 
     def _mount_disk(self, image):
         with image.open("wb") as file:
@@ -126,7 +126,7 @@ class Machine(contextlib.ExitStack):
 
     def _set_clock(self, seconds):
         new = self._offset.with_suffix(".new")
-        new.write_text(f"{seconds:+.0f}\n")
+        new.write_text(str(seconds))
         new.replace(self._offset)
 
 
