@@ -85,13 +85,14 @@ def model_megabytes(study: Study) -> float:
     """Returns the memory of one rank's model during training in megabytes.
 
     It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds the copy of the sampler, and
-    one that is being sent to it.
+    one that is being sent to it. For a rollback after a divergence, two copies of weights and moments are kept.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import build_surrogate
 
     weights = build_surrogate(study).parameters()
-    return 6 * sum(w.numel() * w.element_size() for w in weights) / 1e6
+    copies = 6 + 6 * (study.training.on_divergence == "rollback")
+    return copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
 
 
 def promised_megabytes(study: Study) -> float:

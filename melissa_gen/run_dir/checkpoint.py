@@ -1,6 +1,7 @@
 """Writes checkpoints of the server state as safetensors, JSON and npz, without pickle and without importing torch."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         plain = _split(state | save_model(partial), "", arrays)
-        (partial / STATE).write_text(json.dumps(plain), encoding="utf-8")
+        (partial / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
         np.savez(partial / ARRAYS, **arrays)  # type: ignore[arg-type]
         publish(partial, folder, (state["epoch"], state["batches"]))
     except OSError as error:
@@ -44,7 +45,10 @@ def save_checkpoint(
 
 
 def _split(value: Any, path: str, arrays: dict[str, Any]) -> Any:
-    """Returns a nested value in JSON types. Arrays are moved to `arrays` and replaced by a reference."""
+    """Returns a nested value in JSON types.
+
+    Arrays are moved to `arrays` and replaced by a reference. JSON has no NaN and infinities: they are written as text.
+    """
     if isinstance(value, dict):
         return {
             str(k): _split(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()
@@ -54,4 +58,6 @@ def _split(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     if isinstance(value, np.ndarray):
         arrays[path] = value
         return {"npz": path}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(float(value))}
     return value

@@ -152,6 +152,8 @@ def _joined(value: Any, arrays: Any) -> Any:
     if isinstance(value, dict):
         if set(value) == {"npz"}:
             return arrays[value["npz"]]
+        if set(value) == {"float"}:
+            return float(value["float"])
         return {key: _joined(item, arrays) for key, item in value.items()}
     if isinstance(value, list):
         return [_joined(item, arrays) for item in value]

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from melissa_gen.errors import RunError
+from melissa_gen.run_dir.strict_json import plain
 
 __all__ = [
     "Event",
@@ -25,23 +26,6 @@ __all__ = [
 Event = dict[str, Any]
 
 BLOCK_BYTES = 1 << 16
-
-
-def plain(value: Any) -> Any:
-    """Converts a value to JSON types: arrays to lists, NaN and infinities to None."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
-        return plain(value.tolist())
-    return str(value)
 
 
 class EventLog:

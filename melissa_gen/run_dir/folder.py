@@ -14,6 +14,7 @@ from melissa_gen import __version__
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.study import Study, write_study
 
 __all__ = [
@@ -127,7 +128,7 @@ def write_json(path: Path, data: object) -> None:
     """Writes a JSON file atomically: a reader sees either the old or the new content."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
+        file.write(strict_json(data, indent=1))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

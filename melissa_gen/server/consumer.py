@@ -97,6 +97,16 @@ class Consumer(ABC):
         """Returns sections of `summary.json` (rank 0)."""
 
     @property
+    def flaw(self) -> str | None:
+        """Why the result is worthless although the stream was used to its end, or None (rank 0)."""
+        return None
+
+    @property
+    def fit_to_save(self) -> bool:
+        """Whether the state may replace an earlier checkpoint (rank 0)."""
+        return True
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences that are shown to the user when the server is ready."""
         return []

@@ -140,7 +140,7 @@ class _Rank:
         status = "finished"
         if coordinator is not None:
             state = coordinator.last_checkpoint_state()
-            status, _ = coordinator.outcome(stopped, handover=handover)
+            status, _ = coordinator.outcome(stopped, consumer.flaw, handover=handover)
         consumer.close(complete=status == "finished")
         if coordinator is not None:
             coordinator.finish(stopped, state, states, consumer, handover=handover)

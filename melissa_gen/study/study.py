@@ -161,6 +161,9 @@ class TrainingSection(Section):
     importance_exponent: float = Field(default=0.5, ge=0.0, le=1.0)
     """Exponent of the weights prior / proposal in the loss: 0 trains on what was proposed, 1 corrects to the prior.
     In the benchmarks 0.5 lowers the largest errors without raising the mean error."""
+    on_divergence: Literal["stop", "rollback", "skip"] = "rollback"
+    """After a batch whose loss or gradients are not finite: `stop` fails the study; `rollback` restores the weights of
+    200 to 400 batches before and divides the learning rate by 4, at most four times; `skip` leaves the batch out."""
     precision: Literal["float32", "bf16"] = "float32"
     """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32."""
     compile: bool = False

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError, StudyError, nearest
-from melissa_gen.surrogates.network_class import construct, load_class
+from melissa_gen.surrogates.network_class import construct, input_dtype, load_class
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
 
 __all__ = ["Surrogate"]
@@ -157,11 +157,15 @@ class Surrogate(nn.Module):
         """Scales parameters `(n, d)` and times `(n,)` to network inputs `(n, d + 1)` in [-1, 1]."""
         return self.scaling()(parameters, time)
 
+    def middle(self) -> NDArray[np.float64]:
+        """Returns the middle of the bounds of parameters and time `(1, d + 1)`, in physical units."""
+        bounds = np.array([*self.parameter_bounds.values(), self.times], np.float64)
+        middle: NDArray[np.float64] = bounds.mean(axis=1, keepdims=True).T
+        return middle
+
     def scaling(self) -> "Scaling":
         """Returns the function behind `scale`, which holds no reference to the network."""
-        weight = next(self.network.parameters(), None)
-        dtype = torch.float32 if weight is None else weight.dtype
-        return Scaling(self.center, self.half_width, dtype)
+        return Scaling(self.center, self.half_width, input_dtype(self.network))
 
     def target(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Standardizes simulated fields and arranges them like the network's output.

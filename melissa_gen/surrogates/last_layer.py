@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from melissa_gen.surrogates.network_class import input_dtype
+
 __all__ = ["LastLayer"]
 
 
@@ -115,7 +117,7 @@ def _last_executed_layer(network: nn.Module, n_inputs: int) -> nn.Module:
     training = network.training
     network.eval()
     with torch.no_grad():
-        network(torch.zeros(2, n_inputs, dtype=weight.dtype, device=weight.device))
+        network(torch.zeros(2, n_inputs, dtype=input_dtype(network), device=weight.device))
     network.train(training)
     for hook in hooks:
         hook.remove()

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from melissa_gen.errors import StudyError, nearest
 
-__all__ = ["construct", "load_class", "source_file"]
+__all__ = ["construct", "input_dtype", "load_class", "source_file"]
 
 KEY = "surrogate.class"
 
@@ -105,6 +106,12 @@ def construct(
     except Exception as error:
         message = f"{KEY} {network.__name__} can't be created from surrogate.arguments: {error}"
         raise StudyError(message) from error
+
+
+def input_dtype(network: nn.Module) -> torch.dtype:
+    """Returns the real type of a network's inputs: that of its first weights, or float32 if it has none."""
+    weight = next(network.parameters(), None)
+    return torch.float32 if weight is None else weight.dtype.to_real()
 
 
 def _is_network(value: object) -> bool:

@@ -131,7 +131,7 @@ def test_batches_are_not_overwritten_while_they_are_copied():
     wanted = []
     for _ in range(6):
         batch = trainer.draw(8)
-        wanted.append(trainer.buffers["u"].clone())
+        wanted.append(trainer.rows.fields["u"].clone())
         trainer.record(batch, trainer.learn(batch, 8), 8)
     for got, right in zip(seen, wanted, strict=True):
         assert torch.equal(got.cpu(), right)

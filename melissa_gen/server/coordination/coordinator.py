@@ -1,6 +1,5 @@
 """The additional tasks of rank 0: control, heartbeats, sampler, events, checkpoints and summary."""
 
-import json
 import math
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.run_dir.checkpoint import save_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, fixed_settings
 from melissa_gen.run_dir.events import EventLog, last_status, number_at
+from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.fixed_design import FixedDesign
@@ -185,6 +185,9 @@ class Coordinator:
             ranks: The state of each rank.
             consumer: Consumer of this rank, which writes the model.
         """
+        if not consumer.fit_to_save:
+            self.warn("no checkpoint was saved, because the training has diverged")
+            return
         began = time.monotonic()
         folder = self._run_dir / "checkpoints" / name
         whole = state | {"batches": consumer.progress, "ranks": ranks}
@@ -206,11 +209,14 @@ class Coordinator:
         self._control.wait_for_last_reports()
         return self.checkpoint_state()
 
-    def outcome(self, stopped: str | None, *, handover: bool) -> tuple[str, str | None]:
+    def outcome(
+        self, stopped: str | None, flaw: str | None, *, handover: bool
+    ) -> tuple[str, str | None]:
         """Returns the status of the study at its end, and the reason unless it is `finished`.
 
         Args:
             stopped: The reason why this rank's consumer was stopped early, or None.
+            flaw: The `flaw` of this rank's consumer.
             handover: Whether another server continues.
         """
         if self._control.failure:
@@ -221,7 +227,7 @@ class Coordinator:
             return "left", reason
         if stopped is not None:
             return "stopped", reason
-        failure = self._ledger.failure()
+        failure = self._ledger.failure() or flaw
         return ("failed", failure) if failure else ("finished", None)
 
     def finish(
@@ -244,7 +250,7 @@ class Coordinator:
         """
         if consumer.progress:
             self.save(LATEST if handover else FINAL, state, ranks, consumer)
-        status, reason = self.outcome(stopped, handover=handover)
+        status, reason = self.outcome(stopped, consumer.flaw, handover=handover)
         self.event("server_left" if handover else "run_finished", status=status)
         # The last reports of all ranks are in the control socket's queue: the thread reads them before it ends.
         self._control.finish(status, reason)
@@ -282,9 +288,9 @@ class Coordinator:
 
     def _write_results(self, summary: dict[str, Any]) -> None:
         try:
-            lines = "".join(json.dumps(line) + "\n" for line in self._lines())
+            lines = "".join(strict_json(line) + "\n" for line in self._lines())
             (self._run_dir / "simulations.jsonl").write_text(lines, encoding="utf-8")
-            text = json.dumps(summary, indent=1)
+            text = strict_json(summary, indent=1)
             (self._run_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             message = f"{self._run_dir}: can't write the results: {error.strerror}"

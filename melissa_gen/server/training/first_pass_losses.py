@@ -35,8 +35,8 @@ class FirstPass:
         Args:
             batch: The batch of n samples.
             losses: (n,), loss of each sample.
-            members: (n, M, ...), outputs of the members.
-            factors: (n,), factor of each loss in the sum whose gradient was computed.
+            members: (rows, M, ...), outputs of the members; the first n rows are the samples of the batch.
+            factors: (rows,), factor of each loss in the sum whose gradient was computed.
         """
         fresh = batch.first_time
         if not fresh.any():
@@ -55,8 +55,8 @@ class FirstPass:
         if self._signal == "delta_loss":
             return delta_loss(losses)
         if self._last is not None:
-            found = self._last.influence(factors).clamp(min=0)
+            found = self._last.influence(factors)[: len(losses)].clamp(min=0)
         else:
-            found = members.float().var(dim=1).flatten(1).mean(dim=1).sqrt()
+            found = members[: len(losses)].float().var(dim=1).flatten(1).mean(dim=1).sqrt()
         values: npt.NDArray[np.float64] = found.cpu().double().numpy()
         return values

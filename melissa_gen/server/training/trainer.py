@@ -1,7 +1,7 @@
 """The training loop of one rank, in lockstep with all other ranks.
 
 Before each batch, one small all-reduce collects which ranks can draw. Either all ranks draw or all wait, so that a rank
-without data never blocks the others. A rank whose data has ended takes part with an empty batch until all are done.
+without data never blocks the others. A rank whose data has ended takes part with rows of weight 0 until all are done.
 """
 
 import contextlib
@@ -20,11 +20,13 @@ from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.training.batch_rows import BatchRows
+from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.validation import Validation
-from melissa_gen.study import Study
-from melissa_gen.surrogates import Surrogate, member_losses, per_sample_loss
+from melissa_gen.study import Study, TrainingSection
+from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
 
 __all__ = ["Trainer"]
 
@@ -44,6 +46,8 @@ class _Turn:
     total: int
     """Samples that all ranks draw."""
     checkpoint: bool
+    diverged: bool
+    """Whether the loss or the gradients of the last batch were not finite on any rank."""
 
 
 class Trainer:
@@ -63,7 +67,9 @@ class Trainer:
         surrogate: The network in its physical units.
         optimizer: The optimizer.
         reservoir: This rank's memory.
-        buffers: Field to the rows `(batch_size, *shape)` that the last batch was drawn into.
+        rows: The rows of the last batch.
+        guard: What happens after a batch that is not finite.
+        learned: Whether any rank has trained a batch with a finite loss.
         batches: Batches trained so far.
         samples_drawn: Samples drawn so far, over all ranks.
         starved_seconds: Time spent waiting for samples (seconds).
@@ -88,27 +94,29 @@ class Trainer:
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
         on_gpu = [device] if device.type == "cuda" else None
         self._network = DistributedDataParallel(
-            self.surrogate.network, device_ids=on_gpu, gradient_as_bucket_view=True
+            self.surrogate.network,
+            device_ids=on_gpu,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=_may_skip_parameters(self.surrogate),
         )
-        self.optimizer = _optimizer(study, self.surrogate)
+        self.optimizer = optimizer_of(study.training, self.surrogate)
+        self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._importance = ImportanceWeights(self._training.importance_exponent)
         self.batches = 0
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan
+        self.learned = False
         # Totals of earlier servers. Pacing starts again here, because the reservoir does not contain their samples.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
-        self.buffers = {
-            name: torch.empty(
-                (self._training.batch_size, *array.shape[1:]),
-                dtype=torch.from_numpy(array[:0]).dtype,
-                pin_memory=device.type == "cuda",
-            )
-            for name, array in reservoir.store.arrays.items()
-        }
-        self._views = {name: tensor.numpy() for name, tensor in self.buffers.items()}
+        self.rows = BatchRows(
+            reservoir.store.arrays,
+            self._training.batch_size,
+            len(study.parameters) + 1,
+            pin=device.type == "cuda",
+        )
         self._saved = time.monotonic()
         if self._training.compile:
             self._compile()
@@ -121,6 +129,7 @@ class Trainer:
             "samples_drawn": self.samples_drawn,
             "starved_seconds": self.starved_seconds,
             "loss": None if math.isnan(self.loss) else self.loss,
+            "divergence": self.guard.state(),
             "random": torch.get_rng_state().numpy().tobytes().hex(),
             "cuda_random": torch.cuda.get_rng_state(self._device).numpy().tobytes().hex()
             if on_gpu
@@ -133,6 +142,7 @@ class Trainer:
         self.samples_drawn = self._drawn_before = state["samples_drawn"]
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
+        self.guard.restore(state["divergence"])
         torch.set_rng_state(_bytes(state["random"]))
         if state["cuda_random"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(_bytes(state["cuda_random"]), self._device)
@@ -146,7 +156,17 @@ class Trainer:
         """
         if not self.batches:
             self.wait_for_first_samples()
-        while not (turn := self._next_turn()).over:
+        while True:
+            turn = self._next_turn()
+            if turn.diverged:
+                reason = self.guard.respond(self.batches, self.learning_rate)
+                if reason is not None:
+                    self._hooks.fail(reason)
+                    return reason
+            else:
+                self.guard.succeeded()
+            if turn.over:
+                break
             if turn.stop:
                 return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
@@ -167,24 +187,25 @@ class Trainer:
         return self._state.stop_reason
 
     def draw(self, count: int) -> Batch | None:
-        """Draws samples from the reservoir; their fields are in `buffers` until the next draw. None if it is empty."""
-        return self.reservoir.draw(count, self._views, below_watermark=True)
+        """Draws samples from the reservoir into `rows`; None if it is empty."""
+        return self.rows.draw(self.reservoir, count)
 
     def learn(self, batch: Batch | None, total: int) -> torch.Tensor:
         """Takes one optimizer step; returns the losses (n,) of this rank, computed before the step."""
         count = batch.count if batch else 0
         parameters, times, weights = self._inputs(batch)
+        self.guard.before_step(self.batches)
+        if not self.rows.filled:
+            # This rank has never had data: its only row is made up and must not enter a running mean.
+            self._network.eval()
         with self._precision():
-            # A rank without data runs one sample of weight 0: its gradient takes part in the all-reduce.
             output = self._network(self.surrogate.scale(parameters, times))
+        if not self.rows.filled:
+            self._network.train()  # type: ignore[no-untyped-call]
         members = self.surrogate.members(output)
         mean = members.float().mean(dim=1)
-        fields = {name: tensor[: max(count, 1)] for name, tensor in self.buffers.items()}
-        target = self.surrogate.target(
-            {name: t.to(self._device, non_blocking=True) for name, t in fields.items()}
-        )
-        target = target if count else mean.detach()
-        each = member_losses(members, target) * self._bootstrap(batch)
+        target = self._target() if self.rows.filled else mean.detach()
+        each = member_losses(members, target) * self._bootstrap(batch, len(weights))
         # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
         factors = weights * (self._ranks / total)
         loss = (each.mean(dim=1) * factors).sum()
@@ -193,10 +214,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         losses = per_sample_loss(mean, target).detach()[:count]
-        if batch is not None:
-            found = self._first_pass.measure(batch, losses, members.detach(), factors)
-            self._state.add_first_pass(found)
-        self.optimizer.step()
+        if self.guard.allows_step(losses):
+            if batch is not None and not self.guard.noticed:
+                found = self._first_pass.measure(batch, losses, members.detach(), factors)
+                self._state.add_first_pass(found)
+            self.optimizer.step()
         self.batches += 1
         return losses
 
@@ -214,27 +236,39 @@ class Trainer:
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         every = self._training.halve_every
-        return self._training.learning_rate * (0.5 ** (self.batches // every) if every else 1.0)
+        schedule = 0.5 ** (self.batches // every) if every else 1.0
+        return self._training.learning_rate * schedule * self.guard.rate_factor
 
     def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if batch is None:
-            parameters = np.zeros((1, len(self._study.parameters)))
-            times, weights = np.zeros(1), np.zeros(1, np.float32)
-        else:
-            parameters, times = batch.inputs[:, :-1], batch.inputs[:, -1]
-            weights = self._importance.of_batch(batch.simulation_weights, batch.weights)
+        """Returns parameters, times and weights of the rows; only those of the batch have a weight above 0."""
+        rows = self.rows.inputs if self.rows.filled else self.surrogate.middle()
+        weights = np.zeros(len(rows), np.float32)
+        if batch is not None:
+            weights[: batch.count] = self._importance.of_batch(
+                batch.simulation_weights, batch.weights
+            )
         return (
-            torch.from_numpy(np.ascontiguousarray(parameters)).to(self._device),
-            torch.from_numpy(np.ascontiguousarray(times)).to(self._device),
+            torch.from_numpy(np.ascontiguousarray(rows[:, :-1])).to(self._device),
+            torch.from_numpy(np.ascontiguousarray(rows[:, -1])).to(self._device),
             torch.from_numpy(weights).to(self._device),
         )
 
-    def _bootstrap(self, batch: Batch | None) -> torch.Tensor:
-        """Returns the bootstrap weight of each member for each sample (n, M); all equal unless members are heads."""
+    def _target(self) -> torch.Tensor:
+        """Returns the standardized fields of the rows, on the device."""
+        return self.surrogate.target(
+            {
+                name: tensor[: self.rows.filled].to(self._device, non_blocking=True)
+                for name, tensor in self.rows.fields.items()
+            }
+        )
+
+    def _bootstrap(self, batch: Batch | None, rows: int) -> torch.Tensor:
+        """Returns the bootstrap weight of each member for each row (n, M); all equal unless members are heads."""
         ensemble = self.surrogate.ensemble
         if batch is None or ensemble is None or ensemble[0] != "heads":
             return torch.ones(1, 1, device=self._device)
-        weights = bootstrap_weights(batch.simulations, ensemble[1], self._study.seed)
+        weights = np.ones((rows, ensemble[1]), np.float32)
+        weights[: batch.count] = bootstrap_weights(batch.simulations, ensemble[1], self._study.seed)
         return torch.from_numpy(weights).to(self._device)
 
     def _next_turn(self) -> _Turn:
@@ -263,10 +297,15 @@ class Trainer:
             mine_total,
             due and self._rank == 0 and self.batches > 0,
             reservoir.closed,
+            self.guard.noticed,
+            math.isfinite(self.loss),
         ]
         vector = torch.tensor(flags, dtype=torch.int64, device=self._device)
         dist.all_reduce(vector)
-        ready, gone, stop, blocked, available, accepted, save, closed = vector.tolist()
+        ready, gone, stop, blocked, available, accepted, save, closed, bad, learned = (
+            vector.tolist()
+        )
+        self.learned = learned > 0
         limit = self._training.max_draws_per_sample
         drawn = self.samples_drawn - self._drawn_before
         # A closed rank receives no new samples: the remaining ones are drawn without a limit.
@@ -280,7 +319,8 @@ class Trainer:
                 # The condition changes only through the all-reduce above, which is repeated at this interval.
                 time.sleep(_WAIT_SECONDS)
         self._allow_puts()
-        return _Turn(step, gone == self._ranks, stop > 0, min(stored, size), available, save > 0)
+        over, count = gone == self._ranks, min(stored, size)
+        return _Turn(step, over, stop > 0, count, available, save > 0, bad > 0)
 
     def _allow_puts(self) -> None:
         """Limits the samples that may be stored in proportion to those drawn, over all ranks.
@@ -303,7 +343,7 @@ class Trainer:
             total: Samples of all ranks.
         """
         self.samples_drawn += total
-        if batch is not None:
+        if batch is not None and not self.guard.noticed:
             values = losses.cpu().double().numpy()
             self.reservoir.update_losses(batch, values)
             mean = float(values.mean())
@@ -400,9 +440,18 @@ def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _optimizer(study: Study, surrogate: Surrogate) -> torch.optim.Optimizer:
-    rate, name = study.training.learning_rate, study.training.optimizer
-    options: dict[str, Any] = {} if name == "SGD" else {"fused": True}
-    cls: Any = getattr(torch.optim, name)
-    optimizer: torch.optim.Optimizer = cls(surrogate.parameters(), lr=rate, **options)
+def optimizer_of(training: TrainingSection, surrogate: Surrogate) -> torch.optim.Optimizer:
+    """Creates the optimizer of a study."""
+    weights = list(surrogate.parameters())
+    # The fused kernels exist for real floating-point numbers only.
+    fused = training.optimizer != "SGD" and not any(weight.is_complex() for weight in weights)
+    cls: Any = getattr(torch.optim, training.optimizer)
+    optimizer: torch.optim.Optimizer = cls(
+        weights, lr=training.learning_rate, **({"fused": True} if fused else {})
+    )
     return optimizer
+
+
+def _may_skip_parameters(surrogate: Surrogate) -> bool:
+    """Returns whether a forward pass may leave out parameters; only the package's own network never does."""
+    return any(type(network) is not MLP for network in surrogate.networks())

@@ -16,6 +16,7 @@ from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.device import device_of
+from melissa_gen.server.training.divergence import all_finite
 from melissa_gen.server.training.model_files import load_model, load_optimizer, save_model
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
 from melissa_gen.server.training.snapshots import Snapshots
@@ -130,8 +131,22 @@ class TrainingConsumer(Consumer):
                 "final_loss": None if math.isnan(trainer.loss) else trainer.loss,
                 "starved_seconds": trainer.starved_seconds,
                 "effective_share": trainer.effective_share,
+                "not_finite": trainer.guard.skipped,
+                "rollbacks": trainer.guard.rollbacks,
             }
         }
+
+    @property
+    def flaw(self) -> str | None:
+        """Says that no batch was trained, or none with a finite loss."""
+        if not self.trainer.batches:
+            return "no batch was trained: too few samples have arrived"
+        return None if self.trainer.learned else "no batch had a finite loss"
+
+    @property
+    def fit_to_save(self) -> bool:
+        """Whether the surrogate is finite, and training has not been given up."""
+        return not self.trainer.guard.gave_up and all_finite(self._surrogate)
 
     @property
     def warnings(self) -> list[str]:

@@ -74,9 +74,14 @@ def test_an_error_elsewhere_is_not_blamed_on_the_directory(tmp_path):
         Path("/no/such/file").read_text()
 
 
+class Unprintable:
+    def __str__(self):
+        return "\udc80".encode("utf-8").decode()
+
+
 def test_json_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "one.json"
     write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
+    with pytest.raises(UnicodeEncodeError):
+        write_json(path, {"a": Unprintable()})
     assert json.loads(path.read_text()) == {"a": 1}

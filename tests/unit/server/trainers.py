@@ -46,8 +46,8 @@ def study_of(**sections):
     return Study.model_validate(given)
 
 
-def trainer_of(study, weight=lambda simulation: 1.0, device="cpu"):
-    """A trainer whose reservoir holds all 48 samples."""
+def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None):
+    """A trainer whose reservoir holds all 48 samples; `failures` collects the reasons to stop."""
     count, steps = study.simulation.count, study.simulation.time_steps
     store = reservoir.SlotStore(field_specs(study), count * steps + 1, 2)
     rows = study.reservoir
@@ -64,7 +64,8 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu"):
             memory.put(slot, reservoir.Sample(simulation, step, [a, step], weight(simulation)))
     memory.close()
     nothing = lambda *args, **more: None  # noqa: E731
-    hooks = Hooks(*[nothing] * 4)
+    fail = nothing if failures is None else failures.append
+    hooks = Hooks(nothing, nothing, fail, nothing)
     surrogate = build_surrogate(study)
     device = torch.device(device)
     return Trainer(study, surrogate, memory, state, None, device, hooks, nothing), state
