@@ -4,6 +4,8 @@ Errors end in one sentence on stderr; `--debug` shows the traceback.
 """
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
@@ -17,7 +19,13 @@ from rich.console import Console
 from melissa_gen import __version__
 from melissa_gen.errors import MelissaGenError, RunError, StudyError
 from melissa_gen.launcher.global_options import GlobalOptionsGroup, LogLevel
+from melissa_gen.launcher.jobs.signals import STOP_SIGNALS, ignore, is_ignored
 from melissa_gen.logs import configured_command
+from melissa_gen.report.steady_output import (
+    discard_output,
+    open_closed_descriptors,
+    steady_output,
+)
 from melissa_gen.run_dir.folder import default_run_dir
 
 __all__ = ["app", "main"]
@@ -48,12 +56,22 @@ Profile = Annotated[
 
 def main() -> None:
     """Runs the command line and ends the process with its exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+    open_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        # The names of files may hold bytes that no encoding has.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for number in STOP_SIGNALS:
+        signal.signal(number, ignore if is_ignored(number) else _interrupted)
     try:
         # Without standalone mode, typer returns the code of a typer.Exit that a command raised.
         code = app(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
+    except BrokenPipeError:
+        # The reader has read enough, as in `melissa-gen schema | head`.
+        discard_output()
+        sys.exit(ERROR)
     except (typer.Abort, _InterruptedError):
         _print_message("interrupted")
         sys.exit(INTERRUPTED)
@@ -88,6 +106,10 @@ def _print_error(error: Exception) -> int:
             return INTERRUPTED
         return STUDY_ERROR if isinstance(error, StudyError) else ERROR
     if isinstance(error, OSError):
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+            discard_output()
+            _print_message(f"can't write the output: {error.strerror}")
+            return ERROR
         where = f"{error.filename}: " if error.filename else ""
         _print_message(f"{where}{error.strerror or error}")
         return ERROR
@@ -98,7 +120,8 @@ def _print_error(error: Exception) -> int:
 
 
 def _print_message(sentence: str) -> None:
-    print(f"melissa-gen: {sentence}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"melissa-gen: {sentence}", file=sys.stderr, flush=True)
 
 
 def _with_profile(overrides: list[str] | None, profile: str | None) -> list[str]:
@@ -158,7 +181,9 @@ def run(
 
     loaded = load_study(study, _with_profile(overrides, profile))
     where = run_dir or default_run_dir(loaded, Path.cwd())
-    raise typer.Exit(run_study(loaded, where, LiveView()).code)
+    with steady_output():
+        code = run_study(loaded, where, LiveView()).code
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -167,7 +192,9 @@ def resume(run_dir: RunDir) -> None:
     from melissa_gen.launcher.commands.resume import resume_run
     from melissa_gen.report.live import LiveView
 
-    raise typer.Exit(resume_run(run_dir, LiveView()).code)
+    with steady_output():
+        code = resume_run(run_dir, LiveView()).code
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -195,7 +222,9 @@ def check(study: StudyFile, overrides: Overrides = None, profile: Profile = None
 
     words = _with_profile(overrides, profile)
     loaded = load_study(study, words)
-    raise typer.Exit(0 if check_study(loaded, LiveView(), study, words) else ERROR)
+    with steady_output():
+        good = check_study(loaded, LiveView(), study, words)
+    raise typer.Exit(0 if good else ERROR)
 
 
 @app.command()
@@ -322,9 +351,9 @@ def generate(
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
-    view = LiveView()
-    made = solve(loaded, output, simulations, seed, view, run_dir=run_dir, overwrite=overwrite)
-    print(made)
+    with steady_output():
+        view = LiveView()
+        print(solve(loaded, output, simulations, seed, view, run_dir=run_dir, overwrite=overwrite))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from melissa_gen.report.live import LiveView
+from melissa_gen.report.steady_output import steady_output
 from melissa_gen.runs import Run, RunFailedError
 from melissa_gen.study import Study
 
@@ -63,7 +64,9 @@ def run(
         )
         raise TypeError(message)
     path = Path(run_dir) if run_dir is not None else default_run_dir(study, Path.cwd())
-    return _finished(run_study(study, path, _view(quiet)), path)
+    with steady_output():
+        outcome = run_study(study, path, _view(quiet))
+    return _finished(outcome, path)
 
 
 def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
@@ -84,7 +87,9 @@ def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
     from melissa_gen.launcher.commands.resume import resume_run
 
     path = run_dir.path if isinstance(run_dir, Run) else Path(run_dir)
-    return _finished(resume_run(path, _view(quiet)), path)
+    with steady_output():
+        outcome = resume_run(path, _view(quiet))
+    return _finished(outcome, path)
 
 
 def compare(runs: Sequence[Run | str | Path], labels: Sequence[str] | None = None) -> "Comparison":

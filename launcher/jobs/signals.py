@@ -7,13 +7,22 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["Signals"]
+__all__ = ["STOP_SIGNALS", "Signals", "ignore", "is_ignored"]
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def is_ignored(number: int) -> bool:
+    """Returns whether this process was started with a signal ignored, for example SIGHUP by `nohup`."""
+    return signal.getsignal(number) in (signal.SIG_IGN, ignore)
+
+
+def ignore(number: int, frame: FrameType | None) -> None:
+    """Handler that does nothing. Unlike SIG_IGN, the jobs do not inherit it."""
 
 
 class Signals:
-    """Context manager that handles SIGINT, SIGTERM, SIGHUP and SIGCHLD.
+    """Context manager that handles SIGINT, SIGTERM, SIGHUP and SIGCHLD. Signals that were ignored stay ignored.
 
     Python installs signal handlers only in the main thread; in any other thread this context manager does nothing.
 
@@ -31,8 +40,9 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _STOP_SIGNALS:
-                self._previous_handlers[number] = signal.signal(number, self._interrupted)
+            for number in STOP_SIGNALS:
+                handler = ignore if is_ignored(number) else self._interrupted
+                self._previous_handlers[number] = signal.signal(number, handler)
             self._previous_handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._child)
             self._previous_wakeup = signal.set_wakeup_fd(
                 self._writer.fileno(), warn_on_full_buffer=False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
+from tests.conftest import MELISSA_GEN, wait_for
 
 pytestmark = pytest.mark.mpi
 
@@ -135,6 +135,40 @@ def test_an_interrupt_before_the_server_is_there(runs, number):
     assert run.code == 130
     assert "interrupted" in run.last_line
     runs.assert_nothing_left()
+
+
+def test_a_hangup_and_an_output_that_is_gone_do_not_end_a_study_under_nohup(runs):
+    command = ["python", "solver.py", "--gate", str(runs.folder / "gate")]
+    study = runs.study({"simulation.command": command, "simulation.count": 8}, solver=SOLVER)
+    nohup = ("sh", "-c", "trap '' HUP; exec \"$@\" > /dev/full", "sh", *MELISSA_GEN)
+    run = runs.start(study, command=nohup)
+    run.wait_event("simulation_finished", 6)
+    os.kill(run.process.pid, signal.SIGHUP)
+    (runs.folder / "gate").touch()
+    run.wait()
+    run.assert_finished()
+    log = (run.run_dir / "logs" / "launcher.log").read_text()
+    said = "standard output can't be written any more: No space left on device"
+    assert said in run.output + log
+
+
+def test_an_interrupt_of_a_whole_pipeline_stops_cleanly(runs):
+    command = ["python", "solver.py", "--gate", str(runs.folder / "gate")]
+    study = runs.study({"simulation.command": command, "simulation.count": 500}, solver=SOLVER)
+    status = runs.folder / "status"
+    script = (
+        'trap "" INT; { (trap - INT; exec "$@"); echo $? > "$STATUS"; } | (trap - INT; head -n 2)'
+    )
+    words = ("env", "--default-signal=INT", "bash", "-c", script, "bash", *MELISSA_GEN)
+    run = runs.start(study, command=words, STATUS=str(status))
+    run.wait_event("simulation_finished", 6)
+    (runs.folder / "gate").touch()
+    run.wait_event("simulation_finished", 12)
+    run.interrupt()
+    run.wait()
+    assert status.read_text().strip() == "130", run.output
+    assert_stopped_cleanly(run, "interrupted")
+    assert "Traceback" not in run.output
 
 
 def test_an_interrupt_while_the_validation_set_is_made(runs):
