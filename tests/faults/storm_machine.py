@@ -19,6 +19,8 @@ def missing():
     """Returns why there can be no such machine here, or ""; installs what it needs if that is allowed."""
     if problem := network.missing():
         return problem
+    if lacking := [name for name in ("mkfs.ext4", "fsfreeze") if not shutil.which(name)]:
+        return f"there is no {lacking[0]} on PATH"
     try:
         with tempfile.TemporaryDirectory() as folder, Machine(Path(folder)):
             return ""
