@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.reservoir.samples import Batch, Sample, StoredRows
+from melissa_gen.reservoir.samples import Batch, Sample, Selection, StoredRows
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["LOST_WITH_SERVER", "Policy"]
@@ -98,17 +98,8 @@ class Policy(ABC):
         """Evicts one sample and returns its slot."""
 
     @abstractmethod
-    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
-        """Selects at most n samples for a draw.
-
-        Returns:
-            The slots, whether each sample is drawn for the first time, and whether the draw
-            removes the samples.
-        """
-
-    def _weights(self, slots: Sequence[int], closed: bool) -> NDArray[np.float64]:
-        """Importance weights of the selected samples (see `Batch`); 1 unless a policy overrides this."""
-        return np.ones(len(slots))
+    def _select(self, n: int) -> Selection:
+        """Selects at most n samples for a draw."""
 
     @abstractmethod
     def _all(self) -> list[int]:
@@ -230,8 +221,7 @@ class Policy(ABC):
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            slots, unseen, removed = self._select(n)
-            weights = self._weights(slots, removed)
+            slots, unseen, removed, weights = self._select(n)
             first = len({slot for slot, new in zip(slots, unseen, strict=True) if new})
             self._trained += first
             self._draws += 1
@@ -310,8 +300,9 @@ class Policy(ABC):
 
     @property
     def blocked(self) -> bool:
-        """Whether the most recent put was refused."""
-        return self._blocked
+        """Whether the most recent put was refused and there is still no room."""
+        with self._condition:
+            return self._blocked and not self._room()
 
     @property
     def has_room(self) -> bool:

@@ -22,6 +22,8 @@ def create(
     seed: int | np.random.Generator = 0,
     eviction: Eviction = "random",
     draws: Draws = "uniform",
+    *,
+    unseen_first: bool = False,
 ) -> Policy:
     """Creates a policy by its name in the study file: fifo, firo or reservoir.
 
@@ -33,6 +35,7 @@ def create(
         seed: Seed of the random generator, or the generator itself.
         eviction: Which drawn sample a reservoir evicts when it is full.
         draws: How a reservoir draws batches.
+        unseen_first: Whether a reservoir first draws samples that were never drawn; the other policies draw no others.
 
     Returns:
         The policy.
@@ -48,12 +51,17 @@ def create(
             f"{nearest(policy.lower(), _POLICIES)}"
         )
         raise StudyError(message)
-    if (eviction, draws) == ("random", "uniform"):
-        return kind(store, capacity, watermark, seed)
-    if kind is not Reservoir:
+    plain = (eviction, draws) == ("random", "uniform")
+    if kind is not Reservoir and not plain:
         message = (
             f"reservoir.eviction {eviction} and reservoir.draws {draws} require reservoir.policy "
             f"reservoir; {policy} draws each sample only once"
         )
         raise StudyError(message)
-    return WeightedReservoir(store, capacity, watermark, seed, eviction, draws)
+    if kind is not Reservoir:
+        return kind(store, capacity, watermark, seed)
+    if plain:
+        return Reservoir(store, capacity, watermark, seed, unseen_first=unseen_first)
+    return WeightedReservoir(
+        store, capacity, watermark, seed, eviction, draws, unseen_first=unseen_first
+    )

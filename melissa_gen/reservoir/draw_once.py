@@ -6,6 +6,7 @@ import numpy as np
 
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir.base_policy import Policy
+from melissa_gen.reservoir.samples import Selection
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["FIFO", "FIRO"]
@@ -65,9 +66,9 @@ class FIFO(_DrawOnce):
     def _insert(self, slot: int) -> None:
         self._queue.append(slot)
 
-    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+    def _select(self, n: int) -> Selection:
         slots = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
-        return slots, [True] * len(slots), True
+        return Selection(slots, [True] * len(slots), True, np.ones(len(slots)))
 
     def _all(self) -> list[int]:
         return list(self._queue)
@@ -101,7 +102,7 @@ class FIRO(_DrawOnce):
     def _insert(self, slot: int) -> None:
         self._slots.append(slot)
 
-    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+    def _select(self, n: int) -> Selection:
         size = len(self._slots)
         chosen = self._random.choice(size, min(n, size), replace=False).tolist()
         slots = [self._slots[place] for place in chosen]
@@ -109,7 +110,7 @@ class FIRO(_DrawOnce):
             last = self._slots.pop()
             if place < len(self._slots):
                 self._slots[place] = last
-        return slots, [True] * len(slots), True
+        return Selection(slots, [True] * len(slots), True, np.ones(len(slots)))
 
     def _all(self) -> list[int]:
         return list(self._slots)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Batch", "Sample", "StoredRows"]
+__all__ = ["Batch", "Sample", "Selection", "StoredRows"]
 
 
 class Sample(NamedTuple):
@@ -52,6 +52,22 @@ class Batch:
     slots: NDArray[np.intp]
     weights: NDArray[np.float64]
     simulation_weights: NDArray[np.float64]
+
+
+class Selection(NamedTuple):
+    """The samples that a policy has selected for a draw.
+
+    Attributes:
+        slots: Slot of each sample.
+        unseen: Whether each sample is drawn for the first time.
+        removed: Whether the draw removes the samples from the memory.
+        weights: Importance weight of each sample (see `Batch`), `(n,)`.
+    """
+
+    slots: list[int]
+    unseen: list[bool]
+    removed: bool
+    weights: NDArray[np.float64]
 
 
 class StoredRows(NamedTuple):

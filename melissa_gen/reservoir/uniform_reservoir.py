@@ -1,8 +1,10 @@
 """The Reservoir policy: draws with repetition; only samples that have been drawn are evicted."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melissa_gen.reservoir.base_policy import Policy
+from melissa_gen.reservoir.samples import Selection
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["Reservoir"]
@@ -14,6 +16,9 @@ class Reservoir(Policy):
     Training can therefore run faster than the solvers, and batches mix old and new samples. No
     batch is drawn before the watermark is reached. After the end of reception, draws are without
     replacement and remove the samples, so that training ends.
+
+    With `unseen_first`, a batch first takes samples that were never drawn. The number of draws is then close to that
+    of samples before any is drawn again, and unseen samples do not accumulate where draws are limited.
 
     Reference: Meyer et al., "High throughput training of deep surrogates from large ensemble
     runs", SC'23 (training reservoir).
@@ -32,8 +37,11 @@ class Reservoir(Policy):
         capacity: int,
         watermark: int = 0,
         seed: int | np.random.Generator = 0,
+        *,
+        unseen_first: bool = False,
     ) -> None:
         super().__init__(store, capacity, watermark, seed)
+        self._unseen_first = unseen_first
         # `_order` holds the slots of samples that have been drawn first, then those of the others.
         # `_place` is its inverse: slot to index in `_order`.
         self._order: list[int] = []
@@ -61,20 +69,47 @@ class Reservoir(Policy):
         self._remove(slot)
         return slot
 
-    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
+    def _select(self, n: int) -> Selection:
         size = len(self._order)
         if self._closed:
             places = self._random.choice(size, min(n, size), replace=False).tolist()
+            preferred = len(places)
         else:
-            places = self._random.integers(size, size=n).tolist()
+            places = self._first_draws(n)
+            preferred = len(places)
+            places += self._repeatable_draws(n - preferred)
         slots = [self._order[place] for place in places]
+        weights = self._weights(slots, preferred)
         unseen = [place >= self._seen for place in places]
         for slot in set(slots):
             if self._closed:
                 self._remove(slot)
             else:
                 self._mark_seen(slot)
-        return slots, unseen, self._closed
+        return Selection(slots, unseen, self._closed, weights)
+
+    def _first_draws(self, n: int) -> list[int]:
+        """Places of at most n samples that are drawn because they were never drawn before."""
+        if not self._unseen_first:
+            return []
+        count = min(n, self._unseen())
+        places = self._random.choice(self._unseen(), count, replace=False)
+        found: list[int] = (self._seen + places).tolist()
+        return found
+
+    def _repeatable_draws(self, n: int) -> list[int]:
+        """Places of n samples that are drawn from all samples, with repetition."""
+        found: list[int] = self._random.integers(len(self._order), size=n).tolist()
+        return found
+
+    def _weights(self, slots: list[int], preferred: int) -> NDArray[np.float64]:
+        """Importance weights of selected samples (see `Batch`).
+
+        Args:
+            slots: Slots of the samples, which are still stored.
+            preferred: Number of leading samples that were not drawn by `_repeatable_draws`.
+        """
+        return np.ones(len(slots))
 
     def _all(self) -> list[int]:
         return list(self._order)

@@ -1,6 +1,6 @@
 """Reservoir that keeps samples of high loss longer, or draws them more often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -56,8 +56,10 @@ class WeightedReservoir(Reservoir):
         seed: int | np.random.Generator = 0,
         eviction: Eviction = "random",
         draws: Draws = "uniform",
+        *,
+        unseen_first: bool = False,
     ) -> None:
-        super().__init__(store, capacity, watermark, seed)
+        super().__init__(store, capacity, watermark, seed, unseen_first=unseen_first)
         self._by_loss = eviction == "difficulty"
         self._draw_by_loss = draws == "difficulty"
         self.losses = np.full(store.slots, np.nan)
@@ -102,21 +104,19 @@ class WeightedReservoir(Reservoir):
             self._survival[easy] -= np.log1p(-1.0 / len(easy))
         return slot
 
-    def _select(self, n: int) -> tuple[list[int], list[bool], bool]:
-        if self._closed or not self._draw_by_loss:
-            return super()._select(n)
-        chosen = self._random.choice(len(self._order), size=n, p=self._probability())
-        slots = [self._order[place] for place in chosen]
-        unseen = [place >= self._seen for place in chosen]
-        for slot in set(slots):
-            self._mark_seen(slot)
-        return slots, unseen, False
+    def _repeatable_draws(self, n: int) -> list[int]:
+        if not self._draw_by_loss:
+            return super()._repeatable_draws(n)
+        found: list[int] = self._random.choice(
+            len(self._order), size=n, p=self._probability()
+        ).tolist()
+        return found
 
-    def _weights(self, slots: Sequence[int], closed: bool) -> NDArray[np.float64]:
+    def _weights(self, slots: list[int], preferred: int) -> NDArray[np.float64]:
         weights: NDArray[np.float64] = np.exp(self._survival[slots])
-        if self._draw_by_loss and not closed:
-            places = [self._place[slot] for slot in slots]
-            weights /= len(self._order) * self._probability()[places]
+        if self._draw_by_loss and preferred < len(slots):
+            places = [self._place[slot] for slot in slots[preferred:]]
+            weights[preferred:] /= len(self._order) * self._probability()[places]
         return weights
 
     def _probability(self) -> NDArray[np.float64]:

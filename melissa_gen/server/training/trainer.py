@@ -8,8 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study, TrainingSection
 from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
@@ -34,20 +34,22 @@ _WAIT_SECONDS = 0.02
 _SMOOTHING = 0.98
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """The decision of all ranks on the next batch."""
+class _Turn(NamedTuple):
+    """The decision of all ranks before a step.
 
-    step: bool
-    over: bool
-    stop: bool
+    Attributes:
+        pace: Whether a step is taken.
+        mine: Number of samples that this rank draws.
+        stop: Whether a rank was requested to stop.
+        checkpoint: Whether a checkpoint is saved.
+        diverged: Whether the loss or the gradients of the last batch were not finite on any rank.
+    """
+
+    pace: Turn
     mine: int
-    """Samples that this rank draws."""
-    total: int
-    """Samples that all ranks draw."""
+    stop: bool
     checkpoint: bool
     diverged: bool
-    """Whether the loss or the gradients of the last batch were not finite on any rank."""
 
 
 class Trainer:
@@ -103,6 +105,12 @@ class Trainer:
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._importance = ImportanceWeights(self._training.importance_exponent)
+        self._pacing = Pacing(
+            self._ranks,
+            self._training.draws_per_sample,
+            self._training.max_draws_per_sample,
+            slack=study.reservoir.watermark + self._training.batch_size,
+        )
         self.batches = 0
         self.samples_drawn = 0
         self.starved_seconds = 0.0
@@ -165,21 +173,21 @@ class Trainer:
                     return reason
             else:
                 self.guard.succeeded()
-            if turn.over:
+            if turn.pace.over:
                 break
             if turn.stop:
                 return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()
                 self._hooks.checkpoint()
-            if not turn.step:
+            if not turn.pace.step:
                 continue
             batch = None
             if turn.mine > 0:
                 batch = self.draw(turn.mine)
             self._hooks.made_room()
-            losses = self.learn(batch, turn.total)
-            self.record(batch, losses, turn.total)
+            losses = self.learn(batch, turn.pace.total)
+            self.record(batch, losses, turn.pace.total)
             if self._validation and self.batches % self._training.validation.every == 0:
                 self._validate()
         if self._validation and self.batches:
@@ -277,62 +285,37 @@ class Trainer:
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
-        reservoir, size = self.reservoir, self._training.batch_size
         began = time.monotonic()
-        drained = reservoir.drained
-        mine = reservoir.ready(size) or drained
-        if not mine:
-            reservoir.wait_ready(size, _WAIT_SECONDS)
-            drained = reservoir.drained
-            mine = reservoir.ready(size) or drained
-        stored = len(reservoir)
+        mine = self._supply()
+        if not mine.ready:
+            self.reservoir.wait_ready(self._training.batch_size, _WAIT_SECONDS)
+            mine = self._supply()
         due = time.monotonic() - self._saved > self._training.checkpoint_every
-        mine_total = reservoir.counters()["stored"] - self._stored_before
-        flags = [
-            mine,
-            drained,
+        flags = (
             self._state.stop_reason is not None,
-            reservoir.blocked and not drained,
-            min(stored, size),
-            mine_total,
             due and self._rank == 0 and self.batches > 0,
-            reservoir.closed,
             self.guard.noticed,
             math.isfinite(self.loss),
-        ]
-        vector = torch.tensor(flags, dtype=torch.int64, device=self._device)
-        dist.all_reduce(vector)
-        ready, gone, stop, blocked, available, accepted, save, closed, bad, learned = (
-            vector.tolist()
         )
+        vector = torch.tensor([*flags, *mine], dtype=torch.int64, device=self._device)
+        dist.all_reduce(vector)
+        stop, checkpoint, diverged, learned, *supply = vector.tolist()
         self.learned = learned > 0
-        limit = self._training.max_draws_per_sample
-        drawn = self.samples_drawn - self._drawn_before
-        # A closed rank receives no new samples: the remaining ones are drawn without a limit.
-        ahead = limit is not None and drawn >= limit * accepted and closed == 0
-        # A rank that is full of unseen samples withholds credit from solvers whose samples another rank may be waiting
-        # for. Then all ranks draw the samples that they have, even below their watermark.
-        step = available > 0 and (ready == self._ranks or blocked > 0) and not ahead
-        if not step and not stop:
+        total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
+        pace = self._pacing.turn(total, drawn)
+        if not pace.step and not stop:
             self.starved_seconds += time.monotonic() - began
-            if ahead and mine:
+            if pace.ahead and mine.ready:
                 # The condition changes only through the all-reduce above, which is repeated at this interval.
                 time.sleep(_WAIT_SECONDS)
-        self._allow_puts()
-        over, count = gone == self._ranks, min(stored, size)
-        return _Turn(step, over, stop > 0, count, available, save > 0, bad > 0)
-
-    def _allow_puts(self) -> None:
-        """Limits the samples that may be stored in proportion to those drawn, over all ranks.
-
-        The limit starts above the watermark, so that it never keeps a rank from starting.
-        """
-        if self._training.draws_per_sample > 1.0:
-            drawn = self.samples_drawn - self._drawn_before
-            earned = drawn / self._training.draws_per_sample / self._ranks
-            slack = self._study.reservoir.watermark + self._training.batch_size
-            self.reservoir.allow_puts(self._stored_before + int(earned) + slack)
+        allowance = self._pacing.allowance(mine.accepted, total, drawn)
+        if allowance is not None:
+            self.reservoir.allow_puts(self._stored_before + allowance)
             self._hooks.made_room()
+        return _Turn(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0)
+
+    def _supply(self) -> Supply:
+        return Supply.of(self.reservoir, self._training.batch_size, self._stored_before)
 
     def record(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
         """Records a step in the totals, and the losses in the reservoir.
@@ -366,9 +349,9 @@ class Trainer:
         size = self._training.batch_size
         while True:
             turn = self._next_turn()
-            if turn.over or turn.stop:
+            if turn.pace.over or turn.stop:
                 return
-            if turn.step:
+            if turn.pace.step:
                 break
         self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
         moments = []

@@ -168,6 +168,8 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
         study.seed + rank,
         eviction_rule(study.sampler, section),
         section.draws,
+        # Where draws are limited, repeated ones would use up the draws that unseen samples need.
+        unseen_first=study.training.max_draws_per_sample is not None,
     )
 
 
