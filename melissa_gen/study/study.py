@@ -157,7 +157,8 @@ class TrainingSection(Section):
     draws_per_sample: float = Field(default=1.0, ge=1.0)
     """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
     max_draws_per_sample: float | None = Field(default=None, ge=1.0)
-    """The trainer waits for new samples once each has been drawn this often on average; none never waits."""
+    """The trainer waits for new samples once each has been drawn this often on average; none never waits. Under this
+    limit, a batch takes samples that were never drawn first."""
     importance_exponent: float = Field(default=0.5, ge=0.0, le=1.0)
     """Exponent of the weights prior / proposal in the loss: 0 trains on what was proposed, 1 corrects to the prior.
     In the benchmarks 0.5 lowers the largest errors without raising the mean error."""

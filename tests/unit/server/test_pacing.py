@@ -164,11 +164,15 @@ def test_a_reservoir_of_several_batches_is_never_drawn_from_above_the_limit():
     assert model.drawn <= 1.2 * model.produced + 64 + 8
 
 
-def test_a_rank_that_gets_nothing_does_not_stop_the_others():
-    """Each simulation has one time step, and all belong to the same rank."""
-    lengths = [1 if n % 2 == 0 else 0 for n in range(200)]
-    for bounds in ({"at_least": 3.0, "at_most": 3.0}, {"at_most": 1.0}, {"at_least": 2.0}):
-        Model(ranks=2, lengths=lengths, **bounds).run().assert_adds_up()
+BOUNDS = [{"at_least": 3.0, "at_most": 3.0}, {"at_most": 1.0}, {"at_least": 2.0}]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+@pytest.mark.parametrize("first", [0, 20], ids=["from-the-start", "later"])
+def test_a_rank_that_gets_nothing_does_not_stop_the_others(first, bounds):
+    """After the first simulations, all have one time step, which belongs to the same rank."""
+    lengths = [2] * first + [1 if n % 2 == 0 else 0 for n in range(200)]
+    Model(ranks=2, lengths=lengths, **bounds).run().assert_adds_up()
 
 
 @st.composite
