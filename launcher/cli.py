@@ -275,6 +275,7 @@ def init(
             "reader": reader,
         }
         known = {name: value for name, value in given.items() if value is not None}
+        # The types of the options differ, and a dict has one type of values.
         answers = module.Answers(**known)  # type: ignore[arg-type]
         if sys.stdin.isatty():
             answers = module.ask(answers, given.keys() - known.keys())

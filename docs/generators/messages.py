@@ -35,7 +35,7 @@ def pages() -> dict[str, str | bytes]:
     for message in MESSAGES:
         rows = [
             (f"`{field.name}`", f"`{kind}`")
-            for field, kind in zip(fields(message), message.LAYOUT, strict=True)  # type: ignore[arg-type]
+            for field, kind in zip(fields(message), message.LAYOUT, strict=True)
         ]
         text.append(f"## `{message.__name__}` ({message.KIND})\n\n{inspect.getdoc(message)}\n")
         if rows:

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-__all__ = ["Backend", "JobExit", "MpiJob"]
+__all__ = ["SERVER", "Backend", "JobExit", "MpiJob"]
+
+SERVER = "server"
+"""Name of the server's job."""
 
 
 class MpiJob(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.backends.allocation import AllocationBackend, cpus_of
-from melissa_gen.launcher.backends.base import Backend, MpiJob
+from melissa_gen.launcher.backends.base import SERVER, Backend, MpiJob
 from melissa_gen.launcher.backends.batch import BatchBackend
 from melissa_gen.launcher.backends.local import LocalBackend
 from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
@@ -19,7 +19,6 @@ from melissa_gen.study import Study
 
 __all__ = ["check_backend", "make_backend", "make_scheduler"]
 
-SERVER = "server"
 _SUBMIT_COMMANDS = {
     **{"slurm": "sbatch", "psij_slurm": "sbatch", "oar": "oarsub"},
     **{"pbs": "qsub", "lsf": "bsub", "flux": "flux"},

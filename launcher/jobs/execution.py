@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.errors import RunError
+from melissa_gen.launcher.backends.base import SERVER
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.selection import make_backend
 from melissa_gen.launcher.jobs import machine
@@ -160,7 +161,7 @@ def _message_with_log(study: Study, run_dir: Path, finish: machine.Finish) -> st
         return finish.message
     log = run_dir / "logs" / f"{finish.log}.log"
     lines = [message_of(line) for line in last_lines(log, LOG_LINES)]
-    if finish.log == machine.SERVER:
+    if finish.log == SERVER:
         for line in lines:
             _log.error("server.log | %s", line)
         return f"{finish.message}; see {log}" + (f", which ends: {lines[-1]}" if lines else "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zmq
 
-from melissa_gen.launcher.backends.base import Backend
+from melissa_gen.launcher.backends.base import SERVER, Backend
 from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
@@ -97,7 +97,7 @@ class JobLoop:
             for name, code, why in self.backend.poll():
                 if why:
                     self._warn(f"{name}: {why}")
-                if name == machine.SERVER:
+                if name == SERVER:
                     # Its last messages were sent before it ended.
                     self._receive(wait=200)
                     self._disconnect()
@@ -145,7 +145,7 @@ class JobLoop:
                 case machine.KillJob(job=name):
                     self.backend.kill(name)
                 case machine.StopServer():
-                    self.backend.terminate(machine.SERVER)
+                    self.backend.terminate(SERVER)
                 case machine.KillAll():
                     self.backend.kill_all()
                 case machine.SendToServer(message=message):
@@ -240,7 +240,7 @@ class JobLoop:
 
     def _check_time_limit(self) -> None:
         """Acts before the server's time limit: replaces the server, or stops the study if it runs in an allocation."""
-        left, launcher = self.backend.seconds_left(machine.SERVER), self.study.launcher
+        left, launcher = self.backend.seconds_left(SERVER), self.study.launcher
         if left is None or self._connection is None or self._state.phase != "running":
             return
         self._longest_time_left = max(self._longest_time_left, left)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from melissa_gen.launcher.backends.base import SERVER
 from melissa_gen.launcher.jobs.events import (
     Action,
     Connected,
@@ -77,8 +78,6 @@ __all__ = [
     "begin",
     "step",
 ]
-
-SERVER = "server"
 
 
 def begin(

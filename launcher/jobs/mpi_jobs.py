@@ -4,16 +4,13 @@ import sys
 from pathlib import Path
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.launcher.backends.base import MpiJob
+from melissa_gen.launcher.backends.base import SERVER, MpiJob
 from melissa_gen.launcher.backends.bridge_command import bridge_command
 from melissa_gen.launcher.backends.mpirun import resolve_command
 from melissa_gen.logs import level_environment
 from melissa_gen.study import JobsSection, Study
 
-__all__ = ["SERVER", "client_environment", "client_mpi_job", "server_mpi_job", "solver_command"]
-
-SERVER = "server"
-"""Name of the server's job."""
+__all__ = ["client_environment", "client_mpi_job", "server_mpi_job", "solver_command"]
 
 
 def server_mpi_job(study: Study, run_dir: Path) -> MpiJob:

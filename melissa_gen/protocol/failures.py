@@ -11,7 +11,7 @@ the sentence after a semicolon.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from melissa_gen.errors import nearest
 
 __all__ = ["SENTENCES", "Failure", "failure_in"]
 
-Value = str | int | float | list[str] | list[int]
+Value = str | int | float | Sequence[str | int | float]
 
 OTHER = "other"
 _LONGEST_TEXT = 8000
@@ -170,10 +170,11 @@ def _object(text: str) -> dict[str, Any]:
 def _cleaned(value: Any) -> Value:
     """Returns a value as a number, a valid UTF-8 text that is not too long, or a list of these."""
     if isinstance(value, list | tuple):
-        items: Any = [_cleaned(item) for item in value]
-        if any(isinstance(item, list) for item in items):
+        items = [_cleaned(item) for item in value]
+        plain = [item for item in items if isinstance(item, str | int | float)]
+        if len(plain) < len(items):
             raise TypeError
-        return items  # type: ignore[no-any-return]
+        return plain
     if isinstance(value, float) and not value.is_integer():
         return value if math.isfinite(value) else str(value)
     if isinstance(value, int | float) and not isinstance(value, bool):

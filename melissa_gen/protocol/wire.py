@@ -83,6 +83,7 @@ class Header(NamedTuple):
     token: bytes
 
 
+@dataclass(frozen=True, slots=True)
 class Message:
     """Base of all messages: `LAYOUT` gives the body's field types in order."""
 
@@ -377,7 +378,7 @@ class _Plan(NamedTuple):
 
 
 def _planned(cls: type[Message]) -> _Plan:
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(cls)]
     count = next((n for n, kind in enumerate(cls.LAYOUT) if kind not in CODES), len(names))
     codes = "".join(CODES[kind] for kind in cls.LAYOUT[:count])
     rest = [

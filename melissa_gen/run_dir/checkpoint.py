@@ -37,6 +37,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         plain = _split(state | save_model(partial), "", arrays)
         (partial / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+        # mypy takes the arrays for the keyword `allow_pickle`.
         np.savez(partial / ARRAYS, **arrays)  # type: ignore[arg-type]
         publish(partial, folder, (state["epoch"], state["batches"]))
     except OSError as error:

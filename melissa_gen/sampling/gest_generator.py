@@ -23,6 +23,7 @@ except ImportError:
 __all__ = ["SamplerGenerator"]
 
 
+# The package gest-api has no type hints.
 class SamplerGenerator(Generator):  # type: ignore[misc]
     """A sampler with the interface of the gest-api standard.
 

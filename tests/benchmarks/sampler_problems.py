@@ -127,7 +127,7 @@ def _heat_basis() -> Fields:
     """The answer to one kelvin of each of the five temperatures, (5, times, mesh²); the equation is linear in them."""
     sys.path.insert(0, str(ROOT / "simulations" / "heat"))
     from mpi4py import MPI
-    from solver import HeatSolver, Walls  # type: ignore[import-not-found]
+    from solver import HeatSolver, Walls
 
     solver = HeatSolver(MPI.COMM_SELF, mesh=_MESH, time_step=0.01)
     basis = np.empty((5, _HEAT_TIMES, _MESH * _MESH), np.float32)

@@ -231,8 +231,8 @@ def _srun(folder: Path, *, together: bool) -> float:
 
 
 def _cpu() -> tuple[float, float]:
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return tuple(one.ru_utime + one.ru_stime for one in spent)  # type: ignore[return-value]
+    own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":

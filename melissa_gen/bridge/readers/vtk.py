@@ -60,6 +60,7 @@ def _keep(errors: list[str]) -> Any:
     def keep(_: Any, __: str, text: str) -> None:
         errors.append(" ".join(text.split()))
 
+    # VTK reads from this attribute that the observer expects the message as a text.
     keep.CallDataType = "string0"  # type: ignore[attr-defined]
     return keep
 

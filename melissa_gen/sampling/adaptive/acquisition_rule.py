@@ -26,6 +26,7 @@ from melissa_gen.sampling.prior.joint_prior import Prior
 __all__ = [
     "AcquisitionArguments",
     "AcquisitionRule",
+    "DensityProposer",
     "EnsembleArguments",
     "PriorDraws",
     "Proposer",
@@ -73,20 +74,15 @@ class Proposer(ABC):
     """Base class of the proposers, which draw from (an approximation of) a(u)^β on the unit cube.
 
     A subclass sets `exact` and implements `draw`. The defaults of the other methods suit a proposer
-    without state whose density is not known.
+    without state. If the density of the draws is known, the base class is `DensityProposer`; otherwise
+    an exponential tilt stands for it.
 
     Attributes:
         exact: Whether the draws follow a^β in a limit that the proposer states. If not, the
             density is estimated from draws.
-        has_density: Whether `log_density` is implemented. If not, an exponential tilt stands for
-            the density of the draws.
-        relative_to_prior: Under constraints, whether `log_density` is relative to the prior, with both
-            densities restricted to the feasible points.
     """
 
     exact: ClassVar[bool]
-    has_density: ClassVar[bool] = False
-    relative_to_prior: ClassVar[bool] = True
 
     @abstractmethod
     def draw(
@@ -109,14 +105,6 @@ class Proposer(ABC):
     ) -> None:
         """Fits the proposer's own model, each time after the acquisition has learned."""
 
-    def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
-        """Returns the log density (n,) of the draws at points (n, k) of the unit cube.
-
-        Raises:
-            NotImplementedError: The proposer has no density (`has_density` is False).
-        """
-        raise NotImplementedError
-
     def state(self) -> State:
         """Returns everything that `restore` needs."""
         return {}
@@ -127,6 +115,21 @@ class Proposer(ABC):
     def diagnostics(self) -> dict[str, float]:
         """Returns named finite numbers of the last draw or fit."""
         return {}
+
+
+class DensityProposer(Proposer):
+    """Base class of the proposers that know the density of their draws.
+
+    Attributes:
+        relative_to_prior: Under constraints, whether `log_density` is relative to the prior, with both
+            densities restricted to the feasible points.
+    """
+
+    relative_to_prior: ClassVar[bool] = True
+
+    @abstractmethod
+    def log_density(self, unit: Array, acquisition: Acquisition) -> Array:
+        """Returns the log density (n,) of the draws at points (n, k) of the unit cube."""
 
 
 class AcquisitionRule(AdaptiveRule):
@@ -170,7 +173,8 @@ class AcquisitionRule(AdaptiveRule):
         self._prior_draws = prior_draws
         self.acquisition = acquisition
         self.proposer = proposer
-        self.relative_to_prior = not proposer.has_density or proposer.relative_to_prior
+        self._density = proposer if isinstance(proposer, DensityProposer) else None
+        self.relative_to_prior = self._density is None or self._density.relative_to_prior
         self._beta = beta
         self._strength = beta
         self._calibrate = calibrate
@@ -208,7 +212,7 @@ class AcquisitionRule(AdaptiveRule):
         if not self.ready:
             return
         self.proposer.fit(table, self.acquisition, self._beta, rng)
-        if self.proposer.has_density:
+        if self._density is not None:
             return
         acquisition = self.acquisition
         known = acquisition.candidates
@@ -237,8 +241,8 @@ class AcquisitionRule(AdaptiveRule):
 
     def log_density(self, unit: Array) -> Array:
         """Returns the log density (n,) of the adaptive part at points (n, k) of the unit cube."""
-        if self.proposer.has_density:
-            return self.proposer.log_density(unit, self.acquisition)
+        if self._density is not None:
+            return self._density.log_density(unit, self.acquisition)
         return self._tilt.log_density(self.acquisition.value(unit))
 
     def state(self) -> State:
@@ -265,7 +269,7 @@ class AcquisitionRule(AdaptiveRule):
         difficulties of the last simulations (at least 8, at most 64).
         """
         numbers = {**self.acquisition.diagnostics(), **self.proposer.diagnostics()}
-        if self.ready and not self.proposer.has_density:
+        if self.ready and self._density is None:
             numbers["tilt"] = self._tilt.exponent
             numbers["strength"] = self._strength
         if len(self._predicted) >= _MIN_COMPARED:

@@ -115,7 +115,7 @@ class ConditionalDiffusion(AdaptiveRule):
         """Returns everything that `restore` needs."""
         return {
             "targets": self._targets.copy(),
-            "chance": self._target_probability.copy(),
+            "target_probability": self._target_probability.copy(),
             "numbers": [self._loss, self._effective],
             **{f"model.{k}": v for k, v in self._model.state().items()},
             **{f"ratio.{k}": v for k, v in self._ratio.state().items()},
@@ -125,7 +125,7 @@ class ConditionalDiffusion(AdaptiveRule):
         """Restores what `state` returned."""
         self._targets, self._target_probability = (
             np.array(state["targets"]),
-            np.array(state["chance"]),
+            np.array(state["target_probability"]),
         )
         self._loss, self._effective = state["numbers"]
         self._model.restore(part_of(state, "model."))

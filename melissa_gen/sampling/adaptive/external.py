@@ -107,20 +107,20 @@ class External(AdaptiveRule):
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
-        return {"calls": [list(call) for call in self._calls], "told": sorted(self._reported)}
+        return {"calls": [list(call) for call in self._calls], "reported": sorted(self._reported)}
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
         self._generator = _create_generator(*self._constructor_arguments)
         self._ids = []
-        self._reported = set(state["told"])
+        self._reported = set(state["reported"])
         self._calls = [list(call) for call in state["calls"]]
         for verb, given in self._calls:
             self._suggest(given) if verb == "suggest" else self._ingest(given)
 
     def diagnostics(self) -> dict[str, float]:
-        """Returns the number of simulations whose results were passed to the generator, as `told`."""
-        return {"told": float(len(self._reported))}
+        """Returns the number of simulations whose results were passed to the generator, as `reported`."""
+        return {"reported": float(len(self._reported))}
 
     def _suggest(self, n: int) -> Array:
         if not self._names:

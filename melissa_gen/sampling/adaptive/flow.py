@@ -30,7 +30,7 @@ from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
-    Proposer,
+    DensityProposer,
     acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -61,7 +61,7 @@ class FlowArguments(AcquisitionArguments):
     training_steps: int = Field(20, ge=1, le=100_000, description="training batches per population")
 
 
-class Flow(Proposer):
+class Flow(DensityProposer):
     """Proposer of the method `flow`; its density is exact.
 
     Args:
@@ -74,7 +74,6 @@ class Flow(Proposer):
     """
 
     exact = True
-    has_density = True
     relative_to_prior = False
 
     def __init__(self, dimension: int, seed: int, arguments: FlowArguments) -> None:

@@ -160,7 +160,7 @@ class Joint(AdaptiveRule):
         weights = {f"w.{k}": v.numpy().copy() for k, v in self._network.state_dict().items()}
         return {
             "targets": self._targets.copy(),
-            "chance": self._target_probability.copy(),
+            "target_probability": self._target_probability.copy(),
             "loss": self._loss,
             **weights,
         }
@@ -171,7 +171,7 @@ class Joint(AdaptiveRule):
 
         self._targets, self._target_probability = (
             np.array(state["targets"]),
-            np.array(state["chance"]),
+            np.array(state["target_probability"]),
         )
         self._loss = state["loss"]
         names = self._network.state_dict()

@@ -249,10 +249,10 @@ class MixtureSampler(Sampler):
         return {
             "name": self.name,
             "rng": self._rng.bit_generator.state,
-            "even": self._prior_sequence.state(),
+            "prior_sequence": self._prior_sequence.state(),
             "counts": counts,
             "coverage": self._coverage,
-            "met": self._feasible_share,
+            "feasible_share": self._feasible_share,
             **self._records.state(),
             **{f"rule.{key}": value for key, value in self.rule.state().items()},
         }
@@ -260,10 +260,10 @@ class MixtureSampler(Sampler):
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
-        self._prior_sequence.restore(state["even"])
+        self._prior_sequence.restore(state["prior_sequence"])
         self.generation, self._suggested, self._adaptive = state["counts"]
         self._coverage = state["coverage"]
-        self._feasible_share = state["met"]
+        self._feasible_share = state["feasible_share"]
         self._records.restore(state)
         self.rule.restore(part_of(state, "rule."))
 

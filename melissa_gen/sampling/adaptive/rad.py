@@ -19,9 +19,9 @@ from scipy.special import logsumexp
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
+    DensityProposer,
     EnsembleArguments,
     PriorDraws,
-    Proposer,
     acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -49,7 +49,7 @@ class RadArguments(EnsembleArguments):
     size: int = Field(10_000, ge=64, le=1_000_000, description="number of points in the dense pool")
 
 
-class ResidualDistribution(Proposer):
+class ResidualDistribution(DensityProposer):
     """Proposer of the methods `rad` and `rar_d`; the exponent k is the β of the rule.
 
     Args:
@@ -59,7 +59,6 @@ class ResidualDistribution(Proposer):
     """
 
     exact = True
-    has_density = True
 
     def __init__(self, prior_draws: PriorDraws, c: float, size: int = 10_000) -> None:
         self._prior_draws = prior_draws

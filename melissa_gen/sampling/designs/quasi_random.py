@@ -6,6 +6,7 @@ References: Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; Jo
 with better two-dimensional projections", 2008.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,9 @@ class QuasiRandom(PointSequence):
         self._seed = seed
         self._engine = self._create_engine(max(self._dimension, 1), seed)
 
+    @abstractmethod
     def _create_engine(self, dimension: int, seed: int) -> Any:
         """Creates the engine of the library, which has `num_generated` and `fast_forward`, at its first point."""
-        raise NotImplementedError
 
     def state(self) -> State:
         """Returns the seed and the number of points drawn."""
@@ -59,6 +60,7 @@ class SobolSequence(QuasiRandom):
         # The engine of scipy would take 50 MB more in a process that already imports torch.
         from torch.quasirandom import SobolEngine
 
+        # The constructor has no type hints.
         return SobolEngine(dimension, self._scramble, seed)  # type: ignore[no-untyped-call]
 
     def draw(self, n: int, generation: int = 0) -> NDArray[np.float64]:

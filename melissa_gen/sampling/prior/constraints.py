@@ -142,8 +142,8 @@ class Constraint:
                 return columns[name]
             case ast.Call(func=ast.Name(id=name), args=args):
                 return FUNCTIONS[name](*(self._value(part, columns) for part in args))
-            case ast.Constant(value=value):
-                return np.float64(float(value))  # type: ignore[arg-type]
+            case ast.Constant(value=int() | float() as value):
+                return np.float64(value)
         # `_check` only accepts the nodes above.
         raise AssertionError(node)
 

@@ -220,6 +220,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         self.optimizer.zero_grad(set_to_none=True)
+        # The method has no type hints.
         loss.backward()  # type: ignore[no-untyped-call]
         losses = per_sample_loss(mean, target).detach()[:count]
         if self.guard.allows_step(losses):

@@ -173,7 +173,7 @@ def test_a_generator_of_libensemble_draws_here():
     own = np.array(found.method) == "external"
     assert own.sum() == 45 and set(np.array(found.method)[~own]) == {PRIOR}
     assert PRIOR_2D.contains(found.points).all() and np.isnan(found.log_density).all()
-    assert sampler.diagnostics()["told"] == 60
+    assert sampler.diagnostics()["reported"] == 60
 
 
 @pytest.mark.usefixtures("here")
