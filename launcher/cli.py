@@ -180,9 +180,8 @@ def run(
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
-    where = run_dir or default_run_dir(loaded, Path.cwd())
     with steady_output():
-        code = run_study(loaded, where, LiveView()).code
+        code = run_study(loaded, run_dir, LiveView()).code
     raise typer.Exit(code)
 
 

@@ -54,7 +54,6 @@ def run(
         >>> run.summary["validation"]["nrmse"]["mean"]
     """
     from melissa_gen.launcher.commands.run import run_study
-    from melissa_gen.run_dir.folder import default_run_dir
 
     if not isinstance(study, Study):
         study = Study.load(study, overrides)
@@ -63,10 +62,10 @@ def run(
             "overrides replace values of a study file; give the file, or pass them to Study.load"
         )
         raise TypeError(message)
-    path = Path(run_dir) if run_dir is not None else default_run_dir(study, Path.cwd())
+    path = None if run_dir is None else Path(run_dir)
     with steady_output():
         outcome = run_study(study, path, _view(quiet))
-    return _finished(outcome, path)
+    return _finished(outcome)
 
 
 def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
@@ -89,7 +88,7 @@ def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
     path = run_dir.path if isinstance(run_dir, Run) else Path(run_dir)
     with steady_output():
         outcome = resume_run(path, _view(quiet))
-    return _finished(outcome, path)
+    return _finished(outcome)
 
 
 def compare(runs: Sequence[Run | str | Path], labels: Sequence[str] | None = None) -> "Comparison":
@@ -117,12 +116,12 @@ def _view(quiet: bool) -> LiveView:
     return LiveView(Console(markup=False, force_jupyter=False, quiet=quiet))
 
 
-def _finished(outcome: "RunOutcome", path: Path) -> Run:
+def _finished(outcome: "RunOutcome") -> Run:
     from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 
     if outcome.code == INTERRUPTED:
         raise KeyboardInterrupt(outcome.sentence)
-    made = Run.load(path)
+    made = Run.load(outcome.run_dir)
     if outcome.code:
         raise RunFailedError(outcome.sentence, made)
     return made

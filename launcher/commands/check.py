@@ -31,7 +31,7 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.report.quantities import duration, megabytes
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.events import Event, read_events
-from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.sinks import FieldObservation
 from melissa_gen.study import Study
@@ -224,7 +224,7 @@ def _work_folder(study: Study) -> Path:
     """Returns a folder that all jobs of the study can access."""
     if study.launcher.backend == "local":
         return Path(tempfile.mkdtemp(prefix="melissa_gen-check-"))
-    return default_run_dir(study, Path.cwd(), suffix="-check")
+    return create_default_run_dir(study, Path.cwd(), suffix="-check")
 
 
 def _failure(run_dir: Path, outcome: RunOutcome) -> Failure:

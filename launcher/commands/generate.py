@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,11 +17,23 @@ from melissa_gen.launcher.jobs.execution import (
 )
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.views import DataSetView, RunView
-from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.folder import (
+    check_space,
+    create_default_run_dir,
+    held_run_dir,
+    record_run,
+)
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import Study
 
-__all__ = ["data_set_study", "finish_data_set", "generate", "move_bridge_output", "sample_count"]
+__all__ = [
+    "check_output",
+    "data_set_study",
+    "finish_data_set",
+    "generate",
+    "move_bridge_output",
+    "sample_count",
+]
 
 
 def generate(
@@ -57,12 +70,12 @@ def generate(
     """
     started = time.monotonic()
     output = output.absolute()
-    _check_output(output, overwrite=overwrite)
     plan = data_set_study(study, simulations)
+    check_output(output, sample_count(plan) * plan.sample_bytes, overwrite=overwrite)
     solver_command(plan)
     check_backend(plan)
     purpose = Purpose("data_set", str(output), seed, data_set_settings(study, simulations, seed))
-    where = run_dir or default_run_dir(study, Path.cwd(), suffix="-data")
+    where = run_dir or create_default_run_dir(study, Path.cwd(), suffix="-data")
     with held_run_dir(where) as held:
         view.say(f"run directory {held}")
         record_run(plan, held, purpose)
@@ -130,16 +143,24 @@ def data_set_study(study: Study, simulations: int) -> Study:
     return plain
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
+def check_output(output: Path, size: int, *, overwrite: bool) -> None:
     """Checks before the first simulation that the output file can be written.
 
+    Args:
+        output: The file, absolute.
+        size: Its size in bytes.
+        overwrite: Whether to replace an existing file.
+
     Raises:
-        RunError: The output is a folder, it exists already, or its folder can't be written.
+        RunError: The output is a folder, it exists already, its folder can't be written, or its disk is full.
     """
     if output.is_dir():
         message = f"--output {output} is a folder; give the name of a file in it, for example {output / 'data.h5'}"
         raise RunError(message)
-    if output.exists() and not overwrite:
+    if os.path.lexists(output) and not (output.is_file() or output.is_symlink()):
+        message = f"--output {output} is a device or socket and not a file; choose another name"
+        raise RunError(message)
+    if os.path.lexists(output) and not overwrite:
         message = f"--output {output} exists already; choose another name, or add --overwrite to replace it"
         raise RunError(message)
     try:
@@ -147,9 +168,14 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     except OSError as error:
         message = f"--output {output}: the folder can't be created: {error.strerror}"
         raise RunError(message) from None
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        message = f"--output {output}: the folder {output.parent} is not writable"
-        raise RunError(message)
+    try:
+        # Permissions do not tell: the file system may be read-only, or a server may refuse the superuser.
+        with tempfile.TemporaryFile(dir=output.parent, prefix=output.name):
+            pass
+    except OSError as error:
+        message = f"--output {output}: the folder {output.parent} is not writable: {error.strerror}"
+        raise RunError(message) from None
+    check_space(output.parent, f"--output {output}", size)
 
 
 def move_bridge_output(run_dir: Path, output: Path) -> None:

@@ -14,18 +14,18 @@ from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resu
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.report.key_figures import key_figures
 from melissa_gen.report.views import RunView
-from melissa_gen.run_dir.folder import held_run_dir, record_run
+from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.study import Study
 
 __all__ = ["present", "run_study"]
 
 
-def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
+def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     """Runs a study.
 
     Args:
         study: The study.
-        run_dir: The run directory; it must not contain a run.
+        run_dir: The run directory; it must not contain a run. None: a new directory `runs/NAME-DATE`.
         view: Displays the progress of the run.
 
     Returns:
@@ -39,7 +39,7 @@ def run_study(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
     check_memory(study)
     solver_command(study)
     check_backend(study)
-    with held_run_dir(run_dir) as run_dir:
+    with held_run_dir(run_dir or create_default_run_dir(study, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")
         promised = promised_megabytes(study)
         view.say(

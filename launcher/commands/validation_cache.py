@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from melissa_gen.builders.data_set import data_set_settings
 from melissa_gen.builders.solver_files import SolverFiles, changed_files, solver_files
 from melissa_gen.dataset import Dataset, replace_settings
-from melissa_gen.errors import DataError
+from melissa_gen.errors import DataError, RunError
 from melissa_gen.launcher.commands.generate import (
     data_set_study,
     move_bridge_output,
@@ -35,6 +35,7 @@ from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.folder import (
     RunDirInUseError,
+    check_space,
     held_run_dir,
     read_purpose,
     record_run,
@@ -73,7 +74,7 @@ def validation_set(study: Study, cache: Path, view: RunView) -> Path:
     files = solver_files(study)
     settings = data_set_settings(study, wanted.simulations, wanted.seed, files.digests)
     cached = CachedSet(cache.absolute(), settings)
-    _make_cache(cache)
+    _make_cache(cache, wanted.simulations * study.simulation.time_steps * study.sample_bytes)
     if files.caveat():
         view.say(f"validation set: {files.caveat()}")
     if cached.path.exists() and wanted.reuse != "never":
@@ -157,11 +158,17 @@ def relative_difference(
     return worst
 
 
-def _make_cache(cache: Path) -> None:
-    """Creates the folder, and marks it as one that no solver reads."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if not (cache / _CACHE_TAG).exists():
+def _make_cache(cache: Path, size: int) -> None:
+    """Creates the folder with room for a set of `size` bytes, and marks it as one that no solver reads."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
         (cache / _CACHE_TAG).write_text(_CACHE_TEXT, encoding="utf-8")
+    except OSError as error:
+        message = (
+            f"can't write validation sets to {cache}: {error.strerror}; choose another --run-dir"
+        )
+        raise RunError(message) from None
+    check_space(cache, f"the validation set in {cache}", size)
 
 
 def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:

@@ -60,12 +60,14 @@ class RunOutcome:
         code: Exit status: 0 if the study finished and its accounting adds up, 130 if it was interrupted, else 1.
         sentence: Why the exit status is not 0; "" if it is.
         first_client: When the first client job was started (seconds since the epoch), or None.
+        run_dir: The run directory.
     """
 
     summary: dict[str, Any]
     code: int
     sentence: str
     first_client: float | None
+    run_dir: Path
 
     def raise_for_status(self, what: str) -> None:
         """Raises unless the run finished.
@@ -132,7 +134,7 @@ def execute(
     message = _message_with_log(study, run_dir, finish)
     summary = complete_summary(run_dir, study.name, finish.status, message, wall, setup)
     code, sentence = exit_status(summary, finish.status)
-    return RunOutcome(summary, code, sentence, loop.first_client)
+    return RunOutcome(summary, code, sentence, loop.first_client, run_dir)
 
 
 def can_resume(run_dir: Path) -> bool:

@@ -1,6 +1,7 @@
 """Creates and locks run directories. An existing run is never overwritten."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,8 @@ from melissa_gen.study import Study, write_study
 __all__ = [
     "LOCK",
     "RunDirInUseError",
+    "check_space",
+    "create_default_run_dir",
     "default_run_dir",
     "held_run_dir",
     "next_epoch",
@@ -52,6 +55,34 @@ def default_run_dir(
     return parent / "runs" / time.strftime(f"{name}{suffix}-%Y%m%d-%H%M%S", time.localtime(now))
 
 
+def create_default_run_dir(study: Study, parent: Path, *, suffix: str = "") -> Path:
+    """Creates a new directory with the name of `default_run_dir`, or with `-2`, `-3`, ... if it exists already.
+
+    Args:
+        study: The study.
+        parent: The folder.
+        suffix: Suffix of the study's name, for example `-data`.
+
+    Raises:
+        RunError: The directory can't be created.
+    """
+    wanted = default_run_dir(study, parent, suffix=suffix)
+    for number in itertools.count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and os.path.lexists(path):
+                # Another study was started in the same second.
+                continue
+            msg = (
+                f"can't create the run directory {path}: {error.strerror}; choose another --run-dir"
+            )
+            raise RunError(msg) from None
+        return path
+    raise AssertionError
+
+
 @contextmanager
 def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
     """Creates the directory of a new run, or opens that of an earlier run, and locks it while the block runs.
@@ -76,7 +107,7 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
         with held(run_dir / LOCK):
             if not resume:
                 _check_unused(run_dir)
-            _check_space(run_dir)
+            check_space(run_dir, f"the run directory {run_dir}")
             yield run_dir
     except LockedError as holder:
         advice = "the run is still running" if resume else "choose another --run-dir"
@@ -141,11 +172,21 @@ def _check_unused(run_dir: Path) -> None:
             raise RunError(msg)
 
 
-def _check_space(run_dir: Path) -> None:
-    free = shutil.disk_usage(run_dir).free
-    if free < LEAST_FREE_BYTES:
+def check_space(folder: Path, what: str, required: int = LEAST_FREE_BYTES) -> None:
+    """Checks that a disk has room for what will be written.
+
+    Args:
+        folder: An existing folder on the disk.
+        what: What will be written there, for the message.
+        required: Its size in bytes.
+
+    Raises:
+        RunError: Less is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < required:
         msg = (
-            f"the disk of the run directory {run_dir} is full: {free / 1e6:.1f} MB free; "
-            f"at least {LEAST_FREE_BYTES / 1e6:.0f} MB are required to start a run"
+            f"the disk of {what} is full: {free / 1e6:,.1f} MB free; "
+            f"at least {required / 1e6:,.0f} MB are required"
         )
         raise RunError(msg)

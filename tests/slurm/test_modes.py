@@ -25,6 +25,7 @@ SMALL = {
     "training.draws_per_sample": 8,
     "training.max_draws_per_sample": 10,  # else it trains the longer, the later a job starts
     "training.validation.simulations": 4,
+    "training.validation.reuse": "trusted",
     "reservoir.capacity": 40,
     "reservoir.watermark": 5,
     "sampler.method": "sobol",

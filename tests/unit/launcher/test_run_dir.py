@@ -3,19 +3,45 @@ import json
 import os
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.folder import default_run_dir, held_run_dir, record_run, write_json
+from melissa_gen.run_dir.folder import (
+    create_default_run_dir,
+    default_run_dir,
+    held_run_dir,
+    record_run,
+    write_json,
+)
 
 
 def test_the_default_is_dated_and_a_legal_name(study, tmp_path):
     path = default_run_dir(study.model_copy(update={"name": "a b/../c"}), tmp_path, now=0.0)
     assert path.parent == tmp_path / "runs"
     assert path.name.startswith("a_b_.._c-19")
+
+
+def test_studies_that_start_in_the_same_second_have_directories_of_their_own(study, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: create_default_run_dir(study, tmp_path), range(8)))
+    assert len(set(made)) == 8
+    assert all(path.is_dir() for path in made)
+
+
+def test_a_default_directory_that_can_not_be_created(study, tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(
+        RunError, match=r"can't create the run directory .* choose another --run-dir"
+    ):
+        create_default_run_dir(study, tmp_path)
+    (tmp_path / "runs").unlink()
+    (tmp_path / "runs").symlink_to(tmp_path / "gone" / "deep")
+    with pytest.raises(RunError, match="can't create the run directory"):
+        create_default_run_dir(study, tmp_path)
 
 
 def test_a_new_run(study, tmp_path):
