@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -35,9 +34,6 @@ from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, rec
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.sinks import FieldObservation
 from melissa_gen.study import Study
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["check_study"]
 
@@ -138,9 +134,10 @@ def _command(study: Study) -> str:
 
 def _surrogate(study: Study) -> str:
     # Importing torch takes two seconds, so it is postponed.
-    from melissa_gen.builders.surrogate import build_surrogate
+    from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 
     surrogate = build_surrogate(study)
+    try_surrogate(study)
     size = sum(p.numel() for p in surrogate.parameters())
     return f"{study.surrogate.class_path} with {size:,} parameters"
 
@@ -291,32 +288,19 @@ def _batch_seconds(study: Study) -> float:
     """Measures the time of one training step on one rank with random data, in seconds."""
     import torch
 
-    from melissa_gen.builders.surrogate import build_surrogate
+    from melissa_gen.builders.surrogate import training_trial
 
     threads = torch.get_num_threads()
     torch.set_num_threads(study.server.threads)
     try:
-        return _best_step_seconds(
-            build_surrogate(study).network, study.training.batch_size, len(study.parameters) + 1
-        )
+        trial, best = training_trial(study), math.inf
+        for _ in range(BATCHES_TIMED):
+            started = time.perf_counter()
+            trial.step(study.training.batch_size)
+            best = min(best, time.perf_counter() - started)
+        return best
     finally:
         torch.set_num_threads(threads)
-
-
-def _best_step_seconds(network: "torch.nn.Module", batch_size: int, n_inputs: int) -> float:
-    """Returns the time of the fastest of several training steps, in seconds."""
-    import torch
-
-    optimizer = torch.optim.Adam(network.parameters())
-    inputs = torch.rand(batch_size, n_inputs)
-    best = math.inf
-    for _ in range(BATCHES_TIMED):
-        started = time.perf_counter()
-        optimizer.zero_grad()
-        network(inputs).square().mean().backward()
-        optimizer.step()
-        best = min(best, time.perf_counter() - started)
-    return best
 
 
 def _bytes(size: int) -> str:

@@ -34,9 +34,13 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     Raises:
         MelissaGenError: The run could not be started.
     """
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate import try_surrogate
+
     started = time.monotonic()
     check_sampler(study)
     check_memory(study)
+    try_surrogate(study)
     solver_command(study)
     check_backend(study)
     with held_run_dir(run_dir or create_default_run_dir(study, Path.cwd())) as run_dir:

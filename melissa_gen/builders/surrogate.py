@@ -1,11 +1,17 @@
-"""Builds the surrogate of a study."""
+"""Builds the surrogate of a study and its optimizer, and tries them before the study starts."""
+
+from typing import Any
+
+import torch
 
 from melissa_gen.builders.data_set import clock
-from melissa_gen.study import Study
+from melissa_gen.errors import StudyError
+from melissa_gen.study import Study, TrainingSection
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
+from melissa_gen.surrogates.training_trial import TrainingTrial
 
-__all__ = ["build_surrogate", "members_of"]
+__all__ = ["build_optimizer", "build_surrogate", "members_of", "training_trial", "try_surrogate"]
 
 
 def build_surrogate(study: Study) -> Surrogate:
@@ -32,3 +38,46 @@ def members_of(study: Study) -> tuple[Kind, int] | None:
     if ensemble is None or ensemble.kind == "snapshots":
         return None
     return ensemble.kind, ensemble.count
+
+
+def build_optimizer(training: TrainingSection, surrogate: Surrogate) -> torch.optim.Optimizer:
+    """Creates the optimizer of a study.
+
+    Raises:
+        StudyError: The network has no parameter.
+    """
+    weights = list(surrogate.parameters())
+    if not any(weight.requires_grad for weight in weights):
+        message = (
+            f"surrogate.class '{surrogate.class_path}' has no parameter to train: "
+            "are its layers attributes of the module, or lists that should be nn.ModuleList?"
+        )
+        raise StudyError(message)
+    # The fused kernels exist for real floating-point numbers only.
+    fused = training.optimizer != "SGD" and not any(weight.is_complex() for weight in weights)
+    cls: Any = getattr(torch.optim, training.optimizer)
+    optimizer: torch.optim.Optimizer = cls(
+        weights, lr=training.learning_rate, **({"fused": True} if fused else {})
+    )
+    return optimizer
+
+
+def training_trial(study: Study) -> TrainingTrial:
+    """Returns trial steps of a new surrogate of a study.
+
+    Raises:
+        StudyError: The surrogate or its optimizer can't be built.
+    """
+    surrogate, training = build_surrogate(study), study.training
+    optimizer = build_optimizer(training, surrogate)
+    return TrainingTrial(surrogate, optimizer, bf16=training.precision == "bf16")
+
+
+def try_surrogate(study: Study) -> None:
+    """Trains a new surrogate of a study for some steps on random data, on the CPU of this machine.
+
+    Raises:
+        StudyError: The network can't be built or trained.
+    """
+    with torch.random.fork_rng(devices=[]):
+        training_trial(study).run(study.training.batch_size)

@@ -117,7 +117,7 @@ class SurrogateSection(Section):
     """The network that learns the simulation."""
 
     class_path: str = Field(default="melissa_gen.surrogates.MLP", alias="class")
-    """`package.module.Class` or `file.py:Class`, a `torch.nn.Module`."""
+    """`package.module.Class` or `file.py:Class`, a `torch.nn.Module`; it may import other files of its folder."""
     arguments: dict[str, Any] = Field(default={})
     """Further arguments of its constructor."""
     task: Literal["direct"] = "direct"

@@ -261,7 +261,7 @@ class Surrogate(nn.Module):
         self.network.eval()
         try:
             with torch.no_grad():
-                found = self.network(torch.zeros(2, n_inputs))
+                found = self.network(torch.zeros(2, n_inputs, dtype=input_dtype(self.network)))
         except Exception as error:
             message = (
                 f"surrogate.class '{self.class_path}' fails on inputs of shape (2, {n_inputs}): "

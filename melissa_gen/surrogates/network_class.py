@@ -1,11 +1,8 @@
 """Imports and instantiates the network class that a study names, from a package or a user's file."""
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,31 +11,21 @@ import torch
 from torch import nn
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.surrogates.source_files import class_name, import_file, source_file
 
-__all__ = ["construct", "input_dtype", "load_class", "source_file"]
+__all__ = ["construct", "input_dtype", "load_class"]
 
 KEY = "surrogate.class"
-
-
-def source_file(class_path: str, base_folder: str | Path = ".") -> Path | None:
-    """Returns the file of "file.py:Class", or None for a class of an installed package.
-
-    Args:
-        class_path: Value of `surrogate.class` in the study file.
-        base_folder: Folder to which a relative path refers: that of the study file.
-    """
-    file, colon, _ = class_path.rpartition(":")
-    return Path(base_folder, file).expanduser() if colon else None
 
 
 def load_class(class_path: str, base_folder: str | Path = ".") -> type[nn.Module]:
     """Imports a network class.
 
-    A file is executed as a standalone module. It can import installed packages, but not other files of
-    its folder.
+    A file can import installed packages and other files of its folder.
 
     Args:
-        class_path: "package.module.Class" or "file.py:Class".
+        class_path: "package.module.Class" of an installed package, "module.Class" of a file in the base folder, or
+            "file.py:Class".
         base_folder: Folder to which a relative path refers: that of the study file.
 
     Returns:
@@ -51,12 +38,13 @@ def load_class(class_path: str, base_folder: str | Path = ".") -> type[nn.Module
         >>> load_class("melissa_gen.surrogates.MLP").__name__
         'MLP'
     """
-    path = source_file(class_path, base_folder)
+    path, name = source_file(class_path, base_folder), class_name(class_path)
     if path is not None:
-        name = class_path.rpartition(":")[2]
-        module = _run_file(class_path, path)
+        module = _run_file(
+            class_path, path, path.parent if ":" in class_path else Path(base_folder)
+        )
     else:
-        module_name, _, name = class_path.rpartition(".")
+        module_name = class_path.rpartition(".")[0]
         if not module_name:
             message = (
                 f"{KEY} is '{class_path}': legal are 'package.module.Class' and 'file.py:Class', "
@@ -118,25 +106,19 @@ def _is_network(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-def _run_file(class_path: str, path: Path) -> ModuleType:
+def _run_file(class_path: str, path: Path, root: Path) -> ModuleType:
     if not path.is_file():
         others = [file.name for file in path.parent.glob("*.py")]
         hint = nearest(path.name, others)
         message = f"{KEY} is '{class_path}', but there is no file {path}{hint}"
         raise StudyError(message)
-    # A unique module name for each file, so that two studies in one process do not share modules.
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(f"_surrogate_{path.stem}_{digest}", path)
-    if spec is None or spec.loader is None:
+    try:
+        module = import_file(path, root)
+    except Exception as error:
+        raise StudyError(_failure(class_path, error)) from error
+    if module is None:
         message = f"{KEY} is '{class_path}', but {path} is not a Python file (.py)"
         raise StudyError(message)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise StudyError(_failure(class_path, error)) from error
     return module
 
 

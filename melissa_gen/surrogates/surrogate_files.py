@@ -11,7 +11,7 @@ import safetensors.torch
 
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
-from melissa_gen.surrogates.network_class import source_file
+from melissa_gen.surrogates.source_files import class_name, source_file, source_files
 
 __all__ = ["load", "save"]
 
@@ -25,7 +25,8 @@ def save(
     """Writes a surrogate to a folder. Each existing file is replaced atomically.
 
     Args:
-        surrogate: The surrogate. If its class comes from a file, the file is copied to the folder.
+        surrogate: The surrogate. If its class comes from a file, the file and those that it imports from its folder
+            are copied.
         folder: The folder; it is created if it does not exist.
         description: Additional information in JSON types, e.g. study, batches, errors.
 
@@ -51,11 +52,11 @@ def save(
     except (TypeError, ValueError) as error:
         message = f"{folder / MODEL} can't hold the surrogate's arguments or description: {error}"
         raise RunError(message) from error
+    root = source.parent if source and ":" in surrogate.class_path else surrogate.base_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if source and source.resolve() != (folder / source.name).resolve():
-            shutil.copyfile(source, folder / (source.name + ".partial"))
-            os.replace(folder / (source.name + ".partial"), folder / source.name)
+        for name, file in (source_files(source, root) if source else {}).items():
+            _copy(file, folder / name)
         partial = folder / (WEIGHTS + ".partial")
         safetensors.torch.save_model(surrogate, str(partial))
         os.replace(partial, folder / WEIGHTS)
@@ -96,7 +97,7 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
         if model["source"] is not None:
             # Use the copy in this folder: the original file may have changed or disappeared.
             name = Path(str(model["source"])).name
-            class_path = f"{name}:{class_path.rpartition(':')[2]}"
+            class_path = f"{name}:{class_name(class_path)}"
         surrogate = Surrogate(
             parameters=model["parameters"],
             times=model["times"],
@@ -117,6 +118,16 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
         message = f"{weights} {found}"
         raise DataError(message) from error
     return surrogate.to(device).eval()
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copies a file atomically, unless it is the target itself."""
+    if file.resolve() == target.resolve():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(file, partial)
+    os.replace(partial, target)
 
 
 def _read_model(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from melissa_gen.builders.surrogate import build_optimizer
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
@@ -25,7 +26,7 @@ from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.validation import Validation
-from melissa_gen.study import Study, TrainingSection
+from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
 
 __all__ = ["Trainer"]
@@ -101,7 +102,7 @@ class Trainer:
             gradient_as_bucket_view=True,
             find_unused_parameters=_may_skip_parameters(self.surrogate),
         )
-        self.optimizer = optimizer_of(study.training, self.surrogate)
+        self.optimizer = build_optimizer(study.training, self.surrogate)
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._importance = ImportanceWeights(self._training.importance_exponent)
@@ -422,18 +423,6 @@ class Trainer:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def optimizer_of(training: TrainingSection, surrogate: Surrogate) -> torch.optim.Optimizer:
-    """Creates the optimizer of a study."""
-    weights = list(surrogate.parameters())
-    # The fused kernels exist for real floating-point numbers only.
-    fused = training.optimizer != "SGD" and not any(weight.is_complex() for weight in weights)
-    cls: Any = getattr(torch.optim, training.optimizer)
-    optimizer: torch.optim.Optimizer = cls(
-        weights, lr=training.learning_rate, **({"fused": True} if fused else {})
-    )
-    return optimizer
 
 
 def _may_skip_parameters(surrogate: Surrogate) -> bool:
