@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.bridge.command import Command
@@ -14,6 +13,7 @@ from melissa_gen.bridge.inputs import render_words, write_inputs
 from melissa_gen.bridge.job_file import BridgeJob
 from melissa_gen.bridge.readers import COORDINATES, OutputError, Reader, open_reader
 from melissa_gen.client import Simulation
+from melissa_gen.client.solver_values import real_array
 from melissa_gen.errors import MelissaGenError, ServerLost
 from melissa_gen.protocol.failures import Failure
 
@@ -110,7 +110,12 @@ def _send_next(job: BridgeJob, simulation: Simulation, reader: Reader, *, ended:
     found = reader.read(simulation.step, ended)
     if found is None:
         return False
-    fields: dict[str, npt.NDArray[Any]] = {name: np.asarray(v) for name, v in found.items()}
+    fields: dict[str, npt.NDArray[Any]] = {}
+    for name, values in found.items():
+        array = real_array(values, **_where(simulation), field=name)
+        if isinstance(array, Failure):
+            raise OutputError(array)
+        fields[name] = array
     declared = job.simulation.fields
     if COORDINATES in fields and COORDINATES not in declared:
         record_coordinates(job.simulations.parent, fields.pop(COORDINATES))

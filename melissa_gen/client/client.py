@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from melissa_gen.client.communicator import Communicator, wrap_communicator
 from melissa_gen.client.destination import Destination, IssuedSimulation, Placement
+from melissa_gen.client.solver_values import real_array
 from melissa_gen.client.user_messages import show_user
 from melissa_gen.errors import ClientError, ServerLost, SimulationError
 from melissa_gen.protocol.failures import Failure, failure_in
@@ -54,7 +55,8 @@ class Simulation:
         the memory of the server is full.
 
         Args:
-            **fields: Field name to array of the declared extent.
+            **fields: Field name to array of the declared extent, in any order and with any strides in memory. Tensors
+                and other arrays are converted. Masked values, and arrays that carry a unit, are refused.
 
         Raises:
             SimulationError: A field is missing or unknown, has another shape, contains NaN or Inf, or the study has
@@ -121,7 +123,8 @@ class Client:
             name: Name of the field in the study.
             shape: Shape of the whole field over all ranks.
             start: First index of this rank's block along each dimension; default: 0.
-            extent: Size of this rank's block along each dimension; default: from `start` to the end.
+            extent: Size of this rank's block along each dimension; default: from `start` to the end. A rank that has
+                no part of the field has an extent of 0 and sends an empty array.
             dtype: float32 or float64: the type in the file of a run without a server. A server receives the type
                 that the study declares, whatever type the solver computes in.
 
@@ -233,8 +236,11 @@ class Client:
         for name, placement in self._fields.items():
             if name not in fields:
                 return Failure.of("missing_field", **where, field=name)
-            block = np.asarray(fields[name])
-            if (failure := _wrong_values(block, placement, {**where, "field": name})) is not None:
+            at = {**where, "field": name}
+            block = real_array(fields[name], **at)
+            if isinstance(block, Failure):
+                return block
+            if (failure := _wrong_values(block, placement, at)) is not None:
                 return failure
             blocks[name] = block
         return blocks
@@ -262,7 +268,7 @@ def _placement(
         else tuple(n - s for n, s in zip(whole, first, strict=True))
     )
     inside = len(size) == len(whole) and all(
-        s >= 0 and e > 0 and s + e <= n for n, s, e in zip(whole, first, size, strict=True)
+        s >= 0 and e >= 0 and s + e <= n for n, s, e in zip(whole, first, size, strict=True)
     )
     if not inside:
         values = {"start": first, "extent": size, "shape": whole}
@@ -278,8 +284,6 @@ def _wrong_values(
     """Returns why a block can't be sent, or None if it can."""
     if block.shape != placement.extent:
         return Failure.of("wrong_extent", **where, found=block.shape, extent=placement.extent)
-    if block.dtype.kind not in "fiu":
-        return Failure.of("not_real", **where, dtype=str(block.dtype))
     if not _all_finite(block, placement.dtype):
         with np.errstate(over="ignore", invalid="ignore"):
             count = int(np.count_nonzero(~np.isfinite(block.astype(placement.dtype))))
@@ -291,6 +295,8 @@ def _wrong_values(
 
 def _all_finite(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Returns whether all values are certain to be finite after the conversion to `dtype`; fast."""
+    if block.size == 0:
+        return True
     if block.dtype.kind == "f" and block.dtype.itemsize > dtype.itemsize:
         largest = float(np.finfo(dtype).max)
         # Both comparisons are false for NaN.

@@ -50,6 +50,15 @@ SENTENCES: dict[str, str] = {
     "undeclared_field": "{where}unknown field '{field}'{hint}; declared: {legal}",
     "wrong_extent": "{where}field '{field}' has shape {found}; this rank declared the extent {extent}",
     "wrong_count": "{where}field '{field}' has {count} values; this rank declared the extent {extent}",
+    "masked": (
+        "{where}field '{field}' is a masked array with {count} masked values; send the values that the solver "
+        "means there, for example field.filled(0.0)"
+    ),
+    "has_unit": (
+        "{where}field '{field}' carries the unit {unit}; send plain numbers in the unit that the study means, "
+        "for example field.to('...').value or .magnitude"
+    ),
+    "no_array": "{where}field '{field}' of type {type} can't be read as an array: {text}",
     "not_real": "{where}field '{field}' is of type {dtype}; real numbers are expected",
     "not_finite": "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}",
     "too_many_steps": "{where}the study has {time_steps} time steps; this one is too many",

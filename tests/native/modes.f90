@@ -50,7 +50,12 @@ contains
         end if
         if (error == MG_OK .and. mode == "outside") &
             call mg_field(client, "a", shape, start=[1, 3], extent=shape, error=error)
-        if (error == MG_OK .and. mode /= "undeclared") call mg_field(client, "b", [3], error=error)
+        if (error /= MG_OK .or. mode == "undeclared") return
+        if (mode == "no-part") then
+            call mg_field(client, "b", [3], start=[4], extent=[0], error=error)
+        else
+            call mg_field(client, "b", [3], error=error)
+        end if
     end subroutine declare_fields
 
     subroutine solve()
@@ -66,15 +71,32 @@ contains
                 call mg_fail(client, "diverged", error)
                 return
             end if
-            call send_step()
+            if (mode == "strided") then
+                call send_strided()
+            else
+                call send_step()
+            end if
             do while (mode == "stuck")
             end do
         end do
     end subroutine solve
 
+    !> Sends a from within an array with halo cells, and b backwards from every second value.
+    subroutine send_strided()
+        real(real64) :: halo(0:7, 0:5)
+        real(real32) :: wide(6)
+        integer :: i
+        halo = ieee_value(1.0_real64, ieee_quiet_nan)
+        wide = ieee_value(1.0_real32, ieee_quiet_nan)
+        halo(1:6, 1:4) = reshape([(1000.0_real64*simulation + 100.0_real64*step + i, i=0, 23)], [6, 4])
+        wide(2:6:2) = real(p + step, real32)
+        call mg_send(client, "a", halo(1:6, 1:4), error)
+        if (error == MG_OK) call mg_send(client, "b", wide(6:2:-2), error)
+    end subroutine send_strided
+
     subroutine send_step()
         real(real64) :: a(6, 4)
-        real(real32) :: b(3)
+        real(real32) :: b(3), nothing(0)
         integer :: i
         a = reshape([(1000.0_real64*simulation + 100.0_real64*step + i, i=0, 23)], [6, 4])
         b = real(p + step, real32)
@@ -94,7 +116,11 @@ contains
         end if
         a = 0
         if (error == MG_OK .and. mode == "twice") call mg_send(client, "a", a, error)
-        if (error == MG_OK .and. .not. (mode == "half-step" .and. step == 2)) call mg_send(client, "b", b, error)
+        if (error == MG_OK .and. mode == "no-part") then
+            call mg_send(client, "b", nothing, error)
+        else if (error == MG_OK .and. .not. (mode == "half-step" .and. step == 2)) then
+            call mg_send(client, "b", b, error)
+        end if
         b = 0
     end subroutine send_step
 end program modes

@@ -30,7 +30,23 @@ static int declare(mg_client *client)
         status = mg_field(client, "a", MG_FLOAT64, 2, a, outside, a);
     if (status != MG_OK || is("undeclared"))
         return status;
-    return mg_field(client, "b", MG_FLOAT32, 1, b, NULL, NULL);
+    const int64_t end[1] = {3}, none[1] = {0};
+    return mg_field(client, "b", MG_FLOAT32, 1, b, is("no-part") ? end : NULL, is("no-part") ? none : NULL);
+}
+
+/* Sends a from within an array with halo cells whose first index runs fastest, and b backwards from every second value. */
+static int send_strided(mg_client *client, int64_t simulation, int step, double p)
+{
+    static double halo[8][6];
+    static float wide[6];
+    const int64_t a[2] = {1, 6}, b[1] = {-2};
+    memset(halo, 255, sizeof halo);
+    for (int i = 0; i < 24; i++)
+        halo[i % 6 + 1][i / 6 + 1] = 1000.0 * (double)simulation + 100.0 * step + i;
+    for (int i = 0; i < 6; i++)
+        wide[i] = i % 2 == 1 ? (float)(p + step) : NAN;
+    int status = mg_send_strided(client, "a", a, &halo[1][1]);
+    return status != MG_OK ? status : mg_send_strided(client, "b", b, &wide[5]);
 }
 
 static int send_step(mg_client *client, int64_t simulation, int step, double p)
@@ -52,7 +68,7 @@ static int send_step(mg_client *client, int64_t simulation, int step, double p)
     if (status == MG_OK && is("twice"))
         status = mg_send(client, "a", a);
     if (status == MG_OK && !(is("half-step") && step == 2))
-        status = mg_send(client, "b", b);
+        status = mg_send(client, "b", is("no-part") ? NULL : b);
     memset(b, 0, sizeof b);
     return status;
 }
@@ -76,7 +92,7 @@ int main(int argc, char **argv)
                 status = mg_fail(client, "diverged");
                 break;
             }
-            status = send_step(client, simulation, step, p);
+            status = is("strided") ? send_strided(client, simulation, step, p) : send_step(client, simulation, step, p);
             while (is("stuck"))
                 ;
         }

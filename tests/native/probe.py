@@ -21,7 +21,8 @@ def declare(client):
     if MODE == "outside":
         client.field("a", shape, start=(2, 0), extent=shape)
     if MODE != "undeclared":
-        client.field("b", (3,), dtype="float32")
+        block = {"start": (3,), "extent": (0,)} if MODE == "no-part" else {}
+        client.field("b", (3,), dtype="float32", **block)
 
 
 def fields(number, step, p):
@@ -33,6 +34,12 @@ def fields(number, step, p):
         a[0, 0] = 1e300
     if MODE == "wrong-count":
         a = a.ravel()[:23]
+    if MODE == "no-part":
+        b = b[:0]
+    if MODE == "strided":
+        halo, wide = np.full((6, 8), np.nan, order="F"), np.full(6, np.nan, np.float32)
+        halo[1:5, 1:7], wide[1::2] = a, b
+        a, b = halo[1:5, 1:7], wide[::-2]
     if MODE == "unknown-send":
         return {"c": a}
     return {"a": a} if MODE == "half-step" and step == 2 else {"a": a, "b": b}

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 
 from melissa_gen.protocol.failures import Failure
@@ -54,6 +55,25 @@ def test_a_client_sends_what_its_solver_computed(serve, command, way):
     assert server.finalized == {(s, 0, r): 3 for s, r in product(range(3), range(2))}
     assert server.failed == []
     assert (server.hello.job, server.hello.ranks) == ("job", 1)
+
+
+def test_blocks_that_are_not_contiguous_are_sent_as_they_are(serve, command):
+    server = serve_probe(serve)
+    done = start(server, *command, "strided")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+
+
+@pytest.mark.parametrize("way", ["ipc", "shared"])
+def test_a_rank_may_have_no_part_of_a_field(serve, command, way):
+    server = serve_probe(serve, **WAYS[way])
+    done = start(server, *command, "no-part")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    for sample in server.samples.values():
+        assert np.isfinite(sample["a"]).all() and np.isnan(sample["b"]).all()
+    assert server.finalized == {(s, 0, 0): 3 for s in range(3)}
 
 
 def test_the_tail_of_a_finished_client_waits_for_a_busy_server(serve, command):

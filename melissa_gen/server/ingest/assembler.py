@@ -379,8 +379,7 @@ class Assembler:
         for block in part.blocks:
             shape = self._fields[block.field].shape
             if len(block.start) != len(shape) or not all(
-                e > 0 and s + e <= n
-                for s, e, n in zip(block.start, block.extent, shape, strict=True)
+                s + e <= n for s, e, n in zip(block.start, block.extent, shape, strict=True)
             ):
                 message = (
                     f"{where}: block {block.start} + {block.extent} is outside the shape {shape}"

@@ -85,6 +85,23 @@ def test_blocks_that_are_not_contiguous_land_where_they_belong(rank, client):
     assert np.array_equal(batch.fields["p"][0], p)
 
 
+def test_a_rank_may_have_no_part_of_a_field(rank, client):
+    rank.assign()
+    shares = [
+        (wire.Block(0, (0, 0), FIELDS[0].shape), wire.Block(1, FIELDS[1].shape, (0,))),
+        (wire.Block(0, (0, 0), (0, 0)), wire.Block(1, (0,), FIELDS[1].shape)),
+    ]
+    for number, blocks in enumerate(shares):
+        client.send(part(2, blocks, ranks=2), *payload(2, blocks), rank=number)
+    given = credit(client)
+    while len(given) < 2:
+        given += credit(client)
+    batch = rank.draw()
+    u, p = source(2)
+    assert np.array_equal(batch.fields["u"][0], u)
+    assert np.array_equal(batch.fields["p"][0], p)
+
+
 def strangers_bytes(contact):
     good = wire.encode(part(0), contact.epoch, 0, contact.token)
     u, p = payload(0)

@@ -64,7 +64,8 @@ MG_API int mg_open_fortran(mg_client **client, int comm);
  * dimensions  1 to 4
  * shape       of the whole field, over all ranks; the last index runs fastest in memory
  * start       first index of this rank's block along each dimension; NULL: 0
- * extent      size of this rank's block along each dimension; NULL: from start to the end */
+ * extent      size of this rank's block along each dimension; NULL: from start to the end. A rank that has no part of
+ *             the field has an extent of 0; it sends the field nevertheless, and its values may be NULL. */
 MG_API int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, const int64_t *shape,
                     const int64_t *start, const int64_t *extent);
 
@@ -79,6 +80,12 @@ MG_API int mg_parameter(mg_client *client, const char *name, double *value);
  * step is sent with the last of the declared fields. The values are copied before the call returns. The call waits
  * while the memory of the server is full. */
 MG_API int mg_send(mg_client *client, const char *name, const void *values);
+
+/* Sends a block that is not contiguous, such as the inside of an array with halo cells, every second value, or a block
+ * whose first index runs fastest in memory. strides: distance of neighbors along each dimension, counted in values; it
+ * may be negative. `values` is the address of the block's first value. A block of e[0] x e[1] values within an array
+ * double a[n][m], from a[1][1] on, has the strides {m, 1}; the same block in column-major order has {1, n}. */
+MG_API int mg_send_strided(mg_client *client, const char *name, const int64_t *strides, const void *values);
 
 /* Sends a block with values of either type, and checks their number. */
 MG_API int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values);

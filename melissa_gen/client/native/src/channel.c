@@ -12,7 +12,7 @@ static bool use_private_buffers(struct channel *channel, uint16_t credit)
 {
     shared_memory_close(&channel->shared);
     for (channel->credit = 0, channel->free = 0; channel->credit < credit; channel->credit++) {
-        unsigned char *buffer = aligned_alloc(SHARED_ALIGNMENT, channel->size);
+        unsigned char *buffer = aligned_alloc(SHARED_ALIGNMENT, channel->size > 0 ? channel->size : SHARED_ALIGNMENT);
         if (buffer == NULL)
             return false;
         channel->buffers[channel->credit] = buffer;

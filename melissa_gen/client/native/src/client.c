@@ -191,7 +191,7 @@ int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, 
     for (int d = 0; d < dimensions; d++) {
         first[d] = start == NULL ? 0 : start[d];
         size[d] = extent == NULL ? shape[d] - first[d] : extent[d];
-        inside = inside && first[d] >= 0 && size[d] > 0 && first[d] <= shape[d] && size[d] <= shape[d] - first[d];
+        inside = inside && first[d] >= 0 && size[d] >= 0 && first[d] <= shape[d] && size[d] <= shape[d] - first[d];
     }
     if (!inside)
         return block_outside(client, name, dimensions, first, size, shape);
@@ -208,7 +208,7 @@ int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, 
     for (int d = 0; d < dimensions; d++) {
         placed.block.start[d] = (uint32_t)first[d];
         placed.block.extent[d] = (uint32_t)size[d];
-        if (placed.count > (size_t)INT64_MAX / 64 / (size_t)size[d])
+        if (size[d] > 0 && placed.count > (size_t)INT64_MAX / 64 / (size_t)size[d])
             return client_error(client, MG_ERROR_USAGE, "field '%s': the block is too large", name);
         placed.count *= (size_t)size[d];
     }
@@ -400,9 +400,12 @@ static int not_finite(mg_client *client, int index, const void *converted)
     return give_up_for(client, failure);
 }
 
-int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values)
+/* Copies a block into the buffer of the current time step, and sends the step with its last field. `strides`: in values,
+ * or NULL for a contiguous block. */
+static int send_block(mg_client *client, const char *name, mg_type type, int64_t count, const int64_t *strides,
+                      const void *values)
 {
-    if (client == NULL || name == NULL || values == NULL || (type != MG_FLOAT32 && type != MG_FLOAT64))
+    if (client == NULL || name == NULL || (values == NULL && count != 0) || (type != MG_FLOAT32 && type != MG_FLOAT64))
         return client == NULL ? MG_ERROR_USAGE
                               : client_error(client, MG_ERROR_USAGE, "mg_send needs a name, a type and values");
     if (!client->running)
@@ -414,7 +417,11 @@ int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t cou
         return status;
     struct placement *placed = &client->placements[index];
     unsigned char *copy = connection_channel(client)->buffers[client->buffer] + placed->offset;
-    if (!values_copy(copy, (mg_type)client->welcome.field[index].dtype, values, type, placed->count))
+    mg_type wanted = (mg_type)client->welcome.field[index].dtype;
+    bool finite = strides == NULL
+                      ? values_copy(copy, wanted, values, type, placed->count)
+                      : values_gather(copy, wanted, values, type, &placed->block, strides);
+    if (!finite)
         return not_finite(client, index, copy);
     placed->given = true;
     if (missing_field(client) >= 0)
@@ -425,12 +432,30 @@ int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t cou
     return status;
 }
 
-int mg_send(mg_client *client, const char *name, const void *values)
+int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values)
+{
+    return send_block(client, name, type, count, NULL, values);
+}
+
+/* The declared type and number of values of a field; of an unknown field anything, because the send reports it. */
+static void declared(const mg_client *client, const char *name, mg_type *type, int64_t *count)
 {
     int index = client == NULL || name == NULL || !client->running ? -1 : find_field(client, name);
-    mg_type type = index < 0 ? MG_FLOAT32 : client->placements[index].type;
-    int64_t count = index < 0 ? 0 : (int64_t)client->placements[index].count;
-    return mg_send_array(client, name, type, count, values);
+    *type = index < 0 ? MG_FLOAT32 : client->placements[index].type;
+    *count = index < 0 ? 0 : (int64_t)client->placements[index].count;
+}
+
+int mg_send_strided(mg_client *client, const char *name, const int64_t *strides, const void *values)
+{
+    mg_type type;
+    int64_t count;
+    declared(client, name, &type, &count);
+    return send_block(client, name, type, count, strides, values);
+}
+
+int mg_send(mg_client *client, const char *name, const void *values)
+{
+    return mg_send_strided(client, name, NULL, values);
 }
 
 int mg_fail(mg_client *client, const char *reason)

@@ -57,6 +57,40 @@ bool values_copy(void *to, mg_type to_type, const void *from, mg_type from_type,
     return finite;
 }
 
+/* Copies one row of the last dimension, whose values are `stride` apart. */
+static void copy_row(void *to, mg_type to_type, const void *from, mg_type from_type, size_t count, int64_t stride)
+{
+    for (size_t i = 0; i < count; i++) {
+        int64_t at = (int64_t)i * stride;
+        double value = from_type == MG_FLOAT32 ? (double)((const float *)from)[at] : ((const double *)from)[at];
+        if (to_type == MG_FLOAT32)
+            ((float *)to)[i] = (float)value;
+        else
+            ((double *)to)[i] = value;
+    }
+}
+
+bool values_gather(void *to, mg_type to_type, const void *from, mg_type from_type, const struct wire_block *block,
+                   const int64_t *strides)
+{
+    size_t count = 1, rows = 1;
+    uint16_t last = (uint16_t)(block->dimensions - 1);
+    for (uint16_t d = 0; d < block->dimensions; d++)
+        count *= block->extent[d];
+    for (uint16_t d = 0; d < last; d++)
+        rows *= block->extent[d];
+    for (size_t row = 0; count > 0 && row < rows; row++) {
+        int64_t offset = 0;
+        size_t rest = row;
+        for (uint16_t d = last; d-- > 0; rest /= block->extent[d])
+            offset += (int64_t)(rest % block->extent[d]) * strides[d];
+        copy_row((char *)to + row * block->extent[last] * values_size(to_type), to_type,
+                 (const char *)from + offset * (int64_t)values_size(from_type), from_type, block->extent[last],
+                 strides[last]);
+    }
+    return values_not_finite(to, to_type, count) == 0;
+}
+
 size_t values_not_finite(const void *values, mg_type type, size_t count)
 {
     size_t bad = 0;

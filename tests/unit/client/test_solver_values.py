@@ -1,0 +1,84 @@
+"""What a solver hands over, class by class: converted without a doubt, or refused with a sentence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from melissa_gen.client.solver_values import real_array
+from melissa_gen.protocol.failures import Failure
+
+PLAIN = np.arange(6.0).reshape(2, 3)
+
+
+class Quantity(np.ndarray):
+    """As astropy's: an array whose class carries a unit."""
+
+    unit = "m / s"
+
+
+class Magnitude:
+    """As pint's: an object with a magnitude and units."""
+
+    magnitude = PLAIN
+    units = "kelvin"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        PLAIN.tolist(),
+        np.asfortranarray(PLAIN),
+        np.ma.masked_array(PLAIN, mask=False),
+        torch.tensor(PLAIN),
+        torch.tensor(PLAIN, requires_grad=True),
+        torch.tensor(PLAIN, dtype=torch.bfloat16),
+        pd.DataFrame(PLAIN),
+        sparse.csr_array(PLAIN),
+        np.matrix(PLAIN),
+        PLAIN.astype(">f8"),
+        PLAIN.astype(np.int16),
+    ],
+    ids=lambda values: type(values).__name__,
+)
+def test_what_can_be_converted_is_converted(values):
+    np.testing.assert_array_equal(real_array(values, field="u"), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "said"),
+    [
+        (
+            np.ma.masked_array(PLAIN, mask=PLAIN > 3),
+            "masked",
+            "is a masked array with 2 masked values",
+        ),
+        (PLAIN.view(Quantity), "has_unit", "carries the unit m / s"),
+        (Magnitude(), "has_unit", "carries the unit kelvin"),
+        ([[1.0], [1.0, 2.0]], "no_array", "of type list can't be read as an array: ValueError"),
+        (torch.tensor(PLAIN, dtype=torch.complex64), "not_real", "complex64"),
+        (pd.DataFrame({"a": ["x", "y"]}), "not_real", "real numbers are expected"),
+        (PLAIN.astype("M8[s]"), "not_real", "datetime64"),
+        (PLAIN > 3, "not_real", "bool"),
+        (None, "not_real", "object"),
+    ],
+)
+def test_what_would_lose_its_meaning_is_refused(values, code, said):
+    failure = real_array(values, simulation=3, step=1, field="u")
+    assert isinstance(failure, Failure)
+    assert failure.code == code
+    assert str(failure).startswith("simulation 3, time step 1: field 'u' ")
+    assert said in str(failure)
+
+
+def test_a_description_is_no_unit():
+    """A class that only describes plain numbers, as xarray's and netCDF's do."""
+
+    class Described:
+        units = "K"
+
+        def __array__(self, dtype=None, copy=None):
+            return PLAIN
+
+    np.testing.assert_array_equal(real_array(Described(), field="u"), PLAIN)
