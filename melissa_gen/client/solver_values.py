@@ -32,11 +32,9 @@ def real_array(values: Any, **where: Any) -> npt.NDArray[Any] | Failure:
         return Failure.of("has_unit", **where, unit=unit)
     try:
         plain = _on_the_host(values)
-        masked = (
-            np.count_nonzero(np.ma.getmaskarray(plain))
-            if isinstance(plain, np.ma.MaskedArray)
-            else 0
-        )
+        masked = 0
+        if isinstance(plain, np.ma.MaskedArray):
+            masked = int(np.count_nonzero(np.ma.getmaskarray(plain)))
         array = np.asarray(plain)
     except Exception as error:
         kind = f"{type(values).__module__}.{type(values).__qualname__}".removeprefix("builtins.")
