@@ -105,6 +105,9 @@ def promised_megabytes(study: Study) -> float:
     """
     samples = study.training.validation.simulations * study.simulation.time_steps
     share = samples * study.sample_bytes / 1e6 / study.server.ranks
+    if samples:
+        # The prediction of one simulation, its error, and the square of the error.
+        share += 3 * study.simulation.time_steps * study.sample_bytes / 1e6
     return reservoir_megabytes(study) + base_megabytes(study) + model_megabytes(study) + share
 
 

@@ -1,5 +1,6 @@
 """Trains the surrogate on the stream: reservoir, model, validation and training loop of one rank."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
 
 __all__ = ["TrainingConsumer"]
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingConsumer(Consumer):
@@ -67,6 +70,8 @@ class TrainingConsumer(Consumer):
         self._between_steps = _snapshot_offer(study, self._surrogate, proposals)
         self._validation: Validation | None = None
         self._trainer: Trainer | None = None
+        self._error: float | None = None
+        self._error_of_mean: float | None = None
 
     @property
     def trainer(self) -> Trainer:
@@ -77,8 +82,10 @@ class TrainingConsumer(Consumer):
     def attach(self, hooks: Hooks) -> None:
         """Reads the validation set and prepares the training loop."""
         path = self._run_dir / "validation.h5"
-        if path.exists():
-            self._validation = Validation(path, list(self._study.parameters), self._device)
+        # Ranks on other nodes may see a new file late, and all of them must take part.
+        if self.collectives.from_rank_0(path.exists()):
+            names, rows = list(self._study.parameters), self._study.training.batch_size
+            self._validation = Validation(path, names, self._device, rows)
         self._trainer = Trainer(
             self._study,
             self._surrogate,
@@ -118,7 +125,16 @@ class TrainingConsumer(Consumer):
         if self._validation is not None and self.trainer.batches:
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
-            self._validation.save_cases(self._surrogate, path, units)
+            errors = self._validation.save_cases(self._surrogate, path, units)
+            self._error = float(errors.mean())
+            self._error_of_mean = float(self._validation.errors_of_mean().mean())
+            if self._error >= self._error_of_mean:
+                _log.warning(
+                    "the final validation error (mean NRMSE %.3g) is not below that of predicting the mean of each "
+                    "field (%.3g): the surrogate has learned nothing of use",
+                    self._error,
+                    self._error_of_mean,
+                )
 
     def summary(self) -> dict[str, Any]:
         """Returns the section `training`."""
@@ -133,15 +149,20 @@ class TrainingConsumer(Consumer):
                 "effective_share": trainer.effective_share,
                 "not_finite": trainer.guard.skipped,
                 "rollbacks": trainer.guard.rollbacks,
+                "nrmse_of_mean": self._error_of_mean,
             }
         }
 
     @property
     def flaw(self) -> str | None:
-        """Says that no batch was trained, or none with a finite loss."""
+        """Says that no batch was trained, none with a finite loss, or that predictions are not finite."""
         if not self.trainer.batches:
             return "no batch was trained: too few samples have arrived"
-        return None if self.trainer.learned else "no batch had a finite loss"
+        if not self.trainer.learned:
+            return "no batch had a finite loss"
+        if self._error is not None and not math.isfinite(self._error):
+            return "the network predicts NaN or infinity for simulations of the validation set"
+        return None
 
     @property
     def fit_to_save(self) -> bool:

@@ -25,10 +25,11 @@ class Validation:
         path: HDF5 file that `melissa-gen generate` wrote.
         parameters: Names in the order of the surrogate's inputs.
         device: The device of the network.
+        rows: Time steps that are predicted at once, which bounds the memory of a forward pass.
     """
 
-    def __init__(self, path: Path, parameters: list[str], device: torch.device) -> None:
-        self._path, self._device = path, device
+    def __init__(self, path: Path, parameters: list[str], device: torch.device, rows: int) -> None:
+        self._path, self._device, self._at_once = path, device, rows
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         with Dataset(path) as data:
             if list(data.names) != parameters:
@@ -36,6 +37,7 @@ class Validation:
                     f"{path}: has the parameters {list(data.names)}; the study has {parameters}"
                 )
                 raise DataError(message)
+            self._names = list(data.fields)
             self.parameters = np.asarray(data.parameters, np.float64)
             self._times = torch.from_numpy(np.asarray(data.times, np.float64)).to(device)
             self._rows = list(range(self._rank, len(data), self._ranks))
@@ -59,16 +61,40 @@ class Validation:
         errors: npt.NDArray[np.float64] = found.cpu().numpy()
         return errors
 
+    def errors_of_mean(self) -> npt.NDArray[np.float64]:
+        """Returns the NRMSE (n,) of predicting the mean of each field over the set (collective)."""
+        names = self._names
+        sums = torch.zeros(len(names), 2, dtype=torch.float64)
+        for true in self._fields:
+            sums += torch.tensor([[true[n].double().sum(), true[n].numel()] for n in names])
+        sums = sums.to(self._device)
+        dist.all_reduce(sums)
+        means = dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
+        found = torch.zeros(len(self.parameters), dtype=torch.float64)
+        for row, true in zip(self._rows, self._fields, strict=True):
+            by_field = [nrmse(torch.full_like(t, means[n])[None], t[None]) for n, t in true.items()]
+            found[row] = torch.stack(by_field).mean()
+        found = found.to(self._device)
+        dist.all_reduce(found)
+        errors: npt.NDArray[np.float64] = found.cpu().numpy()
+        return errors
+
     @staticmethod
     def summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:
         """Returns mean, RMS, standard deviation, 95 % and 99 % quantiles and maximum of the errors."""
         return error_summary(errors)
 
-    def save_cases(self, surrogate: Surrogate, path: Path, units: dict[str, str]) -> None:
-        """Writes all errors and the fields of the best, median and worst case (by rank 0; collective)."""
+    def save_cases(
+        self, surrogate: Surrogate, path: Path, units: dict[str, str]
+    ) -> npt.NDArray[np.float64]:
+        """Writes all errors and the fields of the best, median and worst case (by rank 0; collective).
+
+        Returns:
+            The errors (n,).
+        """
         errors = self.errors(surrogate)
         if self._rank != 0:
-            return
+            return errors
         order = np.argsort(errors)
         cases = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
         steps = np.unique(np.linspace(0, len(self._times) - 1, _PICTURE_STEPS).astype(int))
@@ -90,12 +116,18 @@ class Validation:
             true=np.stack([t[field][steps] for t in true]),
             predicted=np.stack([p[field][steps].cpu().numpy() for p in predicted]),
         )
+        return errors
 
     @torch.no_grad()
     def _predict(self, surrogate: Surrogate, row: int) -> dict[str, torch.Tensor]:
+        """Predicts a trajectory, some time steps at once: field to (T, *shape)."""
         point = torch.from_numpy(self.parameters[row]).to(self._device)
-        answer: Any = surrogate(point.expand(len(self._times), -1), self._times)
-        return answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
+        parts: list[dict[str, torch.Tensor]] = []
+        for times in torch.split(self._times, self._at_once):
+            answer: Any = surrogate(point.expand(len(times), -1), times)
+            named = answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
+            parts.append(named)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def error_summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:
