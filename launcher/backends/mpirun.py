@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,12 +63,16 @@ def mpirun_command(options: MpirunOptions) -> list[str]:
         "openmpi": ["--oversubscribe", "--bind-to", "none"],
         "other": [],
     }
+    command = options.command
+    if ":" in command:
+        # mpirun would read this argument as the separator between two programs.
+        command = ("/bin/sh", "-c", f"exec {shlex.join(command)}")
     return [
         options.mpirun,
         *flags[options.implementation],
         "-n",
         str(options.processes),
-        *options.command,
+        *command,
     ]
 
 

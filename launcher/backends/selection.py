@@ -110,4 +110,4 @@ def make_scheduler(study: Study, logs: Path) -> Scheduler:
     if backend == "psij_slurm":
         # Exists only to test the PSI/J adapter of PBS and LSF against a real SLURM.
         return Psij("slurm", mpirun, implementation, logs)
-    return Oar(mpirun, implementation)
+    return Oar(mpirun, implementation, logs)

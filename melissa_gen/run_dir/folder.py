@@ -100,6 +100,11 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
     """
     run_dir = run_dir.absolute()
     try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        msg = f"the name of the run directory {run_dir} is not text in UTF-8; choose another --run-dir"
+        raise RunError(msg) from None
+    try:
         if resume and not (run_dir / "run.json").is_file():
             msg = f"{run_dir} is not a run directory: it holds no run.json"
             raise RunError(msg)

@@ -17,6 +17,8 @@ from melissa_gen.units import Duration, Size, Unit
 __all__ = ["Study"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Port = Annotated[int, Field(ge=1024, lt=2**16)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 _CREDIT_BYTES = 8_000_000
@@ -56,7 +58,7 @@ class TimesSection(Section):
 class SimulationSection(Section):
     """The solver: how it is started and what it sends."""
 
-    command: list[str] = Field(min_length=1)
+    command: list[Text] = Field(min_length=1)
     """Executable and arguments. `python` is the interpreter that runs melissa_gen; relative paths start at the study's
     folder."""
     count: int = Field(gt=0, lt=2**31)
@@ -77,7 +79,7 @@ class SimulationSection(Section):
     """A simulation that makes no progress for this long is ended and started again (seconds)."""
     retries: int = Field(default=2, ge=0, le=1000)
     """Restarts of a simulation whose process died or was silent, before its point is dropped."""
-    environment: dict[str, str] = Field(default={})
+    environment: dict[Variable, Text] = Field(default={})
     """Extra environment variables of the simulation."""
     bridge: BridgeSection | None = None
     """For a command that does not call melissa_gen: its input files, and how its output files are read."""

@@ -91,6 +91,11 @@ def load_study(
         msg = f"{sources.get(key, path)}: {text}"
         raise StudyError(msg) from None
     study._folder = folder or path.resolve().parent
+    try:
+        str(study._folder).encode()
+    except UnicodeEncodeError:
+        msg = f"{path}: the name of the study's folder {study._folder} is not text in UTF-8; rename the folder"
+        raise StudyError(msg) from None
     return study
 
 

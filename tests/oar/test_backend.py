@@ -49,7 +49,7 @@ def timeouts():
 @pytest.fixture
 def backend(tmp_path, timeouts):
     mpirun = find_mpirun()
-    scheduler = Oar(mpirun, detect_implementation(mpirun))
+    scheduler = Oar(mpirun, detect_implementation(mpirun), tmp_path)
     backend = BatchBackend(scheduler, tmp_path, tmp_path, SETTINGS, interval=0.5, timeouts=timeouts)
     yield backend
     backend.close(timeout=120)

@@ -77,3 +77,18 @@ def test_the_launchers_own_job_does_not_leak_into_others(backend, monkeypatch):
     assert end_of(backend, "clean").code == 0
     assert backend.log("clean").read_text().split() == ["ranks", "2"] * 2
     assert os.environ["SLURM_NTASKS"] == "3"
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "per%cent%j", "quo'te", "back\\slash"])
+def test_a_job_in_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    backend = BatchBackend(Slurm(), folder, folder, {"": JobsSection()}, interval=0.5)
+    try:
+        backend.start(
+            "lost", ("sh", "-c", 'printf "%s\\n" "$PWD" "$1"', "sh", f"{folder}/a b"), 1, {}
+        )
+        assert end_of(backend, "lost").code == 0
+        assert backend.log("lost").read_text().splitlines() == [str(folder), f"{folder}/a b"]
+    finally:
+        backend.close()

@@ -1,5 +1,6 @@
 """The interface of a scheduler adapter: pure functions that render scripts and commands and parse their output."""
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ __all__ = [
     "Scheduler",
     "SubmitError",
     "check_settings",
+    "is_plain",
     "job_spec",
     "preamble",
+    "redirection",
 ]
 
 SubmitError = Literal["rejected", "unreachable", "limit"]
@@ -145,6 +148,19 @@ class Scheduler(Protocol):
 
     def cancel_command(self, ids: Iterable[str], *, kill: bool) -> list[str]:
         """Renders the command that ends jobs, with SIGTERM or with SIGKILL."""
+
+
+def is_plain(path: Path) -> bool:
+    """Returns whether every scheduler reads a path in an option line of a script as it is.
+
+    Schedulers differ in how they read blanks, quotes and backslashes there, and replace parts such as `%j`.
+    """
+    return re.fullmatch(r"[\w@+=:,./-]+", str(path)) is not None
+
+
+def redirection(log: Path) -> str:
+    """Returns the line of a script that writes its output to a log that no option line can name."""
+    return f"exec >> {shlex.quote(str(log))} 2>&1"
 
 
 def check_settings(backend: str, settings: JobsSection, legal: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 PSI/J is not used for Flux: it requires Flux's Python bindings, and ignores a job's folder, queue and account.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -13,7 +14,9 @@ from melissa_gen.launcher.backends.schedulers.base import (
     JobStatus,
     SubmitError,
     check_settings,
+    is_plain,
     preamble,
+    redirection,
 )
 
 __all__ = ["Flux"]
@@ -41,9 +44,10 @@ class Flux:
         """
         settings = job.settings
         check_settings(self.name, settings, _SUPPORTED)
+        logged = is_plain(job.log)
         wanted: dict[str, object] = {
             "job-name": job.title,
-            "output": job.log,
+            "output": job.log if logged else os.devnull,
             "nslots": job.processes,
             "cores-per-slot": settings.cpus_per_task,
             "gpus-per-slot": settings.gpus_per_task,
@@ -58,6 +62,7 @@ class Flux:
         options += settings.directives or []
         lines = ["#!/bin/bash -l" if settings.modules else "#!/bin/bash"]
         lines += [f"# flux: {option}" for option in options]
+        lines += [] if logged else [redirection(job.log)]
         lines += [*preamble(settings, job.environment), f"cd {shlex.quote(str(job.folder))}"]
         each = {"cores-per-task": settings.cpus_per_task, "gpus-per-task": settings.gpus_per_task}
         words = ["flux", "run", f"--ntasks={job.processes}"]

@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.mpirun import MpiImplementation
 from melissa_gen.launcher.backends.schedulers.base import (
     JobSpec,
     JobStatus,
     SubmitError,
     check_settings,
+    is_plain,
     preamble,
 )
 
@@ -46,11 +48,19 @@ class Oar:
     Args:
         mpirun: Path of `mpirun` on the nodes.
         implementation: The MPI implementation that it belongs to.
+        folder: Folder for the scripts and logs.
+
+    Raises:
+        RunError: OAR does not support the path of the folder.
     """
 
     name = "oar"
 
-    def __init__(self, mpirun: str, implementation: MpiImplementation) -> None:
+    def __init__(self, mpirun: str, implementation: MpiImplementation, folder: Path) -> None:
+        if not is_plain(folder):
+            # The script is started by a shell, which splits its path.
+            msg = f"OAR does not support the path '{folder}'; choose a run directory without blanks and quotes"
+            raise RunError(msg)
         self._mpirun, self._implementation = mpirun, implementation
 
     def script(self, job: JobSpec) -> str:

@@ -26,6 +26,7 @@ from melissa_gen.launcher.backends.schedulers.base import (
     JobStatus,
     SubmitError,
     check_settings,
+    is_plain,
     preamble,
 )
 from melissa_gen.study import JobsSection
@@ -95,7 +96,7 @@ class Psij:
     def __init__(
         self, executor: Executor, mpirun: str, implementation: MpiImplementation, folder: Path
     ) -> None:
-        if shlex.quote(str(folder)) != str(folder):
+        if not is_plain(folder):
             msg = f"PSI/J does not support the path '{folder}'; choose a run directory without blanks and quotes"
             raise RunError(msg)
         self.name: str = executor

@@ -9,13 +9,21 @@ decides whether it is replaced.
 
 import getpass
 import math
+import os
 import re
 import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus, SubmitError, preamble
+from melissa_gen.launcher.backends.schedulers.base import (
+    JobSpec,
+    JobStatus,
+    SubmitError,
+    is_plain,
+    preamble,
+    redirection,
+)
 from melissa_gen.study import JobsSection
 
 __all__ = ["Slurm", "format_duration", "parse_duration", "srun_command"]
@@ -65,19 +73,27 @@ class Slurm:
     name = "slurm"
 
     def script(self, job: JobSpec) -> str:
-        """Renders a batch script with its options in `#SBATCH` lines."""
+        """Renders a batch script with its options in `#SBATCH` lines.
+
+        A path that such a line can't hold as it is, is used in the script itself.
+        """
+        logged, placed = is_plain(job.log), is_plain(job.folder)
         wanted = {
             "job-name": job.title,
-            "output": job.log,
+            "output": job.log if logged else os.devnull,
             "open-mode": "append",
-            "chdir": job.folder,
+            "chdir": job.folder if placed else "/",
             "no-requeue": True,
             "ntasks": job.processes,
             **_options(job.settings),
         }
         lines = ["#!/bin/bash -l" if job.settings.modules else "#!/bin/bash"]
-        lines += [f"#SBATCH {_option(key, value)}" for key, value in wanted.items() if value]
+        lines += [
+            f"#SBATCH {_quoted(_option(key, value))}" for key, value in wanted.items() if value
+        ]
         lines += [f"#SBATCH {line}" for line in job.settings.directives or ()]
+        lines += [] if logged else [redirection(job.log)]
+        lines += [] if placed else [f"cd {shlex.quote(str(job.folder))} || exit"]
         lines += preamble(job.settings, job.environment)
         lines.append("exec " + shlex.join(srun_command(job)))
         return "\n".join(lines) + "\n"
@@ -251,6 +267,11 @@ def _options(settings: JobsSection) -> dict[str, object]:
 
 def _option(key: str, value: object) -> str:
     return f"--{key}" if value is True else f"--{key}={value}"
+
+
+def _quoted(option: str) -> str:
+    """Quotes an option for a `#SBATCH` line, where blanks end an option and `#` starts a comment."""
+    return re.sub(r"([\s\\'\"#])", r"\\\1", option)
 
 
 def _job_status(title: str, state: str, reason: str, code: str, left: str) -> JobStatus:

@@ -165,7 +165,7 @@ def test_an_oar_script():
     log = Path("/runs/1/logs/client-0.log")
     environment = {"OMP_NUM_THREADS": "2"}
     job = JobSpec("client-0-1a2b3c", ("./solver",), 4, environment, log, Path("/studies"), settings)
-    oar = Oar("/opt/mpirun", "hydra")
+    oar = Oar("/opt/mpirun", "hydra", Path("/runs"))
     assert oar.script(job) == OAR
     job = dataclasses.replace(job, settings=JobsSection(gpus_per_task=1))
     with pytest.raises(StudyError, match=r"launcher\.backend oar does not support it"):
@@ -174,7 +174,7 @@ def test_an_oar_script():
 
 def test_what_oarstat_says(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1000.0)
-    oar = Oar("mpirun", "hydra")
+    oar = Oar("mpirun", "hydra", Path("/runs"))
 
     def job(name, state, code=None, start=0, events=()):
         return {
