@@ -1,5 +1,6 @@
 """The state of the job state machine: its limits, the client jobs that run, and the phase of the study."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -108,3 +109,10 @@ class State:
     incarnation: int = 0
     lost: int = 0
     server_killed: bool = False
+
+    @property
+    def waiting_jobs(self) -> dict[str, int]:
+        """Numbers of client jobs that have not connected: in the queue of a scheduler, and starting."""
+        deadlines = [job.connect_by for job in self.jobs.values() if job.connect_by is not None]
+        queued = sum(map(math.isinf, deadlines))
+        return {"queued": queued, "starting": len(deadlines) - queued}

@@ -273,6 +273,11 @@ def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
             line.append(" · ", style=STYLES["dim"])
             line.append(f"{count(value)} {key}", style=style)
     table.add_row("", line)
+    jobs = _group(status, "jobs")
+    for key, where in (("queued", "in the queue of the scheduler"), ("starting", "starting")):
+        value = number_at(jobs, key)
+        if value > 0:
+            table.add_row("", Text(f"{count(value)} client jobs {where}", style=STYLES["dim"]))
 
 
 def _add_samples(table: Table, status: Mapping[str, Any]) -> None:

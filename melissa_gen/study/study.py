@@ -254,6 +254,10 @@ class ServerSection(Section):
     """Interval between two heartbeats of each peer (seconds)."""
     heartbeat_timeout: Duration = 20.0
     """Silence after which a peer counts as lost (seconds)."""
+    progress_timeout: Duration = 600.0
+    """The study fails if for this long no sample is received, no batch trained and no simulation finished, and the
+    message says which part waits for which. Time in which a client solves, a validation runs, or client jobs are queued
+    or start does not count; a warning is shown after half of it (seconds)."""
 
 
 class LauncherSection(Section):

@@ -29,6 +29,7 @@ from melissa_gen.server.coordination.events import (
     ForgetJob,
     HandoverRequested,
     JobEnded,
+    JobsWaiting,
     LastReportsReceived,
     LauncherHeard,
     LauncherHello,
@@ -36,6 +37,7 @@ from melissa_gen.server.coordination.events import (
     Moment,
     RankHello,
     RankReport,
+    ReportFailure,
     SamplerFailed,
     SendClient,
     SendLauncher,
@@ -252,6 +254,9 @@ class ControlThread:
             case "job_ended":
                 job, code = str(message["job"]), message["exit_code"]
                 self._handle(JobEnded(job, code, message.get("simulation")))
+            case "alive":
+                jobs = JobsWaiting(message.get("queued", 0), message.get("starting", 0))
+                self._handle(jobs)
             case "leave":
                 reason = message.get("reason", "another server takes over")
                 self._handle(HandoverRequested(reason))
@@ -294,6 +299,8 @@ class ControlThread:
                 self._heartbeats.stop_reason = reason
             case WithholdCredit(withheld=withheld):
                 self._heartbeats.withholding = withheld
+            case ReportFailure(reason=reason):
+                self.report_failure(reason)
             case LastReportsReceived():
                 self._all_reported.set()
             case _:
@@ -304,6 +311,8 @@ class ControlThread:
         status = self._board.status(
             self._ledger.counts(), dict(self._proposals.statistics()), beats
         )
+        jobs = self._machine.jobs_waiting
+        status["jobs"] = {"queued": jobs.queued, "starting": jobs.starting, "alive": len(beats)}
         self._send_launcher(self._event("status", **status) | {"type": "status"})
 
     def _send_launcher(self, message: Mapping[str, Any]) -> None:
@@ -333,4 +342,9 @@ def _rank_report(message: Mapping[str, Any]) -> RankReport:
         first_pass=tuple((n, loss, excess) for n, loss, excess in message["first_pass"]),
         finalized=tuple(AttemptReport(*attempt) for attempt in message["finalized"]),
         refused=message["refused"],
+        received=message["counters"]["received"],
+        drawn=message["reservoir"]["samples_drawn"],
+        unseen=message["reservoir"]["unseen"],
+        capacity=message["reservoir"]["capacity"],
+        activity=message["activity"],
     )

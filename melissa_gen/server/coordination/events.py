@@ -13,6 +13,10 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 
 __all__ = [
+    "BUSY",
+    "LIMITED",
+    "TRAINING",
+    "WAITING",
     "Action",
     "AttemptReport",
     "ClientAsks",
@@ -23,6 +27,7 @@ __all__ = [
     "ForgetJob",
     "HandoverRequested",
     "JobEnded",
+    "JobsWaiting",
     "LastReportsReceived",
     "LauncherHeard",
     "LauncherHello",
@@ -31,6 +36,7 @@ __all__ = [
     "Pulse",
     "RankHello",
     "RankReport",
+    "ReportFailure",
     "SamplerFailed",
     "SendClient",
     "SendLauncher",
@@ -137,6 +143,11 @@ class AttemptReport:
     complete: int
 
 
+WAITING, LIMITED, TRAINING, BUSY = "waiting", "limited", "training", "busy"
+"""What a rank's consumer does: wait for samples; wait because it has drawn all as often as allowed; train; do other
+work, such as a validation."""
+
+
 @dataclass(frozen=True)
 class RankReport:
     """The periodic report of a server rank.
@@ -148,6 +159,11 @@ class RankReport:
         first_pass: First-pass losses, each (simulation, loss, excess over the batch's mean).
         finalized: Attempts that have ended since the last report.
         refused: Number of messages that were refused since the last report, by reason.
+        received: Samples received so far.
+        drawn: Samples drawn for training so far, with repetitions.
+        unseen: Stored samples that were never drawn.
+        capacity: Samples that the rank can store.
+        activity: What the consumer of the samples does.
     """
 
     rank: int
@@ -156,6 +172,11 @@ class RankReport:
     first_pass: tuple[tuple[int, float, float], ...] = ()
     finalized: tuple[AttemptReport, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
+    received: int = 0
+    drawn: int = 0
+    unseen: int = 0
+    capacity: int = 0
+    activity: str = WAITING
 
 
 # Events from the launcher.
@@ -169,6 +190,14 @@ class LauncherHello:
 @dataclass(frozen=True)
 class LauncherHeard:
     """A message of the launcher without content, which shows that the launcher is alive."""
+
+
+@dataclass(frozen=True)
+class JobsWaiting:
+    """Numbers of client jobs that have not connected: in the queue of a scheduler, and starting."""
+
+    queued: int = 0
+    starting: int = 0
 
 
 @dataclass(frozen=True)
@@ -249,6 +278,7 @@ Event = (
     | RankReport
     | LauncherHello
     | LauncherHeard
+    | JobsWaiting
     | JobEnded
     | StopRequested
     | HandoverRequested
@@ -322,6 +352,13 @@ class WithholdCredit:
 
 
 @dataclass(frozen=True)
+class ReportFailure:
+    """The run can't continue: stop it as failed."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class LastReportsReceived:
     """All server ranks have sent their last report."""
 
@@ -334,5 +371,6 @@ Action = (
     | ForgetJob
     | StopClients
     | WithholdCredit
+    | ReportFailure
     | LastReportsReceived
 )

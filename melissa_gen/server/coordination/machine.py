@@ -42,6 +42,7 @@ from melissa_gen.server.coordination.events import (
     ForgetJob,
     HandoverRequested,
     JobEnded,
+    JobsWaiting,
     LastReportsReceived,
     LauncherHeard,
     LauncherHello,
@@ -61,8 +62,9 @@ from melissa_gen.server.coordination.events import (
     WriteEvent,
 )
 from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
-from melissa_gen.server.coordination.proposals import ProposalSource
+from melissa_gen.server.coordination.proposals import ProposalSource, assignment
 from melissa_gen.server.coordination.settings import ControlSettings
+from melissa_gen.server.coordination.watchdog import Watchdog
 
 __all__ = ["ControlMachine"]
 
@@ -120,6 +122,7 @@ class ControlMachine:
         self._jobs_ended = 0
         # Attempts whose job has ended while reports may still arrive.
         self._draining = DrainingAttempts(ledger, settings.timeouts.exit_grace)
+        self._watchdog = Watchdog(settings.timeouts.stall, settings.timeouts.progress)
 
     @property
     def stop_reason(self) -> str | None:
@@ -135,6 +138,11 @@ class ControlMachine:
     def ranks_finished(self) -> bool:
         """Whether all server ranks that have connected have sent their last report."""
         return self._ranks <= self._finished_ranks
+
+    @property
+    def jobs_waiting(self) -> JobsWaiting:
+        """Client jobs that have not connected."""
+        return self._watchdog.jobs
 
     def handle(self, event: Event, now: Moment) -> list[Action]:
         """Handles one event.
@@ -177,6 +185,8 @@ class ControlMachine:
                 self._send_want()
             case LauncherHeard():
                 self._launcher_heard = self._now.monotonic
+            case JobsWaiting():
+                self._watchdog.set_jobs(event)
             case JobEnded():
                 self._handle_job_end(event)
             case StopRequested():
@@ -279,7 +289,7 @@ class ControlMachine:
         if self._ledger.drawn >= self._ledger.count:
             return None
         record = self._ledger.add(*self._proposals.take())
-        self._send_ranks(_assigned(record))
+        self._send_ranks(assignment(record))
         return record
 
     # Server ranks.
@@ -288,13 +298,14 @@ class ControlMachine:
         """Sends a server rank what the others have already been sent."""
         self._ranks.add(rank)
         for record in self._ledger.records:
-            self._actions.append(SendRank(rank, _assigned(record)))
+            self._actions.append(SendRank(rank, assignment(record)))
         if self._stop_reason is not None:
             self._actions.append(SendRank(rank, {"type": "stop", "reason": self._stop_reason}))
         if self._reception_over:
             self._actions.append(SendRank(rank, {"type": "reception_over"}))
 
     def _handle_report(self, report: RankReport) -> None:
+        self._watchdog.report(report, self._now.monotonic)
         self._pending[report.rank] = report.pending
         self._actions.append(WithholdCredit(self._credit_withheld))
         if report.last:
@@ -437,15 +448,17 @@ class ControlMachine:
             self._reception_over = True
             self._write("reception_over")
             self._send_ranks({"type": "reception_over"})
+        if self._stop_reason is None and not self.ranks_finished:
+            ended = (self._ledger.drawn, self._ledger.unfinished, self._jobs_ended)
+            jobs = set(self._jobs.values())
+            self._actions += self._watchdog.check(ended, jobs, pulses, self._now.monotonic)
 
     def _check_launcher(self) -> None:
         assert self._launcher_heard is not None
         silence = self._now.monotonic - self._launcher_heard
-        if not self._launcher_connected:
-            if silence > self._timeouts.launcher:
-                self._stop(f"no launcher has connected for {silence:.0f} s")
-        elif silence > self._timeouts.heartbeat:
-            self._stop(f"the launcher has been silent for {silence:.0f} s")
+        reason = self._timeouts.launcher_lost(silence, connected=self._launcher_connected)
+        if reason is not None:
+            self._stop(reason)
 
     def _check_job(self, job: str, pulse: Pulse) -> None:
         if job in self._killed:
@@ -484,13 +497,3 @@ class ControlMachine:
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         self._actions.extend(SendRank(rank, message) for rank in sorted(self._ranks))
-
-
-def _assigned(record: SimulationRecord) -> dict[str, Any]:
-    """Returns the message with the parameters of a simulation for the server ranks."""
-    return {
-        "type": "assigned",
-        "simulation": record.simulation,
-        "parameters": [float(value) for value in record.parameters],
-        "weight": record.weight,
-    }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from melissa_gen.server.coordination.ledger import SimulationRecord
 
-__all__ = ["Proposal", "ProposalSource"]
+__all__ = ["Proposal", "ProposalSource", "assignment"]
 
 
 class Proposal(NamedTuple):
@@ -50,3 +50,13 @@ class ProposalSource(Protocol):
 
     def add_losses(self, losses: Sequence[Sequence[float]], /) -> None:
         """Adds first-pass losses, each (simulation, loss, excess over the batch's mean)."""
+
+
+def assignment(record: SimulationRecord) -> dict[str, Any]:
+    """Returns the message with the parameters of a simulation for the server ranks."""
+    return {
+        "type": "assigned",
+        "simulation": record.simulation,
+        "parameters": [float(value) for value in record.parameters],
+        "weight": record.weight,
+    }

@@ -17,6 +17,7 @@ class ControlTimeouts:
     Attributes:
         heartbeat: Longest time without a message of the launcher or of a client job, before it counts as lost.
         progress: Longest time that a client job may stay in one time step.
+        stall: Longest time without any progress of the run while no other timeout runs.
         launcher: Longest wait for the launcher's first message.
         exit_grace: Wait for the reports of a simulation whose job has ended: data may still be in flight.
         last_reports: Longest wait for the last reports of all server ranks.
@@ -26,6 +27,7 @@ class ControlTimeouts:
 
     heartbeat: float = 20.0
     progress: float = 600.0
+    stall: float = 600.0
     launcher: float = 60.0
     exit_grace: float = 3.0
     last_reports: float = 5.0
@@ -45,6 +47,19 @@ class ControlTimeouts:
         if stuck > self.progress:
             where = {"simulation": pulse.beat.simulation, "step": pulse.beat.step}
             return Failure.of("no_progress", **where, seconds=round(stuck))
+        return None
+
+    def launcher_lost(self, silence: float, *, connected: bool) -> str | None:
+        """Returns the reason why the launcher counts as lost, or None.
+
+        Args:
+            silence: Seconds since its last message, or since the start.
+            connected: Whether it has connected.
+        """
+        if not connected and silence > self.launcher:
+            return f"no launcher has connected for {silence:.0f} s"
+        if connected and silence > self.heartbeat:
+            return f"the launcher has been silent for {silence:.0f} s"
         return None
 
 
@@ -88,5 +103,9 @@ def control_settings(study: Study) -> ControlSettings:
         simulation.processes,
         study.launcher.clients,
         per_simulation=simulation.mode == "per_simulation",
-        timeouts=ControlTimeouts(heartbeat=server.heartbeat_timeout, progress=simulation.timeout),
+        timeouts=ControlTimeouts(
+            heartbeat=server.heartbeat_timeout,
+            progress=simulation.timeout,
+            stall=server.progress_timeout,
+        ),
     )

@@ -51,6 +51,8 @@ class RankState:
 
     assignments: dict[int, Assignment] = field(default_factory=dict)
     training: dict[str, float] = field(default_factory=dict)
+    activity: str = "waiting"
+    """What the consumer of the samples does; the values are in `coordination.events`."""
     stop_reason: str | None = None
     reception_over: bool = False
     error: BaseException | None = None
@@ -391,6 +393,7 @@ class Ingest:
                 | {"capacity": self._sink.capacity, "watermark": self._sink.watermark},
                 "pending": len(self._pending),
                 "training": self._state.training,
+                "activity": self._state.activity,
                 "finalized": self._finalized,
                 "refused": self._refused,
                 "first_pass": self._state.take_first_pass(),

@@ -19,6 +19,7 @@ from melissa_gen.builders.surrogate import build_optimizer
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
+from melissa_gen.server.coordination.events import BUSY, LIMITED, TRAINING, WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
@@ -305,6 +306,7 @@ class Trainer:
         self.learned = learned > 0
         total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
         pace = self._pacing.turn(total, drawn)
+        self._state.activity = _activity(pace)
         if not pace.step and not stop:
             self.starved_seconds += time.monotonic() - began
             if pace.ahead and mine.ready:
@@ -381,6 +383,7 @@ class Trainer:
 
     def _validate(self) -> None:
         assert self._validation is not None
+        self._state.activity = BUSY
         began = time.monotonic()
         errors = self._validation.errors(self.surrogate)
         if self._rank == 0:
@@ -419,6 +422,15 @@ class Trainer:
                 yield
         else:
             yield
+
+
+def _activity(pace: Turn) -> str:
+    """Returns what this rank does next; after the last batch it validates and writes its results."""
+    if pace.over:
+        return BUSY
+    if pace.step:
+        return TRAINING
+    return LIMITED if pace.ahead else WAITING
 
 
 def _bytes(text: str) -> torch.Tensor:

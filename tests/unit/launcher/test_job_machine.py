@@ -373,7 +373,9 @@ def test_who_waits_in_a_queue_has_all_the_time():
     study = Study()
     study(WantedJobs(ended=0, clients=2), QueuedJobs(frozenset({"client-0", "client-1"})))
     assert study(Tick(10_000.0)) == []
+    assert study.state.waiting_jobs == {"queued": 2, "starting": 0}
     study(QueuedJobs(frozenset({"client-1"})))
+    assert study.state.waiting_jobs == {"queued": 1, "starting": 1}
     assert study(Tick(10_049.0)) == []
     assert study(Tick(10_050.0)) == [StopClient("client-0", "it did not connect within 50 s")]
 

@@ -117,3 +117,8 @@ def test_what_others_say_is_not_read_as_markup(capsys):
     said = "[/gloo/pair.cc:553] Connection closed by peer [red]"
     LiveView().console.print("tiny:", said, soft_wrap=True)
     assert said in capsys.readouterr().out
+
+
+def test_jobs_in_the_queue_are_counted():
+    text = shown({"jobs": {"queued": 3, "starting": 0, "alive": 1}})
+    assert "3 client jobs in the queue of the scheduler" in text and "jobs starting" not in text

@@ -16,11 +16,13 @@ from melissa_gen.server.coordination.events import (
     FailureReported,
     HandoverRequested,
     JobEnded,
+    JobsWaiting,
     LauncherHello,
     Moment,
     Pulse,
     RankHello,
     RankReport,
+    ReportFailure,
     SamplerFailed,
     SendClient,
     SendLauncher,
@@ -241,9 +243,13 @@ def test_a_solver_that_gives_up_is_not_tried_again():
         (99.0, -501.0, "it made no progress in time step 2 of simulation 0 for 601 s"),
     ],
 )
-def test_a_silent_or_stuck_job_is_killed_once_and_its_simulation_retried(heard, progressed, reason):
-    driver = Driver()
-    driver.join("client-0")
+@pytest.mark.parametrize("per_simulation", [False, True])
+def test_a_silent_or_stuck_job_is_killed_once_and_its_simulation_retried(
+    per_simulation, heard, progressed, reason
+):
+    driver = Driver(per_simulation=per_simulation)
+    driver.handle(ClientHello(b"client-0", "client-0", "node", 1, 1))
+    driver.ask("client-0", 0 if per_simulation else wire.ANY)
     beat = wire.Alive("client-0", wire.SOLVING, 0, 2, 0.0, 0.0)
     pulse = Pulse(beat, heard, progressed)
     kill = {"type": "kill", "job": "client-0", "reason": reason}
@@ -310,6 +316,25 @@ def test_a_launcher_that_never_comes_or_falls_silent_stops_the_study():
     silent = Driver()
     silent.tick(21.0)
     assert silent.machine.stop_reason == "the launcher has been silent for 21 s"
+
+
+def test_a_run_in_which_a_client_waits_for_ever_fails_unless_jobs_are_queued():
+    driver = Driver(heartbeat=1e9, stall=100.0)
+    driver.join("client-0")
+    driver.handle(JobsWaiting(queued=1))
+    beat = wire.Alive("client-0", wire.WAITING_FOR_PARAMETERS, 0, 0, 0.0, 0.0)
+    for _ in range(10):
+        driver.tick(60.0, **{"client-0": Pulse(beat, driver.now, driver.now)})
+    assert driver.events("warning") == []
+    driver.handle(JobsWaiting())
+    driver.tick(60.0, **{"client-0": Pulse(beat, driver.now, driver.now)})
+    (warning,) = driver.events("warning")
+    assert "1 client waits for parameters" in warning["message"]
+    actions = driver.tick(60.0, **{"client-0": Pulse(beat, driver.now, driver.now)})
+    (failure,) = [a for a in actions if isinstance(a, ReportFailure)]
+    assert failure.reason.endswith("no server rank has reported; 1 client waits for parameters")
+    driver.handle(StopRequested("enough"))
+    assert not any(isinstance(a, ReportFailure) for a in driver.tick(200.0))
 
 
 def test_the_failure_of_the_sampler_is_reported_once():

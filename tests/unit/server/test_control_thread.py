@@ -117,7 +117,7 @@ class Server:
             ("produced", "received", "lost", "duplicate", "rejected", "bytes"), 0
         )
         reservoir = dict.fromkeys(
-            ("stored", "trained", "capacity", "watermark", "seen", "unseen"), 0
+            ("stored", "trained", "capacity", "watermark", "seen", "unseen", "samples_drawn"), 0
         )
         self.rank.send_json(
             "rank_report",
@@ -127,6 +127,7 @@ class Server:
             reservoir=reservoir | {"withdrawn": {}},
             pending=pending,
             training={},
+            activity="waiting",
             finalized=list(finalized),
             refused=refused or {},
             first_pass=list(first_pass),
@@ -470,3 +471,18 @@ def test_a_warning_of_several_ranks_is_shown_once(serve):
     shown = [server.launcher.wait("event", lambda e: e["event"] == "warning") for _ in range(2)]
     assert [e["message"] for e in shown] == ["the disk is almost full", "a GPU is unused"]
     assert len(server.named("warning")) == 2
+
+
+def test_a_client_that_is_alive_and_asks_for_nothing_ends_the_study_with_a_sentence(serve):
+    server = serve(stall=1.0, status=0.05)
+    server.client()
+    heart = server.make("heartbeat")
+    heart.send(wire.Alive("client-0", wire.WAITING_FOR_PARAMETERS, 0, 0, 0.0, 0.0))
+    heart.receive(wire.Alive)
+    server.report()
+    server.launcher.send_json("alive", queued=1, starting=0)
+    server.launcher.wait("status", lambda status: status["jobs"]["queued"] == 1)
+    server.launcher.send_json("alive", queued=0, starting=0)
+    stopping = server.launcher.receive_json("stopping")
+    assert "1 client waits for parameters" in stopping["reason"]
+    assert server.rank.receive_json("stop")["reason"] == server.control.failure
