@@ -31,10 +31,9 @@ def namespaces(pids):
     return {os.readlink(f"/proc/{pid}/ns/net") for pid in pids}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_solvers_on_another_network(runs, second_network, processes):
+def test_solvers_on_another_network(runs, second_network):
     """A whole study by tcp through a pair of virtual interfaces."""
-    changes = study_across(second_network, **{"simulation.processes": processes, "server.ranks": 2})
+    changes = study_across(second_network, **{"simulation.processes": 2, "server.ranks": 2})
     run = runs.start(study := runs.study(changes, solver=SOLVER))
     run.wait_event("simulation_finished", 6)
     ranks = wait_for(lambda: runs.ranks("solver.py"), "solvers")

@@ -20,39 +20,6 @@ def assert_one_sentence(run, code, *words):
     assert "Traceback" not in run.output
 
 
-def test_a_command_that_is_not_there(runs):
-    study = runs.study({"simulation.command": ["solv", "--fast"]})
-    run = runs.run(study)
-    assert_one_sentence(
-        run, 2, "simulation.command: there is no executable 'solv' in", "or on PATH"
-    )
-    assert not run.run_dir.exists()
-
-
-def test_a_command_that_is_not_executable(runs):
-    study = runs.study({"simulation.command": ["./solver.py"]}, solver=SOLVER)
-    (study.parent / "solver.py").chmod(0o644)
-    assert_one_sentence(runs.run(study), 2, "'./solver.py'", "is not executable; chmod +x")
-
-
-def test_a_script_that_is_not_there(runs):
-    run = runs.run(runs.study({"simulation.command": ["python", "sovler.py"]}))
-    assert_one_sentence(run, 2, "simulation.command: there is no script 'sovler.py' in")
-
-
-def test_a_reservoir_larger_than_memory(runs):
-    study = runs.study(
-        {"reservoir.capacity": 10_000_000, "simulation.fields": {"u": {"shape": [1000, 1000]}}},
-        solver=SOLVER,
-    )
-    run = runs.run(study)
-    words = ("reservoir.capacity 10000000 needs", "the free memory of this machine", "at most")
-    assert_one_sentence(run, 2, *words)
-    assert not run.run_dir.exists()
-    run = runs.run(study, "--set", "reservoir.capacity=100", "--set", "reservoir.max_memory=5 MB")
-    assert_one_sentence(run, 2, "reservoir.capacity 100 needs", "reservoir.max_memory allows 5 MB")
-
-
 @pytest.mark.parametrize(
     ("command", "mode", "words"),
     [

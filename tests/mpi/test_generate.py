@@ -20,7 +20,7 @@ pytestmark = pytest.mark.mpi
 SOLVER = Path(__file__).parents[1] / "faults" / "solver.py"
 
 
-def generate(runs, study, output, *options, simulations=5, seed=2, wait=True):
+def generate(runs, study, output, *options, simulations=9, seed=2, wait=True):
     run_dir = study.parent / f"run-{output.stem}"
     words = ("--simulations", simulations, "--seed", seed, "--output", output, *options)
     run = runs.command("generate", study, "--run-dir", run_dir, *words, run_dir=run_dir)
@@ -42,20 +42,30 @@ def content(path):
         return data.simulations.tolist(), data.parameters.copy(), np.array(fields)
 
 
-def test_a_data_set_holds_the_points_of_the_prior(runs):
-    study = runs.study(solver=SOLVER)
-    output = study.parent / "data.h5"
-    made = generate(runs, study, output)
+@pytest.fixture(scope="module")
+def whole(module_runs):
+    """The study of a data set that is made without an interruption, and the file."""
+    study = module_runs.study(solver=SOLVER)
+    output = study.parent / "whole.h5"
+    made = generate(module_runs, study, output)
     assert made.code == 0, made.output
     assert made.last_line == str(output)
     summary = recorded(made)
-    assert summary["samples"]["recorded"] == 50
-    assert summary["data_set"] == {"file": str(output), "simulations": 5}
+    assert summary["samples"]["recorded"] == 90
+    assert summary["data_set"] == {"file": str(output), "simulations": 9}
+    return study, output
+
+
+def test_a_data_set_holds_the_points_of_the_prior(whole):
+    study, output = whole
     numbers, points, _ = content(output)
-    assert numbers == list(range(5))
-    expected = prior_of(load_study(study)).sample(5, np.random.default_rng(2))
+    assert numbers == list(range(9))
+    expected = prior_of(load_study(study)).sample(9, np.random.default_rng(2))
     np.testing.assert_array_equal(points, expected)
-    again = generate(runs, study, output)
+
+
+def test_an_existing_data_set_is_not_replaced(whole, module_runs):
+    again = generate(module_runs, *whole)
     assert again.code == 1
     assert "exists already" in again.last_line and "--overwrite" in again.last_line
 
@@ -73,7 +83,7 @@ def test_simulations_are_tried_again_and_those_that_fail_for_good_are_left_out(r
     command = ["python", "solver.py", "--mishaps", mishaps, "--every-attempt", "3"]
     study = runs.study({"simulation.command": command}, solver=SOLVER)
     output = study.parent / "data.h5"
-    made = generate(runs, study, output)
+    made = generate(runs, study, output, simulations=5)
     assert made.code == 0, made.output
     assert "1 simulations failed and are not in the data set" in made.output
     summary = recorded(made)
@@ -84,12 +94,12 @@ def test_simulations_are_tried_again_and_those_that_fail_for_good_are_left_out(r
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_data_set_is_continued(runs, number):
+def test_an_interrupted_data_set_is_continued(runs, whole, number):
     command = ["python", "solver.py", "--gate", str(runs.folder / "gate")]
     changes = {"simulation.command": command, "training.checkpoint_every": 0.2}
     study = runs.study({**changes, "server.heartbeat_timeout": 3}, solver=SOLVER)
     output = study.parent / "data.h5"
-    run = generate(runs, study, output, simulations=9, wait=False)
+    run = generate(runs, study, output, wait=False)
     run.wait_event("simulation_finished", 6)
     run.wait_event("checkpoint", 2)
     os.kill(run.process.pid, number)
@@ -101,9 +111,7 @@ def test_an_interrupted_data_set_is_continued(runs, number):
     assert resumed.code == 0, resumed.output
     assert resumed.last_line == str(output)
     recorded(resumed)
-    whole = generate(runs, study, study.parent / "whole.h5", simulations=9)
-    assert whole.code == 0, whole.output
-    for one, other in zip(content(output), content(study.parent / "whole.h5"), strict=True):
+    for one, other in zip(content(output), content(whole[1]), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -112,7 +120,7 @@ def test_a_server_that_dies_is_replaced(runs):
     changes = {"simulation.command": command, "training.checkpoint_every": 0.2}
     study = runs.study({**changes, "launcher.server_retries": 1}, solver=SOLVER)
     output = study.parent / "data.h5"
-    run = generate(runs, study, output, simulations=9, wait=False)
+    run = generate(runs, study, output, wait=False)
     run.wait_event("simulation_finished", 6)
     run.wait_event("checkpoint", 2)
     (server,) = runs.ranks("melissa_gen.server")

@@ -34,7 +34,7 @@ ENDS = {  # name: command, exit status, what is said of it
     "well": ("true", 0, ""),
     "seven": ("exit 7", 7, ""),
     "killed": ("kill -KILL $$", 137, ""),  # as a shell tells it
-    "cancelled": ("exec sleep 600", None, "it was canceled"),
+    "canceled": ("exec sleep 600", None, "it was canceled"),
     "late": ("exec sleep 600", None, "it reached its time limit"),
 }
 
@@ -86,12 +86,12 @@ def test_jobs_that_the_queue_has_forgotten(cluster, tmp_path):
         wait_for_it(submitted, "five job ids")
 
         def begun():
-            return {ids[name] for name in ("cancelled", "late")} <= {
+            return {ids[name] for name in ("canceled", "late")} <= {
                 number for number, _, state in cluster.jobs() if state == "RUNNING"
             }
 
         wait_for_it(begun, "two jobs that run")
-        cluster.ask("scancel", ids["cancelled"])
+        cluster.ask("scancel", ids["canceled"])
         cluster.out_of_time(ids["late"])
 
         def listed():

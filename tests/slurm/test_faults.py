@@ -108,7 +108,7 @@ def test_a_server_that_waits_in_the_queue_costs_no_client_hours(cluster, module_
     run.wait().assert_finished()
 
 
-def test_a_client_that_is_cancelled_by_hand(running, cluster):
+def test_a_client_that_is_canceled_by_hand(running, cluster):
     def strike():
         wait_for_it(lambda: clients(cluster), "clients")
         cluster.ask("scancel", next(iter(clients(cluster).values())))

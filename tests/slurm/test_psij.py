@@ -60,7 +60,7 @@ def test_how_jobs_end(backend, cluster):
     assert ended.why == "it was canceled"
 
 
-def test_a_job_that_is_not_begun_can_be_cancelled(backend, cluster):
+def test_a_job_that_is_not_begun_can_be_canceled(backend, cluster):
     cluster.ask("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
         backend.start("late", ("true",), 1, {})

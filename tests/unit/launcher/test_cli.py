@@ -64,11 +64,13 @@ def test_schema_is_json(command):
     ("override", "words"),
     [
         ("training.batchsize=3", "did you mean 'batch_size'"),
-        ("simulation.command=[python, gone.py]", "no script 'gone.py'"),
-        ("simulation.command=[no-such-solver]", "no executable 'no-such-solver'"),
+        ("simulation.command=[python, gone.py]", "there is no script 'gone.py' in"),
+        ("simulation.command=[no-such-solver]", "there is no executable 'no-such-solver' in"),
+        ("simulation.command=[./solver.py]", "'./solver.py' in"),
+        ("simulation.command=[./solver.py]", "is not executable; chmod +x"),
         ("sampler.method=difusion_posterior", "diffusion_posterior"),
         ("launcher.mpirun=/no/such/mpirun", "launcher.mpirun"),
-        ("reservoir.max_memory=1 kB", "reservoir"),
+        ("reservoir.max_memory=1 kB", "reservoir.max_memory allows 0 MB"),
     ],
 )
 def test_a_mistake_in_the_study_ends_before_anything_starts(

@@ -1,0 +1,110 @@
+"""Studies of other kinds than the standard one: transports, policies, modes, networks, uneven data."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from .heat_study import heat
+
+pytestmark = pytest.mark.mpi
+
+SOLVERS = Path(__file__).parent / "solvers"
+VARIANTS = {
+    "tcp, all encrypted, through sockets": {
+        "server.transport": "tcp",
+        "server.shared_memory": False,
+        "simulation.fields.temperature.dtype": "float64",
+        "sampler.method": "breed",
+        "training.draws_per_sample": 3,
+        "training.max_draws_per_sample": 4,
+    },
+    "tcp, control encrypted, memory shared, firo, one process per simulation": {
+        "server.transport": "tcp",
+        "server.encrypt": "control",
+        "reservoir.policy": "firo",
+        "training.draws_per_sample": 1,
+        "simulation.mode": "per_simulation",
+        "simulation.count": 5,
+        "sampler.method": "sobol",
+    },
+    "fifo, one server rank": {
+        "reservoir.policy": "fifo",
+        "training.draws_per_sample": 1,
+        "server.ranks": 1,
+        "sampler.method": "uniform",
+    },
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(module_runs, name):
+    changes = {"simulation.count": 7} | VARIANTS[name]
+    run = module_runs.run(module_runs.study(changes, base=heat()))
+    run.assert_finished()
+    count, summary = changes["simulation.count"], run.summary
+    assert summary["simulations"]["completed"] == count
+    assert summary["samples"]["trained"] == 10 * count
+    assert summary["sampler"]["method"] == changes["sampler.method"]
+    jobs = [event["job"] for event in run.events("simulation_issued")]
+    alone = changes.get("simulation.mode") == "per_simulation"
+    assert len(set(jobs)) == count if alone else len(set(jobs)) <= 2
+    if changes["sampler.method"] == "sobol":
+        methods = {line["method"] for line in run.simulations().values()}
+        assert methods <= {"sobol", "prior"}
+
+
+def test_several_fields_three_ranks_and_a_network_of_the_user(module_runs):
+    study = module_runs.study(
+        {
+            "simulation.command": ["python", "two_fields.py", "9"],
+            "simulation.processes": 3,
+            "simulation.time_steps": 9,
+            "simulation.fields": {
+                "pressure": {"shape": [10, 6], "dtype": "float32", "unit": "Pa"},
+                "wall": {"shape": [10], "dtype": "float64"},
+            },
+            "surrogate": {"class": "network.py:Linear", "arguments": {"bias": False}},
+            "sampler.method": "uniform_resampled",
+            "training.validation.simulations": 2,
+            "server.ranks": 2,
+        }
+    )
+    for name in ("two_fields.py", "network.py"):
+        shutil.copy(SOLVERS / name, study.parent / name)
+    run = module_runs.run(study)
+    run.assert_finished()
+    assert run.summary["samples"]["trained"] == 6 * 9
+    with h5py.File(run.run_dir / "validation.h5") as file:
+        pressure, wall = file["pressure"][:], file["wall"][:]
+    assert (pressure.dtype, wall.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(pressure[..., 0], wall, rtol=1e-6)
+    script = "import sys; from melissa_gen.surrogates import load; s = load(sys.argv[1]); print(s.class_path)"
+    words = [sys.executable, "-c", script, str(run.run_dir / "checkpoints" / "final")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip().endswith("network.py:Linear"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "ranks"), [(3, 5, 2), (1, 4, 3)], ids=["odd", "one time step"]
+)
+def test_uneven_data_over_the_ranks(module_runs, steps, count, ranks):
+    study = module_runs.study(
+        {
+            "simulation.command": ["python", "two_fields.py", str(steps)],
+            "simulation.time_steps": steps,
+            "simulation.count": count,
+            "simulation.fields": {"pressure": {"shape": [10, 6]}, "wall": {"shape": [10]}},
+            "server.ranks": ranks,
+            "training.batch_size": 1,
+            "reservoir": {"capacity": 2, "watermark": 1},
+        }
+    )
+    shutil.copy(SOLVERS / "two_fields.py", study.parent)
+    run = module_runs.run(study)
+    run.assert_finished()
+    assert run.summary["samples"]["trained"] == steps * count
