@@ -141,14 +141,17 @@ TYPES["[f64]"] = _list_of(TYPES["f64"])
 _BLOCKS = _list_of((_read_block, _write_block), 16)
 _MOST_BLOCK_BYTES = 1024
 """More bytes than 16 blocks of 4 dimensions have."""
+REMEMBERED_BLOCKS = 16_384
+"""Number of different blocks that are kept. Each client rank has its own and sends it with each sample; with fewer
+entries than ranks, every lookup would fail."""
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=REMEMBERED_BLOCKS)
 def _known_blocks(raw: bytes) -> tuple[Any, int]:
     return _BLOCKS[0](memoryview(raw), 0)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=REMEMBERED_BLOCKS)
 def _bytes_of_blocks(blocks: tuple[Block, ...]) -> bytes:
     out = bytearray()
     _BLOCKS[1](out, blocks)

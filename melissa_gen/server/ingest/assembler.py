@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.wire_types import REMEMBERED_BLOCKS
 from melissa_gen.reservoir import SlotStore
 
 __all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
@@ -387,7 +388,7 @@ class Assembler:
                 raise ProtocolError(message)
             region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
             found.append((self._fields[block.field].name, region))
-        if len(self._known_regions) < _REMEMBERED_TILINGS:
+        if len(self._known_regions) < REMEMBERED_BLOCKS:
             self._known_regions[part.blocks] = found
         return found
 

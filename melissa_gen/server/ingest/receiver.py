@@ -85,6 +85,7 @@ class Ingest:
         time_of: Function from time step to physical time.
         warnings: Returns the warnings of this process since the last call, for the report to rank 0.
         memory_grace: Seconds that the shared memory of a client that has ended stays mapped after its last part.
+        report_seconds: Interval between two reports.
     """
 
     def __init__(
@@ -99,11 +100,12 @@ class Ingest:
         time_of: Callable[[int], float],
         warnings: Callable[[], list[str]] = list,
         memory_grace: float = MEMORY_GRACE_SECONDS,
+        report_seconds: float = _REPORT_SECONDS,
     ) -> None:
         self._contact, self._data = contact, data
         self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of, self._warnings = rank, time_of, warnings
-        self._memory_grace = memory_grace
+        self._memory_grace, self._report_seconds = memory_grace, report_seconds
         self._link = connect_socket(context, contact, contact.control, queue=0)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
@@ -173,11 +175,11 @@ class Ingest:
             poller.register(opened, zmq.POLLIN)
         data_polled, reported = True, 0.0
         while not self._closing:
-            readable = self._assembler.has_room
+            readable = self._has_room()
             if readable != data_polled:
                 poller.modify(self._data, zmq.POLLIN if readable else 0)
                 data_polled = readable
-            patience = _QUIET_MILLISECONDS if self._credit else int(_REPORT_SECONDS * 1000)
+            patience = _QUIET_MILLISECONDS if self._credit else int(self._report_seconds * 1000)
             ready = dict(poller.poll(patience))
             if self._bell in ready:
                 self._bell.recv()
@@ -193,12 +195,19 @@ class Ingest:
                 self._snapshots.get()
                 self._taken.put(self._snapshot())
             now = time.monotonic()
-            if self._finalized or now - reported > _REPORT_SECONDS:
+            if self._finalized or now - reported > self._report_seconds:
                 self._report()
                 self._release_shared_memory()
                 reported = now
         self._finalize_counters()
         self._report(last=True)
+
+    def _has_room(self) -> bool:
+        """Whether a part can be read; if not, the trainer wakes this thread when it has freed rows."""
+        if not self._assembler.has_room:
+            # Set before the second look, so that rows that are freed in between are noticed.
+            self._waiting_for_room = True
+        return self._assembler.has_room
 
     def _finalize_counters(self) -> None:
         """Counts samples that are incomplete, waiting or unused, after training has ended."""

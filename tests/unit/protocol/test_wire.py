@@ -200,3 +200,11 @@ def test_neighbours_in_time_go_to_different_ranks():
     for ranks in (2, 3, 5):
         owners = [wire.owner(3, step, ranks) for step in range(ranks)]
         assert sorted(owners) == list(range(ranks))
+
+
+def test_the_blocks_of_thousands_of_ranks_are_read_once():
+    parts = [wire.Part(0, 0, 0, 3000, 0, (wire.Block(0, (n,), (1,)),)) for n in range(3000)]
+    frames = [wire.encode(part, 0, 0, TOKEN) for part in parts]
+    first, second = ([wire.decode(frame, wire.Part).blocks for frame in frames] for _ in range(2))
+    assert first == [part.blocks for part in parts]
+    assert all(once is again for once, again in zip(first, second, strict=True))

@@ -33,7 +33,7 @@ def payload(step, blocks=WHOLE):
 class Rank:
     """An ingest thread, and rank 0 as it sees it."""
 
-    def __init__(self, context, bound, credit=CREDIT):
+    def __init__(self, context, bound, credit=CREDIT, **options):
         contact, sockets = bound
         self.contact, self.control = contact, sockets["control"]
         sizes = {f.name: (f.shape, f.dtype) for f in FIELDS}
@@ -51,6 +51,7 @@ class Rank:
             0,
             lambda step: 0.5 * step,
             memory_grace=0.0,
+            **options,
         )
         self.ingest.start()
         self.identity = None

@@ -50,6 +50,24 @@ def test_a_single_buffer_comes_back_once_it_is_quiet(context, bound, peer):
     rank.end()
 
 
+def test_freed_rows_are_used_at_once(context, bound, peer):
+    """No report, which would also wake the thread, is due while the test runs."""
+    rank = Rank(context, bound, report_seconds=1000.0)
+    client = peer("data")
+    rank.assign()
+    client.send(part(0, buffer=0), *payload(0))
+    assert credit(client) == (0,)
+    # The trainer copies all rows but one, while no sample waits to be stored.
+    copied = [rank.store.acquire() for _ in range(rank.store.free)]
+    client.send(part(1, buffer=1), *payload(1))
+    assert client.silent(50)
+    for slot in copied:
+        rank.store.release(slot)
+    rank.ingest.made_room()
+    assert credit(client) == (1,)
+    rank.end()
+
+
 def test_under_traffic_half_of_the_buffers_come_back_at_a_time():
     credit = CreditQueue(8)
     credit.add([Sender(b"quick", n) for n in range(4)] + [Sender(b"slow", 7)])
