@@ -65,13 +65,15 @@ def data_set_settings(
     simulation = study.simulation
     settings = {
         "layout": 1,
-        "parameters": {k: p.model_dump() for k, p in study.parameters.items()},
+        "parameters": {k: p.model_dump(exclude={"scale"}) for k, p in study.parameters.items()},
         "constraints": study.constraints,
         "feasible_points": study.feasible_points,
         "command": simulation.command,
         "processes": simulation.processes,
         "environment": simulation.environment,
-        "fields": {k: f.model_dump() for k, f in simulation.fields.items()},
+        "fields": {
+            k: f.model_dump(exclude={"scale", "channels"}) for k, f in simulation.fields.items()
+        },
         "time_steps": simulation.time_steps,
         "times": simulation.times.model_dump(),
         "domain": simulation.domain,

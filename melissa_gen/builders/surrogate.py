@@ -6,8 +6,8 @@ import torch
 
 from melissa_gen.builders.data_set import clock
 from melissa_gen.errors import StudyError
-from melissa_gen.study import Study, TrainingSection
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.study import FieldSection, FixedScaleSection, Study, TrainingSection
+from melissa_gen.surrogates import FieldScale, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
 
@@ -15,7 +15,7 @@ __all__ = ["build_optimizer", "build_surrogate", "members_of", "training_trial",
 
 
 def build_surrogate(study: Study) -> Surrogate:
-    """Creates the surrogate of a study. Its output scaling is set later, from the first data.
+    """Creates the surrogate of a study. Its output scaling is set later, from the data.
 
     Raises:
         StudyError: The network class can't be imported, or its output does not match the fields.
@@ -29,7 +29,16 @@ def build_surrogate(study: Study) -> Surrogate:
         study.surrogate.arguments,
         study.folder,
         members_of(study),
+        {name: _scale(field) for name, field in study.simulation.fields.items()},
+        [name for name, p in study.parameters.items() if p.logarithmic],
     )
+
+
+def _scale(field: FieldSection) -> FieldScale:
+    """Returns the scale of a field, whose center and width are set later."""
+    if isinstance(field.scale, FixedScaleSection):
+        return FieldScale("fixed", field.channels, field.scale.mean, field.scale.std)
+    return FieldScale(field.scale, field.channels)
 
 
 def members_of(study: Study) -> tuple[Kind, int] | None:

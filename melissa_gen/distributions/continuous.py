@@ -96,6 +96,11 @@ class LogUniform(Distribution):
         """The bounds."""
         return self.low, self.high
 
+    @property
+    def spread_over_decades(self) -> bool:
+        """Always true: equal ratios are equally likely."""
+        return True
+
     def cdf(self, x: Array) -> Array:
         """Returns log(x / low) / log(high / low), within [0, 1]."""
         inside = np.clip(x, self.low, self.high)
@@ -152,6 +157,11 @@ class Normal(Distribution):
         if self.low is not None and self.high is not None:
             return self.low, self.high
         return self.mean - 3 * self.std, self.mean + 3 * self.std
+
+    @property
+    def smallest(self) -> float:
+        """The lower bound, or minus infinity."""
+        return -np.inf if self.low is None else self.low
 
     def cdf(self, x: Array) -> Array:
         """Returns the cumulative distribution function."""

@@ -12,6 +12,9 @@ from melissa_gen.units import Unit
 
 __all__ = ["Categorical", "Fixed", "Integer"]
 
+_DECADES = 100.0
+"""Ratio of values from which on they are spread over decades."""
+
 
 class Integer(Distribution):
     """Integers between the bounds, both included, all equally likely."""
@@ -104,6 +107,11 @@ class Categorical(Distribution):
     def typical_range(self) -> tuple[float, float]:
         """The smallest and the largest value."""
         return min(self.values), max(self.values)
+
+    @property
+    def spread_over_decades(self) -> bool:
+        """Whether all values are positive, and the largest is at least 100 times the smallest."""
+        return min(self.values) > 0 and max(self.values) >= _DECADES * min(self.values)
 
     def cdf(self, x: Array) -> Array:
         """Returns the middle of the interval of the nearest value."""

@@ -1,10 +1,11 @@
 """The base class of the distributions."""
 
 from abc import ABC, abstractmethod
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 __all__ = ["Array", "Distribution"]
 
@@ -29,6 +30,36 @@ class Distribution(BaseModel, ABC):
         strict=True,
         allow_inf_nan=False,
     )
+
+    scale: Literal["standard", "log"] | None = None
+    """How the network sees the parameter: `standard`, its values, or `log`, their logarithms, mapped to [-1, 1]; none
+    is `log` for values that are spread over decades (`log_uniform`, and `categorical` with positive values that differ
+    by a factor of 100 or more), otherwise `standard`."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if self.scale == "log" and not self.smallest > 0:
+            msg = (
+                f"scale log needs values above 0, but the smallest value is {self.smallest:g}; "
+                "write scale: standard, or bounds above 0"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the network and the report show the parameter on a log scale."""
+        return self.scale == "log" if self.scale else self.spread_over_decades
+
+    @property
+    def spread_over_decades(self) -> bool:
+        """Whether a log scale suits the values better than a linear one."""
+        return False
+
+    @property
+    def smallest(self) -> float:
+        """Lower end of the support."""
+        return self.typical_range[0]
 
     @property
     def constant(self) -> float | None:

@@ -35,7 +35,10 @@ __all__ = ["page_environment", "render_report", "write_page", "write_report"]
 
 SHOWN_SIMULATIONS = 300
 SHOWN_NOTES = 40
-NOTABLE = ("client_lost", "client_failed", "simulation_failed", "refused", "warning", "stopping")
+NOTABLE = (
+    *("client_lost", "client_failed", "simulation_failed"),
+    *("refused", "warning", "rescaled", "stopping"),
+)
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,8 @@ def event_text(event: Event) -> Text | None:
         mean, worst = number_at(event, "nrmse", "mean"), number_at(event, "nrmse", "max")
         at = f"batch {size('batches')}"
         return Text(f"validation at {at}: NRMSE mean {number(mean)}, max {number(worst)}")
+    if kind == "rescaled":
+        return Text(_rescaled(event))
     if kind == "checkpoint":
         return Text(f"checkpoint {word('path')}", style=STYLES["dim"])
     if kind == "refused":
@@ -222,6 +224,16 @@ def event_text(event: Event) -> Text | None:
         good = event.get("status") == "finished"
         return Text(f"run {word('status')}", style=STYLES["good" if good else "bad"])
     return None
+
+
+def _rescaled(event: Event) -> str:
+    """Describes the change of the fields' scales, by the channel that changed most."""
+    changes = []
+    for name, one in (event.get("fields") or {}).items():
+        widths = zip(one["previous_width"], one["width"], strict=True)
+        before, now = max(widths, key=lambda pair: abs(math.log(pair[1] / pair[0])))
+        changes.append(f"{name} from {number(before)} to {number(now)}")
+    return f"the scale of the fields was adapted to the samples: {', '.join(changes)}"
 
 
 class _Bar:

@@ -66,6 +66,8 @@ class Policy(ABC):
         self._draws = 0
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
+        # Slots filled since the last call of `take_arrivals`, in order.
+        self._arrivals: dict[int, None] = {}
         # Slots that a draw is copying without holding the lock. If one of them is evicted
         # meanwhile, it is released only after the copy.
         self._copied: frozenset[int] = frozenset()
@@ -160,6 +162,7 @@ class Policy(ABC):
             if self._size() >= self.capacity:
                 self._free(self._evict())
             self._insert(slot)
+            self._arrivals[slot] = None
             self._stored += 1
             self._blocked = False
             self._condition.notify_all()
@@ -188,6 +191,7 @@ class Policy(ABC):
         """
         with self._condition:
             unseen = self._unseen()
+            self._arrivals = {}
             for slot in self._clear():
                 self._free(slot)
             if unseen:
@@ -247,6 +251,15 @@ class Policy(ABC):
             batch: A batch returned by `draw`.
             losses: Loss of each sample, `(count,)`, non-negative.
         """
+
+    def take_arrivals(self) -> list[int]:
+        """Returns the slots that were filled since the last call.
+
+        Their samples stay unchanged until the next draw, because a sample is not evicted before its first draw.
+        """
+        with self._condition:
+            taken, self._arrivals = list(self._arrivals), {}
+            return taken
 
     def ready(self, n: int) -> bool:
         """Whether `draw(n)` would return a batch now."""

@@ -1,8 +1,8 @@
 """The study file: models of its sections with defaults, units and checks, and reading and writing it."""
 
+from melissa_gen.study.field_section import FieldSection, FixedScaleSection
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.study import (
-    FieldSection,
     LauncherSection,
     ReservoirSection,
     SamplerSection,
@@ -17,6 +17,7 @@ from melissa_gen.study.study_file import json_schema, load_study, write_study
 
 __all__ = [
     "FieldSection",
+    "FixedScaleSection",
     "JobsSection",
     "LauncherSection",
     "ReservoirSection",

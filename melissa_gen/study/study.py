@@ -11,6 +11,7 @@ from melissa_gen.distributions import Parameter
 from melissa_gen.errors import nearest
 from melissa_gen.study.base_section import Section
 from melissa_gen.study.bridge_section import BridgeSection
+from melissa_gen.study.field_section import FieldSection
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.units import Duration, Size, Unit
 
@@ -22,7 +23,6 @@ Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 Port = Annotated[int, Field(ge=1024, lt=2**16)]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 _CREDIT_BYTES = 8_000_000
-Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
 
 
 def default_credit(sample_bytes: int) -> int:
@@ -31,17 +31,6 @@ def default_credit(sample_bytes: int) -> int:
     The overhead per message makes more credit useful for small samples.
     """
     return min(max(_CREDIT_BYTES // sample_bytes, 4), 16)
-
-
-class FieldSection(Section):
-    """One field that the simulation sends at each time step."""
-
-    shape: Shape
-    """Global shape, over all ranks of the simulation."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Type on the wire and in the reservoir; the client converts."""
-    unit: Unit = "1"
-    """Unit of the field's values."""
 
 
 class TimesSection(Section):

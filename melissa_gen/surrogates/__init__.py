@@ -5,17 +5,22 @@ outputs are in physical units. `save` and `load` store it as safetensors and JSO
 this package imports only `melissa_gen.errors`.
 """
 
-from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
+from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
 from melissa_gen.surrogates.mlp import MLP
+from melissa_gen.surrogates.moments import Moments
 from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
 
 __all__ = [
     "MLP",
+    "FieldScale",
     "LastLayer",
+    "Moments",
+    "Rescaling",
     "Surrogate",
     "SurrogateProbe",
     "load",

@@ -1,9 +1,10 @@
 """Direct surrogate: a network that maps (parameters, time) to the fields at that time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,32 +12,45 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError, StudyError, nearest
+from melissa_gen.surrogates.field_scale import FieldScale, usable_width
+from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside
 from melissa_gen.surrogates.network_class import construct, input_dtype, load_class
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
+from melissa_gen.surrogates.output_layer import rescale_outputs
 
-__all__ = ["Surrogate"]
+__all__ = ["Rescaling", "Surrogate"]
+
+Array = NDArray[np.float64]
+
+_SMALLEST_GAIN = 0.1
+"""A network whose output is multiplied by a smaller factor would learn too slowly."""
 
 
-class Scaling(NamedTuple):
-    """Scales physical inputs to the network's inputs in [-1, 1]."""
+@dataclass(frozen=True)
+class Rescaling:
+    """What a change of the output's scale means for the optimizer.
 
-    center: torch.Tensor
-    half_width: torch.Tensor
-    dtype: torch.dtype
+    Attributes:
+        in_last_layer: Whether the last layer was changed; otherwise the output is corrected.
+        factors: Factor of the gradient of each parameter of the last layer, which is also that of
+            its values; it broadcasts to the parameter.
+        loss_factor: Factor of the loss, and of the gradient of all other parameters. It is exact if
+            all channels are scaled alike, otherwise an estimate.
+    """
 
-    def __call__(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Concatenates and scales parameters `(n, d)` and times `(n,)` to inputs `(n, d + 1)`."""
-        inputs = torch.cat([parameters, time[:, None]], dim=1)
-        return ((inputs - self.center) / self.half_width).to(self.dtype)
+    in_last_layer: bool
+    factors: dict[nn.Parameter, torch.Tensor]
+    loss_factor: float
 
 
 class Surrogate(nn.Module):
     """A network with input scaling and output scaling, so that both sides are in physical units.
 
-    Inputs are scaled from their bounds to [-1, 1]. Each field is standardized by one mean and one
-    standard deviation, which `set_output_statistics` sets from the first data. The network is
-    created as `cls(n_inputs=..., output_shape=..., **arguments)`, where `n_inputs` counts the
-    parameters and time. It maps `(n, n_inputs)` to `(n, *output_shape)`, where `output_shape` is
+    Inputs are scaled from their bounds to [-1, 1], on a linear or log scale. Each field, or each of
+    its channels, has a scale, by default a mean and a standard deviation, which
+    `set_output_statistics` sets and `rescale_output` changes later. The network is created as
+    `cls(n_inputs=..., output_shape=..., **arguments)`, where `n_inputs` counts the parameters and
+    time. It maps `(n, n_inputs)` to `(n, *output_shape)`, where `output_shape` is
 
     - for one field: the field's shape;
     - for several fields of the same shape: (number of fields, *shape), in the order given;
@@ -51,6 +65,8 @@ class Surrogate(nn.Module):
         base_folder: Folder to which a relative file path refers.
         ensemble: Kind and number of members, or None for a single network; see
             `melissa_gen.surrogates.network_ensemble`.
+        scales: Scale of each field; default: standardized.
+        logarithmic: Names of the parameters that the network sees on a log scale.
 
     Attributes:
         network: The network. The output of an ensemble has a member axis after the batch axis.
@@ -67,8 +83,11 @@ class Surrogate(nn.Module):
 
     center: torch.Tensor
     half_width: torch.Tensor
+    log_inputs: torch.Tensor
     output_mean: torch.Tensor
     output_std: torch.Tensor
+    output_gain: torch.Tensor
+    output_offset: torch.Tensor
 
     def __init__(
         self,
@@ -79,6 +98,8 @@ class Surrogate(nn.Module):
         arguments: Mapping[str, Any] | None = None,
         base_folder: str | Path = ".",
         ensemble: tuple[Kind, int] | None = None,
+        scales: Mapping[str, FieldScale] | None = None,
+        logarithmic: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.parameter_bounds = {k: (float(v[0]), float(v[1])) for k, v in parameters.items()}
@@ -89,13 +110,22 @@ class Surrogate(nn.Module):
         self.base_folder = Path(base_folder)
         self.output_shape = _output_shape(list(self.fields.values()))
 
-        bounds = torch.tensor([*self.parameter_bounds.values(), self.times], dtype=torch.float64)
-        half = (bounds[:, 1] - bounds[:, 0]) / 2
-        self.register_buffer("center", bounds.mean(dim=1))
-        # A constant input is scaled to 0.
-        self.register_buffer("half_width", torch.where(half > 0, half, 1.0))
-        self.register_buffer("output_mean", torch.zeros(len(fields), dtype=torch.float64))
-        self.register_buffer("output_std", torch.ones(len(fields), dtype=torch.float64))
+        self.scales = {name: (scales or {}).get(name, FieldScale()) for name in self.fields}
+        self.logarithmic = tuple(logarithmic)
+
+        center, half_width, log_inputs = input_scale_of(
+            self.parameter_bounds, self.times, self.logarithmic
+        )
+        self.register_buffer("center", center)
+        self.register_buffer("half_width", half_width)
+        self.register_buffer("log_inputs", log_inputs, persistent=False)
+        ones = torch.ones(sum(self._channel_counts), dtype=torch.float64)
+        for name in ("output_std", "output_gain"):
+            self.register_buffer(name, ones.clone())
+        for name in ("output_mean", "output_offset"):
+            self.register_buffer(name, torch.zeros_like(ones))
+        self.corrected = False
+        self.register_load_state_dict_post_hook(_note_correction)  # type: ignore[no-untyped-call]
 
         network = load_class(class_path, base_folder)
         n_inputs = len(self.parameter_bounds) + 1
@@ -127,10 +157,10 @@ class Surrogate(nn.Module):
         output = self.member_outputs(parameters, time).mean(dim=1)
         if standardized:
             return output
-        physical = {
-            name: values.float() * self.output_std[k].float() + self.output_mean[k].float()
-            for k, (name, values) in enumerate(self.split(output).items())
-        }
+        physical = {}
+        for name, values in self.split(output).items():
+            mean, std = self._scale_of(name, torch.float32)
+            physical[name] = self.scales[name].back(values.float() * std + mean)
         return physical if len(physical) > 1 else next(iter(physical.values()))
 
     def member_outputs(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
@@ -146,8 +176,16 @@ class Surrogate(nn.Module):
         return self.members(self.network(self.scale(parameters, time)))
 
     def members(self, output: torch.Tensor) -> torch.Tensor:
-        """Returns the network's output with a member axis: `(n, M, *output_shape)`."""
-        return output if self.ensemble else output.unsqueeze(1)
+        """Returns the network's output with a member axis: `(n, M, *output_shape)`.
+
+        If the last layer could not be rescaled, the output is corrected here.
+        """
+        members = output if self.ensemble else output.unsqueeze(1)
+        if self.corrected:
+            gain, offset = self._by_value(self.output_gain), self._by_value(self.output_offset)
+            shape = self.output_shape
+            members = members * gain.float().view(shape) + offset.float().view(shape)
+        return members
 
     def networks(self) -> list[nn.Module]:
         """Returns the user's networks: one, or all members of an ensemble of separate networks."""
@@ -163,9 +201,16 @@ class Surrogate(nn.Module):
         middle: NDArray[np.float64] = bounds.mean(axis=1, keepdims=True).T
         return middle
 
-    def scaling(self) -> "Scaling":
+    def scaling(self) -> InputScale:
         """Returns the function behind `scale`, which holds no reference to the network."""
-        return Scaling(self.center, self.half_width, input_dtype(self.network))
+        dtype = input_dtype(self.network)
+        return InputScale(self.center, self.half_width, self.log_inputs, dtype)
+
+    @property
+    def channels(self) -> dict[str, tuple[int, int]]:
+        """First and last (exclusive) channel of each field, among the channels of all fields."""
+        ends = np.cumsum([0, *self._channel_counts]).tolist()
+        return {name: (ends[k], ends[k + 1]) for k, name in enumerate(self.fields)}
 
     def target(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Standardizes simulated fields and arranges them like the network's output.
@@ -176,40 +221,85 @@ class Surrogate(nn.Module):
         Returns:
             Target (n, *output_shape), float32.
         """
-        parts = [
-            ((fields[name] - self.output_mean[k]) / self.output_std[k]).float()
-            for k, name in enumerate(self.fields)
-        ]
+        parts = []
+        for name in self.fields:
+            values = self.scales[name].into(fields[name])
+            mean, std = self._scale_of(name, values.dtype)
+            parts.append(((values - mean) / std).float())
         if len(parts) == 1:
             return parts[0]
         if len(self.output_shape) == 1 and len(set(self.fields.values())) > 1:
             return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
         return torch.stack(parts, dim=1)
 
-    def set_output_statistics(self, mean: Mapping[str, float], std: Mapping[str, float]) -> None:
-        """Sets the mean and standard deviation of each field. A constant field (std 0) is only centered.
+    def set_output_statistics(
+        self, mean: Mapping[str, ArrayLike], std: Mapping[str, ArrayLike]
+    ) -> None:
+        """Sets center and width of the scale of each field. A constant field (std 0) is only centered.
+
+        The represented function changes; `rescale_output` preserves it.
 
         Args:
-            mean: Field name to the mean of its values.
-            std: Field name to the standard deviation of its values.
+            mean: Field name to the mean of its values (of their logarithms on a log scale), or to
+                the means of its channels.
+            std: Field name to the standard deviation of its values, or to those of its channels.
 
         Raises:
             DataError: A value is missing or not finite, or a deviation is negative.
         """
-        for k, name in enumerate(self.fields):
-            center, spread = float(mean.get(name, math.nan)), float(std.get(name, math.nan))
-            if not (math.isfinite(center) and math.isfinite(spread) and spread >= 0):
+        for name, (first, last) in self.channels.items():
+            center = np.asarray(mean.get(name, math.nan), np.float64)
+            spread = np.asarray(std.get(name, math.nan), np.float64)
+            if not (
+                np.isfinite(center).all() and np.isfinite(spread).all() and (spread >= 0).all()
+            ):
                 message = (
                     f"field '{name}' can't be standardized with mean {center} and std {spread}"
                 )
                 raise DataError(message)
-            self.output_mean[k] = center
-            self.output_std[k] = spread if spread > 0 else 1.0
+            self.output_mean[first:last] = torch.tensor(center)
+            self.output_std[first:last] = torch.tensor(usable_width(center, spread))
+
+    @torch.no_grad()
+    def rescale_output(self, mean: Array, std: Array) -> Rescaling:
+        """Changes the scale of the output; the represented function stays the same.
+
+        The last layer is scaled accordingly. If its network can't be changed in this way, the
+        output is corrected by a factor and a term. The factor is at least 0.1, so that the network
+        can still learn; the function then changes by about a tenth of the new width.
+
+        Args:
+            mean: New centers of all channels of all fields, `(K,)`.
+            std: New widths, `(K,)`, positive.
+        """
+        center, width = (torch.from_numpy(one).to(self.center) for one in (mean, std))
+        gain, shift = self.output_std / width, (self.output_mean - center) / width
+        squares = (width.square() + (center - self.output_mean).square()) / self.output_std.square()
+        loss_factor = 1.0 / float(self._by_value(squares).mean())
+        self.output_mean.copy_(center)
+        self.output_std.copy_(width)
+        factors = None
+        if not self.corrected:
+            heads = self.ensemble is not None and self.ensemble[0] == "heads"
+            times = self.ensemble[1] if self.ensemble and heads else 1
+            factors = rescale_outputs(
+                self.networks(),
+                len(self.parameter_bounds) + 1,
+                self._by_value(gain).repeat(times),
+                self._by_value(shift).repeat(times),
+            )
+        if factors is None:
+            self.output_offset.mul_(gain).add_(shift)
+            self.output_gain.mul_(gain).clamp_(min=_SMALLEST_GAIN)
+            self.corrected = True
+        return Rescaling(factors is not None, factors or {}, loss_factor)
 
     def predict(
         self, parameters: Mapping[str, ArrayLike], time: ArrayLike
     ) -> dict[str, NDArray[np.float32]]:
         """Predicts fields from named physical values, for use outside of training.
+
+        Values outside the bounds of the training lead to a `UserWarning`.
 
         Args:
             parameters: Name of each parameter to its value, or to values `(n,)`.
@@ -232,6 +322,9 @@ class Surrogate(nn.Module):
         given = [parameters[name] for name in self.parameter_bounds]
         columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
         single = columns[0].ndim == 0
+        bounds = [*self.parameter_bounds.items(), ("time", self.times)]
+        for (name, ends), column in zip(bounds, columns, strict=True):
+            warn_outside(name, column, ends)
         inputs = torch.from_numpy(np.stack([np.atleast_1d(x) for x in columns], axis=1))
         inputs = inputs.to(self.center.device)
         training = self.training
@@ -254,6 +347,25 @@ class Surrogate(nn.Module):
             name: part.reshape(len(output), *shape)
             for (name, shape), part in zip(self.fields.items(), parts, strict=True)
         }
+
+    @property
+    def _channel_counts(self) -> list[int]:
+        return [self.scales[name].count(shape) for name, shape in self.fields.items()]
+
+    def _scale_of(self, name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns center and width of a field's scale, which broadcast to its values `(n, *shape)`."""
+        scale, shape = self.scales[name], self.fields[name]
+        part = slice(*self.channels[name])
+        mean, std = self.output_mean[part].to(dtype), self.output_std[part].to(dtype)
+        return scale.spread(mean, shape), scale.spread(std, shape)
+
+    def _by_value(self, values: torch.Tensor) -> torch.Tensor:
+        """Repeats values of the channels `(K,)` for each value of the flattened output of a member."""
+        parts = []
+        for name, (first, last) in self.channels.items():
+            spread = self.scales[name].spread(values[first:last], self.fields[name])
+            parts.append(spread.expand(self.fields[name]).reshape(-1))
+        return torch.cat(parts)
 
     def _check_network(self, n_inputs: int) -> None:
         """Runs the network once on zeros, so that a wrong shape is reported before the study starts."""
@@ -290,3 +402,10 @@ def _output_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     if len(set(shapes)) == 1:
         return (len(shapes), *shapes[0])
     return (sum(math.prod(shape) for shape in shapes),)
+
+
+def _note_correction(surrogate: nn.Module, _: Any) -> None:
+    """Notes after the loading of a state whether the output is corrected."""
+    assert isinstance(surrogate, Surrogate)
+    gain, offset = surrogate.output_gain, surrogate.output_offset
+    surrogate.corrected = bool((gain != 1).any() or (offset != 0).any())

@@ -7,7 +7,7 @@ from torch import nn
 
 from melissa_gen.surrogates.network_class import input_dtype
 
-__all__ = ["LastLayer"]
+__all__ = ["LastLayer", "last_executed_layer"]
 
 
 class LastLayer:
@@ -31,7 +31,7 @@ class LastLayer:
     """
 
     def __init__(self, network: nn.Module, n_inputs: int) -> None:
-        self._layer = _last_executed_layer(network, n_inputs)
+        self._layer = last_executed_layer(network, n_inputs)
         self._recorded: tuple[torch.Tensor, torch.Tensor] | None = None
         self._recording = True
         self._layer.register_forward_hook(self._record)
@@ -105,7 +105,7 @@ class LastLayer:
         return total
 
 
-def _last_executed_layer(network: nn.Module, n_inputs: int) -> nn.Module:
+def last_executed_layer(network: nn.Module, n_inputs: int) -> nn.Module:
     """Returns the last module with own weights that a forward pass executes."""
     executed: list[nn.Module] = []
     hooks = [
@@ -116,7 +116,8 @@ def _last_executed_layer(network: nn.Module, n_inputs: int) -> nn.Module:
     weight = next(network.parameters())
     training = network.training
     network.eval()
-    with torch.no_grad():
+    # A compiled network may have been traced without the hooks.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         network(torch.zeros(2, n_inputs, dtype=input_dtype(network), device=weight.device))
     network.train(training)
     for hook in hooks:

@@ -77,12 +77,16 @@ class Sketched:
 
     Attributes:
         width: Number of values per input that are in memory at once.
+        scale: Centers and widths of the surrogate's output scale, `(2, K)`.
     """
 
     def __init__(self, surrogate: Surrogate, sketch: Sketch) -> None:
         self._sketch = sketch
         members = surrogate.ensemble[1] if surrogate.ensemble else 1
-        folded = [_fold_head(network, sketch) for network in surrogate.networks()]
+        self.scale = torch.stack([surrogate.output_mean, surrogate.output_std])
+        networks = surrogate.networks()
+        # A correction of the output is not part of the head.
+        folded = [None if surrogate.corrected else _fold_head(n, sketch) for n in networks]
         self._folded = [one for one in folded if one is not None]
         # Keep no reference to the surrogate if all heads are folded: the heads may be most of its memory.
         self._scaling = surrogate.scaling()

@@ -11,11 +11,14 @@ import safetensors.torch
 
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.source_files import class_name, source_file, source_files
 
 __all__ = ["load", "save"]
 
-FORMAT = 2
+FORMAT = 3
+OLDEST = 2
+"""Format 2 has one standardized scale for each field, and no log scales."""
 WEIGHTS, MODEL = "model.safetensors", "model.json"
 
 
@@ -43,7 +46,9 @@ def save(
         "arguments": surrogate.arguments,
         "parameters": surrogate.parameter_bounds,
         "times": surrogate.times,
+        "logarithmic": surrogate.logarithmic,
         "fields": surrogate.fields,
+        "scales": {name: scale.to_json() for name, scale in surrogate.scales.items()},
         "ensemble": surrogate.ensemble,
         "description": dict(description or {}),
     }
@@ -106,13 +111,15 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
             arguments=model["arguments"],
             base_folder=folder,
             ensemble=tuple(model["ensemble"]) if model.get("ensemble") else None,
+            scales={k: FieldScale.from_json(v) for k, v in model.get("scales", {}).items()},
+            logarithmic=model.get("logarithmic", ()),
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         message = f"{folder / MODEL} is damaged: {type(error).__name__}: {error}"
         raise DataError(message) from error
     weights = folder / WEIGHTS
     try:
-        safetensors.torch.load_model(surrogate, str(weights), strict=True, device="cpu")
+        _load_weights(surrogate, weights, model["format"])
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         found = "is missing" if not weights.exists() else f"can't be read: {error}"
         message = f"{weights} {found}"
@@ -130,6 +137,16 @@ def _copy(file: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+def _load_weights(surrogate: Surrogate, path: Path, file_format: int) -> None:
+    """Loads the weights and buffers; those that format 2 lacks keep their initial values."""
+    missing, unexpected = safetensors.torch.load_model(
+        surrogate, str(path), strict=file_format == FORMAT, device="cpu"
+    )
+    if unexpected or set(missing) - {"output_gain", "output_offset"}:
+        message = f"tensors are missing ({sorted(missing)}) or unknown ({sorted(unexpected)})"
+        raise ValueError(message)
+
+
 def _read_model(path: Path) -> dict[str, Any]:
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
@@ -139,8 +156,8 @@ def _read_model(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         message = f"{path} can't be read: {error}"
         raise DataError(message) from error
-    if not isinstance(model, dict) or model.get("format") != FORMAT:
+    if not isinstance(model, dict) or model.get("format") not in range(OLDEST, FORMAT + 1):
         found = model.get("format") if isinstance(model, dict) else type(model).__name__
-        message = f"{path} has format {found}; this version reads format {FORMAT}"
+        message = f"{path} has format {found}; this version reads formats {OLDEST} to {FORMAT}"
         raise DataError(message)
     return model

@@ -85,12 +85,16 @@ class SurrogateProbe:
     def with_newer(self, surrogate: Surrogate, members: int) -> "SurrogateProbe":
         """Returns a probe with one more surrogate, without seen points.
 
+        Surrogates whose output has another scale are dropped: their outputs can't be compared.
+
         Args:
             surrogate: The new surrogate.
             members: Maximum number of surrogates; the oldest are dropped.
         """
         copied = copy.copy(self)
-        copied._members = [*self._members, copied._sketch_of(surrogate)][-members:]
+        added = copied._sketch_of(surrogate)
+        alike = [one for one in self._members if torch.equal(one.scale, added.scale)]
+        copied._members = [*alike, added][-members:]
         copied._whitening = None
         return copied
 

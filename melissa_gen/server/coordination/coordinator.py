@@ -30,7 +30,10 @@ from melissa_gen.server.setup import Checkpoint, RankSetup
 
 __all__ = ["Coordinator"]
 
-_TOLD_TO_LAUNCHER = ("resumed", "training_started", "checkpoint", "generation", "validation")
+_TOLD_TO_LAUNCHER = (
+    *("resumed", "training_started", "rescaled"),
+    *("checkpoint", "generation", "validation"),
+)
 
 
 class Coordinator:

@@ -26,6 +26,7 @@ from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
+from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
@@ -45,6 +46,7 @@ class _Turn(NamedTuple):
         stop: Whether a rank was requested to stop.
         checkpoint: Whether a checkpoint is saved.
         diverged: Whether the loss or the gradients of the last batch were not finite on any rank.
+        drifted: Whether the scale of the fields does not fit the samples of any rank.
     """
 
     pace: Turn
@@ -52,6 +54,7 @@ class _Turn(NamedTuple):
     stop: bool
     checkpoint: bool
     diverged: bool
+    drifted: bool
 
 
 class Trainer:
@@ -106,6 +109,7 @@ class Trainer:
         self.optimizer = build_optimizer(study.training, self.surrogate)
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
+        self._scaling = Scaling(self.surrogate, reservoir, device)
         self._importance = ImportanceWeights(self._training.importance_exponent)
         self._pacing = Pacing(
             self._ranks,
@@ -138,6 +142,7 @@ class Trainer:
             "batches": self.batches,
             "samples_drawn": self.samples_drawn,
             "starved_seconds": self.starved_seconds,
+            "scaling": self._scaling.state(),
             "loss": None if math.isnan(self.loss) else self.loss,
             "divergence": self.guard.state(),
             "random": torch.get_rng_state().numpy().tobytes().hex(),
@@ -153,6 +158,7 @@ class Trainer:
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self.guard.restore(state["divergence"])
+        self._scaling.restore(state["scaling"])
         torch.set_rng_state(_bytes(state["random"]))
         if state["cuda_random"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(_bytes(state["cuda_random"]), self._device)
@@ -173,8 +179,11 @@ class Trainer:
                 if reason is not None:
                     self._hooks.fail(reason)
                     return reason
+                self._scaling.recheck()
             else:
                 self.guard.succeeded()
+            if turn.drifted:
+                self._rescale()
             if turn.pace.over:
                 break
             if turn.stop:
@@ -299,10 +308,11 @@ class Trainer:
             due and self._rank == 0 and self.batches > 0,
             self.guard.noticed,
             math.isfinite(self.loss),
+            self._scaling.drifted(),
         )
         vector = torch.tensor([*flags, *mine], dtype=torch.int64, device=self._device)
         dist.all_reduce(vector)
-        stop, checkpoint, diverged, learned, *supply = vector.tolist()
+        stop, checkpoint, diverged, learned, drifted, *supply = vector.tolist()
         self.learned = learned > 0
         total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
         pace = self._pacing.turn(total, drawn)
@@ -316,7 +326,7 @@ class Trainer:
         if allowance is not None:
             self.reservoir.allow_puts(self._stored_before + allowance)
             self._hooks.made_room()
-        return _Turn(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0)
+        return _Turn(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0, drifted > 0)
 
     def _supply(self) -> Supply:
         return Supply.of(self.reservoir, self._training.batch_size, self._stored_before)
@@ -349,8 +359,7 @@ class Trainer:
         }
 
     def wait_for_first_samples(self) -> None:
-        """Waits for the watermark on all ranks, then estimates mean and standard deviation of the fields."""
-        size = self._training.batch_size
+        """Waits for the watermark on all ranks, then sets the scale of the fields."""
         while True:
             turn = self._next_turn()
             if turn.pace.over or turn.stop:
@@ -358,27 +367,21 @@ class Trainer:
             if turn.pace.step:
                 break
         self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
-        moments = []
-        stored = self.reservoir.slots()
-        for array in self.reservoir.store.arrays.values():
-            rows = [array[slot].astype(np.float64) for slot in stored[: 2 * size]]
-            moments.append(
-                [
-                    sum(r.size for r in rows),
-                    sum(r.sum() for r in rows),
-                    sum((r * r).sum() for r in rows),
-                ]
-            )
-        sums = torch.tensor(np.array(moments).reshape(-1, 3), dtype=torch.float64)
-        sums = sums.to(self._device)
-        dist.all_reduce(sums)
-        counts, first, second = sums.cpu().T
-        mean = first / counts
-        std = (second / counts - mean.square()).clamp(min=0).sqrt()
-        names = list(self.reservoir.store.arrays)
-        self.surrogate.set_output_statistics(
-            dict(zip(names, mean.tolist(), strict=True)),
-            dict(zip(names, std.tolist(), strict=True)),
+        self._scaling.start(self._validation.trajectories if self._validation else ())
+
+    def _rescale(self) -> None:
+        """Adapts the scale of the fields to the samples of all ranks (collective)."""
+        change = self._scaling.adapt()
+        if change is None:
+            return
+        rescaling, fields = change
+        rescale_moments(self.optimizer, rescaling)
+        self.loss *= rescaling.loss_factor
+        self._hooks.event(
+            "rescaled",
+            batches=self.batches,
+            in_last_layer=rescaling.in_last_layer,
+            fields=fields,
         )
 
     def _validate(self) -> None:

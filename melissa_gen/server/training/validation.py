@@ -46,6 +46,11 @@ class Validation:
                 for row in self._rows
             ]
 
+    @property
+    def trajectories(self) -> list[dict[str, torch.Tensor]]:
+        """The trajectories of this rank: field name to `(T, *shape)`."""
+        return self._fields
+
     def errors(self, surrogate: Surrogate) -> npt.NDArray[np.float64]:
         """Returns the NRMSE of every simulation (n,), over all fields and steps; the same on each rank."""
         found = torch.zeros(len(self.parameters), dtype=torch.float64, device=self._device)

@@ -98,7 +98,7 @@ def test_damaged_folders_are_explained(surrogate, tmp_path):
     with pytest.raises(DataError, match=r"model\.safetensors is missing"):
         load(tmp_path)
     weights.write_bytes(whole)
-    model.write_text(text.replace("3,", "7,"))
+    model.write_text(text.replace("\n   3,", "\n   7,"))
     with pytest.raises(DataError, match=r"model\.safetensors can't be read"):
         load(tmp_path)
     for damaged in (
@@ -106,7 +106,7 @@ def test_damaged_folders_are_explained(surrogate, tmp_path):
         "[]",
         "{}",
         '{"format": 2}',
-        text.replace('"format": 2', '"format": 3'),
+        text.replace('"format": 3', '"format": 4'),
     ):
         model.write_text(damaged)
         with pytest.raises(DataError, match=r"model\.json"):

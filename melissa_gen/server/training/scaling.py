@@ -1,0 +1,185 @@
+"""The scale of the fields during training: measured on all samples, and adapted when they outgrow it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from melissa_gen.errors import RunError
+from melissa_gen.reservoir import Policy
+from melissa_gen.surrogates import Moments, Rescaling, Surrogate
+
+__all__ = ["DRIFT", "Scaling", "rescale_moments"]
+
+DRIFT = 2.0
+"""Factor between the measured width and the width in use, from which on the scale is adapted."""
+_VALUES_AT_ONCE = 1 << 22
+
+
+class Scaling:
+    """Measures the samples of the reservoir before they are drawn, and adapts the surrogate's scale.
+
+    The statistics cover the validation set and all samples that were received, over all ranks. Each sample is measured
+    before it can be drawn, so that a field that grows by orders of magnitude never reaches the loss on the old scale.
+
+    Args:
+        surrogate: The surrogate in training.
+        reservoir: The reservoir of this rank.
+        device: Device for collective operations.
+    """
+
+    def __init__(self, surrogate: Surrogate, reservoir: Policy, device: torch.device) -> None:
+        self._surrogate, self._reservoir, self._device = surrogate, reservoir, device
+        # Moments of all ranks when they were last merged, and of this rank since then.
+        self._merged = Moments.empty(len(surrogate.output_mean))
+        self._recent = Moments.empty(len(surrogate.output_mean))
+        self._started = self._recheck = False
+
+    def drifted(self) -> bool:
+        """Measures the samples that have arrived; returns whether the scale in use does not fit them (this rank)."""
+        slots = self._reservoir.take_arrivals()
+        arrays = self._reservoir.store.arrays
+        rows = max(1, _VALUES_AT_ONCE // max(array[0].size for array in arrays.values()))
+        for first in range(0, len(slots), rows):
+            part = slots[first : first + rows]
+            self._measure({name: array[part] for name, array in arrays.items()})
+        if not self._started or not (slots or self._recheck):
+            return False
+        self._recheck = False
+        return _differs(self._fitting(self._merged.merged([self._recent])), self._in_use())
+
+    def recheck(self) -> None:
+        """Requests that the next `drifted` compares again, because earlier weights and scales were restored."""
+        self._recheck = True
+
+    def start(self, validation: Iterable[Mapping[str, torch.Tensor]]) -> None:
+        """Sets the first scale (collective).
+
+        Args:
+            validation: Trajectories of the validation set that this rank holds: name to `(T, *shape)`.
+        """
+        for trajectory in validation:
+            self._measure({name: values.numpy() for name, values in trajectory.items()})
+        center, width = self._merge()
+        parts = {name: slice(*ends) for name, ends in self._surrogate.channels.items()}
+        self._surrogate.set_output_statistics(
+            {name: center[part] for name, part in parts.items()},
+            {name: width[part] for name, part in parts.items()},
+        )
+        self._started = True
+
+    def adapt(self) -> tuple[Rescaling, dict[str, dict[str, list[float]]]] | None:
+        """Merges the statistics of all ranks and adapts the surrogate if its scale does not fit (collective).
+
+        Returns:
+            What changed, and the new and previous mean and width of the channels of each field; None if the scale fits.
+        """
+        before, now = self._in_use(), self._merge()
+        if not _differs(now, before):
+            return None
+        rescaling = self._surrogate.rescale_output(*now)
+        fields = {
+            name: {
+                "mean": now[0, first:last].tolist(),
+                "width": now[1, first:last].tolist(),
+                "previous_mean": before[0, first:last].tolist(),
+                "previous_width": before[1, first:last].tolist(),
+            }
+            for name, (first, last) in self._surrogate.channels.items()
+        }
+        return rescaling, fields
+
+    def state(self) -> dict[str, Any]:
+        """Returns the statistics for a checkpoint, of JSON types; the scale itself is saved with the surrogate."""
+        return {"merged": _to_json(self._merged), "recent": _to_json(self._recent)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from the `state()` of an earlier server, with the scale of the loaded surrogate."""
+        self._merged, self._recent = _from_json(state["merged"]), _from_json(state["recent"])
+        self._started = True
+
+    def _in_use(self) -> NDArray[np.float64]:
+        """Returns the centers and widths `(2, K)` of the surrogate's scale."""
+        scale = torch.stack([self._surrogate.output_mean, self._surrogate.output_std])
+        in_use: NDArray[np.float64] = scale.cpu().numpy()
+        return in_use
+
+    def _measure(self, fields: Mapping[str, NDArray[Any]]) -> None:
+        tables = []
+        for name, shape in self._surrogate.fields.items():
+            scale, values = self._surrogate.scales[name], fields[name]
+            if not scale.measured:
+                tables.append(Moments.empty(scale.count(shape)).table)
+                continue
+            if scale.kind == "log" and not (lowest := values.min()) > 0:
+                message = (
+                    f"simulation.fields.{name}.scale is log, but the field has the value {lowest:g}; "
+                    "a log scale needs values above 0: set the scale to standard"
+                )
+                raise RunError(message)
+            tables.append(scale.moments(values, shape).table)
+        self._recent = self._recent.merged([Moments(np.concatenate(tables, axis=1))])
+
+    def _merge(self) -> NDArray[np.float64]:
+        """Merges the statistics of all ranks; returns the fitting centers and widths `(2, K)` (collective)."""
+        mine = torch.from_numpy(self._recent.table).to(self._device)
+        tables = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(tables, mine)
+        self._merged = self._merged.merged(Moments(table.cpu().numpy()) for table in tables)
+        self._recent = Moments.empty(len(self._surrogate.output_mean))
+        # Ranks on different processors may round differently, but must use the same scale.
+        scale = torch.from_numpy(self._fitting(self._merged)).to(self._device)
+        dist.broadcast(scale, src=0)
+        agreed: NDArray[np.float64] = scale.cpu().numpy()
+        return agreed
+
+    def _fitting(self, moments: Moments) -> NDArray[np.float64]:
+        """Returns the centers and widths `(2, K)` that fit the statistics."""
+        parts = [
+            self._surrogate.scales[name].center_and_width(Moments(moments.table[:, first:last]))
+            for name, (first, last) in self._surrogate.channels.items()
+        ]
+        return np.concatenate([np.stack(part) for part in parts], axis=1)
+
+
+@torch.no_grad()
+def rescale_moments(optimizer: torch.optim.Optimizer, rescaling: Rescaling) -> None:
+    """Adapts Adam's running means of the gradients and their squares to a rescaled output.
+
+    They become those that training on the new scale would have led to, so that the next steps have their usual size.
+
+    Args:
+        optimizer: The optimizer; SGD without momentum has no such state.
+        rescaling: What was changed.
+    """
+    all_others = torch.tensor(rescaling.loss_factor)
+    for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+        state = optimizer.state.get(parameter, {})
+        factor = rescaling.factors.get(parameter, all_others)
+        if "exp_avg" in state:
+            state["exp_avg"].mul_(factor.to(state["exp_avg"]))
+            state["exp_avg_sq"].mul_(factor.to(state["exp_avg_sq"]).square())
+
+
+def _differs(fitting: NDArray[np.float64], scale: NDArray[np.float64]) -> bool:
+    """Returns whether any channel is wider, narrower or farther away than the scale in use by the factor `DRIFT`."""
+    (center, width), (old_center, old_width) = fitting, scale
+    reach = np.hypot(width, center - old_center) / old_width
+    return bool(((reach > DRIFT) | (width * DRIFT < old_width)).any())
+
+
+def _to_json(moments: Moments) -> list[list[float | None]]:
+    # JSON has no infinity, which is the minimum of no values.
+    return [[v if np.isfinite(v) else None for v in row] for row in moments.table.tolist()]
+
+
+def _from_json(rows: list[list[float | None]]) -> Moments:
+    nothing = (0.0, 0.0, 0.0, np.inf, -np.inf)
+    return Moments(
+        np.array(
+            [[w if v is None else v for v in row] for row, w in zip(rows, nothing, strict=True)]
+        )
+    )

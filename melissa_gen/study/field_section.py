@@ -1,0 +1,39 @@
+"""The fields that a simulation sends, and how they are scaled for the network."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from melissa_gen.study.base_section import Section
+from melissa_gen.units import Unit
+
+__all__ = ["FieldSection", "FixedScaleSection"]
+
+Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
+
+
+class FixedScaleSection(Section):
+    """A scale that does not depend on the data: the network learns (value - mean) / std."""
+
+    mean: float = 0.0
+    """Value that is mapped to 0, in the field's unit."""
+    std: float = Field(gt=0)
+    """Difference that is mapped to 1, in the field's unit."""
+
+
+class FieldSection(Section):
+    """One field that the simulation sends at each time step."""
+
+    shape: Shape
+    """Global shape, over all ranks of the simulation."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type on the wire and in the reservoir; the client converts."""
+    unit: Unit = "1"
+    """Unit of the field's values."""
+    scale: Literal["standard", "minmax", "log", "none"] | FixedScaleSection = "standard"
+    """How values are scaled for the network: `standard`, by mean and standard deviation; `minmax`, to [-1, 1]; `log`,
+    as `standard` for the logarithms of positive values; `none`, not at all; or fixed numbers. The first three are
+    measured on the validation set and all samples, and adapted when these change."""
+    channels: Literal["first", "last"] | None = None
+    """Axis of the shape whose entries have scales of their own, such as the components of a vector field; none: the
+    whole field has one scale."""

@@ -1,0 +1,162 @@
+"""The scale of the fields follows the stream: a fluid at rest that then moves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from melissa_gen import reservoir
+from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.errors import RunError
+from melissa_gen.server.consumer import Hooks
+from melissa_gen.server.ingest.receiver import Assignment, RankState
+from melissa_gen.server.training.scaling import Scaling, rescale_moments
+from melissa_gen.server.training.trainer import Trainer
+from melissa_gen.surrogates import Surrogate
+from tests.unit.server.trainers import generator, study_of, world
+
+__all__ = ["generator", "world"]
+
+STEPS = 8
+REST = 3
+
+
+def flow(a, step):
+    """At rest, up to rounding, in the first time steps."""
+    amplitude = 1e-7 if step < REST else 1.0
+    return amplitude * (1.0 + np.sin(3.0 * a * np.arange(6) + step))
+
+
+def trainer_on_a_stream(value=flow, simulations=40, **sections):
+    """A trainer that receives step after step of all simulations: the motion begins after the training."""
+    study = study_of(
+        simulation={
+            "count": simulations,
+            "time_steps": STEPS,
+            "fields": sections.pop("fields", {"u": {"shape": [6]}}),
+        },
+        reservoir={"capacity": 600, "watermark": simulations},
+        **sections,
+    )
+    store = reservoir.SlotStore(field_specs(study), 601, 2)
+    rows = study.reservoir
+    memory = reservoir.create(rows.policy, store, rows.capacity, rows.watermark, 0)
+    state, events = RankState(), []
+    samples = ((n, step) for step in range(STEPS) for n in range(simulations))
+
+    def receive(count):
+        for _ in range(count):
+            n, step = next(samples, (None, None))
+            if n is None:
+                memory.close()
+                return
+            slot, a = store.acquire(), n / simulations
+            state.assignments[n] = Assignment((a,), 1.0)
+            store.row(slot, "u")[:] = value(a, step)
+            memory.put(slot, reservoir.Sample(n, step, [a, step]))
+
+    receive(simulations)
+    hooks = Hooks(
+        made_room=lambda: receive(2),
+        event=lambda event, **fields: events.append({"event": event, **fields}),
+        fail=lambda reason: None,
+        checkpoint=lambda: None,
+    )
+    surrogate = build_surrogate(study)
+    trainer = Trainer(
+        study, surrogate, memory, state, None, torch.device("cpu"), hooks, lambda *_: None
+    )
+    return trainer, events
+
+
+def error(surrogate):
+    found = [
+        surrogate.predict({"a": a}, float(step))["u"] - flow(a, step)
+        for a in np.linspace(0, 0.9, 10)
+        for step in range(STEPS)
+    ]
+    return float(np.sqrt(np.mean(np.square(found))))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+def test_a_fluid_at_rest_that_then_moves_is_learned(optimizer):
+    training = {"batch_size": 8, "learning_rate": 0.01, "optimizer": optimizer}
+    trainer, events = trainer_on_a_stream(training=training)
+    losses = []
+    learn = trainer.learn
+    trainer.learn = lambda *of: losses.append(learn(*of)) or losses[-1]
+    assert trainer.run() is None
+    # No batch is trained on a scale that does not fit it.
+    assert max(float(one.max()) for one in losses) < 100.0
+    assert error(trainer.surrogate) < 0.8, "predicting zero has an error of 1"
+    rescaled = [one for one in events if one["event"] == "rescaled"]
+    assert 1 <= len(rescaled) < 30 and all(one["in_last_layer"] for one in rescaled)
+    assert rescaled[0]["fields"]["u"]["previous_width"][0] < 1e-6
+    assert rescaled[-1]["fields"]["u"]["width"][0] > 0.3
+    json.dumps(rescaled)
+
+
+def test_a_field_that_keeps_its_size_keeps_its_first_scale():
+    trainer, events = trainer_on_a_stream(lambda a, step: np.sin(6 * a * np.arange(6) + step))
+    trainer.run()
+    assert [one["event"] for one in events] == ["training_started"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "center", "width"),
+    [("none", 0.0, 1.0), ({"mean": 5.0, "std": 2.0}, 5.0, 2.0)],
+)
+def test_a_fixed_scale_stays(scale, center, width):
+    trainer, events = trainer_on_a_stream(fields={"u": {"shape": [6], "scale": scale}})
+    trainer.run()
+    assert not [one for one in events if one["event"] == "rescaled"]
+    assert trainer.surrogate.output_mean.item() == center
+    assert trainer.surrogate.output_std.item() == width
+
+
+def test_a_log_scale_refuses_values_that_have_no_logarithm():
+    fields = {"u": {"shape": [6], "scale": "log"}}
+    trainer, _ = trainer_on_a_stream(fields=fields)
+    trainer.run()
+    trainer, _ = trainer_on_a_stream(lambda a, step: flow(a, step) - 0.5, fields=fields)
+    with pytest.raises(
+        RunError, match=r"fields\.u\.scale is log, but the field has the value -0\.5"
+    ):
+        trainer.run()
+
+
+def test_the_statistics_continue_after_a_checkpoint():
+    first, _ = trainer_on_a_stream()
+    first.run()
+    state = json.loads(json.dumps(first.state()))
+    surrogate = build_surrogate(study_of())
+    surrogate.load_state_dict(first.surrogate.state_dict())
+    store = reservoir.SlotStore({"u": ((6,), "f4")}, 3, 2)
+    again = Scaling(surrogate, reservoir.create("reservoir", store, 2, 1, 0), torch.device("cpu"))
+    again.restore(state["scaling"])
+    assert again.state() == state["scaling"]
+    assert not again.drifted() and again.adapt() is None
+
+
+def test_the_state_of_the_optimizer_becomes_that_of_the_new_scale():
+    """Gradients change by the same factors, so that the next step has its usual size."""
+    surrogate = Surrogate({"a": (0, 1)}, (0, 1), {"u": (5,)}, arguments={"hidden": [16]})
+    surrogate.set_output_statistics({"u": 0.0}, {"u": 1e-2})
+    optimizer = torch.optim.Adam(surrogate.parameters(), 1e-3)
+    points = torch.rand(32, 2)
+    target = {"u": torch.sin(3 * points[:, :1] + points[:, 1:] * torch.arange(5))}
+
+    def step():
+        before = [p.detach().clone() for p in surrogate.parameters()]
+        loss = surrogate(points[:, :1], points[:, 1], standardized=True) - surrogate.target(target)
+        optimizer.zero_grad()
+        loss.square().mean().backward()
+        optimizer.step()
+        return [p.detach() - old for p, old in zip(surrogate.parameters(), before, strict=True)]
+
+    usual = [step() for _ in range(5)][-1]
+    rescale_moments(optimizer, surrogate.rescale_output(np.zeros(1), np.ones(1)))
+    for before, after in zip(usual[:-2], step()[:-2], strict=True):
+        assert 0.5 < float(after.norm() / before.norm()) < 2.0
