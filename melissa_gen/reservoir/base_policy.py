@@ -66,8 +66,7 @@ class Policy(ABC):
         self._draws = 0
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
-        # Slots filled since the last call of `take_arrivals`, in order.
-        self._arrivals: dict[int, None] = {}
+        self._arrivals: dict[int, None] = {}  # in order
         # Slots that a draw is copying without holding the lock. If one of them is evicted
         # meanwhile, it is released only after the copy.
         self._copied: frozenset[int] = frozenset()
@@ -253,10 +252,7 @@ class Policy(ABC):
         """
 
     def take_arrivals(self) -> list[int]:
-        """Returns the slots that were filled since the last call.
-
-        Their samples stay unchanged until the next draw, because a sample is not evicted before its first draw.
-        """
+        """Returns the slots filled since the last call. Their samples stay unchanged until the next draw."""
         with self._condition:
             taken, self._arrivals = list(self._arrivals), {}
             return taken
