@@ -34,7 +34,7 @@ SHOWN_MARGINALS = 12
 RASTER_ABOVE = 1200
 """Scatter plots with more points are rasterized, because vectors would make the page too large."""
 LOG_ABOVE = 30.0
-"""A positive parameter whose largest and smallest values have a larger ratio gets a logarithmic axis."""
+"""Ratio of the largest to the smallest positive value from which on a parameter of unknown prior has a log axis."""
 BINS = 8
 GENERATIONS = ("#4c7fe6", "#8b62d6", "#d1506a", "#e59a2f")
 """Colors from the first to the last generation, visible on white and on black."""
@@ -123,7 +123,7 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
         finite = np.isfinite(values)
         if not finite.any():
             continue
-        logarithmic = _is_log(values)
+        logarithmic = _is_log(run, place, values)
         low, high = float(values[finite].min()), float(values[finite].max())
         if low == high:
             low, high = low - 0.5, high + 0.5
@@ -244,10 +244,10 @@ def scatter(
         axes.set_xlabel("simulation")
     else:
         _name_axis(axes, run, across, "x")
-        if _is_log(x):
+        if _is_log(run, across, x):
             log_axis(axes, "x")
     _name_axis(axes, run, up, "y")
-    if _is_log(y):
+    if _is_log(run, up, y):
         log_axis(axes, "y")
     axes.grid(visible=False)
     axes.spines[:].set_visible(True)
@@ -270,9 +270,13 @@ def difficulties(run: RecordedRun) -> Floats:
     return np.array([number_at(one, "difficulty") for one in run.simulations])
 
 
-def _is_log(values: Floats) -> bool:
+def _is_log(run: RecordedRun, place: int, values: Floats) -> bool:
+    """Returns whether a parameter has a log axis: on the scale of its prior, if that is known."""
     finite = values[np.isfinite(values)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() > LOG_ABOVE * finite.min())
+    if not len(finite) or finite.min() <= 0:
+        return False
+    declared = run.logarithmic(run.parameter_names[place])
+    return bool(finite.max() > LOG_ABOVE * finite.min()) if declared is None else declared
 
 
 def _name_axis(axes: Axes, run: RecordedRun, place: int, side: str) -> None:

@@ -113,6 +113,7 @@ def render_report(run: RecordedRun) -> str:
             "missing": run.missing,
             "training": _training(run),
             "errors": _errors(run),
+            "field_errors": _field_errors(run),
             "cases": _cases(run),
             "slice_note": slice_note(run.cases) if run.cases else "",
             "space": _space(run),
@@ -235,6 +236,22 @@ def _errors(run: RecordedRun) -> list[Drawing]:
     )
 
 
+def _field_errors(run: RecordedRun) -> list[list[str]]:
+    """Returns the errors of each field as cells of a table; empty if there is only one field."""
+    found = (run.summary.get("validation") or {}).get("fields")
+    if found is None:
+        events = run.kind("validation")
+        fields = (events[-1].get("fields") or {}) if events else {}
+        found = {name: {"nrmse": errors} for name, errors in fields.items()}
+    if len(found) < 2:
+        return []
+    keys = ("mean", "rms", "p95", "p99", "max")
+    return [
+        [name, *(number(number_at(one, "nrmse", key)) for key in keys)]
+        for name, one in found.items()
+    ]
+
+
 def _cases(run: RecordedRun) -> list[dict[str, Any]]:
     cases = run.cases
     if cases is None:
@@ -243,17 +260,23 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
     x_first = bool((run.study.get("simulation") or {}).get("domain"))
     found = []
     for case, name in enumerate(cases.names):
-        error = float(cases.nrmse[cases.index[case]])
+        pictures = [
+            {
+                "field": one.field_name,
+                "error": number(float(one.nrmse[one.index[case]])),
+                "svg": Markup(to_svg(case_figure(one, case, x_first, run.points_of_mesh()))),
+            }
+            for one in cases.fields
+        ]
         found.append(
             {
                 "name": name,
-                "error": number(error),
-                "svg": Markup(to_svg(case_figure(cases, case, x_first, run.points_of_mesh()))),
+                "error": number(float(cases.nrmse[cases.index[case]])),
+                "pictures": pictures,
                 "parameters": [
                     (key, number(value, 4), pretty_unit(run.unit(key)))
                     for key, value in cases.parameters[case].items()
                 ],
-                "field": label(cases.field_name, cases.unit),
             }
         )
     return found

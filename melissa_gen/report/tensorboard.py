@@ -88,6 +88,8 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
     elif kind == "validation":
         step = _step(event, "batches", batches)
         found = {f"validation/{key}": value for key, value in _numbers(event.get("nrmse"))}
+        for name, errors in (event.get("fields") or {}).items():
+            found |= {f"validation/{name}/{key}": value for key, value in _numbers(errors)}
     elif kind == "generation":
         step = _step(event, "generation", 0)
         for key in ("suggested", "adaptive", "late", "seconds"):

@@ -3,7 +3,7 @@
 import json
 import math
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from melissa_gen.errors import DataError
+from melissa_gen.distributions import parse_parameter
+from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.events import Event, number_at, read_events
 
 __all__ = ["RecordedRun", "ValidationCases"]
@@ -39,6 +40,7 @@ class ValidationCases:
         true: Field of the solver, `(3, k, *shape)`.
         predicted: Field of the surrogate, `(3, k, *shape)`.
         points: Parameters of all validation simulations, `(n, d)`.
+        fields: The same for each field, with the errors of this field; empty in the elements.
     """
 
     nrmse: Floats
@@ -51,6 +53,7 @@ class ValidationCases:
     true: Floats
     predicted: Floats
     points: Floats
+    fields: list["ValidationCases"] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "ValidationCases":
@@ -65,7 +68,7 @@ class ValidationCases:
             index = [int(place) for place in data["case_index"]]
             names = [str(name) for name in data["parameter_names"]]
             rows = data["parameters"][index]
-            return cls(
+            whole = cls(
                 nrmse=data["nrmse"].astype(np.float64),
                 names=[str(name) for name in data["case_names"]],
                 index=index,
@@ -77,6 +80,20 @@ class ValidationCases:
                 predicted=data["predicted"].astype(np.float64),
                 points=data["parameters"].astype(np.float64),
             )
+            # Older versions wrote only the first field.
+            fields = data.get("field_names", ())
+            views = [
+                replace(
+                    whole,
+                    field_name=str(name),
+                    unit=str(data["units"][k]),
+                    nrmse=data["field_nrmse"][:, k].astype(np.float64),
+                    true=data[f"true_{k}" if k else "true"].astype(np.float64),
+                    predicted=data[f"predicted_{k}" if k else "predicted"].astype(np.float64),
+                )
+                for k, name in enumerate(fields)
+            ]
+            return replace(whole, fields=views or [whole])
 
 
 @dataclass
@@ -153,6 +170,14 @@ class RecordedRun:
         """Returns the unit of a parameter, or ""."""
         declared = (self.study.get("parameters") or {}).get(parameter)
         return str(declared.get("unit") or "") if isinstance(declared, dict) else ""
+
+    def logarithmic(self, parameter: str) -> bool | None:
+        """Returns whether the network sees a parameter on a log scale; None if its prior can't be read."""
+        declared: Any = (self.study.get("parameters") or {}).get(parameter)
+        try:
+            return parse_parameter(parameter, declared).logarithmic
+        except (StudyError, TypeError, AttributeError):
+            return None
 
     def samples(self) -> dict[str, Any]:
         """Returns the sample counters of the summary, or else of the last status."""

@@ -4,6 +4,9 @@ import torch
 
 __all__ = ["member_losses", "nrmse", "per_sample_loss"]
 
+_LEAST_SHARE = 0.1
+"""A field that is smaller than this share of its usual magnitude is compared with that share."""
+
 
 def per_sample_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Computes the mean squared error of each sample, on standardized values.
@@ -44,16 +47,20 @@ def member_losses(members: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return difference.square().reshape(*members.shape[:2], -1).mean(dim=2)
 
 
-def nrmse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def nrmse(
+    prediction: torch.Tensor, target: torch.Tensor, usual_magnitude: float = 0.0
+) -> torch.Tensor:
     """Computes the normalized root mean square error (NRMSE) of each simulation.
 
     The NRMSE is sqrt(mean((prediction - target)²)) / sqrt(mean(target²)), with both means over all
     time steps and all points of one simulation. An error of 0.01 is one percent of the field's
-    magnitude. If the target is zero everywhere, the error is not normalized.
+    magnitude. A field that is nearly zero in one simulation is compared with a tenth of its usual
+    magnitude instead of its own.
 
     Args:
         prediction: Physical values (n, T, *shape), or (n, *shape) for single samples.
         target: The simulation's values, same shape.
+        usual_magnitude: Root mean square of the field over all simulations; 0 if it is not known.
 
     Returns:
         Errors (n,), float64.
@@ -66,7 +73,8 @@ def nrmse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     difference = prediction.reshape(len(target), -1) - true
     error = difference.square().mean(dim=1, dtype=torch.float64).sqrt()
     magnitude = true.square().mean(dim=1, dtype=torch.float64).sqrt()
-    return error / torch.where(magnitude > 0, magnitude, 1.0)
+    least = magnitude.clamp(min=_LEAST_SHARE * usual_magnitude)
+    return error / torch.where(least > 0, least, 1.0)
 
 
 def _check(prediction: torch.Tensor, target: torch.Tensor) -> None:

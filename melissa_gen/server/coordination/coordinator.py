@@ -89,6 +89,8 @@ class Coordinator:
         elapsed = number_at(before, "elapsed")
         self._board = StatusBoard(study.server.ranks, 0.0 if math.isnan(elapsed) else elapsed, lost)
         self._board.validation = checkpoint.state["validation"] if checkpoint else None
+        if checkpoint:
+            self._board.validation_by_field = checkpoint.state["validation_by_field"]
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._control = ControlThread(
             study,
@@ -150,6 +152,7 @@ class Coordinator:
             self.fail(f"the run directory can't be written: {error}")
         if event == "validation":
             self._board.validation = fields["nrmse"]
+            self._board.validation_by_field = fields["fields"]
         if event in _TOLD_TO_LAUNCHER:
             self._control.tell_launcher(record | {"type": "event"})
         return record
@@ -174,6 +177,7 @@ class Coordinator:
                 "ledger": self._ledger.state(),
                 "proposals": self.proposals.state(),
                 "validation": self._board.validation,
+                "validation_by_field": self._board.validation_by_field,
                 "lost": self._board.lost,
             }
 
@@ -320,6 +324,10 @@ class Coordinator:
             "withdrawn": self._board.withdrawn(),
             "validation": {
                 "nrmse": self._board.validation,
+                "fields": {
+                    name: {"nrmse": errors}
+                    for name, errors in self._board.validation_by_field.items()
+                },
                 "simulations": self._study.training.validation.simulations,
             },
             "sampler": {

@@ -21,6 +21,7 @@ class StatusBoard:
 
     Attributes:
         validation: The newest errors, or None.
+        validation_by_field: The same for each field.
         lost: Samples lost with an earlier server.
     """
 
@@ -32,6 +33,7 @@ class StatusBoard:
         self._before: dict[str, float] = {}
         self._waited: dict[str, tuple[float, float]] = {}
         self.validation: dict[str, float] | None = None
+        self.validation_by_field: dict[str, dict[str, float]] = {}
 
     def report(self, report: dict[str, Any]) -> None:
         """Replaces the report of a rank."""

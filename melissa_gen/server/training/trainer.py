@@ -27,7 +27,7 @@ from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
-from melissa_gen.server.training.validation import Validation
+from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
 
@@ -395,8 +395,9 @@ class Trainer:
                 "validation",
                 batches=self.batches,
                 seconds=seconds,
-                nrmse=self._validation.summary(errors),
-                simulations=len(errors),
+                nrmse=error_summary(errors.total),
+                fields=errors.by_field_summary(),
+                simulations=len(errors.total),
             )
 
     def _compile(self) -> None:

@@ -126,8 +126,8 @@ class TrainingConsumer(Consumer):
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
             errors = self._validation.save_cases(self._surrogate, path, units)
-            self._error = float(errors.mean())
-            self._error_of_mean = float(self._validation.errors_of_mean().mean())
+            self._error = float(errors.total.mean())
+            self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
             if self._error >= self._error_of_mean:
                 _log.warning(
                     "the final validation error (mean NRMSE %.3g) is not below that of predicting the mean of each "

@@ -1,6 +1,8 @@
 """The error on simulations that are not used in training; they are distributed over the ranks."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,30 @@ from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates import Surrogate, nrmse
 
-__all__ = ["Validation", "error_summary"]
+__all__ = ["Errors", "Validation", "error_summary"]
 
 _PICTURE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The NRMSE of every validation simulation.
+
+    Attributes:
+        by_field: Field name to the errors `(n,)` of the n simulations.
+    """
+
+    by_field: dict[str, npt.NDArray[np.float64]]
+
+    @property
+    def total(self) -> npt.NDArray[np.float64]:
+        """Mean over the fields, `(n,)`."""
+        mean: npt.NDArray[np.float64] = np.mean(list(self.by_field.values()), axis=0)
+        return mean
+
+    def by_field_summary(self) -> dict[str, dict[str, float]]:
+        """Returns the statistics of each field's errors."""
+        return {name: error_summary(errors) for name, errors in self.by_field.items()}
 
 
 class Validation:
@@ -45,61 +68,37 @@ class Validation:
                 {name: torch.from_numpy(array) for name, array in data.read(row).items()}
                 for row in self._rows
             ]
+        self._means, self._magnitudes = self._usual_values()
 
     @property
     def trajectories(self) -> list[dict[str, torch.Tensor]]:
         """The trajectories of this rank: field name to `(T, *shape)`."""
         return self._fields
 
-    def errors(self, surrogate: Surrogate) -> npt.NDArray[np.float64]:
-        """Returns the NRMSE of every simulation (n,), over all fields and steps; the same on each rank."""
-        found = torch.zeros(len(self.parameters), dtype=torch.float64, device=self._device)
+    def errors(self, surrogate: Surrogate) -> Errors:
+        """Returns the NRMSE of every simulation and field over all steps; the same on each rank (collective)."""
         surrogate.eval()
-        for row, true in zip(self._rows, self._fields, strict=True):
-            predicted = self._predict(surrogate, row)
-            by_field = [
-                nrmse(predicted[n][None], t[None].to(self._device)) for n, t in true.items()
-            ]
-            found[row] = torch.stack(by_field).mean()
+        found = self._compared(lambda row: self._predict(surrogate, row))
         surrogate.train()
-        dist.all_reduce(found)
-        errors: npt.NDArray[np.float64] = found.cpu().numpy()
-        return errors
+        return found
 
-    def errors_of_mean(self) -> npt.NDArray[np.float64]:
-        """Returns the NRMSE (n,) of predicting the mean of each field over the set (collective)."""
-        names = self._names
-        sums = torch.zeros(len(names), 2, dtype=torch.float64)
-        for true in self._fields:
-            sums += torch.tensor([[true[n].double().sum(), true[n].numel()] for n in names])
-        sums = sums.to(self._device)
-        dist.all_reduce(sums)
-        means = dict(zip(names, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
-        found = torch.zeros(len(self.parameters), dtype=torch.float64)
-        for row, true in zip(self._rows, self._fields, strict=True):
-            by_field = [nrmse(torch.full_like(t, means[n])[None], t[None]) for n, t in true.items()]
-            found[row] = torch.stack(by_field).mean()
-        found = found.to(self._device)
-        dist.all_reduce(found)
-        errors: npt.NDArray[np.float64] = found.cpu().numpy()
-        return errors
+    def errors_of_mean(self) -> Errors:
+        """Returns the NRMSE of predicting the mean of each field over the set (collective)."""
+        fields = dict(zip(self._rows, self._fields, strict=True))
+        return self._compared(
+            lambda row: {n: torch.full_like(t, self._means[n]) for n, t in fields[row].items()}
+        )
 
-    @staticmethod
-    def summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Returns mean, RMS, standard deviation, 95 % and 99 % quantiles and maximum of the errors."""
-        return error_summary(errors)
-
-    def save_cases(
-        self, surrogate: Surrogate, path: Path, units: dict[str, str]
-    ) -> npt.NDArray[np.float64]:
+    def save_cases(self, surrogate: Surrogate, path: Path, units: dict[str, str]) -> Errors:
         """Writes all errors and the fields of the best, median and worst case (by rank 0; collective).
 
         Returns:
-            The errors (n,).
+            The errors.
         """
-        errors = self.errors(surrogate)
+        found = self.errors(surrogate)
         if self._rank != 0:
-            return errors
+            return found
+        errors = found.total
         order = np.argsort(errors)
         cases = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
         steps = np.unique(np.linspace(0, len(self._times) - 1, _PICTURE_STEPS).astype(int))
@@ -107,7 +106,12 @@ class Validation:
             true = [data.read(row) for row in cases]
             names = list(data.names)
         predicted = [self._predict(surrogate.eval(), row) for row in cases]
-        field = next(iter(true[0]))
+        pictures: dict[str, Any] = {}
+        for k, field in enumerate(self._names):
+            # Without a number, the arrays of the first field.
+            end = f"_{k}" if k else ""
+            pictures[f"true{end}"] = np.stack([one[field][steps] for one in true])
+            pictures[f"predicted{end}"] = np.stack([p[field][steps].cpu() for p in predicted])
         np.savez_compressed(
             path,
             nrmse=errors,
@@ -116,12 +120,43 @@ class Validation:
             case_names=np.array(["best", "median", "worst"]),
             case_index=np.array(cases),
             time_steps=steps,
-            field_name=np.array(field),
-            unit=np.array(units[field]),
-            true=np.stack([t[field][steps] for t in true]),
-            predicted=np.stack([p[field][steps].cpu().numpy() for p in predicted]),
+            field_name=np.array(self._names[0]),
+            unit=np.array(units[self._names[0]]),
+            field_names=np.array(self._names),
+            units=np.array([units[name] for name in self._names]),
+            field_nrmse=np.stack(list(found.by_field.values()), axis=1),
+            **pictures,
         )
-        return errors
+        return found
+
+    def _usual_values(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns mean and root mean square of each field over the whole set (collective)."""
+        sums = torch.zeros(len(self._names), 3, dtype=torch.float64)
+        for true in self._fields:
+            for k, name in enumerate(self._names):
+                values = true[name].double()
+                sums[k] += torch.tensor([values.sum(), values.square().sum(), values.numel()])
+        sums = sums.to(self._device)
+        dist.all_reduce(sums)
+        means, roots = sums[:, 0] / sums[:, 2], (sums[:, 1] / sums[:, 2]).sqrt()
+        return (
+            dict(zip(self._names, means.tolist(), strict=True)),
+            dict(zip(self._names, roots.tolist(), strict=True)),
+        )
+
+    def _compared(self, predict: Callable[[int], dict[str, torch.Tensor]]) -> Errors:
+        """Returns the errors of predictions of this rank's simulations, of all ranks together (collective)."""
+        count = len(self.parameters)
+        found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
+        for row, true in zip(self._rows, self._fields, strict=True):
+            predicted = predict(row)
+            for k, name in enumerate(self._names):
+                one = predicted[name].to(self._device)[None]
+                magnitude = self._magnitudes[name]
+                found[row, k] = nrmse(one, true[name].to(self._device)[None], magnitude)[0]
+        dist.all_reduce(found)
+        columns = found.cpu().numpy().T
+        return Errors(dict(zip(self._names, columns, strict=True)))
 
     @torch.no_grad()
     def _predict(self, surrogate: Surrogate, row: int) -> dict[str, torch.Tensor]:

@@ -170,3 +170,23 @@ def test_statuses_that_know_nothing_draw_nothing():
 )
 def test_units_are_written_as_in_print(unit, pretty):
     assert pretty_unit(unit) == pretty
+
+
+@pytest.mark.parametrize(
+    ("prior", "scale"),
+    [
+        ({"distribution": "log_uniform", "low": 1.0, "high": 2.0}, "log"),
+        ({"distribution": "uniform", "low": 1e-6, "high": 2.0}, "linear"),
+        ({"distribution": "uniform", "low": 1.0, "high": 2.0, "scale": "log"}, "log"),
+        ({"distribution": "of a later version"}, "log"),
+    ],
+)
+def test_a_parameter_is_drawn_on_the_axis_of_its_prior(prior, scale):
+    points = np.geomspace(1e-6, 2.0, 30)[:, None]
+    if prior.get("low") == 1.0:
+        points = np.linspace(1.0, 2.0, 30)[:, None]
+    run = run_of(points, np.ones(30))
+    run.study = {"parameters": {"p0": prior}}
+    with styled():
+        assert design_space.marginals_figure(run).axes[0].get_xscale() == scale
+        assert design_space.spending_figure(run).axes[0].get_yscale() == scale

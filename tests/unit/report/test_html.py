@@ -8,10 +8,11 @@ import sys
 from html.parser import HTMLParser
 
 import matplotlib
+import numpy as np
 import pytest
 
 from melissa_gen.errors import DataError
-from melissa_gen.report.html import write_report
+from melissa_gen.report.html import render_report, write_report
 from melissa_gen.run_dir.events import EventLog
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
@@ -265,3 +266,30 @@ def test_a_long_run_is_thinned_evenly(tmp_path):
     run = RecordedRun.read(tmp_path)
     assert 2000 <= len(run.statuses) <= 4001
     assert len(set(run.column("elapsed")[1:] - run.column("elapsed")[:-1])) == 1
+
+
+def test_every_field_has_its_errors_and_pictures(tmp_path):
+    path = write_run(tmp_path / "run", simulations=40, seconds=60)
+    with np.load(path / "validation_errors.npz") as found:
+        arrays = dict(found)
+    errors = arrays["nrmse"]
+    np.savez(
+        path / "validation_errors.npz",
+        **arrays,
+        field_names=np.array(["temperature", "humidity"]),
+        units=np.array(["K", "1"]),
+        field_nrmse=np.stack([errors, 2 * errors], axis=1),
+        true_1=arrays["true"],
+        predicted_1=arrays["predicted"],
+    )
+    summary = json.loads((path / "summary.json").read_text())
+    statistics = summary["validation"]["nrmse"]
+    summary["validation"]["fields"] = {
+        "temperature": {"nrmse": statistics},
+        "humidity": {"nrmse": {**statistics, "max": 123.0}},
+    }
+    (path / "summary.json").write_text(json.dumps(summary))
+    page = render_report(RecordedRun.read(path))
+    assert "<td>humidity</td>" in page and ">123</td>" in page
+    for name in ("temperature", "humidity"):
+        assert page.count(f"<figcaption>{name}: NRMSE") == 3

@@ -12,7 +12,15 @@ def test_events_become_scalars(tmp_path):
     with TensorBoardWriter(tmp_path) as board:
         board.add({"time": 5.0, "event": "status", **status_event(100.0)})
         board.add({"time": 6.0, "event": "status", "training": {"batches": 1300, "loss": None}})
-        board.add({"time": 7.0, "event": "validation", "batches": 1250, "nrmse": {"mean": 0.25}})
+        board.add(
+            {
+                "time": 7.0,
+                "event": "validation",
+                "batches": 1250,
+                "nrmse": {"mean": 0.25},
+                "fields": {"u": {"max": 0.5}},
+            }
+        )
         board.add({"time": 8.0, "event": "generation", "generation": 3, "diagnostics": {"r2": 0.5}})
         board.add({"time": 9.0, "event": "checkpoint", "path": "x"})
     found = EventAccumulator(str(tmp_path))
@@ -21,5 +29,6 @@ def test_events_become_scalars(tmp_path):
     assert (loss.step, loss.wall_time) == (1200, 5.0)
     assert loss.value == pytest.approx(status_event(100.0)["training"]["loss"])
     assert [(s.step, s.value) for s in found.Scalars("validation/mean")] == [(1250, 0.25)]
+    assert [(s.step, s.value) for s in found.Scalars("validation/u/max")] == [(1250, 0.5)]
     assert [(s.step, s.value) for s in found.Scalars("sampler/r2")] == [(3, 0.5)]
     assert found.Scalars("reservoir/rank_1_stored")[0].value == 1000

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from melissa_gen.dataset import DatasetWriter
+from melissa_gen.run_dir.recorded_run import ValidationCases
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.surrogates import Surrogate
 from tests.unit.server.trainers import generator, world
@@ -31,10 +32,10 @@ def test_no_forward_pass_has_more_rows_than_a_batch(path):
     surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
     rows = []
     surrogate.network.register_forward_hook(lambda module, given, out: rows.append(len(out)))
-    whole = Validation(path, ["a"], torch.device("cpu"), 100).errors(surrogate)
+    whole = Validation(path, ["a"], torch.device("cpu"), 100).errors(surrogate).total
     assert rows == [7, 7, 7]
     rows.clear()
-    parts = Validation(path, ["a"], torch.device("cpu"), 3).errors(surrogate)
+    parts = Validation(path, ["a"], torch.device("cpu"), 3).errors(surrogate).total
     assert rows == [3, 3, 1] * 3
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
@@ -42,5 +43,37 @@ def test_no_forward_pass_has_more_rows_than_a_batch(path):
 def test_the_error_of_the_mean(path):
     true = np.stack([trajectory(row) for row in range(3)]).astype(np.float64)
     wanted = [np.sqrt(np.square(one - true.mean()).mean() / np.square(one).mean()) for one in true]
-    found = Validation(path, ["a"], torch.device("cpu"), 3).errors_of_mean()
+    found = Validation(path, ["a"], torch.device("cpu"), 3).errors_of_mean().total
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_a_field_that_is_zero_in_one_simulation_does_not_own_its_error(tmp_path):
+    """Each field has its own errors; one that is nearly zero is compared with a tenth of its usual size."""
+    fields = {"u": ((5,), "f4"), "v": ((3,), "f8")}
+    with DatasetWriter(tmp_path / "d.h5", fields, 2, ["a"], 3, {}) as writer:
+        for row in range(3):
+            writer.begin(row, row, [row / 3])
+            for step in range(2):
+                writer.write(row, step, "u", np.full(5, 1e-9 if row == 0 else 2.0))
+                writer.write(row, step, "v", np.full(3, 4.0))
+            writer.finish(row)
+    surrogate = Surrogate({"a": (0, 1)}, (0, 1), {"u": (5,), "v": (3,)})
+    for parameter in surrogate.network.parameters():
+        torch.nn.init.zeros_(parameter)
+    # It predicts 0.1 and 5.
+    surrogate.set_output_statistics({"u": 0.1, "v": 5.0}, {"u": 1.0, "v": 1.0})
+    validation = Validation(tmp_path / "d.h5", ["a"], torch.device("cpu"), 2)
+    found = validation.errors(surrogate)
+    usual = 2.0 * np.sqrt(2 / 3)
+    np.testing.assert_allclose(found.by_field["u"], [0.1 / (0.1 * usual), 0.95, 0.95], rtol=1e-5)
+    np.testing.assert_allclose(found.by_field["v"], 0.25, rtol=1e-5)
+    np.testing.assert_allclose(found.total, (found.by_field["u"] + 0.25) / 2, rtol=1e-5)
+    assert found.by_field_summary()["v"]["max"] == pytest.approx(0.25)
+    validation.save_cases(surrogate, tmp_path / "cases.npz", {"u": "K", "v": "m/s"})
+    cases = ValidationCases.read(tmp_path / "cases.npz")
+    assert [(one.field_name, one.unit, one.true.shape) for one in cases.fields] == [
+        ("u", "K", (3, 2, 5)),
+        ("v", "m/s", (3, 2, 3)),
+    ]
+    np.testing.assert_array_equal(cases.fields[1].nrmse, found.by_field["v"])
+    np.testing.assert_array_equal(cases.fields[1].predicted, np.full((3, 2, 3), 5.0))
