@@ -6,7 +6,9 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import Any
 
+from melissa_gen import __version__
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.selection import check_backend
@@ -41,12 +43,14 @@ def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECO
         The outcome of the run.
 
     Raises:
-        RunError: The run has finished, is still running or has no checkpoint, or its study was changed.
+        RunError: The run has finished, is still running, has no checkpoint or is of another version, or its study was
+            changed.
         MelissaGenError: The run could not be started.
     """
     started = time.monotonic()
     with held_run_dir(run_dir, resume=True) as run_dir:
         run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+        _check_version(run_dir, run)
         study = load_study(run_dir / "study.yaml", folder=Path(run["study_folder"]))
         summary = _summary(run_dir)
         if summary.get("status") == "finished":
@@ -87,6 +91,16 @@ def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECO
         outcome = execute(study, run_dir, shown, info)
         view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
         return outcome
+
+
+def _check_version(run_dir: Path, run: dict[str, Any]) -> None:
+    """Checks that this version can read the checkpoints of a run; their format may change with each version."""
+    if (version := run.get("version")) != __version__:
+        msg = (
+            f"the run in {run_dir} was started with melissa_gen {version}, and this is {__version__}: resume it with "
+            "that version, or start a new run"
+        )
+        raise RunError(msg)
 
 
 def _summary(run_dir: Path) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 
 from melissa_gen.bridge.readers import COORDINATES, OutputError, check_reader, open_reader
 from melissa_gen.bridge.readers.files import in_order, unfolded
+from melissa_gen.bridge.readers.packages import require
 from melissa_gen.errors import StudyError
 from melissa_gen.study import SimulationSection
 
@@ -314,11 +315,9 @@ def test_a_function_that_is_not_there(tmp_path, name, words):
     assert words in str(caught.value)
 
 
-def test_a_package_that_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    section = simulation({"format": "vtk", "files": "*.vtu"}).bridge.reader
+def test_a_package_that_is_missing():
     with pytest.raises(StudyError, match=r"pip install 'melissa-gen\[vtk\]'"):
-        check_reader(section, tmp_path)
+        require("vtkmodules", find=lambda name: None)
 
 
 def numpy_reader(folder):

@@ -49,6 +49,12 @@ def test_a_run_that_has_finished(run_dir):
     assert refusal(run_dir).endswith("has finished; there is nothing to resume")
 
 
+def test_a_run_of_another_version(run_dir):
+    path = run_dir / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "0.1.0"}))
+    assert "was started with melissa_gen 0.1.0, and this is" in refusal(run_dir)
+
+
 def test_no_checkpoint_yet(run_dir):
     (run_dir / "checkpoints" / "latest" / "manifest.json").unlink()
     assert "manifest.json is incomplete; start a new run" in refusal(run_dir)
