@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_SHORTEST_BEGINNING = 4
+
 __all__ = [
     "ClientError",
     "DataError",
@@ -49,6 +51,16 @@ class ServerLost(ClientError):
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:
-    """Returns a hint " (did you mean 'x'?)" for the legal spelling nearest to `word`, or ""."""
-    found = difflib.get_close_matches(word, list(legal), n=1, cutoff=0.5)
-    return f" (did you mean '{found[0]}'?)" if found else ""
+    """Returns a hint " (did you mean 'x'?)" for the legal spelling nearest to `word`, or "".
+
+    A word of at least four letters may also be the beginning of a legal one, such as `difusion`.
+    """
+    best, best_score = "", 0.5
+    for one in legal:
+        score = difflib.SequenceMatcher(None, word, one).ratio()
+        if len(word) >= _SHORTEST_BEGINNING:
+            beginning = difflib.SequenceMatcher(None, word, one[: len(word) + 1]).ratio()
+            score = max(score, 0.9 * beginning)
+        if score > best_score:
+            best, best_score = one, score
+    return f" (did you mean '{best}'?)" if best else ""

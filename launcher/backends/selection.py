@@ -9,6 +9,7 @@ from melissa_gen.launcher.backends.allocation import AllocationBackend, cpus_of
 from melissa_gen.launcher.backends.base import SERVER, Backend, MpiJob
 from melissa_gen.launcher.backends.batch import BatchBackend
 from melissa_gen.launcher.backends.local import LocalBackend
+from melissa_gen.launcher.backends.machine_check import check_loopback, check_shared_memory
 from melissa_gen.launcher.backends.mpirun import detect_implementation, find_mpirun
 from melissa_gen.launcher.backends.schedulers.base import Scheduler, job_spec
 from melissa_gen.launcher.backends.schedulers.flux import Flux
@@ -35,6 +36,10 @@ def check_backend(study: Study) -> None:
     launcher = study.launcher
     if launcher.backend == "local":
         find_mpirun(launcher.mpirun)
+        if max(study.server.ranks, study.simulation.processes) > 1:
+            check_shared_memory()
+        if study.server.ranks > 1 and study.server.interface == "auto":
+            check_loopback()
         return
     command = "srun" if launcher.mode == "allocation" else _SUBMIT_COMMANDS[launcher.backend]
     if shutil.which(command) is None:

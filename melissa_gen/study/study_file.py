@@ -10,8 +10,9 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from melissa_gen.errors import StudyError, nearest
+from melissa_gen.errors import StudyError
 from melissa_gen.study.cluster_profile import merge_profile
+from melissa_gen.study.hints import dotted_keys, key_hint, line_to_write, word_hint
 from melissa_gen.study.study import Study
 
 __all__ = ["json_schema", "load_study", "write_study"]
@@ -190,13 +191,14 @@ def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
     elif kind == "extra_forbidden":
         legal = _legal_keys(data, location[:-1])
         word = str(location[-1])
-        text = f"unknown key '{key}'{nearest(word, legal)}; legal: {', '.join(legal)}"
+        hint = key_hint(word, legal, _all_keys())
+        text = f"unknown key '{key}'{hint}; legal: {', '.join(legal)}"
     elif kind == "missing":
         text = f"the key '{key}' is missing"
     elif kind == "union_tag_invalid":
         word, legal = _tags(data, location)
         tag = str(first["ctx"]["tag"])
-        text = f"{key}.{word} is '{tag}'{nearest(tag, legal)}; legal: {', '.join(legal)}"
+        text = f"{key}.{word} is '{tag}'{word_hint(tag, legal)}; legal: {', '.join(legal)}"
     elif kind == "union_tag_not_found":
         word, legal = _tags(data, location)
         text = f"the key '{key}.{word}' is missing; legal: {', '.join(legal)}"
@@ -208,10 +210,33 @@ def _sentence(data: dict[str, Any], error: ValidationError) -> tuple[str, str]:
         reason = first["msg"][0].lower() + first["msg"][1:]
         hint = ""
         if kind == "literal_error":
-            hint = nearest(str(first["input"]), str(first["ctx"]["expected"]).split("'")[1::2])
+            hint = word_hint(str(first["input"]), str(first["ctx"]["expected"]).split("'")[1::2])
+        elif line := line_to_write(
+            str(location[-1]), kind, first["input"], _expected(data, location)
+        ):
+            reason = line
         text = f"{key} is {_short(first['input'])}{hint}; {reason}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return key, f"{text}{more}"
+
+
+def _all_keys() -> list[str]:
+    """Returns the dotted keys of all sections."""
+    sections = {name: _model(field.annotation, {}) for name, field in Study.model_fields.items()}
+    return dotted_keys(
+        {
+            name: [field.alias or key for key, field in model.model_fields.items()] if model else []
+            for name, model in sections.items()
+        }
+    )
+
+
+def _expected(data: Mapping[str, Any], location: list[Any]) -> list[str]:
+    """Returns the keys of the section that is expected at a location; [] if no section is."""
+    try:
+        return _legal_keys(data, location)
+    except (KeyError, IndexError, TypeError):
+        return []
 
 
 def _keys(data: Any, location: Iterable[Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from melissa_gen.errors import StudyError
+from melissa_gen.errors import StudyError, nearest
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
@@ -291,3 +291,44 @@ def test_mistake_on_the_command_line_names_it(tmp_path, override, expected):
     sentence = complaint(tmp_path, HEAT.read_text(), [override])
     assert sentence.startswith(f"--set {override}: ")
     assert expected in sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("simulation.command=python wave.py", "write a list: command: [python, wave.py]"),
+        ("simulation.command=./wave 'a b'", "write a list: command: [./wave, a b]"),
+        ("simulation.command=[wave, 1]", "write a string in quotes: '1'"),
+        ("simulation.times=5", "a section is legal here, with the keys start, interval, unit"),
+        ("training=3", "training is 3; a section is legal here, with the keys batch_size"),
+        ("simulation.fields={u: [8, 8]}", "write a section: u: {shape: [8, 8]}"),
+        ("simulation.fields={u: {shape: 8}}", "write a list: shape: [8]"),
+        ("simulation.count='5'", "write a number without quotes: count: 5"),
+        ("simulation.environment={A: 3}", "write a string in quotes: A: '3'"),
+        (
+            "parameters={a: [1, 2]}",
+            "write a section: a: {distribution: uniform, low: 1, high: 2}",
+        ),
+        ("server.device=gpu", "(did you mean 'cuda'?)"),
+        ("simulation.mode=once", "(did you mean 'per_simulation'?)"),
+        ("launcher.backend=torque", "(did you mean 'pbs'?)"),
+        ("training.lr=0.1", "(did you mean 'learning_rate'?)"),
+        ("batch_size=3", "unknown key 'batch_size' (did you mean 'training.batch_size'?)"),
+        ("simulation.batch_size=3", "(did you mean 'training.batch_size'?)"),
+        ("clients=4", "(did you mean 'launcher.clients'?)"),
+        ("epochs=4", "(did you mean 'training.draws_per_sample'?)"),
+        ("training.batchsize=4", "(did you mean 'batch_size'?)"),
+    ],
+)
+def test_a_sentence_has_the_line_or_the_word_to_write(word, sentence):
+    with pytest.raises(StudyError) as caught:
+        load_study(HEAT, [word])
+    assert sentence in str(caught.value)
+    assert "instance of" not in str(caught.value)
+    assert "Section" not in str(caught.value)
+
+
+def test_the_beginning_of_a_word_is_recognized():
+    legal = ["breed", "diffusion_posterior", "diffusion_prior", "energy", "flow"]
+    assert nearest("difusion", legal) == " (did you mean 'diffusion_posterior'?)"
+    assert nearest("xyz", legal) == ""

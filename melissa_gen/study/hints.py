@@ -1,0 +1,107 @@
+"""Hints in messages about a study: the legal word that was meant, and the line to write instead."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from melissa_gen.errors import nearest
+
+__all__ = ["dotted_keys", "key_hint", "line_to_write", "word_hint"]
+
+_MEANT = {
+    "gpu": "cuda",
+    "gpus": "cuda",
+    "cuda:0": "cuda",
+    "pbspro": "pbs",
+    "torque": "pbs",
+    "sbatch": "slurm",
+    "lr": "learning_rate",
+    "rate": "learning_rate",
+    "epochs": "draws_per_sample",
+    "workers": "clients",
+    "jobs": "clients",
+    "simulations": "count",
+    "steps": "time_steps",
+    "timesteps": "time_steps",
+    "nprocs": "processes",
+    "env": "environment",
+    "once": "per_simulation",
+    "network": "class",
+}
+"""Words of other programs to the words of a study."""
+
+
+def word_hint(word: str, legal: Iterable[str]) -> str:
+    """Returns " (did you mean 'x'?)" for the legal word that has the same sense, or else the nearest spelling."""
+    known = list(legal)
+    meant = _MEANT.get(word.lower())
+    return f" (did you mean '{meant}'?)" if meant in known else nearest(word, known)
+
+
+def key_hint(word: str, legal: Iterable[str], everywhere: Iterable[str]) -> str:
+    """Returns a hint for an unknown key.
+
+    Args:
+        word: The unknown key.
+        legal: The keys of its section.
+        everywhere: The dotted keys of all sections.
+    """
+    known, places = list(legal), list(everywhere)
+    meant = _MEANT.get(word.lower(), word)
+    if meant not in known:
+        for wanted in (word, meant):
+            found = [key for key in places if key.rpartition(".")[2] == wanted]
+            if found and wanted not in known:
+                return f" (did you mean '{found[0]}'?)"
+    return word_hint(word, known)
+
+
+def line_to_write(key: str, kind: str, value: Any, legal: Iterable[str]) -> str:
+    """Returns what is legal in place of a value of the wrong type, with a line to write; "" if there is no example.
+
+    Args:
+        key: Last part of the key.
+        kind: Type of pydantic's error.
+        value: The value that was found.
+        legal: The keys of the section, if a section is expected.
+    """
+    known = list(legal)
+    if kind == "list_type" and isinstance(value, str) and value.strip():
+        return f"write a list: {_line(key, _words(value))}"
+    if kind == "list_type" and isinstance(value, int | float):
+        return f"write a list: {_line(key, [value])}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        if "shape" in known and isinstance(value, list):
+            return f"write a section: {_line(key, {'shape': value})}"
+        if kind == "model_attributes_type" and isinstance(value, list) and len(value) == 2:
+            law = {"distribution": "uniform", "low": value[0], "high": value[1]}
+            return f"write a section: {_line(key, law)}"
+        return "a section is legal here" + (f", with the keys {', '.join(known)}" if known else "")
+    if kind in ("int_type", "int_from_float", "float_type") and isinstance(value, str):
+        number = yaml.safe_load(value) if value.strip() else None
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            return f"write a number without quotes: {_line(key, number)}"
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"write a string in quotes: {_line(key, str(value))}"
+    return ""
+
+
+def _line(key: str, value: Any) -> str:
+    named: object = [value] if key.isdigit() else {key: value}
+    text = yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.strip()[1:-1]
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def dotted_keys(sections: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns the keys of all sections as `section.key`, with the sections themselves last."""
+    inner = [f"{name}.{key}" for name, keys in sections.items() for key in keys]
+    return [*inner, *sections]
