@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,9 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
             from melissa_gen.server.coordination.coordinator import Coordinator
 
             with started_on(setup.ingest_cores):
-                coordinator = Coordinator(setup, context, contact, checkpoint)
+                coordinator = Coordinator(
+                    setup, context, contact, checkpoint, abort=partial(world.Abort, 1)
+                )
         contact = _complete_contact(world, coordinator)
         consumer = _consumer(setup, world, checkpoint, coordinator)
         ingest = _start_ingest(setup, context, contact, data, consumer, checkpoint, warnings)

@@ -247,6 +247,9 @@ class ServerSection(Section):
     """The study fails if for this long no sample is received, no batch trained and no simulation finished, and the
     message says which part waits for which. Time in which a client solves, a validation runs, or client jobs are queued
     or start does not count; a warning is shown after half of it (seconds)."""
+    stall_timeout: Duration = 600.0
+    """Time in one step of the training loop, a validation or a checkpoint included, after which the server ends and
+    names the rank that does not move (seconds)."""
 
 
 class LauncherSection(Section):

@@ -72,6 +72,16 @@ def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     runs.assert_nothing_left()
 
 
+def test_a_server_rank_that_is_frozen_is_named(runs, running):
+    os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGSTOP)
+    running.wait()
+    assert running.code == 1
+    (sentence,) = sentences(running)
+    assert re.search(r"rank [01] of the server has been silent for \d+ s", sentence), sentence
+    assert running.summary["status"] == "failed"
+    runs.assert_nothing_left()
+
+
 def test_a_client_rank_that_is_killed_is_restarted(runs, running):
     before = set(runs.ranks("solver.py"))
     os.kill(max(before), signal.SIGKILL)

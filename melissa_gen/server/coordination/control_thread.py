@@ -5,6 +5,7 @@ The thread decodes the messages of clients, server ranks and launcher into event
 `melissa_gen.server.coordination.machine`.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -52,11 +53,14 @@ from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.machine import ControlMachine
 from melissa_gen.server.coordination.proposals import ProposalSource
+from melissa_gen.server.coordination.rank_watch import RankWatch
 from melissa_gen.server.coordination.settings import ControlTimeouts, control_settings
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import Study
 
 __all__ = ["ControlThread"]
+
+_log = logging.getLogger(__name__)
 
 _BURST = 1000
 """Largest number of messages that are handled between two ticks."""
@@ -75,6 +79,7 @@ class ControlThread:
         board: Composes the status.
         event: Writes an event to the event log.
         timeouts: Timeouts; default: those of the study.
+        abort: Ends all ranks of the server at once, because one of them is lost; None never does.
 
     Attributes:
         failure: The failure because of which the study must stop, or None.
@@ -93,6 +98,7 @@ class ControlThread:
         board: StatusBoard,
         event: Callable[..., dict[str, Any]],
         timeouts: ControlTimeouts | None = None,
+        abort: Callable[[], None] | None = None,
     ) -> None:
         settings = control_settings(study)
         if timeouts is not None:
@@ -102,6 +108,8 @@ class ControlThread:
         self._contact, self._socket = contact, socket
         self._heartbeats, self._ledger, self._proposals = heartbeats, ledger, proposals
         self._board, self._event = board, event
+        self._watch = RankWatch(self._timeouts.heartbeat, study.server.stall_timeout)
+        self._abort = abort
         self.failure: str | None = None
         self.error: BaseException | None = None
         self.lock = threading.Lock()
@@ -207,6 +215,16 @@ class ControlThread:
         if self._proposals.error is not None:
             self._handle(SamplerFailed(str(self._proposals.error)))
         self._handle(Tick(dict(self._heartbeats.pulses)))
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        """Ends the server if one of its ranks is lost: the others would wait for it in a collective."""
+        if self._abort is None or (complaint := self._watch.complaint(time.monotonic())) is None:
+            return
+        self._send_launcher(self._event("warning", message=complaint) | {"type": "event"})
+        _log.error("%s", complaint)
+        abort, self._abort = self._abort, None
+        abort()
 
     # Messages in.
 
@@ -241,6 +259,8 @@ class ControlThread:
         match message["type"]:
             case "rank_report":
                 self._board.report(message)
+                turns, last = int(message.get("turns", 0)), bool(message["last"])
+                self._watch.report(message["rank"], turns, time.monotonic(), last=last)
                 self._handle(_rank_report(message))
                 self._warn(message.get("warnings", ()))
             case "rank_hello":

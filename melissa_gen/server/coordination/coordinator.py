@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ class Coordinator:
         context: The process's ZeroMQ context.
         contact: Secrets of this incarnation, and all ranks' data sockets.
         checkpoint: The checkpoint to continue from, or None.
+        abort: Ends all ranks of the server at once.
 
     Attributes:
         contact: The contact with all endpoints.
@@ -56,6 +58,7 @@ class Coordinator:
         context: zmq.Context[Any],
         contact: Contact,
         checkpoint: Checkpoint | None,
+        abort: Callable[[], None],
     ) -> None:
         study = setup.study
         self._study, self._run_dir, self._began = study, setup.run_dir, setup.began
@@ -101,6 +104,7 @@ class Coordinator:
             self.proposals,
             self._board,
             self.event,
+            abort=abort,
         )
         promised = promised_megabytes(study) if self._trains else stream_megabytes(study)
         self._promised = [promised] * study.server.ranks

@@ -53,6 +53,7 @@ class RankState:
     training: dict[str, float] = field(default_factory=dict)
     activity: str = "waiting"
     """What the consumer of the samples does; the values are in `coordination.events`."""
+    turns: int = 0
     stop_reason: str | None = None
     reception_over: bool = False
     error: BaseException | None = None
@@ -403,6 +404,7 @@ class Ingest:
                 "pending": len(self._pending),
                 "training": self._state.training,
                 "activity": self._state.activity,
+                "turns": self._state.turns,
                 "finalized": self._finalized,
                 "refused": self._refused,
                 "first_pass": self._state.take_first_pass(),

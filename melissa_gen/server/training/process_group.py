@@ -46,6 +46,8 @@ def join_process_group(study: Study, world: Any, device: torch.device, backend: 
         store=PrefixStore("ddp", _rendezvous_store(listening_address(study), world)),
         rank=world.Get_rank(),
         world_size=world.Get_size(),
+        # Rank 0 names a rank that does not move before any collective fails.
+        timeout=timedelta(seconds=2 * study.server.stall_timeout),
         device_id=device if backend == "nccl" else None,
     )
     if backend == "gloo":

@@ -293,6 +293,7 @@ class Trainer:
 
     def _next_turn(self) -> _Turn:
         """Agrees with all ranks on the next step; waits briefly if no step is possible (collective)."""
+        self._state.turns += 1
         self._between_steps(self.surrogate, self.batches)
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
