@@ -117,7 +117,7 @@ class EvidenceHistory:
             del self._predicted[next(iter(self._predicted))]
 
     def seen(self) -> Array:
-        """Returns the points (m, k) of the cube that have been drawn, with or without evidence."""
+        """Returns the points (m, k) of the cube that have been drawn and have not failed, with or without evidence."""
         drawn = np.array([np.frombuffer(key) for key in self._predicted], dtype=np.float64)
         drawn = drawn.reshape(len(self._predicted), self._prior.dimension)
         completed = [row.unit for row in self._rows.values() if not _has_failed(row)]
@@ -131,6 +131,9 @@ class EvidenceHistory:
         """Adds evidence."""
         for one in evidence:
             row = self._row(one)
+            if one.failed:
+                # A point without a result has taught nothing, so that it must not count as seen.
+                self._predicted.pop(np.asarray(one.parameters, dtype=np.float64).tobytes(), None)
             known = self._rows.get(one.simulation)
             if row is None:
                 self.rejected += 1

@@ -59,7 +59,8 @@ class Snapshots:
             self._condition.wait_for(lambda: self._copied is not None, self._timeout)
             copied = self._copied or late
             self._copied = None
-        if copied is not None and copied[0] > self._batches:
+        # Predictions that are not finite would end the sampler: the earlier snapshots are used again.
+        if copied is not None and copied[0] > self._batches and _finite(copied[1]):
             self._batches, weights = copied
             newest = self._with_weights(weights)
             if self._probe is None:
@@ -73,6 +74,10 @@ class Snapshots:
         surrogate = copy.deepcopy(self._template)
         surrogate.load_state_dict(weights, assign=True)
         return surrogate
+
+
+def _finite(weights: dict[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
 
 def _without_weights(surrogate: Surrogate) -> Surrogate:

@@ -67,3 +67,10 @@ def test_an_untrained_network_says_nothing_and_a_busy_trainer_is_not_waited_for(
     snapshots.offer(surrogate, 5)  # the answer comes late, and serves the next question
     assert snapshots.take() is not None
     assert snapshots.take() is not None
+
+
+def test_weights_that_are_not_finite_never_reach_the_sampler(surrogate):
+    snapshots = Snapshots(surrogate, timeout=10)
+    good = answered(snapshots, surrogate, 1)
+    change(surrogate, float("nan"))
+    assert answered(snapshots, surrogate, 2) is good
