@@ -1,11 +1,12 @@
 """Reservoir that keeps samples of high loss longer, or draws them more often."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.reservoir.loss_levels import LossLevels
 from melissa_gen.reservoir.samples import Batch
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
@@ -22,7 +23,8 @@ _UNIFORM_SHARE = 0.5
 class WeightedReservoir(Reservoir):
     """A `Reservoir` whose evictions or draws depend on the most recent losses.
 
-    The trainer passes the losses to `update_losses`.
+    The trainer passes the losses to `update_losses`. They are rounded to `LossLevels`, so that the time of a
+    put or a draw does not depend on the number of samples.
 
     - Eviction "difficulty" evicts a random sample among the drawn samples whose loss does not
       exceed the mean loss of all drawn samples. Samples of high loss are retained, as in R3
@@ -63,9 +65,12 @@ class WeightedReservoir(Reservoir):
         self._by_loss = eviction == "difficulty"
         self._draw_by_loss = draws == "difficulty"
         self.losses = np.full(store.slots, np.nan)
-        # Log of the ratio of survival probabilities: uniform eviction to this eviction.
+        # The samples that have been drawn.
+        self._levels = LossLevels(store.slots)
+        # Log of the ratio of survival probabilities, uniform eviction to this one: for the samples of each level since
+        # the start, and for each sample up to and relative to its entry into its level.
+        self._level_survival = np.zeros(len(self._levels.counts))
         self._survival = np.zeros(store.slots)
-        self._is_seen = np.zeros(store.slots, dtype=bool)
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
         """Records the losses of a batch for later evictions and draws.
@@ -79,10 +84,12 @@ class WeightedReservoir(Reservoir):
         with self._condition:
             slots = batch.slots
             # A slot may have been reused for another sample since the draw.
-            same = self._is_seen[slots]
-            same &= self.store.simulations[slots] == batch.simulations
+            same = self.store.simulations[slots] == batch.simulations
             same &= self.store.steps[slots] == batch.steps
-            self.losses[slots[same]] = losses[same]
+            for slot, loss in zip(slots[same].tolist(), losses[same].tolist(), strict=True):
+                if self._levels.level(slot) >= 0:
+                    self.losses[slot] = loss
+                    self._move(slot, self._levels.level_of(loss))
 
     def _insert(self, slot: int) -> None:
         super()._insert(slot)
@@ -91,66 +98,96 @@ class WeightedReservoir(Reservoir):
     def _evict(self) -> int:
         if not self._by_loss:
             return super()._evict()
-        seen = np.flatnonzero(self._is_seen)
-        losses = self.losses[seen]
-        known = losses[np.isfinite(losses)]
-        mean = known.mean() if known.size else np.inf
-        easy = seen[~(losses > mean)]
-        slot = int(self._random.choice(easy))
+        levels = self._levels
+        mean = levels.mean()
+        highest = levels.level_of(mean) if np.isfinite(mean) else 0
+        # Rounding must not put the mean below all losses.
+        present = np.flatnonzero(levels.counts)
+        highest = max(highest, int(present[0]))
+        easy = np.arange(len(levels.counts)) <= highest
+        slot = levels.choose(easy.astype(np.float64), self._random)
+        seen, candidates = self._seen, int(levels.counts[easy].sum())
         self._remove(slot)
-        if len(seen) > 1:
-            self._survival[seen] += np.log1p(-1.0 / len(seen))
-        if len(easy) > 1:
-            self._survival[easy] -= np.log1p(-1.0 / len(easy))
+        if seen > 1:
+            self._level_survival += np.log1p(-1.0 / seen)
+        if candidates > 1:
+            self._level_survival[easy] -= np.log1p(-1.0 / candidates)
         return slot
 
     def _repeatable_draws(self, n: int) -> list[int]:
         if not self._draw_by_loss:
             return super()._repeatable_draws(n)
-        found: list[int] = self._random.choice(
-            len(self._order), size=n, p=self._probability()
-        ).tolist()
+        mean = self._levels.mean()
+        if not mean > 0.0:
+            return super()._repeatable_draws(n)
+        known = self._levels.counts[1:].sum()
+        found = super()._repeatable_draws(n)
+        for number in np.flatnonzero(self._random.random(n) >= _UNIFORM_SHARE).tolist():
+            # Samples without a loss have the mean loss: their share of all losses is their share of the samples.
+            if self._random.random() * len(self._order) < known:
+                found[number] = self._place[self._levels.choose(self._levels.values, self._random)]
+            else:
+                found[number] = self._unknown_place()
         return found
 
+    def _unknown_place(self) -> int:
+        """Place of a random sample without a loss."""
+        drawn = int(self._levels.counts[0])
+        number = int(self._random.integers(drawn + self._unseen()))
+        if number >= drawn:
+            return self._seen + number - drawn
+        only = np.arange(len(self._levels.counts)) == 0
+        return self._place[self._levels.choose(only.astype(np.float64), self._random)]
+
     def _weights(self, slots: list[int], preferred: int) -> NDArray[np.float64]:
-        weights: NDArray[np.float64] = np.exp(self._survival[slots])
-        if self._draw_by_loss and preferred < len(slots):
-            places = [self._place[slot] for slot in slots[preferred:]]
-            weights[preferred:] /= len(self._order) * self._probability()[places]
+        weights: NDArray[np.float64] = np.exp(self._log_survival(slots))
+        mean = self._levels.mean()
+        if self._draw_by_loss and mean > 0.0:
+            levels = np.array([self._levels.level(slot) for slot in slots[preferred:]], np.intp)
+            losses = np.where(levels > 0, self._levels.values[levels], mean)
+            # The relative probability of a draw: all losses together are the mean times the number of samples.
+            weights[preferred:] /= _UNIFORM_SHARE + (1.0 - _UNIFORM_SHARE) * losses / mean
         return weights
 
-    def _probability(self) -> NDArray[np.float64]:
-        """Probability of drawing each stored sample, in the order of `_order`, `(size,)`."""
-        losses = self.losses[self._order]
-        known = losses[np.isfinite(losses)]
-        total = float(known.sum())
-        even = np.full(len(losses), 1.0 / len(losses))
-        if total <= 0.0:
-            return even
-        losses = np.where(np.isfinite(losses), losses, known.mean())
-        mixed: NDArray[np.float64] = (
-            _UNIFORM_SHARE * even + (1.0 - _UNIFORM_SHARE) * losses / losses.sum()
-        )
-        return mixed
+    def _log_survival(self, slots: Iterable[int]) -> NDArray[np.float64]:
+        """Log of the ratio of survival probabilities of stored samples, uniform eviction to this one."""
+        return np.array([self._survival[slot] + self._since_start(slot) for slot in slots])
+
+    def _since_start(self, slot: int) -> float:
+        level = self._levels.level(slot)
+        return float(self._level_survival[level]) if level >= 0 else 0.0
+
+    def _move(self, slot: int, level: int) -> None:
+        """Moves a sample to a level; what it has survived before stays."""
+        self._survival[slot] += self._since_start(slot)
+        self._levels.put(slot, level)
+        self._survival[slot] -= self._since_start(slot)
 
     def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
-        return {"loss": self.losses[slots], "survival": self._survival[slots]}
+        return {"loss": self.losses[slots], "survival": self._log_survival(slots.tolist())}
 
     def _restore_columns(
         self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
     ) -> None:
         # A study resumed with other rules of eviction or draws has no losses yet.
         if "loss" in columns:
-            self.losses[slots], self._survival[slots] = columns["loss"], columns["survival"]
+            self.losses[slots] = columns["loss"]
+            for slot, survival in zip(slots.tolist(), columns["survival"].tolist(), strict=True):
+                if self._levels.level(slot) >= 0:
+                    self._move(slot, self._levels.level_of(self.losses[slot]))
+                self._survival[slot] = survival - self._since_start(slot)
 
     def _clear(self) -> list[int]:
-        self._is_seen[:] = False
-        return super()._clear()
+        slots = super()._clear()
+        for slot in slots:
+            self._levels.put(slot, -1)
+        return slots
 
     def _mark_seen(self, slot: int) -> None:
         super()._mark_seen(slot)
-        self._is_seen[slot] = True
+        if self._levels.level(slot) < 0:
+            self._move(slot, 0)
 
     def _remove(self, slot: int) -> None:
         super()._remove(slot)
-        self._is_seen[slot] = False
+        self._levels.put(slot, -1)

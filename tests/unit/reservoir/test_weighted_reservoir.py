@@ -5,6 +5,7 @@ import pytest
 
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import Sample, SlotStore, WeightedReservoir, create
+from melissa_gen.reservoir.loss_levels import LossLevels
 
 NOTHING = {}
 
@@ -92,3 +93,28 @@ def test_only_a_reservoir_can_prefer_samples():
     with pytest.raises(StudyError, match="fifo draws each sample only once"):
         create("fifo", store, 4, eviction="difficulty")
     assert isinstance(create("reservoir", store, 4, draws="difficulty"), WeightedReservoir)
+
+
+def test_equal_losses_leave_all_samples_to_eviction():
+    """The mean of equal numbers may be rounded to below all of them."""
+    for loss in (0.1, 0.7, 1e-9, 3.3):
+        memory = build(7, seed=4, eviction="difficulty")
+        put(memory, range(7))
+        learn_all(memory, np.full(7, loss))
+        put(memory, range(10, 17))
+        assert names(memory) == list(range(10, 17))
+
+
+def test_the_levels_of_losses_hold_what_was_put_last():
+    levels, random = LossLevels(50), np.random.default_rng(5)
+    held = {}
+    for slot, loss in zip(random.integers(50, size=600).tolist(), random.random(600), strict=True):
+        level = -1 if loss < 0.3 else levels.level_of(np.nan if loss < 0.4 else loss)
+        levels.put(slot, level)
+        held[slot] = level
+        known = [levels.values[one] for one in held.values() if one > 0]
+        assert levels.counts.sum() == sum(one >= 0 for one in held.values())
+        if known:
+            assert levels.mean() == pytest.approx(np.mean(known))
+            assert held[levels.choose(levels.values, random)] > 0
+    assert levels.values[levels.level_of(0.5)] == pytest.approx(0.5, rel=0.03)
