@@ -63,6 +63,7 @@ __all__ = [
     "decode_body",
     "decode_header",
     "encode",
+    "owned_steps",
     "owner",
 ]
 
@@ -248,6 +249,11 @@ SOLVING, WAITING_FOR_CREDIT, WAITING_FOR_PARAMETERS = range(3)
 def owner(simulation: int, step: int, ranks: int) -> int:
     """Returns the server rank that a sample belongs to. Consecutive time steps belong to different ranks."""
     return (simulation + step) % ranks
+
+
+def owned_steps(simulation: int, time_steps: int, rank: int, ranks: int) -> range:
+    """Returns the time steps of a simulation whose `owner` is a server rank."""
+    return range((rank - simulation) % ranks, time_steps, ranks)
 
 
 def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:

@@ -380,7 +380,9 @@ class Policy(ABC):
             self._withdrawn = {str(k): int(v) for k, v in counters["withdrawn"].items()}
             if lost := int(counters["unseen"]):
                 self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) + lost
-            self._random.bit_generator.state = state["random"]
+            # A rank that did not exist before keeps its own generator.
+            if state["random"] is not None:
+                self._random.bit_generator.state = state["random"]
 
     @property
     def refilled(self) -> bool:

@@ -43,8 +43,6 @@ class RowSaver:
     Attributes:
         nbytes: Size of the file in bytes.
 
-    Raises:
-        OSError: The file can't be written.
     """
 
     def __init__(self, store: SlotStore, rows: StoredRows, path: Path) -> None:
@@ -60,22 +58,14 @@ class RowSaver:
         self._arrays = {INPUTS: store.inputs} | {
             FIELD + name: array for name, array in store.arrays.items()
         }
-        columns = {_COLUMN + name: column for name, column in rows.columns.items()}
+        self._columns = {_COLUMN + name: column for name, column in rows.columns.items()}
         shapes = {
             name: (array.dtype, (count, *array.shape[1:])) for name, array in self._arrays.items()
         }
-        shapes |= {name: (column.dtype, column.shape) for name, column in columns.items()}
+        shapes |= {name: (column.dtype, column.shape) for name, column in self._columns.items()}
         shapes[CHECKSUMS] = (self._checksums.dtype, (count,))
-        header, self._offsets, self.nbytes = _header(shapes, _checksum_of(columns))
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            os.truncate(self._file, self.nbytes)
-            _write(self._file, np.frombuffer(header, np.uint8), 0)
-            for name, column in columns.items():
-                _write(self._file, column, self._offsets[name])
-        except OSError:
-            os.close(self._file)
-            raise
+        self._header, self._offsets, self.nbytes = _header(shapes, _checksum_of(self._columns))
+        self._path, self._file = path, -1
 
     def run(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Writes all rows that are not written yet, and syncs the file to disk.
@@ -91,6 +81,8 @@ class RowSaver:
         """
         try:
             unsynced = 0
+            with self._lock:
+                self._open()
             for slots in self._chunks():
                 if cancelled():
                     return False
@@ -108,7 +100,8 @@ class RowSaver:
         finally:
             with self._lock:
                 self._pending[:] = False
-                os.close(self._file)
+                if self._file >= 0:
+                    os.close(self._file)
         return True
 
     def before_release(self, slot: int) -> None:
@@ -124,6 +117,15 @@ class RowSaver:
                     self._error = error
                     self._pending[:] = False
 
+    def _open(self) -> None:
+        """Creates the file and writes all that is known already, with the lock held."""
+        if self._file < 0:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.truncate(self._file, self.nbytes)
+            _write(self._file, np.frombuffer(self._header, np.uint8), 0)
+            for name, column in self._columns.items():
+                _write(self._file, column, self._offsets[name])
+
     def _chunks(self) -> Iterator[NDArray[np.intp]]:
         row = sum(a.nbytes // len(a) for a in self._arrays.values())
         size = max(_CHUNK_BYTES // max(row, 1), 1)
@@ -134,6 +136,7 @@ class RowSaver:
         """Writes the rows of ascending slots, with the lock held; returns the number of bytes."""
         if not len(slots):
             return 0
+        self._open()
         written = 0
         # Slots without a gap are adjacent in memory and in the file.
         for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1):

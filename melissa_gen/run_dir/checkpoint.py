@@ -1,45 +1,80 @@
-"""Writes checkpoints of the server state as safetensors, JSON and npz, without pickle and without importing torch."""
+"""Writes checkpoints of the server state as safetensors, JSON and npz, without pickle and without importing torch.
+
+Each rank writes its own files: `rank-R.json` with `rank-R.npz`, and the samples in memory to `reservoir-R.safetensors`.
+Rank 0 also writes `state.json` with `state.npz` and the model, and publishes the folder when all ranks have finished.
+"""
 
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.checkpoint_folder import ARRAYS, STATE, publish
+from melissa_gen.run_dir.checkpoint_folder import publish
 
-__all__ = ["save_checkpoint"]
+__all__ = ["begin_checkpoint", "partial_folder", "publish_checkpoint", "write_state"]
 
 
-def save_checkpoint(
-    folder: Path, state: dict[str, Any], save_model: Callable[[Path], dict[str, Any]]
-) -> None:
-    """Writes a checkpoint to a temporary folder and renames it, so that a complete checkpoint always exists.
+def partial_folder(folder: Path) -> Path:
+    """Returns the folder in which a checkpoint is written until it is complete."""
+    return folder.with_name(folder.name + ".partial")
 
-    The folder holds `state.json`, `state.npz`, a manifest, and the files that `save_model` writes.
+
+def begin_checkpoint(folder: Path) -> Path:
+    """Creates the folder for the files of a checkpoint (rank 0).
 
     Args:
-        folder: The folder of the checkpoint. An earlier checkpoint there is replaced.
-        state: Nested dicts of JSON values and numpy arrays, including the keys `epoch` and `batches`.
-        save_model: Writes the model to a folder, and returns additional entries of the state.
+        folder: Its final path.
+
+    Returns:
+        The folder to write to.
 
     Raises:
         RunError: The folder can't be written.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    partial = partial_folder(folder)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        plain = _split(state | save_model(partial), "", arrays)
-        (partial / STATE).write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
-        # mypy takes the arrays for the keyword `allow_pickle`.
-        np.savez(partial / ARRAYS, **arrays)  # type: ignore[arg-type]
-        publish(partial, folder, (state["epoch"], state["batches"]))
+    except OSError as error:
+        message = f"{folder}: can't write the checkpoint: {error}"
+        raise RunError(message) from error
+    return partial
+
+
+def write_state(folder: Path, name: str, state: dict[str, Any]) -> None:
+    """Writes `NAME.json` and `NAME.npz`.
+
+    Args:
+        folder: The folder of a checkpoint that is being written.
+        name: Name of the files.
+        state: Nested dicts of JSON values and numpy arrays.
+
+    Raises:
+        OSError: The files can't be written.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    plain = _split(state, "", arrays)
+    (folder / f"{name}.json").write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+    # mypy takes the arrays for the keyword `allow_pickle`.
+    np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+
+
+def publish_checkpoint(folder: Path, order: tuple[int, int]) -> None:
+    """Makes the files that all ranks have written a checkpoint (rank 0).
+
+    Args:
+        folder: The final path. An earlier checkpoint there is replaced.
+        order: Epoch and number of batches, which define the order of checkpoints.
+
+    Raises:
+        RunError: The folder can't be written.
+    """
+    try:
+        publish(partial_folder(folder), folder, order)
     except OSError as error:
         message = f"{folder}: can't write the checkpoint: {error}"
         raise RunError(message) from error

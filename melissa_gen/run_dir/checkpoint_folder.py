@@ -11,39 +11,57 @@ from typing import Any
 import numpy as np
 
 from melissa_gen.errors import RunError
+from melissa_gen.run_dir.durable import sync
 from melissa_gen.study import Study
 
 __all__ = [
     "FINAL",
     "LATEST",
     "SERVER_LOCK",
+    "STATE",
     "check_study",
     "fixed_settings",
     "newest",
     "publish",
+    "rank_files",
     "read_state",
+    "rows_file",
 ]
 
 SERVER_LOCK = ".server-lock"
 """Name of the lock file in the run directory that the server holds while it runs."""
 
 LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
-STATE, ARRAYS, MANIFEST = "state.json", "state.npz", "manifest.json"
+STATE, MANIFEST = "state", "manifest.json"
+_ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20
 _FIXED = (
     *("name", "seed", "parameters", "constraints", "surrogate"),
     *("simulation.count", "simulation.time_steps", "simulation.times", "simulation.fields"),
     *("training.optimizer", "reservoir.policy", "sampler.method", "sampler.arguments"),
-    "server.ranks",
 )
 """Keys that a checkpoint depends on. All other keys may differ when a run is resumed."""
+
+
+def rank_files(rank: int) -> str:
+    """Returns the name of the state of a server rank in a checkpoint, for `read_state`."""
+    return f"rank-{rank}"
+
+
+def rows_file(folder: Path, rank: int) -> Path:
+    """Returns the file of a checkpoint with the samples in the memory of a server rank.
+
+    The manifest does not list it, because the file holds its own checksums and a run can continue without it.
+    """
+    return folder / _ROWS.replace("*", str(rank))
 
 
 def publish(partial: Path, folder: Path, order: tuple[int, int]) -> None:
     """Adds the manifest to a completely written folder and renames it to its final name.
 
     The manifest, written last, holds the size and checksum of every file. An existing `latest` is renamed to
-    `previous`, so that a complete checkpoint always exists.
+    `previous`, so that a complete checkpoint always exists. To save disk space, only the new checkpoint keeps the
+    samples of the reservoirs.
 
     Args:
         partial: The written folder.
@@ -53,19 +71,25 @@ def publish(partial: Path, folder: Path, order: tuple[int, int]) -> None:
     Raises:
         OSError: A file can't be written or renamed.
     """
-    files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
+    rows = {*partial.glob(_ROWS)}
+    files = {path.name: _fingerprint(path) for path in sorted({*partial.iterdir()} - rows)}
     epoch, batches = order
     manifest = {"epoch": epoch, "batches": batches, "saved": time.time(), "files": files}
     with (partial / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file)
     for path in (*partial.iterdir(), partial):
-        _sync(path)
+        sync(path)
     aside = folder.with_name(PREVIOUS if folder.name == LATEST else folder.name + ".old")
     if folder.exists():
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
     os.replace(partial, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
+    for path in folder.parent.glob(f"*/{_ROWS}"):
+        if path.parent != folder:
+            path.unlink(missing_ok=True)
+    for path in folder.parent.glob("*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
     if aside.name != PREVIOUS:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -99,15 +123,19 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
     return None, complaints
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Reads the nested state of a checkpoint, including its arrays.
+def read_state(folder: Path, name: str = STATE) -> dict[str, Any]:
+    """Reads a nested state of a checkpoint, including its arrays.
+
+    Args:
+        folder: Folder of the checkpoint.
+        name: Name of the files; default: the state of the whole run, without those of the ranks.
 
     Raises:
         RunError: The checkpoint can't be read.
     """
     try:
-        plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+        plain = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             state: dict[str, Any] = _joined(plain, arrays)
     except (OSError, ValueError, KeyError) as error:
         message = f"the checkpoint {folder} can't be read: {error}"
@@ -181,11 +209,3 @@ def _damage(folder: Path) -> str | None:
         if found != fingerprint:
             return f"the checksum of {name} does not match its manifest"
     return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

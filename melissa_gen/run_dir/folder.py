@@ -3,7 +3,6 @@
 import errno
 import itertools
 import json
-import os
 import re
 import shutil
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from melissa_gen import __version__
 from melissa_gen.errors import RunError
+from melissa_gen.run_dir.durable import write_file
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.run_dir.strict_json import strict_json
@@ -161,13 +161,8 @@ def next_epoch(run_dir: Path) -> int:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Writes a JSON file atomically: a reader sees either the old or the new content."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(strict_json(data, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Writes a JSON file atomically and durably."""
+    write_file(path, strict_json(data, indent=1) + "\n")
 
 
 def _check_unused(run_dir: Path) -> None:

@@ -21,13 +21,15 @@ class Hooks:
         made_room: Notifies ingest that samples have left the sink, so that waiting samples may fit.
         event: Writes an event (only rank 0 acts on it).
         fail: Stops the study, with a sentence as the reason (only rank 0 acts on it).
-        checkpoint: Saves the state of all ranks (collective).
+        checkpoint: Begins to save the state of all ranks (collective).
+        may_checkpoint: Whether the last checkpoint is complete, so that the next one can begin (rank 0).
     """
 
     made_room: Callable[[], None]
     event: Callable[..., Any]
     fail: Callable[[str], None]
     checkpoint: Callable[[], None]
+    may_checkpoint: Callable[[], bool] = lambda: True
 
 
 class Consumer(ABC):

@@ -1,6 +1,7 @@
 """Runs one rank of the server from its start to the end of the study."""
 
 import contextlib
+import functools
 import gc
 import os
 import resource
@@ -23,14 +24,17 @@ from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.protocol.wire import StudyField
-from melissa_gen.reservoir import SlotStore
-from melissa_gen.run_dir.checkpoint_folder import LATEST, SERVER_LOCK
+from melissa_gen.reservoir import RowSaver, SlotStore
+from melissa_gen.run_dir.checkpoint import partial_folder
+from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, rows_file
 from melissa_gen.run_dir.locking import LockedError, held
+from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.ingest.receiver import Ingest, SavedPart
 from melissa_gen.server.listening import listening_address
+from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.streaming import StreamConsumer, stream_sink
 from melissa_gen.server.training.thread_placement import (
@@ -109,16 +113,26 @@ class _Rank:
     ) -> None:
         self._setup, self._consumer, self._ingest = setup, consumer, ingest
         self._coordinator, self._collectives = coordinator, consumer.collectives
+        self._writer = CheckpointWriter(setup.rank, consumer.shared)
 
     def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
         """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""
         coordinator = self._coordinator
-        hooks = Hooks(self._ingest.made_room, _no_event, _no_failure, self._save_checkpoint)
+        hooks = Hooks(
+            self._ingest.made_room,
+            _no_event,
+            _no_failure,
+            self._begin_checkpoint,
+            lambda: self._writer.ready,
+        )
         if coordinator is not None:
             hooks = replace(hooks, event=coordinator.event, fail=coordinator.fail)
         self._consumer.attach(hooks)
         if checkpoint is not None:
-            state = checkpoint.state["ranks"][self._setup.rank]
+            states = checkpoint.rank_states()
+            # All ranks train in lockstep. A rank that is new has only no random state yet.
+            fresh = states[0] | {"random": None, "cuda_random": None}
+            state = states[self._setup.rank] if self._setup.rank < len(states) else fresh
             self._consumer.restore(state, checkpoint.folder, checkpoint.state)
         self._collectives.barrier()
         if coordinator is not None:
@@ -136,35 +150,52 @@ class _Rank:
         handover = self._collectives.from_rank_0(leaving)
         if not handover:
             consumer.write_results()
-        self._ingest.close()
+        self._writer.cancel()
+        name = LATEST if handover else FINAL
+        mine, saver = self._ingest.close(self._rows_file(name))
         # From here on, all ranks have sent their last reports to rank 0.
         self._collectives.barrier()
-        states = self._states()
+        saves, state, part = consumer.progress > 0, {}, SavedPart()
+        if coordinator is not None:
+            coordinator.end_control()
+            state = coordinator.begin_checkpoint(name, consumer) if saves else {}
+        self._collectives.barrier()
+        if saves:
+            part = self._writer.write(self._partial(name), self._state(mine, saver), saver)
         status = "finished"
         if coordinator is not None:
-            state = coordinator.last_checkpoint_state()
             status, _ = coordinator.outcome(stopped, consumer.flaw, handover=handover)
         consumer.close(complete=status == "finished")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        ends = self._collectives.gather({"part": list(part), "peak": peak})
         if coordinator is not None:
-            coordinator.finish(stopped, state, states, consumer, handover=handover)
+            if saves:
+                coordinator.publish(name, state, [SavedPart(*end["part"]) for end in ends])
+            coordinator.finish(stopped, [end["peak"] for end in ends], consumer, handover=handover)
         self._collectives.barrier()
         self._collectives.close()
         return handover
 
-    def _save_checkpoint(self) -> None:
-        """Saves the state of all ranks (collective)."""
+    def _begin_checkpoint(self) -> None:
+        """Takes the state of all ranks, and begins to write it beside training (collective)."""
         coordinator = self._coordinator
-        state = coordinator.checkpoint_state() if coordinator else {}
-        self._collectives.barrier()
-        ranks = self._states()
+        publish = None
         if coordinator is not None:
-            coordinator.save(LATEST, state, ranks, self._consumer)
+            state = coordinator.begin_checkpoint(LATEST, self._consumer)
+            publish = functools.partial(coordinator.publish_when_written, state)
+        self._collectives.barrier()
+        mine, saver = self._ingest.state(self._rows_file(LATEST))
+        self._writer.start(self._partial(LATEST), self._state(mine, saver), saver, publish)
 
-    def _states(self) -> list[dict[str, Any]]:
-        """Returns the states of all ranks (collective)."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        mine = self._consumer.state() | self._ingest.state() | {"peak_megabytes": peak}
-        return self._collectives.gather(mine)
+    def _state(self, mine: dict[str, Any], saver: RowSaver | None) -> dict[str, Any]:
+        return self._consumer.state() | mine | {"rows_saved": saver is not None}
+
+    def _partial(self, name: str) -> Path:
+        return partial_folder(self._setup.run_dir / "checkpoints" / name)
+
+    def _rows_file(self, name: str) -> Path | None:
+        saves = self._setup.study.reservoir.checkpoint
+        return rows_file(self._partial(name), self._setup.rank) if saves else None
 
 
 @contextlib.contextmanager
@@ -265,9 +296,7 @@ def _start_ingest(
     sink = consumer.sink
     assembler = _assembler(setup, sink.store)
     if checkpoint is not None:
-        saved = checkpoint.state["ranks"][setup.rank]
-        sink.restore(saved["reservoir"])
-        assembler.restore(saved["assembler"])
+        restore_rank(setup, checkpoint, sink, assembler)
     ingest = Ingest(
         context,
         contact,

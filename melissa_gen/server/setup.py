@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from melissa_gen.run_dir.checkpoint_folder import check_study, newest, read_state
+from melissa_gen.run_dir.checkpoint_folder import (
+    check_study,
+    newest,
+    rank_files,
+    read_state,
+)
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.server.collectives import broadcast_json
 from melissa_gen.study import Study, load_study
@@ -67,11 +72,19 @@ class Checkpoint:
 
     Attributes:
         folder: Its folder.
-        state: Its content, without the model.
+        state: Its content, without the model and the states of the ranks.
     """
 
     folder: Path
     state: dict[str, Any]
+
+    def rank_states(self) -> list[dict[str, Any]]:
+        """Reads the states of all ranks, in order.
+
+        Raises:
+            RunError: A state can't be read.
+        """
+        return [read_state(self.folder, rank_files(rank)) for rank in range(self.state["ranks"])]
 
     @classmethod
     def find(cls, setup: RankSetup, world: Any) -> tuple[Self | None, list[str]]:

@@ -52,7 +52,8 @@ class StreamConsumer(Consumer):
                 raise RunError(message) from error
             if self.shared.stop_reason is not None:
                 return self.shared.stop_reason
-            if self.progress and time.monotonic() - saved > self._every:
+            due = self.progress and time.monotonic() - saved > self._every
+            if due and self._hooks.may_checkpoint():
                 saved = time.monotonic()
                 self._hooks.checkpoint()
         return self.shared.stop_reason

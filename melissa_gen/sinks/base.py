@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
-from melissa_gen.reservoir import Sample, SlotStore
+from melissa_gen.reservoir import Sample, SlotStore, StoredRows
 
 __all__ = ["Sink", "StreamSink"]
 
@@ -45,6 +45,10 @@ class Sink(Protocol):
 
     def unseen(self) -> NDArray[np.int64]:
         """Returns (simulation, time step) of each sample in memory that has never been used, `(n, 2)`."""
+        ...
+
+    def rows(self) -> StoredRows | None:
+        """Returns the samples in memory for a checkpoint; None if the sink keeps none."""
         ...
 
     def withdraw_all(self, reason: str) -> int:
@@ -140,6 +144,10 @@ class StreamSink(ABC):
     def unseen(self) -> NDArray[np.int64]:
         """Returns an empty array, because each sample is used as it arrives."""
         return np.zeros((0, 2), np.int64)
+
+    def rows(self) -> StoredRows | None:
+        """Returns None, because no sample remains in memory."""
+        return None
 
     def withdraw_all(self, reason: str) -> int:
         """Returns 0, because no sample remains in memory."""

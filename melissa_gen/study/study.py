@@ -194,6 +194,9 @@ class ReservoirSection(Section):
     """How batches are drawn: uniformly, or half of them in proportion to the last loss."""
     max_memory: Size | None = None
     """A run does not start if the reservoir of a rank needs more; default: the free memory of the machine."""
+    checkpoint: bool = True
+    """Whether checkpoints hold the samples in memory. A resumed run then trains on them; without them, it begins with
+    an empty reservoir, and the network may forget finished simulations. Needs twice the reservoir's size on disk."""
 
 
 class SamplerSection(Section):

@@ -1,6 +1,7 @@
 """The additional tasks of rank 0: control, heartbeats, sampler, events, checkpoints and summary."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,14 @@ from melissa_gen.builders.sampler import build_sampler, study_facts
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.run_dir.checkpoint import save_checkpoint
-from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, fixed_settings
+from melissa_gen.run_dir.checkpoint import (
+    begin_checkpoint,
+    partial_folder,
+    publish_checkpoint,
+    write_state,
+)
+from melissa_gen.run_dir.checkpoint_folder import LATEST, STATE, fixed_settings
+from melissa_gen.run_dir.durable import write_file
 from melissa_gen.run_dir.events import EventLog, last_status, number_at
 from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.server.consumer import Consumer
@@ -26,11 +33,13 @@ from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.status import StatusBoard
+from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.setup import Checkpoint, RankSetup
 
 __all__ = ["Coordinator"]
 
+_POLL_SECONDS = 0.05
 _TOLD_TO_LAUNCHER = (
     *("resumed", "training_started", "rescaled"),
     *("checkpoint", "generation", "validation"),
@@ -88,7 +97,7 @@ class Coordinator:
         if checkpoint is not None:
             self._solved_again = self._ledger.restore(checkpoint.state["ledger"])
             self.proposals.restore(checkpoint.state["proposals"], self._ledger.records)
-            lost = _lost_since(checkpoint.state, before)
+            lost = _lost_since(checkpoint, before)
         elapsed = number_at(before, "elapsed")
         self._board = StatusBoard(study.server.ranks, 0.0 if math.isnan(elapsed) else elapsed, lost)
         self._board.validation = checkpoint.state["validation"] if checkpoint else None
@@ -169,14 +178,28 @@ class Coordinator:
         """Stops the study because something failed (any thread)."""
         self._control.report_failure(reason)
 
-    def checkpoint_state(self) -> dict[str, Any]:
-        """Returns the state that rank 0 adds to a checkpoint; must be called before the states of the ranks are taken.
+    def begin_checkpoint(self, name: str, consumer: Consumer) -> dict[str, Any]:
+        """Creates the folder of a checkpoint, writes the model, and returns the state that rank 0 adds.
 
-        All samples of a simulation that is finished in this state are then in the states of the ranks.
+        This must be called before the states of the ranks are taken: all samples of a simulation that is finished in
+        this state are then in the states of the ranks. An error stops the study.
+
+        Args:
+            name: Name of the folder in `checkpoints`.
+            consumer: Consumer of this rank, which writes the model.
         """
+        state: dict[str, Any] = {"began": time.monotonic(), "batches": consumer.progress}
+        state["fit"] = consumer.fit_to_save
+        try:
+            partial = begin_checkpoint(self._run_dir / "checkpoints" / name)
+            if state["fit"]:
+                state |= consumer.save_model(partial)
+        except (OSError, RunError) as error:
+            self.fail(f"can't write the checkpoint: {error}")
         with self._control.lock:
-            return {
+            return state | {
                 "study": fixed_settings(self._study),
+                "ranks": self._study.server.ranks,
                 "epoch": self.contact.epoch,
                 "ledger": self._ledger.state(),
                 "proposals": self.proposals.state(),
@@ -185,28 +208,47 @@ class Coordinator:
                 "lost": self._board.lost,
             }
 
-    def save(
-        self, name: str, state: dict[str, Any], ranks: list[dict[str, Any]], consumer: Consumer
+    def publish_when_written(
+        self, state: dict[str, Any], number: int, canceled: threading.Event
     ) -> None:
-        """Saves a checkpoint under `checkpoints/NAME`; a full disk stops the study.
+        """Publishes the checkpoint `latest` as soon as all ranks have reported that their part is on disk (any thread).
 
         Args:
-            name: Name of the folder.
-            state: The return value of `checkpoint_state()`.
-            ranks: The state of each rank.
-            consumer: Consumer of this rank, which writes the model.
+            state: The return value of `begin_checkpoint`.
+            number: Number of the checkpoint.
+            canceled: Ends the wait.
         """
-        if not consumer.fit_to_save:
+        while any(part.number < number for part in self._board.saved()):
+            if canceled.wait(_POLL_SECONDS):
+                return
+        self.publish(LATEST, state, self._board.saved())
+
+    def publish(self, name: str, state: dict[str, Any], parts: list[SavedPart]) -> None:
+        """Publishes a checkpoint of which all ranks have written their part; a full disk stops the study.
+
+        Args:
+            name: Name of the folder in `checkpoints`.
+            state: The return value of `begin_checkpoint`.
+            parts: What the ranks have written.
+        """
+        if not state["fit"]:
             self.warn("no checkpoint was saved, because the training has diverged")
             return
-        began = time.monotonic()
         folder = self._run_dir / "checkpoints" / name
-        whole = state | {"batches": consumer.progress, "ranks": ranks}
-        try:
-            save_checkpoint(folder, whole, consumer.save_model)
-        except RunError as error:
-            self.fail(str(error))
+        began = state.pop("began")
+        unusable = next((part.problem for part in parts if not part.usable), None)
+        if unusable is not None:
+            self.fail(unusable)
             return
+        try:
+            write_state(partial_folder(folder), STATE, state)
+            publish_checkpoint(folder, (state["epoch"], state["batches"]))
+        except (OSError, RunError) as error:
+            self.fail(f"can't write the checkpoint: {error}")
+            return
+        for part in parts:
+            if part.problem:
+                self.warn(part.problem)
         self.event("checkpoint", path=str(folder), seconds=time.monotonic() - began)
 
     @property
@@ -214,11 +256,10 @@ class Coordinator:
         """Whether another server continues the study."""
         return self._control.handing_over and self._control.failure is None
 
-    def last_checkpoint_state(self) -> dict[str, Any]:
-        """Ends the sampler, waits for the last reports of all ranks, and returns the last `checkpoint_state()`."""
+    def end_control(self) -> None:
+        """Ends the sampler, and waits for the last reports of all ranks."""
         self.proposals.close()
         self._control.wait_for_last_reports()
-        return self.checkpoint_state()
 
     def outcome(
         self, stopped: str | None, flaw: str | None, *, handover: bool
@@ -244,30 +285,25 @@ class Coordinator:
     def finish(
         self,
         stopped: str | None,
-        state: dict[str, Any],
-        ranks: list[dict[str, Any]],
+        peaks: list[float],
         consumer: Consumer,
         *,
         handover: bool,
     ) -> None:
-        """Saves a checkpoint, ends all threads, and writes the results unless another server continues.
+        """Ends all threads, and writes the results unless another server continues.
 
         Args:
             stopped: The reason why the study was stopped early, or None.
-            state: The return value of `last_checkpoint_state()`.
-            ranks: The last state of each rank, with its `peak_megabytes`.
+            peaks: The peak memory of each rank (10**6 bytes).
             consumer: This rank's consumer.
             handover: Whether another server continues.
         """
-        if consumer.progress:
-            self.save(LATEST if handover else FINAL, state, ranks, consumer)
         status, reason = self.outcome(stopped, consumer.flaw, handover=handover)
         self.event("server_left" if handover else "run_finished", status=status)
         # The last reports of all ranks are in the control socket's queue: the thread reads them before it ends.
         self._control.finish(status, reason)
         self._heartbeats.close()
         if not handover:
-            peaks = [rank["peak_megabytes"] for rank in ranks]
             self._write_results(self._summary(status, reason, peaks) | consumer.summary())
         self._log.close()
         for listener in self._listeners:
@@ -299,10 +335,9 @@ class Coordinator:
 
     def _write_results(self, summary: dict[str, Any]) -> None:
         try:
-            lines = "".join(strict_json(line) + "\n" for line in self._lines())
-            (self._run_dir / "simulations.jsonl").write_text(lines, encoding="utf-8")
-            text = strict_json(summary, indent=1)
-            (self._run_dir / "summary.json").write_text(text + "\n", encoding="utf-8")
+            lines = (strict_json(line) + "\n" for line in self._lines())
+            write_file(self._run_dir / "simulations.jsonl", lines)
+            write_file(self._run_dir / "summary.json", strict_json(summary, indent=1) + "\n")
         except OSError as error:
             message = f"{self._run_dir}: can't write the results: {error.strerror}"
             raise RunError(message) from error
@@ -349,9 +384,10 @@ class Coordinator:
         }
 
 
-def _lost_since(state: dict[str, Any], status: dict[str, Any]) -> int:
+def _lost_since(checkpoint: Checkpoint, status: dict[str, Any]) -> int:
     """Returns the number of samples that earlier servers stored after their last checkpoint, from `status` events."""
-    known = sum(rank["reservoir"]["counters"]["stored"] for rank in state["ranks"])
+    state = checkpoint.state
+    known = sum(rank["reservoir"]["counters"]["stored"] for rank in checkpoint.rank_states())
     stored = number_at(status, "samples", "stored")
     since = 0 if math.isnan(stored) else int(stored) - known - state["lost"]
     return int(state["lost"]) + max(since, 0)

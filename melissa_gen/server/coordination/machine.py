@@ -295,9 +295,9 @@ class ControlMachine:
     # Server ranks.
 
     def _connect_rank(self, rank: int) -> None:
-        """Sends a server rank what the others have already been sent."""
+        """Sends a server rank what the others have already been sent, of the simulations that are not over."""
         self._ranks.add(rank)
-        for record in self._ledger.records:
+        for record in (*self._ledger.running(), *self._ledger.waiting()):
             self._actions.append(SendRank(rank, assignment(record)))
         if self._stop_reason is not None:
             self._actions.append(SendRank(rank, {"type": "stop", "reason": self._stop_reason}))
@@ -385,9 +385,9 @@ class ControlMachine:
             return
         record = outcome.record
         self._draining.discard(record.simulation)
-        self._send_ranks(
-            {"type": "closed", "simulation": record.simulation, "attempt": record.attempt}
-        )
+        over = outcome.finished or outcome.dropped
+        at = {"simulation": record.simulation, "attempt": record.attempt}
+        self._send_ranks({"type": "closed", **at, "over": over})
         if outcome.dropped:
             # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)

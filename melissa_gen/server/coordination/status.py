@@ -5,6 +5,7 @@ from typing import Any
 
 from melissa_gen.protocol import wire
 from melissa_gen.reservoir import LOST_WITH_SERVER
+from melissa_gen.server.ingest.receiver import SavedPart
 
 __all__ = ["StatusBoard"]
 
@@ -38,6 +39,10 @@ class StatusBoard:
     def report(self, report: dict[str, Any]) -> None:
         """Replaces the report of a rank."""
         self._reports[report["rank"]] = report
+
+    def saved(self) -> list[SavedPart]:
+        """Returns the part of each rank in the last checkpoint that it has reported."""
+        return [SavedPart(*report["saved"]) if report else SavedPart() for report in self._reports]
 
     def samples(self) -> dict[str, int]:
         """Returns the sample counters, summed over all ranks."""

@@ -4,6 +4,7 @@ A sample is (simulation, attempt, time step). Its parts come from the ranks of o
 complete sample of each (simulation, time step) is kept, from any attempt; all others are only counted.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -16,6 +17,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.wire_types import REMEMBERED_BLOCKS
 from melissa_gen.reservoir import SlotStore
+from melissa_gen.server.ingest.done_steps import DoneSteps
 
 __all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
 
@@ -136,7 +138,10 @@ class Assembler:
         self._store = store
         self._samples: dict[tuple[int, int, int], _Sample] = {}
         self._attempts: dict[tuple[int, int], _Attempt] = {}
-        self._done: dict[int, bytearray] = {}
+        self._done = DoneSteps(simulations, time_steps, rank, ranks)
+        # Simulations that are over, of which the newest still have records of their attempts, and all others a flag.
+        self._settled: deque[int] = deque()
+        self._forgotten = bytearray(simulations)
         self._known_regions: dict[tuple[wire.Block, ...], list[tuple[str, _Region]]] = {}
         self._tilings: dict[tuple[tuple[wire.Block, ...], ...], bool] = {}
         self._over = False
@@ -171,6 +176,8 @@ class Assembler:
         """
         self._check(part, rank)
         regions = self._regions(part, rank)
+        if self._forgotten[part.simulation]:
+            return Fate.REPEATED
         key = (part.simulation, part.attempt, part.step)
         attempt = self._attempt(part.simulation, part.attempt, part.ranks)
         sample = self._samples.get(key)
@@ -179,7 +186,7 @@ class Assembler:
                 return Fate.REPEATED
             attempt.seen[part.step] = 1
             self.counters.produced += 1
-            if self._done_steps(part.simulation)[part.step]:
+            if (part.simulation, part.step) in self._done:
                 self.counters.received += 1
                 self.counters.duplicate += 1
                 attempt.complete += 1
@@ -210,16 +217,15 @@ class Assembler:
             return None
         del self._samples[key]
         self.counters.received += 1
-        done = self._done_steps(sample.simulation)
         refusal = None
         if not self._tiled(sample):
             self.counters.rejected += 1
             refusal = "the blocks of its ranks overlap or leave holes"
-        elif done[sample.step]:
+        elif (sample.simulation, sample.step) in self._done:
             self.counters.duplicate += 1
             attempt.complete += 1
         else:
-            done[sample.step] = 1
+            self._done.add(sample.simulation, sample.step)
             attempt.complete += 1
             return WholeSample(*key, sample.slot, sample.senders)
         self._store.release(sample.slot)
@@ -239,6 +245,8 @@ class Assembler:
             ProtocolError: The message does not match the study.
         """
         self._check_names(end.simulation, end.attempt, rank, end.ranks)
+        if self._forgotten[end.simulation]:
+            return None, []
         attempt = self._attempt(end.simulation, end.attempt, end.ranks)
         if attempt.closed:
             return None, []
@@ -247,11 +255,8 @@ class Assembler:
             return None, []
         steps = min(*attempt.finalized.values(), self._time_steps)
         senders = self.close(end.simulation, end.attempt)
-        for step in range(steps):
-            if (
-                not attempt.seen[step]
-                and wire.owner(end.simulation, step, self._ranks) == self._rank
-            ):
+        for step in wire.owned_steps(end.simulation, steps, self._rank, self._ranks):
+            if not attempt.seen[step]:
                 attempt.seen[step] = 1
                 self.counters.produced += 1
                 self.counters.lost += 1
@@ -263,6 +268,8 @@ class Assembler:
         Returns:
             The senders of the incomplete samples.
         """
+        if self._forgotten[simulation]:
+            return []
         key = (simulation, attempt)
         if key not in self._attempts:
             self._attempts[key] = _Attempt(0, bytearray(self._time_steps))
@@ -277,30 +284,56 @@ class Assembler:
         if whole.slot is not None:
             self._store.release(whole.slot)
 
-    def state(self, unseen: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    def settle(self, simulation: int) -> list[int]:
+        """Notes that the study needs nothing more of a simulation, whose attempts are all closed.
+
+        The records of its attempts are kept for some time, to count what is still under way. Later parts are ignored.
+
+        Returns:
+            Simulations that are forgotten now, of which no sample will be stored any more.
+        """
+        self._settled.append(simulation)
+        gone = []
+        while len(self._settled) * (self._time_steps + _ATTEMPT_BYTES) > _SETTLED_BYTES:
+            oldest = self._settled.popleft()
+            self._forgotten[oldest] = 1
+            for attempt in range(self._tries):
+                self._attempts.pop((oldest, attempt), None)
+            gone.append(oldest)
+        return gone
+
+    def state(self, unseen: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Returns the state for a checkpoint, with counters as if all incomplete samples had been lost.
 
         Args:
-            unseen: (simulation, step) of complete samples that were never trained on.
+            unseen: (simulation, step) of complete samples that were never trained on, `(n, 2)`.
 
         Returns:
-            The counters and the complete steps of each simulation, of JSON types.
+            The counters, the complete steps of each simulation, and `unseen`: JSON types and arrays.
         """
-        counters, done = self.counters.as_dict(), {n: bytearray(s) for n, s in self._done.items()}
+        counters = self.counters.as_dict()
         counters["lost"] += len(self._samples)
-        for simulation, step in unseen:
-            done[simulation][step] = 0
-        return {"counters": counters, "done": {str(n): _packed(s) for n, s in done.items()}}
+        return {"counters": counters, "done": self._done.state(), "unseen": unseen}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from the `state()` of an earlier server: its complete samples are duplicates from now on."""
-        self.counters = Counters(**state["counters"])
-        self._done = {int(n): _unpacked(s, self._time_steps) for n, s in state["done"].items()}
+        """Continues from the `state()` of an earlier server.
 
-    def forget(self, samples: Iterable[tuple[int, int]]) -> None:
+        Its complete samples are duplicates from now on, except the unseen ones, which are lost with its memory unless
+        `remember` is called.
+        """
+        self.counters = Counters(**state["counters"])
+        self._done.restore(state["done"])
+        self.forget(state["unseen"].tolist())
+
+    def forget(self, samples: Iterable[Sequence[int]]) -> None:
         """Marks samples (simulation, step) as not received, since they were lost before they were used."""
         for simulation, step in samples:
-            self._done[simulation][step] = 0
+            self._done.remove(simulation, step)
+
+    def remember(self, samples: Iterable[Sequence[int]]) -> None:
+        """Marks samples (simulation, step) as received, since they are in memory again."""
+        for simulation, step in samples:
+            self._done.add(simulation, step)
 
     def close_all(self) -> list[Sender]:
         """Closes all attempts, including those not seen yet.
@@ -333,9 +366,6 @@ class Assembler:
             )
             raise ProtocolError(message)
         return state
-
-    def _done_steps(self, simulation: int) -> bytearray:
-        return self._done.setdefault(simulation, bytearray(self._time_steps))
 
     def _tiled(self, sample: _Sample) -> bool:
         """Returns whether the blocks cover each field exactly; cached per decomposition."""
@@ -395,15 +425,8 @@ class Assembler:
 
 _REMEMBERED_TILINGS = 1024
 
-
-def _packed(steps: bytearray) -> str:
-    """Returns an array of zeros and ones as hexadecimal bits."""
-    return np.packbits(np.frombuffer(steps, np.uint8)).tobytes().hex()
-
-
-def _unpacked(text: str, steps: int) -> bytearray:
-    bits = np.frombuffer(bytes.fromhex(text), np.uint8)
-    return bytearray(np.unpackbits(bits, count=steps).tobytes())
+_ATTEMPT_BYTES, _SETTLED_BYTES = 500, 4 << 20
+"""Memory of the record of an attempt except its steps, and of all records of simulations that are over."""
 
 
 def _covers(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, ...], ...]) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +22,12 @@ from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
-from melissa_gen.reservoir import Sample
+from melissa_gen.reservoir import RowSaver, Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.sinks import Sink
 
-__all__ = ["STOPPED", "Assignment", "Ingest", "RankState"]
+__all__ = ["STOPPED", "Assignment", "Ingest", "RankState", "SavedPart"]
 
 _REPORT_SECONDS = 0.25
 _BURST = 64
@@ -45,6 +46,20 @@ class Assignment(NamedTuple):
     weight: float
 
 
+class SavedPart(NamedTuple):
+    """The part of this rank in the last checkpoint.
+
+    Attributes:
+        number: Number of the checkpoint since the start of the server.
+        usable: Whether the state of the rank was written.
+        problem: What could not be written, as a sentence, or "".
+    """
+
+    number: int = 0
+    usable: bool = True
+    problem: str = ""
+
+
 @dataclass
 class RankState:
     """State shared by the threads of one rank; each field is written by one thread only."""
@@ -56,6 +71,7 @@ class RankState:
     turns: int = 0
     stop_reason: str | None = None
     reception_over: bool = False
+    saved: SavedPart = field(default_factory=SavedPart)
     error: BaseException | None = None
     _first_pass: list[tuple[int, float, float]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -114,6 +130,8 @@ class Ingest:
         self._ringer.connect(f"inproc://doorbell-{id(self)}")
         self._pending: deque[WholeSample] = deque()
         self._waiting_for_room = False
+        # Simulations that are over, and whose parameters are not needed any more.
+        self._over: deque[int] = deque()
         self._credit = CreditQueue(assembler.credit)
         self._finalized: list[list[int]] = []
         self._refused: dict[str, int] = {}
@@ -121,8 +139,10 @@ class Ingest:
         self._ended: dict[bytes, float] = {}
         self._drained = 0.0
         self._closing = False
-        self._snapshots: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._taken: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._rows_file: Path | None = None
+        self._snapshots: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        self._taken: queue.SimpleQueue[tuple[dict[str, Any], RowSaver | None]] = queue.SimpleQueue()
+        self._last: tuple[dict[str, Any], RowSaver | None] | None = None
         self._thread = threading.Thread(target=self._guarded, name="ingest", daemon=True)
 
     @property
@@ -145,23 +165,35 @@ class Ingest:
             self._waiting_for_room = False
             self._ringer.send(b"")
 
-    def state(self) -> dict[str, Any]:
-        """Returns the state of assembler and sink for a checkpoint, consistent at one instant (trainer's thread)."""
+    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], RowSaver | None]:
+        """Returns what a checkpoint contains of assembler and sink, consistent at one instant (trainer's thread).
+
+        Args:
+            rows_file: File for the samples in memory, or None if they are not saved.
+
+        Returns:
+            The state, and the saver of the samples, whose `run` must be called.
+        """
         if self._thread.is_alive():
-            self._snapshots.put(None)
+            self._snapshots.put(rows_file)
             self._ringer.send(b"")
             while self._thread.is_alive():
                 with contextlib.suppress(queue.Empty):
                     return self._taken.get(timeout=_REPORT_SECONDS)
-        return self._snapshot()
+        return self._snapshot(rows_file)
 
-    def close(self) -> None:
-        """Ends the thread, after it has sent its last report."""
+    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], RowSaver | None]:
+        """Ends the thread, after it has sent its last report; returns the last `state`.
+
+        The state is that before the samples in memory were withdrawn.
+        """
+        self._rows_file = rows_file
         self._closing = True
         self._ringer.send(b"")
         self._thread.join(timeout=30)
         for opened in (self._ringer, self._bell, self._data, self._link, *self._shared.values()):
             opened.close()
+        return self._last or self._snapshot(rows_file)
 
     def _guarded(self) -> None:
         try:
@@ -191,10 +223,12 @@ class Ingest:
             elif readable:
                 self._drained = time.monotonic()
             self._store_pending()
+            self._drop_assignments()
             self._flush_credit(idle=self._data not in ready)
             while not self._snapshots.empty():
-                self._snapshots.get()
-                self._taken.put(self._snapshot())
+                state, saver = self._snapshot(self._snapshots.get())
+                self._sink.store.saver = saver
+                self._taken.put((state, saver))
             now = time.monotonic()
             if self._finalized or now - reported > self._report_seconds:
                 self._report()
@@ -212,6 +246,8 @@ class Ingest:
 
     def _finalize_counters(self) -> None:
         """Counts samples that are incomplete, waiting or unused, after training has ended."""
+        # No slot is acquired any more: the samples stay in memory although they are withdrawn.
+        self._last = self._snapshot(self._rows_file)
         self._assembler.close_all()
         while self._pending:
             self._assembler.reject(self._pending.popleft())
@@ -219,14 +255,16 @@ class Ingest:
         self._assembler.forget(self._sink.unseen().tolist())
         self._sink.withdraw_all(STOPPED)
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _snapshot(self, rows_file: Path | None) -> tuple[dict[str, Any], RowSaver | None]:
         """Returns the state; samples that wait for room count as stored and unseen, because a restart loses both."""
-        waiting = [(whole.simulation, whole.step) for whole in self._pending]
+        waiting = np.array([(w.simulation, w.step) for w in self._pending], np.int64).reshape(-1, 2)
         reservoir = self._sink.state()
         for key in ("stored", "unseen"):
             reservoir["counters"][key] += len(waiting)
-        unseen = [*self._sink.unseen().tolist(), *waiting]
-        return {"assembler": self._assembler.state(unseen), "reservoir": reservoir}
+        unseen = np.concatenate([self._sink.unseen(), waiting])
+        rows = self._sink.rows() if rows_file else None
+        saver = RowSaver(self._sink.store, rows, rows_file) if rows and rows_file else None
+        return {"assembler": self._assembler.state(unseen), "reservoir": reservoir}, saver
 
     def _receive_burst(self) -> None:
         for _ in range(_BURST):
@@ -349,6 +387,11 @@ class Ingest:
         ):
             self._sink.close()
 
+    def _drop_assignments(self) -> None:
+        """Drops the parameters of simulations that are over, unless one of their samples may still wait for room."""
+        while self._over and not self._pending:
+            self._state.assignments.pop(self._over.popleft(), None)
+
     def _put(self, whole: WholeSample) -> bool:
         assignment = self._state.assignments.get(whole.simulation)
         if assignment is None or whole.slot is None:
@@ -382,9 +425,10 @@ class Ingest:
                         tuple(message["parameters"]), message["weight"]
                     )
                 case "closed":
-                    self._credit.add(
-                        self._assembler.close(message["simulation"], message["attempt"])
-                    )
+                    simulation, attempt = message["simulation"], message["attempt"]
+                    self._credit.add(self._assembler.close(simulation, attempt))
+                    if message["over"]:
+                        self._over.extend(self._assembler.settle(simulation))
                 case "reception_over":
                     self._state.reception_over = True
                 case "stop":
@@ -408,6 +452,7 @@ class Ingest:
                 "finalized": self._finalized,
                 "refused": self._refused,
                 "first_pass": self._state.take_first_pass(),
+                "saved": list(self._state.saved),
                 "warnings": self._warnings(),
             }
         )

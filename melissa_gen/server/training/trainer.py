@@ -122,7 +122,7 @@ class Trainer:
         self.starved_seconds = 0.0
         self.loss = math.nan
         self.learned = False
-        # Totals of earlier servers. Pacing starts again here, because the reservoir does not contain their samples.
+        # Totals of earlier servers that do not count for pacing, because the reservoir does not contain their samples.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
         self.rows = BatchRows(
@@ -154,15 +154,28 @@ class Trainer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server; model and optimizer are restored elsewhere."""
         self.batches = state["batches"]
-        self.samples_drawn = self._drawn_before = state["samples_drawn"]
+        self.samples_drawn = state["samples_drawn"]
+        self._restore_pacing()
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self.guard.restore(state["divergence"])
         self._scaling.restore(state["scaling"])
-        torch.set_rng_state(_bytes(state["random"]))
+        if state["random"] is not None:
+            torch.set_rng_state(_bytes(state["random"]))
         if state["cuda_random"] is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(_bytes(state["cuda_random"]), self._device)
         self._publish()
+
+    def _restore_pacing(self) -> None:
+        """Continues the pacing, to the share of the samples that are in memory again (collective)."""
+        stored = self.reservoir.counters()["stored"]
+        kept = stored if self.reservoir.refilled else 0
+        totals = torch.tensor([stored, kept], dtype=torch.int64, device=self._device)
+        dist.all_reduce(totals)
+        all_stored, all_kept = totals.tolist()
+        share = all_kept / all_stored if all_stored else 0.0
+        self._drawn_before = round(self.samples_drawn * (1.0 - share))
+        self._stored_before = stored - all_kept // self._ranks
 
     def run(self) -> str | None:
         """Trains until the data has ended.
@@ -303,7 +316,10 @@ class Trainer:
         if not mine.ready:
             self.reservoir.wait_ready(self._training.batch_size, _WAIT_SECONDS)
             mine = self._supply()
-        due = time.monotonic() - self._saved > self._training.checkpoint_every
+        due = (
+            time.monotonic() - self._saved > self._training.checkpoint_every
+            and self._hooks.may_checkpoint()
+        )
         flags = (
             self._state.stop_reason is not None,
             due and self._rank == 0 and self.batches > 0,

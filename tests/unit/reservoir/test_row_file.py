@@ -158,6 +158,6 @@ def test_a_canceled_or_failed_save_does_not_disturb_the_store(tmp_path):
     assert not saver.run(lambda: True)
     assert draw(memory, 3).simulations.tolist() == [0, 1, 2]
     with pytest.raises(OSError, match="No such file"):
-        RowSaver(memory.store, memory.rows(), tmp_path / "missing" / "rows")
+        RowSaver(memory.store, memory.rows(), tmp_path / "missing" / "rows").run()
     with pytest.raises(DataError), RowReader(tmp_path / "rows") as reader:
         reader.read(np.arange(6), memory.store, np.arange(6))

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.checkpoint import save_checkpoint
-from melissa_gen.run_dir.checkpoint_folder import check_study, fixed_settings, newest, read_state
+from melissa_gen.run_dir.checkpoint import begin_checkpoint, publish_checkpoint, write_state
+from melissa_gen.run_dir.checkpoint_folder import (
+    check_study,
+    fixed_settings,
+    newest,
+    read_state,
+    rows_file,
+)
 from melissa_gen.server.training.model_files import load_model, load_optimizer, save_model
 from melissa_gen.study import load_study
 from melissa_gen.surrogates import Surrogate
@@ -42,10 +48,13 @@ def save(run_dir, name, batches, epoch=0, surrogate=None, optimizer=None, **more
     optimizer = optimizer or torch.optim.Adam(surrogate.parameters())
     state = {"epoch": epoch, "batches": batches, **more}
 
-    def model(folder):
-        return {"optimizer": save_model(folder, surrogate, optimizer)}
-
-    save_checkpoint(run_dir / "checkpoints" / name, state, model)
+    folder = run_dir / "checkpoints" / name
+    partial = begin_checkpoint(folder)
+    settings = {"optimizer": save_model(partial, surrogate, optimizer)}
+    write_state(partial, "rank-0", {"batches": batches})
+    rows_file(partial, 0).write_bytes(b"rows")
+    write_state(partial, "state", state | settings)
+    publish_checkpoint(folder, (epoch, batches))
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
@@ -92,6 +101,17 @@ def test_the_newest_is_found_whatever_its_name(tmp_path):
     assert newest(tmp_path) == (folders / "final", [])
 
 
+def test_only_the_newest_holds_the_samples_in_memory(tmp_path):
+    for batches in (10, 11):
+        save(tmp_path, "latest", batches)
+    folders = tmp_path / "checkpoints"
+    assert [path.parent.name for path in folders.rglob("reservoir-*")] == ["latest"]
+    save(tmp_path, "final", 12)
+    assert [path.parent.name for path in folders.rglob("reservoir-*")] == ["final"]
+    rows_file(folders / "final", 0).unlink()
+    assert newest(tmp_path) == (folders / "final", [])
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -109,6 +129,7 @@ def change(path):
         ("optimizer.safetensors", change, "the checksum of optimizer.safetensors does not match"),
         ("state.json", cut, "state.json has"),
         ("state.npz", Path.unlink, "state.npz: No such file"),
+        ("rank-0.json", cut, "rank-0.json has"),
         ("manifest.json", cut, "manifest.json is incomplete"),
         ("manifest.json", Path.unlink, "manifest.json is incomplete"),
     ],
