@@ -60,6 +60,7 @@ def check_study(
     from melissa_gen.builders.memory import (
         GPU_MEGABYTES,
         check_memory,
+        disk_promise,
         promised_megabytes,
         unknown_gpu,
     )
@@ -88,6 +89,8 @@ def check_study(
             f"memory: at most {promised_megabytes(study):,.0f} MB in each of {ranks} server rank(s)"
             + (f", and {GPU_MEGABYTES:,.0f} more where a GPU is found" * unknown_gpu(study))
         )
+    if study.reservoir.checkpoint:
+        lines.note(disk_promise(study, Path.cwd()))
     if timing is not None and surrogate is not None:
         _project(study, timing, lines)
     return lines.all_good

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from melissa_gen.builders.memory import check_memory, promised_megabytes
+from melissa_gen.builders.memory import check_memory, disk_promise, promised_megabytes
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.validation_cache import validation_set
@@ -49,6 +49,8 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         view.say(
             f"memory: at most {promised:,.0f} MB in each of {study.server.ranks} server rank(s)"
         )
+        if study.reservoir.checkpoint:
+            view.say(disk_promise(study, run_dir))
         if study.training.validation.simulations > 0:
             _link_validation_set(
                 validation_set(study, run_dir.parent / "validation", view), run_dir

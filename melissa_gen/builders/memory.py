@@ -1,5 +1,8 @@
 """Estimates the memory of a server rank before it starts."""
 
+import shutil
+from pathlib import Path
+
 import psutil
 
 from melissa_gen.errors import StudyError
@@ -9,6 +12,8 @@ from melissa_gen.study import Study
 __all__ = [
     "allocator",
     "check_memory",
+    "checkpoint_megabytes",
+    "disk_promise",
     "promised_megabytes",
     "reservoir_megabytes",
     "staging_slots",
@@ -79,6 +84,30 @@ def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
     slots = study.reservoir.capacity + staging_slots(study)
     return megabytes(field_specs(study), slots, len(study.parameters) + 1)
+
+
+def checkpoint_megabytes(study: Study) -> float:
+    """Returns the disk space of the samples in memory in the checkpoints of a run, in megabytes.
+
+    While a checkpoint is written, the one before it still exists.
+    """
+    if not study.reservoir.checkpoint:
+        return 0.0
+    # Beside its fields and inputs, a row has at most seven small values.
+    row = study.sample_bytes + 4 * (len(study.parameters) + 1) + 7 * 8
+    return 2 * study.server.ranks * study.reservoir.capacity * row / 1e6
+
+
+def disk_promise(study: Study, run_dir: Path) -> str:
+    """Returns a sentence on the disk space of checkpoints, and whether the disk of the run directory has it."""
+    needed, free = checkpoint_megabytes(study), shutil.disk_usage(run_dir).free / 1e6
+    text = f"disk: at most {needed:,.0f} MB for the samples in memory in checkpoints"
+    if needed > free:
+        text += (
+            f", but only {free:,.0f} MB are free in {run_dir}: free some, lower reservoir.capacity, or set "
+            "reservoir.checkpoint to false"
+        )
+    return text
 
 
 def model_megabytes(study: Study) -> float:

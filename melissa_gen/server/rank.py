@@ -134,10 +134,13 @@ class _Rank:
             fresh = states[0] | {"random": None, "cuda_random": None}
             state = states[self._setup.rank] if self._setup.rank < len(states) else fresh
             self._consumer.restore(state, checkpoint.folder, checkpoint.state)
-        self._collectives.barrier()
+        memory = self._consumer.sink.counters()
+        restored = self._collectives.gather({"samples": memory["seen"] + memory["unseen"]})
         if coordinator is not None:
             with started_on(self._setup.ingest_cores):
-                coordinator.start_serving(self._consumer.progress)
+                coordinator.start_serving(
+                    self._consumer.progress, sum(one["samples"] for one in restored)
+                )
             used = f"{checkpoint.folder} is used" if checkpoint else "the run begins anew"
             for warning in (*self._consumer.warnings, *(f"{d}; {used}" for d in damages)):
                 coordinator.warn(warning)

@@ -123,11 +123,12 @@ class Coordinator:
         """The queue of the sampler; None in a run without one."""
         return self.proposals if isinstance(self.proposals, ProposalQueue) else None
 
-    def start_serving(self, batches: int) -> None:
+    def start_serving(self, batches: int, restored: int) -> None:
         """Creates the first proposals and publishes the contact; called when all ranks are ready.
 
         Args:
             batches: Batches trained by earlier servers.
+            restored: Samples of earlier servers that are in memory again.
         """
         study = self._study
         if self.contact.epoch == 0:
@@ -148,6 +149,7 @@ class Coordinator:
                 batches=batches,
                 solved_again=self._solved_again,
                 samples_lost=self._board.lost,
+                samples_restored=restored,
             )
         self.proposals.start()
         self._control.start()

@@ -4,6 +4,8 @@ import pytest
 
 from melissa_gen.builders.memory import (
     check_memory,
+    checkpoint_megabytes,
+    disk_promise,
     promised_megabytes,
     reservoir_megabytes,
     staging_slots,
@@ -59,3 +61,13 @@ def test_a_gpu_and_the_compiler_have_their_part_of_the_promise(change, more):
     plain = promised_megabytes(load_study(HEAT, ["server.device=cpu"]))
     study = load_study(HEAT, ["server.device=cpu", change])
     assert promised_megabytes(study) == pytest.approx(plain + more)
+
+
+def test_the_disk_space_of_checkpoints_is_known_before_the_start(tmp_path):
+    study = load_study(HEAT)
+    rows = reservoir_megabytes(study) * study.server.ranks
+    assert 1.5 * rows < checkpoint_megabytes(study) < 2.1 * rows
+    assert "but only" not in disk_promise(study, tmp_path)
+    large = load_study(HEAT, ["reservoir.capacity=2000000000"])
+    assert "reservoir.checkpoint to false" in disk_promise(large, tmp_path)
+    assert checkpoint_megabytes(load_study(HEAT, ["reservoir.checkpoint=false"])) == 0.0
