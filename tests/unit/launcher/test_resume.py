@@ -66,7 +66,6 @@ def test_no_checkpoint_yet(run_dir):
     ("old", "new", "key"),
     [
         ("count: 4", "count: 5", "simulation.count"),
-        ("ranks: 1", "ranks: 2", "server.ranks"),
         ("high: 1.0", "high: 3.0", "parameters"),
     ],
 )

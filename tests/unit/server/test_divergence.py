@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from melissa_gen.run_dir.checkpoint import save_checkpoint
+from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import read_state
 from melissa_gen.run_dir.folder import write_json
 from melissa_gen.server.training.divergence import DivergenceGuard, all_finite
@@ -118,8 +118,7 @@ def test_files_hold_no_bare_nan(tmp_path):
 
 
 def test_a_checkpoint_returns_numbers_that_json_lacks(tmp_path):
-    state = {"epoch": 0, "batches": 1, "tracker": [math.nan, math.inf, -math.inf, 2.0]}
-    save_checkpoint(tmp_path / "latest", state, lambda folder: {})
-    strict((tmp_path / "latest" / "state.json").read_text())
-    nan, *rest = read_state(tmp_path / "latest")["tracker"]
+    write_state(tmp_path, "state", {"tracker": [math.nan, math.inf, -math.inf, 2.0]})
+    strict((tmp_path / "state.json").read_text())
+    nan, *rest = read_state(tmp_path)["tracker"]
     assert math.isnan(nan) and rest == [math.inf, -math.inf, 2.0]
