@@ -55,6 +55,8 @@ def _with_shape(study: Study, name: str, shape: list[int]) -> Study:
 
 def _too_few_steps(values: Mapping[str, Any]) -> Remedy:
     steps, declared = values["steps"], values["time_steps"]
+    if steps == 0:
+        return Remedy("simulation.command", f"let the solver send its {declared} time steps")
     return Remedy(
         "simulation.time_steps",
         f"set simulation.time_steps to {steps}, or let the solver send {declared}",

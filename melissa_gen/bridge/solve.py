@@ -83,7 +83,13 @@ def _stream(job: BridgeJob, simulation: Simulation, folder: Path, command: Comma
     while True:
         code = command.poll()
         began = time.monotonic()
-        sent = _send_next(job, simulation, reader, ended=code is not None)
+        try:
+            sent = _send_next(job, simulation, reader, ended=code is not None)
+        except OutputError:
+            if not code:
+                raise
+            # The exit status of the command explains the missing output.
+            sent = False
         now = time.monotonic()
         if sent:
             progressed, pause = now, SHORTEST_POLL

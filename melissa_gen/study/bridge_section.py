@@ -11,8 +11,10 @@ __all__ = [
     "BinaryReader",
     "BridgeSection",
     "CsvReader",
+    "FortranReader",
     "FunctionReader",
     "Hdf5Reader",
+    "NetcdfReader",
     "NumpyReader",
     "OpenFoamReader",
     "ReaderSection",
@@ -38,8 +40,9 @@ class _FilesReader(Section):
     """Keys that all file readers have in common."""
 
     files: InsidePath
-    """Pattern of the output files, with `*` for the part that differs between them. Files are ordered by the numbers
-    in their names. `{field}` is replaced by the name of a field if each field has separate files."""
+    """Pattern of the output files, with `*` for the part that differs between them; brackets are plain characters.
+    Files are ordered by the numbers in their names. `{field}` is replaced by the name of a field if each field has
+    separate files."""
     steps: Literal["files", "axis"] = "files"
     """`files`: one file for each time step; `axis`: one file whose first axis is time, read after the command."""
     skip: int = Field(default=0, ge=0)
@@ -101,6 +104,31 @@ class BinaryReader(_FilesReader):
     """Bytes before the first number."""
 
 
+class FortranReader(_FilesReader):
+    """Fortran's sequential unformatted files, in either order of the bytes; the type's order is that of `dtype`."""
+
+    format: Literal["fortran"]
+    """Selects this reader."""
+    fields: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
+    """Field of the study to the number of its record in the file, from 0. Without it, the values of all records of a
+    file are one field."""
+    dtype: Literal["float32", "float64", ">f4", ">f8"] = "float64"
+    """Type of the numbers; `>f4` and `>f8` are big-endian."""
+    order: Literal["C", "F"] = "F"
+    """`F`: the first index of the study's shape runs fastest; `C`: the last one does."""
+
+
+class NetcdfReader(_FilesReader):
+    """NetCDF files of version 3 and 4. Packed values are unpacked, and missing values count as NaN."""
+
+    format: Literal["netcdf"]
+    """Selects this reader."""
+    fields: dict[str, Text] = Field(default={})
+    """Field of the study to its variable; default: its own name."""
+    coordinates: Text | None = None
+    """Variable with the points' coordinates (n, dimensions)."""
+
+
 class OpenFoamReader(Section):
     """OpenFOAM's time folders, ascii or binary, whole or decomposed (`processor*`); `simulation.times` says which."""
 
@@ -127,6 +155,8 @@ ReaderSection = Annotated[
     | VtkReader
     | CsvReader
     | BinaryReader
+    | FortranReader
+    | NetcdfReader
     | OpenFoamReader
     | FunctionReader,
     Field(discriminator="format"),

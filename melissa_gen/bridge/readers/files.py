@@ -1,7 +1,7 @@
 """Reads output files in the order of the numbers in their names: one per time step, or one for all time steps."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
-from melissa_gen.bridge.readers.formats import load
+from melissa_gen.bridge.readers.formats import FileSection, load
 from melissa_gen.errors import nearest
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge_section import (
-    BinaryReader,
-    CsvReader,
-    Hdf5Reader,
-    NumpyReader,
-    VtkReader,
-)
+from melissa_gen.study.bridge_section import BinaryReader, FortranReader
 
 __all__ = ["FilesReader", "in_order", "unfolded"]
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 FIELD = "{field}"
+_LISTED = 12
+"""Number of files that a message names."""
 
 
 def in_order(paths: list[Path]) -> list[Path]:
@@ -63,7 +59,7 @@ class FilesReader:
 
     def __init__(
         self,
-        section: Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader,
+        section: FileSection,
         simulation: SimulationSection,
         folder: Path,
     ) -> None:
@@ -86,6 +82,8 @@ class FilesReader:
                 beside = next(iter(found.values())).relative_to(self._folder)
                 msg = f"there is no file {self._pattern(missing)} beside {beside}"
                 raise OutputError(msg)
+            if ended and all(sequence.empty for sequence in self._sequences.values()):
+                raise OutputError(next(iter(self._sequences.values())).nothing())
             return None
         fields: dict[str, npt.NDArray[Any]] = {}
         for name, path in found.items():
@@ -140,6 +138,7 @@ class FilesReader:
             return arrays.single
         names = getattr(self._section, "fields", {})
         wanted = names.get(name, name)
+        wanted = str(wanted) if isinstance(wanted, int) else wanted
         columns = []
         for word in [wanted] if isinstance(wanted, str) else wanted:
             if word not in arrays.named:
@@ -159,7 +158,8 @@ class FilesReader:
         return array
 
     def _shaped(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        order = self._section.order if isinstance(self._section, BinaryReader) else "C"
+        section = self._section
+        order = section.order if isinstance(section, BinaryReader | FortranReader) else "C"
         return unfolded(array, self._shapes[name], order)
 
 
@@ -178,7 +178,7 @@ class _Sequence:
     def at(self, index: int, ended: bool) -> Path | None:
         """Returns a file if it appears to be complete, else None."""
         taken = set(self._taken)
-        fresh = in_order([p for p in self._folder.glob(self._pattern) if p not in taken])
+        fresh = in_order([p for p in self._matching() if p not in taken])
         if taken and fresh and in_order([self._taken[-1], fresh[0]])[0] == fresh[0]:
             msg = (
                 f"{fresh[0].relative_to(self._folder)} appeared after {self._taken[-1].name}, which comes later in the "
@@ -201,9 +201,29 @@ class _Sequence:
 
     def only(self) -> Path:
         """Returns the only file, which contains all time steps."""
-        paths = [p for p in self._folder.glob(self._pattern) if p.is_file()]
+        paths = [p for p in self._matching() if p.is_file()]
+        if not paths:
+            raise OutputError(self.nothing())
         if len(paths) != 1:
-            found = ", ".join(str(p.relative_to(self._folder)) for p in paths[:3]) or "none"
+            found = ", ".join(str(p.relative_to(self._folder)) for p in paths[:3])
             msg = f"one output file {self._pattern} with all time steps is expected; there are: {found}"
             raise OutputError(msg)
         return paths[0]
+
+    def _matching(self) -> Iterator[Path]:
+        """Yields the files that match. Only `*` and `?` are special: a name may contain brackets."""
+        return self._folder.glob(self._pattern.replace("[", "[[]"))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no file matches."""
+        return next(self._matching(), None) is None
+
+    def nothing(self) -> str:
+        """Returns the sentence for a pattern that matches no file."""
+        there = sorted(str(p.relative_to(self._folder)) for p in self._folder.rglob("*"))
+        some = ", ".join(there[:_LISTED]) + (", ..." if len(there) > _LISTED else "")
+        return (
+            f"no file matches simulation.bridge.reader.files '{self._pattern}'; "
+            f"the command left {some or 'nothing'} in {self._folder}"
+        )

@@ -11,21 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.bridge.readers.base import Arrays
+from melissa_gen.bridge.readers.fortran import read_records
+from melissa_gen.bridge.readers.netcdf import load_netcdf
+from melissa_gen.bridge.readers.numbers import number
 from melissa_gen.bridge.readers.vtk import load_vtk
 from melissa_gen.study.bridge_section import (
     BinaryReader,
     CsvReader,
+    FortranReader,
     Hdf5Reader,
+    NetcdfReader,
     NumpyReader,
     VtkReader,
 )
 
-__all__ = ["load"]
+__all__ = ["FileSection", "load"]
+
+FileSection = (
+    Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader | FortranReader | NetcdfReader
+)
+"""A section of a reader of files."""
 
 
-def load(
-    section: Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader, path: Path
-) -> Arrays:
+def load(section: FileSection, path: Path) -> Arrays:
     """Reads one file. Raises any error of the library that reads the format."""
     match section:
         case Hdf5Reader():
@@ -36,6 +44,11 @@ def load(
             return _csv(section, path)
         case BinaryReader():
             return _binary(section, path)
+        case FortranReader():
+            return _fortran(section, path)
+        case NetcdfReader():
+            found = load_netcdf(path)
+            return Arrays(found, points=_points(found, section.coordinates, path))
         case VtkReader():
             return load_vtk(path)
 
@@ -71,6 +84,27 @@ def _binary(section: BinaryReader, path: Path) -> Arrays:
     return Arrays({}, single=np.frombuffer(raw, dtype).astype(dtype.newbyteorder("=")))
 
 
+def _fortran(section: FortranReader, path: Path) -> Arrays:
+    dtype = np.dtype(section.dtype)
+    records = read_records(path)
+    native = dtype.newbyteorder("=")
+    if not section.fields:
+        return Arrays({}, single=_values(b"".join(records), dtype).astype(native))
+    found = {
+        str(index): _values(record, dtype).astype(native)
+        for index, record in enumerate(records)
+        if len(record) % dtype.itemsize == 0
+    }
+    return Arrays(found)
+
+
+def _values(raw: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if not raw or len(raw) % dtype.itemsize:
+        msg = f"its {len(raw)} bytes are no whole number of values of type {dtype.str[1:]}"
+        raise ValueError(msg)
+    return np.frombuffer(raw, dtype)
+
+
 def _csv(section: CsvReader, path: Path) -> Arrays:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
@@ -79,11 +113,11 @@ def _csv(section: CsvReader, path: Path) -> Arrays:
     separator = next((s for s in ",;\t" if s in lines[0]), None)
     names = _cells(lines[0].lstrip("#"), separator)
     with contextlib.suppress(ValueError):
-        [float(name) for name in names]
+        [number(name) for name in names]
         names = [str(number) for number in range(len(names))]
         lines.insert(0, "")
     rows = [
-        [float(cell) for cell in _cells(line, separator)]
+        [number(cell) for cell in _cells(line, separator)]
         for line in lines[1:]
         if not line.startswith("#")
     ]
