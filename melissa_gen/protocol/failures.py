@@ -42,7 +42,7 @@ SENTENCES: dict[str, str] = {
     ),
     "wrong_ranks": (
         "job {job} has {ranks} MPI ranks; the study's simulation.processes is {processes} "
-        "(was it started by another MPI's mpirun?)"
+        "(was `Client(MPI.COMM_WORLD)` forgotten, or was it started by another MPI's mpirun?)"
     ),
     # One time step.
     "missing_field": "{where}the field '{field}' is missing",
@@ -64,6 +64,14 @@ SENTENCES: dict[str, str] = {
     "too_many_steps": "{where}the study has {time_steps} time steps; this one is too many",
     # A whole simulation.
     "too_few_steps": "simulation {simulation} ended after {steps} of {time_steps} time steps",
+    "blocks_overlap": (
+        "field '{field}': the blocks of the client's ranks overlap; each point belongs to one rank: send the blocks "
+        "without halo or ghost cells"
+    ),
+    "blocks_leave_gaps": (
+        "field '{field}': the blocks of the client's ranks leave points out; declare blocks (start and extent) that "
+        "together cover the field's shape"
+    ),
     "lost_steps": "only {received} of {time_steps} time steps arrived completely",
     "unknown_parameter": "the study has no parameter '{parameter}'{hint}; it has {legal}",
     "given_up": "{text}",

@@ -5,7 +5,7 @@ and from the clock, and carries out the actions on sockets and files. A client i
 its control socket, which the machine treats as an opaque key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,12 +135,14 @@ class AttemptReport:
         attempt: Number of the attempt.
         steps: Time steps that the client says it has sent, over all server ranks.
         complete: Samples that this rank has received completely.
+        fault: Code of a failure and its field if the blocks of the client's ranks don't cover a field, else empty.
     """
 
     simulation: int
     attempt: int
     steps: int
     complete: int
+    fault: Sequence[str] = ()
 
 
 WAITING, LIMITED, TRAINING, BUSY = "waiting", "limited", "training", "busy"

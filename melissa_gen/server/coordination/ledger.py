@@ -1,7 +1,7 @@
 """The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -163,12 +163,25 @@ class Ledger:
         return record if record.status == RUNNING and record.attempt == attempt else None
 
     def finalized(
-        self, rank: int, simulation: int, attempt: int, steps: int, complete: int, now: float
+        self,
+        rank: int,
+        simulation: int,
+        attempt: int,
+        steps: int,
+        complete: int,
+        now: float,
+        fault: Sequence[str] = (),
     ) -> AttemptOutcome | None:
-        """Records the report of a server rank on an attempt that has ended, with its number of samples."""
+        """Records the report of a server rank on an attempt that has ended, with its number of samples.
+
+        A fault of the decomposition (code and field) ends the simulation: it would be the same in each attempt.
+        """
         record = self.current(simulation, attempt)
         if record is None:
             return None
+        if fault:
+            failure = Failure.of(fault[0], simulation=simulation, field=fault[1])
+            return self._end(record, failure, now, retry=False)
         record.reports[rank] = complete
         if len(record.reports) < self._ranks:
             return None

@@ -320,6 +320,7 @@ class ControlMachine:
                     ended.steps,
                     ended.complete,
                     self._now.unix,
+                    ended.fault,
                 )
             )
         if self.ranks_finished:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.wire_types import REMEMBERED_BLOCKS
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.ingest.done_steps import DoneSteps
@@ -69,12 +70,16 @@ class WholeSample(NamedTuple):
 
 
 class Finalized(NamedTuple):
-    """The end of an attempt, reported by all ranks of its client, as seen by this server rank."""
+    """The end of an attempt, reported by all ranks of its client, as seen by this server rank.
+
+    `fault` is the code of a failure and its field if the blocks of the ranks don't cover a field exactly, else empty.
+    """
 
     simulation: int
     attempt: int
     steps: int
     complete: int
+    fault: tuple[str, ...] = ()
 
 
 class Fate(Enum):
@@ -104,6 +109,7 @@ class _Attempt:
     complete: int = 0
     finalized: dict[int, int] = field(default_factory=dict)
     closed: bool = False
+    fault: tuple[str, ...] = ()
 
 
 class Assembler:
@@ -143,7 +149,7 @@ class Assembler:
         self._settled: deque[int] = deque()
         self._forgotten = bytearray(simulations)
         self._known_regions: dict[tuple[wire.Block, ...], list[tuple[str, _Region]]] = {}
-        self._tilings: dict[tuple[tuple[wire.Block, ...], ...], bool] = {}
+        self._tilings: dict[tuple[tuple[wire.Block, ...], ...], tuple[str, ...]] = {}
         self._over = False
 
     @property
@@ -218,9 +224,10 @@ class Assembler:
         del self._samples[key]
         self.counters.received += 1
         refusal = None
-        if not self._tiled(sample):
+        if fault := self._tiling_fault(sample):
             self.counters.rejected += 1
-            refusal = "the blocks of its ranks overlap or leave holes"
+            attempt.fault = fault
+            refusal = str(Failure.of(fault[0], field=fault[1]))
         elif (sample.simulation, sample.step) in self._done:
             self.counters.duplicate += 1
             attempt.complete += 1
@@ -260,7 +267,8 @@ class Assembler:
                 attempt.seen[step] = 1
                 self.counters.produced += 1
                 self.counters.lost += 1
-        return Finalized(end.simulation, end.attempt, steps, attempt.complete), senders
+        found = Finalized(end.simulation, end.attempt, steps, attempt.complete, attempt.fault)
+        return found, senders
 
     def close(self, simulation: int, attempt: int) -> list[Sender]:
         """Closes an attempt: its incomplete samples are lost, and later parts are ignored.
@@ -367,14 +375,14 @@ class Assembler:
             raise ProtocolError(message)
         return state
 
-    def _tiled(self, sample: _Sample) -> bool:
-        """Returns whether the blocks cover each field exactly; cached per decomposition."""
+    def _tiling_fault(self, sample: _Sample) -> tuple[str, ...]:
+        """Returns the fault of blocks that don't cover each field exactly, else (); cached per decomposition."""
         blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
         known = self._tilings.get(blocks)
         if known is None:
-            known = all(
-                _covers(spec.shape, index, blocks) for index, spec in enumerate(self._fields)
-            )
+            codes = [_covering(f.shape, index, blocks) for index, f in enumerate(self._fields)]
+            faults = [(c, f.name) for c, f in zip(codes, self._fields, strict=True) if c]
+            known = faults[0] if faults else ()
             if len(self._tilings) < _REMEMBERED_TILINGS:
                 self._tilings[blocks] = known
         return known
@@ -429,7 +437,8 @@ _ATTEMPT_BYTES, _SETTLED_BYTES = 500, 4 << 20
 """Memory of the record of an attempt except its steps, and of all records of simulations that are over."""
 
 
-def _covers(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, ...], ...]) -> bool:
+def _covering(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, ...], ...]) -> str:
+    """Returns the code of the failure if the blocks of a field overlap or leave points out, else ""."""
     count = np.zeros(shape, np.uint8)
     for blocks in parts:
         for block in blocks:
@@ -438,6 +447,6 @@ def _covers(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, .
                     slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True)
                 )
                 if count[region].any():
-                    return False
+                    return "blocks_overlap"
                 count[region] = 1
-    return bool(count.all())
+    return "" if count.all() else "blocks_leave_gaps"

@@ -133,7 +133,7 @@ class Ingest:
         # Simulations that are over, and whose parameters are not needed any more.
         self._over: deque[int] = deque()
         self._credit = CreditQueue(assembler.credit)
-        self._finalized: list[list[int]] = []
+        self._finalized: list[list[Any]] = []
         self._refused: dict[str, int] = {}
         self._shared: dict[bytes, SharedView] = {}
         self._ended: dict[bytes, float] = {}

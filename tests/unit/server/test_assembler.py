@@ -270,32 +270,34 @@ def test_a_sample_is_whole_when_all_ranks_have_sent(assembler):
     assert assembler.counters.bytes == 12 * 4 + 6 * 8
 
 
+OVERLAP, GAPS = "blocks_overlap", "blocks_leave_gaps"
+
+
 @pytest.mark.parametrize(
-    "parts",
+    ("parts", "fault"),
     [
-        [(u((0, 0), (4, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))],  # the first rank has all of u
-        [(u((0, 0), (3, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))],  # one row twice
-        [(u((0, 0), (1, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))],  # a row missing
-        [(u((0, 0), (2, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(4, 2))],  # a hole in p
-        [
-            (u((0, 0), (2, 3)), p(0, 3)),
-            (u((0, 0), (2, 3)), p(3, 3)),
-        ],  # as many points, one half twice
-        [(u((0, 0), (2, 3)), p(0, 3)), (u((1, 0), (2, 3)), p(3, 3))],  # a hole and an overlap
+        # The first rank has all of u; one row twice; a row missing; a hole in p; as many points, one half twice.
+        ([(u((0, 0), (4, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))], (OVERLAP, "u")),
+        ([(u((0, 0), (3, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))], (OVERLAP, "u")),
+        ([(u((0, 0), (1, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))], (GAPS, "u")),
+        ([(u((0, 0), (2, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(4, 2))], (GAPS, "p")),
+        ([(u((0, 0), (2, 3)), p(0, 3)), (u((0, 0), (2, 3)), p(3, 3))], (OVERLAP, "u")),
+        # A hole and an overlap.
+        ([(u((0, 0), (2, 3)), p(0, 3)), (u((1, 0), (2, 3)), p(3, 3))], (OVERLAP, "u")),
     ],
 )
-def test_blocks_that_do_not_tile_the_field_are_rejected_at_once(assembler, store, parts):
+def test_blocks_that_do_not_tile_the_field_are_rejected_at_once(assembler, store, parts, fault):
     assert send(assembler, part(*parts[0]), 0) is None
     whole = send(assembler, part(*parts[1]), 1)
     assert whole.slot is None
-    assert whole.refusal == "the blocks of its ranks overlap or leave holes"
+    assert f"field '{fault[1]}': the blocks of the client's ranks" in whole.refusal
     assert len(whole.senders) == 2
     assert assembler.counters.rejected == assembler.counters.received == 1
     assert store.free == 4
     settled = None
     for rank in (0, 1):
         settled, _ = assembler.finalize(wire.Finalize(0, 0, 1, 2), rank)
-    assert settled == (0, 0, 1, 0)
+    assert settled == (0, 0, 1, 0, fault)
 
 
 @pytest.mark.parametrize(

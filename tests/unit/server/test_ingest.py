@@ -311,7 +311,7 @@ def test_payload_that_is_not_what_the_header_says(rank, client, broken):
     assert "payload has another size than its header says" in next(iter(rank.refused))
     client.send(wire.Finalize(0, 0, 2, 1))
     rank.wait(lambda r: rank.finalized)
-    assert rank.finalized == [[0, 0, 2, 1]]
+    assert rank.finalized == [[0, 0, 2, 1, []]]
     counts = rank.end()["counters"]
     assert (counts["produced"], counts["received"], counts["lost"]) == (2, 1, 1)
 

@@ -233,3 +233,15 @@ def test_an_attempt_that_failed_by_itself_still_counts_after_a_restart():
     assert second.issue(again, "client-2", 4.0) == 2
     assert second.counts()["retried"] == 1
     assert second.failed(0, 2, DIED, 5.0, retry=True).dropped
+
+
+@pytest.mark.parametrize("code", ["blocks_overlap", "blocks_leave_gaps"])
+def test_a_fault_of_the_decomposition_is_not_tried_again(ledger, code):
+    """It would be the same in each attempt."""
+    record = ledger.records[0]
+    ledger.issue(record, "client-0", 1.0)
+    outcome = ledger.finalized(0, record.simulation, record.attempt, STEPS, 0, 7.0, (code, "u"))
+    assert outcome.dropped
+    assert record.status == FAILED
+    assert record.reason.startswith("field 'u': the blocks of the client's ranks")
+    assert ledger.finalized(1, 0, record.attempt, STEPS, 0, 7.0, (code, "u")) is None
