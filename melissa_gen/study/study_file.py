@@ -26,11 +26,15 @@ _NOT_YAML = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that rejects duplicate keys and reads 1e-3 as a number."""
+    """YAML loader of version 1.2's plain words.
+
+    `on`, `yes`, 010, 1:30 and 2026-01-01 are text, 1e-3 is a number, and a duplicate key is an error. PyYAML reads
+    these words as version 1.1 did: as true, true, 8, 90 and a date.
+    """
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML dumper for `_Loader`: strings that it would read as numbers are quoted."""
+    """YAML dumper: strings that `_Loader` or a reader of version 1.1 would not read as strings are quoted."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -40,6 +44,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             raise yaml.constructor.ConstructorError(
                 None, None, "a key is not a plain word", key.start_mark
             )
+        if key.tag == "tag:yaml.org,2002:merge":
+            continue
         word = loader.construct_object(key)
         if word in seen:
             msg = f"the key '{word}' is written twice"
@@ -53,9 +59,31 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_EXPONENT = re.compile(r"[-+]?(?:[0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+_PLAIN = {
+    "bool": (r"(?:true|True|TRUE|false|False|FALSE)", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+"""The words of each type that are not text, and their first characters."""
+
+
+def _resolvers(dropped: set[str]) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Returns PyYAML's patterns of words that are not text, without those of the dropped types."""
+    tags = {f"tag:yaml.org,2002:{name}" for name in dropped}
+    found = yaml.SafeLoader.yaml_implicit_resolvers
+    return {first: [p for p in pairs if p[0] not in tags] for first, pairs in found.items()}
+
+
+_Loader.yaml_implicit_resolvers = _resolvers({*_PLAIN, "timestamp"})
+_Dumper.yaml_implicit_resolvers = _resolvers(set())
 for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+    for _name, (_pattern, _first) in _PLAIN.items():
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
+        )
 
 
 def load_study(
@@ -103,8 +131,12 @@ def load_study(
 def write_study(study: Study, path: Path) -> None:
     """Writes a study including all defaults."""
     data = study.model_dump(mode="json", by_alias=True)
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(to_yaml(data), encoding="utf-8")
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Returns a mapping as YAML text."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def json_schema() -> str:
