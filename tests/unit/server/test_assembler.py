@@ -341,7 +341,12 @@ def test_finalize_counts_what_never_came(assembler):
         send(assembler, part(*HALVES[rank]), rank)
     assert assembler.finalize(wire.Finalize(0, 0, 4, 2), 0) == (None, [])
     settled, senders = assembler.finalize(wire.Finalize(0, 0, 3, 2), 1)
-    assert settled[:4] == (0, 0, 3, 1)  # the shorter count, and of steps 0 and 2 only the first arrived
+    assert settled[:4] == (
+        0,
+        0,
+        3,
+        1,
+    )  # the shorter count, and of steps 0 and 2 only the first arrived
     assert senders == []
     assert (assembler.counters.produced, assembler.counters.lost) == (2, 1)
     assert assembler.finalize(wire.Finalize(0, 0, 4, 2), 1) == (None, [])
