@@ -233,6 +233,7 @@ class JobLoop:
         if now - self._last_sent >= ALIVE_SECONDS:
             self._last_sent = now
             self._connection.send({"type": "alive", **self._state.waiting_jobs})
+            self._connection.ping()
         self._check_time_limit()
         if now - self._last_received > self.study.server.heartbeat_timeout:
             self._handle(machine.ServerSilent(now - self._last_received))

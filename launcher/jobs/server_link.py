@@ -1,6 +1,5 @@
 """The launcher's connection to the server: sends JSON messages, and converts received ones into events."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +7,8 @@ import zmq
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.jobs import machine as jobs
-from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.json_link import JsonLink
 from melissa_gen.protocol.sockets import connect_socket
 
 __all__ = ["ServerLink", "event_of"]
@@ -23,18 +22,17 @@ class ServerLink:
     """
 
     def __init__(self, contact: Contact) -> None:
-        self._token = contact.token
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = connect_socket(self._context, contact, contact.control)
-        self.socket.linger = 0
+        self._link = JsonLink(self.socket, contact)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message without blocking.
+        """Sends a message without blocking. The heartbeat timeout detects a server that no longer receives."""
+        self._link.send(message)
 
-        The message is dropped if the server no longer receives; its heartbeat timeout detects that.
-        """
-        with contextlib.suppress(zmq.Again):
-            self.socket.send_multipart(json_messages.pack(self._token, dict(message)), zmq.NOBLOCK)
+    def send_alive(self) -> None:
+        """Shows the server that the launcher is alive, and repeats lost messages."""
+        self._link.ping()
 
     def receive(self) -> list[dict[str, Any]]:
         """Returns all messages that have arrived, without blocking.
@@ -42,13 +40,11 @@ class ServerLink:
         Raises:
             ProtocolError: A message is malformed or does not belong to this run.
         """
-        messages: list[dict[str, Any]] = []
-        while True:
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return messages
-            messages.append(json_messages.unpack(self._token, frames))
+        messages = self._link.receive()
+        if any(message["type"] == "finished" for message in messages):
+            # The server waits for the confirmation.
+            self._link.ping()
+        return messages
 
     def close(self) -> None:
         """Closes the socket."""

@@ -6,10 +6,11 @@ it without another copy. The server returns the buffer when the sample is in its
 bounded, and the solver can reuse its arrays at once.
 """
 
+import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,24 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
+from melissa_gen.client.channel import Channel
 from melissa_gen.client.communicator import Communicator, broadcast
+from melissa_gen.client.conversation import Conversation
 from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.client.heartbeat import Heartbeat
+from melissa_gen.client.user_messages import show_user
 from melissa_gen.errors import ClientError, ProtocolError, ServerLost
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
-from melissa_gen.protocol.shared_memory import SharedBuffers
+from melissa_gen.protocol.session import PING_SECONDS
 from melissa_gen.protocol.sockets import connect_socket, unreachable
 
 __all__ = ["ServerConnection"]
 
-_HANDSHAKE_MILLISECONDS = 60_000
+_log = logging.getLogger(__name__)
+
+_HANDSHAKE_SECONDS = 60.0
 
 
 class ServerConnection:
@@ -55,11 +61,12 @@ class ServerConnection:
         self._asked = False
         # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
-        self._control: zmq.Socket[bytes] | None = None
+        self._repeated = time.monotonic()
+        self._control: Conversation | None = None
         self._heartbeat: Heartbeat | None = None
         self._welcome = self._introduce()
         self.time_steps: int | None = self._welcome.time_steps
-        self._channels: list[_Channel | None] = [None] * self._welcome.server_ranks
+        self._channels: list[Channel | None] = [None] * self._welcome.server_ranks
         self._placements: list[tuple[str, Placement]] = []
         self._blocks: tuple[wire.Block, ...] = ()
         if communicator.rank == 0:
@@ -124,53 +131,42 @@ class ServerConnection:
         """Copies the blocks and sends them to the owner of the sample. Waits for credit."""
         number, attempt = issued.simulation, issued.attempt
         channel = self._channel(wire.owner(number, step, len(self._channels)))
-        buffer = self._free_buffer(channel, number, step)
-        for (name, _), array in zip(self._placements, channel.buffers[buffer], strict=True):
-            np.copyto(
-                array,
-                blocks[name],
-                casting="same_kind" if blocks[name].dtype.kind == "f" else "unsafe",
-            )
-        part = wire.Part(number, attempt, step, self._communicator.size, buffer, self._blocks)
-        if channel.shared is not None:
-            channel.socket.send(self._pack(part))
-            self._note(wire.SOLVING, number, step + 1)
-            return
-        channel.socket.send(self._pack(part), zmq.SNDMORE)
-        *first, last = channel.buffers[buffer]
-        for array in first:
-            channel.socket.send(array.data, zmq.SNDMORE, copy=False)
-        channel.socket.send(last.data, copy=False)
+        self._wait_for_credit(channel, number, step)
+        buffer = channel.fill(blocks)
+        channel.send(
+            wire.Part(number, attempt, step, self._communicator.size, buffer, self._blocks)
+        )
         self._note(wire.SOLVING, number, step + 1)
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Tells every server rank that this rank has sent all its parts."""
         end = wire.Finalize(issued.simulation, issued.attempt, steps, self._communicator.size)
         for rank in range(len(self._channels)):
-            self._channel(rank).socket.send(self._pack(end))
+            self._channel(rank).line.send(end)
 
     def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
         """Tells the server that the simulation is given up, or that a declaration is wrong."""
         if self._control is None:
-            self._control = connect_socket(self._context, self._contact, self._contact.control)
+            self._control = self._converse(self._contact.control)
         number, attempt = (-1, 0) if issued is None else (issued.simulation, issued.attempt)
         failed = wire.Failed(self._job, number, attempt, step, failure.code, failure.values_json)
-        self._control.send(self._pack(failed))
+        self._control.send(failed)
 
     def close(self) -> None:
-        """Ends the heartbeat, sends queued messages, and closes all sockets.
+        """Ends the heartbeat, waits until the server has everything, and closes all sockets.
 
         A busy server needs time to read the messages. A server that stops or is lost does not read them.
         """
-        seconds = self._welcome.heartbeat_timeout / 2 if self._done else 1.0
+        until = time.monotonic() + (self._welcome.heartbeat_timeout / 2 if self._done else 1.0)
         if self._heartbeat is not None:
             self._heartbeat.close()
             self._heartbeat = None
         for channel in self._channels:
             if channel is not None:
-                channel.close(seconds)
+                channel.close(until)
         if self._control is not None:
-            self._control.close()
+            self._control.flush(until, wire.Solve, wire.Done, wire.Stop, wire.Refused, wire.Welcome)
+            self._control.socket.close(linger=0)
         self._context.term()
 
     def _introduce(self) -> wire.Welcome:
@@ -178,94 +174,134 @@ class ServerConnection:
 
         All ports of the server are tried first: a simulation that is issued to a client without a connection is lost.
         """
-        raw = b""
+        answer: wire.Message = wire.Done()
         ports = (self._contact.control, self._contact.heartbeat, *self._contact.data)
         if self._communicator.rank == 0 and (
             problem := next(filter(None, map(unreachable, ports)), "")
         ):
-            raw = self._pack(wire.Refused(problem))
+            answer = wire.Refused(problem)
         elif self._communicator.rank == 0:
-            self._control = connect_socket(self._context, self._contact, self._contact.control)
-            hello = wire.Hello(
-                self._job, socket.gethostname(), os.getpid(), self._communicator.size
-            )
-            self._control.send(self._pack(hello))
-            if self._control.poll(_HANDSHAKE_MILLISECONDS):
-                raw = self._control.recv()
-            else:
-                where = f"{self._contact.host} ({self._contact.control})"
-                silence = f"the training server on {where} did not answer within 60 s"
-                raw = self._pack(wire.Refused(silence))
-        try:
-            answer = wire.decode(broadcast(self._communicator, raw), wire.Welcome, wire.Refused)
-        except ProtocolError as error:
-            answer = wire.Refused(str(error))
+            self._control = self._converse(self._contact.control)
+            try:
+                answer = self._say_hello(self._control)
+            except ProtocolError as error:
+                answer = wire.Refused(str(error))
+        raw = wire.encode(answer, self._contact.epoch, 0, self._contact.token)
+        answer = wire.decode(broadcast(self._communicator, raw), wire.Welcome, wire.Refused)
         if isinstance(answer, wire.Welcome):
             return answer
         if self._control is not None:
-            self._control.close(linger=0)
+            self._control.socket.close(linger=0)
         self._context.term()
         raise ClientError(answer.reason)
+
+    def _say_hello(self, control: Conversation) -> wire.Welcome | wire.Refused:
+        """Sends the first message of the client and waits for the answer."""
+        hello = wire.Hello(self._job, socket.gethostname(), os.getpid(), self._communicator.size)
+        control.send(hello)
+        until = time.monotonic() + _HANDSHAKE_SECONDS
+        while time.monotonic() < until:
+            control.wait(100)
+            answer: wire.Welcome | wire.Refused | None = control.receive(wire.Welcome, wire.Refused)
+            if answer is not None:
+                return answer
+        where = f"{self._contact.host} ({self._contact.control})"
+        return wire.Refused(f"the training server on {where} did not answer within 60 s")
 
     def _ask(self, question: wire.Next) -> wire.Solve | None:
         assert self._control is not None and self._heartbeat is not None
         began = time.monotonic()
         self._note(wire.WAITING_FOR_PARAMETERS)
-        self._control.send(self._pack(question))
-        while not self._control.poll(100):
+        self._control.send(question)
+        answers = (wire.Solve, wire.Done, wire.Stop, wire.Refused)
+        while (answer := self._control.receive(*answers)) is None:
             if self._heartbeat.lost:
                 raise ServerLost(self._heartbeat.ended)
             if self._heartbeat.ended:
                 return None
-        raw = self._control.recv()
-        answer = wire.decode(raw, wire.Solve, wire.Done, wire.Stop, wire.Refused)
+            self._control.wait(100)
+            self._repeat_lost_messages()
         if isinstance(answer, wire.Refused):
             raise ClientError(answer.reason)
         self._heartbeat.progress.next_seconds += time.monotonic() - began
         self._done = isinstance(answer, wire.Done)
         return answer if isinstance(answer, wire.Solve) else None
 
-    def _free_buffer(self, channel: "_Channel", simulation: int, step: int) -> int:
-        if not channel.free:
+    def _wait_for_credit(self, channel: Channel, simulation: int, step: int) -> None:
+        """Returns when a buffer of a channel is free.
+
+        Raises:
+            ServerLost: The server stopped.
+        """
+        self._repeat_lost_messages()
+        if not channel.has_credit:
             channel.collect()
-        began = time.monotonic()
-        while not channel.free:
+        opened = began = time.monotonic()
+        warned = False
+        while not channel.has_credit:
             self._note(wire.WAITING_FOR_CREDIT, simulation, step)
-            channel.socket.poll(200)
+            channel.line.wait(200)
             channel.collect()
+            self._repeat_lost_messages()
+            now = time.monotonic()
+            if not (warned or channel.line.answered) and now - opened > _HANDSHAKE_SECONDS:
+                warned = True
+                rank = wire.owner(simulation, step, len(self._channels))
+                self._warn_of_silence(rank)
             if self._heartbeat is not None:
-                self._heartbeat.progress.credit_seconds += time.monotonic() - began
-                began = time.monotonic()
-                if self._heartbeat.ended:
-                    raise ServerLost(self._heartbeat.ended)
+                self._heartbeat.progress.credit_seconds += now - began
+                began = now
+                self._check_server()
+        self._check_server()
+
+    def _warn_of_silence(self, server_rank: int) -> None:
+        where = self._contact.data[server_rank]
+        text = (
+            f"rank {self._communicator.rank} of the client on {socket.gethostname()} has had no "
+            f"answer from server rank {server_rank} ({where}) for {_HANDSHAKE_SECONDS:.0f} s; the "
+            "server may be busy, or may have no file descriptor left (ulimit -n)"
+        )
+        show_user(_log, logging.WARNING, text)
+
+    def _check_server(self) -> None:
         if self._heartbeat is not None and self._heartbeat.ended:
             raise ServerLost(self._heartbeat.ended)
-        return channel.free.pop()
 
-    def _channel(self, rank: int) -> "_Channel":
+    def _repeat_lost_messages(self) -> None:
+        """Receives the answers of all server ranks, at most once a second, and repeats what was lost."""
+        now = time.monotonic()
+        if now - self._repeated < PING_SECONDS:
+            return
+        self._repeated = now
+        for channel in self._channels:
+            if channel is not None:
+                channel.line.ping_if_due()
+                channel.collect()
+
+    def _channel(self, rank: int) -> Channel:
         found = self._channels[rank]
         if found is None:
-            if problem := unreachable(self._contact.data[rank]):
+            endpoint = self._contact.data[rank]
+            if problem := unreachable(endpoint):
                 msg = f"rank {self._communicator.rank} of the client on {problem}"
                 raise ClientError(msg)
-            peer = connect_socket(
-                self._context, self._contact, self._contact.data[rank], data=True, queue=0
+            found = self._channels[rank] = Channel(
+                self._converse(endpoint, data=True),
+                self._welcome.credit,
+                self._placements,
+                share=self._contact.shares_memory(rank),
             )
-            found = _Channel(peer, self._welcome.credit, [p for _, p in self._placements])
-            if self._contact.shares_memory(rank) and (offer := found.offer()) is not None:
-                peer.send(self._pack(offer))
-            self._channels[rank] = found
         return found
+
+    def _converse(self, endpoint: str, *, data: bool = False) -> Conversation:
+        queue = 0 if data else 1000
+        peer = connect_socket(self._context, self._contact, endpoint, data=data, queue=queue)
+        return Conversation(peer, self._contact, self._communicator.rank)
 
     def _note(self, state: int, simulation: int = 0, step: int = 0) -> None:
         if self._heartbeat is not None:
             progress = self._heartbeat.progress
             progress.simulation, progress.step, progress.state = simulation, step, state
-
-    def _pack(self, message: wire.Message) -> bytes:
-        return wire.encode(
-            message, self._contact.epoch, self._communicator.rank, self._contact.token
-        )
 
 
 def _only_simulation() -> int:
@@ -280,53 +316,3 @@ def _only_simulation() -> int:
     except ValueError:
         msg = f"MELISSA_GEN_SIMULATION is '{text}': not a number"
         raise ClientError(msg) from None
-
-
-class _Channel:
-    """Connection to one server rank: a socket, and the buffers that are this rank's credit there."""
-
-    def __init__(
-        self, peer: zmq.Socket[bytes], credit: int, placements: Sequence[Placement]
-    ) -> None:
-        self.socket = peer
-        self.shared: SharedBuffers | None = None
-        self.buffers: list[list[npt.NDArray[Any]]] = []
-        self.free: list[int] = []
-        self._credit = credit
-        self._blocks = [(p.extent, p.dtype) for p in placements]
-        self._use_private_buffers()
-
-    def offer(self) -> wire.Share | None:
-        """Moves the buffers into memory that the server rank can read; None if the system has no such memory."""
-        try:
-            self.shared = shared = SharedBuffers(self._credit, self._blocks)
-        except (OSError, AttributeError):
-            # The memory is full, or the system is not Linux.
-            return None
-        self.buffers, self.free = shared.arrays, []
-        return wire.Share(os.getpid(), shared.descriptor, shared.nonce, self._credit)
-
-    def collect(self) -> None:
-        """Receives the buffers that the server has returned."""
-        while self.socket.poll(0):
-            message = wire.decode(self.socket.recv(), wire.Credit, wire.Refused)
-            if isinstance(message, wire.Credit):
-                self.free += message.buffers
-            else:
-                # The server rank can't read the memory of this process.
-                self._use_private_buffers()
-
-    def close(self, seconds: float) -> None:
-        """Closes the socket; queued messages are sent if that takes at most `seconds`."""
-        self.socket.close(linger=int(1000 * seconds))
-        if self.shared is not None:
-            self.shared.close()
-
-    def _use_private_buffers(self) -> None:
-        if self.shared is not None:
-            self.shared.close()
-        self.shared = None
-        self.buffers = [
-            [np.empty(extent, dtype) for extent, dtype in self._blocks] for _ in range(self._credit)
-        ]
-        self.free = list(range(self._credit))

@@ -1,6 +1,7 @@
 """JSON messages between launcher, server rank 0 and the other server ranks.
 
-Three frames: ``J``, the run's token, and a JSON object with a key `type`.
+Three frames: ``J``, the run's token, and a JSON object with a key `type`. The keys `number` and `received` are those of
+the header of a binary message (`melissa_gen.protocol.session`).
 """
 
 import hmac
@@ -9,7 +10,7 @@ from typing import Any
 
 from melissa_gen.errors import ProtocolError
 
-__all__ = ["EXIT_HANDOVER", "MARK", "pack", "unpack"]
+__all__ = ["EXIT_HANDOVER", "MARK", "numbers", "pack", "unpack"]
 
 MARK = b"J"
 EXIT_HANDOVER = 75
@@ -47,3 +48,16 @@ def unpack(token: bytes, frames: list[bytes]) -> dict[str, Any]:
         msg = "a control message without a type"
         raise ProtocolError(msg)
     return message
+
+
+def numbers(message: dict[str, Any]) -> tuple[int, int]:
+    """Removes the numbers of a message and returns them: its own, and what it confirms; 0 for one that is missing.
+
+    Raises:
+        ProtocolError: They are not numbers.
+    """
+    number, received = message.pop("number", 0), message.pop("received", 0)
+    if not (isinstance(number, int) and isinstance(received, int)):
+        msg = "a control message whose number is none"
+        raise ProtocolError(msg)
+    return number, received

@@ -10,11 +10,16 @@ import zmq
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.session import new_identity
 
 __all__ = ["bind_socket", "choose_interface", "connect_socket", "interface_address", "unreachable"]
 
 CONTROL_LIMIT = 16 << 20
 """Largest control message (bytes)."""
+
+_SILENCE_MILLISECONDS = 6000
+"""Time after which a connection ends whose other end confirms no packet."""
+_CONNECT_MILLISECONDS = 2000
 
 
 def choose_interface(wanted: str, *, one_machine: bool) -> str:
@@ -125,6 +130,8 @@ def bind_socket(
         RunError: No port is free.
     """
     bound = _open(context, zmq.ROUTER, limit, queue)
+    # A peer that reconnects takes over from its old connection, whose end may not have been noticed.
+    bound.router_handover = True
     if contact.runtime_folder:
         endpoint = f"ipc://{Path(contact.runtime_folder) / name}"
         bound.bind(endpoint)
@@ -167,6 +174,9 @@ def connect_socket(
         queue: Largest number of queued messages; 0: no limit.
     """
     peer = _open(context, zmq.DEALER, CONTROL_LIMIT, queue)
+    # The server recognizes the socket after a reconnect.
+    peer.routing_id = new_identity()
+    peer.connect_timeout = _CONNECT_MILLISECONDS
     if contact.curve is not None and (contact.encrypt_data or not data):
         peer.curve_serverkey = contact.curve.server_public.encode()
         peer.curve_publickey = contact.curve.client_public.encode()
@@ -180,6 +190,9 @@ def _open(context: zmq.Context[Any], kind: int, limit: int, queue: int) -> zmq.S
     opened.linger = 1000
     opened.maxmsgsize = limit
     opened.sndhwm = opened.rcvhwm = queue
+    # A connection that a firewall or a router has dropped ends after some seconds, and another one is opened.
+    opened.tcp_maxrt = _SILENCE_MILLISECONDS
     opened.tcp_keepalive = 1
+    opened.tcp_keepalive_idle, opened.tcp_keepalive_intvl, opened.tcp_keepalive_cnt = 5, 2, 3
     opened.handshake_ivl = 10_000
     return opened

@@ -1,6 +1,6 @@
-"""The binary messages between simulation clients and the training server, version 2.
+"""The binary messages between simulation clients and the training server, version 3.
 
-All integers are little-endian and unaligned. Every message starts with the same 32 bytes:
+All integers are little-endian and unaligned. Every message starts with the same 48 bytes:
 
 ====== ==== ======================================================================================
 offset type meaning
@@ -11,6 +11,8 @@ offset type meaning
 8      u32  epoch: number of the server process that the message is for or from
 12     u32  rank of the sender in its MPI job
 16     16s  token: the secret of the run, from the contact file
+32     u64  number of the message; 0 for one outside the order (`melissa_gen.protocol.session`)
+40     u64  number of the last message that the sender has received in order
 ====== ==== ======================================================================================
 
 The body follows, with the fields in the order of each message class below: ``u16 u32 i64 f64`` are numbers, ``str`` is
@@ -52,6 +54,8 @@ __all__ = [
     "Message",
     "Next",
     "Part",
+    "Ping",
+    "Pong",
     "Refused",
     "Share",
     "Solve",
@@ -68,20 +72,23 @@ __all__ = [
 ]
 
 MAGIC = b"MGEN"
-VERSION = 2
+VERSION = 3
 ANY = -1
 """`Next.simulation` of a client that solves any simulation."""
 
-_HEADER = struct.Struct("<4sHHII16s")
+_HEADER = struct.Struct("<4sHHII16sQQ")
+_START = struct.Struct("<4sH")
 
 
 class Header(NamedTuple):
-    """The first 32 bytes of every message."""
+    """The first 48 bytes of every message."""
 
     kind: int
     epoch: int
     rank: int
     token: bytes
+    number: int = 0
+    received: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +243,25 @@ class Share(Message):
     buffers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ping(Message):
+    """A client that waits asks what has arrived; `sent` is the number of its last message (control, data sockets)."""
+
+    KIND, LAYOUT = 14, ("i64",)
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(Message):
+    """Answer to `Ping` with the same number; its header confirms what the server has received."""
+
+    KIND, LAYOUT = 15, ("i64",)
+    sent: int
+
+
 MESSAGES: tuple[type[Message], ...] = (
     *(Hello, Welcome, Refused, Next, Solve, Done),
-    *(Finalize, Failed, Part, Credit, Alive, Stop, Share),
+    *(Finalize, Failed, Part, Credit, Alive, Stop, Share, Ping, Pong),
 )
 """All messages, in the order of their kinds."""
 
@@ -256,13 +279,25 @@ def owned_steps(simulation: int, time_steps: int, rank: int, ranks: int) -> rang
     return range((rank - simulation) % ranks, time_steps, ranks)
 
 
-def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
+def encode(
+    message: Message, epoch: int, rank: int, token: bytes, number: int = 0, received: int = 0
+) -> bytes:
     """Encodes a message, including its header.
+
+    Args:
+        message: The message.
+        epoch: Number of the server process.
+        rank: Rank of the sender.
+        token: The secret of the run.
+        number: Number of the message; 0 outside the order.
+        received: Number of the last message that the sender has received.
 
     Raises:
         ProtocolError: A value is outside the range of its type.
     """
-    out = bytearray(_HEADER.pack(MAGIC, VERSION, message.KIND, epoch, rank, token))
+    out = bytearray(
+        _HEADER.pack(MAGIC, VERSION, message.KIND, epoch, rank, token, number, received)
+    )
     plan = _PLANS[type(message)]
     numbers = [getattr(message, name) for name in plan.numbers]
     try:
@@ -277,22 +312,24 @@ def encode(message: Message, epoch: int, rank: int, token: bytes) -> bytes:
 
 
 def decode_header(data: Any) -> Header:
-    """Decodes the first 32 bytes of a message.
+    """Decodes the first 48 bytes of a message.
 
     Raises:
         ProtocolError: The data are too short, not of this protocol, or of another version.
     """
+    # The beginning comes first, so that a peer of another version is refused as such.
+    if len(data) >= _START.size:
+        magic, version = _START.unpack_from(data)
+        if magic != MAGIC:
+            msg = "a message that does not start with MGEN: not a melissa_gen peer"
+            raise ProtocolError(msg)
+        if version != VERSION:
+            msg = f"a peer of protocol version {version}; version {VERSION} is spoken here"
+            raise ProtocolError(msg)
     if len(data) < _HEADER.size:
         msg = f"a message of {len(data)} bytes is shorter than the header's {_HEADER.size}"
         raise ProtocolError(msg)
-    magic, version, kind, epoch, rank, token = _HEADER.unpack_from(data)
-    if magic != MAGIC:
-        msg = "a message that does not start with MGEN: not a melissa_gen peer"
-        raise ProtocolError(msg)
-    if version != VERSION:
-        msg = f"a peer of protocol version {version}; version {VERSION} is spoken here"
-        raise ProtocolError(msg)
-    return Header(kind, epoch, rank, token)
+    return Header(*_HEADER.unpack_from(data)[2:])
 
 
 def check_peer(header: Header, epoch: int, token: bytes) -> None:

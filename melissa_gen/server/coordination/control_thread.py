@@ -6,6 +6,7 @@ The thread decodes the messages of clients, server ranks and launcher into event
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.protocol.session import Session
 from melissa_gen.server.coordination.events import (
     Action,
     AttemptReport,
@@ -64,6 +66,8 @@ _log = logging.getLogger(__name__)
 
 _BURST = 1000
 """Largest number of messages that are handled between two ticks."""
+_CONFIRMATION_SECONDS = 5.0
+"""Longest wait at the end for the launcher's confirmation."""
 
 
 class ControlThread:
@@ -113,9 +117,10 @@ class ControlThread:
         self.failure: str | None = None
         self.error: BaseException | None = None
         self.lock = threading.Lock()
-        # Routing identity of the launcher, and of each server rank; a peer that reconnects replaces its own.
+        # Routing identity of the launcher, and of each server rank.
         self._launcher: bytes | None = None
         self._ranks: dict[int, bytes] = {}
+        self._sessions: dict[bytes, Session[list[bytes]]] = {}
         # Events for a launcher that has not connected yet.
         self._before_launcher: deque[dict[str, Any]] = deque(maxlen=100)
         self._outbox: deque[dict[str, Any]] = deque()
@@ -176,23 +181,34 @@ class ControlThread:
 
     def _run(self) -> None:
         next_status = time.monotonic()
-        deadline: float | None = None
+        deadline = math.inf
         while True:
             closing = self._closing.is_set()
             self._receive_burst()
             with self.lock:
                 self._tick()
             now = time.monotonic()
-            if closing and deadline is None:
+            if closing and deadline == math.inf:
                 deadline = now + self._timeouts.last_reports
-            over = deadline is not None and (self._machine.ranks_finished or now > deadline)
+            over = closing and (self._machine.ranks_finished or now > deadline)
             if (now >= next_status and self._board.complete) or over:
                 next_status = now + self._timeouts.status
                 self._publish_status()
             while self._outbox:
                 self._send_launcher(self._outbox.popleft())
             if over:
+                self._wait_for_launcher()
                 return
+
+    def _wait_for_launcher(self) -> None:
+        """Waits, for a bounded time, until the launcher has confirmed the last messages."""
+        session = self._sessions.get(self._launcher or b"")
+        until = time.monotonic() + _CONFIRMATION_SECONDS
+        # A peer that numbers no messages does not confirm any.
+        while session is not None and session.received and session.unconfirmed:
+            if time.monotonic() > until:
+                return
+            self._receive_burst()
 
     def _receive_burst(self) -> None:
         """Handles the messages that have arrived; waits for the first one."""
@@ -244,8 +260,14 @@ class ControlThread:
     def _on_client(self, identity: bytes, frame: bytes) -> None:
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
-        message = wire.decode(frame, wire.Hello, wire.Next, wire.Failed)
-        if isinstance(message, wire.Hello):
+        message = wire.decode_body(header, frame, wire.Hello, wire.Next, wire.Failed, wire.Ping)
+        session = self._sessions.setdefault(identity, Session())
+        if not session.accept(header.number, header.received):
+            return
+        if isinstance(message, wire.Ping):
+            self._send_frames(identity, [self._encoded(wire.Pong(message.sent), session)])
+            self._repeat_lost(identity)
+        elif isinstance(message, wire.Hello):
             self._handle(
                 ClientHello(identity, message.job, message.host, message.pid, message.ranks)
             )
@@ -256,13 +278,22 @@ class ControlThread:
             self._handle(ClientFailed(message.job, message.simulation, message.attempt, failure))
 
     def _on_json(self, identity: bytes, message: dict[str, Any]) -> None:
+        session = self._sessions.setdefault(identity, Session())
+        if not session.accept(*json_messages.numbers(message)):
+            return
         match message["type"]:
+            case "ping":
+                self._send_pong(identity, message["sent"])
+                self._repeat_lost(identity)
             case "rank_report":
                 self._board.report(message)
                 turns, last = int(message.get("turns", 0)), bool(message["last"])
                 self._watch.report(message["rank"], turns, time.monotonic(), last=last)
                 self._handle(_rank_report(message))
                 self._warn(message.get("warnings", ()))
+                if last:
+                    # The rank ends when it knows that its last report has arrived.
+                    self._send_pong(identity, 0)
             case "rank_hello":
                 self._ranks[message["rank"]] = identity
                 self._handle(RankHello(message["rank"]))
@@ -302,8 +333,7 @@ class ControlThread:
     def _carry_out(self, action: Action) -> None:
         match action:
             case SendClient(client=client, message=message):
-                raw = wire.encode(message, self._contact.epoch, 0, self._contact.token)
-                self._send_frames(client, [raw])
+                self._send_client(client, message)
             case SendRank(rank=rank, message=content):
                 if rank in self._ranks:
                     self._send_json(self._ranks[rank], content)
@@ -342,14 +372,41 @@ class ControlThread:
         elif message["type"] == "event":
             self._before_launcher.append(dict(message))
 
+    def _send_client(self, identity: bytes, message: wire.Message) -> None:
+        session = self._sessions.get(identity)
+        if session is None:
+            # Nothing that this client sent was accepted.
+            self._send_frames(identity, [self._encoded(message, Session())])
+            return
+        frame = self._encoded(message, session, session.number())
+        self._send_frames(identity, session.keep([frame]))
+
     def _send_json(self, identity: bytes, message: Mapping[str, Any]) -> None:
-        self._send_frames(identity, json_messages.pack(self._contact.token, dict(message)))
+        session = self._sessions[identity]
+        numbers = {"number": session.number(), "received": session.received}
+        frames = json_messages.pack(self._contact.token, {**message, **numbers})
+        self._send_frames(identity, session.keep(frames))
+
+    def _send_pong(self, identity: bytes, sent: int) -> None:
+        received = self._sessions[identity].received
+        pong = {"type": "pong", "sent": sent, "received": received}
+        self._send_frames(identity, json_messages.pack(self._contact.token, pong))
+
+    def _repeat_lost(self, identity: bytes) -> None:
+        for frames in self._sessions[identity].after_ping():
+            self._send_frames(identity, frames)
+
+    def _encoded(
+        self, message: wire.Message, session: Session[list[bytes]], number: int = 0
+    ) -> bytes:
+        contact = self._contact
+        return wire.encode(message, contact.epoch, 0, contact.token, number, session.received)
 
     def _send_frames(self, identity: bytes, frames: list[bytes]) -> None:
         try:
             self._socket.send_multipart([identity, *frames], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # The peer has disconnected; the machine detects this by a timeout.
+            # The peer has disconnected. It gets the message after its next ping, or a timeout detects its end.
             return
 
 

@@ -18,8 +18,10 @@ import numpy as np
 import zmq
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol import json_messages, wire
+from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.json_link import JsonLink
+from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.reservoir import RowSaver, Sample
@@ -123,7 +125,7 @@ class Ingest:
         self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of, self._warnings = rank, time_of, warnings
         self._memory_grace, self._report_seconds = memory_grace, report_seconds
-        self._link = connect_socket(context, contact, contact.control, queue=0)
+        self._link = JsonLink(connect_socket(context, contact, contact.control, queue=0), contact)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
         self._ringer = context.socket(zmq.PUSH)
@@ -135,6 +137,7 @@ class Ingest:
         self._credit = CreditQueue(assembler.credit)
         self._finalized: list[list[Any]] = []
         self._refused: dict[str, int] = {}
+        self._sessions: dict[bytes, Session[bytes]] = {}
         self._shared: dict[bytes, SharedView] = {}
         self._ended: dict[bytes, float] = {}
         self._drained = 0.0
@@ -191,7 +194,13 @@ class Ingest:
         self._closing = True
         self._ringer.send(b"")
         self._thread.join(timeout=30)
-        for opened in (self._ringer, self._bell, self._data, self._link, *self._shared.values()):
+        for opened in (
+            self._ringer,
+            self._bell,
+            self._data,
+            self._link.socket,
+            *self._shared.values(),
+        ):
             opened.close()
         return self._last or self._snapshot(rows_file)
 
@@ -202,9 +211,9 @@ class Ingest:
             self._state.error = error
 
     def _run(self) -> None:
-        self._tell({"type": "rank_hello", "rank": self._rank})
+        self._link.send({"type": "rank_hello", "rank": self._rank})
         poller = zmq.Poller()
-        for opened in (self._link, self._bell, self._data):
+        for opened in (self._link.socket, self._bell, self._data):
             poller.register(opened, zmq.POLLIN)
         data_polled, reported = True, 0.0
         while not self._closing:
@@ -216,7 +225,7 @@ class Ingest:
             ready = dict(poller.poll(patience))
             if self._bell in ready:
                 self._bell.recv()
-            if self._link in ready:
+            if self._link.socket in ready:
                 self._listen()
             if self._data in ready:
                 self._receive_burst()
@@ -232,10 +241,12 @@ class Ingest:
             now = time.monotonic()
             if self._finalized or now - reported > self._report_seconds:
                 self._report()
+                self._link.ping_if_due()
                 self._release_shared_memory()
                 reported = now
         self._finalize_counters()
         self._report(last=True)
+        self._link.flush()
 
     def _has_room(self) -> bool:
         """Whether a part can be read; if not, the trainer wakes this thread when it has freed rows."""
@@ -295,7 +306,17 @@ class Ingest:
         frame = self._data.recv()
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
-        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share)
+        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share, wire.Ping)
+        session = self._sessions.setdefault(identity, Session())
+        if not session.accept(header.number, header.received):
+            self._skip_rest()
+            return
+        if isinstance(message, wire.Ping):
+            self._answer(identity, wire.Pong(message.sent), ordered=False)
+            for lost in session.after_ping():
+                self._send_data(identity, lost)
+            self._skip_rest()
+            return
         if isinstance(message, wire.Share):
             self._share(identity, message)
             self._skip_rest()
@@ -410,15 +431,21 @@ class Ingest:
         for identity, buffers in self._credit.take_due(idle=idle):
             self._answer(identity, wire.Credit(buffers))
 
-    def _answer(self, identity: bytes, message: wire.Message) -> None:
-        packed = wire.encode(message, self._contact.epoch, self._rank, self._contact.token)
-        # An error means that the peer has disconnected.
+    def _answer(self, identity: bytes, message: wire.Message, *, ordered: bool = True) -> None:
+        contact, session = self._contact, self._sessions[identity]
+        number = session.number() if ordered else 0
+        head = wire.encode(
+            message, contact.epoch, self._rank, contact.token, number, session.received
+        )
+        self._send_data(identity, session.keep(head) if ordered else head)
+
+    def _send_data(self, identity: bytes, frame: bytes) -> None:
+        # An error means that the peer has disconnected. It gets the message after its next ping.
         with contextlib.suppress(zmq.ZMQError):
-            self._data.send_multipart([identity, packed], zmq.NOBLOCK)
+            self._data.send_multipart([identity, frame], zmq.NOBLOCK)
 
     def _listen(self) -> None:
-        while self._link.poll(0):
-            message = json_messages.unpack(self._contact.token, self._link.recv_multipart())
+        for message in self._link.receive():
             match message["type"]:
                 case "assigned":
                     self._state.assignments[message["simulation"]] = Assignment(
@@ -437,7 +464,7 @@ class Ingest:
 
     def _report(self, *, last: bool = False) -> None:
         reservoir = self._sink.counters()
-        self._tell(
+        self._link.send(
             {
                 "type": "rank_report",
                 "rank": self._rank,
@@ -457,6 +484,3 @@ class Ingest:
             }
         )
         self._finalized, self._refused = [], {}
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        self._link.send_multipart(json_messages.pack(self._contact.token, message))

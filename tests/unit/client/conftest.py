@@ -11,6 +11,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
 
@@ -35,8 +36,8 @@ class Server:
         shared=False,
         maps=True,
     ):
-        self.maps, self.views = maps, {}
-        self.passes = int(shared)
+        self.maps, self.views, self.sessions = maps, {}, {}
+        self.passes = 1 + int(shared)
         self.fields, self.steps, self.count, self.credit = fields, steps, count, credit
         self.heartbeat_timeout = heartbeat_timeout
         self.context = zmq.Context()
@@ -49,6 +50,8 @@ class Server:
             self.sockets[name], endpoints[name] = bind_socket(
                 self.context, contact, name, "", limit=limit, queue=queue
             )
+            # A message that the short queue has no room for waits, instead of being dropped.
+            self.sockets[name].router_mandatory = True
         self.contact = replace(
             contact,
             control=endpoints["control"],
@@ -87,9 +90,28 @@ class Server:
     def is_open(self, name):
         return name != "data" or self.reads.is_set() or self.passes > 0
 
-    def answer(self, name, identity, message):
-        raw = wire.encode(message, self.contact.epoch, 0, self.contact.token)
-        self.sockets[name].send_multipart([identity, raw])
+    def answer(self, name, identity, message, *, ordered=True):
+        session = self.sessions.setdefault((name, identity), Session())
+        ordered = ordered and name != "heartbeat"
+        number = session.number() if ordered else 0
+        raw = wire.encode(
+            message, self.contact.epoch, 0, self.contact.token, number, session.received
+        )
+        self.sockets[name].send_multipart([identity, session.keep(raw) if ordered else raw])
+
+    def accepts(self, name, identity, frame):
+        """Whether a message is the next one; answers a ping."""
+        header = wire.decode_header(frame)
+        session = self.sessions.setdefault((name, identity), Session())
+        if not session.accept(header.number, header.received):
+            return False
+        if header.kind != wire.Ping.KIND:
+            return True
+        ping = wire.decode(frame, wire.Ping)
+        self.answer(name, identity, wire.Pong(ping.sent), ordered=False)
+        for lost in session.after_ping():
+            self.sockets[name].send_multipart([identity, lost])
+        return False
 
     def control(self, identity, frames):
         try:
@@ -97,6 +119,8 @@ class Server:
             wire.check_peer(header, self.contact.epoch, self.contact.token)
         except ProtocolError as error:
             self.answer("control", identity, wire.Refused(str(error)))
+            return
+        if not self.accepts("control", identity, frames[0]):
             return
         message = wire.decode(frames[0], wire.Hello, wire.Next, wire.Failed)
         if isinstance(message, wire.Hello):
@@ -124,6 +148,8 @@ class Server:
             self.answer("heartbeat", identity, told)
 
     def data(self, identity, frames):
+        if not self.accepts("data", identity, frames[0]):
+            return
         message = wire.decode(frames[0], wire.Part, wire.Finalize, wire.Share)
         if isinstance(message, wire.Share):
             self.views[identity] = SharedView(message.pid, message.descriptor, message.nonce)

@@ -140,14 +140,14 @@ def test_huge_counts_allocate_nothing(cls):
 def test_version_is_named():
     raw = bytearray(encode(wire.Next(-1)))
     raw[4:6] = (7).to_bytes(2, "little")
-    with pytest.raises(ProtocolError, match="protocol version 7; version 2 is spoken here"):
+    with pytest.raises(ProtocolError, match="protocol version 7; version 3 is spoken here"):
         decode_any(bytes(raw))
 
 
 def test_stranger_is_named():
     with pytest.raises(ProtocolError, match="does not start with MGEN: not a melissa_gen peer"):
         decode_any(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
-    with pytest.raises(ProtocolError, match="of 3 bytes is shorter than the header's 32"):
+    with pytest.raises(ProtocolError, match="of 3 bytes is shorter than the header's 48"):
         decode_any(b"abc")
 
 

@@ -1,0 +1,103 @@
+"""Connection of a client rank to one server rank: a socket, and the buffers that are this rank's credit there."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melissa_gen.client.conversation import Conversation
+from melissa_gen.client.destination import Placement
+from melissa_gen.protocol import wire
+from melissa_gen.protocol.shared_memory import SharedBuffers
+
+__all__ = ["Channel"]
+
+
+class Channel:
+    """The buffers of one client rank for one server rank.
+
+    No buffer is free before the server has answered, so that a server that does not read is noticed at the first step.
+
+    Args:
+        line: The messages to the server rank.
+        credit: Number of buffers.
+        placements: The name and place of each field.
+        share: Whether the server rank is on this machine and may read the buffers in place.
+    """
+
+    def __init__(
+        self,
+        line: Conversation,
+        credit: int,
+        placements: Sequence[tuple[str, Placement]],
+        *,
+        share: bool,
+    ) -> None:
+        self.line = line
+        self._names = [name for name, _ in placements]
+        self._credit = credit
+        self._blocks = [(p.extent, p.dtype) for _, p in placements]
+        self._shared: SharedBuffers | None = None
+        self._buffers: list[list[npt.NDArray[Any]]] = []
+        self._free: list[int] = []
+        self._use_private_buffers()
+        if share:
+            self._offer()
+        line.ping()
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether a buffer is free."""
+        return bool(self._free) and self.line.answered
+
+    def fill(self, blocks: Mapping[str, npt.NDArray[Any]]) -> int:
+        """Copies the blocks of a time step into a free buffer, of which there must be one; returns its number."""
+        buffer = self._free.pop()
+        for name, array in zip(self._names, self._buffers[buffer], strict=True):
+            np.copyto(
+                array,
+                blocks[name],
+                casting="same_kind" if blocks[name].dtype.kind == "f" else "unsafe",
+            )
+        return buffer
+
+    def send(self, part: wire.Part) -> None:
+        """Sends a part whose buffer was filled."""
+        self.line.send(part, () if self._shared is not None else self._buffers[part.buffer])
+
+    def collect(self) -> None:
+        """Receives the buffers that the server has returned."""
+        while (message := self.line.receive(wire.Credit, wire.Refused)) is not None:
+            if isinstance(message, wire.Credit):
+                self._free += message.buffers
+            else:
+                # The server rank can't read the memory of this process.
+                self._use_private_buffers()
+
+    def close(self, until: float) -> None:
+        """Waits until the server has everything, or a time (monotonic seconds), and closes the socket."""
+        self.line.flush(until, wire.Credit, wire.Refused)
+        self.line.socket.close(linger=0)
+        if self._shared is not None:
+            self._shared.close()
+
+    def _offer(self) -> None:
+        """Moves the buffers into memory that the server rank can read, if the system has such memory."""
+        try:
+            self._shared = shared = SharedBuffers(self._credit, self._blocks)
+        except (OSError, AttributeError):
+            # The memory is full, or the system is not Linux.
+            return
+        self._buffers, self._free = shared.arrays, []
+        self.line.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, self._credit))
+
+    def _use_private_buffers(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+        self._shared = None
+        self._buffers = [
+            [np.empty(extent, dtype) for extent, dtype in self._blocks] for _ in range(self._credit)
+        ]
+        self._free = list(range(self._credit))

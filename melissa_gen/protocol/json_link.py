@@ -1,0 +1,76 @@
+"""JSON messages between the control socket of server rank 0 and a peer, which survive cut connections."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import zmq
+
+from melissa_gen.protocol import json_messages
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.session import Session
+
+__all__ = ["JsonLink"]
+
+_FLUSH_SECONDS = 5.0
+_POLL_MILLISECONDS = 50
+
+
+class JsonLink:
+    """The end of a server rank or of the launcher.
+
+    Args:
+        peer: The connected socket.
+        contact: Secrets of the server process.
+    """
+
+    def __init__(self, peer: zmq.Socket[bytes], contact: Contact) -> None:
+        self.socket = peer
+        self._token = contact.token
+        self._session: Session[dict[str, Any]] = Session()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Sends a message without blocking; one that can't be sent now is sent after the next ping."""
+        self._transmit(self._session.keep({**message, "number": self._session.number()}))
+
+    def ping_if_due(self) -> None:
+        """Asks, at most once a second, what the control socket has received."""
+        if self._session.ping_due():
+            self.ping()
+
+    def receive(self) -> list[dict[str, Any]]:
+        """Returns all messages that have arrived, without blocking.
+
+        Raises:
+            ProtocolError: A message is malformed or does not belong to this run.
+        """
+        messages: list[dict[str, Any]] = []
+        while self.socket.poll(0):
+            message = json_messages.unpack(self._token, self.socket.recv_multipart())
+            number, received = json_messages.numbers(message)
+            if message["type"] == "pong":
+                for lost in self._session.after_pong(int(message["sent"]), received):
+                    self._transmit(lost)
+            elif self._session.accept(number, received):
+                messages.append(message)
+        return messages
+
+    def flush(self) -> None:
+        """Waits, for a bounded time, until all messages are confirmed."""
+        until = time.monotonic() + _FLUSH_SECONDS
+        # A control thread that has never answered a ping will not answer the last one.
+        while self._session.answered and self._session.unconfirmed and time.monotonic() < until:
+            self.ping()
+            self.socket.poll(_POLL_MILLISECONDS)
+            self.receive()
+
+    def ping(self) -> None:
+        """Asks what the control socket has received."""
+        self._transmit({"type": "ping", "sent": self._session.sent})
+
+    def _transmit(self, message: dict[str, Any]) -> None:
+        message["received"] = self._session.received
+        try:
+            self.socket.send_multipart(json_messages.pack(self._token, message), zmq.NOBLOCK)
+        except zmq.Again:
+            return
