@@ -9,6 +9,7 @@ import zmq
 
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
 
@@ -66,7 +67,7 @@ class FakeServer:
         self.noise, self.told_done, self.reads = noise, threading.Event(), threading.Event()
         if reads:
             self.reads.set()
-        self.maps, self.views = maps, {}
+        self.maps, self.views, self.sessions = maps, {}, {}
         self.fields, self.time_steps = fields, time_steps
         self.todo, self.names = list(enumerate(simulations)), names
         self.welcome = wire.Welcome(
@@ -162,12 +163,32 @@ class FakeServer:
         wire.check_peer(wire.decode_header(frame), self.contact.epoch, self.contact.token)
         return frame
 
-    def _send(self, where, identity, message):
-        packed = wire.encode(message, self.contact.epoch, 0, self.contact.token)
-        where.send_multipart([identity, packed])
+    def _accepts(self, where, identity, frame):
+        """Whether a message is the next one; answers a ping."""
+        header = wire.decode_header(self._checked(frame))
+        session = self.sessions.setdefault(identity, Session())
+        if not session.accept(header.number, header.received):
+            return False
+        if header.kind != wire.Ping.KIND:
+            return True
+        self._send(where, identity, wire.Pong(wire.decode(frame, wire.Ping).sent), ordered=False)
+        for lost in session.after_ping():
+            where.send_multipart([identity, lost])
+        return False
+
+    def _send(self, where, identity, message, *, ordered=True):
+        session = self.sessions.setdefault(identity, Session())
+        ordered = ordered and where is not self.heartbeat
+        number = session.number() if ordered else 0
+        packed = wire.encode(
+            message, self.contact.epoch, 0, self.contact.token, number, session.received
+        )
+        where.send_multipart([identity, session.keep(packed) if ordered else packed])
 
     def _on_control(self, identity, frame):
-        message = wire.decode(self._checked(frame), wire.Hello, wire.Next, wire.Failed)
+        if not self._accepts(self.control, identity, frame):
+            return
+        message = wire.decode(frame, wire.Hello, wire.Next, wire.Failed)
         if isinstance(message, wire.Hello):
             self.hello = message
             answer = self.welcome if self.refuse is None else wire.Refused(self.refuse)
@@ -185,7 +206,9 @@ class FakeServer:
             self.told_done.set()
 
     def _on_data(self, rank, identity, frame, *payload):
-        header = wire.decode_header(self._checked(frame))
+        if not self._accepts(self.data[rank], identity, frame):
+            return
+        header = wire.decode_header(frame)
         message = wire.decode(frame, wire.Part, wire.Finalize, wire.Share)
         if isinstance(message, wire.Share):
             self.views[identity] = SharedView(message.pid, message.descriptor, message.nonce)

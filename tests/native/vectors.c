@@ -56,7 +56,8 @@ static int write_message(const cJSON *vector, struct wire_out *out)
 {
     const char *message = text(vector, "message");
     const cJSON *body = cJSON_GetObjectItem(vector, "body");
-    struct wire_peer peer = {u32(vector, "epoch"), u32(vector, "rank"), {0}};
+    struct wire_peer peer = {u32(vector, "epoch"), u32(vector, "rank"), {0}, u32(vector, "number"),
+                             u32(vector, "received")};
     unsigned char *token;
     from_hex(text(vector, "token"), &token);
     memcpy(peer.token, token, sizeof peer.token);
@@ -79,6 +80,8 @@ static int write_message(const cJSON *vector, struct wire_out *out)
     } else if (strcmp(message, "Share") == 0) {
         wire_share(out, &peer, u32(body, "pid"), u32(body, "descriptor"), (int64_t)number(body, "nonce"),
                    (uint16_t)number(body, "buffers"));
+    } else if (strcmp(message, "Ping") == 0) {
+        wire_ping(out, &peer, (int64_t)number(body, "sent"));
     } else if (strcmp(message, "Alive") == 0) {
         struct wire_progress progress = {(uint16_t)number(body, "state"), u32(body, "simulation"), u32(body, "step"),
                                          number(body, "credit_seconds"), number(body, "next_seconds")};
@@ -119,6 +122,7 @@ static char *read_message(const unsigned char *data, size_t size, cJSON *body)
     char *sentence = NULL, *wrong = wire_kind(data, size, &kind);
     struct wire_welcome welcome;
     struct wire_solve found;
+    int64_t sent = 0;
     if (wrong != NULL)
         return wrong;
     switch (kind) {
@@ -141,6 +145,10 @@ static char *read_message(const unsigned char *data, size_t size, cJSON *body)
             cJSON_AddItemToObject(body, "parameters", cJSON_CreateDoubleArray(found.values, found.parameters));
         }
         free(found.values);
+        break;
+    case WIRE_PONG:
+        if ((wrong = wire_read_pong(data, size, &sent)) == NULL)
+            cJSON_AddNumberToObject(body, "sent", (double)sent);
         break;
     case WIRE_DONE:
         wrong = wire_read_done(data, size);

@@ -12,7 +12,7 @@ from melissa_gen.protocol import wire
 VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
 KINDS = wire.MESSAGES
 TOKEN = bytes(range(16))
-HEADER = 32
+HEADER = 48
 
 
 def decode_any(data):
@@ -30,7 +30,7 @@ def test_every_message_reads_back(messages, data):
     epoch, rank = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 2**32 - 1))
     raw = wire.encode(message, epoch, rank, TOKEN)
     assert decode_any(raw) == message
-    assert wire.decode_header(raw) == (message.KIND, epoch, rank, TOKEN)
+    assert wire.decode_header(raw) == (message.KIND, epoch, rank, TOKEN, 0, 0)
     for form in (bytearray(raw), memoryview(raw)):
         assert decode_any(form) == message
 
@@ -59,7 +59,8 @@ def built(vector):
 def test_bytes_are_those_that_other_languages_are_tested_with(vector):
     message, raw = built(vector), bytes.fromhex(vector["hex"])
     token = bytes.fromhex(vector["token"])
-    assert wire.encode(message, vector["epoch"], vector["rank"], token).hex() == vector["hex"]
+    header = (vector["epoch"], vector["rank"], token, vector["number"], vector["received"])
+    assert wire.encode(message, *header).hex() == vector["hex"]
     assert decode_any(raw) == message
 
 

@@ -82,7 +82,8 @@ char *channel_collect(struct channel *channel)
                 continue;
             return NULL;
         }
-        wrong = take_answer(channel, &message);
+        if (session_accept(&channel->session, channel->socket, zmq_msg_data(&message), zmq_msg_size(&message)))
+            wrong = take_answer(channel, &message);
         zmq_msg_close(&message);
     }
     return wrong;
@@ -123,25 +124,9 @@ void channel_free_buffers(struct channel *channel)
     for (uint16_t b = 0; channel->shared.memory == NULL && b < channel->credit; b++)
         free(channel->buffers[b]);
     shared_memory_close(&channel->shared);
+    session_free(&channel->session);
     free(channel->buffers);
     free(channel->free_list);
     free(channel->is_free);
     memset(channel, 0, sizeof *channel);
-}
-
-bool frame_send(void *socket, const void *bytes, size_t size, bool copy, bool more)
-{
-    zmq_msg_t frame;
-    int made = copy ? zmq_msg_init_size(&frame, size) : zmq_msg_init_data(&frame, (void *)bytes, size, NULL, NULL);
-    if (made != 0)
-        return false;
-    if (copy)
-        memcpy(zmq_msg_data(&frame), bytes, size);
-    int sent;
-    do
-        sent = zmq_msg_send(&frame, socket, more ? ZMQ_SNDMORE : 0);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0)
-        zmq_msg_close(&frame);
-    return sent >= 0;
 }

@@ -3,10 +3,12 @@
 #define MELISSA_GEN_CHANNEL_H
 
 #include "contact.h"
+#include "session.h"
 #include "shared_memory.h"
 
 struct channel {
     void *socket; /* NULL until it is opened */
+    struct session session;
     uint16_t credit, free;
     uint16_t *free_list;
     bool *is_free;
@@ -35,9 +37,5 @@ void channel_put_back(struct channel *channel, uint16_t buffer);
  * these messages need. */
 void channel_close(struct channel *channel, int linger);
 void channel_free_buffers(struct channel *channel); /* after the end of the context */
-
-/* Sends a frame; `more`: further frames of the message follow. With `copy`, ZeroMQ copies the bytes; otherwise it reads
- * them later, when it sends them. */
-bool frame_send(void *socket, const void *bytes, size_t size, bool copy, bool more);
 
 #endif

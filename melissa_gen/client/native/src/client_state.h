@@ -28,6 +28,8 @@ struct mg_client {
     bool asked, lost;
     bool done; /* nothing is left to solve; the server still reads what was sent */
     void *context, *control;
+    struct session control_session;
+    double repeated; /* when lost messages of all channels were last looked for */
     struct heartbeat *heartbeat;
     struct wire_welcome welcome;
     struct placement placements[WIRE_FIELDS];

@@ -17,7 +17,7 @@ static const double GRACE_SECONDS = 10.0;
 struct heartbeat {
     void *context;
     const struct contact *contact;
-    const struct wire_peer *peer;
+    struct wire_peer peer; /* a copy: the thread of the solver numbers its messages in its own */
     const char *job;
     double interval, heartbeat_timeout;
     pthread_t thread;
@@ -106,7 +106,7 @@ static void *run(void *argument)
         pthread_mutex_lock(&heartbeat->lock);
         struct wire_progress progress = heartbeat->progress;
         pthread_mutex_unlock(&heartbeat->lock);
-        wire_alive(&out, heartbeat->peer, heartbeat->job, &progress);
+        wire_alive(&out, &heartbeat->peer, heartbeat->job, &progress);
         if (!out.failed) /* if the server is gone, the queue stays full; the silence is detected below */
             zmq_send(peer, out.data, out.size, ZMQ_DONTWAIT);
         while (listen_once(heartbeat, peer))
@@ -140,7 +140,8 @@ struct heartbeat *heartbeat_start(void *context, const struct contact *contact, 
         return NULL;
     heartbeat->context = context;
     heartbeat->contact = contact;
-    heartbeat->peer = peer;
+    heartbeat->peer = *peer;
+    heartbeat->peer.number = heartbeat->peer.received = 0;
     heartbeat->job = job;
     heartbeat->interval = interval;
     heartbeat->heartbeat_timeout = heartbeat_timeout;

@@ -21,13 +21,45 @@ static int system_error(mg_client *client, const char *what)
     return client_error(client, MG_ERROR_SYSTEM, "%s: %s", what, zmq_strerror(errno));
 }
 
-/* Sends the message that was encoded last. */
-static int send_message(mg_client *client, void *socket)
+/* Sends the message that was encoded last, after session_number(). */
+static int send_message(mg_client *client, void *socket, struct session *session)
 {
     if (client->out.failed)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    if (!frame_send(socket, client->out.data, client->out.size, true, false))
+    if (!session_send(session, socket, &client->out, NULL, 0))
         return system_error(client, "can't send to the training server");
+    return MG_OK;
+}
+
+static int collect(mg_client *client, struct channel *channel)
+{
+    char *wrong = channel_collect(channel);
+    return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_SYSTEM, wrong);
+}
+
+static bool is_readable(void *socket, long milliseconds)
+{
+    zmq_pollitem_t item = {socket, 0, ZMQ_POLLIN, 0};
+    return zmq_poll(&item, 1, milliseconds) > 0;
+}
+
+/* Pings the server ranks that have not confirmed everything, and repeats what was lost; at most once a second. */
+static int repeat_lost(mg_client *client)
+{
+    double now = heartbeat_now();
+    if (now - client->repeated < 1.0 || client->channels == NULL)
+        return MG_OK;
+    client->repeated = now;
+    for (uint32_t rank = 0; rank < client->welcome.server_ranks; rank++) {
+        struct channel *channel = &client->channels[rank];
+        if (channel->socket == NULL)
+            continue;
+        if (channel->session.first != NULL)
+            session_ping(&channel->session, channel->socket, &client->out, &client->peer, true);
+        int status = collect(client, channel);
+        if (status != MG_OK)
+            return status;
+    }
     return MG_OK;
 }
 
@@ -36,10 +68,16 @@ static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
 {
     double until = heartbeat_now() + seconds;
     const char *reason;
+    struct session *session = &client->control_session;
     do {
-        zmq_pollitem_t item = {client->control, 0, ZMQ_POLLIN, 0};
-        if (zmq_poll(&item, 1, 100) > 0 && zmq_msg_recv(message, client->control, ZMQ_DONTWAIT) >= 0)
+        session_ping(session, client->control, &client->out, &client->peer, true);
+        if (!is_readable(client->control, 100)) {
+            if (repeat_lost(client) != MG_OK)
+                return false;
+        } else if (zmq_msg_recv(message, client->control, ZMQ_DONTWAIT) >= 0 &&
+                   session_accept(session, client->control, zmq_msg_data(message), zmq_msg_size(message))) {
             return true;
+        }
     } while (heartbeat_now() < until && heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_RUNS);
     return false;
 }
@@ -85,9 +123,10 @@ static int introduce(mg_client *client, zmq_msg_t *answer)
     if (client->control == NULL)
         return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
                             client->contact.control, zmq_strerror(errno));
+    session_number(&client->control_session, &client->peer);
     wire_hello(&client->out, &client->peer, client->job, client->host, (uint32_t)getpid(),
                (uint32_t)client->communicator.size);
-    status = send_message(client, client->control);
+    status = send_message(client, client->control, &client->control_session);
     if (status != MG_OK || receive(client, HANDSHAKE_SECONDS, answer))
         return status;
     return client_error(client, MG_ERROR_USAGE, "the training server on %s (%s) did not answer within %.0f s",
@@ -219,8 +258,9 @@ static enum outcome ask(mg_client *client)
     client->asked = true;
     double began = heartbeat_now();
     heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_PARAMETERS, 0, 0, 0, 0);
+    session_number(&client->control_session, &client->peer);
     wire_next(&client->out, &client->peer, client->only);
-    if (send_message(client, client->control) != MG_OK)
+    if (send_message(client, client->control, &client->control_session) != MG_OK)
         return REFUSED;
     zmq_msg_t message;
     zmq_msg_init(&message);
@@ -276,11 +316,14 @@ static int open_channel(mg_client *client, uint32_t rank)
                                client->buffer_size);
     if (wrong != NULL)
         return client_error_from(client, MG_ERROR_SYSTEM, wrong);
+    if (is_new) /* no buffer is used before the server has answered */
+        session_ping(&channel->session, channel->socket, &client->out, &client->peer, false);
     if (!is_new || channel->shared.memory == NULL)
         return MG_OK;
+    session_number(&channel->session, &client->peer);
     wire_share(&client->out, &client->peer, (uint32_t)getpid(), (uint32_t)channel->shared.descriptor,
                channel->shared.nonce, channel->credit);
-    return send_message(client, channel->socket);
+    return send_message(client, channel->socket, &channel->session);
 }
 
 struct channel *connection_channel(mg_client *client)
@@ -297,24 +340,21 @@ static int check_server(mg_client *client)
     return client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
 }
 
-static int collect(mg_client *client, struct channel *channel)
-{
-    char *wrong = channel_collect(channel);
-    return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_SYSTEM, wrong);
-}
-
 int connection_take_buffer(mg_client *client)
 {
     struct channel *channel = connection_channel(client);
     int status = open_channel(client, (uint32_t)(channel - client->channels));
     if (status == MG_OK)
+        status = repeat_lost(client);
+    if (status == MG_OK)
         status = collect(client, channel);
     double began = 0.0;
-    while (status == MG_OK && channel->free == 0) {
+    while (status == MG_OK && (channel->free == 0 || !channel->session.answered)) {
         double now = heartbeat_now();
         double waited = began > 0.0 ? now - began : 0.0;
         began = now;
         heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_CREDIT, client->simulation, client->step, waited, 0);
+        session_ping(&channel->session, channel->socket, &client->out, &client->peer, true);
         channel_wait(channel, 200);
         status = collect(client, channel);
         if (status == MG_OK)
@@ -336,18 +376,20 @@ int connection_send_part(mg_client *client)
     uint16_t count = client->welcome.fields;
     for (uint16_t f = 0; f < count; f++)
         blocks[f] = client->placements[f].block;
+    session_number(&channel->session, &client->peer);
     wire_part(&client->out, &client->peer, client->simulation, client->attempt, client->step,
               (uint32_t)client->communicator.size, (uint16_t)client->buffer, blocks, count);
     if (client->out.failed)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    bool in_place = channel->shared.memory != NULL;
-    bool sent = frame_send(channel->socket, client->out.data, client->out.size, true, !in_place);
-    for (uint16_t f = 0; sent && !in_place && f < count; f++) {
+    struct session_frame payload[WIRE_FIELDS];
+    for (uint16_t f = 0; f < count; f++) {
         const struct placement *placed = &client->placements[f];
         size_t item = client->welcome.field[f].dtype == MG_FLOAT32 ? sizeof(float) : sizeof(double);
-        sent = frame_send(channel->socket, channel->buffers[client->buffer] + placed->offset, placed->count * item,
-                          false, f + 1 < count);
+        payload[f] =
+            (struct session_frame){channel->buffers[client->buffer] + placed->offset, placed->count * item};
     }
+    bool in_place = channel->shared.memory != NULL;
+    bool sent = session_send(&channel->session, channel->socket, &client->out, payload, in_place ? 0 : count);
     client->buffer = -1;
     if (!sent)
         return system_error(client, "can't send to the training server");
@@ -360,10 +402,12 @@ int connection_finalize(mg_client *client)
     int status = MG_OK;
     for (uint32_t rank = 0; status == MG_OK && rank < client->welcome.server_ranks; rank++) {
         status = open_channel(client, rank);
+        if (status == MG_OK)
+            session_number(&client->channels[rank].session, &client->peer);
         wire_finalize(&client->out, &client->peer, client->simulation, client->attempt, client->step,
                       (uint32_t)client->communicator.size);
         if (status == MG_OK)
-            status = send_message(client, client->channels[rank].socket);
+            status = send_message(client, client->channels[rank].socket, &client->channels[rank].session);
     }
     return status;
 }
@@ -383,32 +427,55 @@ int connection_fail(mg_client *client, int64_t simulation)
     if (client->control == NULL)
         client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
     bool connected = client->control != NULL;
+    session_number(&client->control_session, &client->peer);
     if (connected)
         wire_failed(&client->out, &client->peer, client->job, simulation, simulation < 0 ? 0 : client->attempt,
                     simulation < 0 ? 0 : client->step, code, values);
     free(plain);
-    return connected ? send_message(client, client->control)
+    return connected ? send_message(client, client->control, &client->control_session)
                      : system_error(client, "can't connect to the training server");
 }
 
-/* Queued messages are sent after the end, if that takes at most this time. A busy server needs time to read them. A
- * server that stops or is lost does not read them. */
-static int linger_milliseconds(const mg_client *client)
+/* Waits until the server has confirmed everything, or a time. */
+static void flush(mg_client *client, void *socket, struct session *session, struct channel *channel, double until)
 {
-    return client->done ? (int)fmin(500.0 * client->welcome.heartbeat_timeout, 1e9) : 1000;
+    zmq_msg_t message;
+    if (session->first != NULL)
+        session_ping(session, socket, &client->out, &client->peer, false);
+    while (session->first != NULL && heartbeat_now() < until) {
+        session_ping(session, socket, &client->out, &client->peer, true);
+        if (!is_readable(socket, 50))
+            continue;
+        if (channel != NULL) {
+            wire_free(channel_collect(channel));
+            continue;
+        }
+        zmq_msg_init(&message);
+        if (zmq_msg_recv(&message, socket, ZMQ_DONTWAIT) >= 0)
+            session_accept(session, socket, zmq_msg_data(&message), zmq_msg_size(&message));
+        zmq_msg_close(&message);
+    }
 }
 
 void connection_close(mg_client *client)
 {
+    /* A busy server needs time to read the messages. A server that stops or is lost does not read them. */
+    double until = heartbeat_now() + (client->done ? fmin(0.5 * client->welcome.heartbeat_timeout, 1e6) : 1.0);
     heartbeat_close(client->heartbeat);
-    for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++)
-        channel_close(&client->channels[rank], linger_milliseconds(client));
+    for (uint32_t rank = 0; client->channels != NULL && rank < client->welcome.server_ranks; rank++) {
+        struct channel *channel = &client->channels[rank];
+        if (channel->socket != NULL)
+            flush(client, channel->socket, &channel->session, channel, until);
+        channel_close(channel, 0);
+    }
     if (client->control != NULL) {
         int linger = 0;
-        if (client->channels == NULL) /* the handshake failed */
-            zmq_setsockopt(client->control, ZMQ_LINGER, &linger, sizeof linger);
+        if (client->channels != NULL) /* else the handshake failed */
+            flush(client, client->control, &client->control_session, NULL, until);
+        zmq_setsockopt(client->control, ZMQ_LINGER, &linger, sizeof linger);
         zmq_close(client->control);
     }
+    session_free(&client->control_session);
     if (client->context != NULL)
         while (zmq_ctx_term(client->context) != 0 && errno == EINTR)
             ;

@@ -1,4 +1,4 @@
-/* The messages between clients and server, version 2; melissa_gen/protocol/wire.py describes every byte. */
+/* The messages between clients and server, version 3; melissa_gen/protocol/wire.py describes every byte. */
 #ifndef MELISSA_GEN_WIRE_H
 #define MELISSA_GEN_WIRE_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_VERSION = 2, WIRE_HEADER = 32, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+enum { WIRE_VERSION = 3, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
 
 enum {
     WIRE_HELLO = 1,
@@ -21,7 +21,9 @@ enum {
     WIRE_CREDIT,
     WIRE_ALIVE,
     WIRE_STOP,
-    WIRE_SHARE
+    WIRE_SHARE,
+    WIRE_PING,
+    WIRE_PONG
 };
 
 enum { WIRE_SOLVING, WIRE_WAITING_FOR_CREDIT, WIRE_WAITING_FOR_PARAMETERS }; /* Alive's state */
@@ -30,6 +32,7 @@ enum { WIRE_SOLVING, WIRE_WAITING_FOR_CREDIT, WIRE_WAITING_FOR_PARAMETERS }; /* 
 struct wire_peer {
     uint32_t epoch, rank;
     unsigned char token[WIRE_TOKEN];
+    uint64_t number, received; /* of the message, and what it confirms; session.h */
 };
 
 struct wire_block {
@@ -84,6 +87,7 @@ void wire_part(struct wire_out *, const struct wire_peer *, uint32_t simulation,
                uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count);
 void wire_share(struct wire_out *, const struct wire_peer *, uint32_t pid, uint32_t descriptor, int64_t nonce,
                 uint16_t buffers);
+void wire_ping(struct wire_out *, const struct wire_peer *, int64_t sent);
 void wire_alive(struct wire_out *, const struct wire_peer *, const char *job, const struct wire_progress *progress);
 
 /* The readers return NULL, or a sentence that the caller passes to wire_free(); it is `wire_no_memory` if there is no
@@ -93,6 +97,9 @@ void wire_free(char *sentence);
 
 /* Kind of a message, into *kind. */
 char *wire_kind(const void *data, size_t size, uint16_t *kind);
+/* Numbers of a message for which wire_kind() has succeeded. */
+void wire_numbers(const void *data, uint64_t *number, uint64_t *received);
+char *wire_read_pong(const void *data, size_t size, int64_t *sent);
 char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welcome); /* wire_free_welcome */
 char *wire_read_solve(const void *data, size_t size, struct wire_solve *found); /* free found->values */
 char *wire_read_text(const void *data, size_t size, char **text); /* Refused, Stop: free *text */

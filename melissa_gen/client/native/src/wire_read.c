@@ -104,17 +104,28 @@ static void *list_of(struct reader *in, size_t count, size_t least, size_t item)
 char *wire_kind(const void *data, size_t size, uint16_t *kind)
 {
     struct reader in = {data, size, false, false};
+    /* The beginning comes first, so that a peer of another version is refused as such. */
+    if (size >= 6) {
+        if (memcmp(take_bytes(&in, 4), "MGEN", 4) != 0)
+            return sentence_or_no_memory(
+                text_format("a message that does not start with MGEN: not a melissa_gen peer"));
+        unsigned version = take_u16(&in);
+        if (version != WIRE_VERSION)
+            return sentence_or_no_memory(
+                text_format("a peer of protocol version %u; version %d is spoken here", version, WIRE_VERSION));
+    }
     if (size < WIRE_HEADER)
         return sentence_or_no_memory(
             text_format("a message of %zu bytes is shorter than the header's %d", size, WIRE_HEADER));
-    if (memcmp(take_bytes(&in, 4), "MGEN", 4) != 0)
-        return sentence_or_no_memory(text_format("a message that does not start with MGEN: not a melissa_gen peer"));
-    unsigned version = take_u16(&in);
-    if (version != WIRE_VERSION)
-        return sentence_or_no_memory(
-            text_format("a peer of protocol version %u; version %d is spoken here", version, WIRE_VERSION));
     *kind = take_u16(&in);
     return NULL;
+}
+
+void wire_numbers(const void *data, uint64_t *number, uint64_t *received)
+{
+    struct reader in = {(const unsigned char *)data + WIRE_HEADER - 16, 16, false, false};
+    *number = take_integer(&in, 8);
+    *received = take_integer(&in, 8);
 }
 
 static struct reader body(const void *data, size_t size)
@@ -213,6 +224,13 @@ char *wire_read_text(const void *data, size_t size, char **text)
         *text = NULL;
     }
     return wrong;
+}
+
+char *wire_read_pong(const void *data, size_t size, int64_t *sent)
+{
+    struct reader in = body(data, size);
+    *sent = (int64_t)take_integer(&in, 8);
+    return verdict(&in, "Pong", size);
 }
 
 char *wire_read_done(const void *data, size_t size)

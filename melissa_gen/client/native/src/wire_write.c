@@ -82,6 +82,8 @@ static void begin(struct wire_out *out, const struct wire_peer *peer, uint16_t k
     put_u32(out, peer->epoch);
     put_u32(out, peer->rank);
     put_bytes(out, peer->token, WIRE_TOKEN);
+    put_integer(out, peer->number, 8);
+    put_integer(out, peer->received, 8);
 }
 
 void wire_hello(struct wire_out *out, const struct wire_peer *peer, const char *job, const char *host, uint32_t pid,
@@ -120,6 +122,12 @@ void wire_failed(struct wire_out *out, const struct wire_peer *peer, const char 
     put_u32(out, step);
     put_text(out, code);
     put_text(out, values);
+}
+
+void wire_ping(struct wire_out *out, const struct wire_peer *peer, int64_t sent)
+{
+    begin(out, peer, WIRE_PING);
+    put_integer(out, (uint64_t)sent, 8);
 }
 
 void wire_share(struct wire_out *out, const struct wire_peer *peer, uint32_t pid, uint32_t descriptor, int64_t nonce,
