@@ -124,6 +124,7 @@ class ControlThread:
         # Events for a launcher that has not connected yet.
         self._before_launcher: deque[dict[str, Any]] = deque(maxlen=100)
         self._outbox: deque[dict[str, Any]] = deque()
+        self._last_message: dict[str, Any] = {}
         self._failure_handled = False
         # Warnings of all ranks that have been shown; each text is shown once.
         self._warned: set[str] = set()
@@ -156,7 +157,7 @@ class ControlThread:
 
     def finish(self, status: str, reason: str | None = None) -> None:
         """Announces the end of the server to the launcher, and ends the thread."""
-        self._outbox.append({"type": "finished", "status": status, "reason": reason or ""})
+        self._last_message = {"type": "finished", "status": status, "reason": reason or ""}
         self._closing.set()
         self._thread.join(timeout=30)
         self._socket.close()
@@ -197,6 +198,7 @@ class ControlThread:
             while self._outbox:
                 self._send_launcher(self._outbox.popleft())
             if over:
+                self._send_launcher(self._last_message)
                 self._wait_for_launcher()
                 return
 

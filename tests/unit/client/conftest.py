@@ -50,8 +50,10 @@ class Server:
             self.sockets[name], endpoints[name] = bind_socket(
                 self.context, contact, name, "", limit=limit, queue=queue
             )
-            # A message that the short queue has no room for waits, instead of being dropped.
-            self.sockets[name].router_mandatory = True
+            # Answers have room; the queue length of a socket holds for what it binds to later.
+            self.sockets[name].unbind(endpoints[name])
+            self.sockets[name].sndhwm = 1000
+            self.sockets[name].bind(endpoints[name])
         self.contact = replace(
             contact,
             control=endpoints["control"],

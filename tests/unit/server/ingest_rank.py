@@ -62,9 +62,11 @@ class Rank:
         self.closed = False
 
     def report(self, kind="rank_report"):
-        assert self.control.poll(10_000), "no report"
-        self.identity, *frames = self.control.recv_multipart()
-        message = json_messages.unpack(self.contact.token, frames)
+        message = {"type": "ping"}
+        while message["type"] == "ping":
+            assert self.control.poll(10_000), "no report"
+            self.identity, *frames = self.control.recv_multipart()
+            message = json_messages.unpack(self.contact.token, frames)
         if message["type"] == "rank_report":
             for reason, count in message["refused"].items():
                 self.refused[reason] = self.refused.get(reason, 0) + count

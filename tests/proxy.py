@@ -1,0 +1,113 @@
+"""A TCP proxy in a thread, in front of one port, that cuts and stalls the connections through it."""
+
+import selectors
+import socket
+import threading
+
+
+class Proxy:
+    """Forwards bytes between those who connect to `endpoint` and a target.
+
+    Args:
+        target: The endpoint to forward to, `tcp://host:port`.
+
+    Attributes:
+        endpoint: Where it listens.
+        cuts: Number of connections that were cut.
+    """
+
+    def __init__(self, target):
+        self._target = _address(target)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = "tcp://{}:{}".format(*self._listening.getsockname())
+        self.cuts = 0
+        self.forwarded = 0
+        self._lock = threading.Lock()
+        self._pairs = {}
+        self._cut_at = []
+        self._stalled = threading.Event()
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listening, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def cut(self):
+        """Resets all connections; new ones are forwarded."""
+        with self._lock:
+            for opened in list(self._pairs):
+                self._drop(opened)
+
+    def cut_after(self, *forwarded):
+        """Resets all connections each time when so many bytes have passed, in the middle of a message or not."""
+        with self._lock:
+            self._cut_at = sorted(forwarded)
+
+    def stall(self):
+        """Forwards nothing any more; what arrives meanwhile is lost with its connection, see `resume`."""
+        self._stalled.set()
+
+    def resume(self):
+        """Ends a stall: resets the connections that it has swallowed bytes of, and forwards new ones."""
+        self.cut()
+        self._stalled.clear()
+
+    def close(self):
+        """Ends the thread and all connections."""
+        self._closing = True
+        self._thread.join(timeout=10)
+        self.cut()
+        self._listening.close()
+        self._selector.close()
+
+    def _run(self):
+        while not self._closing:
+            for key, _ in self._selector.select(0.02):
+                with self._lock:
+                    if key.fileobj is self._listening:
+                        self._connect()
+                    elif key.fileobj in self._pairs:
+                        self._forward(key.fileobj)
+
+    def _connect(self):
+        near, _ = self._listening.accept()
+        far = socket.create_connection(self._target)
+        for one, other in ((near, far), (far, near)):
+            self._pairs[one] = other
+            self._selector.register(one, selectors.EVENT_READ)
+
+    def _forward(self, opened):
+        try:
+            data = opened.recv(65536)
+            if not data:
+                self._drop(opened, reset=False)
+                return
+            if self._stalled.is_set():
+                return
+            self.forwarded += len(data)
+            if self._cut_at and self.forwarded >= self._cut_at[0]:
+                self._cut_at.pop(0)
+                self._pairs[opened].sendall(data[: len(data) // 2])
+                for other in list(self._pairs):
+                    self._drop(other)
+                return
+            self._pairs[opened].sendall(data)
+        except OSError:
+            self._drop(opened)
+
+    def _drop(self, opened, *, reset=True):
+        if opened not in self._pairs:
+            return
+        self.cuts += reset
+        for one in (opened, self._pairs[opened]):
+            del self._pairs[one]
+            self._selector.unregister(one)
+            if reset:
+                linger = (1).to_bytes(4, "little") + bytes(4)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            one.close()
+
+
+def _address(endpoint):
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host, int(port)
