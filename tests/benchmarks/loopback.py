@@ -85,8 +85,10 @@ class ControlStandIn:
             if json_messages.unpack(self.contact.token, list(frames))["type"] == "rank_hello":
                 self._rank = identity
             return
-        message = wire.decode(frames[0], wire.Hello, wire.Next, wire.Failed)
-        if isinstance(message, wire.Hello):
+        message = wire.decode(frames[0], wire.Hello, wire.Next, wire.Failed, wire.Ping)
+        if isinstance(message, wire.Ping):
+            self._answer(identity, wire.Pong(message.sent), received=message.sent)
+        elif isinstance(message, wire.Hello):
             self._answer(identity, self._welcome)
         elif isinstance(message, wire.Next):
             assigned = {
@@ -101,8 +103,8 @@ class ControlStandIn:
             self._answer(identity, wire.Solve(self._issued, 0, VALUES))
             self._issued += 1
 
-    def _answer(self, identity: bytes, message: wire.Message) -> None:
-        raw = wire.encode(message, self.contact.epoch, 0, self.contact.token)
+    def _answer(self, identity: bytes, message: wire.Message, received: int = 0) -> None:
+        raw = wire.encode(message, self.contact.epoch, 0, self.contact.token, received=received)
         self._socket.send_multipart([identity, raw])
 
 
