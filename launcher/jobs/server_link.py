@@ -30,8 +30,8 @@ class ServerLink:
         """Sends a message without blocking. The heartbeat timeout detects a server that no longer receives."""
         self._link.send(message)
 
-    def send_alive(self) -> None:
-        """Shows the server that the launcher is alive, and repeats lost messages."""
+    def ping(self) -> None:
+        """Asks the server what it has received, and shows that the launcher is alive."""
         self._link.ping()
 
     def receive(self) -> list[dict[str, Any]]:
