@@ -92,6 +92,8 @@ class Server:
         self.link = ServerLink(replace(whole, control=self.at("launcher")))
         self.link.send({"type": "launcher_hello"})
         self.told = []
+        # Clients are started when the launcher is told how many are wanted.
+        wait_for(self.listen, "the server's answer to the launcher")
         self.file = folder / "contact.json"
         self.contact.write(self.file)
 
@@ -102,10 +104,9 @@ class Server:
         self.events.append({"event": event, **fields})
         return self.events[-1]
 
-    def listen(self, *, alive=True):
+    def listen(self):
         """The launcher's loop, once."""
-        if alive:
-            self.link.ping()
+        self.link.ping()
         self.told += self.link.receive()
         return self.told
 
@@ -115,7 +116,7 @@ class Server:
         self.control.wait_for_last_reports()
         done = threading.Thread(target=self.control.finish, args=("finished",))
         done.start()
-        wait_for(lambda: self.listen(alive=False) and self.told[-1]["type"] == "finished", "end")
+        wait_for(lambda: self.listen() and self.told[-1]["type"] == "finished", "end")
         done.join()
         self.close()
         assert self.state.error is None
@@ -185,13 +186,13 @@ def test_a_connection_is_cut_once(server, kind, how):
     solve(server, once(server, kind, how))
     wait_for(lambda: server.ledger.unfinished == 0, "all simulations", 20)
     server.finish()
-    assert server.proxies[kind].cuts
+    assert server.proxies[kind].cuts or how == "stall"
     assert_nothing_was_lost(server)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_connection_is_cut_again_and_again(server, kind):
-    server.proxies[kind].cut_after(3000, 9000, 15_000)
+    server.proxies[kind].cut_after(900, 1600, 6000, 15_000)
     solve(server, lambda sent: server.listen())
     wait_for(lambda: server.listen() and server.ledger.unfinished == 0, "all simulations", 40)
     server.proxies[kind].cut_after()
