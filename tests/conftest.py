@@ -31,6 +31,13 @@ from tests.global_state import GlobalState
 # test uses, which multiplies the time of a test by ten. The library reads this number when numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# The commands under test inherit which signals are ignored: SIGINT in a shell's background, SIGHUP under nohup.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
+
 # An example that waits for a busy core is no failure.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

@@ -144,7 +144,7 @@ def test_a_second_run_has_a_dated_folder_and_the_same_validation_set(run, second
     assert summary["simulations"]["completed"] == 4
     assert summary["sampler"]["method"] == "twisted"
     assert "validation set: 3 simulations in" in run.output
-    assert "validation set" not in second.output
+    assert "validation set: reused from" in second.output
     assert len(list((run.run_dir.parent / "validation").iterdir())) == 1
     assert (folder / "validation.h5").samefile(run.run_dir / "validation.h5")
 
