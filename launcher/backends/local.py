@@ -318,5 +318,14 @@ def _abandoned_segments(since: float) -> set[str]:
                 found.add(str(path))
     if found:
         for pid in psutil.pids():
-            found -= _segments(pid)
+            if not _is_exiting(pid):
+                found -= _segments(pid)
     return found
+
+
+def _is_exiting(pid: int) -> bool:
+    """Returns whether a process has released its memory; a killed one closes its files shortly after that."""
+    try:
+        return Path(f"/proc/{pid}/statm").read_text().startswith("0 ")
+    except OSError:
+        return True
