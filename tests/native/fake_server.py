@@ -32,7 +32,7 @@ class FakeServer:
         refuse: Reason to refuse clients with.
         shared: Clients are asked to share their memory.
         maps: Whether the server can then read it.
-        reads: Whether it can be reached on its data sockets (ipc) from the start, or once `reads` is set.
+        reads: Whether it reads its data sockets all the time, or only up to the first ping and once `reads` is set.
         noise: It answers heartbeats with bytes that are no message.
 
     Attributes:
@@ -93,9 +93,6 @@ class FakeServer:
             for r in range(ranks)
         ]
         self.data = [one for one, _ in opened]
-        self.hidden = [] if reads else opened
-        for one, endpoint in self.hidden:  # what is sent to it stays in the client
-            one.unbind(endpoint)
         self.contact = Contact(
             **{
                 **contact.__dict__,
@@ -138,10 +135,10 @@ class FakeServer:
         poller = zmq.Poller()
         for one in (self.control, self.heartbeat, *self.data):
             poller.register(one, zmq.POLLIN)
+        unread = []
         while True:
-            while self.hidden and self.reads.is_set():
-                one, endpoint = self.hidden.pop()
-                one.bind(endpoint)
+            while unread and self.reads.is_set():
+                poller.register(unread.pop(), zmq.POLLIN)
             ready = dict(poller.poll(50))
             if not ready and self.closing:  # what was sent before the client ended has arrived
                 return
@@ -157,7 +154,11 @@ class FakeServer:
                     self._send(self.heartbeat, identity, answer)
             for rank, one in enumerate(self.data):
                 if one in ready:
-                    self._on_data(rank, *one.recv_multipart())
+                    identity, frame, *payload = one.recv_multipart()
+                    self._on_data(rank, identity, frame, *payload)
+                    if not self.reads.is_set() and wire.decode_header(frame).kind == wire.Ping.KIND:
+                        poller.unregister(one)
+                        unread.append(one)
 
     def _checked(self, frame):
         wire.check_peer(wire.decode_header(frame), self.contact.epoch, self.contact.token)
