@@ -4,8 +4,6 @@ STAMP := $(VENV)/.installed
 STUDY ?= simulations/heat/study.yaml
 # Least share of lines that the unit tests cover, in percent.
 COVERAGE := 80
-# Tests with MPI worlds at the same time. They often wait, for a timeout or for the start of a process.
-WORKERS := 3
 
 .PHONY: help setup run test test-long lint docs
 
@@ -28,7 +26,7 @@ test: setup ## lint, type-check, and run every test but the long ones
 	@echo "test: ruff, mypy, then pytest"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --durations=10 --cov --cov-report= --cov-fail-under=$(COVERAGE) -m "not (mpi or slow or long or slurm or oar)"
-	@$(BIN)/python -m pytest -n $(WORKERS) --durations=10 --dist loadfile -m "(mpi or slow) and not (long or slurm or oar)"
+	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "(mpi or slow) and not (long or slurm or oar)"
 
 test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster and of an OAR
 	@echo "test-long: pytest"
