@@ -2,7 +2,7 @@
 
 Pure: times are arguments. Other timeouts watch over a solving client (`simulation.timeout`), a client job that has not
 connected (`launcher.connect_timeout`) and a silent peer (`server.heartbeat_timeout`); while one of these runs, the run
-is not stalled. The watchdog covers all other states, including those that nobody has foreseen.
+is not stalled. The watchdog covers all other states, including unforeseen ones.
 """
 
 from collections import Counter

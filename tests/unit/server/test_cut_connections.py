@@ -92,7 +92,7 @@ class Server:
         self.link = ServerLink(replace(whole, control=self.at("launcher")))
         self.link.send({"type": "launcher_hello"})
         self.told = []
-        # Clients are started when the launcher is told how many are wanted.
+        # The launcher starts clients when it knows how many the server wants.
         wait_for(self.listen, "the server's answer to the launcher")
         self.file = folder / "contact.json"
         self.contact.write(self.file)
