@@ -2,18 +2,15 @@
 
 from melissa_gen.study.field_section import FieldSection, FixedScaleSection
 from melissa_gen.study.jobs_section import JobsSection
-from melissa_gen.study.study import (
-    LauncherSection,
-    ReservoirSection,
-    SamplerSection,
-    ServerSection,
-    SimulationSection,
-    Study,
-    SurrogateSection,
-    TrainingSection,
-    ValidationSection,
-)
+from melissa_gen.study.launcher_section import LauncherSection
+from melissa_gen.study.reservoir_section import ReservoirSection
+from melissa_gen.study.sampler_section import SamplerSection
+from melissa_gen.study.server_section import ServerSection
+from melissa_gen.study.simulation_section import SimulationSection
+from melissa_gen.study.study import Study
 from melissa_gen.study.study_file import json_schema, load_study, write_study
+from melissa_gen.study.surrogate_section import SurrogateSection
+from melissa_gen.study.training_section import TrainingSection, ValidationSection
 
 __all__ = [
     "FieldSection",

@@ -1,0 +1,49 @@
+"""The section of the training server: ranks, device and network."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from melissa_gen.study.base_section import Section
+from melissa_gen.units import Duration
+
+__all__ = ["ServerSection"]
+
+Port = Annotated[int, Field(ge=1024, lt=2**16)]
+
+
+class ServerSection(Section):
+    """The training server."""
+
+    ranks: int = Field(default=1, gt=0, lt=2**16)
+    """MPI ranks of the server; each trains a replica of the network on its own share of the samples."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: the GPU that a rank has for itself, else the CPU; `cuda`: a GPU, shared if need be; `cpu`."""
+    transport: Literal["auto", "ipc", "tcp"] = "auto"
+    """`ipc` needs one machine; `auto` is ipc with the local back end, tcp with all others."""
+    interface: str = "auto"
+    """Network interface that tcp sockets bind to; `auto`: loopback with the local back end, otherwise the
+    interface of the address that the node's name resolves to."""
+    ports: Annotated[list[Port], Field(min_length=2, max_length=2)] | None = None
+    """First and last port that tcp sockets may use, for example behind a firewall; none is any free port."""
+    encrypt: Literal["all", "control"] = "all"
+    """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
+    shared_memory: bool = True
+    """Read the fields of clients on a rank's own machine from their memory instead of through sockets."""
+    credit: int | None = Field(default=None, gt=0, le=1024)
+    """Samples that one client rank may have in flight to one server rank; none is what 8 MB hold, from 4 to 16."""
+    threads: int = Field(default=1, gt=0)
+    """Torch threads per rank."""
+    pin_ingest: bool = False
+    """Keep the ingest thread off the trainer's core (needs two cores per rank)."""
+    heartbeat: Duration = 1.0
+    """Interval between two heartbeats of each peer (seconds)."""
+    heartbeat_timeout: Duration = 20.0
+    """Silence after which a peer counts as lost (seconds)."""
+    progress_timeout: Duration = 600.0
+    """The study fails if for this long no sample is received, no batch trained and no simulation finished, and the
+    message says which part waits for which. Time in which a client solves, a validation runs, or client jobs are queued
+    or start does not count; a warning is shown after half of it (seconds)."""
+    stall_timeout: Duration = 600.0
+    """Time in one step of the training loop, a validation or a checkpoint included, after which the server ends and
+    names the rank that does not move (seconds)."""

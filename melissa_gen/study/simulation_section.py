@@ -1,0 +1,77 @@
+"""The section of the solver: how it is started and what it sends."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from melissa_gen.errors import nearest
+from melissa_gen.study.base_section import Section
+from melissa_gen.study.bridge_section import BridgeSection
+from melissa_gen.study.field_section import FieldSection
+from melissa_gen.study.word_types import Name, Text, Variable
+from melissa_gen.units import Duration, Unit
+
+__all__ = ["SimulationSection", "TimesSection"]
+
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class TimesSection(Section):
+    """Physical time of the samples: `start + step * interval`."""
+
+    start: float = 0.0
+    """Physical time of the first sample."""
+    interval: float = Field(default=1.0, gt=0)
+    """Physical time between two samples."""
+    unit: Unit = "1"
+    """Unit of both."""
+
+
+class SimulationSection(Section):
+    """The solver: how it is started and what it sends."""
+
+    command: list[Text] = Field(min_length=1)
+    """Executable and arguments. `python` is the interpreter that runs melissa_gen; relative paths start at the study's
+    folder."""
+    count: int = Field(gt=0, lt=2**31)
+    """How many simulations to run."""
+    processes: int = Field(default=1, gt=0, lt=2**31)
+    """MPI ranks per simulation."""
+    mode: Literal["persistent", "per_simulation"] = "persistent"
+    """`persistent`: one MPI world solves many simulations; `per_simulation`: a new world for each."""
+    fields: dict[Name, FieldSection] = Field(min_length=1, max_length=16)
+    """Name of each field to its shape and type. A time step is complete when all fields of all ranks have arrived."""
+    time_steps: int = Field(gt=0, lt=2**31)
+    """Samples that each simulation must send."""
+    times: TimesSection = TimesSection()
+    """Physical times of the time steps; the surrogate's input `time` is in this unit."""
+    domain: dict[Literal["x", "y", "z"], Interval] = Field(default={})
+    """Ends of the axes of a regular grid, x first; the points are the centers of its cells. For data sets."""
+    timeout: Duration = 120.0
+    """A simulation that makes no progress for this long is ended and started again (seconds)."""
+    retries: int = Field(default=2, ge=0, le=1000)
+    """Restarts of a simulation whose process died or was silent, before its point is dropped."""
+    environment: dict[Variable, Text] = Field(default={})
+    """Extra environment variables of the simulation."""
+    bridge: BridgeSection | None = None
+    """For a command that does not call melissa_gen: its input files, and how its output files are read."""
+
+    @model_validator(mode="after")
+    def _bridged(self) -> Self:
+        if self.bridge is None:
+            return self
+        if self.processes != 1:
+            msg = (
+                f"processes {self.processes} would be ranks of the bridge, which has one; "
+                "start the ranks of the solver in command, with its own mpirun"
+            )
+            raise ValueError(msg)
+        names = getattr(self.bridge.reader, "fields", {})
+        unknown = next((name for name in names if name not in self.fields), None)
+        if unknown is not None:
+            msg = (
+                f"bridge.reader.fields.{unknown} is not one of the study's fields"
+                f"{nearest(unknown, self.fields)}; legal: {', '.join(self.fields)}"
+            )
+            raise ValueError(msg)
+        return self
