@@ -31,6 +31,8 @@ from typing import Any, assert_never
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.coordination.action_list import ActionList
+from melissa_gen.server.coordination.client_jobs import ClientJobs
 from melissa_gen.server.coordination.draining import DrainingAttempts
 from melissa_gen.server.coordination.events import (
     Action,
@@ -52,18 +54,15 @@ from melissa_gen.server.coordination.events import (
     RankHello,
     RankReport,
     SamplerFailed,
-    SendClient,
-    SendLauncher,
-    SendRank,
     StopClients,
     StopRequested,
     Tick,
     WithholdCredit,
-    WriteEvent,
 )
 from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposals import ProposalSource, assignment
 from melissa_gen.server.coordination.settings import ControlSettings
+from melissa_gen.server.coordination.upcoming import UpcomingSimulations
 from melissa_gen.server.coordination.watchdog import Watchdog
 
 __all__ = ["ControlMachine"]
@@ -74,7 +73,7 @@ class ControlMachine:
 
     Args:
         settings: Settings of the run.
-        ledger: The state of all simulations. Only the machine changes it.
+        ledger: The state of all simulations. Only the machine and its parts change it.
         proposals: Source of the parameters of new simulations.
     """
 
@@ -84,8 +83,8 @@ class ControlMachine:
         self._settings, self._timeouts = settings, settings.timeouts
         self._ledger, self._proposals = ledger, proposals
         self._now = Moment(0.0, 0.0)
-        # Actions of the event that is being handled; empty between events.
-        self._actions: list[Action] = []
+        # Actions of the event that is being handled.
+        self._actions = ActionList()
 
         # Why the run stops before it is complete. Never changes once set.
         self._stop_reason: str | None = None
@@ -107,19 +106,13 @@ class ControlMachine:
         # Number of samples that each server rank could not store at its last report.
         self._pending: dict[int, int] = {}
 
-        # Job of each client, from the client's hello to the end of the job.
-        self._jobs: dict[bytes, str] = {}
-        # The last simulation that was issued to each job, from the first issue to the end of the job. The job is
-        # solving this one. The reports on its earlier running simulations have not arrived yet.
-        self._last_issued: dict[str, int] = {}
-        # Jobs that have failed before their first simulation.
-        self._failed_jobs: set[str] = set()
-        # Jobs that the launcher was asked to kill and whose end it has not reported.
-        self._killed: set[str] = set()
-        # Jobs whose end the launcher has reported. Job names are not reused.
-        self._ended_jobs: set[str] = set()
-        # Reports of ended jobs so far; the launcher ignores a `want` that does not take all of them into account.
-        self._jobs_ended = 0
+        self._jobs = ClientJobs()
+        self._upcoming = UpcomingSimulations(
+            ledger,
+            proposals,
+            settings.clients,
+            announce=lambda record: self._send_ranks(assignment(record)),
+        )
         # Attempts whose job has ended while reports may still arrive.
         self._draining = DrainingAttempts(ledger, settings.timeouts.exit_grace)
         self._watchdog = Watchdog(settings.timeouts.stall, settings.timeouts.progress)
@@ -157,15 +150,14 @@ class ControlMachine:
         self._now = now
         if self._launcher_heard is None:
             self._launcher_heard = now.monotonic
-        self._actions = []
+        self._actions = ActionList()
         try:
             self._dispatch(event)
         except ProtocolError as error:
             client = event.client if isinstance(event, ClientHello | ClientAsks) else None
             cause = error.args[0] if isinstance(error.args[0], Failure) else None
             self._refuse(MessageRefused("control", str(error), client=client, failure=cause))
-        actions, self._actions = self._actions, []
-        return actions
+        return self._actions.all()
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -216,9 +208,9 @@ class ControlMachine:
                 Failure.of("wrong_ranks", job=event.job, ranks=event.ranks, processes=processes)
             )
         self._refuse_ended(event.job)
-        self._jobs[event.client] = event.job
-        self._send_client(event.client, self._settings.welcome)
-        self._write(
+        self._jobs.connect(event.client, event.job)
+        self._actions.send_client(event.client, self._settings.welcome)
+        self._actions.write(
             "client_connected",
             job=event.job,
             host=event.host,
@@ -228,26 +220,28 @@ class ControlMachine:
 
     def _answer(self, event: ClientAsks) -> None:
         """Issues a simulation to a client, or sends it the reason why it gets none."""
-        job = self._jobs.get(event.client)
+        job = self._jobs.job_of(event.client)
         if job is None:
             text = "a client that asks for a simulation before it has said hello"
             raise ProtocolError(text)
         # The launcher counts a job as connected here, not at its hello: a job that then can't declare its fields
         # would be started again and again.
-        self._send_launcher({"type": "connected", "job": job})
+        self._actions.send_launcher({"type": "connected", "job": job})
         if self._stop_reason is not None:
-            self._send_client(event.client, wire.Stop(self._stop_reason))
+            self._actions.send_client(event.client, wire.Stop(self._stop_reason))
             return
-        record = self._next_record(event.simulation)
+        record = self._upcoming.take(event.simulation)
         if record is None:
-            self._send_client(event.client, wire.Done())
+            self._actions.send_client(event.client, wire.Done())
             return
         attempt = self._ledger.issue(record, job, self._now.unix)
-        self._last_issued[job] = record.simulation
+        self._jobs.issue(job, record.simulation)
         self._proposals.register(record)
-        self._send_client(event.client, wire.Solve(record.simulation, attempt, record.parameters))
+        self._actions.send_client(
+            event.client, wire.Solve(record.simulation, attempt, record.parameters)
+        )
         names = self._settings.welcome.parameters
-        self._write(
+        self._actions.write(
             "simulation_issued",
             simulation=record.simulation,
             attempt=attempt,
@@ -264,33 +258,19 @@ class ControlMachine:
                 event.simulation, event.attempt, event.failure, self._now.unix, retry=False
             )
             self._end_attempt(outcome)
-        elif event.job not in self._failed_jobs:
-            self._failed_jobs.add(event.job)
-            self._write("client_failed", forward=True, job=event.job, **event.failure.record())
+        elif self._jobs.fail(event.job):
+            self._actions.write(
+                "client_failed", forward=True, job=event.job, **event.failure.record()
+            )
 
     def _refuse_ended(self, job: str) -> None:
         """Refuses a message that a job has sent before its end and that arrives after the launcher's report.
 
         A simulation issued to such a job would run forever: its end is not reported a second time.
         """
-        if job in self._ended_jobs:
+        if self._jobs.ended(job):
             text = f"a client of job {job}, which has ended"
             raise ProtocolError(text)
-
-    def _next_record(self, requested: int) -> SimulationRecord | None:
-        """Returns the waiting simulation to issue, or None if there is none."""
-        waiting = self._ledger.waiting()
-        if requested != wire.ANY:
-            return next((record for record in waiting if record.simulation == requested), None)
-        return waiting[0] if waiting else self._draw()
-
-    def _draw(self) -> SimulationRecord | None:
-        """Takes the next proposal as a new simulation, unless all planned simulations are drawn."""
-        if self._ledger.drawn >= self._ledger.count:
-            return None
-        record = self._ledger.add(*self._proposals.take())
-        self._send_ranks(assignment(record))
-        return record
 
     # Server ranks.
 
@@ -298,16 +278,16 @@ class ControlMachine:
         """Sends a server rank what the others have already been sent, of the simulations that are not over."""
         self._ranks.add(rank)
         for record in (*self._ledger.running(), *self._ledger.waiting()):
-            self._actions.append(SendRank(rank, assignment(record)))
+            self._actions.send_rank(rank, assignment(record))
         if self._stop_reason is not None:
-            self._actions.append(SendRank(rank, {"type": "stop", "reason": self._stop_reason}))
+            self._actions.send_rank(rank, {"type": "stop", "reason": self._stop_reason})
         if self._reception_over:
-            self._actions.append(SendRank(rank, {"type": "reception_over"}))
+            self._actions.send_rank(rank, {"type": "reception_over"})
 
     def _handle_report(self, report: RankReport) -> None:
         self._watchdog.report(report, self._now.monotonic)
         self._pending[report.rank] = report.pending
-        self._actions.append(WithholdCredit(self._credit_withheld))
+        self._actions.add(WithholdCredit(self._credit_withheld))
         if report.last:
             self._finished_ranks.add(report.rank)
         self._proposals.add_losses(report.first_pass)
@@ -324,7 +304,7 @@ class ControlMachine:
                 )
             )
         if self.ranks_finished:
-            self._actions.append(LastReportsReceived())
+            self._actions.add(LastReportsReceived())
         for reason, count in report.refused.items():
             self._refuse(MessageRefused(f"data of rank {report.rank}", reason, count))
 
@@ -338,20 +318,14 @@ class ControlMachine:
     def _handle_job_end(self, event: JobEnded) -> None:
         job, now = event.job, self._now.unix
         self._launcher_heard = self._now.monotonic
-        self._jobs_ended += 1
-        self._ended_jobs.add(job)
-        self._actions.append(ForgetJob(job))
-        self._killed.discard(job)
-        self._jobs = {client: name for client, name in self._jobs.items() if name != job}
+        self._jobs.end(job)
+        self._actions.add(ForgetJob(job))
         failure = Failure.of("process_ended", exit_status=event.exit_code)
         self._detach_job(job, failure, failed=event.exit_code != 0)
-        asked_for_none = self._last_issued.pop(job, None) is None
-        if (
-            asked_for_none
-            and event.simulation is not None
-            and event.simulation < self._ledger.drawn
-        ):
-            self._end_attempt(self._ledger.never_started(event.simulation, failure, now))
+        asked = self._jobs.forget_issued(job)
+        simulation = event.simulation
+        if not asked and simulation is not None and simulation < self._ledger.drawn:
+            self._end_attempt(self._ledger.never_started(simulation, failure, now))
         self._send_want()
 
     def _detach_job(self, job: str, failure: Failure, *, failed: bool) -> None:
@@ -365,7 +339,7 @@ class ControlMachine:
         if self._stop_reason is not None:
             return
         for record in self._ledger.of_job(job):
-            if failed and record.simulation == self._last_issued.get(job):
+            if failed and self._jobs.solves(job, record.simulation):
                 self._lose_attempt(record, failure)
             else:
                 self._draining.add(record, failure, self._now.monotonic, charged=not failed)
@@ -375,7 +349,7 @@ class ControlMachine:
     ) -> None:
         at, now = (record.simulation, record.attempt), self._now.unix
         outcome = self._ledger.failed(*at, failure, now, retry=True, charged=charged)
-        self._write(
+        self._actions.write(
             "client_lost", job=record.job, simulation=record.simulation, reason=str(failure)
         )
         self._end_attempt(outcome)
@@ -393,37 +367,21 @@ class ControlMachine:
             # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)
         if outcome.finished:
-            self._write("simulation_finished", **outcome.event_fields())
+            self._actions.write("simulation_finished", **outcome.event_fields())
         else:
-            self._write("simulation_failed", forward=True, **outcome.event_fields())
+            self._actions.write("simulation_failed", forward=True, **outcome.event_fields())
         self._send_want()
 
     def _send_want(self) -> None:
         """Sends the launcher what should be running."""
-        message: dict[str, Any] = {"type": "want", "ended": self._jobs_ended}
+        message: dict[str, Any] = {"type": "want", "ended": self._jobs.end_reports}
         if self._stop_reason is not None:
             message["clients"], message["simulations"] = 0, []
         elif self._settings.per_simulation:
-            message["simulations"] = self._wanted_simulations()
+            message["simulations"] = self._upcoming.wanted_simulations()
         else:
-            message["clients"] = self._wanted_clients()
-        self._send_launcher(message)
-
-    def _wanted_clients(self) -> int:
-        """Returns the number of persistent jobs for which there is work."""
-        connected = set(self._jobs.values())
-        busy = len({r.job for r in self._ledger.running() if r.job in connected})
-        unissued = self._ledger.count - self._ledger.drawn + len(self._ledger.waiting())
-        return min(self._settings.clients, busy + unissued)
-
-    def _wanted_simulations(self) -> list[tuple[int, int]]:
-        """Returns the (simulation, attempt) pairs for which a separate job should run; draws as many as can run."""
-        clients = self._settings.clients
-        running = [(r.simulation, r.attempt) for r in self._ledger.running()]
-        while len(running) + len(self._ledger.waiting()) < clients and self._draw():
-            pass
-        waiting = [(r.simulation, r.attempts) for r in self._ledger.waiting()]
-        return (running + waiting)[:clients]
+            message["clients"] = self._upcoming.wanted_clients(self._jobs.connected)
+        self._actions.send_launcher(message)
 
     # The run.
 
@@ -432,10 +390,10 @@ class ControlMachine:
         if self._stop_reason is not None:
             return
         self._stop_reason = reason
-        self._actions.append(StopClients(reason))
-        self._write("stopping", reason=reason)
+        self._actions.add(StopClients(reason))
+        self._actions.write("stopping", reason=reason)
         kind = "leaving" if self._handing_over else "stopping"
-        self._send_launcher({"type": kind, "reason": reason})
+        self._actions.send_launcher({"type": kind, "reason": reason})
         self._send_ranks({"type": "stop", "reason": reason})
         self._send_want()
 
@@ -447,12 +405,12 @@ class ControlMachine:
             self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:
             self._reception_over = True
-            self._write("reception_over")
+            self._actions.write("reception_over")
             self._send_ranks({"type": "reception_over"})
         if self._stop_reason is None and not self.ranks_finished:
-            ended = (self._ledger.drawn, self._ledger.unfinished, self._jobs_ended)
-            jobs = set(self._jobs.values())
-            self._actions += self._watchdog.check(ended, jobs, pulses, self._now.monotonic)
+            ended = (self._ledger.drawn, self._ledger.unfinished, self._jobs.end_reports)
+            jobs = self._jobs.connected
+            self._actions.add(*self._watchdog.check(ended, jobs, pulses, self._now.monotonic))
 
     def _check_launcher(self) -> None:
         assert self._launcher_heard is not None
@@ -462,39 +420,29 @@ class ControlMachine:
             self._stop(reason)
 
     def _check_job(self, job: str, pulse: Pulse) -> None:
-        if job in self._killed:
+        if self._jobs.killed(job):
             return
         failure = self._timeouts.exceeded(pulse, self._now.monotonic)
         if failure is not None:
             self._kill(job, failure)
 
     def _kill(self, job: str, failure: Failure) -> None:
-        self._killed.add(job)
+        self._jobs.kill(job)
         self._detach_job(job, failure, failed=True)
-        self._send_launcher({"type": "kill", "job": job, "reason": str(failure)})
+        self._actions.send_launcher({"type": "kill", "job": job, "reason": str(failure)})
 
     def _warn_of_sampler(self, reason: str) -> None:
         if not self._sampler_failed:
             self._sampler_failed = True
             text = f"the sampler failed; the prior takes over: {reason}"
-            self._write("warning", forward=True, message=text)
+            self._actions.write("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:
         reason = {"reason": event.reason} if event.failure is None else event.failure.record()
-        self._write("refused", forward=True, what=event.source, **reason, count=event.count)
+        self._actions.write("refused", forward=True, what=event.source, **reason, count=event.count)
         if event.client is not None:
-            self._send_client(event.client, wire.Refused(event.reason))
-
-    # Actions.
-
-    def _write(self, name: str, *, forward: bool = False, **fields: Any) -> None:
-        self._actions.append(WriteEvent(name, fields, forward=forward))
-
-    def _send_client(self, client: bytes, message: wire.Message) -> None:
-        self._actions.append(SendClient(client, message))
-
-    def _send_launcher(self, message: Mapping[str, Any]) -> None:
-        self._actions.append(SendLauncher(message))
+            self._actions.send_client(event.client, wire.Refused(event.reason))
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
-        self._actions.extend(SendRank(rank, message) for rank in sorted(self._ranks))
+        for rank in sorted(self._ranks):
+            self._actions.send_rank(rank, message)

@@ -1,0 +1,78 @@
+"""What the control machine knows about the client jobs of a run. Pure: it reads no clock and sends nothing."""
+
+from collections.abc import Set
+
+__all__ = ["ClientJobs"]
+
+
+class ClientJobs:
+    """The client jobs of a run, from the first message of each to its end. Job names are not reused."""
+
+    def __init__(self) -> None:
+        # Job of each client, from the client's hello to the end of the job.
+        self._clients: dict[bytes, str] = {}
+        # The last simulation that was issued to each job, from the first issue to the end of the job. The job is
+        # solving this one. The reports on its earlier running simulations have not arrived yet.
+        self._last_issued: dict[str, int] = {}
+        # Jobs that have failed before their first simulation.
+        self._failed: set[str] = set()
+        # Jobs that the launcher was asked to kill and whose end it has not reported.
+        self._killed: set[str] = set()
+        # Jobs whose end the launcher has reported.
+        self._ended: set[str] = set()
+        self._end_reports = 0
+
+    @property
+    def connected(self) -> Set[str]:
+        """Jobs whose client has connected and that have not ended."""
+        return set(self._clients.values())
+
+    @property
+    def end_reports(self) -> int:
+        """Reports of ended jobs so far; the launcher ignores a `want` that does not take all of them into account."""
+        return self._end_reports
+
+    def job_of(self, client: bytes) -> str | None:
+        """Returns the job of a connected client, or None for an unknown client."""
+        return self._clients.get(client)
+
+    def ended(self, job: str) -> bool:
+        """Whether the launcher has reported the end of a job."""
+        return job in self._ended
+
+    def killed(self, job: str) -> bool:
+        """Whether the launcher was asked to kill a job whose end it has not reported."""
+        return job in self._killed
+
+    def solves(self, job: str, simulation: int) -> bool:
+        """Whether a simulation is the last one that was issued to a job."""
+        return self._last_issued.get(job) == simulation
+
+    def connect(self, client: bytes, job: str) -> None:
+        """Records that the client of a job has connected."""
+        self._clients[client] = job
+
+    def issue(self, job: str, simulation: int) -> None:
+        """Records that a simulation was issued to a job."""
+        self._last_issued[job] = simulation
+
+    def fail(self, job: str) -> bool:
+        """Records that a job has failed before its first simulation; returns False if that was known."""
+        known = job in self._failed
+        self._failed.add(job)
+        return not known
+
+    def kill(self, job: str) -> None:
+        """Records that the launcher was asked to kill a job."""
+        self._killed.add(job)
+
+    def end(self, job: str) -> None:
+        """Records a report of the launcher that a job has ended."""
+        self._end_reports += 1
+        self._ended.add(job)
+        self._killed.discard(job)
+        self._clients = {client: name for client, name in self._clients.items() if name != job}
+
+    def forget_issued(self, job: str) -> bool:
+        """Forgets the last simulation of an ended job; returns whether any simulation was issued to the job."""
+        return self._last_issued.pop(job, None) is not None
