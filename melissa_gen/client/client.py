@@ -89,7 +89,8 @@ class Client:
     are streamed to the server. Otherwise one simulation with the given `parameters` is written to `output`.
 
     Args:
-        comm: The MPI communicator whose ranks solve each simulation together, or None.
+        comm: The MPI communicator whose ranks solve each simulation together, or None. The client communicates on a
+            duplicate of it: all ranks must create the client, and close it.
         parameters: Parameter name to value, for a run without a server.
         output: Path of the HDF5 file of a run without a server.
 
@@ -107,7 +108,7 @@ class Client:
         self._communicator: Communicator = wrap_communicator(comm)
         self._fields: dict[str, Placement] = {}
         self._current: Simulation | None = None
-        self._destination = _open_destination(self._communicator, comm, parameters, output)
+        self._destination = _open_destination(self._communicator, parameters, output)
 
     def field(
         self,
@@ -157,6 +158,8 @@ class Client:
                 self._end(self._current)
         finally:
             self._destination.close()
+        # Not after an error, which the other ranks may not have.
+        self._communicator.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,12 +171,14 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         """Closes the client. After an error it also reports the simulation as failed and ends the other ranks."""
-        if error is not None and self._current is not None and not isinstance(error, ServerLost):
+        if error is None:
+            self.close()
+            return
+        if self._current is not None and not isinstance(error, ServerLost):
             self._give_up(self._current, failure_in(error))
-        if error is not None:
-            self._current = None
-        self.close()
-        if error is not None and self._communicator.size > 1:
+        self._current = None
+        self._destination.close()
+        if self._communicator.size > 1:
             rank = self._communicator.rank
             if isinstance(error, ClientError):
                 show_user(_log, logging.ERROR, f"rank {rank}: {error}")
@@ -306,7 +311,6 @@ def _all_finite(block: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
 
 def _open_destination(
     communicator: Communicator,
-    comm: Any,
     parameters: Mapping[str, float] | None,
     output: str | Path | None,
 ) -> Destination:
@@ -325,4 +329,4 @@ def _open_destination(
 
     if communicator.rank == 0:
         show_user(_log, logging.INFO, f"no training server: writing to {output}")
-    return Hdf5Output(communicator, comm, dict(parameters or {}), Path(output))
+    return Hdf5Output(communicator, dict(parameters or {}), Path(output))

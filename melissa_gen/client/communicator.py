@@ -23,10 +23,17 @@ _OUTPUT_SECONDS = 0.2
 
 
 class Communicator(Protocol):
-    """Ranks that solve one simulation together."""
+    """Ranks that solve one simulation together.
+
+    Attributes:
+        rank: Number of this rank.
+        size: Number of ranks.
+        comm: Their mpi4py communicator, on which no message of the solver is sent; None without MPI.
+    """
 
     rank: int
     size: int
+    comm: Any
 
     def share(self, data: npt.NDArray[Any]) -> None:
         """Copies the array of rank 0 to all ranks. Waiting ranks leave the core to other processes."""
@@ -34,12 +41,16 @@ class Communicator(Protocol):
     def abort(self) -> None:
         """Ends all ranks at once, because the others may be waiting in a collective call."""
 
+    def close(self) -> None:
+        """Frees the communicator. All ranks must call it."""
+
 
 class SingleProcess:
     """A client without MPI."""
 
     rank = 0
     size = 1
+    comm = None
 
     def share(self, data: npt.NDArray[Any]) -> None:
         """Does nothing: there is only one rank."""
@@ -47,16 +58,19 @@ class SingleProcess:
     def abort(self) -> None:
         """Does nothing: the exception of the caller ends the process."""
 
+    def close(self) -> None:
+        """Does nothing: there is no communicator."""
+
 
 class MPICommunicator:
-    """A client on an mpi4py communicator.
+    """A client on a duplicate of an mpi4py communicator, so that its messages never match those of the solver.
 
     Args:
-        comm: The communicator whose ranks solve a simulation together.
+        comm: The communicator whose ranks solve a simulation together. All ranks must call.
     """
 
     def __init__(self, comm: Any) -> None:
-        self._comm = comm
+        self.comm: Any = comm.Dup()
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()
 
@@ -66,7 +80,7 @@ class MPICommunicator:
         MPI spins while it waits, and the wait can be long because the server decides when the next simulation starts.
         The request is therefore tested with short pauses, so that the trainer can use the core.
         """
-        request = self._comm.Ibcast(data, root=0)
+        request = self.comm.Ibcast(data, root=0)
         while not request.Test():
             time.sleep(_POLL_SECONDS)
 
@@ -74,7 +88,14 @@ class MPICommunicator:
         """Calls MPI_Abort. If this rank only ended, the others could wait in a collective call forever."""
         drop_shared_memory()
         time.sleep(_OUTPUT_SECONDS)
-        self._comm.Abort(1)
+        self.comm.Abort(1)
+
+    def close(self) -> None:
+        """Frees the duplicate, unless the solver has already finalized MPI."""
+        from mpi4py import MPI
+
+        if self.comm != MPI.COMM_NULL and not MPI.Is_finalized():
+            self.comm.Free()
 
 
 def drop_shared_memory() -> None:

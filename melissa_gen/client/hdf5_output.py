@@ -21,7 +21,6 @@ class Hdf5Output:
 
     Args:
         communicator: The ranks of this client.
-        comm: Their mpi4py communicator, or None.
         parameters: Parameters of the simulation, name to value.
         output: Path of the file.
     """
@@ -29,9 +28,9 @@ class Hdf5Output:
     time_steps: int | None = None
 
     def __init__(
-        self, communicator: Communicator, comm: Any, parameters: dict[str, float], output: Path
+        self, communicator: Communicator, parameters: dict[str, float], output: Path
     ) -> None:
-        self._communicator, self._comm, self._output = communicator, comm, output
+        self._communicator, self._output = communicator, output
         self._simulations = iter([IssuedSimulation(0, 0, parameters)])
         self._placements: dict[str, Placement] = {}
         self._tiled: set[str] = set()
@@ -90,15 +89,15 @@ class Hdf5Output:
             whole[_region(placement.start, placement.extent)] = block_values
             return whole
         regions = np.empty((self._communicator.size, len(region)), np.int64)
-        self._comm.Gather(region, regions if self._communicator.rank == 0 else None)
+        self._communicator.comm.Gather(region, regions if self._communicator.rank == 0 else None)
         if self._communicator.rank != 0:
-            self._comm.Gatherv(block_values, None)
+            self._communicator.comm.Gatherv(block_values, None)
             return whole
         self._check_tiling(name, placement, regions)
         half = len(region) // 2
         sizes = regions[:, half:].prod(axis=1)
         flat = np.empty(int(sizes.sum()), placement.dtype)
-        self._comm.Gatherv(block_values, (flat, sizes))
+        self._communicator.comm.Gatherv(block_values, (flat, sizes))
         for values, bounds in zip(np.split(flat, np.cumsum(sizes)[:-1]), regions, strict=True):
             start, extent = bounds[:half], bounds[half:]
             whole[_region(start, extent)] = values.reshape(extent)

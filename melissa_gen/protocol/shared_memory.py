@@ -41,6 +41,16 @@ def this_machine() -> str:
         return ""
 
 
+def _start_of(pid: int) -> bytes:
+    """Returns the start time of a process in clock ticks since the start of the machine; empty if there is none."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return b""
+    # The name of the program, in parentheses, may hold blanks and parentheses.
+    return status.rpartition(b")")[2].split()[19]
+
+
 class SharedBuffers:
     """Buffers of a client that a server rank can read.
 
@@ -99,6 +109,8 @@ class SharedView:
 
     def __init__(self, pid: int, descriptor: int, nonce: int) -> None:
         self.pid = pid
+        # Read before the memory: a process that takes the number in between does not have the memory.
+        self._started = _start_of(pid)
         try:
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             file = os.open(f"/proc/{pid}/fd/{descriptor}", flags)
@@ -132,14 +144,8 @@ class SharedView:
 
     @property
     def alive(self) -> bool:
-        """Whether the process of the client exists."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        """Whether the process of the client exists. Another process may have its number, but has another start time."""
+        return self._started != b"" and _start_of(self.pid) == self._started
 
     def close(self) -> None:
         """Unmaps the memory."""

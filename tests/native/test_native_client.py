@@ -105,6 +105,17 @@ def test_a_lost_server_ends_all_ranks(serve, heat_c):
     assert "the training server has been silent for" in done.stderr  # said by either thread
 
 
+def test_messages_of_the_client_do_not_match_those_of_the_solver(serve, with_mpi, tmp_path):
+    program = tmp_path / "collectives"
+    options = (*STRICT, HERE / "collectives.c", *flags(with_mpi.prefix))
+    run(with_mpi.mpicc, *options, "-o", program)
+    server = serve({"a": ("float64", (2,))}, 1, [(0.5,), (1.5,)], ("p",))
+    done = start(server, MPIRUN, "-n", 2, program)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    server.close()
+    assert [server.samples[n, 0]["a"].tolist() for n in range(2)] == [[7.0, 7.0], [8.0, 8.0]]
+
+
 def heat_server(serve, mesh, steps):
     rng = np.random.default_rng(3)
     fields = {"temperature": ("float64", (mesh, mesh))}

@@ -51,7 +51,8 @@ typedef struct mg_client mg_client;
 MG_API int mg_open(mg_client **client);
 
 #ifdef MELISSA_GEN_WITH_MPI
-/* Connects the ranks of a communicator, which solve each simulation together. Collective. */
+/* Connects the ranks of a communicator, which solve each simulation together. Collective, as is mg_close(). The client
+ * communicates on a duplicate of it, which mg_close() frees. */
 MG_API int mg_open_mpi(mg_client **client, MPI_Comm comm);
 #endif
 

@@ -478,6 +478,9 @@ int mg_close(mg_client *client)
     if (client->running && !client->lost) /* after an error, the server gets that error */
         status = client->error != NULL ? give_up(client) : end_simulation(client);
     connection_close(client);
+    /* After an error of one rank alone the others may never come here: the solver ends by MPI_Abort. */
+    if (client->error == NULL)
+        communicator_free(&client->communicator);
     free(client->host);
     free(client->job);
     client_error_from(client, MG_OK, NULL);

@@ -12,9 +12,17 @@ struct communicator communicator_single(void)
 
 bool communicator_wrap(MPI_Comm comm, struct communicator *communicator)
 {
-    communicator->comm = comm;
-    return MPI_Comm_rank(comm, &communicator->rank) == MPI_SUCCESS &&
+    return MPI_Comm_dup(comm, &communicator->comm) == MPI_SUCCESS &&
+           MPI_Comm_rank(comm, &communicator->rank) == MPI_SUCCESS &&
            MPI_Comm_size(comm, &communicator->size) == MPI_SUCCESS;
+}
+
+void communicator_free(struct communicator *communicator)
+{
+    int ended = 0;
+    MPI_Finalized(&ended);
+    if (communicator->comm != MPI_COMM_NULL && !ended)
+        MPI_Comm_free(&communicator->comm);
 }
 
 bool communicator_share(const struct communicator *communicator, void *data, size_t size)
@@ -40,6 +48,11 @@ bool communicator_share(const struct communicator *communicator, void *data, siz
 struct communicator communicator_single(void)
 {
     return (struct communicator){0, 1};
+}
+
+void communicator_free(struct communicator *communicator)
+{
+    (void)communicator;
 }
 
 bool communicator_share(const struct communicator *communicator, void *data, size_t size)

@@ -19,8 +19,12 @@ struct communicator {
 struct communicator communicator_single(void);
 
 #ifdef MELISSA_GEN_WITH_MPI
+/* Duplicates `comm`, so that the messages of the client never match those of the solver; false if MPI failed. */
 bool communicator_wrap(MPI_Comm comm, struct communicator *communicator);
 #endif
+
+/* Frees the duplicate, unless the solver has already finalized MPI. Collective. */
+void communicator_free(struct communicator *communicator);
 
 /* Copies the bytes of rank 0 to all ranks; false if MPI failed. MPI spins while it waits, and the wait can be long
  * because the server decides when the next simulation starts. The request is therefore tested with short pauses, so
