@@ -64,7 +64,9 @@ def test_the_file_holds_the_whole_field(tmp_path, ranks):
     done = solve(tmp_path, ranks)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert lines == [f"no training server: writing to {tmp_path}/out.h5"] * (2201 if ranks == 1 else 1)
+    assert lines == [f"no training server: writing to {tmp_path}/out.h5"] * (
+        2201 if ranks == 1 else 1
+    )
     with h5py.File(tmp_path / "out.h5") as file:
         whole = np.arange(35).reshape(7, 5)
         for step in range(4):

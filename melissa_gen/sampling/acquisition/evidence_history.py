@@ -109,31 +109,17 @@ class EvidenceHistory:
     def remember_predictions(self, points: Array, known: Array) -> None:
         """Stores the predictions `known` (n, 1 + j) for points (n, d) when they are drawn.
 
-        The newest `limit` points are kept, also after evidence on their simulations has arrived.
+        The newest `limit` points are kept.
         """
         for point, row in zip(points, known, strict=True):
             self._predicted[point.tobytes()] = row
         while len(self._predicted) > self._limit:
             del self._predicted[next(iter(self._predicted))]
 
-    def seen(self) -> Array:
-        """Returns the points (m, k) of the cube that have been drawn and have not failed, with or without evidence."""
-        drawn = np.array([np.frombuffer(key) for key in self._predicted], dtype=np.float64)
-        drawn = drawn.reshape(len(self._predicted), self._prior.dimension)
-        completed = [row.unit for row in self._rows.values() if not _has_failed(row)]
-        both = [
-            self._prior.to_unit(drawn),
-            np.array(completed).reshape(-1, self._prior.unit_dimension),
-        ]
-        return np.unique(np.concatenate(both), axis=0)
-
     def add(self, evidence: Sequence[Evidence]) -> None:
         """Adds evidence."""
         for one in evidence:
             row = self._row(one)
-            if one.failed:
-                # A point without a result has taught nothing, so that it must not count as seen.
-                self._predicted.pop(np.asarray(one.parameters, dtype=np.float64).tobytes(), None)
             known = self._rows.get(one.simulation)
             if row is None:
                 self.rejected += 1

@@ -61,7 +61,11 @@ class EnsembleArguments(Arguments):
     half_life: float = Field(
         200.0, gt=0.0, description="number of records after which the weight of a record is halved"
     )
-    history: int = Field(1000, ge=10, description="number of newest records to learn from")
+    history: int = Field(
+        1000,
+        ge=10,
+        description="number of newest records to learn from; novelty is relative to all points of the study",
+    )
 
 
 class AcquisitionArguments(EnsembleArguments):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceHistory, EvidenceTable
 from melissa_gen.sampling.acquisition.prediction_features import Probe, UnitCubeProbe
+from melissa_gen.sampling.acquisition.seen_points import SeenPoints
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, part_of
 from melissa_gen.sampling.designs.quasi_random import SobolSequence
@@ -136,6 +137,7 @@ class MixtureSampler(Sampler):
         self.rule = rule
         self._schedule = schedule
         self._records = EvidenceHistory(prior, history)
+        self._seen = SeenPoints(prior)
         self._phase = phase
         self._rng = np.random.default_rng(seed)
         self._prior_sequence = SobolSequence(prior.unit_dimension, seed)
@@ -174,6 +176,8 @@ class MixtureSampler(Sampler):
         points = self.prior.from_unit(unit)
         self._suggested += n
         self._adaptive += adaptive
+        if self.uses_surrogate:
+            self._seen.add(points)
         predicted = self.rule.predict(unit)
         if predicted is not None:
             self._records.remember_predictions(points, predicted)
@@ -219,7 +223,8 @@ class MixtureSampler(Sampler):
     def observe(self, probe: Probe) -> None:
         """Gives the rule a snapshot of the surrogate, and all points drawn so far."""
         if self.uses_surrogate:
-            self.rule.observe(UnitCubeProbe(probe, self.prior).with_seen(self._records.seen()))
+            seen = self._seen.sample(self._rng)
+            self.rule.observe(UnitCubeProbe(probe, self.prior).with_seen(seen))
 
     def log_density(self, points: Array) -> Array:
         """Returns the log density (n,) of the current mixture at points (n, d) in physical units."""
@@ -229,6 +234,8 @@ class MixtureSampler(Sampler):
     def ingest(self, evidence: Sequence[Evidence]) -> None:
         """Adds evidence to the history."""
         self._records.add(evidence)
+        if self.uses_surrogate:
+            self._seen.learn(evidence)
 
     def update(self) -> None:
         """Learns from new evidence, if there is any, and starts the next generation."""
@@ -254,6 +261,7 @@ class MixtureSampler(Sampler):
             "coverage": self._coverage,
             "feasible_share": self._feasible_share,
             **self._records.state(),
+            **self._seen.state(),
             **{f"rule.{key}": value for key, value in self.rule.state().items()},
         }
 
@@ -265,6 +273,7 @@ class MixtureSampler(Sampler):
         self._coverage = state["coverage"]
         self._feasible_share = state["feasible_share"]
         self._records.restore(state)
+        self._seen.restore(state)
         self.rule.restore(part_of(state, "rule."))
 
     def diagnostics(self) -> dict[str, float]:

@@ -53,11 +53,3 @@ def test_coverage():
     assert coverage((np.arange(100)[:, None] + 0.5) / 100) == pytest.approx(1.0)
     assert coverage(np.full((100, 3), 0.05)) == pytest.approx(0.1)
     assert coverage(np.empty((0, 2))) == 1.0
-
-
-def test_a_point_whose_simulation_failed_is_not_seen():
-    records = EvidenceHistory(PRIOR, 10)
-    records.remember_predictions(np.array([[0.5], [1.5]]), np.zeros((2, 1)))
-    assert records.seen()[:, 0].tolist() == [0.25, 0.75]
-    records.add([word(1, float("nan"), at=0.5, failed=True)])
-    assert records.seen()[:, 0].tolist() == [0.75]

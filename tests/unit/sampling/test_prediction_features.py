@@ -66,9 +66,9 @@ class Steep(Acquisition):
         return 0.01 * features[:, 0], back(np.tile([0.01, 0.0], (len(unit), 1)))
 
 
-def sampler_of(acquisition):
+def sampler_of(acquisition, history=50):
     rule = AcquisitionRule("pool", PRIOR.sample_unit, acquisition, Pool(PRIOR.unit_dimension), 1.0)
-    return MixtureSampler(PRIOR, 3, rule, Ramp(0.9, 1), 50)
+    return MixtureSampler(PRIOR, 3, rule, Ramp(0.9, 1), history)
 
 
 def heard(proposals, first=0):
@@ -121,8 +121,24 @@ def test_the_probe_gets_all_points_drawn_so_far_but_those_that_failed():
     sampler.ingest([elsewhere, Evidence(10, drawn.points[4], 0.0, failed=True)])
     sampler.observe(probe)
     expected = np.concatenate([drawn.points[:4], elsewhere.parameters[None]])
-    order = np.lexsort(PRIOR.to_unit(expected).T[::-1])
-    np.testing.assert_allclose(probe.seen, expected[order])
+    np.testing.assert_allclose(probe.seen, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_probe_gets_the_points_that_the_history_has_forgotten():
+    sampler, probe = sampler_of(Steep(), history=10), Squares()
+    sampler.observe(probe)
+    drawn = []
+    for first in range(0, 60, 6):
+        drawn.append(sampler.suggest(6))
+        sampler.ingest(heard(drawn[-1], first=first))
+        sampler.update()
+    assert sampler.diagnostics()["records"] == 10
+    again = sampler_of(Steep(), history=10)
+    again.restore(sampler.state())
+    expected = np.concatenate([one.points for one in drawn])
+    for one in (sampler, again):
+        one.observe(probe)
+        np.testing.assert_allclose(probe.seen, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_what_was_foreseen_survives_a_restart():
