@@ -90,7 +90,7 @@ def written_events():
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            if node.func.attr not in ("event", "_event", "_write") or not node.args:
+            if node.func.attr not in ("event", "_event", "write_event") or not node.args:
                 continue
             first = node.args[0]
             names = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]

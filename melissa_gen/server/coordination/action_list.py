@@ -29,7 +29,7 @@ class ActionList:
         """Appends actions."""
         self._actions += actions
 
-    def write(self, name: str, *, forward: bool = False, **fields: Any) -> None:
+    def write_event(self, name: str, *, forward: bool = False, **fields: Any) -> None:
         """Appends an event for the event log; with `forward`, the launcher gets it too."""
         self.add(WriteEvent(name, fields, forward=forward))
 

@@ -210,7 +210,7 @@ class ControlMachine:
         self._refuse_ended(event.job)
         self._jobs.connect(event.client, event.job)
         self._actions.send_client(event.client, self._settings.welcome)
-        self._actions.write(
+        self._actions.write_event(
             "client_connected",
             job=event.job,
             host=event.host,
@@ -241,7 +241,7 @@ class ControlMachine:
             event.client, wire.Solve(record.simulation, attempt, record.parameters)
         )
         names = self._settings.welcome.parameters
-        self._actions.write(
+        self._actions.write_event(
             "simulation_issued",
             simulation=record.simulation,
             attempt=attempt,
@@ -259,7 +259,7 @@ class ControlMachine:
             )
             self._end_attempt(outcome)
         elif self._jobs.fail(event.job):
-            self._actions.write(
+            self._actions.write_event(
                 "client_failed", forward=True, job=event.job, **event.failure.record()
             )
 
@@ -349,7 +349,7 @@ class ControlMachine:
     ) -> None:
         at, now = (record.simulation, record.attempt), self._now.unix
         outcome = self._ledger.failed(*at, failure, now, retry=True, charged=charged)
-        self._actions.write(
+        self._actions.write_event(
             "client_lost", job=record.job, simulation=record.simulation, reason=str(failure)
         )
         self._end_attempt(outcome)
@@ -367,9 +367,9 @@ class ControlMachine:
             # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)
         if outcome.finished:
-            self._actions.write("simulation_finished", **outcome.event_fields())
+            self._actions.write_event("simulation_finished", **outcome.event_fields())
         else:
-            self._actions.write("simulation_failed", forward=True, **outcome.event_fields())
+            self._actions.write_event("simulation_failed", forward=True, **outcome.event_fields())
         self._send_want()
 
     def _send_want(self) -> None:
@@ -391,7 +391,7 @@ class ControlMachine:
             return
         self._stop_reason = reason
         self._actions.add(StopClients(reason))
-        self._actions.write("stopping", reason=reason)
+        self._actions.write_event("stopping", reason=reason)
         kind = "leaving" if self._handing_over else "stopping"
         self._actions.send_launcher({"type": kind, "reason": reason})
         self._send_ranks({"type": "stop", "reason": reason})
@@ -405,7 +405,7 @@ class ControlMachine:
             self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:
             self._reception_over = True
-            self._actions.write("reception_over")
+            self._actions.write_event("reception_over")
             self._send_ranks({"type": "reception_over"})
         if self._stop_reason is None and not self.ranks_finished:
             ended = (self._ledger.drawn, self._ledger.unfinished, self._jobs.end_reports)
@@ -435,11 +435,13 @@ class ControlMachine:
         if not self._sampler_failed:
             self._sampler_failed = True
             text = f"the sampler failed; the prior takes over: {reason}"
-            self._actions.write("warning", forward=True, message=text)
+            self._actions.write_event("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:
         reason = {"reason": event.reason} if event.failure is None else event.failure.record()
-        self._actions.write("refused", forward=True, what=event.source, **reason, count=event.count)
+        self._actions.write_event(
+            "refused", forward=True, what=event.source, **reason, count=event.count
+        )
         if event.client is not None:
             self._actions.send_client(event.client, wire.Refused(event.reason))
 
