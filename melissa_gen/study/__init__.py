@@ -7,8 +7,8 @@ from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection
-from melissa_gen.study.study import Study
-from melissa_gen.study.study_file import json_schema, load_study, write_study
+from melissa_gen.study.study import Study, json_schema, load_study
+from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection, ValidationSection
 

@@ -1,25 +1,23 @@
 """Cluster profiles: default values of a site for any keys of a study."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.study.yaml_file import read_mapping
 
 __all__ = ["merge_profile"]
 
 _SHIPPED = Path(__file__).parent / "profiles"
 
 
-def merge_profile(
-    data: Mapping[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]
-) -> dict[str, Any]:
+def merge_profile(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Merges a study with the profile that its `launcher.profile` names. Values of the study take precedence.
 
     Args:
         data: The study as written in its file.
         folder: The study's folder, to which a relative path of a profile refers.
-        read: Function that reads a YAML file.
 
     Returns:
         The study including the settings of the profile, without `launcher.profile`.
@@ -31,7 +29,7 @@ def merge_profile(
     wanted = launcher.get("profile") if isinstance(launcher, dict) else None
     if not isinstance(wanted, str):
         return dict(data)
-    merged = _merged(data, read(_find(wanted, folder)))
+    merged = _merged(data, read_mapping(_find(wanted, folder)))
     return {**merged, "launcher": {**merged["launcher"], "profile": None}}
 
 

@@ -1,24 +1,27 @@
 """The model of a study file, with the checks that concern several sections."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from melissa_gen.distributions import Parameter
+from melissa_gen.errors import StudyError
 from melissa_gen.study.base_section import Section
 from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection
+from melissa_gen.study.study_file import read_study
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection
 from melissa_gen.study.word_types import Name
 
-__all__ = ["Study"]
+__all__ = ["Study", "json_schema", "load_study"]
 
 _CREDIT_BYTES = 8_000_000
 
@@ -85,9 +88,6 @@ class Study(Section):
         Example:
             >>> study = Study.load("study.yaml", {"simulation.count": 100}, sampler={"method": "breed"})
         """
-        # Imported here because the module imports this class.
-        from melissa_gen.study.study_file import load_study
-
         values = dict(overrides or {})
         for name, section in sections.items():
             values.update(_dotted(name, section))
@@ -196,6 +196,40 @@ class Study(Section):
                 )
                 raise ValueError(msg)
         return self
+
+
+def load_study(
+    path: Path, overrides: Iterable[str] | Mapping[str, Any] = (), folder: Path | None = None
+) -> Study:
+    """Reads and checks a study file.
+
+    Args:
+        path: The YAML file.
+        overrides: Values that replace those of the file: words `section.key=value` with YAML values, or a mapping of
+            `section.key` to Python values.
+        folder: Folder to which relative paths in the study refer; default: the file's folder.
+
+    Returns:
+        The study, complete with defaults.
+
+    Raises:
+        StudyError: One sentence with the file, the key, what was found and what is legal.
+    """
+    study = read_study(Study, path, overrides)
+    study._folder = folder or path.resolve().parent
+    try:
+        str(study._folder).encode()
+    except UnicodeEncodeError:
+        msg = f"{path}: the name of the study's folder {study._folder} is not text in UTF-8; rename the folder"
+        raise StudyError(msg) from None
+    return study
+
+
+def json_schema() -> str:
+    """Returns the study file's JSON Schema, for editors that complete and check YAML."""
+    schema = Study.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2)
 
 
 def _dotted(key: str, value: Any) -> Iterator[tuple[str, Any]]:

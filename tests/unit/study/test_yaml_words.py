@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from melissa_gen.errors import StudyError
-from melissa_gen.study.study_file import read_mapping
+from melissa_gen.study.yaml_file import read_mapping
 
 
 def value(tmp_path, word):
@@ -69,7 +69,7 @@ def test_anchors_and_merged_keys(tmp_path):
 
 @pytest.mark.parametrize("word", ["on", "010", "1:30", "1e5", "1e-3", "2026-01-01", "1_000", "~"])
 def test_text_is_written_so_that_every_version_reads_it_as_text(tmp_path, word):
-    from melissa_gen.study.study_file import to_yaml
+    from melissa_gen.study.yaml_file import to_yaml
 
     text = to_yaml({"a": word})
     (tmp_path / "study.yaml").write_text(text)
