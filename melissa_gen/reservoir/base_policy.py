@@ -110,10 +110,6 @@ class Policy(ABC):
     def _unseen_slots(self) -> list[int]:
         """Slots of all samples that have never been drawn."""
 
-    def _mark_seen(self, slot: int) -> None:
-        """Marks a stored sample as drawn before; only policies that keep drawn samples implement this."""
-        raise NotImplementedError
-
     def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """Values of samples that the policy keeps beside the store, `(n,)` each."""
         return {}
@@ -121,7 +117,12 @@ class Policy(ABC):
     def _restore_columns(
         self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Restores the values that `_columns` returned."""
+        """Restores what the policy keeps beside the store, after the samples are inserted.
+
+        Args:
+            slots: Slots of the samples, `(n,)`.
+            columns: Columns of `rows`, `(n,)` each: those of `_columns`, and `place` and `seen`.
+        """
         return
 
     @abstractmethod
@@ -417,14 +418,10 @@ class Policy(ABC):
             store, slots = self.store, rows.slots
             store.simulations[slots], store.steps[slots] = columns["simulation"], columns["step"]
             store.weights[slots] = columns["weight"]
-            seen = columns["seen"].tolist()
-            for row in np.argsort(columns["place"], kind="stable").tolist():
-                slot = int(slots[row])
+            for slot in slots[np.argsort(columns["place"], kind="stable")].tolist():
                 self._insert(slot)
-                if seen[row]:
-                    self._mark_seen(slot)
             self._restore_columns(slots, columns)
-            found = len(seen) - sum(seen)
+            found = int(np.count_nonzero(~columns["seen"]))
             self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) - found
             if not self._withdrawn[LOST_WITH_SERVER]:
                 del self._withdrawn[LOST_WITH_SERVER]

@@ -1,5 +1,8 @@
 """The Reservoir policy: draws with repetition; only samples that have been drawn are evicted."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -120,6 +123,14 @@ class Reservoir(Policy):
     def _clear(self) -> list[int]:
         slots, self._order, self._seen = self._order, [], 0
         return slots
+
+    def _restore_columns(
+        self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
+    ) -> None:
+        # In the order of the samples, so that equal seeds give equal draws.
+        order = np.argsort(columns["place"], kind="stable")
+        for slot in slots[order][columns["seen"][order]].tolist():
+            self._mark_seen(slot)
 
     def _mark_seen(self, slot: int) -> None:
         if self._place[slot] >= self._seen:

@@ -169,6 +169,7 @@ class WeightedReservoir(Reservoir):
     def _restore_columns(
         self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
     ) -> None:
+        super()._restore_columns(slots, columns)
         # A study resumed with other rules of eviction or draws has no losses yet.
         if "loss" in columns:
             self.losses[slots] = columns["loss"]
