@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from melissa_gen.builders.descriptors import check_client_limit, check_server_limit
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.backends.allocation import AllocationBackend, cpus_of
 from melissa_gen.launcher.backends.base import SERVER, Backend, MpiJob
@@ -36,6 +37,8 @@ def check_backend(study: Study) -> None:
     launcher = study.launcher
     if launcher.backend == "local":
         find_mpirun(launcher.mpirun)
+        check_server_limit(study)
+        check_client_limit(study)
         if max(study.server.ranks, study.simulation.processes) > 1:
             check_shared_memory()
         if study.server.ranks > 1 and study.server.interface == "auto":

@@ -1,6 +1,7 @@
 """Connection of a client rank to one server rank: a socket, and the buffers that are this rank's credit there."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from melissa_gen.client.conversation import Conversation
 from melissa_gen.client.destination import Placement
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.handshake import Handshake
 from melissa_gen.protocol.shared_memory import SharedBuffers
 
 __all__ = ["Channel"]
@@ -25,6 +27,9 @@ class Channel:
         credit: Number of buffers.
         placements: The name and place of each field.
         share: Whether the server rank is on this machine and may read the buffers in place.
+
+    Attributes:
+        warned: Whether the user knows that the server has not accepted the connection.
     """
 
     def __init__(
@@ -36,6 +41,8 @@ class Channel:
         share: bool,
     ) -> None:
         self.line = line
+        self.warned = False
+        self._handshake, self._opened = Handshake(line.socket), time.monotonic()
         self._names = [name for name, _ in placements]
         self._credit = credit
         self._blocks = [(p.extent, p.dtype) for _, p in placements]
@@ -51,6 +58,16 @@ class Channel:
     def has_credit(self) -> bool:
         """Whether a buffer is free."""
         return bool(self._free) and self.line.answered
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server has refused the keys of this client."""
+        return self._handshake.refused
+
+    def seconds_unaccepted(self) -> float:
+        """Returns how long the server has not accepted the connection; 0.0 if it has."""
+        self._handshake.update()
+        return 0.0 if self._handshake.done else time.monotonic() - self._opened
 
     def fill(self, blocks: Mapping[str, npt.NDArray[Any]]) -> int:
         """Copies the blocks of a time step into a free buffer, of which there must be one; returns its number."""
@@ -79,6 +96,7 @@ class Channel:
     def close(self, until: float) -> None:
         """Waits until the server has everything, or a time (monotonic seconds), and closes the socket."""
         self.line.flush(until, wire.Credit, wire.Refused)
+        self._handshake.close()
         self.line.socket.close(linger=0)
         if self._shared is not None:
             self._shared.close()

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zmq
 
 from melissa_gen.client.channel import Channel
 from melissa_gen.client.communicator import Communicator, broadcast
@@ -27,9 +26,14 @@ from melissa_gen.client.user_messages import show_user
 from melissa_gen.errors import ClientError, ProtocolError, ServerLost
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.descriptors import (
+    check_descriptors,
+    client_descriptors,
+    raise_descriptor_limit,
+)
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.session import PING_SECONDS
-from melissa_gen.protocol.sockets import connect_socket, unreachable
+from melissa_gen.protocol.sockets import client_context, connect_socket, unreachable
 
 __all__ = ["ServerConnection"]
 
@@ -56,7 +60,12 @@ class ServerConnection:
         except ProtocolError as error:
             raise ClientError(str(error)) from None
         self._only = _only_simulation()
-        self._context: zmq.Context[Any] = zmq.Context()
+        server_ranks = len(self._contact.data)
+        needed = client_descriptors(server_ranks)
+        who = f"a client of {server_ranks} server ranks"
+        if problem := check_descriptors(needed, raise_descriptor_limit(needed), who):
+            raise ClientError(problem)
+        self._context = client_context(server_ranks)
         self._job = os.environ.get("MELISSA_GEN_JOB", f"{socket.gethostname()}-{os.getpid()}")
         self._asked = False
         # Whether nothing is left to solve. The server then still reads what was sent.
@@ -247,21 +256,39 @@ class ServerConnection:
             if not (warned or channel.line.answered) and now - opened > _HANDSHAKE_SECONDS:
                 warned = True
                 rank = wire.owner(simulation, step, len(self._channels))
-                self._warn_of_silence(rank)
+                self._warn_of_silence(rank, now - opened)
             if self._heartbeat is not None:
                 self._heartbeat.progress.credit_seconds += now - began
                 began = now
                 self._check_server()
         self._check_server()
 
-    def _warn_of_silence(self, server_rank: int) -> None:
-        where = self._contact.data[server_rank]
+    def _warn_of_silence(self, server_rank: int, seconds: float) -> None:
         text = (
-            f"rank {self._communicator.rank} of the client on {socket.gethostname()} has had no "
-            f"answer from server rank {server_rank} ({where}) for {_HANDSHAKE_SECONDS:.0f} s; the "
-            "server may be busy, or may have no file descriptor left (ulimit -n)"
+            f"{self._who()} has had no answer from server rank {server_rank} "
+            f"({self._contact.data[server_rank]}) for {seconds:.0f} s; the server may be busy"
         )
         show_user(_log, logging.WARNING, text)
+
+    def _check_accepted(self, channel: Channel, server_rank: int) -> None:
+        """Warns if a server rank does not accept the connection; fails after the heartbeat's timeout."""
+        seconds, timeout = channel.seconds_unaccepted(), self._welcome.heartbeat_timeout
+        where = f"server rank {server_rank} ({self._contact.data[server_rank]})"
+        if channel.refused:
+            msg = f"{self._who()}: {where} refuses the keys of the contact file"
+            raise ClientError(msg)
+        text = (
+            f"{self._who()}: {where} has not accepted the connection for {seconds:.0f} s; it may have no file "
+            "descriptor left (ulimit -n)"
+        )
+        if seconds > timeout:
+            raise ClientError(text)
+        if seconds > timeout / 2 and not channel.warned:
+            channel.warned = True
+            show_user(_log, logging.WARNING, text)
+
+    def _who(self) -> str:
+        return f"rank {self._communicator.rank} of the client on {socket.gethostname()}"
 
     def _check_server(self) -> None:
         if self._heartbeat is not None and self._heartbeat.ended:
@@ -273,10 +300,11 @@ class ServerConnection:
         if now - self._repeated < PING_SECONDS:
             return
         self._repeated = now
-        for channel in self._channels:
+        for rank, channel in enumerate(self._channels):
             if channel is not None:
                 channel.line.ping_if_due()
                 channel.collect()
+                self._check_accepted(channel, rank)
 
     def _channel(self, rank: int) -> Channel:
         found = self._channels[rank]

@@ -10,9 +10,17 @@ import zmq
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.handshake import watch_handshake
 from melissa_gen.protocol.session import new_identity
 
-__all__ = ["bind_socket", "choose_interface", "connect_socket", "interface_address", "unreachable"]
+__all__ = [
+    "bind_socket",
+    "choose_interface",
+    "client_context",
+    "connect_socket",
+    "interface_address",
+    "unreachable",
+]
 
 CONTROL_LIMIT = 16 << 20
 """Largest control message (bytes)."""
@@ -156,6 +164,14 @@ def _bind(bound: zmq.Socket[bytes], address: str, ports: Sequence[int] | None) -
     raise RunError(msg)
 
 
+def client_context(ranks: int) -> zmq.Context[Any]:
+    """Returns a ZeroMQ context that may open all sockets of a client of this number of server ranks."""
+    context: zmq.Context[Any] = zmq.Context()
+    # The default is about 1000. Each rank needs one socket, and two that watch the handshake.
+    context.set(zmq.MAX_SOCKETS, min(max(1023, 3 * ranks + 64), context.get(zmq.SOCKET_LIMIT)))
+    return context
+
+
 def connect_socket(
     context: zmq.Context[Any],
     contact: Contact,
@@ -170,10 +186,13 @@ def connect_socket(
         context: The ZeroMQ context of the process.
         contact: Secrets and transport of the server process.
         endpoint: The endpoint.
-        data: Whether it is a data socket, which is encrypted only with `Contact.encrypt_data`.
+        data: Whether it is a data socket, which is encrypted only with `Contact.encrypt_data`, and whose handshake is
+            watched (`melissa_gen.protocol.handshake`).
         queue: Largest number of queued messages; 0: no limit.
     """
     peer = _open(context, zmq.DEALER, CONTROL_LIMIT, queue)
+    if data:
+        watch_handshake(peer)
     # The server recognizes the socket after a reconnect.
     peer.routing_id = new_identity()
     peer.connect_timeout = _CONNECT_MILLISECONDS

@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 
 from melissa_gen.builders.data_set import clock
+from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.contact import Contact
@@ -72,6 +73,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         if world.Get_rank() == 0:
             stack.enter_context(_server_lock(run_dir))
         setup = RankSetup.read(run_dir, world)
+        check_server_limit(setup.study)
         setup = replace(setup, ingest_cores=_reserve_ingest_core(setup.study, world))
         shorten_gil_switch_interval()
         context: zmq.Context[Any] = zmq.Context()

@@ -259,3 +259,33 @@ def test_a_refusal_and_a_missing_server_are_told(serve, command, tmp_path):
         assert "is not a contact file" in sentence(absent), damage
     absent.write_text("{" * 100_000)
     assert "is not a contact file" in sentence(absent)
+
+
+def test_a_port_where_nothing_accepts_a_connection_is_named(serve, command):
+    """The kernel completes connections to a server without free file descriptors; nothing answers on them."""
+    server = serve_probe(serve, ranks=2, ipc=False, heartbeat_timeout=3.0)
+    with socket.create_server(("127.0.0.1", 0)) as full:
+        endpoint = f"tcp://127.0.0.1:{full.getsockname()[1]}"
+        replace(server.contact, data=(server.contact.data[0], endpoint)).write(server.path)
+        done = start(server, *command, "good")
+    said = f"rank 0 of the client on {socket.gethostname()}: server rank 1 ({endpoint}) has not"
+    assert done.returncode == 1
+    assert f"1 {said} accepted the connection for" in done.stdout
+    # The warning comes at half of the time.
+    assert f"{said} accepted the connection for 2 s; it may have no file" in done.stderr
+
+
+def test_the_limit_on_file_descriptors_is_raised_or_named(serve, command):
+    server = serve_probe(serve)
+
+    def limited(soft, hard):
+        shell = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$0" "$@"'
+        return start(server, "bash", "-c", shell, *command, "good")
+
+    assert (done := limited(64, 1024)).returncode == 0, done
+    done = limited(64, 100)
+    assert done.returncode == 1
+    assert (
+        "1 a client of 1 server ranks needs 132 file descriptors, and the hard limit here is 100; "
+        "raise the limit (ulimit -n)"
+    ) in done.stdout

@@ -1,8 +1,10 @@
 #include "channel.h"
 
+#include "heartbeat.h"
 #include "text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -40,7 +42,8 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
     } else if (!use_private_buffers(channel, credit)) {
         return wire_no_memory;
     }
-    channel->socket = contact_connect(contact, context, contact->data[server_rank], true);
+    channel->opened = heartbeat_now();
+    channel->socket = contact_connect(contact, context, contact->data[server_rank], &channel->monitor);
     if (channel->socket != NULL)
         return NULL;
     char *why =
@@ -89,6 +92,69 @@ char *channel_collect(struct channel *channel)
     return wrong;
 }
 
+static void stop_monitor(struct channel *channel)
+{
+    if (channel->monitor == NULL)
+        return;
+    zmq_socket_monitor(channel->socket, NULL, 0);
+    zmq_close(channel->monitor);
+    channel->monitor = NULL;
+}
+
+/* Reads one event of the monitor: its number is in the first of two frames. Returns 0 if there is none. */
+static uint16_t read_event(void *monitor)
+{
+    uint16_t event = 0;
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    bool first = true;
+    while (zmq_msg_recv(&frame, monitor, ZMQ_DONTWAIT) >= 0) {
+        if (first && zmq_msg_size(&frame) >= sizeof event)
+            memcpy(&event, zmq_msg_data(&frame), sizeof event);
+        first = false;
+        if (!zmq_msg_more(&frame))
+            break;
+    }
+    zmq_msg_close(&frame);
+    return event;
+}
+
+/* Returns how long (seconds) the server has not accepted the connection, or 0. The kernel completes a connection also if
+ * the server has no file descriptor for it. */
+static double seconds_unaccepted(struct channel *channel)
+{
+    uint16_t event;
+    while (channel->monitor != NULL && (event = read_event(channel->monitor)) != 0) {
+        channel->refused = event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+        if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+            stop_monitor(channel);
+    }
+    return channel->monitor == NULL ? 0.0 : heartbeat_now() - channel->opened;
+}
+
+char *channel_check_accepted(struct channel *channel, const struct contact *contact, size_t server_rank, int rank,
+                             const char *host, double timeout)
+{
+    double seconds = seconds_unaccepted(channel);
+    bool late = seconds > timeout;
+    if (!channel->refused && !late && (channel->warned || seconds <= timeout / 2))
+        return NULL;
+    const char *where = contact->data[server_rank];
+    char *text = channel->refused
+                     ? text_format("rank %d of the client on %s: server rank %zu (%s) refuses the keys of the contact file",
+                                   rank, host, server_rank, where)
+                     : text_format("rank %d of the client on %s: server rank %zu (%s) has not accepted the connection for "
+                                   "%.0f s; it may have no file descriptor left (ulimit -n)",
+                                   rank, host, server_rank, where, seconds);
+    if (channel->refused || late)
+        return text == NULL ? wire_no_memory : text;
+    channel->warned = true;
+    if (text != NULL)
+        fprintf(stderr, "%s\n", text);
+    free(text);
+    return NULL;
+}
+
 void channel_wait(struct channel *channel, long milliseconds)
 {
     zmq_pollitem_t item = {channel->socket, 0, ZMQ_POLLIN, 0};
@@ -113,6 +179,7 @@ void channel_put_back(struct channel *channel, uint16_t buffer)
 void channel_close(struct channel *channel, int linger)
 {
     if (channel->socket != NULL) {
+        stop_monitor(channel);
         zmq_setsockopt(channel->socket, ZMQ_LINGER, &linger, sizeof linger);
         zmq_close(channel->socket);
     }

@@ -7,7 +7,11 @@
 #include "shared_memory.h"
 
 struct channel {
-    void *socket; /* NULL until it is opened */
+    void *socket;  /* NULL until it is opened */
+    void *monitor; /* reports the handshake of the socket; NULL once the server has accepted the connection */
+    double opened; /* when */
+    bool refused;  /* whether the server has refused the keys */
+    bool warned;   /* whether the user knows that the server has not accepted the connection */
     struct session session;
     uint16_t credit, free;
     uint16_t *free_list;
@@ -25,6 +29,11 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
 
 /* Receives the buffers that the server has returned. Returns NULL, or a sentence for wire_free(). */
 char *channel_collect(struct channel *channel);
+
+/* Warns on the standard error after half the timeout (seconds) if the server has not accepted the connection. Returns a
+ * sentence for wire_free() after the timeout, or if the server has refused the keys; else NULL. */
+char *channel_check_accepted(struct channel *channel, const struct contact *contact, size_t server_rank, int rank,
+                             const char *host, double timeout);
 
 /* Waits for a message of the server, at most `milliseconds`. */
 void channel_wait(struct channel *channel, long milliseconds);

@@ -165,8 +165,34 @@ static bool set_key(void *peer, int option, const char *key)
     return zmq_setsockopt(peer, option, key, KEY + 1) == 0;
 }
 
-void *contact_connect(const struct contact *contact, void *context, const char *endpoint, bool data)
+void *contact_context(const struct contact *contact)
 {
+    void *context = zmq_ctx_new();
+    /* One socket per server rank, and two that watch its handshake; the default is about 1000. */
+    if (context != NULL && contact->ranks > 300)
+        zmq_ctx_set(context, ZMQ_MAX_SOCKETS, (int)(3 * contact->ranks + 64));
+    return context;
+}
+
+/* Opens a socket that reports the end of a handshake; NULL and errno after a failure. */
+static void *open_monitor(void *context, void *peer)
+{
+    char name[64];
+    snprintf(name, sizeof name, "inproc://handshake-%p", peer);
+    if (zmq_socket_monitor(peer, name, ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) != 0)
+        return NULL;
+    void *monitor = zmq_socket(context, ZMQ_PAIR);
+    if (monitor == NULL || zmq_connect(monitor, name) == 0)
+        return monitor;
+    int why = errno;
+    zmq_close(monitor);
+    errno = why;
+    return NULL;
+}
+
+void *contact_connect(const struct contact *contact, void *context, const char *endpoint, void **monitor)
+{
+    bool data = monitor != NULL;
     void *peer = zmq_socket(context, ZMQ_DEALER);
     if (peer == NULL)
         return NULL;
@@ -187,9 +213,16 @@ void *contact_connect(const struct contact *contact, void *context, const char *
         done = done && set_key(peer, ZMQ_CURVE_SERVERKEY, contact->server_public) &&
                set_key(peer, ZMQ_CURVE_PUBLICKEY, contact->client_public) &&
                set_key(peer, ZMQ_CURVE_SECRETKEY, contact->client_secret);
+    if (done && data)
+        done = (*monitor = open_monitor(context, peer)) != NULL;
     if (done && zmq_connect(peer, endpoint) == 0)
         return peer;
     int why = errno;
+    if (data && *monitor != NULL) {
+        zmq_socket_monitor(peer, NULL, 0);
+        zmq_close(*monitor);
+        *monitor = NULL;
+    }
     set_number(peer, ZMQ_LINGER, 0);
     zmq_close(peer);
     errno = why;

@@ -19,7 +19,11 @@ struct contact {
 char *contact_read(const char *path, struct contact *contact);
 void contact_free(struct contact *contact);
 
-/* Opens a DEALER to one of the server's endpoints; NULL and errno after a failure. */
-void *contact_connect(const struct contact *contact, void *context, const char *endpoint, bool data);
+/* Returns a ZeroMQ context that may open all sockets of a client, or NULL and errno. */
+void *contact_context(const struct contact *contact);
+
+/* Opens a DEALER to one of the server's endpoints; NULL and errno after a failure. For a data socket, `monitor` gets a
+ * socket that reports the end of its handshake; otherwise it is NULL. */
+void *contact_connect(const struct contact *contact, void *context, const char *endpoint, void **monitor);
 
 #endif

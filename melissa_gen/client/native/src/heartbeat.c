@@ -95,7 +95,7 @@ static void *run(void *argument)
 {
     struct heartbeat *heartbeat = argument;
     struct wire_out out = {0};
-    void *peer = contact_connect(heartbeat->contact, heartbeat->context, heartbeat->contact->heartbeat, false);
+    void *peer = contact_connect(heartbeat->contact, heartbeat->context, heartbeat->contact->heartbeat, NULL);
     double heard = heartbeat_now();
     const char *reason;
     if (peer == NULL) {

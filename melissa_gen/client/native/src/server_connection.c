@@ -1,5 +1,6 @@
 #include "server_connection.h"
 
+#include "descriptors.h"
 #include "reaching.h"
 #include "text.h"
 
@@ -31,10 +32,15 @@ static int send_message(mg_client *client, void *socket, struct session *session
     return MG_OK;
 }
 
+/* Receives the buffers that the server has returned; fails if it does not accept the connection. */
 static int collect(mg_client *client, struct channel *channel)
 {
     char *wrong = channel_collect(channel);
-    return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_SYSTEM, wrong);
+    if (wrong != NULL)
+        return client_error_from(client, MG_ERROR_SYSTEM, wrong);
+    wrong = channel_check_accepted(channel, &client->contact, (size_t)(channel - client->channels),
+                                   client->communicator.rank, client->host, client->welcome.heartbeat_timeout);
+    return wrong == NULL ? MG_OK : client_error_from(client, MG_ERROR_USAGE, wrong);
 }
 
 static bool is_readable(void *socket, long milliseconds)
@@ -119,7 +125,7 @@ static int introduce(mg_client *client, zmq_msg_t *answer)
     int status = try_ports(client);
     if (status != MG_OK)
         return status;
-    client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
+    client->control = contact_connect(&client->contact, client->context, client->contact.control, NULL);
     if (client->control == NULL)
         return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
                             client->contact.control, zmq_strerror(errno));
@@ -186,7 +192,10 @@ static int shake_hands(mg_client *client)
 
 int connection_open(mg_client *client)
 {
-    client->context = zmq_ctx_new();
+    char *problem = descriptors_problem(client->contact.ranks);
+    if (problem != NULL)
+        return client_error_from(client, MG_ERROR_USAGE, problem);
+    client->context = contact_context(&client->contact);
     if (client->context == NULL)
         return system_error(client, "can't start ZeroMQ");
     int status = shake_hands(client);
@@ -271,6 +280,8 @@ static enum outcome ask(mg_client *client)
     } else if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_SILENT) {
         client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
         outcome = LOST;
+    } else if (reason == NULL) { /* a server rank does not accept the connection */
+        outcome = REFUSED;
     }
     zmq_msg_close(&message);
     heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_PARAMETERS, 0, 0, 0, heartbeat_now() - began);
@@ -340,14 +351,20 @@ static int check_server(mg_client *client)
     return client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
 }
 
+static int hear(mg_client *client, struct channel *channel)
+{
+    int status = repeat_lost(client);
+    if (status == MG_OK)
+        status = collect(client, channel);
+    return status == MG_OK ? check_server(client) : status;
+}
+
 int connection_take_buffer(mg_client *client)
 {
     struct channel *channel = connection_channel(client);
     int status = open_channel(client, (uint32_t)(channel - client->channels));
     if (status == MG_OK)
-        status = repeat_lost(client);
-    if (status == MG_OK)
-        status = collect(client, channel);
+        status = hear(client, channel);
     double began = 0.0;
     while (status == MG_OK && (channel->free == 0 || !channel->session.answered)) {
         double now = heartbeat_now();
@@ -356,14 +373,10 @@ int connection_take_buffer(mg_client *client)
         heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_CREDIT, client->simulation, client->step, waited, 0);
         session_ping(&channel->session, channel->socket, &client->out, &client->peer, true);
         channel_wait(channel, 200);
-        status = collect(client, channel);
-        if (status == MG_OK)
-            status = check_server(client);
+        status = hear(client, channel);
     }
     if (began > 0.0)
         heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step, heartbeat_now() - began, 0);
-    if (status == MG_OK)
-        status = check_server(client);
     if (status == MG_OK)
         client->buffer = channel_take(channel);
     return status;
@@ -425,7 +438,7 @@ int connection_fail(mg_client *client, int64_t simulation)
         values = plain == NULL ? "{}" : plain;
     }
     if (client->control == NULL)
-        client->control = contact_connect(&client->contact, client->context, client->contact.control, false);
+        client->control = contact_connect(&client->contact, client->context, client->contact.control, NULL);
     bool connected = client->control != NULL;
     session_number(&client->control_session, &client->peer);
     if (connected)
