@@ -17,7 +17,7 @@ def pages() -> dict[str, str | bytes]:
         "# Messages\n\nThis page is generated from `melissa_gen/protocol/wire.py`. It lists the binary messages "
         f"between simulation clients and the server, version {VERSION}. "
         "[Protocol](../explanation/protocol.md) explains how they are used.\n",
-        "Every message starts with a header of 32 bytes. All integers are little-endian and unaligned.\n",
+        "Every message starts with a header of 48 bytes. All integers are little-endian and unaligned.\n",
         table(
             ("offset", "type", "meaning"),
             (
@@ -27,10 +27,14 @@ def pages() -> dict[str, str | bytes]:
                 ("8", "u32", "epoch: number of the server's incarnation"),
                 ("12", "u32", "rank of the sender in its MPI world"),
                 ("16", "16 bytes", "token: the run's secret, from the contact file"),
+                ("32", "u64", "number of the message; 0 for one outside the order"),
+                ("40", "u64", "number of the last message that the sender has received in order"),
             ),
         ),
         "The body follows, with the fields of the message in order. `str` is a u16 length and UTF-8 bytes. `[T]` is a "
-        "u16 count and that many T.\n",
+        "u16 count and that many T. `parameter` is `str` and a u16, 0 for real numbers and 1 for integers. `field` is "
+        "`str`, a u16, 0 for float32 and 1 for float64, and the shape `[u32]`. `block` is the number of the field and "
+        "that of its dimensions (u16), then start and extent along each dimension (u32).\n",
     ]
     for message in MESSAGES:
         rows = [

@@ -1,5 +1,6 @@
 """The job file: everything that a bridge needs of a study, written by the launcher."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +22,6 @@ class BridgeJob(BaseModel):
         simulation: The section `simulation` of the study, with its command resolved.
         folder: Folder of the study.
         simulations: Folder in which every simulation gets a folder of its own.
-        integers: Names of the parameters that are written as whole numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +29,6 @@ class BridgeJob(BaseModel):
     simulation: SimulationSection
     folder: Path
     simulations: Path
-    integers: list[str]
 
     @classmethod
     def of(cls, study: Study, command: tuple[str, ...], simulations: Path) -> Self:
@@ -44,11 +43,8 @@ class BridgeJob(BaseModel):
             StudyError: An input does not exist, a template does not fit the parameters, or the reader is unavailable.
         """
         simulation = study.simulation.model_copy(update={"command": list(command)})
-        integers = [n for n, p in study.parameters.items() if p.distribution == "integer"]
-        job = cls(
-            simulation=simulation, folder=study.folder, simulations=simulations, integers=integers
-        )
-        values = job.values(dict.fromkeys(study.parameters, 1.0))
+        job = cls(simulation=simulation, folder=study.folder, simulations=simulations)
+        values = job.values({n: 1 if p.whole else 1.0 for n, p in study.parameters.items()})
         try:
             render_words(job.simulation.command, values)
         except StudyError as error:
@@ -79,7 +75,6 @@ class BridgeJob(BaseModel):
         assert self.simulation.bridge is not None
         return self.simulation.bridge
 
-    def values(self, parameters: dict[str, float]) -> dict[str, object]:
+    def values(self, parameters: Mapping[str, float | int]) -> dict[str, object]:
         """Returns the names and values that templates can use: the parameters and `study_folder`."""
-        whole = {n: int(v) if n in self.integers else v for n, v in parameters.items()}
-        return {"study_folder": str(self.folder), **whole}
+        return {"study_folder": str(self.folder), **parameters}

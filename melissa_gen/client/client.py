@@ -36,8 +36,9 @@ class Simulation:
     Attributes:
         number: Number of the simulation in the study.
         attempt: Number of this attempt; 0 for the first.
-        parameters: Parameter name to value, in physical units. A name that the study does not have raises a
-            `ClientError` with the legal names.
+        parameters: Parameter name to value, in physical units: int for a parameter of whole numbers (`integer`, and
+            `categorical` with only whole numbers in the study), else float. A name that the study does not have
+            raises a `ClientError` with the legal names.
         step: Time steps sent so far.
     """
 
@@ -45,7 +46,7 @@ class Simulation:
         self._client = client
         self.number = issued.simulation
         self.attempt = issued.attempt
-        self.parameters: dict[str, float] = _Parameters(issued.parameters)
+        self.parameters: dict[str, float | int] = _Parameters(issued.parameters)
         self.step = 0
 
     def send(self, **fields: npt.ArrayLike) -> None:
@@ -75,10 +76,10 @@ class Simulation:
         self._client._give_up(self, failure)
 
 
-class _Parameters(dict[str, float]):
+class _Parameters(dict[str, float | int]):
     """The parameters of a simulation, which name the legal names if a name is wrong."""
 
-    def __missing__(self, name: str) -> float:
+    def __missing__(self, name: str) -> float | int:
         raise ClientError(Failure.of("unknown_parameter", parameter=name, legal=list(self)))
 
 

@@ -38,7 +38,7 @@ class IssuedSimulation(NamedTuple):
 
     simulation: int
     attempt: int
-    parameters: dict[str, float]
+    parameters: dict[str, float | int]
 
 
 class Destination(Protocol):

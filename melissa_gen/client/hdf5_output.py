@@ -28,7 +28,7 @@ class Hdf5Output:
     time_steps: int | None = None
 
     def __init__(
-        self, communicator: Communicator, parameters: dict[str, float], output: Path
+        self, communicator: Communicator, parameters: dict[str, float | int], output: Path
     ) -> None:
         self._communicator, self._output = communicator, output
         self._simulations = iter([IssuedSimulation(0, 0, parameters)])

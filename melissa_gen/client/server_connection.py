@@ -113,9 +113,9 @@ class ServerConnection:
         missing = {f.name for f in self._welcome.fields} - {name for name, _ in self._placements}
         if missing:
             raise ClientError(Failure.of("undeclared_fields", fields=sorted(missing)))
-        names = self._welcome.parameters
+        parameters = self._welcome.parameters
         # Whether there is a simulation, its number (or whether nothing is left), its attempt, its parameters.
-        answer = np.zeros(3 + len(names))
+        answer = np.zeros(3 + len(parameters))
         if self._communicator.rank == 0:
             self._done = self._only >= 0 and self._asked
             message = None if self._done else self._ask(wire.Next(self._only))
@@ -128,9 +128,8 @@ class ServerConnection:
         if not answer[0]:
             self._done = bool(answer[1])
             return None
-        found = IssuedSimulation(
-            int(answer[1]), int(answer[2]), dict(zip(names, answer[3:].tolist(), strict=True))
-        )
+        values = wire.named_values(parameters, answer[3:].tolist())
+        found = IssuedSimulation(int(answer[1]), int(answer[2]), values)
         self._note(wire.SOLVING, found.simulation, 0)
         return found
 

@@ -1,11 +1,11 @@
 """Discrete distributions; their densities are probabilities."""
 
 from math import log
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from melissa_gen.distributions.distribution import Array, Distribution
 from melissa_gen.units import Unit
@@ -14,6 +14,12 @@ __all__ = ["Categorical", "Fixed", "Integer"]
 
 _DECADES = 100.0
 """Ratio of values from which on they are spread over decades."""
+
+
+def _as_written(value: Any, validate: ValidatorFunctionWrapHandler) -> float:
+    """Checks a number, and keeps it an integer if it is written as one."""
+    number: float = validate(value)
+    return value if isinstance(value, int) else number
 
 
 class Integer(Distribution):
@@ -34,6 +40,11 @@ class Integer(Distribution):
             msg = f"low {self.low} is above high {self.high}; low must not exceed high"
             raise ValueError(msg)
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Always true."""
+        return True
 
     @property
     def constant(self) -> float | None:
@@ -75,8 +86,10 @@ class Categorical(Distribution):
 
     distribution: Literal["categorical"]
     """Selects this distribution."""
-    values: list[float] = Field(min_length=1, max_length=1000)
-    """The values that the parameter can have."""
+    values: list[Annotated[float, WrapValidator(_as_written)]] = Field(
+        min_length=1, max_length=1000
+    )
+    """The values that the parameter can have. If none of them is written with a decimal point, solvers get integers."""
     probabilities: list[Annotated[float, Field(ge=0)]] | None = None
     """Probability of each value, up to a common factor. Without it, all values are equally likely."""
     unit: Unit = "1"
@@ -96,6 +109,11 @@ class Categorical(Distribution):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether no value is written with a decimal point in the study."""
+        return all(isinstance(value, int) for value in self.values)
 
     @property
     def constant(self) -> float | None:
@@ -142,7 +160,7 @@ class Categorical(Distribution):
         weights = self.probabilities or [1.0] * len(self.values)
         values = [v for v, weight in zip(self.values, weights, strict=True) if weight > 0.0]
         total = np.cumsum([weight for weight in weights if weight > 0.0])
-        return np.array(values), np.concatenate([[0.0], total / total[-1]])
+        return np.array(values, np.float64), np.concatenate([[0.0], total / total[-1]])
 
 
 class Fixed(Distribution):

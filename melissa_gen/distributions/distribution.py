@@ -52,6 +52,11 @@ class Distribution(BaseModel, ABC):
         return self.scale == "log" if self.scale else self.spread_over_decades
 
     @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers, which solvers get as integers."""
+        return False
+
+    @property
     def spread_over_decades(self) -> bool:
         """Whether a log scale suits the values better than a linear one."""
         return False

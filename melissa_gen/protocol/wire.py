@@ -1,4 +1,4 @@
-"""The binary messages between simulation clients and the training server, version 3.
+"""The binary messages between simulation clients and the training server, version 4.
 
 All integers are little-endian and unaligned. Every message starts with the same 48 bytes:
 
@@ -32,16 +32,28 @@ payload.
 
 import hmac
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.protocol.wire_types import CODES, DTYPES, TYPES, Block, Read, StudyField, Write
+from melissa_gen.protocol.wire_types import (
+    CODES,
+    DTYPES,
+    PARAMETER_TYPES,
+    TYPES,
+    Block,
+    Read,
+    StudyField,
+    StudyParameter,
+    Write,
+)
 
 __all__ = [
     "DTYPES",
     "MAGIC",
     "MESSAGES",
+    "PARAMETER_TYPES",
     "VERSION",
     "Alive",
     "Block",
@@ -61,18 +73,20 @@ __all__ = [
     "Solve",
     "Stop",
     "StudyField",
+    "StudyParameter",
     "Welcome",
     "check_peer",
     "decode",
     "decode_body",
     "decode_header",
     "encode",
+    "named_values",
     "owned_steps",
     "owner",
 ]
 
 MAGIC = b"MGEN"
-VERSION = 3
+VERSION = 4
 ANY = -1
 """`Next.simulation` of a client that solves any simulation."""
 
@@ -114,13 +128,13 @@ class Hello(Message):
 class Welcome(Message):
     """Answer of the server to `Hello`: what the study expects of a client."""
 
-    KIND, LAYOUT = 2, ("u16", "u16", "u32", "f64", "f64", "[str]", "[field]")
+    KIND, LAYOUT = 2, ("u16", "u16", "u32", "f64", "f64", "[parameter]", "[field]")
     credit: int
     server_ranks: int
     time_steps: int
     heartbeat: float
     heartbeat_timeout: float
-    parameters: tuple[str, ...]
+    parameters: tuple[StudyParameter, ...]
     fields: tuple[StudyField, ...]
 
 
@@ -277,6 +291,13 @@ def owner(simulation: int, step: int, ranks: int) -> int:
 def owned_steps(simulation: int, time_steps: int, rank: int, ranks: int) -> range:
     """Returns the time steps of a simulation whose `owner` is a server rank."""
     return range((rank - simulation) % ranks, time_steps, ranks)
+
+
+def named_values(
+    parameters: Sequence[StudyParameter], values: Sequence[float]
+) -> dict[str, float | int]:
+    """Returns the value of each parameter, in its type, by name."""
+    return {p.name: p.value(value) for p, value in zip(parameters, values, strict=True)}
 
 
 def encode(

@@ -7,9 +7,20 @@ from typing import Any, NamedTuple
 
 from melissa_gen.errors import ProtocolError
 
-__all__ = ["CODES", "DTYPES", "TYPES", "Block", "Read", "StudyField", "Write"]
+__all__ = [
+    "CODES",
+    "DTYPES",
+    "PARAMETER_TYPES",
+    "TYPES",
+    "Block",
+    "Read",
+    "StudyField",
+    "StudyParameter",
+    "Write",
+]
 
 DTYPES = ("float32", "float64")
+PARAMETER_TYPES = ("real", "integer")
 
 Read = Callable[[memoryview, int], tuple[Any, int]]
 """Reads a value at an offset; returns the value and the offset after it."""
@@ -38,6 +49,17 @@ class StudyField(NamedTuple):
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+class StudyParameter(NamedTuple):
+    """A parameter as the study declares it: name, and type of its values."""
+
+    name: str
+    type: str = "real"
+
+    def value(self, number: float) -> float | int:
+        """Returns a value of the parameter as its type."""
+        return round(number) if self.type == "integer" else float(number)
 
 
 def _number(code: str) -> tuple[Read, Write]:
@@ -134,6 +156,17 @@ def _write_field(out: bytearray, field: StudyField) -> None:
     _SHAPE[1](out, field.shape)
 
 
+def _read_parameter(view: memoryview, offset: int) -> tuple[StudyParameter, int]:
+    name, offset = _read_text(view, offset)
+    kind, offset = TYPES["u16"][0](view, offset)
+    return StudyParameter(name, PARAMETER_TYPES[kind]), offset
+
+
+def _write_parameter(out: bytearray, parameter: StudyParameter) -> None:
+    _write_text(out, parameter.name)
+    TYPES["u16"][1](out, PARAMETER_TYPES.index(parameter.type))
+
+
 TYPES["str"] = _read_text, _write_text
 TYPES["[str]"] = _list_of(TYPES["str"])
 TYPES["[u16]"] = _list_of(TYPES["u16"])
@@ -171,4 +204,5 @@ def _write_blocks(out: bytearray, blocks: tuple[Block, ...]) -> None:
 
 
 TYPES["[block]"] = _read_blocks, _write_blocks
+TYPES["[parameter]"] = _list_of((_read_parameter, _write_parameter))
 TYPES["[field]"] = _list_of((_read_field, _write_field), 16)

@@ -56,7 +56,13 @@ class ControlStandIn:
         self.contact = replace(contact, control=where, heartbeat=heartbeat)
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._welcome = wire.Welcome(
-            credit, 1, STEPS, 1.0, 20.0, PARAMETERS, (wire.StudyField(FIELD, "float32", shape),)
+            credit,
+            1,
+            STEPS,
+            1.0,
+            20.0,
+            tuple(map(wire.StudyParameter, PARAMETERS)),
+            (wire.StudyField(FIELD, "float32", shape),),
         )
         self._rank, self._issued = b"", 0
         self._closing = threading.Event()

@@ -63,6 +63,7 @@ class FakeServer:
         maps=True,
         reads=True,
         noise=False,
+        integers=(),
     ):
         self.noise, self.told_done, self.reads = noise, threading.Event(), threading.Event()
         if reads:
@@ -76,7 +77,10 @@ class FakeServer:
             time_steps,
             0.1,
             heartbeat_timeout,
-            tuple(names),
+            tuple(
+                wire.StudyParameter(name, "integer" if name in integers else "real")
+                for name in names
+            ),
             tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in fields.items()),
         )
         self.mute_after, self.stop, self.refuse = mute_after, stop, refuse

@@ -59,11 +59,18 @@ contains
     end subroutine declare_fields
 
     subroutine solve()
+        integer(int64) :: long
+        integer :: short
         call mg_parameter(client, "p", p, error)
         if (mode == "unknown-parameter") then
             call mg_parameter(client, "r", q, error)
         else if (error == MG_OK) then
             call mg_parameter(client, "q", q, error)
+        end if
+        if (error == MG_OK .and. mode == "integer") then
+            call mg_parameter(client, "q", long, error)
+            if (error == MG_OK) call mg_parameter(client, "q", short, error)
+            if (error == MG_OK .and. short == long) print "(a, i0)", "q ", short
         end if
         do step = 0, steps - 1
             if (error /= MG_OK) return

@@ -86,6 +86,11 @@ int main(int argc, char **argv)
         status = mg_parameter(client, "p", &p);
         if (status == MG_OK)
             status = mg_parameter(client, is("unknown-parameter") ? "r" : "q", &q);
+        int64_t whole = 0;
+        if (status == MG_OK && is("integer"))
+            status = mg_parameter_integer(client, "q", &whole);
+        if (status == MG_OK && is("integer"))
+            printf("q %lld\n", (long long)whole);
         int steps = is("short") ? 2 : is("too-many") ? 4 : 3;
         for (int step = 0; status == MG_OK && step < steps; step++) {
             if (is("fail") && simulation == 0 && step == 1) {

@@ -47,7 +47,9 @@ def fields(number, step, p):
 
 def solve(simulation):
     p = simulation.parameters["p"]
-    simulation.parameters["r" if MODE == "unknown-parameter" else "q"]
+    q = simulation.parameters["r" if MODE == "unknown-parameter" else "q"]
+    if MODE == "integer" and isinstance(q, int):
+        print("q", q)
     for step in range({"short": 2, "too-many": 4}.get(MODE, 3)):
         if MODE == "fail" and simulation.number == 0 and step == 1:
             simulation.fail("diverged")

@@ -76,6 +76,17 @@ def test_a_rank_may_have_no_part_of_a_field(serve, command, way):
     assert server.finalized == {(s, 0, 0): 3 for s in range(3)}
 
 
+def test_a_parameter_of_whole_numbers_is_an_integer(serve, command, language):
+    server = serve_probe(serve, integers=("q",))
+    done = start(server, *command, "integer")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.strip() for line in done.stdout.splitlines()[:3]] == ["q 10", "q 20", "q 30"]
+    if language != "python":
+        done = start(serve_probe(serve), *command, "integer")
+        assert done.returncode == 1
+        assert "1 the parameter 'q' is a real number in the study" in done.stdout
+
+
 def test_the_tail_of_a_finished_client_waits_for_a_busy_server(serve, command):
     """A server that does not read for longer than a second gets all messages before the process ends."""
     server = serve_probe(serve, credit=9, heartbeat_timeout=60.0, reads=False)

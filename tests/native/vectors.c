@@ -100,8 +100,13 @@ static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
     cJSON_AddNumberToObject(body, "time_steps", welcome->time_steps);
     cJSON_AddNumberToObject(body, "heartbeat", welcome->heartbeat);
     cJSON_AddNumberToObject(body, "heartbeat_timeout", welcome->heartbeat_timeout);
-    cJSON_AddItemToObject(body, "parameters",
-                          cJSON_CreateStringArray((const char *const *)welcome->names, welcome->parameters));
+    cJSON *parameters = cJSON_AddArrayToObject(body, "parameters");
+    for (int p = 0; p < welcome->parameters; p++) {
+        cJSON *entry = cJSON_CreateArray();
+        cJSON_AddItemToArray(entry, cJSON_CreateString(welcome->parameter[p].name));
+        cJSON_AddItemToArray(entry, cJSON_CreateString(welcome->parameter[p].type == WIRE_INTEGER ? "integer" : "real"));
+        cJSON_AddItemToArray(parameters, entry);
+    }
     cJSON *fields = cJSON_AddArrayToObject(body, "fields");
     for (int f = 0; f < welcome->fields; f++) {
         const struct wire_field *field = &welcome->field[f];

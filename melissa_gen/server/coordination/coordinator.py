@@ -32,6 +32,7 @@ from melissa_gen.server.coordination.fixed_design import FixedDesign
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
+from melissa_gen.server.coordination.settings import study_parameters
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.listening import listening_address
@@ -347,7 +348,8 @@ class Coordinator:
     def _lines(self) -> list[dict[str, Any]]:
         for record in self._ledger.records:
             record.difficulty = self.proposals.difficulty(record.simulation)
-        return [record.line(tuple(self._study.parameters)) for record in self._ledger.records]
+        parameters = study_parameters(self._study)
+        return [record.line(parameters) for record in self._ledger.records]
 
     def _summary(self, status: str, reason: str | None, peaks: list[float]) -> dict[str, Any]:
         counts = self._ledger.counts()

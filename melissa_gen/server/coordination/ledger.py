@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 
 __all__ = [
@@ -52,11 +53,11 @@ class SimulationRecord:
         """Number of the running attempt, or of the last one."""
         return max(self.attempts - 1, 0)
 
-    def line(self, names: tuple[str, ...]) -> dict[str, Any]:
+    def line(self, parameters: tuple[wire.StudyParameter, ...]) -> dict[str, Any]:
         """Returns the record as a line of `simulations.jsonl`."""
         return {
             "simulation": self.simulation,
-            "parameters": dict(zip(names, self.parameters, strict=True)),
+            "parameters": wire.named_values(parameters, self.parameters),
             "method": self.method,
             "generation": self.generation,
             "log_density": self.log_density,

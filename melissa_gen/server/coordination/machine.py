@@ -240,13 +240,12 @@ class ControlMachine:
         self._actions.send_client(
             event.client, wire.Solve(record.simulation, attempt, record.parameters)
         )
-        names = self._settings.welcome.parameters
         self._actions.write_event(
             "simulation_issued",
             simulation=record.simulation,
             attempt=attempt,
             job=job,
-            parameters=dict(zip(names, record.parameters, strict=True)),
+            parameters=wire.named_values(self._settings.welcome.parameters, record.parameters),
             method=record.method,
             generation=record.generation,
         )

@@ -7,7 +7,7 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import Pulse
 from melissa_gen.study import Study
 
-__all__ = ["ControlSettings", "ControlTimeouts", "control_settings"]
+__all__ = ["ControlSettings", "ControlTimeouts", "control_settings", "study_parameters"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,14 @@ class ControlSettings:
     timeouts: ControlTimeouts = field(default_factory=ControlTimeouts)
 
 
+def study_parameters(study: Study) -> tuple[wire.StudyParameter, ...]:
+    """Returns the names and types of the parameters, as the server announces them to its clients."""
+    return tuple(
+        wire.StudyParameter(name, "integer" if one.whole else "real")
+        for name, one in study.parameters.items()
+    )
+
+
 def control_settings(study: Study) -> ControlSettings:
     """Returns the settings of a study."""
     simulation, server = study.simulation, study.server
@@ -95,7 +103,7 @@ def control_settings(study: Study) -> ControlSettings:
         simulation.time_steps,
         server.heartbeat,
         server.heartbeat_timeout,
-        tuple(study.parameters),
+        study_parameters(study),
         fields,
     )
     return ControlSettings(

@@ -61,7 +61,7 @@ class Simulation:
     number, attempt = 7, 0
 
     def __init__(self, a=0.5):
-        self.parameters = {"a": a, "n": 3.0}
+        self.parameters = {"a": a, "n": 3}
         self.sent, self.reason = [], None
         self.on_send = lambda: None
 

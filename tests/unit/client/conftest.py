@@ -128,7 +128,13 @@ class Server:
         if isinstance(message, wire.Hello):
             self.hellos.append(message)
             welcome = wire.Welcome(
-                self.credit, 1, self.steps, 0.05, self.heartbeat_timeout, ("a", "b"), self.fields
+                self.credit,
+                1,
+                self.steps,
+                0.05,
+                self.heartbeat_timeout,
+                (wire.StudyParameter("a", "integer"), wire.StudyParameter("b")),
+                self.fields,
             )
             self.answer("control", identity, welcome)
         elif isinstance(message, wire.Failed):

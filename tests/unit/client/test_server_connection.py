@@ -25,7 +25,8 @@ def test_samples_arrive_as_they_were(serve, way):
         client.field("p", shape=(5,))
         client.field("u", shape=(4, 3))
         for simulation in client:
-            assert simulation.parameters == {"a": 1.0 + simulation.number, "b": -2.5}
+            assert simulation.parameters == {"a": 1 + simulation.number, "b": -2.5}
+            assert [type(value) for value in simulation.parameters.values()] == [int, float]
             for step in range(3):
                 u = np.full((4, 3), 10 * simulation.number + step, "f4")
                 simulation.send(u=u, p=np.arange(5) + step)

@@ -26,12 +26,14 @@ BLOCK = st.integers(1, 4).flatmap(
 FIELD = st.builds(
     wire.StudyField, TEXT, st.sampled_from(wire.DTYPES), st.lists(INDEX, max_size=4).map(tuple)
 )
+PARAMETER = st.builds(wire.StudyParameter, TEXT, st.sampled_from(wire.PARAMETER_TYPES))
 LAYOUTS = NUMBERS | {
     "str": TEXT,
     "[str]": st.lists(TEXT, max_size=5).map(tuple),
     "[u16]": st.lists(NUMBERS["u16"], max_size=20).map(tuple),
     "[f64]": st.lists(NUMBERS["f64"], max_size=20).map(tuple),
     "[block]": st.lists(BLOCK, max_size=16).map(tuple),
+    "[parameter]": st.lists(PARAMETER, max_size=5).map(tuple),
     "[field]": st.lists(FIELD, max_size=16).map(tuple),
 }
 

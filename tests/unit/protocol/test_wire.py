@@ -50,6 +50,8 @@ def built(vector):
     values = {name: tupled(value) for name, value in vector["body"].items()}
     if "blocks" in values:
         values["blocks"] = tuple(wire.Block(*block) for block in values["blocks"])
+    if "parameters" in values and cls is wire.Welcome:
+        values["parameters"] = tuple(wire.StudyParameter(*one) for one in values["parameters"])
     if "fields" in values:
         values["fields"] = tuple(wire.StudyField(*field) for field in values["fields"])
     return cls(**values)
@@ -141,7 +143,7 @@ def test_huge_counts_allocate_nothing(cls):
 def test_version_is_named():
     raw = bytearray(encode(wire.Next(-1)))
     raw[4:6] = (7).to_bytes(2, "little")
-    with pytest.raises(ProtocolError, match="protocol version 7; version 3 is spoken here"):
+    with pytest.raises(ProtocolError, match="protocol version 7; version 4 is spoken here"):
         decode_any(bytes(raw))
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from melissa_gen.distributions import parse_parameter
 from melissa_gen.errors import StudyError
 from melissa_gen.sampling import Prior
 
@@ -213,3 +214,13 @@ def test_three_hundred_parameters(rng):
 def test_wrong_discrete_numbers(numbers, words):
     with pytest.raises(StudyError, match=words):
         Prior.from_mapping({"x": numbers})
+
+
+@pytest.mark.parametrize(
+    ("values", "whole"), [([10, 20], True), ([10.0, 20.0], False), ([10, 2.5], False)]
+)
+def test_categories_of_whole_numbers_stay_whole(values, whole):
+    parameter = parse_parameter("n", {"distribution": "categorical", "values": values})
+    assert parameter.whole is whole
+    assert repr(parameter.model_dump()["values"]) == repr(values)
+    assert parameter.quantile(np.array([0.0, 1.0])).dtype == np.float64

@@ -37,7 +37,15 @@ from melissa_gen.server.coordination.proposals import Proposal
 from melissa_gen.server.coordination.settings import ControlSettings, ControlTimeouts
 
 STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
-WELCOME = wire.Welcome(4, RANKS, STEPS, 1.0, 20.0, ("a",), (wire.StudyField("u", "float32", (3,)),))
+WELCOME = wire.Welcome(
+    4,
+    RANKS,
+    STEPS,
+    1.0,
+    20.0,
+    (wire.StudyParameter("a"),),
+    (wire.StudyField("u", "float32", (3,)),),
+)
 
 
 TANGLED = Failure.of("given_up", text="the mesh is tangled")

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
 
@@ -194,8 +195,8 @@ def test_line(ledger):
     record = ledger.records[1]
     ledger.issue(record, "client-0", 1.0)
     run(ledger, record)
-    line = record.line(("a", "b"))
-    assert line["parameters"] == {"a": 3.0, "b": 4.0}
+    line = record.line((wire.StudyParameter("a", "integer"), wire.StudyParameter("b")))
+    assert json.dumps(line["parameters"]) == '{"a": 3, "b": 4.0}'
     assert (line["status"], line["attempts"], line["finished_at"]) == (FINISHED, 1, 7.0)
     assert line["log_density"] is None
 

@@ -42,6 +42,11 @@ module melissa_gen
         module procedure next32, next64
     end interface mg_next
 
+    !> A parameter of whole numbers can be read as an integer.
+    interface mg_parameter
+        module procedure parameter_real, parameter32, parameter64
+    end interface mg_parameter
+
     interface mg_send
         module procedure send32_1, send32_2, send32_3, send32_4, send64_1, send64_2, send64_3, send64_4
     end interface mg_send
@@ -78,6 +83,13 @@ module melissa_gen
             character(kind=c_char), intent(in) :: name(*)
             real(c_double), intent(out) :: value
         end function c_parameter
+
+        integer(c_int) function c_parameter_integer(client, name, value) bind(c, name="mg_parameter_integer")
+            import :: c_int, c_int64_t, c_ptr, c_char
+            type(c_ptr), value :: client
+            character(kind=c_char), intent(in) :: name(*)
+            integer(c_int64_t), intent(out) :: value
+        end function c_parameter_integer
 
         integer(c_int) function c_send_array(client, name, kind, count, values) bind(c, name="mg_send_array")
             import :: c_int, c_int64_t, c_ptr, c_char
@@ -185,14 +197,33 @@ contains
     end subroutine next32
 
     !> Gives a parameter of the current simulation, in the study's unit.
-    subroutine mg_parameter(client, name, value, error)
+    subroutine parameter_real(client, name, value, error)
         type(mg_client), intent(in) :: client
         character(*), intent(in) :: name
         real(real64), intent(out) :: value
         integer, intent(out) :: error
         value = 0
         error = int(c_parameter(client%handle, c_string(name), value))
-    end subroutine mg_parameter
+    end subroutine parameter_real
+
+    subroutine parameter64(client, name, value, error)
+        type(mg_client), intent(in) :: client
+        character(*), intent(in) :: name
+        integer(int64), intent(out) :: value
+        integer, intent(out) :: error
+        value = 0
+        error = int(c_parameter_integer(client%handle, c_string(name), value))
+    end subroutine parameter64
+
+    subroutine parameter32(client, name, value, error)
+        type(mg_client), intent(in) :: client
+        character(*), intent(in) :: name
+        integer(int32), intent(out) :: value
+        integer, intent(out) :: error
+        integer(int64) :: number
+        call parameter64(client, name, number, error)
+        value = int(number, int32)
+    end subroutine parameter32
 
     !> Gives up the current simulation.
     subroutine mg_fail(client, reason, error)

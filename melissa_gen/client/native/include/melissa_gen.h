@@ -77,6 +77,9 @@ MG_API int mg_next(mg_client *client, int64_t *simulation);
 /* Gives a parameter of the current simulation, in the study's unit. */
 MG_API int mg_parameter(mg_client *client, const char *name, double *value);
 
+/* The same for a parameter of whole numbers: the distribution `integer`, and `categorical` with only whole numbers. */
+MG_API int mg_parameter_integer(mg_client *client, const char *name, int64_t *value);
+
 /* Sends this rank's block of one field at the next time step, contiguous, in the declared type and extent. The time
  * step is sent with the last of the declared fields. The values are copied before the call returns. The call waits
  * while the memory of the server is full. */

@@ -320,25 +320,6 @@ int mg_next(mg_client *client, int64_t *simulation)
     return MG_OK;
 }
 
-int mg_parameter(mg_client *client, const char *name, double *value)
-{
-    if (client == NULL || name == NULL || value == NULL)
-        return MG_ERROR_USAGE;
-    if (!client->running)
-        return client_error(client, MG_ERROR_USAGE, "mg_parameter: no simulation is under way; call mg_next first");
-    for (uint16_t p = 0; p < client->welcome.parameters; p++)
-        if (strcmp(client->welcome.names[p], name) == 0) {
-            *value = client->answer[3 + p];
-            return MG_OK;
-        }
-    struct failure failure = failure_new("unknown_parameter");
-    failure_text(&failure, "parameter", name);
-    failure_add_text(&failure, "legal", NULL);
-    for (uint16_t p = 0; p < client->welcome.parameters; p++)
-        failure_add_text(&failure, "legal", client->welcome.names[p]);
-    return client_fail(client, MG_ERROR_USAGE, failure);
-}
-
 /* Sending. */
 
 static int unknown_sent(mg_client *client, const char *name)

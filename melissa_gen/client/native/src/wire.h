@@ -1,4 +1,4 @@
-/* The messages between clients and server, version 3; melissa_gen/protocol/wire.py describes every byte. */
+/* The messages between clients and server, version 4; melissa_gen/protocol/wire.py describes every byte. */
 #ifndef MELISSA_GEN_WIRE_H
 #define MELISSA_GEN_WIRE_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_VERSION = 3, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+enum { WIRE_VERSION = 4, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
 
 enum {
     WIRE_HELLO = 1,
@@ -47,12 +47,19 @@ struct wire_field {
     uint32_t shape[WIRE_DIMENSIONS];
 };
 
+enum { WIRE_REAL, WIRE_INTEGER }; /* a parameter's type */
+
+struct wire_parameter {
+    char *name;
+    uint16_t type;
+};
+
 struct wire_welcome {
     uint16_t credit, server_ranks;
     uint32_t time_steps;
     double heartbeat, heartbeat_timeout;
     uint16_t parameters;
-    char **names;
+    struct wire_parameter *parameter;
     uint16_t fields;
     struct wire_field field[WIRE_FIELDS];
 };

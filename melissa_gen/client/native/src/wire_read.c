@@ -167,10 +167,14 @@ char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welc
     welcome->heartbeat = take_f64(&in);
     welcome->heartbeat_timeout = take_f64(&in);
     uint16_t parameters = take_u16(&in);
-    welcome->names = list_of(&in, parameters, 2, sizeof *welcome->names);
-    welcome->parameters = welcome->names == NULL ? 0 : parameters;
-    for (uint16_t p = 0; p < welcome->parameters; p++)
-        welcome->names[p] = take_text(&in);
+    welcome->parameter = list_of(&in, parameters, 4, sizeof *welcome->parameter);
+    welcome->parameters = welcome->parameter == NULL ? 0 : parameters;
+    for (uint16_t p = 0; p < welcome->parameters; p++) {
+        welcome->parameter[p].name = take_text(&in);
+        welcome->parameter[p].type = take_u16(&in);
+        if (welcome->parameter[p].type > WIRE_INTEGER)
+            in.damaged = true;
+    }
     uint16_t fields = take_u16(&in);
     if (fields > WIRE_FIELDS)
         in.damaged = true;
@@ -186,8 +190,8 @@ char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welc
 void wire_free_welcome(struct wire_welcome *welcome)
 {
     for (uint16_t p = 0; p < welcome->parameters; p++)
-        free(welcome->names[p]);
-    free(welcome->names);
+        free(welcome->parameter[p].name);
+    free(welcome->parameter);
     for (uint16_t f = 0; f < welcome->fields; f++)
         free(welcome->field[f].name);
     memset(welcome, 0, sizeof *welcome);
