@@ -186,13 +186,20 @@ def run(
 
 
 @app.command()
-def resume(run_dir: RunDir) -> None:
-    """Continue a run that was stopped, killed or interrupted from its newest checkpoint."""
+def resume(
+    run_dir: RunDir,
+    simulations: Annotated[
+        int | None, typer.Option(min=1, help="Extend the run to this number of simulations.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Continue a run from its newest checkpoint, or extend a finished one by more simulations."""
     from melissa_gen.launcher.commands.resume import resume_run
     from melissa_gen.report.live import LiveView
 
+    more = [f"simulation.count={simulations}"] if simulations else []
     with steady_output():
-        code = resume_run(run_dir, LiveView()).code
+        code = resume_run(run_dir, LiveView(), overrides=[*(overrides or ()), *more]).code
     raise typer.Exit(code)
 
 

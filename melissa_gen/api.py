@@ -68,11 +68,19 @@ def run(
     return _finished(outcome)
 
 
-def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
-    """Continues an interrupted run from its newest checkpoint, as `melissa-gen resume` does.
+def resume(
+    run_dir: str | Path | Run,
+    *,
+    simulations: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Continues a run from its newest checkpoint, or extends a finished one, as `melissa-gen resume` does.
 
     Args:
         run_dir: The run or its directory.
+        simulations: Number of simulations to which the run is extended.
+        overrides: Values that replace those of the run's study, by dotted key. Only some keys may change.
         quiet: Print nothing.
 
     Returns:
@@ -81,13 +89,20 @@ def resume(run_dir: str | Path | Run, *, quiet: bool = False) -> Run:
     Raises:
         RunFailedError: The run was continued and did not finish.
         KeyboardInterrupt: The run was interrupted again.
+        StudyError: An override is wrong, or changes what must stay the same.
         MelissaGenError: The run has finished, is still running, or has no checkpoint.
+
+    Example:
+        >>> run = melissa_gen.resume("runs/heat-20261124-120000", simulations=200)
     """
     from melissa_gen.launcher.commands.resume import resume_run
 
     path = run_dir.path if isinstance(run_dir, Run) else Path(run_dir)
+    values = dict(overrides or {})
+    if simulations is not None:
+        values["simulation.count"] = simulations
     with steady_output():
-        outcome = resume_run(path, _view(quiet))
+        outcome = resume_run(path, _view(quiet), overrides=values)
     return _finished(outcome)
 
 

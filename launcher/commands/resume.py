@@ -1,14 +1,17 @@
-"""The command `melissa-gen resume`, which continues an interrupted run in its run directory."""
+"""The command `melissa-gen resume`, which continues or extends a run in its run directory."""
 
 import contextlib
 import json
 import math
 import re
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from melissa_gen import __version__
+from melissa_gen.builders.memory import check_memory
+from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.selection import check_backend
@@ -20,9 +23,10 @@ from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
 from melissa_gen.run_dir.events import last_status, number_at
-from melissa_gen.run_dir.folder import held_run_dir, read_purpose
+from melissa_gen.run_dir.folder import held_run_dir, read_purpose, record_changes
 from melissa_gen.run_dir.locking import LockedError, held
-from melissa_gen.study import load_study
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.study import Change, Study, changes_between, check_changes, load_study
 
 __all__ = ["resume_run"]
 
@@ -31,13 +35,20 @@ SERVER_END_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 
 
-def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECONDS) -> RunOutcome:
-    """Continues a run from its newest complete checkpoint, with the study that it was started with.
+def resume_run(
+    run_dir: Path,
+    view: RunView,
+    server_end: float = SERVER_END_SECONDS,
+    *,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+) -> RunOutcome:
+    """Continues a run from its newest complete checkpoint; a finished run if it gets more simulations.
 
     Args:
         run_dir: The run directory.
         view: Displays the progress of the run.
         server_end: Timeout for an earlier server to end after it has detected the end of its launcher (seconds).
+        overrides: Values that replace those of the run's study, as in `load_study`; see `check_changes`.
 
     Returns:
         The outcome of the run.
@@ -45,31 +56,27 @@ def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECO
     Raises:
         RunError: The run has finished, is still running, has no checkpoint or is of another version, or its study was
             changed.
+        StudyError: An override is not legal, or changes what must stay the same.
         MelissaGenError: The run could not be started.
     """
     started = time.monotonic()
     with held_run_dir(run_dir, resume=True) as run_dir:
         run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         _check_version(run_dir, run)
-        study = load_study(run_dir / "study.yaml", folder=Path(run["study_folder"]))
-        summary = _summary(run_dir)
-        if summary.get("status") == "finished":
-            msg = f"the run in {run_dir} has finished; there is nothing to resume"
-            raise RunError(msg)
+        purpose = read_purpose(run_dir)
+        study, changes = _changed_study(run_dir, Path(run["study_folder"]), purpose, overrides)
+        _check_unfinished(study, run_dir, purpose)
         _wait_for_old_server(run_dir, study.server.heartbeat_timeout + server_end, view)
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
-        folder, complaints = newest(run_dir)
-        if folder is None:
-            why = "; ".join(complaints) or "it has no checkpoint yet"
-            msg = f"the run in {run_dir} can't be resumed: {why}; start a new run with 'melissa-gen run'"
-            raise RunError(msg)
-        check_study(study, read_state(folder), folder)
+        _check_checkpoint(study, run_dir)
         solver_command(study)
         check_backend(study)
         # A launcher that was killed could not remove the shared-memory segments of its jobs.
         remove_abandoned_segments(float(run["created"]))
         view.say(f"run directory {run_dir}")
+        if changes:
+            _apply(changes, study, run_dir, purpose, view)
         setup = number_at(summary, "setup_seconds")
         info = ResumeInfo(
             started,
@@ -80,17 +87,86 @@ def resume_run(run_dir: Path, view: RunView, server_end: float = SERVER_END_SECO
         )
         # The summary of the earlier part must not be mistaken for the one that this part will write.
         (run_dir / "summary.json").unlink(missing_ok=True)
-        purpose = read_purpose(run_dir)
         if purpose.trains:
             outcome = execute(study, run_dir, view, info)
             present(outcome, study, run_dir, view)
             return outcome
-        count = study.simulation.count
-        samples = count * study.simulation.time_steps
-        shown = DataSetView(view.console, f"data set: {count} simulations", samples)
-        outcome = execute(study, run_dir, shown, info)
-        view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
-        return outcome
+        return _resume_data_set(study, run_dir, purpose, view, info)
+
+
+def _changed_study(
+    run_dir: Path,
+    folder: Path,
+    purpose: Purpose,
+    overrides: Iterable[str] | Mapping[str, Any],
+) -> tuple[Study, dict[str, Change]]:
+    """Returns the run's study with overrides, and what they change."""
+    path = run_dir / "study.yaml"
+    study = load_study(path, folder=folder)
+    if not overrides:
+        return study, {}
+    changed = load_study(path, overrides, folder=folder)
+    changes = changes_between(study, changed)
+    check_changes(changes)
+    if "simulation.count" in changes and not purpose.trains:
+        msg = (
+            f"the run in {run_dir} writes a data set, whose points were drawn together: it can't be extended; write "
+            "another one with 'melissa-gen generate' and another --seed"
+        )
+        raise RunError(msg)
+    return changed, changes
+
+
+def _check_unfinished(study: Study, run_dir: Path, purpose: Purpose) -> None:
+    """Checks that something is left to do."""
+    summary = _summary(run_dir)
+    if summary.get("status") != "finished":
+        return
+    planned = number_at(summary, "simulations", "planned")
+    if study.simulation.count > planned:
+        return
+    more = f"; 'melissa-gen resume {run_dir} --simulations N' adds simulations, with N above {planned:.0f} in total"
+    msg = f"the run in {run_dir} has finished; there is nothing to resume"
+    raise RunError(msg + (more if purpose.trains and not math.isnan(planned) else ""))
+
+
+def _check_checkpoint(study: Study, run_dir: Path) -> None:
+    """Checks that the run has a checkpoint, and that it fits the study."""
+    folder, complaints = newest(run_dir)
+    if folder is None:
+        why = "; ".join(complaints) or "it has no checkpoint yet"
+        msg = (
+            f"the run in {run_dir} can't be resumed: {why}; start a new run with 'melissa-gen run'"
+        )
+        raise RunError(msg)
+    check_study(study, read_state(folder), folder)
+
+
+def _apply(
+    changes: Mapping[str, Change], study: Study, run_dir: Path, purpose: Purpose, view: RunView
+) -> None:
+    """Checks a changed study as `melissa-gen run` does, records the changes and displays them."""
+    if purpose.trains:
+        # Imported here because importing torch takes seconds.
+        from melissa_gen.builders.surrogate import try_surrogate
+
+        check_sampler(study)
+        check_memory(study)
+        try_surrogate(study)
+    record_changes(study, run_dir, changes)
+    for key, change in changes.items():
+        view.say(f"{key}: {change.before} -> {change.after}")
+
+
+def _resume_data_set(
+    study: Study, run_dir: Path, purpose: Purpose, view: RunView, info: ResumeInfo
+) -> RunOutcome:
+    count = study.simulation.count
+    samples = count * study.simulation.time_steps
+    shown = DataSetView(view.console, f"data set: {count} simulations", samples)
+    outcome = execute(study, run_dir, shown, info)
+    view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
+    return outcome
 
 
 def _check_version(run_dir: Path, run: dict[str, Any]) -> None:

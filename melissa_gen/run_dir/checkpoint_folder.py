@@ -12,7 +12,7 @@ import numpy as np
 
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.durable import sync
-from melissa_gen.study import Study
+from melissa_gen.study import Study, value_of
 
 __all__ = [
     "FINAL",
@@ -35,12 +35,13 @@ LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
 STATE, MANIFEST = "state", "manifest.json"
 _ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20
-_FIXED = (
-    *("name", "seed", "parameters", "constraints", "surrogate"),
-    *("simulation.count", "simulation.time_steps", "simulation.times", "simulation.fields"),
+_DEPENDS_ON = (
+    *("name", "seed", "parameters", "constraints", "feasible_points", "surrogate"),
+    *("simulation.time_steps", "simulation.times", "simulation.fields"),
     *("training.optimizer", "reservoir.policy", "sampler.method", "sampler.arguments"),
 )
-"""Keys that a checkpoint depends on. All other keys may differ when a run is resumed."""
+"""Keys that the content of a checkpoint depends on."""
+_COUNT = "simulation.count"
 
 
 def rank_files(rank: int) -> str:
@@ -144,15 +145,8 @@ def read_state(folder: Path, name: str = STATE) -> dict[str, Any]:
 
 
 def fixed_settings(study: Study) -> dict[str, Any]:
-    """Returns the settings, by key, that must not change when a run is resumed."""
-    whole = json.loads(study.model_dump_json(by_alias=True))
-    found = {}
-    for key in _FIXED:
-        value = whole
-        for word in key.split("."):
-            value = value[word]
-        found[key] = value
-    return found
+    """Returns the settings, by key, that a checkpoint depends on, and the number of simulations."""
+    return {key: value_of(study, key) for key in (*_DEPENDS_ON, _COUNT)}
 
 
 def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:
@@ -164,11 +158,12 @@ def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:
         folder: Folder of the checkpoint, for the message.
 
     Raises:
-        RunError: A fixed setting differs; the message names the first one.
+        RunError: A fixed setting differs, or the number of simulations has become smaller; the message names the first
+            one.
     """
     saved = state["study"]
     for key, value in fixed_settings(study).items():
-        if saved.get(key) != value:
+        if saved.get(key) != value and not (key == _COUNT and value > saved[key]):
             message = (
                 f"{key} in the run's study.yaml is {value}; the checkpoint {folder} was made with {saved.get(key)}: "
                 "restore the value, or start a new run"

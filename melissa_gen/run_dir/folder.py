@@ -7,17 +7,17 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from melissa_gen import __version__
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.durable import write_file
+from melissa_gen.run_dir.durable import replace_file, write_file
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.run_dir.strict_json import strict_json
-from melissa_gen.study import Study, write_study
+from melissa_gen.study import Change, Study, write_study
 
 __all__ = [
     "LOCK",
@@ -28,6 +28,7 @@ __all__ = [
     "held_run_dir",
     "next_epoch",
     "read_purpose",
+    "record_changes",
     "record_run",
     "write_json",
 ]
@@ -144,6 +145,24 @@ def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> N
         "purpose": (purpose or Purpose()).to_json(),
     }
     write_json(run_dir / "run.json", run)
+
+
+def record_changes(study: Study, run_dir: Path, changes: Mapping[str, Change]) -> None:
+    """Replaces `study.yaml` by a changed study, and adds the changes to `run.json`.
+
+    Args:
+        study: The changed study.
+        run_dir: The run directory.
+        changes: The values that have changed, by key.
+    """
+    partial = run_dir / "study.yaml.partial"
+    write_study(study, partial)
+    replace_file(partial, run_dir / "study.yaml")
+    path = run_dir / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    entry = {"time": time.time(), "keys": {key: list(one) for key, one in changes.items()}}
+    run["changes"] = [*run.get("changes", ()), entry]
+    write_json(path, run)
 
 
 def read_purpose(run_dir: Path) -> Purpose:

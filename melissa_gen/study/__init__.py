@@ -1,5 +1,6 @@
 """The study file: models of its sections with defaults, units and checks, and reading and writing it."""
 
+from melissa_gen.study.changes import Change, changes_between, check_changes, value_of
 from melissa_gen.study.field_section import FieldSection, FixedScaleSection
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.launcher_section import LauncherSection
@@ -13,6 +14,7 @@ from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection, ValidationSection
 
 __all__ = [
+    "Change",
     "FieldSection",
     "FixedScaleSection",
     "JobsSection",
@@ -25,7 +27,10 @@ __all__ = [
     "SurrogateSection",
     "TrainingSection",
     "ValidationSection",
+    "changes_between",
+    "check_changes",
     "json_schema",
     "load_study",
+    "value_of",
     "write_study",
 ]

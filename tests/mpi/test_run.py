@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -147,6 +148,29 @@ def test_a_second_run_has_a_dated_folder_and_the_same_validation_set(run, second
     assert "validation set: reused from" in second.output
     assert len(list((run.run_dir.parent / "validation").glob("*.h5"))) == 1
     assert (folder / "validation.h5").samefile(run.run_dir / "validation.h5")
+
+
+def test_a_finished_run_is_extended(run, second, module_runs):
+    """The finished part and the new one are one run: its points, accounting and report."""
+    assert second.code == 0, second.output
+    (folder,) = (run.run_dir.parent).glob("heat-*")
+    longer = shutil.copytree(folder, module_runs.folder / "longer")
+    finished = json.loads((folder / "summary.json").read_text())
+    words = ("--simulations", "6", "--set", "training.learning_rate=2e-4")
+    extended = module_runs.command("resume", longer, *words, run_dir=longer).wait()
+    extended.assert_finished()
+    assert "simulation.count: 4 -> 6" in extended.output
+    summary, lines = extended.summary, extended.simulations()
+    assert summary["simulations"] == {"planned": 6, "completed": 6, "failed": 0, "retried": 0}
+    assert summary["samples"]["trained"] == summary["samples"]["produced"] == 60
+    assert (summary["sampler"]["suggested"], summary["sampler"]["late"]) == (6, 0)
+    assert summary["training"]["batches"] > finished["training"]["batches"]
+    assert summary["wall_seconds"] > finished["wall_seconds"]
+    earlier = [json.loads(line) for line in (folder / "simulations.jsonl").read_text().splitlines()]
+    assert [lines[n]["parameters"] for n in range(4)] == [one["parameters"] for one in earlier]
+    study = yaml.safe_load((longer / "study.yaml").read_text())
+    assert (study["simulation"]["count"], study["training"]["learning_rate"]) == (6, 2e-4)
+    assert "resumed 1x" in (longer / "report.html").read_text()
 
 
 def test_status_and_report(run, module_runs):

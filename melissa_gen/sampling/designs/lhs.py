@@ -69,10 +69,11 @@ class _Hypercubes(PointSequence):
         return np.asarray(engine.random(self._size)[:, : self._dimension])
 
     def state(self) -> State:
-        return {"seed": self._seed, "drawn": self._drawn}
+        return {"seed": self._seed, "drawn": self._drawn, "size": self._size}
 
     def restore(self, state: State) -> None:
-        self._seed, self._drawn = state["seed"], state["drawn"]
+        # More simulations than planned do not change the hypercubes that were begun.
+        self._seed, self._drawn, self._size = state["seed"], state["drawn"], state["size"]
         self._current = -1
 
 

@@ -80,7 +80,9 @@ class ProposalQueue:
         self.seconds = 0.0
         self.error: BaseException | None = None
         self._probe: Callable[[], Probe | None] = lambda: None
-        self._thread = threading.Thread(target=self._guarded, name="sampler", daemon=True)
+        self._thread = threading.Thread(
+            target=self._guarded, args=(self._run,), name="sampler", daemon=True
+        )
 
     @property
     def uses_surrogate(self) -> bool:
@@ -97,9 +99,12 @@ class ProposalQueue:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Creates the first generation unless one was restored, and starts the thread."""
+        """Creates a generation unless proposals were restored or all were made, and starts the thread."""
         if not self.generations:
             self.make_generation()
+        elif not self._queue and self._wanted():
+            # The run was extended: its first new points are not left to the prior.
+            self._guarded(self.make_generation)
         self._thread.start()
 
     def make_generation(self) -> None:
@@ -197,9 +202,9 @@ class ProposalQueue:
             "seconds": self.seconds,
         }
 
-    def _guarded(self) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self._run()
+            work()
         except BaseException as error:
             # Training continues with draws from the prior; the control thread reports the error.
             self.error = error

@@ -3,15 +3,18 @@
 import json
 
 import pytest
+import yaml
 from rich.console import Console
 
-from melissa_gen.errors import RunError
+from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.commands.resume import resume_run
 from melissa_gen.report.live import LiveView
 from melissa_gen.run_dir import checkpoint_folder
 from melissa_gen.run_dir.checkpoint_folder import fixed_settings, publish
-from melissa_gen.run_dir.folder import LOCK, record_run
+from melissa_gen.run_dir.folder import LOCK, record_changes, record_run
 from melissa_gen.run_dir.locking import held
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.study import changes_between, load_study
 
 
 @pytest.fixture
@@ -44,9 +47,48 @@ def test_a_run_that_is_still_going_on(run_dir):
         assert refusal(run_dir).endswith("the run is still running")
 
 
-def test_a_run_that_has_finished(run_dir):
-    (run_dir / "summary.json").write_text('{"status": "finished"}')
-    assert refusal(run_dir).endswith("has finished; there is nothing to resume")
+FINISHED = '{"status": "finished", "simulations": {"planned": 4}}'
+
+
+@pytest.mark.parametrize("overrides", [{}, {"simulation.count": 4}, {"server.ranks": 2}])
+def test_a_run_that_has_finished_needs_more_simulations(run_dir, overrides):
+    (run_dir / "summary.json").write_text(FINISHED)
+    assert refusal(run_dir, overrides=overrides).endswith(
+        "has finished; there is nothing to resume; "
+        f"'melissa-gen resume {run_dir} --simulations N' adds simulations, with N above 4 in total"
+    )
+
+
+def test_a_refused_change_leaves_the_run_as_it_was(run_dir):
+    (run_dir / "summary.json").write_text(FINISHED)
+    before = {path: path.read_bytes() for path in run_dir.glob("*.[jy]*")}
+    with pytest.raises(
+        StudyError, match=r"^seed can't change from 0 to 1 in a run that is resumed"
+    ):
+        resume_run(run_dir, LiveView(Console(quiet=True)), overrides=["seed=1"])
+    with pytest.raises(StudyError, match="it can only grow; at least 4 is legal"):
+        resume_run(run_dir, LiveView(Console(quiet=True)), overrides=["simulation.count=3"])
+    assert {path: path.read_bytes() for path in run_dir.glob("*.[jy]*")} == before
+
+
+def test_changes_are_recorded(study_file, run_dir):
+    before = load_study(study_file)
+    changed = load_study(study_file, ["simulation.count=9", "training.learning_rate=0.5"])
+    record_changes(changed, run_dir, changes_between(before, changed))
+    written = yaml.safe_load((run_dir / "study.yaml").read_text())
+    assert (written["simulation"]["count"], written["training"]["learning_rate"]) == (9, 0.5)
+    (entry,) = json.loads((run_dir / "run.json").read_text())["changes"]
+    assert entry["keys"] == {
+        "simulation.count": [4, 9],
+        "training.learning_rate": [0.001, 0.5],
+    }
+
+
+def test_a_data_set_is_not_extended(study, run_dir):
+    record_run(study, run_dir, Purpose("data_set", "out.h5"))
+    assert "can't be extended; write another one" in refusal(
+        run_dir, overrides={"simulation.count": 9}
+    )
 
 
 def test_a_run_of_another_version(run_dir):
@@ -65,7 +107,7 @@ def test_no_checkpoint_yet(run_dir):
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("count: 4", "count: 5", "simulation.count"),
+        ("count: 4", "count: 3", "simulation.count"),
         ("high: 1.0", "high: 3.0", "parameters"),
     ],
 )
