@@ -1,7 +1,7 @@
 """Reads and writes data sets of trajectories in one HDF5 file, in the layout of PDEBench.
 
-A single field is stored as the HDF5 dataset `tensor`, `(n, T, *shape)`. Several fields are stored
-under their names. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
+Each field is stored under its name, `(n, T, *shape)`; a single field is also linked as `tensor`, its
+name in PDEBench. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
 `parameters` `(n, d)` with the attribute `names`, `simulation` `(n,)`, `complete` `(n,)`, and the
 root attribute `settings`, the JSON text of the settings that determine the data. From melissa_gen,
 this module imports only `melissa_gen.errors`.
@@ -27,6 +27,9 @@ from melissa_gen.errors import DataError
 __all__ = ["Dataset", "DatasetWriter", "replace_settings"]
 
 TENSOR = "tensor"
+"""Name of the only field in files of PDEBench."""
+LAYOUT = 2
+"""Version of the layout. Version 1 stored a single field only as `tensor`."""
 RESERVED = {"parameters", "simulation", "complete", "t-coordinate"}
 AXES = ("x", "y", "z")
 
@@ -109,9 +112,12 @@ class DatasetWriter:
         self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
         self._file.attrs["settings"] = json.dumps(settings)
         self._file.attrs["fields"] = list(self.fields)
+        self._file.attrs["layout"] = LAYOUT
         for name, (shape, dtype) in self.fields.items():
             size = (simulations, self.time_steps, *shape)
-            self._file.create_dataset(self._key(name), size, dtype, dcpl=early)
+            self._file.create_dataset(name, size, dtype, dcpl=early)
+        if len(self.fields) == 1 and TENSOR not in self.fields:
+            self._file[TENSOR] = self._file[next(iter(self.fields))]
         for axis, points in axes.items():
             self._file[f"{axis}-coordinate"] = points
         self._file["t-coordinate"] = times
@@ -131,14 +137,10 @@ class DatasetWriter:
             message = f"{self.partial} can't be continued: it was started with other settings"
             raise DataError(message)
         for name, (shape, dtype) in self.fields.items():
-            values = self._file[self._key(name)]
+            values = self._file[name]
             if values.shape != (simulations, self.time_steps, *shape) or values.dtype != dtype:
                 message = f"{self.partial} can't be continued: field '{name}' has another size"
                 raise DataError(message)
-
-    def _key(self, name: str) -> str:
-        """Returns the name of a field's HDF5 dataset."""
-        return TENSOR if len(self.fields) == 1 else name
 
     def begin(self, row: int, simulation: int, parameters: ArrayLike) -> None:
         """Starts a row, or starts it again after a failed attempt.
@@ -188,7 +190,7 @@ class DatasetWriter:
             )
             raise DataError(message)
         with _explained(self.partial, "written"):
-            self._file[self._key(name)][row, first:last] = arrays
+            self._file[name][row, first:last] = arrays
         self._written[row, list(self.fields).index(name), first:last] = True
 
     def finish(self, row: int) -> None:
@@ -365,6 +367,37 @@ class Dataset:
         with _explained(self.path, "read"):
             return {name: values[self._rows[row], steps] for name, values in self._values.items()}
 
+    def require(
+        self,
+        parameters: Sequence[str],
+        fields: Mapping[str, tuple[Sequence[int], DTypeLike]],
+        time_steps: int,
+    ) -> None:
+        """Checks that the file fits a study.
+
+        Args:
+            parameters: Names of the parameters of the study, in their order.
+            fields: Name of each field of the study to its (shape, dtype).
+            time_steps: Number of time steps of the study, T.
+
+        Raises:
+            DataError: The file differs; the message names what the file has and what the study has.
+        """
+        wanted = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()}
+        pairs: list[tuple[str, Any, Any]] = [
+            ("the parameters", list(self.names), list(parameters)),
+            ("the fields", sorted(self.fields), sorted(wanted)),
+            ("trajectories of this number of time steps:", self.time_steps, time_steps),
+        ]
+        for name in sorted(self.fields.keys() & wanted.keys()):
+            (shape, dtype), (study_shape, study_dtype) = self.fields[name], wanted[name]
+            pairs.append((f"the field '{name}' with the shape", shape, study_shape))
+            pairs.append((f"the field '{name}' with the type", dtype, study_dtype))
+        for what, found, expected in pairs:
+            if found != expected:
+                message = f"{self.path} has {what} {found}, but the study has {expected}"
+                raise DataError(message)
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -377,10 +410,17 @@ class Dataset:
 
     def _read_layout(self) -> None:
         file = self._file
-        if TENSOR in file and len(file.attrs.get("fields", [TENSOR])) == 1:
-            keys = {str(file.attrs.get("fields", [TENSOR])[0]): TENSOR}
-        else:
-            keys = {str(name): str(name) for name in file.attrs.get("fields", [])}
+        layout = int(file.attrs.get("layout", 1))
+        if layout > LAYOUT:
+            message = (
+                f"{self.path} was written by a newer version of melissa_gen: it has the layout {layout}, "
+                f"and this version reads layouts up to {LAYOUT}"
+            )
+            raise DataError(message)
+        names = [str(name) for name in file.attrs.get("fields", [TENSOR])]
+        keys = {name: name for name in names}
+        if len(names) == 1 and names[0] not in file:
+            keys = {names[0]: TENSOR}
         if not keys or not all(isinstance(file.get(key), h5py.Dataset) for key in keys.values()):
             message = f"{self.path} is not a data set: it has neither '{TENSOR}' nor named fields"
             raise DataError(message)

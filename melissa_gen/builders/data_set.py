@@ -1,15 +1,16 @@
 """Data sets of a study: physical times, coordinates, settings that determine the content, and the writer."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from melissa_gen.builders.solver_files import solver_files
-from melissa_gen.dataset import DatasetWriter
+from melissa_gen.dataset import Dataset, DatasetWriter
 from melissa_gen.study import Study
 
 __all__ = [
+    "check_data_set",
     "clock",
     "data_set_settings",
     "data_set_writer",
@@ -37,7 +38,7 @@ def data_set_writer(
     """
     return DatasetWriter(
         path,
-        {name: (field.shape, field.dtype) for name, field in study.simulation.fields.items()},
+        _sizes(study),
         study.simulation.time_steps,
         list(study.parameters),
         study.simulation.count,
@@ -46,6 +47,20 @@ def data_set_writer(
         grid_coordinates(study),
         resume=resume,
     )
+
+
+def check_data_set(study: Study, data: Dataset) -> None:
+    """Checks that a data set has the parameters, fields and time steps of a study.
+
+    Raises:
+        DataError: It has others.
+    """
+    data.require(list(study.parameters), _sizes(study), study.simulation.time_steps)
+
+
+def _sizes(study: Study) -> dict[str, tuple[Sequence[int], str]]:
+    """Returns the name of each field to its (shape, dtype)."""
+    return {name: (field.shape, field.dtype) for name, field in study.simulation.fields.items()}
 
 
 def data_set_settings(

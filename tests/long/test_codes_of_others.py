@@ -33,8 +33,7 @@ def need(program, package):
 def validation_fields(run):
     with h5py.File(run.run_dir / "validation.h5") as file:
         names = list(file.attrs["fields"])
-        keys = ["tensor"] if len(names) == 1 else names
-        values = {name: file[key][0] for name, key in zip(names, keys, strict=True)}
+        values = {name: file[name][0] for name in names}
         columns = file["parameters"].attrs["names"]
         return values, dict(zip(columns, file["parameters"][0], strict=True))
 

@@ -122,7 +122,7 @@ def test_the_files_of_a_run(run):
     assert resolved["training"]["batch_size"] == 4
     assert resolved["server"]["heartbeat_timeout"] == 20.0
     with h5py.File(run.run_dir / "validation.h5") as file:
-        values = file["tensor"][:]
+        values = file["temperature"][:]
     assert values.shape == (3, 10, 16, 16)
     assert 100 <= values.min() < values.max() <= 500
     assert len(set(values[:, 0, 0, 0])) == 3

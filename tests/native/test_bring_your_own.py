@@ -67,7 +67,7 @@ def test_each_way_sends_the_same_fields(runs, blocks, way, request):
         start, rate = file["parameters"][:].T
         times = 0.1 * np.arange(1, 11)
         expected = start[:, None] * np.exp(-rate[:, None] * times)
-        fields = file["tensor"][:]
+        fields = file["u"][:]
         np.testing.assert_allclose(fields[:, :, 3, 5], expected, rtol=1e-6)
         assert fields.shape == (2, 10, 8, 8)
 

@@ -50,7 +50,7 @@ def generated(runs, name, *solver):
     done = runs.command("generate", HEAT, *words, *settings(*solver)).wait()
     assert done.code == 0, done.output
     with h5py.File(output) as file:
-        return file["tensor"][:]
+        return file["temperature"][:]
 
 
 def test_a_data_set_has_the_fields_of_pythons(module_runs, solver, python_fields):

@@ -54,7 +54,8 @@ def test_the_layout_is_pdebenchs(tmp_path):
     times, x, y = np.linspace(0, 1, 5), np.arange(4.0), np.arange(3.0)
     write(tmp_path / "d.h5", [0, 1], times=times, coordinates={"x": x, "y": y})
     with h5py.File(tmp_path / "d.h5") as file:
-        assert file["tensor"].shape == (2, 5, 4, 3)
+        assert file["u"].shape == (2, 5, 4, 3)
+        assert file["tensor"] == file["u"]
         assert file["tensor"].dtype == np.float32
         for name, values in {"t": times, "x": x, "y": y}.items():
             np.testing.assert_array_equal(file[f"{name}-coordinate"], values)
@@ -73,6 +74,42 @@ def test_files_of_pdebench_itself_can_be_read(tmp_path):
         assert (len(data), data.time_steps, data.names, data.settings) == (3, 5, [], {})
         assert len(data.times) == 5
         assert data.read(2)["tensor"].shape == (5, 8)
+
+
+def test_files_of_the_first_layout_can_be_read(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["tensor"] = np.ones((3, 5, 8), "f4")
+        file.attrs["fields"] = ["u"]
+    with Dataset(tmp_path / "d.h5") as data:
+        assert data.read(2)["u"].shape == (5, 8)
+
+
+def test_a_file_of_a_newer_layout_is_named(tmp_path):
+    write(tmp_path / "d.h5", [0])
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file.attrs["layout"] = 99
+    with pytest.raises(DataError, match=r"written by a newer version of melissa_gen: .* layout 99"):
+        Dataset(tmp_path / "d.h5")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fields", "time_steps", "sentence"),
+    [
+        (["a", "c"], ONE, 5, r"has the parameters \['a', 'b'\], but the study has \['a', 'c'\]"),
+        (["a", "b"], FIELDS, 5, r"has the fields \['u'\], but the study has \['p', 'u'\]"),
+        (["a", "b"], {"u": ((3, 4), "f4")}, 5, r"'u' with the shape \(4, 3\), but .* \(3, 4\)"),
+        (["a", "b"], {"u": ((4, 3), "f8")}, 5, "'u' with the type float32, but .* float64"),
+        (["a", "b"], ONE, 6, "time steps: 5, but the study has 6"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_study_is_named(
+    parameters, fields, time_steps, sentence, tmp_path
+):
+    write(tmp_path / "d.h5", [0])
+    with Dataset(tmp_path / "d.h5") as data:
+        data.require(["a", "b"], ONE, 5)
+        with pytest.raises(DataError, match=sentence):
+            data.require(parameters, fields, time_steps)
 
 
 def test_unfinished_rows_are_left_out(tmp_path):

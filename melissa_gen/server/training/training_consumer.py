@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from melissa_gen import reservoir as reservoirs
+from melissa_gen.builders.data_set import check_data_set
 from melissa_gen.builders.memory import field_specs, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.dataset import Dataset
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.ingest.receiver import RankState
@@ -84,8 +86,10 @@ class TrainingConsumer(Consumer):
         path = self._run_dir / "validation.h5"
         # Ranks on other nodes may see a new file late, and all of them must take part.
         if self.collectives.from_rank_0(path.exists()):
-            names, rows = list(self._study.parameters), self._study.training.batch_size
-            self._validation = Validation(path, names, self._device, rows)
+            with Dataset(path) as data:
+                check_data_set(self._study, data)
+            rows = self._study.training.batch_size
+            self._validation = Validation(path, self._device, rows)
         self._trainer = Trainer(
             self._study,
             self._surrogate,

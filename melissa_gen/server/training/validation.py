@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen.dataset import Dataset
-from melissa_gen.errors import DataError
 from melissa_gen.surrogates import Surrogate, nrmse
 
 __all__ = ["Errors", "Validation", "error_summary"]
@@ -46,20 +45,14 @@ class Validation:
 
     Args:
         path: HDF5 file that `melissa-gen generate` wrote.
-        parameters: Names in the order of the surrogate's inputs.
         device: The device of the network.
         rows: Time steps that are predicted at once, which bounds the memory of a forward pass.
     """
 
-    def __init__(self, path: Path, parameters: list[str], device: torch.device, rows: int) -> None:
+    def __init__(self, path: Path, device: torch.device, rows: int) -> None:
         self._path, self._device, self._at_once = path, device, rows
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         with Dataset(path) as data:
-            if list(data.names) != parameters:
-                message = (
-                    f"{path}: has the parameters {list(data.names)}; the study has {parameters}"
-                )
-                raise DataError(message)
             self._names = list(data.fields)
             self.parameters = np.asarray(data.parameters, np.float64)
             self._times = torch.from_numpy(np.asarray(data.times, np.float64)).to(device)

@@ -32,10 +32,10 @@ def test_no_forward_pass_has_more_rows_than_a_batch(path):
     surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
     rows = []
     surrogate.network.register_forward_hook(lambda module, given, out: rows.append(len(out)))
-    whole = Validation(path, ["a"], torch.device("cpu"), 100).errors(surrogate).total
+    whole = Validation(path, torch.device("cpu"), 100).errors(surrogate).total
     assert rows == [7, 7, 7]
     rows.clear()
-    parts = Validation(path, ["a"], torch.device("cpu"), 3).errors(surrogate).total
+    parts = Validation(path, torch.device("cpu"), 3).errors(surrogate).total
     assert rows == [3, 3, 1] * 3
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
@@ -43,7 +43,7 @@ def test_no_forward_pass_has_more_rows_than_a_batch(path):
 def test_the_error_of_the_mean(path):
     true = np.stack([trajectory(row) for row in range(3)]).astype(np.float64)
     wanted = [np.sqrt(np.square(one - true.mean()).mean() / np.square(one).mean()) for one in true]
-    found = Validation(path, ["a"], torch.device("cpu"), 3).errors_of_mean().total
+    found = Validation(path, torch.device("cpu"), 3).errors_of_mean().total
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_a_field_that_is_zero_in_one_simulation_does_not_own_its_error(tmp_path)
         torch.nn.init.zeros_(parameter)
     # It predicts 0.1 and 5.
     surrogate.set_output_statistics({"u": 0.1, "v": 5.0}, {"u": 1.0, "v": 1.0})
-    validation = Validation(tmp_path / "d.h5", ["a"], torch.device("cpu"), 2)
+    validation = Validation(tmp_path / "d.h5", torch.device("cpu"), 2)
     found = validation.errors(surrogate)
     usual = 2.0 * np.sqrt(2 / 3)
     np.testing.assert_allclose(found.by_field["u"], [0.1 / (0.1 * usual), 0.95, 0.95], rtol=1e-5)
