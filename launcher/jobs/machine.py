@@ -294,6 +294,11 @@ def _wanted_jobs(transition: _Transition, event: WantedJobs) -> None:
     if state.phase != "running" or event.ended < state.ended:
         return
     if event.simulations:
+        # A simulation that the server does not name any more, and that no job solves, is over.
+        named = {simulation for simulation, _ in event.simulations}
+        named.update(job.simulation for job in state.jobs.values() if job.simulation is not None)
+        attempts = {number: n for number, n in state.attempts.items() if number in named}
+        transition.set(attempts=attempts)
         for simulation, attempt in event.simulations:
             newer = attempt > transition.state.attempts.get(simulation, -1)
             if newer and len(transition.state.jobs) < state.limits.clients:

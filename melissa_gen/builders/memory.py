@@ -11,6 +11,7 @@ from melissa_gen.study import Study
 
 __all__ = [
     "allocator",
+    "bookkeeping_megabytes",
     "check_memory",
     "checkpoint_megabytes",
     "disk_promise",
@@ -31,6 +32,9 @@ GPU_MEGABYTES = 1400.0
 
 TCP_MEGABYTES = 64.0
 """Freed memory that a rank keeps for the next message if fields arrive by TCP; see `allocator`."""
+
+SIMULATION_BYTES = 128
+"""Memory of the records of one simulation except its parameters: state, times, difficulty, and what has arrived."""
 
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
@@ -62,7 +66,16 @@ def base_megabytes(study: Study) -> float:
     needed = BASE_MEGABYTES
     if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
         needed += GPU_MEGABYTES
+    needed += bookkeeping_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
+
+
+def bookkeeping_megabytes(study: Study) -> float:
+    """Returns the memory of the records of all simulations in megabytes, copies for a checkpoint included.
+
+    It does not depend on the number of time steps. A simulation that fails takes up to 1 kB more for the reason.
+    """
+    return study.simulation.count * (16 * len(study.parameters) + SIMULATION_BYTES) / 1e6
 
 
 def unknown_gpu(study: Study) -> bool:
@@ -143,7 +156,8 @@ def promised_megabytes(study: Study) -> float:
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study), staging_slots(study))
-    return STREAM_MEGABYTES + rows + TCP_MEGABYTES * study.over_tcp
+    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
+    return needed + TCP_MEGABYTES * study.over_tcp
 
 
 def _gpu_here() -> bool:

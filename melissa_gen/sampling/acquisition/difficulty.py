@@ -4,6 +4,7 @@ A sample is scored when it is first used in training, before the optimizer step.
 low, because the network has been trained on the sample. This module does not import torch.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Literal
 
@@ -70,8 +71,9 @@ class DifficultyTracker:
         self.window = window
         self._mean = 0.0
         self._weight = 0.0
-        self._difficulty: dict[int, float] = {}
-        self._count: dict[int, int] = {}
+        # By number of the simulation; a simulation of which no sample was observed has a count of 0.
+        self._difficulty = array("d")
+        self._count = array("i")
         self._changed: set[int] = set()
 
     @property
@@ -121,19 +123,21 @@ class DifficultyTracker:
         self._forget_and_add(values if self.signal == "delta_loss" else found)
         if self.signal != "delta_loss":
             found = found / max(self.level, 1e-300)
+        self._make_room(int(numbers.max()))
+        difficulty, count = self._difficulty, self._count
         for simulation, value in zip(numbers.tolist(), found.tolist(), strict=True):
-            known = self._difficulty.get(simulation, value)
-            self._difficulty[simulation] = known + self.alpha * (value - known)
-            self._count[simulation] = self._count.get(simulation, 0) + 1
-            self._changed.add(simulation)
+            known = difficulty[simulation] if count[simulation] else value
+            difficulty[simulation] = known + self.alpha * (value - known)
+            count[simulation] += 1
+        self._changed.update(numbers.tolist())
 
     def difficulty(self, simulation: int) -> float:
         """Returns the difficulty of a simulation, at least 0; NaN if no sample of it was observed."""
-        return self._difficulty.get(simulation, float("nan"))
+        return self._difficulty[simulation] if self.samples(simulation) else float("nan")
 
     def samples(self, simulation: int) -> int:
         """Returns the number of samples of a simulation that were observed."""
-        return self._count.get(simulation, 0)
+        return self._count[simulation] if simulation < len(self._count) else 0
 
     def take_changed(self) -> list[int]:
         """Returns the simulations observed since the last call, in ascending order."""
@@ -143,22 +147,26 @@ class DifficultyTracker:
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
-        simulations = sorted(self._difficulty)
         return {
-            "simulation": np.array(simulations, dtype=np.int64),
-            "difficulty": np.array([self._difficulty[s] for s in simulations], dtype=np.float64),
-            "samples": np.array([self._count[s] for s in simulations], dtype=np.int64),
+            "difficulty": np.array(self._difficulty),
+            "samples": np.array(self._count),
             "changed": np.array(sorted(self._changed), dtype=np.int64),
             "level": [self._mean, self._weight],
         }
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        simulations = state["simulation"].tolist()
-        self._difficulty = dict(zip(simulations, state["difficulty"].tolist(), strict=True))
-        self._count = dict(zip(simulations, state["samples"].tolist(), strict=True))
+        self._difficulty = array("d", state["difficulty"].tobytes())
+        self._count = array("i", state["samples"].tobytes())
         self._changed = set(state["changed"].tolist())
         self._mean, self._weight = state["level"]
+
+    def _make_room(self, simulation: int) -> None:
+        """Extends the columns, so that they hold a simulation."""
+        more = simulation + 1 - len(self._count)
+        if more > 0:
+            self._difficulty.frombytes(bytes(more * self._difficulty.itemsize))
+            self._count.frombytes(bytes(more * self._count.itemsize))
 
     def _forget_and_add(self, values: Array) -> None:
         """Updates the running mean; its total weight is tracked, so that the first batches are not biased."""

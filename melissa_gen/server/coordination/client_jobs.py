@@ -2,6 +2,8 @@
 
 from collections.abc import Set
 
+from melissa_gen.server.coordination.recent_names import RecentNames
+
 __all__ = ["ClientJobs"]
 
 
@@ -15,11 +17,11 @@ class ClientJobs:
         # solving this one. The reports on its earlier running simulations have not arrived yet.
         self._last_issued: dict[str, int] = {}
         # Jobs that have failed before their first simulation.
-        self._failed: set[str] = set()
+        self._failed = RecentNames()
         # Jobs that the launcher was asked to kill and whose end it has not reported.
         self._killed: set[str] = set()
-        # Jobs whose end the launcher has reported.
-        self._ended: set[str] = set()
+        # Jobs whose end the launcher has reported. The newest suffice: a message of an ended job is late by seconds.
+        self._ended = RecentNames()
         self._end_reports = 0
 
     @property
@@ -66,12 +68,15 @@ class ClientJobs:
         """Records that the launcher was asked to kill a job."""
         self._killed.add(job)
 
-    def end(self, job: str) -> None:
-        """Records a report of the launcher that a job has ended."""
+    def end(self, job: str) -> tuple[bytes, ...]:
+        """Records a report of the launcher that a job has ended; returns the clients of the job."""
         self._end_reports += 1
         self._ended.add(job)
         self._killed.discard(job)
-        self._clients = {client: name for client, name in self._clients.items() if name != job}
+        clients = tuple(client for client, name in self._clients.items() if name == job)
+        for client in clients:
+            del self._clients[client]
+        return clients
 
     def forget_issued(self, job: str) -> bool:
         """Forgets the last simulation of an ended job; returns whether any simulation was issued to the job."""

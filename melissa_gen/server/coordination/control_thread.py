@@ -56,6 +56,7 @@ from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.machine import ControlMachine
 from melissa_gen.server.coordination.proposals import ProposalSource
 from melissa_gen.server.coordination.rank_watch import RankWatch
+from melissa_gen.server.coordination.recent_names import RecentNames
 from melissa_gen.server.coordination.settings import ControlTimeouts, control_settings
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import Study
@@ -66,6 +67,8 @@ _log = logging.getLogger(__name__)
 
 _BURST = 1000
 """Largest number of messages that are handled between two ticks."""
+_DEPARTED = 1000
+"""Number of clients that have ended whose session is kept."""
 _CONFIRMATION_SECONDS = 5.0
 """Longest wait at the end for the launcher's confirmation."""
 
@@ -121,13 +124,15 @@ class ControlThread:
         self._launcher: bytes | None = None
         self._ranks: dict[int, bytes] = {}
         self._sessions: dict[bytes, Session[list[bytes]]] = {}
+        # Identities of clients whose job has ended; messages of the newest may still be on their way.
+        self._departed: deque[bytes] = deque()
         # Events for a launcher that has not connected yet.
         self._before_launcher: deque[dict[str, Any]] = deque(maxlen=100)
         self._outbox: deque[dict[str, Any]] = deque()
         self._last_message: dict[str, Any] = {}
         self._failure_handled = False
         # Warnings of all ranks that have been shown; each text is shown once.
-        self._warned: set[str] = set()
+        self._warned = RecentNames()
         self._all_reported = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="control", daemon=True)
@@ -345,8 +350,11 @@ class ControlThread:
                 record = self._event(name, **fields)
                 if forward:
                     self._send_launcher(record | {"type": "event"})
-            case ForgetJob(job=job):
+            case ForgetJob(job=job, clients=clients):
                 self._heartbeats.forget(job)
+                self._departed.extend(clients)
+                while len(self._departed) > _DEPARTED:
+                    self._sessions.pop(self._departed.popleft(), None)
             case StopClients(reason=reason):
                 self._heartbeats.stop_reason = reason
             case WithholdCredit(withheld=withheld):

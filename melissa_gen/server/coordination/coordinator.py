@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -345,11 +345,10 @@ class Coordinator:
             message = f"{self._run_dir}: can't write the results: {error.strerror}"
             raise RunError(message) from error
 
-    def _lines(self) -> list[dict[str, Any]]:
-        for record in self._ledger.records:
-            record.difficulty = self.proposals.difficulty(record.simulation)
+    def _lines(self) -> Iterator[dict[str, Any]]:
         parameters = study_parameters(self._study)
-        return [record.line(parameters) for record in self._ledger.records]
+        for record in self._ledger.records:
+            yield record.line(parameters, self.proposals.difficulty(record.simulation))
 
     def _summary(self, status: str, reason: str | None, peaks: list[float]) -> dict[str, Any]:
         counts = self._ledger.counts()

@@ -334,9 +334,15 @@ class WriteEvent:
 
 @dataclass(frozen=True)
 class ForgetJob:
-    """Ignore all further heartbeats of a job: it has ended."""
+    """Ignore all further heartbeats of a job: it has ended.
+
+    Attributes:
+        job: The job.
+        clients: Routing identities of its connections.
+    """
 
     job: str
+    clients: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,7 @@ class FixedDesign:
             if given is None
             else np.array(given, np.float64)
         )
-        densities = prior.log_density(points)
-        self._proposals = [
-            Proposal(tuple(point), PRIOR, 0, density if np.isfinite(density) else None, 1.0)
-            for point, density in zip(points.tolist(), densities.tolist(), strict=True)
-        ]
+        self._points, self._densities = points, prior.log_density(points)
         self._taken = 0
 
     def set_probe(self, probe: Callable[[], Any]) -> None:
@@ -61,9 +57,10 @@ class FixedDesign:
 
     def take(self) -> Proposal:
         """Returns the next point."""
-        proposal = self._proposals[self._taken]
+        point, density = self._points[self._taken], float(self._densities[self._taken])
         self._taken += 1
-        return proposal
+        known = density if np.isfinite(density) else None
+        return Proposal(tuple(point.tolist()), PRIOR, 0, known, 1.0)
 
     def add_losses(self, losses: Sequence[Sequence[float]]) -> None:
         """Does nothing: no surrogate is trained."""

@@ -10,6 +10,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.server.coordination.events import Pulse
+from melissa_gen.server.coordination.recent_names import RecentNames
 
 __all__ = ["HeartbeatThread", "Pulse"]
 
@@ -36,7 +37,7 @@ class HeartbeatThread:
         self.withholding = False
         self.refused: dict[str, int] = {}
         self._contact, self._socket = contact, socket
-        self._forgotten: set[str] = set()
+        self._forgotten = RecentNames()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
         self._thread.start()

@@ -1,12 +1,19 @@
 """The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.coordination.simulation_table import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    WAITING,
+    SimulationRecord,
+    SimulationTable,
+)
 
 __all__ = [
     "FAILED",
@@ -17,59 +24,6 @@ __all__ = [
     "Ledger",
     "SimulationRecord",
 ]
-
-WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
-
-
-@dataclass
-class SimulationRecord:
-    """A simulation: its parameters, the method that proposed it, and its progress."""
-
-    simulation: int
-    parameters: tuple[float, ...]
-    method: str
-    generation: int
-    log_density: float | None
-    weight: float = 1.0
-    status: str = WAITING
-    attempts: int = 0
-    interrupted: int = 0
-    """Number of lost attempts that the simulation did not cause: the server was restarted, or the process died in a
-    later simulation before it had sent all data of this one."""
-    difficulty: float | None = None
-    samples: int = 0
-    job: str | None = None
-    reason: str | None = None
-    """The reason of the last failure as a sentence; `code` and `values` are its machine-readable form."""
-    code: str | None = None
-    values: dict[str, Any] | None = None
-    issued_at: float | None = None
-    finished_at: float | None = None
-    reports: dict[int, int] = field(default_factory=dict)
-    """Number of complete samples of the running attempt by server rank."""
-
-    @property
-    def attempt(self) -> int:
-        """Number of the running attempt, or of the last one."""
-        return max(self.attempts - 1, 0)
-
-    def line(self, parameters: tuple[wire.StudyParameter, ...]) -> dict[str, Any]:
-        """Returns the record as a line of `simulations.jsonl`."""
-        return {
-            "simulation": self.simulation,
-            "parameters": wire.named_values(parameters, self.parameters),
-            "method": self.method,
-            "generation": self.generation,
-            "log_density": self.log_density,
-            "difficulty": self.difficulty,
-            "attempts": self.attempts,
-            "status": self.status,
-            "reason": self.reason,
-            "code": self.code,
-            "values": self.values,
-            "issued_at": self.issued_at,
-            "finished_at": self.finished_at,
-        }
 
 
 @dataclass(frozen=True)
@@ -99,12 +53,16 @@ class Ledger:
         time_steps: Samples that each must send.
         server_ranks: Server ranks, each of which reports on each attempt.
         retries: Restarts of a simulation whose process died, before it is dropped.
+
+    Attributes:
+        count: Simulations planned.
+        records: All drawn simulations.
     """
 
     def __init__(self, count: int, time_steps: int, server_ranks: int, retries: int) -> None:
         self.count = count
         self._time_steps, self._ranks, self._retries = time_steps, server_ranks, retries
-        self.records: list[SimulationRecord] = []
+        self.records = SimulationTable(count)
         self._waiting: deque[int] = deque()
 
     @property
@@ -115,11 +73,11 @@ class Ledger:
     @property
     def unfinished(self) -> int:
         """Number of planned simulations that are neither finished nor dropped."""
-        return self.count - sum(r.status in (FINISHED, FAILED) for r in self.records)
+        return self.count - self.records.counts[FINISHED] - self.records.counts[FAILED]
 
-    def running(self) -> Iterator[SimulationRecord]:
+    def running(self) -> list[SimulationRecord]:
         """Returns the simulations that clients are solving."""
-        return (r for r in self.records if r.status == RUNNING)
+        return [r for r in self.records.live.values() if r.status == RUNNING]
 
     def waiting(self) -> list[SimulationRecord]:
         """Returns the drawn simulations that no client is solving; those that are retried come first."""
@@ -147,6 +105,7 @@ class Ledger:
         record.status, record.job, record.issued_at = RUNNING, job, now
         record.attempts += 1
         record.reports = {}
+        self.records.update(record)
         return record.attempt
 
     def of_job(self, job: str) -> list[SimulationRecord]:
@@ -158,10 +117,10 @@ class Ledger:
 
     def current(self, simulation: int, attempt: int) -> SimulationRecord | None:
         """Returns a simulation if the given attempt is the running one, else None."""
-        if not 0 <= simulation < len(self.records):
+        record = self.records.live.get(simulation)
+        if record is None or record.status != RUNNING or record.attempt != attempt:
             return None
-        record = self.records[simulation]
-        return record if record.status == RUNNING and record.attempt == attempt else None
+        return record
 
     def finalized(
         self,
@@ -194,6 +153,7 @@ class Ledger:
             failure = Failure.of("lost_steps", received=received, time_steps=self._time_steps)
             return self._end(record, failure, now, retry=True)
         record.status, record.finished_at, record.samples = FINISHED, now, received
+        self.records.update(record)
         return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 
     def failed(
@@ -227,8 +187,8 @@ class Ledger:
 
     def never_started(self, simulation: int, failure: Failure, now: float) -> AttemptOutcome | None:
         """Records that the job of a waiting simulation has ended before it requested the parameters."""
-        record = self.records[simulation]
-        if record.status != WAITING:
+        record = self.records.live.get(simulation)
+        if record is None or record.status != WAITING:
             return None
         self.issue(record, "", now)
         return self._end(record, failure, now, retry=True)
@@ -236,19 +196,19 @@ class Ledger:
     def _end(
         self, record: SimulationRecord, failure: Failure, now: float, *, retry: bool
     ) -> AttemptOutcome:
-        record.reason, record.code = failure.sentence, failure.code
-        record.values = dict(failure.values)
-        if retry and record.attempts - record.interrupted <= self._retries:
+        record.failure = failure
+        again = retry and record.attempts - record.interrupted <= self._retries
+        if again:
             record.status = WAITING
             self._waiting.appendleft(record.simulation)
-            return AttemptOutcome(record, failed=True, failure=failure)
-        record.status, record.finished_at = FAILED, now
-        return AttemptOutcome(record, failed=True, dropped=True, failure=failure)
+        else:
+            record.status, record.finished_at = FAILED, now
+        self.records.update(record)
+        return AttemptOutcome(record, failed=True, dropped=not again, failure=failure)
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint, of JSON types."""
-        records = [asdict(record) for record in self.records]
-        return {"records": records, "waiting": list(self._waiting)}
+        """Returns the state for a checkpoint, of JSON types and arrays."""
+        return {"records": self.records.state(), "waiting": list(self._waiting)}
 
     def restore(self, state: Mapping[str, Any]) -> int:
         """Continues from the `state()` of an earlier server: simulations that were running wait for their next attempt.
@@ -256,36 +216,30 @@ class Ledger:
         Returns:
             Number of simulations that were running.
         """
-        self.records = [
-            SimulationRecord(
-                **row | {"parameters": tuple(row["parameters"]), "job": None, "reports": {}}
-            )
-            for row in state["records"]
-        ]
+        self.records.restore(state["records"])
         under_way = sorted(self.running(), key=lambda r: r.issued_at or 0.0)
         for record in under_way:
             record.status = WAITING
             record.interrupted += 1
+            self.records.update(record)
         self._waiting = deque([*(r.simulation for r in under_way), *state["waiting"]])
         return len(under_way)
 
     def failure(self) -> str | None:
         """Returns a sentence if no simulation was completed, else None."""
-        if any(r.status == FINISHED for r in self.records) or not self.records:
+        if self.records.counts[FINISHED] or not self.records:
             return None
-        last = max(self.records, key=lambda r: r.finished_at or 0.0)
-        return f"all {self.count} simulations failed; the last one, simulation {last.simulation}: {last.reason}"
+        last = self.records.last_finished()
+        return f"all {self.count} simulations failed; the last one, simulation {last.simulation}: {last.failure}"
 
     def counts(self) -> dict[str, int]:
         """Returns the numbers of planned, waiting, running, completed, failed and retried simulations."""
-        by_status = {s: 0 for s in (WAITING, RUNNING, FINISHED, FAILED)}
-        for record in self.records:
-            by_status[record.status] += 1
+        by_status = self.records.counts
         return {
             "planned": self.count,
             "waiting": self.count - self.drawn + by_status[WAITING],
             "running": by_status[RUNNING],
             "completed": by_status[FINISHED],
             "failed": by_status[FAILED],
-            "retried": sum(max(r.attempts - r.interrupted - 1, 0) for r in self.records),
+            "retried": self.records.retried,
         }

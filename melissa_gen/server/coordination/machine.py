@@ -317,8 +317,7 @@ class ControlMachine:
     def _handle_job_end(self, event: JobEnded) -> None:
         job, now = event.job, self._now.unix
         self._launcher_heard = self._now.monotonic
-        self._jobs.end(job)
-        self._actions.add(ForgetJob(job))
+        self._actions.add(ForgetJob(job, self._jobs.end(job)))
         failure = Failure.of("process_ended", exit_status=event.exit_code)
         self._detach_job(job, failure, failed=event.exit_code != 0)
         asked = self._jobs.forget_issued(job)

@@ -24,8 +24,9 @@ from melissa_gen.sampling import (
 from melissa_gen.server.coordination.ledger import FAILED, SimulationRecord
 from melissa_gen.server.coordination.proposals import Proposal
 
-__all__ = ["ProposalQueue"]
+__all__ = ["ProposalQueue", "known_bytes"]
 
+_ISSUED, _GIVEN_UP = 1, 2
 _COUNTERS = ("suggested", "adaptive", "late", "generations", "seconds")
 
 
@@ -62,8 +63,8 @@ class ProposalQueue:
         self._exponent, self._event = importance_exponent, event
         self._rng = np.random.default_rng([seed, 1])
         self._queue: deque[Proposal] = deque()
-        self._inbox: list[SimulationRecord] = []
-        self._records: dict[int, SimulationRecord] = {}
+        # The simulations that were issued or given up, by number.
+        self._known = np.zeros(total, _known_type(prior.dimension))
         self._condition = threading.Condition()
         self._fresh: set[int] = set()
         # A checkpoint must not wait for a generation: it contains the state after the last complete one. After a
@@ -110,10 +111,7 @@ class ProposalQueue:
     def make_generation(self) -> None:
         """Learns from what is new, and adds the next generation to the queue; the thread calls it once it runs."""
         with self._condition:
-            for record in self._inbox:
-                self._records[record.simulation] = record
-            self._inbox.clear()
-            evidence = self._evidence(self._records)
+            evidence = self._evidence()
             self._learning = {one.simulation for one in evidence}
         self._propose(evidence)
 
@@ -149,9 +147,11 @@ class ProposalQueue:
                 self._tracker.observe(numbers.astype(np.int64), values, excess)
 
     def register(self, record: SimulationRecord) -> None:
-        """Adds a simulation that was issued to a client; its progress is read from its record."""
+        """Adds a simulation that was issued to a client or given up."""
         with self._condition:
-            self._inbox.append(record)
+            self._note(record)
+            if record.status == FAILED:
+                self._fresh.add(record.simulation)
 
     def difficulty(self, simulation: int) -> float | None:
         """Returns the current difficulty of a simulation, or None if it is unknown."""
@@ -187,7 +187,9 @@ class ProposalQueue:
         self._made = state["made"]
         for key, value in state["figures"].items():
             setattr(self, key, value)
-        self._records = {record.simulation: record for record in records if record.attempts}
+        for record in records:
+            if record.attempts:
+                self._note(record)
 
     def statistics(self) -> dict[str, Any]:
         """Returns the figures of the sampler for status and summary."""
@@ -218,23 +220,28 @@ class ProposalQueue:
                     return
             self.make_generation()
 
-    def _evidence(self, records: dict[int, SimulationRecord]) -> list[Evidence]:
-        """Returns the evidence since the last generation; a simulation without a record is left for the next one."""
-        self._fresh |= set(self._tracker.take_changed())
-        self._fresh |= {n for n, record in records.items() if record.status == FAILED}
-        known = sorted(self._fresh & records.keys())
-        self._fresh -= records.keys()
+    def _note(self, record: SimulationRecord) -> None:
+        """Writes what the evidence on a simulation will need."""
+        density = float("nan") if record.log_density is None else record.log_density
+        state = _GIVEN_UP if record.status == FAILED else _ISSUED
+        self._known[record.simulation] = (record.parameters, density, record.generation, state)
+
+    def _evidence(self) -> list[Evidence]:
+        """Returns the evidence since the last generation; a simulation that is not known is left for the next one."""
+        self._fresh.update(self._tracker.take_changed())
+        numbers = sorted(n for n in self._fresh if self._known["state"][n])
+        self._fresh.difference_update(numbers)
         return [
             Evidence(
                 simulation=n,
-                parameters=np.array(records[n].parameters),
+                parameters=row["parameters"].copy(),
                 difficulty=self._tracker.difficulty(n),
                 samples=max(self._tracker.samples(n), 1),
-                failed=records[n].status == FAILED,
-                log_density=_number(records[n].log_density),
-                generation=records[n].generation,
+                failed=bool(row["state"] == _GIVEN_UP),
+                log_density=float(row["log_density"]),
+                generation=int(row["generation"]),
             )
-            for n in known
+            for n, row in zip(numbers, self._known[numbers], strict=True)
         ]
 
     def _wanted(self) -> bool:
@@ -287,5 +294,17 @@ class ProposalQueue:
         )
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def known_bytes(parameters: int) -> int:
+    """Returns the memory of a simulation in a `ProposalQueue`, without the sampler and the tracker (bytes)."""
+    return _known_type(parameters).itemsize
+
+
+def _known_type(parameters: int) -> "np.dtype[np.void]":
+    return np.dtype(
+        [
+            ("parameters", np.float64, (parameters,)),
+            ("log_density", np.float64),
+            ("generation", np.int32),
+            ("state", np.uint8),
+        ]
+    )

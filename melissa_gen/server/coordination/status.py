@@ -32,7 +32,8 @@ class StatusBoard:
         self._began = self._last - earlier
         self.lost = lost
         self._before: dict[str, float] = {}
-        self._waited: dict[str, tuple[float, float]] = {}
+        # Seconds that each living client job had waited at the last status, by cause.
+        self._waited: dict[str, dict[str, float]] = {}
         self.validation: dict[str, float] | None = None
         self.validation_by_field: dict[str, dict[str, float]] = {}
 
@@ -131,11 +132,9 @@ class StatusBoard:
         """Returns the average share of the interval that the clients spent waiting."""
         if not beats:
             return 0.0
-        total = 0.0
-        for beat in beats:
-            name = f"{beat.job}/{key}"
-            seconds = getattr(beat, key)
-            before, _ = self._waited.get(name, (seconds, 0.0))
-            total += seconds - before
-            self._waited[name] = (seconds, interval)
+        now = {beat.job: float(getattr(beat, key)) for beat in beats}
+        before = self._waited.get(key, {})
+        total = sum(seconds - before.get(job, seconds) for job, seconds in now.items())
+        # Only jobs that are alive are kept.
+        self._waited[key] = now
         return min(max(total / len(beats) / interval, 0.0), 1.0)

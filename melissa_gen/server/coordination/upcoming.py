@@ -51,12 +51,11 @@ class UpcomingSimulations:
         return min(self._clients, busy + unissued)
 
     def wanted_simulations(self) -> list[tuple[int, int]]:
-        """Returns the (simulation, attempt) pairs for which a separate job should run; draws as many as can run."""
+        """Returns the (simulation, attempt) pairs for which a separate job should run, at least as many as can run."""
         running = [(r.simulation, r.attempt) for r in self._ledger.running()]
         while len(running) + len(self._ledger.waiting()) < self._clients and self._draw():
             pass
-        waiting = [(r.simulation, r.attempts) for r in self._ledger.waiting()]
-        return (running + waiting)[: self._clients]
+        return running + [(r.simulation, r.attempts) for r in self._ledger.waiting()]
 
     def _draw(self) -> SimulationRecord | None:
         """Takes the next proposal as a new simulation, unless all planned simulations are drawn."""

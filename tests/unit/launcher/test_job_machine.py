@@ -298,6 +298,14 @@ def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_stu
     assert (end.status, end.message) == ("failed", "processes of client-0 could not be killed")
 
 
+def test_simulations_that_are_over_are_not_remembered():
+    study = Study(Limits(clients=2))
+    for number in range(20):
+        study(WantedJobs(ended=number, simulations=((number, 0), (number + 1, 0))))
+        study(Connected(f"client-{number}"), JobExited(f"client-{number}", 0))
+    assert set(study.state.attempts) == {19, 20}
+
+
 def test_a_server_that_dies_is_replaced_as_often_as_is_allowed():
     study = Study(Limits(clients=1, server_retries=2))
     for _ in range(2):

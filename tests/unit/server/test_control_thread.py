@@ -283,7 +283,7 @@ def test_a_dead_client_is_tried_again_with_the_same_parameters_then_dropped(serv
     dropped = server.launcher.wait("event", lambda e: e["event"] == "simulation_failed")
     assert not dropped["dropped"]
     assert server.launcher.wait("event", lambda e: e["event"] == "simulation_failed")["dropped"]
-    assert "exit status 9" in record.reason
+    assert "exit status 9" in str(record.failure)
     assert ask(server.client("client-2")).simulation == 1
 
 
@@ -312,7 +312,7 @@ def test_a_client_that_ends_well_before_its_simulation_does_is_tried_again(serve
     ask(server.client())
     server.job_ended("client-0", 0)
     server.rank.receive_json("closed")
-    reason = server.ledger.records[0].reason
+    reason = str(server.ledger.records[0].failure)
     assert "exit status 0 before the simulation was complete" in reason
 
 
@@ -338,7 +338,7 @@ def test_a_simulation_that_the_solver_gives_up_is_not_tried_again(serve):
     client.send(message)
     server.rank.receive_json("closed")
     record = server.ledger.records[0]
-    assert (record.status, record.reason) == (FAILED, failure.sentence)
+    assert (record.status, record.failure) == (FAILED, failure)
     client.send(message)
     assert ask(client).simulation == 1
     (event,) = server.named("simulation_failed")

@@ -1,6 +1,5 @@
 """The book of simulations: each ends exactly once, however its attempts go."""
 
-import json
 from collections import Counter
 
 import pytest
@@ -53,7 +52,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert record.status == WAITING
             assert record is self.ledger.waiting()[0]  # it is tried again first
         if outcome.failed:
-            assert outcome.failure.sentence == record.reason
+            assert outcome.failure is record.failure
 
     def status(self, simulation, attempt):
         record = self.ledger.current(simulation, attempt)
@@ -141,6 +140,23 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {r.simulation for r in waiting} == {
             r.simulation for r in self.ledger.records if r.status == WAITING
         }
+        completed = [r for r in self.ledger.records if r.status == FINISHED]
+        assert counts["completed"] == len(completed)
+        assert counts["retried"] == sum(max(r.attempts - 1, 0) for r in self.ledger.records)
+
+    @invariant()
+    def the_next_server_knows_the_same(self):
+        if not hasattr(self, "ledger"):
+            return
+        other = Ledger(COUNT, STEPS, RANKS, self.retries)
+        running = {r.simulation for r in self.ledger.running()}
+        assert other.restore(self.ledger.state()) == len(running)
+        for mine, theirs in zip(self.ledger.records, other.records, strict=True):
+            if mine.simulation not in running:
+                assert mine.line((wire.StudyParameter("a"),), None) == theirs.line((wire.StudyParameter("a"),), None)
+        counts = self.ledger.counts()
+        counts["waiting"] += counts["running"]
+        assert other.counts() == counts | {"running": 0, "retried": other.counts()["retried"]}
 
 
 TestLedger = LedgerMachine.TestCase
@@ -170,7 +186,7 @@ def test_a_simulation_cut_short_is_not_tried_again(ledger):
     outcome = run(ledger, record, steps=4, complete=2)
     assert outcome.dropped
     assert outcome.failure.sentence == "simulation 0 ended after 4 of 6 time steps"
-    assert (record.code, record.values["steps"]) == ("too_few_steps", 4)
+    assert (record.failure.code, record.failure.values["steps"]) == ("too_few_steps", 4)
 
 
 def test_samples_that_did_not_arrive_are_tried_again(ledger):
@@ -195,10 +211,10 @@ def test_line(ledger):
     record = ledger.records[1]
     ledger.issue(record, "client-0", 1.0)
     run(ledger, record)
-    line = record.line((wire.StudyParameter("a", "integer"), wire.StudyParameter("b")))
+    line = record.line((wire.StudyParameter("a", "integer"), wire.StudyParameter("b")), 0.5)
     assert json.dumps(line["parameters"]) == '{"a": 3, "b": 4.0}'
     assert (line["status"], line["attempts"], line["finished_at"]) == (FINISHED, 1, 7.0)
-    assert line["log_density"] is None
+    assert (line["log_density"], line["difficulty"], line["reason"]) == (None, 0.5, None)
 
 
 def test_the_next_server_solves_again_what_was_under_way_at_no_cost_in_tries():
@@ -210,7 +226,7 @@ def test_the_next_server_solves_again_what_was_under_way_at_no_cost_in_tries():
     first.finalized(0, 0, 0, 2, 2, 2.0)
     first.issue(under_way, "client-1", 3.0)
     second = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
-    assert second.restore(json.loads(json.dumps(first.state()))) == 1
+    assert second.restore(first.state()) == 1
     kept = second.records[0]
     assert (kept.status, kept.attempts, kept.samples) == (FINISHED, 1, 2)
     assert [r.simulation for r in second.waiting()] == [1, 2]
@@ -244,5 +260,5 @@ def test_a_fault_of_the_decomposition_is_not_tried_again(ledger, code):
     outcome = ledger.finalized(0, record.simulation, record.attempt, STEPS, 0, 7.0, (code, "u"))
     assert outcome.dropped
     assert record.status == FAILED
-    assert record.reason.startswith("field 'u': the blocks of the client's ranks")
+    assert str(record.failure).startswith("field 'u': the blocks of the client's ranks")
     assert ledger.finalized(1, 0, record.attempt, STEPS, 0, 7.0, (code, "u")) is None

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.builders.memory import (
+    bookkeeping_megabytes,
     check_memory,
     checkpoint_megabytes,
     disk_promise,
@@ -11,6 +12,8 @@ from melissa_gen.builders.memory import (
     staging_slots,
 )
 from melissa_gen.errors import StudyError
+from melissa_gen.server.coordination.proposal_queue import known_bytes
+from melissa_gen.server.coordination.simulation_table import row_bytes
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
@@ -61,6 +64,17 @@ def test_a_gpu_and_the_compiler_have_their_part_of_the_promise(change, more):
     plain = promised_megabytes(load_study(HEAT, ["server.device=cpu"]))
     study = load_study(HEAT, ["server.device=cpu", change])
     assert promised_megabytes(study) == pytest.approx(plain + more)
+
+
+def test_the_records_of_all_simulations_are_part_of_the_promise():
+    million = load_study(HEAT, ["server.device=cpu", "simulation.count=1000000"])
+    parameters, promised = len(million.parameters), bookkeeping_megabytes(million)
+    # Ledger, sampler, difficulty with its copy, and the flags of a server rank.
+    needed = row_bytes(parameters) + known_bytes(parameters) + 2 * 12 + 4
+    assert 0.8 * promised < needed <= promised
+    few = promised_megabytes(load_study(HEAT, ["server.device=cpu", "simulation.count=1"]))
+    assert promised_megabytes(million) == pytest.approx(few + promised, abs=0.01)
+    assert promised < 500
 
 
 def test_the_disk_space_of_checkpoints_is_known_before_the_start(tmp_path):
