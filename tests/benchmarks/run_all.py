@@ -21,6 +21,7 @@ NAMES = (
         "samplers",
         "sampler_cost",
     ),
+    "bookkeeping",
     "navier_stokes",
     "slurm",
 )

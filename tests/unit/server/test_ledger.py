@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis.stateful import (
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+from melissa_gen.server.coordination.simulation_table import row_bytes
 
 DIED = Failure.of("process_ended", exit_status=9)
 
@@ -262,3 +264,44 @@ def test_a_fault_of_the_decomposition_is_not_tried_again(ledger, code):
     assert record.status == FAILED
     assert str(record.failure).startswith("field 'u': the blocks of the client's ranks")
     assert ledger.finalized(1, 0, record.attempt, STEPS, 0, 7.0, (code, "u")) is None
+
+
+def test_a_million_simulations_are_kept_in_columns():
+    """A checkpoint copies only what may change, and only simulations that are not over are objects."""
+    count = 3000
+    ledger = Ledger(count, STEPS, 1, retries=0)
+    for number in range(count):
+        record = ledger.add((float(number), 2.0), "prior", 0, -1.5)
+        ledger.issue(record, "client-0", 1.0 + number)
+        if number % 100:
+            ledger.finalized(0, number, 0, STEPS, STEPS, 2.0 + number)
+        else:
+            ledger.failed(number, 0, DIED, 2.0 + number, retry=True)
+    assert not ledger.records.live
+    state = ledger.state()["records"]
+    assert np.shares_memory(state["drawn"], ledger.state()["records"]["drawn"])
+    copied = sum(state[key].nbytes for key in ("drawn", "progress"))
+    assert copied <= count * row_bytes(2)
+    assert list(state["failures"]) == list(range(0, count, 100))
+    assert ledger.records[100].failure == DIED
+    assert ledger.records[-1].parameters == (count - 1.0, 2.0)
+    assert [r.simulation for r in ledger.records[5:8]] == [5, 6, 7]
+
+
+def test_a_later_study_of_more_simulations_continues_from_the_same_records():
+    first = Ledger(1, STEPS, 1, retries=0)
+    first.issue(first.add((1.0,), "prior", 0, None), "client-0", 1.0)
+    first.finalized(0, 0, 0, STEPS, STEPS, 2.0)
+    second = Ledger(3, STEPS, 1, retries=0)
+    second.restore(first.state())
+    second.issue(second.add((2.0,), "breed", 1, -0.5), "client-0", 3.0)
+    assert [r.method for r in second.records] == ["prior", "breed"]
+    assert second.counts()["waiting"] == 1 and second.unfinished == 2
+
+
+def test_the_last_failure_is_named_if_nothing_was_completed():
+    ledger = Ledger(2, STEPS, 1, retries=0)
+    for number in range(2):
+        ledger.issue(ledger.add((1.0,), "prior", 0, None), "client-0", 1.0)
+        ledger.failed(number, 0, DIED, 5.0 - number, retry=True)
+    assert ledger.failure() == f"all 2 simulations failed; the last one, simulation 0: {DIED}"

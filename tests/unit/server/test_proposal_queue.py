@@ -169,6 +169,13 @@ def test_losses_seen_before_the_simulation_is_known_wait(queue, sampler, events)
     assert [e.simulation for e in sampler.evidence[2]] == [0]
 
 
+def test_a_failed_simulation_is_announced_once(queue, sampler, events):
+    queue.register(SimulationRecord(1, (0.75,), PRIOR, 0, -0.5, status=FAILED))
+    for _ in range(3):
+        queue.make_generation()
+    assert [[e.simulation for e in found] for found in sampler.evidence] == [[1], [], []]
+
+
 class Looking(GatedSampler):
     """A sampler that would see the surrogate."""
 
@@ -226,7 +233,7 @@ def feed(queue, ledger, count, first=0):
     for number in range(first, first + count):
         proposal = queue.take()
         record = ledger.add(*proposal)
-        record.attempts = 1
+        ledger.issue(record, "client-0", 1.0)
         queue.register(record)
         queue.add_losses([[number, 1.0 + number % 5, 0.5]])
         points.append(proposal)
