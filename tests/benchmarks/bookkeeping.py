@@ -32,6 +32,7 @@ from melissa_gen.server.coordination.events import (
     AttemptReport,
     ClientAsks,
     ClientHello,
+    LauncherHeard,
     LauncherHello,
     Moment,
     RankHello,
@@ -43,7 +44,7 @@ from melissa_gen.server.coordination.events import (
 from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.machine import ControlMachine
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
-from melissa_gen.server.coordination.settings import control_settings
+from melissa_gen.server.coordination.settings import control_settings, study_parameters
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.study import Study, load_study
 
@@ -158,6 +159,7 @@ class Run:
                     self.rank.close(simulation, solve.attempt)
                     self.rank.settle(simulation)
             if client == 0:
+                self._handle(LauncherHeard())
                 _, seconds = measured(lambda: self._handle(Tick()))
                 yield seconds
 
@@ -170,9 +172,9 @@ class Run:
         self.queue.close()
         assert self.queue.error is None
         began = time.perf_counter()
-        names = tuple(self._study.parameters)
+        parameters = study_parameters(self._study)
         for record in self.ledger.records:
-            record.line(names, self.queue.difficulty(record.simulation))
+            record.line(parameters, self.queue.difficulty(record.simulation))
         lines = time.perf_counter() - began
         state = read_state(folder / "one.partial", STATE)
         began = time.perf_counter()

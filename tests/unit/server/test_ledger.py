@@ -1,5 +1,6 @@
 """The book of simulations: each ends exactly once, however its attempts go."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -155,7 +156,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert other.restore(self.ledger.state()) == len(running)
         for mine, theirs in zip(self.ledger.records, other.records, strict=True):
             if mine.simulation not in running:
-                assert mine.line((wire.StudyParameter("a"),), None) == theirs.line((wire.StudyParameter("a"),), None)
+                assert mine.line((wire.StudyParameter("a"),), None) == theirs.line(
+                    (wire.StudyParameter("a"),), None
+                )
         counts = self.ledger.counts()
         counts["waiting"] += counts["running"]
         assert other.counts() == counts | {"running": 0, "retried": other.counts()["retried"]}
