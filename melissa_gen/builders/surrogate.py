@@ -1,17 +1,15 @@
-"""Builds the surrogate of a study and its optimizer, and tries them before the study starts."""
-
-from typing import Any
+"""Builds the surrogate of a study, and tries to train it before the study starts."""
 
 import torch
 
 from melissa_gen.builders.data_set import clock
-from melissa_gen.errors import StudyError
-from melissa_gen.study import FieldSection, FixedScaleSection, Study, TrainingSection
+from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.study import FieldSection, FixedScaleSection, Study
 from melissa_gen.surrogates import FieldScale, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
 
-__all__ = ["build_optimizer", "build_surrogate", "members_of", "training_trial", "try_surrogate"]
+__all__ = ["build_surrogate", "members_of", "training_trial", "try_surrogate"]
 
 
 def build_surrogate(study: Study) -> Surrogate:
@@ -49,37 +47,17 @@ def members_of(study: Study) -> tuple[Kind, int] | None:
     return ensemble.kind, ensemble.count
 
 
-def build_optimizer(training: TrainingSection, surrogate: Surrogate) -> torch.optim.Optimizer:
-    """Creates the optimizer of a study.
-
-    Raises:
-        StudyError: The network has no parameter.
-    """
-    weights = list(surrogate.parameters())
-    if not any(weight.requires_grad for weight in weights):
-        message = (
-            f"surrogate.class '{surrogate.class_path}' has no parameter to train: "
-            "are its layers attributes of the module, or lists that should be nn.ModuleList?"
-        )
-        raise StudyError(message)
-    # The fused kernels exist for real floating-point numbers only.
-    fused = training.optimizer != "SGD" and not any(weight.is_complex() for weight in weights)
-    cls: Any = getattr(torch.optim, training.optimizer)
-    optimizer: torch.optim.Optimizer = cls(
-        weights, lr=training.learning_rate, **({"fused": True} if fused else {})
-    )
-    return optimizer
-
-
 def training_trial(study: Study) -> TrainingTrial:
     """Returns trial steps of a new surrogate of a study.
 
     Raises:
-        StudyError: The surrogate or its optimizer can't be built.
+        StudyError: The surrogate, its optimizer, its schedule or its loss can't be built.
     """
     surrogate, training = build_surrogate(study), study.training
-    optimizer = build_optimizer(training, surrogate)
-    return TrainingTrial(surrogate, optimizer, bf16=training.precision == "bf16")
+    optimizer = build_optimizer(training, surrogate, study.folder)
+    build_schedule(training, optimizer, study.folder)
+    loss = build_loss(study, surrogate)
+    return TrainingTrial(surrogate, optimizer, loss, bf16=training.precision == "bf16")
 
 
 def try_surrogate(study: Study) -> None:

@@ -38,7 +38,8 @@ _CHUNK = 1 << 20
 _DEPENDS_ON = (
     *("name", "seed", "parameters", "constraints", "feasible_points", "surrogate"),
     *("simulation.time_steps", "simulation.times", "simulation.fields"),
-    *("training.optimizer", "reservoir.policy", "sampler.method", "sampler.arguments"),
+    *("training.optimizer", "training.decay", "reservoir.policy"),
+    *("sampler.method", "sampler.arguments"),
 )
 """Keys that the content of a checkpoint depends on."""
 _COUNT = "simulation.count"

@@ -1,5 +1,6 @@
 """The study file: models of its sections with defaults, units and checks, and reading and writing it."""
 
+from melissa_gen.study.base_section import ClassSection
 from melissa_gen.study.changes import Change, changes_between, check_changes, value_of
 from melissa_gen.study.field_section import FieldSection, FixedScaleSection
 from melissa_gen.study.jobs_section import JobsSection
@@ -15,6 +16,7 @@ from melissa_gen.study.training_section import TrainingSection, ValidationSectio
 
 __all__ = [
     "Change",
+    "ClassSection",
     "FieldSection",
     "FixedScaleSection",
     "JobsSection",

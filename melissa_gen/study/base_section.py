@@ -1,8 +1,10 @@
 """Base class of the sections of a study."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
-__all__ = ["Section"]
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ClassSection", "Section"]
 
 
 class Section(BaseModel):
@@ -15,3 +17,14 @@ class Section(BaseModel):
         strict=True,
         allow_inf_nan=False,
     )
+
+
+class ClassSection(Section):
+    """A class that the study names, and the arguments of its constructor."""
+
+    class_path: str = Field(alias="class")
+    """`package.module.Class`, or `file.py:Class` beside the study."""
+    arguments: dict[str, Any] = Field(default={})
+    """Arguments of its constructor."""
+
+    model_config = ConfigDict(populate_by_name=True)

@@ -1,8 +1,8 @@
 """The fields that a simulation sends, and how they are scaled for the network."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from melissa_gen.study.base_section import Section
 from melissa_gen.units import Unit
@@ -10,6 +10,7 @@ from melissa_gen.units import Unit
 __all__ = ["FieldSection", "FixedScaleSection"]
 
 Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class FixedScaleSection(Section):
@@ -37,3 +38,19 @@ class FieldSection(Section):
     channels: Literal["first", "last"] | None = None
     """Axis of the shape whose entries have scales of their own, such as the components of a vector field; none: the
     whole field has one scale."""
+    weight: Weight | list[Weight] = 1.0
+    """Factor of this field's values in the training loss, relative to those of the other fields; a list has one factor
+    for each channel."""
+
+    @model_validator(mode="after")
+    def _weights(self) -> Self:
+        if not isinstance(self.weight, list):
+            return self
+        if self.channels is None:
+            msg = "weight is a list, but the field has no channels; set channels to first or last"
+            raise ValueError(msg)
+        count = self.shape[0] if self.channels == "first" else self.shape[-1]
+        if len(self.weight) != count:
+            msg = f"weight has {len(self.weight)} factors; the field has {count} channels"
+            raise ValueError(msg)
+        return self

@@ -1,13 +1,13 @@
 """The section of the training loop and of its validation."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from melissa_gen.study.base_section import Section
+from melissa_gen.study.base_section import ClassSection, Section
 from melissa_gen.units import Duration
 
-__all__ = ["TrainingSection", "ValidationSection"]
+__all__ = ["ScheduleSection", "TrainingSection", "ValidationSection"]
 
 
 class ValidationSection(Section):
@@ -25,17 +25,41 @@ class ValidationSection(Section):
     solver whose results are not reproducible; `never`."""
 
 
+class ScheduleSection(ClassSection):
+    """How the learning rate changes."""
+
+    step: Literal["batch", "validation"] = "batch"
+    """When the schedule advances: after each batch, or after each validation, which gives it the mean NRMSE if the
+    class is `ReduceLROnPlateau`."""
+
+
 class TrainingSection(Section):
     """The training loop."""
 
     batch_size: int = Field(default=32, gt=0)
     """Samples per batch and rank."""
-    optimizer: Literal["Adam", "AdamW", "SGD"] = "Adam"
-    """Class of `torch.optim`."""
+    optimizer: Literal["Adam", "AdamW", "SGD"] | ClassSection = "Adam"
+    """Class of `torch.optim`; `class` and `arguments` name any other of `torch.optim`, of a package or of a file."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Initial learning rate of the optimizer."""
     halve_every: int | None = Field(default=None, gt=0)
     """Batches after which the learning rate is halved, again and again; none keeps it constant."""
+    schedule: ScheduleSection | None = None
+    """A class of `torch.optim.lr_scheduler`, of a package or of a file, which sets the learning rate instead of
+    `halve_every`."""
+    warmup: int = Field(default=0, ge=0)
+    """Batches over which the learning rate grows linearly to that of the schedule."""
+    decay: Literal["all", "matrices"] = "all"
+    """Parameters that the optimizer's `weight_decay` applies to: `all`; or `matrices`, without biases and the weights
+    of normalization layers, which have one axis."""
+    clip_gradients: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradients of all parameters together; larger ones are scaled down."""
+    loss: Literal["mse", "relative", "huber", "h1"] | ClassSection = "mse"
+    """Error of a sample that is minimized. `mse`: mean squared error on the scale of the fields; `relative`: mean
+    squared error divided by the mean square of the sample's field, so that small fields count as much as large ones;
+    `huber`: squared error that grows linearly for errors above 1; `h1`: mean squared error of the values and of their
+    differences along the axes. `class` names a function of (output, target), both `(n, *shape)`, that returns
+    `(n,)` or `(n, *shape)`."""
     draws_per_sample: float = Field(default=1.0, ge=1.0)
     """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
     max_draws_per_sample: float | None = Field(default=None, ge=1.0)
@@ -47,14 +71,42 @@ class TrainingSection(Section):
     on_divergence: Literal["stop", "rollback", "skip"] = "rollback"
     """After a batch whose loss or gradients are not finite: `stop` fails the study; `rollback` restores the weights of
     200 to 400 batches before and divides the learning rate by 4, at most four times; `skip` leaves the batch out."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32.
+    `tf32`: matrix products on GPUs round their inputs to 10 bits."""
     compile: bool = False
     """Compile the network with `torch.compile`; the first batches take longer."""
     validation: ValidationSection = ValidationSection()
     """Error on simulations that are never trained on."""
     checkpoint_every: Duration = 60.0
     """Time between two checkpoints (seconds)."""
+
+    @property
+    def optimizer_class(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments of the optimizer's class."""
+        if isinstance(self.optimizer, ClassSection):
+            return self.optimizer.class_path, self.optimizer.arguments
+        return self.optimizer, {}
+
+    @property
+    def schedule_class(self) -> tuple[str, dict[str, Any]] | None:
+        """Name and arguments of the schedule's class; None if the learning rate is constant."""
+        if self.schedule is not None:
+            return self.schedule.class_path, self.schedule.arguments
+        if self.halve_every is None:
+            return None
+        return "StepLR", {"step_size": self.halve_every, "gamma": 0.5}
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        if self.schedule is not None and self.halve_every is not None:
+            msg = "halve_every and schedule exclude each other; keep one of them"
+            raise ValueError(msg)
+        by_validation = self.schedule is not None and self.schedule.step == "validation"
+        if by_validation and self.validation.simulations == 0:
+            msg = "schedule.step is validation, but validation.simulations is 0; use batch"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _draws(self) -> Self:

@@ -80,7 +80,9 @@ class ClassKey(NamedTuple):
     def _described(self) -> str:
         if self.base is None:
             return "a class"
-        return f"a {self.base.__module__.removesuffix('.modules.module')}.{self.base.__name__} class"
+        return (
+            f"a {self.base.__module__.removesuffix('.modules.module')}.{self.base.__name__} class"
+        )
 
     def _accepts(self, value: object) -> bool:
         return isinstance(value, type) and (self.base is None or issubclass(value, self.base))
@@ -130,4 +132,6 @@ class ClassKey(NamedTuple):
             raise StudyError(self._failure(class_path, error)) from error
 
     def _failure(self, class_path: str, error: Exception) -> str:
-        return f"{self.key} is '{class_path}', which fails to import: {type(error).__name__}: {error}"
+        return (
+            f"{self.key} is '{class_path}', which fails to import: {type(error).__name__}: {error}"
+        )

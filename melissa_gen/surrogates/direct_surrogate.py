@@ -159,7 +159,7 @@ class Surrogate(nn.Module):
             return output
         physical = {}
         for name, values in self.split(output).items():
-            mean, std = self._scale_of(name, torch.float32)
+            mean, std = self.scale_of(name, torch.float32)
             physical[name] = self.scales[name].back(values.float() * std + mean)
         return physical if len(physical) > 1 else next(iter(physical.values()))
 
@@ -224,7 +224,7 @@ class Surrogate(nn.Module):
         parts = []
         for name in self.fields:
             values = self.scales[name].into(fields[name])
-            mean, std = self._scale_of(name, values.dtype)
+            mean, std = self.scale_of(name, values.dtype)
             parts.append(((values - mean) / std).float())
         if len(parts) == 1:
             return parts[0]
@@ -352,7 +352,7 @@ class Surrogate(nn.Module):
     def _channel_counts(self) -> list[int]:
         return [self.scales[name].count(shape) for name, shape in self.fields.items()]
 
-    def _scale_of(self, name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def scale_of(self, name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns center and width of a field's scale, which broadcast to its values `(n, *shape)`."""
         scale, shape = self.scales[name], self.fields[name]
         part = slice(*self.channels[name])

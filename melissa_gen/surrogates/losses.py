@@ -4,7 +4,7 @@ import torch
 
 __all__ = ["member_losses", "nrmse", "per_sample_loss"]
 
-_LEAST_SHARE = 0.1
+LEAST_SHARE = 0.1
 """A field that is smaller than this share of its usual magnitude is compared with that share."""
 
 
@@ -73,7 +73,7 @@ def nrmse(
     difference = prediction.reshape(len(target), -1) - true
     error = difference.square().mean(dim=1, dtype=torch.float64).sqrt()
     magnitude = true.square().mean(dim=1, dtype=torch.float64).sqrt()
-    least = magnitude.clamp(min=_LEAST_SHARE * usual_magnitude)
+    least = magnitude.clamp(min=LEAST_SHARE * usual_magnitude)
     return error / torch.where(least > 0, least, 1.0)
 
 

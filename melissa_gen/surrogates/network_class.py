@@ -55,9 +55,7 @@ def construct(
     except StudyError:
         raise
     except Exception as error:
-        message = (
-            f"{KEY.key} {network.__name__} can't be created from surrogate.arguments: {error}"
-        )
+        message = f"{KEY.key} {network.__name__} can't be created from surrogate.arguments: {error}"
         raise StudyError(message) from error
 
 

@@ -4,7 +4,7 @@ import torch
 
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
-from melissa_gen.surrogates.losses import member_losses
+from melissa_gen.surrogates.training_loss import TrainingLoss
 
 __all__ = ["TrainingTrial"]
 
@@ -15,6 +15,7 @@ class TrainingTrial:
     Args:
         surrogate: The surrogate.
         optimizer: An optimizer of its parameters.
+        loss: The loss; default: the mean squared error.
         bf16: Whether the network computes in bfloat16 where that is safe.
 
     Example:
@@ -23,9 +24,15 @@ class TrainingTrial:
     """
 
     def __init__(
-        self, surrogate: Surrogate, optimizer: torch.optim.Optimizer, *, bf16: bool = False
+        self,
+        surrogate: Surrogate,
+        optimizer: torch.optim.Optimizer,
+        loss: TrainingLoss | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
         self._surrogate, self._optimizer, self._bf16 = surrogate, optimizer, bf16
+        self._loss = loss or TrainingLoss(surrogate)
         self._who = f"surrogate.class '{surrogate.class_path}'"
 
     def run(self, batch_size: int) -> None:
@@ -59,10 +66,11 @@ class TrainingTrial:
         self._surrogate.train()
         output = self._output(rows, "training mode")
         members = self._surrogate.members(output)
-        loss = member_losses(members, torch.randn_like(members[:, 0], dtype=torch.float32)).mean()
         self._require(
-            torch.isfinite(loss), "returns NaN or infinity for inputs within the parameters' bounds"
+            torch.isfinite(members).all(),
+            "returns NaN or infinity for inputs within the parameters' bounds",
         )
+        loss = self._loss_of(members)
         self._require(
             loss.requires_grad,
             "has no effect on the loss that could be trained: its output depends on no parameter "
@@ -83,6 +91,24 @@ class TrainingTrial:
         except Exception as error:
             name = type(self._optimizer).__name__
             self._fail(f"can't be trained with training.optimizer {name}: {_text(error)}", error)
+
+    def _loss_of(self, members: torch.Tensor) -> torch.Tensor:
+        """Returns the loss for random targets, after a check that it can be trained with."""
+        target = torch.randn_like(members[:, 0], dtype=torch.float32)
+        try:
+            loss = self._loss.of_members(members, target).mean()
+        except StudyError:
+            raise
+        except Exception as error:
+            message = f"training.loss fails on a batch of {len(target)} rows: {_text(error)}"
+            raise StudyError(message) from error
+        if not torch.isfinite(loss):
+            message = "training.loss returns NaN or infinity for standardized values"
+            raise StudyError(message)
+        if members.requires_grad and not loss.requires_grad:
+            message = "training.loss has no gradient: does it detach the output, or leave torch?"
+            raise StudyError(message)
+        return loss
 
     def _output(self, rows: int, mode: str) -> torch.Tensor:
         """Returns the network's output for random inputs within the bounds, after a check of type and shape."""

@@ -65,6 +65,7 @@ class DivergenceGuard:
         self.skipped = 0
         self.gave_up = False
         self._in_a_row = 0
+        self._norm = 0.0
         self._older: _Copy | None = None
         self._newer: _Copy | None = None
         self._copied_at = 0
@@ -92,12 +93,19 @@ class DivergenceGuard:
         Args:
             losses: The losses `(n,)` of this rank.
         """
-        gradients = [p.grad for p in self._surrogate.parameters() if p.grad is not None]
+        gradients = self._gradients()
         # One transfer from the device for both checks. The norm is infinite or NaN if any gradient is.
         checks = torch.stack([_norm(gradients, losses.device), (losses.float() * 0).sum()])
         gradient, loss = checks.tolist()
+        self._norm = gradient
         self.noticed = not (math.isfinite(gradient) and math.isfinite(loss))
         return math.isfinite(gradient)
+
+    def clip(self, largest: float | None) -> None:
+        """Scales the gradients of the last batch down to a norm of at most `largest`; None leaves them."""
+        if largest is not None and self._norm > largest:
+            for gradient in self._gradients():
+                gradient.mul_(largest / self._norm)
 
     def respond(self, batches: int, rate: float) -> str | None:
         """Applies the policy, on all ranks alike.
@@ -124,6 +132,9 @@ class DivergenceGuard:
     def restore(self, state: dict[str, int]) -> None:
         """Continues from the `state()` of an earlier server."""
         self.rollbacks, self.skipped = state["rollbacks"], state["skipped"]
+
+    def _gradients(self) -> list[torch.Tensor]:
+        return [p.grad for p in self._surrogate.parameters() if p.grad is not None]
 
     def _respond(self, batches: int, rate: float) -> str | None:
         self.noticed = False

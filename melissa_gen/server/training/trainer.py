@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from melissa_gen.builders.surrogate import build_optimizer
+from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
@@ -25,11 +25,12 @@ from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.training.learning_rate import LearningRate
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
-from melissa_gen.surrogates import MLP, Surrogate, member_losses, per_sample_loss
+from melissa_gen.surrogates import MLP, Surrogate
 
 __all__ = ["Trainer"]
 
@@ -106,7 +107,14 @@ class Trainer:
             gradient_as_bucket_view=True,
             find_unused_parameters=_may_skip_parameters(self.surrogate),
         )
-        self.optimizer = build_optimizer(study.training, self.surrogate)
+        self.optimizer = build_optimizer(study.training, self.surrogate, study.folder)
+        self._rate = LearningRate(
+            self.optimizer,
+            build_schedule(study.training, self.optimizer, study.folder),
+            per_batch=study.training.schedule is None or study.training.schedule.step == "batch",
+            warmup=study.training.warmup,
+        )
+        self._loss = build_loss(study, self.surrogate)
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._scaling = Scaling(self.surrogate, reservoir, device)
@@ -145,6 +153,7 @@ class Trainer:
             "scaling": self._scaling.state(),
             "loss": None if math.isnan(self.loss) else self.loss,
             "divergence": self.guard.state(),
+            "learning_rate": self._rate.state(),
             "random": torch.get_rng_state().numpy().tobytes().hex(),
             "cuda_random": torch.cuda.get_rng_state(self._device).numpy().tobytes().hex()
             if on_gpu
@@ -152,13 +161,14 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from the `state()` of an earlier server; model and optimizer are restored elsewhere."""
+        """Continues from the `state()` of an earlier server; model and optimizer were restored before."""
         self.batches = state["batches"]
         self.samples_drawn = state["samples_drawn"]
         self._restore_pacing()
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self.guard.restore(state["divergence"])
+        self._rate.restore(state["learning_rate"])
         self._scaling.restore(state["scaling"])
         if state["random"] is not None:
             torch.set_rng_state(_bytes(state["random"]))
@@ -192,6 +202,7 @@ class Trainer:
                 if reason is not None:
                     self._hooks.fail(reason)
                     return reason
+                self._rate.reset()
                 self._scaling.recheck()
             else:
                 self.guard.succeeded()
@@ -237,21 +248,22 @@ class Trainer:
         members = self.surrogate.members(output)
         mean = members.float().mean(dim=1)
         target = self._target() if self.rows.filled else mean.detach()
-        each = member_losses(members, target) * self._bootstrap(batch, len(weights))
+        each = self._loss.of_members(members, target) * self._bootstrap(batch, len(weights))
         # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
         factors = weights * (self._ranks / total)
         loss = (each.mean(dim=1) * factors).sum()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         # The method has no type hints.
         loss.backward()  # type: ignore[no-untyped-call]
-        losses = per_sample_loss(mean, target).detach()[:count]
+        losses = self._loss(mean, target).detach()[:count]
         if self.guard.allows_step(losses):
             if batch is not None and not self.guard.noticed:
                 found = self._first_pass.measure(batch, losses, members.detach(), factors)
                 self._state.add_first_pass(found)
-            self.optimizer.step()
+            self.guard.clip(self._training.clip_gradients)
+            with self._rate.applied(self.batches, self.guard.rate_factor):
+                self.optimizer.step()
+        self._rate.after_batch()
         self.batches += 1
         return losses
 
@@ -268,9 +280,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        every = self._training.halve_every
-        schedule = 0.5 ** (self.batches // every) if every else 1.0
-        return self._training.learning_rate * schedule * self.guard.rate_factor
+        return self._rate.at(self.batches, self.guard.rate_factor)
 
     def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns parameters, times and weights of the rows; only those of the batch have a weight above 0."""
@@ -391,7 +401,7 @@ class Trainer:
         change = self._scaling.adapt()
         if change is None:
             return
-        rescaling, fields = change
+        rescaling, fields = self._loss.adapt(change[0]), change[1]
         rescale_moments(self.optimizer, rescaling)
         self.loss *= rescaling.loss_factor
         self._hooks.event(
@@ -406,6 +416,7 @@ class Trainer:
         self._state.activity = BUSY
         began = time.monotonic()
         errors = self._validation.errors(self.surrogate)
+        self._rate.after_validation(float(errors.total.mean()))
         if self._rank == 0:
             seconds = time.monotonic() - began
             self._hooks.event(

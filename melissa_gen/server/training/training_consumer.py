@@ -57,6 +57,8 @@ class TrainingConsumer(Consumer):
         study = setup.study
         self._study, self._run_dir = study, setup.run_dir
         torch.set_num_threads(study.server.threads)
+        if study.training.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
         self._device, backend, self._complaint = device_of(study, world)
         join_process_group(study, world, self._device, backend)
         self.collectives = TorchCollectives(self._device)
@@ -116,8 +118,8 @@ class TrainingConsumer(Consumer):
 
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
         """Continues the training loop and the optimizer of an earlier server."""
-        self.trainer.restore(state)
         load_optimizer(folder, self.trainer.optimizer, shared["optimizer"])
+        self.trainer.restore(state)
 
     def save_model(self, folder: Path) -> dict[str, Any]:
         """Writes model and optimizer."""

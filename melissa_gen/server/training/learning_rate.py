@@ -1,0 +1,115 @@
+"""The learning rate of each step: the schedule, the warm-up, and the reductions after a divergence."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+__all__ = ["LearningRate"]
+
+
+class LearningRate:
+    """Sets the learning rate of an optimizer.
+
+    The rate in the optimizer's parameter groups is that of the schedule. It is multiplied by the warm-up and the
+    reductions only during a step, so that these factors do not enter the schedule.
+
+    Args:
+        optimizer: The optimizer, created with the initial rate.
+        schedule: A schedule of this optimizer; None keeps its rate.
+        per_batch: Whether the schedule advances after each batch; otherwise after each validation.
+        warmup: Number of batches over which the rate grows linearly to that of the schedule.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler | None = None,
+        *,
+        per_batch: bool = True,
+        warmup: int = 0,
+    ) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+        self._per_batch, self._warmup = per_batch, warmup
+        self._initial = [
+            float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups
+        ]
+        self._batches = 0
+        self._errors: list[float] = []
+
+    def at(self, batches: int, factor: float = 1.0) -> float:
+        """Returns the rate of the next step (of the first parameter group).
+
+        Args:
+            batches: Number of batches trained so far.
+            factor: Factor after divergences.
+        """
+        rate: float = self._optimizer.param_groups[0]["lr"] * self._factor(batches, factor)
+        return rate
+
+    @contextlib.contextmanager
+    def applied(self, batches: int, factor: float = 1.0) -> Iterator[None]:
+        """Applies warm-up and `factor` to the rates within a `with` block, for one step of the optimizer."""
+        groups = self._optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self._factor(batches, factor)
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+    def after_batch(self) -> None:
+        """Advances a schedule that steps with the batches."""
+        self._batches += 1
+        if self._schedule is not None and self._per_batch:
+            self._schedule.step()
+
+    def after_validation(self, error: float) -> None:
+        """Advances a schedule that steps with the validations.
+
+        Args:
+            error: Mean error of the validation set; the same on all ranks.
+        """
+        if self._schedule is None or self._per_batch:
+            return
+        self._errors.append(error)
+        if isinstance(self._schedule, ReduceLROnPlateau):
+            self._schedule.step(error)
+        else:
+            self._schedule.step()
+
+    def reset(self) -> None:
+        """Sets the rates of the schedule again, after an earlier state of the optimizer was restored."""
+        rates = self._initial if self._schedule is None else self._schedule.get_last_lr()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state for a checkpoint, of JSON types: the steps of the schedule so far."""
+        errors = [error if math.isfinite(error) else None for error in self._errors]
+        return {"batches": self._batches, "errors": errors}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Repeats the steps of an earlier server; called on a new object, after the optimizer was restored.
+
+        A schedule or an initial rate that the study has changed since then counts from the first batch.
+        """
+        for group, initial in zip(self._optimizer.param_groups, self._initial, strict=True):
+            group["lr"] = group["initial_lr"] = initial
+        with warnings.catch_warnings():
+            # The schedule takes steps without the optimizer.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(state["batches"]):
+                self.after_batch()
+            for error in state["errors"]:
+                self.after_validation(math.nan if error is None else error)
+
+    def _factor(self, batches: int, factor: float) -> float:
+        warmed = min(1.0, (batches + 1) / self._warmup) if self._warmup else 1.0
+        return warmed * factor

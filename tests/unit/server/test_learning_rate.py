@@ -1,0 +1,107 @@
+"""Schedules of the learning rate: steps, warm-up, divergence and resumed studies."""
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as schedules
+
+from melissa_gen.server.training.learning_rate import LearningRate
+
+BASE = 0.1
+
+
+def rate_of(schedule=None, arguments=None, base=BASE, **settings):
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))], lr=base)
+    made = schedule(optimizer, **(arguments or {})) if schedule else None
+    return LearningRate(optimizer, made, **settings), optimizer
+
+
+def batch(rate, optimizer, number, factor=1.0):
+    """Trains a batch; returns the learning rate of its step."""
+    announced = rate.at(number, factor)
+    with rate.applied(number, factor):
+        used = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+    rate.after_batch()
+    assert used == announced
+    return used
+
+
+def test_without_a_schedule_the_rate_is_constant():
+    rate, optimizer = rate_of()
+    assert [batch(rate, optimizer, k) for k in range(3)] == [BASE] * 3
+
+
+def test_the_warm_up_grows_to_the_rate_of_the_schedule():
+    rate, optimizer = rate_of(schedules.StepLR, {"step_size": 3, "gamma": 0.5}, warmup=4)
+    found = [batch(rate, optimizer, k) for k in range(6)]
+    assert found == pytest.approx([0.025, 0.05, 0.075, 0.05, 0.05, 0.05])
+
+
+def test_reductions_after_a_divergence_do_not_enter_the_schedule():
+    rate, optimizer = rate_of(schedules.ExponentialLR, {"gamma": 0.9})
+    batch(rate, optimizer, 0, factor=0.25)
+    assert rate.at(1) == pytest.approx(BASE * 0.9)
+
+
+def test_the_rate_of_a_restored_optimizer_is_that_of_the_schedule():
+    rate, optimizer = rate_of(schedules.StepLR, {"step_size": 2, "gamma": 0.5})
+    earlier = optimizer.state_dict()
+    for k in range(2):
+        batch(rate, optimizer, k)
+    optimizer.load_state_dict(earlier)
+    rate.reset()
+    assert rate.at(2) == pytest.approx(BASE / 2)
+
+
+def test_a_plateau_lowers_the_rate_after_validations_that_are_not_better():
+    rate, optimizer = rate_of(
+        schedules.ReduceLROnPlateau, {"patience": 1, "factor": 0.1}, per_batch=False
+    )
+    for k in range(5):
+        batch(rate, optimizer, k)
+    assert rate.at(5) == BASE
+    for error in (1.0, 1.0, 1.0):
+        rate.after_validation(error)
+    assert rate.at(5) == pytest.approx(BASE / 10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments"),
+    [
+        (schedules.StepLR, {"step_size": 3}),
+        (schedules.CosineAnnealingLR, {"T_max": 20}),
+        (schedules.CosineAnnealingWarmRestarts, {"T_0": 3}),
+        (schedules.OneCycleLR, {"max_lr": 0.5, "total_steps": 20}),
+        (schedules.CyclicLR, {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 3}),
+    ],
+)
+def test_a_resumed_schedule_continues_as_if_it_had_not_ended(schedule, arguments):
+    rate, optimizer = rate_of(schedule, arguments)
+    for k in range(7):
+        batch(rate, optimizer, k)
+    resumed, other = rate_of(schedule, arguments)
+    other.load_state_dict(optimizer.state_dict())
+    resumed.restore(rate.state())
+    for k in range(7, 12):
+        assert batch(resumed, other, k) == pytest.approx(batch(rate, optimizer, k))
+        assert other.param_groups[0]["betas"] == pytest.approx(optimizer.param_groups[0]["betas"])
+
+
+def test_a_resumed_plateau_remembers_the_errors():
+    settings = {"patience": 1, "factor": 0.1}
+    rate, _ = rate_of(schedules.ReduceLROnPlateau, settings, per_batch=False)
+    for error in (1.0, 1.0, float("nan")):
+        rate.after_validation(error)
+    resumed, _ = rate_of(schedules.ReduceLROnPlateau, settings, per_batch=False)
+    resumed.restore(rate.state())
+    assert resumed.at(0) == rate.at(0) == pytest.approx(BASE / 10)
+
+
+def test_a_study_resumed_with_another_rate_uses_it():
+    rate, optimizer = rate_of(schedules.StepLR, {"step_size": 2, "gamma": 0.5})
+    for k in range(4):
+        batch(rate, optimizer, k)
+    resumed, other = rate_of(schedules.StepLR, {"step_size": 2, "gamma": 0.5}, base=10 * BASE)
+    other.load_state_dict(optimizer.state_dict())
+    resumed.restore(rate.state())
+    assert resumed.at(4) == pytest.approx(10 * BASE / 4)
