@@ -23,6 +23,7 @@ class Hooks:
         fail: Stops the study, with a sentence as the reason (only rank 0 acts on it).
         checkpoint: Begins to save the state of all ranks (collective).
         may_checkpoint: Whether the last checkpoint is complete, so that the next one can begin (rank 0).
+        reached: Ends the study as finished, with a sentence as the reason (only rank 0 acts on it).
     """
 
     made_room: Callable[[], None]
@@ -30,6 +31,7 @@ class Hooks:
     fail: Callable[[str], None]
     checkpoint: Callable[[], None]
     may_checkpoint: Callable[[], bool] = lambda: True
+    reached: Callable[[str], None] = lambda reason: None
 
 
 class Consumer(ABC):

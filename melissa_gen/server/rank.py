@@ -128,7 +128,12 @@ class _Rank:
             lambda: self._writer.ready,
         )
         if coordinator is not None:
-            hooks = replace(hooks, event=coordinator.event, fail=coordinator.fail)
+            hooks = replace(
+                hooks,
+                event=coordinator.event,
+                fail=coordinator.fail,
+                reached=coordinator.reach_goal,
+            )
         self._consumer.attach(hooks)
         if checkpoint is not None:
             states = checkpoint.rank_states()

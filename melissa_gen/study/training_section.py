@@ -1,13 +1,15 @@
 """The section of the training loop and of its validation."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from melissa_gen.study.base_section import ClassSection, Section
 from melissa_gen.units import Duration
 
-__all__ = ["ScheduleSection", "TrainingSection", "ValidationSection"]
+__all__ = ["ScheduleSection", "TrainingSection", "UntilSection", "ValidationSection"]
+
+Limit = Annotated[float, Field(gt=0)]
 
 
 class ValidationSection(Section):
@@ -31,6 +33,36 @@ class ScheduleSection(ClassSection):
     step: Literal["batch", "validation"] = "batch"
     """When the schedule advances: after each batch, or after each validation, which gives it the mean NRMSE if the
     class is `ReduceLROnPlateau`."""
+
+
+class UntilSection(Section):
+    """Accuracy on the validation set at which the study ends, although not all simulations have run."""
+
+    mean: Limit | None = Field(default=None, alias="nrmse.mean")
+    """Largest mean of the NRMSE."""
+    rms: Limit | None = Field(default=None, alias="nrmse.rms")
+    """Largest root mean square of the NRMSE."""
+    p95: Limit | None = Field(default=None, alias="nrmse.p95")
+    """Largest 95th percentile of the NRMSE."""
+    p99: Limit | None = Field(default=None, alias="nrmse.p99")
+    """Largest 99th percentile of the NRMSE."""
+    max: Limit | None = Field(default=None, alias="nrmse.max")
+    """Largest maximum of the NRMSE."""
+    patience: int = Field(default=1, gt=0)
+    """Number of validations in a row that must be within these limits."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Name of each statistic to its limit."""
+        given = {name: getattr(self, name) for name in ("mean", "rms", "p95", "p99", "max")}
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if not self.limits:
+            msg = "until has no limit; give it one, such as nrmse.p99: 0.02"
+            raise ValueError(msg)
+        return self
 
 
 class TrainingSection(Section):
@@ -78,6 +110,8 @@ class TrainingSection(Section):
     """Compile the network with `torch.compile`; the first batches take longer."""
     validation: ValidationSection = ValidationSection()
     """Error on simulations that are never trained on."""
+    until: UntilSection | None = None
+    """The study ends when the validation error is this small, and runs no more simulations; none runs all."""
     checkpoint_every: Duration = 60.0
     """Time between two checkpoints (seconds)."""
 
@@ -105,6 +139,9 @@ class TrainingSection(Section):
         by_validation = self.schedule is not None and self.schedule.step == "validation"
         if by_validation and self.validation.simulations == 0:
             msg = "schedule.step is validation, but validation.simulations is 0; use batch"
+            raise ValueError(msg)
+        if self.until is not None and self.validation.simulations == 0:
+            msg = "until needs a validation set, but validation.simulations is 0"
             raise ValueError(msg)
         return self
 

@@ -58,6 +58,33 @@ def test_variants(module_runs, name):
         assert methods <= {"sobol", "prior"}
 
 
+def test_a_study_ends_when_its_goal_is_reached(module_runs):
+    study = module_runs.study(
+        {
+            "simulation.count": 40,
+            "training.validation.simulations": 2,
+            "training.validation.every": 20,
+            "training.until": {"nrmse.max": 100.0, "patience": 2},
+            "training.optimizer": {"class": "NAdam"},
+            "training.schedule": {"class": "ReduceLROnPlateau", "step": "validation"},
+            "training.loss": "relative",
+            "training.halve_every": None,
+            "training.warmup": 10,
+            "training.clip_gradients": 1.0,
+        },
+        base=heat(),
+    )
+    run = module_runs.run(study)
+    assert run.code == 0, run.output
+    assert run.summary["status"] == "finished"
+    run.assert_adds_up()
+    completed = run.summary["simulations"]["completed"]
+    assert completed < 40 and run.summary["training"]["goal_reached"]
+    assert len(list(run.events("validation"))) >= 2
+    assert "training.until is reached: nrmse.max is" in run.summary["reason"]
+    assert f"{40 - completed} of 40 simulations were not needed" in run.summary["reason"]
+
+
 def test_several_fields_three_ranks_and_a_network_of_the_user(module_runs):
     study = module_runs.study(
         {

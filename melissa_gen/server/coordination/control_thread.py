@@ -118,6 +118,7 @@ class ControlThread:
         self._watch = RankWatch(self._timeouts.heartbeat, study.server.stall_timeout)
         self._abort = abort
         self.failure: str | None = None
+        self._goal: str | None = None
         self.error: BaseException | None = None
         self.lock = threading.Lock()
         # Routing identity of the launcher, and of each server rank.
@@ -141,6 +142,11 @@ class ControlThread:
     def stop_reason(self) -> str | None:
         """The reason why the study stops before its end, or None."""
         return self._machine.stop_reason
+
+    @property
+    def goal_reached(self) -> str | None:
+        """The sentence of `reach_goal`, if the study stops for that reason and for no other."""
+        return self._goal if self._goal == self._machine.stop_reason else None
 
     @property
     def handing_over(self) -> bool:
@@ -175,6 +181,10 @@ class ControlThread:
         """Stops the study because something failed (any thread)."""
         if self.failure is None:
             self.failure = failure
+
+    def reach_goal(self, reason: str) -> None:
+        """Stops the study because its goal is reached (any thread)."""
+        self._goal = reason
 
     def _guarded(self) -> None:
         try:
@@ -232,6 +242,8 @@ class ControlThread:
         if self.failure is not None and not self._failure_handled:
             self._failure_handled = True
             self._handle(FailureReported(self.failure))
+        if self._goal is not None and self._machine.stop_reason is None:
+            self._handle(StopRequested(self._goal))
         for reason in list(self._heartbeats.refused):
             count = self._heartbeats.refused.pop(reason)
             self._handle(MessageRefused("heartbeat", reason, count))

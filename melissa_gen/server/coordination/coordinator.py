@@ -181,6 +181,10 @@ class Coordinator:
         """Stops the study because something failed (any thread)."""
         self._control.report_failure(reason)
 
+    def reach_goal(self, reason: str) -> None:
+        """Ends the study as finished although not all simulations have run (any thread)."""
+        self._control.reach_goal(reason)
+
     def begin_checkpoint(self, name: str, consumer: Consumer) -> dict[str, Any]:
         """Creates the folder of a checkpoint, writes the model, and returns the state that rank 0 adds.
 
@@ -280,10 +284,11 @@ class Coordinator:
         reason = (self._control.stop_reason or stopped) if stopped is not None else None
         if handover:
             return "left", reason
-        if stopped is not None:
+        goal = self._control.goal_reached
+        if stopped is not None and goal is None:
             return "stopped", reason
         failure = self._ledger.failure() or flaw
-        return ("failed", failure) if failure else ("finished", None)
+        return ("failed", failure) if failure else ("finished", goal and self._with_savings(goal))
 
     def finish(
         self,
@@ -311,6 +316,12 @@ class Coordinator:
         self._log.close()
         for listener in self._listeners:
             listener.close()
+
+    def _with_savings(self, goal: str) -> str:
+        """Returns the sentence on a goal that was reached, with the number of simulations that were saved."""
+        counts = self._ledger.counts()
+        saved = counts["planned"] - counts["completed"] - counts["failed"]
+        return f"{goal}; {saved} of {counts['planned']} simulations were not needed"
 
     def _point_source(self, setup: RankSetup) -> ProposalQueue | FixedDesign:
         """Creates the source of the next parameters: the study's sampler, or draws from the prior."""

@@ -24,6 +24,7 @@ from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
+from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.learning_rate import LearningRate
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
@@ -76,6 +77,7 @@ class Trainer:
         optimizer: The optimizer.
         reservoir: This rank's memory.
         rows: The rows of the last batch.
+        goal: The accuracy at which the study ends.
         guard: What happens after a batch that is not finite.
         learned: Whether any rank has trained a batch with a finite loss.
         batches: Batches trained so far.
@@ -114,6 +116,8 @@ class Trainer:
             per_batch=study.training.schedule is None or study.training.schedule.step == "batch",
             warmup=study.training.warmup,
         )
+        until = study.training.until
+        self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
         self._loss = build_loss(study, self.surrogate)
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
@@ -154,6 +158,7 @@ class Trainer:
             "loss": None if math.isnan(self.loss) else self.loss,
             "divergence": self.guard.state(),
             "learning_rate": self._rate.state(),
+            "goal": self.goal.state(),
             "random": torch.get_rng_state().numpy().tobytes().hex(),
             "cuda_random": torch.cuda.get_rng_state(self._device).numpy().tobytes().hex()
             if on_gpu
@@ -169,6 +174,7 @@ class Trainer:
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self.guard.restore(state["divergence"])
         self._rate.restore(state["learning_rate"])
+        self.goal.restore(state["goal"])
         self._scaling.restore(state["scaling"])
         if state["random"] is not None:
             torch.set_rng_state(_bytes(state["random"]))
@@ -224,7 +230,9 @@ class Trainer:
             losses = self.learn(batch, turn.pace.total)
             self.record(batch, losses, turn.pace.total)
             if self._validation and self.batches % self._training.validation.every == 0:
-                self._validate()
+                reached = self._validate()
+                if reached is not None:
+                    self._hooks.reached(reached)
         if self._validation and self.batches:
             self._validate()
         return self._state.stop_reason
@@ -411,7 +419,8 @@ class Trainer:
             fields=fields,
         )
 
-    def _validate(self) -> None:
+    def _validate(self) -> str | None:
+        """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
         assert self._validation is not None
         self._state.activity = BUSY
         began = time.monotonic()
@@ -427,6 +436,7 @@ class Trainer:
                 fields=errors.by_field_summary(),
                 simulations=len(errors.total),
             )
+        return self.goal.check(error_summary(errors.total))
 
     def _compile(self) -> None:
         """Compiles the network in place and runs it once, so that errors appear before the first sample."""

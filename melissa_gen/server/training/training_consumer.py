@@ -134,6 +134,8 @@ class TrainingConsumer(Consumer):
             errors = self._validation.save_cases(self._surrogate, path, units)
             self._error = float(errors.total.mean())
             self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
+            if self.trainer.goal.missed is not None:
+                _log.warning("%s", self.trainer.goal.missed)
             if self._error >= self._error_of_mean:
                 _log.warning(
                     "the final validation error (mean NRMSE %.3g) is not below that of predicting the mean of each "
@@ -156,6 +158,7 @@ class TrainingConsumer(Consumer):
                 "not_finite": trainer.guard.skipped,
                 "rollbacks": trainer.guard.rollbacks,
                 "nrmse_of_mean": self._error_of_mean,
+                "goal_reached": trainer.goal.reached if self._study.training.until else None,
             }
         }
 

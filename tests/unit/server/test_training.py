@@ -127,3 +127,24 @@ def test_a_compiled_network_learns_the_same():
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     assert names[0] == names[1], "a checkpoint does not depend on it"
     torch._dynamo.reset()
+
+
+def test_clipped_gradients_bound_the_step():
+    training = {"optimizer": "SGD", "learning_rate": 1.0, "clip_gradients": 1e-3}
+    trainer, _ = trainer_of(study_of(training=training))
+    trainer.wait_for_first_samples()
+    before = [p.detach().clone() for p in trainer.surrogate.parameters()]
+    trainer.learn(trainer.draw(8), 8)
+    changes = [p.detach() - q for p, q in zip(trainer.surrogate.parameters(), before, strict=True)]
+    assert torch.nn.utils.get_total_norm(changes).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["relative", "huber", "h1"])
+@pytest.mark.parametrize("kind", [None, "heads"])
+def test_every_loss_is_minimized(loss, kind):
+    ensemble = {"ensemble": {"kind": kind}} if kind else {}
+    trainer, _ = trainer_of(
+        study_of(training={"loss": loss, "learning_rate": 0.01}, surrogate=ensemble)
+    )
+    losses = learn(trainer, 30)
+    assert losses[-1] < 0.9 * losses[0]

@@ -1,0 +1,67 @@
+"""The accuracy at which a study ends before all its simulations have run."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Goal"]
+
+
+class Goal:
+    """Compares the errors of each validation with `training.until`.
+
+    Args:
+        limits: Name of a statistic of the NRMSE, such as `p99`, to its largest value.
+        patience: Number of validations in a row that must be within all limits.
+
+    Attributes:
+        reached: Whether the goal was reached.
+
+    Example:
+        >>> goal = Goal({"p99": 0.02}, patience=1)
+        >>> goal.check({"p99": 0.01})
+        'training.until is reached: nrmse.p99 is 0.01, at most 0.02 was wanted'
+    """
+
+    def __init__(self, limits: Mapping[str, float], patience: int) -> None:
+        self._limits, self._patience = dict(limits), patience
+        self._in_a_row = 0
+        self._last: dict[str, float] = {}
+        self.reached = False
+
+    def check(self, errors: Mapping[str, float]) -> str | None:
+        """Takes the errors of a validation; returns a sentence the first time that the goal is reached.
+
+        Args:
+            errors: Name of each statistic to its value.
+        """
+        if not self._limits or self.reached:
+            return None
+        self._last = {name: errors[name] for name in self._limits}
+        within = all(self._last[name] <= limit for name, limit in self._limits.items())
+        self._in_a_row = self._in_a_row + 1 if within else 0
+        self.reached = self._in_a_row >= self._patience
+        return f"training.until is reached: {self._figures()}" if self.reached else None
+
+    @property
+    def missed(self) -> str | None:
+        """A sentence if there is a goal that was not reached, else None."""
+        if not self._limits or self.reached:
+            return None
+        return f"training.until was not reached: {self._figures()}"
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state for a checkpoint."""
+        return {"in_a_row": self._in_a_row}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from the `state()` of an earlier server."""
+        self._in_a_row = state["in_a_row"]
+
+    def _figures(self) -> str:
+        parts = [
+            f"nrmse.{name} is {self._last.get(name, math.nan):.3g}, at most {limit:g} was wanted"
+            for name, limit in self._limits.items()
+        ]
+        found = "; ".join(parts)
+        return f"{found} in {self._patience} validations in a row" if self._patience > 1 else found

@@ -1,0 +1,43 @@
+"""The accuracy at which a study ends."""
+
+from melissa_gen.server.training.goal import Goal
+
+
+def test_all_limits_must_hold_in_a_row():
+    goal = Goal({"mean": 0.1, "max": 0.5}, patience=2)
+    good, bad = {"mean": 0.05, "max": 0.4}, {"mean": 0.05, "max": 0.6}
+    assert [goal.check(errors) for errors in (good, bad, good)] == [None] * 3
+    sentence = goal.check(good)
+    assert sentence == (
+        "training.until is reached: nrmse.mean is 0.05, at most 0.1 was wanted; "
+        "nrmse.max is 0.4, at most 0.5 was wanted in 2 validations in a row"
+    )
+    assert goal.reached and goal.missed is None
+    assert goal.check(good) is None
+
+
+def test_a_goal_that_was_not_reached_is_named_with_its_last_figures():
+    goal = Goal({"p99": 0.1}, patience=1)
+    goal.check({"p99": 0.3})
+    assert goal.missed == (
+        "training.until was not reached: nrmse.p99 is 0.3, at most 0.1 was wanted"
+    )
+    assert "nan" in Goal({"p99": 0.1}, patience=1).missed
+
+
+def test_errors_that_are_not_finite_never_reach_a_goal():
+    goal = Goal({"p99": 0.1}, patience=1)
+    assert goal.check({"p99": float("nan")}) is None
+
+
+def test_without_limits_there_is_no_goal():
+    goal = Goal({}, patience=1)
+    assert goal.check({"p99": 0.0}) is None and goal.missed is None
+
+
+def test_the_row_continues_after_a_restart():
+    goal = Goal({"p99": 0.1}, patience=2)
+    goal.check({"p99": 0.05})
+    resumed = Goal({"p99": 0.1}, patience=2)
+    resumed.restore(goal.state())
+    assert resumed.check({"p99": 0.05}) is not None
