@@ -31,7 +31,6 @@ test: setup ## lint, type-check, and run every test but the long ones
 test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster and of an OAR
 	@echo "test-long: pytest"
 	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "long and not (slurm or oar)"
-	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "(mpi or slow) and not long" tests/native
 	@$(BIN)/python -m pytest --durations=10 -m slurm
 	@$(BIN)/python -m pytest --durations=10 -m oar
 

@@ -17,13 +17,13 @@ SOLVER = Path(__file__).parent / "solver.py"
 
 
 @pytest.fixture
-def running(runs):
-    """A study of two server ranks and two clients of two ranks that would go on for a long time."""
+def running(runs, request):
+    """A running study of two server ranks and two clients of two ranks, which is far from its end."""
     study = runs.study(
         {
             "simulation.command": ["python", "solver.py", "--pause", "0.02"],
             "simulation.count": 5000,
-            "launcher.report": True,
+            **getattr(request, "param", {}),
             "simulation.processes": 2,
             "server.ranks": 2,
             "server.heartbeat_timeout": 4,
@@ -57,6 +57,7 @@ def assert_stopped_cleanly(run, reason):
     assert run.events()[-1]["event"] in ("run_finished", "status")
 
 
+@pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
 def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
     running.wait()
@@ -106,6 +107,7 @@ def test_a_client_rank_that_is_killed_is_restarted(runs, running):
     assert samples["duplicate"] + samples["lost"] > 0
 
 
+@pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
 def test_an_interrupt_stops_cleanly(runs, running):
     running.interrupt()
     running.wait()

@@ -17,7 +17,7 @@ from melissa_gen.protocol.failures import Failure
 from .building import HERE
 from .probing import FIELDS, SIMULATIONS, assert_whole, serve_probe, start, words
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 
 @pytest.fixture(params=["c", "fortran", "python"])
@@ -232,7 +232,6 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, com
     assert server.beats  # a client that lives shorter may end before its first
 
 
-@pytest.mark.slow
 def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, command):
     done = start(serve_probe(serve, mute_after=1, heartbeat_timeout=0.5), *command, "stuck")
     assert done.returncode == -signal.SIGTERM

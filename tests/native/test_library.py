@@ -10,7 +10,7 @@ import pytest
 from .building import BIN, HERE, NATIVE, ROOT, STRICT, flags, need, need_headers, run
 from .probing import start
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 PYTHON_LATENCY = """
 import sys, time

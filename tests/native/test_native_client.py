@@ -11,7 +11,7 @@ import pytest
 from .building import BIN, HERE, MPIRUN, NATIVE, ROOT, STRICT, flags, need, need_headers, run
 from .probing import assert_whole, serve_probe, start
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 STUDY = ROOT / "simulations" / "heat" / "study.yaml"
 VECTORS = ROOT / "tests" / "unit" / "protocol" / "vectors.json"
@@ -95,7 +95,6 @@ def test_the_header_serves_cplusplus(serve, without_mpi, tmp_path):
     assert_whole(server)
 
 
-@pytest.mark.slow
 def test_a_lost_server_ends_all_ranks(serve, heat_c):
     fields = {"temperature": ("float32", (16, 16))}
     names = [f"{name}_temperature" for name in TEMPERATURES]
@@ -227,7 +226,6 @@ def test_the_readmes_example_runs_as_printed(serve, request, tmp_path, language)
         np.testing.assert_array_equal(sample["temperature"], expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("language", ["c", "fortran"])
 def test_a_study_runs_with_heat_in_another_language(request, tmp_path, language):
     program = request.getfixturevalue(f"heat_{language}")
@@ -277,7 +275,6 @@ launcher: {{clients: 1}}
 """
 
 
-@pytest.mark.slow
 def test_a_study_goes_on_after_a_simulation_that_was_given_up(probe, tmp_path):
     study, folder = tmp_path / "study.yaml", tmp_path / "run"
     study.write_text(PROBE_STUDY.format(probe=probe))

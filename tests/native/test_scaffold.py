@@ -4,7 +4,7 @@ import pytest
 
 from .building import need, need_headers, run
 
-pytestmark = pytest.mark.mpi
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 FLAGS = ("--parameter", "nu=0.1:1", "--field", "u=6x5", "--field", "p=7", "--time-steps", 4)
 

@@ -175,7 +175,7 @@ def once(server, kind, how, after=5):
             proxy.cut()
         elif sent == after:
             proxy.stall()
-            threading.Timer(1.5, proxy.resume).start()
+            threading.Timer(0.3, proxy.resume).start()
 
     return fault
 
