@@ -201,7 +201,7 @@ def test_an_interrupt_while_the_validation_set_is_made(runs):
     runs.assert_nothing_left()
 
 
-def test_a_launcher_that_is_killed_is_missed(runs, running):
+def test_a_killed_launcher_is_noticed_by_the_server(runs, running):
     os.kill(running.process.pid, signal.SIGKILL)
     running.process.wait()
     runs.assert_nothing_left(patience=60)

@@ -94,7 +94,7 @@ def test_a_server_that_is_killed_is_replaced(runs):
     runs.assert_nothing_left()
 
 
-def test_a_server_that_makes_way_is_replaced_and_nothing_is_undone(runs):
+def test_a_server_that_hands_over_is_replaced_and_loses_nothing(runs):
     gated = Gated(runs)
     before = gated.run.events("checkpoint")
     contact = Contact.read(gated.run.run_dir / "contact.json")
@@ -227,7 +227,7 @@ def refusals(run, reason):
     return found if any(event["what"].startswith("data") for event in found) else None
 
 
-def test_a_launcher_that_is_killed_leaves_a_server_that_ends_before_the_run_goes_on(runs):
+def test_the_server_of_a_killed_launcher_ends_before_the_run_resumes(runs):
     gated = Gated(runs, **{"server.heartbeat_timeout": 5})
     os.kill(gated.run.process.pid, signal.SIGKILL)
     gated.run.process.wait()

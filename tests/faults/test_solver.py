@@ -48,7 +48,7 @@ def run(module_runs):
     return module_runs.run(study)
 
 
-def test_the_study_finishes_and_its_accounts_add_up(run):
+def test_the_study_finishes_and_its_accounting_adds_up(run):
     run.assert_finished(retried=len(RETRIED) + 1)
     summary = run.summary
     assert summary["simulations"]["completed"] == 15 - len(FAILED)
@@ -58,7 +58,7 @@ def test_the_study_finishes_and_its_accounts_add_up(run):
     assert summary["samples"]["duplicate"] > 0
 
 
-def test_simulations_without_a_mishap_are_not_touched(run):
+def test_simulations_without_a_fault_are_not_affected(run):
     lines = run.simulations()
     for number in set(range(15)) - set(MISHAPS) | {9, 10}:
         assert lines[number]["status"] == "finished"
@@ -86,7 +86,7 @@ def test_a_dead_or_silent_client_is_restarted_with_the_same_parameters(run, numb
         (12, 2, "its process ended with exit status 9"),
     ],
 )
-def test_a_simulation_given_up_says_why(run, number, attempts, reason):
+def test_a_dropped_simulation_has_a_reason(run, number, attempts, reason):
     line = run.simulations()[number]
     assert (line["status"], line["attempts"]) == ("failed", attempts)
     assert reason in line["reason"]
@@ -106,7 +106,7 @@ def test_a_simulation_given_up_says_why(run, number, attempts, reason):
         (11, "it made no progress in time step 5 of simulation 11 for"),
     ],
 )
-def test_a_restart_says_why(run, number, reason):
+def test_a_restart_has_a_reason(run, number, reason):
     failed = [e for e in run.events("simulation_failed") if e["simulation"] == number]
     assert len(failed) == 1, failed
     assert not failed[0]["dropped"]

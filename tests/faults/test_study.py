@@ -28,7 +28,7 @@ def assert_one_sentence(run, code, *words):
     ],
     ids=["ends", "sleeps"],
 )
-def test_a_program_that_never_says_hello(runs, command, mode, words):
+def test_a_program_that_never_connects(runs, command, mode, words):
     study = runs.study(
         {
             "simulation.command": command,
@@ -53,7 +53,7 @@ def test_a_solver_with_another_mesh(runs):
     assert run.summary["status"] == "failed"
 
 
-def test_a_solver_that_says_hello_and_then_sleeps(runs):
+def test_a_solver_that_connects_and_then_sleeps(runs):
     study = runs.study(
         {
             "simulation.command": ["python", "solver.py", "--mishaps", '{"0": "idle"}'],

@@ -60,7 +60,7 @@ def test_a_study_trains_on_the_gpu(runs, changes, gradients):
 
 
 @pytest.mark.mpi
-def test_ranks_that_share_a_gpu_say_why_they_leave_it_alone(runs):
+def test_ranks_that_share_a_gpu_report_why_they_do_not_use_it(runs):
     if torch.cuda.device_count() > 1:
         pytest.skip("each rank has a GPU of its own here")
     run = runs.run(runs.study({"server.ranks": 2, "server.device": "auto"}, solver=SOLVER))
@@ -69,7 +69,7 @@ def test_ranks_that_share_a_gpu_say_why_they_leave_it_alone(runs):
 
 
 @pytest.mark.mpi
-def test_a_server_that_is_killed_goes_on_on_the_gpu(runs):
+def test_a_killed_server_resumes_on_the_gpu(runs):
     changes = ONE | {
         "simulation.command": ["python", "solver.py", "--gate", "open"],
         "simulation.count": 10,

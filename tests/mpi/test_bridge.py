@@ -98,7 +98,7 @@ def test_a_mistake_in_the_bridge_ends_before_anything_starts(module_runs):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_end_of_the_study_ends_the_command(module_runs, number):
+def test_the_end_of_a_study_ends_its_command(module_runs, number):
     """Ctrl-C stops cleanly; a launcher that is killed is missed by the server, and its clients by it."""
     study = make(module_runs, {"simulation.command": ["python", "program.py", "0.3"]})
     run = module_runs.start(

@@ -78,7 +78,7 @@ def test_an_output_that_is_a_folder_is_refused_before_the_first_simulation(runs)
     assert not refused.run_dir.exists()
 
 
-def test_simulations_are_tried_again_and_those_that_fail_for_good_are_left_out(runs):
+def test_failed_simulations_are_retried_and_then_omitted(runs):
     mishaps = '{"1": "kill", "3": "nan"}'
     command = ["python", "solver.py", "--mishaps", mishaps, "--every-attempt", "3"]
     study = runs.study({"simulation.command": command}, solver=SOLVER)

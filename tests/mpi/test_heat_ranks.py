@@ -167,7 +167,7 @@ def test_executable_sends_every_step_of_every_simulation(tmp_path, stand_in):
         (2, ("--mehs", "10"), "unrecognized arguments: --mehs 10"),
     ],
 )
-def test_a_mistake_is_told_once_in_one_sentence(stand_in, ranks, options, sentence):
+def test_an_error_is_reported_once_in_one_sentence(stand_in, ranks, options, sentence):
     result = mpirun(ranks, HEAT / "heat.py", *options, **stand_in)
     assert result.returncode != 0
     assert result.stderr.count(f"heat.py: error: {sentence}") == 1

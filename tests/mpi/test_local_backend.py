@@ -128,7 +128,7 @@ def test_exit_status_and_log(backend, code):
     assert "I am 1" in log
 
 
-def test_one_process_is_a_world_too_and_standard_input_is_empty(backend):
+def test_a_world_of_one_process_has_an_empty_standard_input(backend):
     start(
         backend,
         "import sys\nfrom mpi4py import MPI\nprint(MPI.COMM_WORLD.size, repr(sys.stdin.read()))",
@@ -138,7 +138,7 @@ def test_one_process_is_a_world_too_and_standard_input_is_empty(backend):
     assert last_lines(backend.log("job")) == ["1 ''"]
 
 
-def test_a_world_does_not_take_itself_for_part_of_another(backend, monkeypatch):
+def test_variables_of_another_mpi_world_are_removed(backend, monkeypatch):
     for key, value in (("PMI_RANK", "5"), ("PMI_SIZE", "9"), ("PMI_FD", "77"), ("HYDRA_X", "1")):
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("MELISSA_GEN_SERVER", "/somewhere/else")
@@ -187,7 +187,7 @@ def test_ranks_whose_mpirun_was_killed_end_too(backend):
     assert not mine & segments()
 
 
-def test_a_rank_that_crashes_ends_its_world_and_no_segment_stays(backend):
+def test_a_crashed_rank_ends_its_world_and_leaves_no_segment(backend):
     start(backend, RANKS_UP, NAME="job", CRASH="1")
     mark = wait_up(backend)
     mine = own(mark)

@@ -65,7 +65,7 @@ def test_the_fields_do_not_depend_on_the_number_of_ranks(tmp_path, command, tole
         (2, ("cylinder.py", "--cells", 2), "there are 2 cells along a quarter of the cylinder"),
     ],
 )
-def test_a_mistake_is_told_once_in_one_sentence(ranks, command, sentence):
+def test_an_error_is_reported_once_in_one_sentence(ranks, command, sentence):
     result = mpirun(ranks, *command)
     assert result.returncode != 0
     assert result.stderr.count(f"error: {sentence}") == 1

@@ -45,7 +45,7 @@ def second(run, module_runs):
     return module_runs.command("run", HEAT, *words, cwd=module_runs.folder).wait()
 
 
-def test_it_finishes_and_its_accounts_add_up(run):
+def test_the_run_finishes_and_its_accounting_adds_up(run):
     run.assert_finished()
     summary = run.summary
     assert summary["study"] == "heat"
@@ -64,7 +64,7 @@ def test_it_finishes_and_its_accounts_add_up(run):
         assert 50 < peak < promised
 
 
-def test_the_terminal_tells_what_came_of_it(run):
+def test_the_terminal_shows_the_results(run):
     for words in (
         f"run directory {run.run_dir}",
         "memory: at most",
@@ -90,7 +90,7 @@ def test_one_line_for_each_simulation(run):
         assert line["log_density"] is None or math.isfinite(line["log_density"])
 
 
-def test_what_was_learned_steers_clients_that_run(run):
+def test_running_clients_receive_adaptive_proposals(run):
     lines = run.simulations()
     adaptive = [line for line in lines.values() if line["method"] != "prior"]
     assert adaptive, "nothing was proposed by the adaptive rule"

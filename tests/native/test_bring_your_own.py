@@ -76,7 +76,7 @@ def test_the_study_runs(runs, blocks, request):
     runs.run(lay_out(runs.folder / "mine", blocks, "untouched", request)).assert_finished()
 
 
-def test_each_way_takes_less_than_twenty_lines_of_the_users_own(blocks):
+def test_each_way_needs_fewer_than_twenty_lines_of_user_code(blocks):
     untouched = (blocks.bridge + blocks.template + blocks.reader).splitlines()
     for name, lines in {
         "python": blocks.python.splitlines(),

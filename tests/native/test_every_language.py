@@ -46,7 +46,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_client_sends_what_its_solver_computed(serve, command, way):
+def test_a_client_sends_the_fields_of_its_solver(serve, command, way):
     server = serve_probe(serve, ranks=2, credit=1, **WAYS[way])
     done = start(server, *command, "good")
     assert (done.returncode, done.stderr) == (0, "")
@@ -129,7 +129,7 @@ def test_a_port_that_can_not_be_reached_is_named_before_the_first_simulation(ser
     assert server.hello is None
 
 
-def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, command):
+def test_nan_fails_its_simulation_and_the_next_one_continues(serve, command):
     server = serve_probe(serve)
     done = start(server, *command, "nan")
     reason = (
@@ -157,7 +157,7 @@ def test_nan_names_simulation_and_step_and_the_next_one_goes_on(serve, command):
         ("too-many", "time step 3: the study has 3 time steps; this one is too many"),
     ],
 )
-def test_what_can_not_be_trained_on_is_reported_as_failed(serve, command, language, mode, sentence):
+def test_invalid_fields_fail_their_simulation(serve, command, language, mode, sentence):
     if language == "python" and mode == "twice":
         return  # one call sends all fields, each by its name
     server = serve_probe(serve)
@@ -193,7 +193,7 @@ def test_wrong_use_is_answered_with_a_sentence(serve, command, mode, sentence):
     assert sentence in reasons(server)[0].replace(" (did you mean 'a'?)", "")
 
 
-def test_a_solver_gives_a_simulation_up_and_goes_on(serve, command):
+def test_a_solver_gives_up_a_simulation_and_continues(serve, command):
     server = serve_probe(serve)
     assert start(server, *command, "fail").returncode == 0
     server.close()
@@ -238,7 +238,7 @@ def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, com
     assert "ending: the training server has been silent for" in done.stderr
 
 
-def test_a_server_that_stops_says_why(serve, command):
+def test_a_stopping_server_sends_its_reason(serve, command):
     server = serve_probe(serve, stop="the study is over", mute_after=None, credit=1)
     done = start(server, *command, "good")
     assert done.returncode in (0, 3)  # noticed while asking (all done) or while sending
@@ -253,7 +253,7 @@ def test_an_unreadable_answer_to_a_heartbeat_does_not_end_a_client(serve, comman
     assert_whole(server)
 
 
-def test_a_refusal_and_a_missing_server_are_told(serve, command, tmp_path):
+def test_a_refusal_and_a_missing_server_are_reported(serve, command, tmp_path):
     server = serve_probe(serve, refuse="a stale peer of epoch 1; this is epoch 2")
     assert "1 a stale peer of epoch 1; this is epoch 2" in start(server, *command).stdout
 

@@ -59,7 +59,7 @@ def test_a_data_set_has_the_fields_of_pythons(module_runs, solver, python_fields
     np.testing.assert_allclose(fields, python_fields, rtol=1e-6)
 
 
-def test_check_reports_what_it_sends(module_runs, solver):
+def test_check_reports_the_received_fields(module_runs, solver):
     checked = module_runs.command("check", HEAT, *settings(solver)).wait()
     assert checked.code == 0, checked.output
     assert "field 'temperature': 10 time steps of [16, 16]" in checked.output

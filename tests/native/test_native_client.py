@@ -275,7 +275,7 @@ launcher: {{clients: 1}}
 """
 
 
-def test_a_study_goes_on_after_a_simulation_that_was_given_up(probe, tmp_path):
+def test_a_study_continues_after_a_simulation_was_given_up(probe, tmp_path):
     study, folder = tmp_path / "study.yaml", tmp_path / "run"
     study.write_text(PROBE_STUDY.format(probe=probe))
     run(BIN / "melissa-gen", "run", study, "--run-dir", folder, timeout=280)

@@ -93,7 +93,7 @@ def test_exit_statuses_and_a_world_on_two_nodes(backend):
     assert said.split() == ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
 
 
-def test_where_a_job_may_run_and_who_pays(backend, cluster):
+def test_placement_and_project_of_a_job(backend, cluster):
     begin(backend, "second")
     number = number_of(cluster, "second")
     job = cluster.details(number)[number]
@@ -153,7 +153,7 @@ def test_jobs_that_are_deleted(backend, cluster):
         ("picky", 'column "colour" does not exist'),
     ],
 )
-def test_a_refusal_in_its_own_words(backend, name, words):
+def test_a_refusal_quotes_the_scheduler(backend, name, words):
     backend.start(name, ("true",), 1, {})
     (ended,) = end_of(backend, name)
     assert ended.code == 1

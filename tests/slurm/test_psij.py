@@ -71,7 +71,7 @@ def test_a_job_that_is_not_begun_can_be_canceled(backend, cluster):
         cluster.ask("scontrol", "update", "PartitionName=main", "State=UP")
 
 
-def test_a_refusal_is_told_in_the_schedulers_words(backend, wanted):
+def test_a_refusal_quotes_the_scheduler(backend, wanted):
     wanted[""] = JobsSection(partition="nowhere")
     backend.start("lost", ("true",), 1, {})
     ended = end_of(backend, "lost")

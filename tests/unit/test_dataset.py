@@ -44,7 +44,7 @@ def assert_holds(path, numbers, fields=ONE):
 
 
 @pytest.mark.parametrize("fields", [ONE, FIELDS])
-def test_what_was_written_is_read(fields, tmp_path):
+def test_written_data_is_read_back(fields, tmp_path):
     write(tmp_path / "d.h5", [7, 3, 9], fields)
     assert_holds(tmp_path / "d.h5", [7, 3, 9], fields)
     assert [p.name for p in tmp_path.iterdir()] == ["d.h5"]
@@ -154,7 +154,7 @@ def test_a_failed_writer_leaves_the_earlier_file(tmp_path):
     assert_holds(path, [2])
 
 
-def test_long_settings_come_back(tmp_path):
+def test_long_settings_round_trip(tmp_path):
     settings = {"table": list(range(50_000)), "name": "é"}
     write(tmp_path / "d.h5", [1], settings=settings)
     with Dataset(tmp_path / "d.h5") as data:

@@ -108,7 +108,7 @@ def test_files_and_functions_stay_small(name):
             assert lines <= LINES_OF_A_FUNCTION or key in LONG_FUNCTIONS, f"{key}: {lines} lines"
 
 
-def test_no_module_is_called_by_a_word_that_says_nothing():
+def test_module_names_say_what_the_modules_hold():
     empty = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "tools"}
     assert [name for name in SOURCES if name.rsplit(".", 1)[-1] in empty] == []
 

@@ -118,7 +118,7 @@ def test_no_step_is_too_long_to_be_stable(solver, theta):
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(distance))
 
 
-def test_walls_lie_where_the_axes_say(solver):
+def test_walls_lie_on_the_given_axes(solver):
     equation = solver.HeatSolver(MPI.COMM_SELF, 50, time_step=1e6)
     (field,) = equation.steps(300.0, solver.Walls(100.0, 200.0, 400.0, 500.0), 1)
     assert field[0, 25] == pytest.approx(100.0, abs=10.0)

@@ -41,7 +41,7 @@ def test_a_line_of_someone_else_is_left_as_it_is():
     assert message_of("solver: time step 3") == "solver: time step 3"
 
 
-def test_a_warning_of_all_ranks_is_taken_once():
+def test_a_warning_of_all_ranks_is_shown_once():
     ranks = [WarningCollector() for _ in range(3)]
     for rank in ranks:
         rank.handle(record("no GPU"))
@@ -76,7 +76,7 @@ def test_python_warnings_are_one_line_on_the_terminal(capsys):
     assert line.endswith("UserWarning: the mesh is coarse")
 
 
-def test_what_a_view_shows_is_not_printed_again(capsys):
+def test_lines_of_the_view_are_not_printed_again(capsys):
     shown = []
     with configured_command():
         with warnings_shown(shown.append):
@@ -86,7 +86,7 @@ def test_what_a_view_shows_is_not_printed_again(capsys):
     assert capsys.readouterr().err == "melissa-gen: warning: after it\n"
 
 
-def test_files_hold_lines_of_the_level_that_was_asked_for(tmp_path):
+def test_log_files_hold_lines_of_the_requested_level(tmp_path):
     own, run = tmp_path / "own.log", tmp_path / "launcher.log"
     with configured_command("debug", own), run_log(run):
         LOG.debug("a detail")

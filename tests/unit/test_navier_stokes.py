@@ -67,7 +67,7 @@ def run(script, *options):
 
 
 @pytest.mark.parametrize("points", [4, 9, 16, 33])
-def test_transforms_are_inverse_on_what_the_two_thirds_rule_keeps(slabs, points):
+def test_transforms_are_inverse_on_the_retained_modes(slabs, points):
     transform = slabs.SlabTransform(MPI.COMM_SELF, points)
     assert 3 * transform.cutoff < points <= 3 * (transform.cutoff + 1)
     kx, ky = transform.wave_numbers
@@ -90,7 +90,7 @@ def test_products_have_no_aliasing_error(slabs):
     np.testing.assert_allclose(kept, 0.5, atol=1e-14)
 
 
-def test_initial_vorticity_lies_where_the_axes_say(spectral):
+def test_the_initial_vorticity_lies_on_the_given_axes(spectral):
     solver = spectral.KolmogorovSolver(MPI.COMM_SELF, 24)
     x = ((np.arange(24) + 0.5) * 2.0 * np.pi / 24)[:, None]
     y = x.T
@@ -132,7 +132,7 @@ def test_taylor_green_decays_to_rounding(validate):
     assert validate.taylor_green_error(MPI.COMM_SELF) < 1e-13
 
 
-def test_advection_makes_neither_energy_nor_enstrophy(validate):
+def test_advection_conserves_energy_and_enstrophy(validate):
     assert max(validate.advection_rates(MPI.COMM_SELF)) < 1e-14
 
 
@@ -215,14 +215,14 @@ def test_illegal_flows_are_refused_in_one_sentence(spectral, arguments, text):
         (("--viscosity", "-1"), "the viscosity is -1.0: it must not be negative"),
     ],
 )
-def test_kolmogorov_mistakes_are_told_in_one_sentence(options, text):
+def test_errors_of_the_kolmogorov_command_are_one_sentence(options, text):
     result = run("kolmogorov.py", *options)
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_kolmogorov_alone_writes_what_it_is_asked_for(tmp_path):
+def test_the_kolmogorov_solver_without_a_server_writes_the_requested_steps(tmp_path):
     path = tmp_path / "flow.h5"
     options = ("--resolution", 16, "--steps", 3, "--warm-up", 2, "--substeps", 4)
     options += ("--fields", "velocity_y,vorticity", "--initial", "cos_1_0=1", "--output", path)
@@ -316,7 +316,7 @@ def test_flow_leaves_as_it_came_and_sticks_to_the_walls(wake, channel):
     assert np.abs(solver.velocity[:, on_wall]).max() < 1e-15
 
 
-def test_wake_looks_alike_at_any_size_and_speed(wake):
+def test_the_wake_is_scale_invariant(wake):
     # The same Reynolds number, twice as fast: the same coefficients at the same scaled time.
     slow, fast = wake.Case(inflow=0.2, reynolds=50.0), wake.Case(inflow=0.4, reynolds=50.0)
     found = []
@@ -371,14 +371,14 @@ def test_simulations_start_in_the_same_phase(modules, wake):
         (("--fields", "pressure,pressure"), "'pressure,pressure' names a field twice"),
     ],
 )
-def test_cylinder_mistakes_are_told_in_one_sentence(options, text):
+def test_errors_of_the_cylinder_command_are_one_sentence(options, text):
     result = run("cylinder.py", *options)
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_wake_that_grows_beyond_bounds_says_why(wake):
+def test_an_unstable_wake_is_reported(wake):
     case = wake.Case()
     solver = wake.WakeSolver(MPI.COMM_SELF, case, 4, 10.0 * case.time_unit, 60)
     with np.errstate(all="ignore"), pytest.raises(ArithmeticError, match="more than 60 substeps"):
@@ -386,7 +386,7 @@ def test_a_wake_that_grows_beyond_bounds_says_why(wake):
             solver.advance()
 
 
-def test_cylinder_alone_writes_what_it_is_asked_for(tmp_path):
+def test_the_cylinder_solver_without_a_server_writes_the_requested_steps(tmp_path):
     path = tmp_path / "wake.h5"
     options = ("--cells", 4, "--mesh", "44x21", "--steps", 2, "--warm-up", 1, "--interval", 0.5)
     result = run("cylinder.py", *options, "--fields", "vorticity,velocity_x", "--output", path)

@@ -77,7 +77,7 @@ def test_without_pandas_tables_are_lists(run, monkeypatch):
     assert again.simulations[0]["parameters.initial"] > 0
 
 
-def test_a_folder_that_holds_no_run_or_no_surrogate_is_said(tmp_path, run):
+def test_a_folder_without_a_run_or_surrogate_is_reported(tmp_path, run):
     with pytest.raises(DataError, match="there is no run directory"):
         melissa_gen.Run.load(tmp_path / "nothing")
     with pytest.raises(DataError, match="is not a run directory"):

@@ -27,7 +27,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-def test_quick_comparison_says_how_every_method_did(tmp_path):
+def test_a_quick_comparison_has_results_of_every_method(tmp_path):
     found = tmp_path / "samplers.json"
     command = [sys.executable, BENCHMARKS / "samplers.py", "--quick", "--json", found]
     subprocess.run(command, check=True, capture_output=True, timeout=280)

@@ -44,13 +44,13 @@ def test_nan(text):
 
 
 @pytest.mark.parametrize("text", ["", "x", "1_000", "****", "1.0.0", "12-3", "nanny", "f"])
-def test_what_is_no_number(text):
+def test_invalid_numbers_are_refused(text):
     with pytest.raises(ValueError, match="is not a number"):
         number(text)
 
 
 @given(st.floats(allow_nan=False))
-def test_every_number_survives(value):
+def test_every_number_round_trips(value):
     assert number(repr(value)) == value
     assert number(f"{value:.17E}".replace("E", "D")) == value
     assert number(value.hex()) == value
@@ -144,7 +144,7 @@ def test_brackets_are_plain_characters(tmp_path):
 
 
 @pytest.mark.parametrize("steps", ["files", "axis"])
-def test_a_pattern_that_matches_nothing_says_so_and_lists_what_is_there(tmp_path, steps):
+def test_a_pattern_without_a_match_lists_the_existing_files(tmp_path, steps):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "u_0.npy").touch()
     section = {"format": "numpy", "files": "u_*.npy", "steps": steps}

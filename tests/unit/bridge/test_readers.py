@@ -358,7 +358,7 @@ def test_a_file_out_of_order_is_an_error(tmp_path):
         reader.read(1, True)
 
 
-def test_files_may_be_removed_by_the_command(tmp_path):
+def test_the_command_may_remove_files(tmp_path):
     reader = numpy_reader(tmp_path)
     np.save(tmp_path / "u0.npy", U[0])
     assert reader.read(0, True) is not None
@@ -367,7 +367,7 @@ def test_files_may_be_removed_by_the_command(tmp_path):
     assert np.array_equal(reader.read(1, True)["u"], U[1])
 
 
-def test_what_a_file_does_not_hold(tmp_path):
+def test_an_unknown_variable_in_a_file_is_reported(tmp_path):
     np.savez(tmp_path / "s0.npz", temperature=U[0])
     section = {"format": "numpy", "files": "*.npz", "fields": {"u": "temprature"}}
     reader = reader_of(tmp_path, section, fields={"u": {"shape": [4, 3]}})

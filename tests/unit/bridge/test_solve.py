@@ -159,7 +159,9 @@ def test_inputs_and_arguments_are_rendered(bridged, tmp_path):
         ),
     ],
 )
-def test_a_mistake_in_the_study_is_told_before_anything_runs(make_study, tmp_path, change, words):
+def test_an_error_in_the_study_is_reported_before_the_command_starts(
+    make_study, tmp_path, change, words
+):
     study = make_study(**change)
     with pytest.raises(StudyError) as caught:
         BridgeJob.of(study, tuple(study.simulation.command), tmp_path)
@@ -167,7 +169,7 @@ def test_a_mistake_in_the_study_is_told_before_anything_runs(make_study, tmp_pat
         assert word in str(caught.value)
 
 
-def test_the_job_survives_its_file(bridged, tmp_path):
+def test_a_job_round_trips_through_its_file(bridged, tmp_path):
     job = bridged().job
     job.write(tmp_path / "job.json")
     assert BridgeJob.read(tmp_path / "job.json") == job

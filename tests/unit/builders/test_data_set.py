@@ -34,11 +34,11 @@ def settings(path, *changes):
     return data_set_settings(load_study(path, changes), 3, 1)
 
 
-def test_settings_survive_json(study_file):
+def test_settings_round_trip_through_json(study_file):
     assert json.loads(json.dumps(settings(study_file))) == settings(study_file)
 
 
-def test_what_only_concerns_training_keeps_the_settings(study_file):
+def test_training_keys_do_not_change_the_settings(study_file):
     first = settings(study_file)
     for change in ("training.batch_size=3", "seed=9", "reservoir.capacity=19"):
         assert settings(study_file, change) == first

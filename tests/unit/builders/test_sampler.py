@@ -43,7 +43,7 @@ def test_the_path_of_a_table_starts_at_the_study_s_folder(tmp_path):
     assert sampler_of(study).suggest(1).points.tolist() == [row]
 
 
-def test_a_method_may_demand_an_eviction_rule_of_the_reservoir():
+def test_a_method_can_require_an_eviction_policy():
     study = study_with("sampler.method=r3")
     assert eviction_rule(study.sampler, study.reservoir) == "difficulty"
     study = study_with("sampler.method=uniform")

@@ -103,7 +103,7 @@ def test_an_executable_and_inputs_outside_of_the_folder_decide(folder, tmp_path)
     assert os.path.relpath(program, folder) in files(folder).digests
 
 
-def test_a_large_file_is_recognized_by_size_and_time_which_is_said(folder):
+def test_a_large_file_is_compared_by_size_and_time_with_a_notice(folder):
     path = write(folder / "big.bin", "0123456789")
     limits = FileLimits(file_bytes=9)
     found = files(folder, limits)
@@ -119,7 +119,7 @@ def test_the_bytes_in_total_are_limited(folder):
     assert len(files(folder, FileLimits(total_bytes=25)).unhashed) >= 3
 
 
-def test_the_number_of_files_is_limited_which_is_said(folder):
+def test_the_number_of_files_is_limited_with_a_notice(folder):
     for number in range(5):
         write(folder / "many" / f"{number}.bin")
     found = files(folder, FileLimits(files=3))

@@ -15,7 +15,7 @@ def test_no_server_and_no_output_is_one_sentence():
     assert "`melissa-gen run STUDY.yaml`" in str(caught.value)
 
 
-def test_a_run_on_its_own_writes_what_it_sends(tmp_path, caplog):
+def test_a_client_without_a_server_writes_its_fields(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     output = tmp_path / "alone.h5"
     array = np.empty((4, 3), "f4")

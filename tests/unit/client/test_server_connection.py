@@ -102,7 +102,7 @@ def wrong(**changes):
         (wrong(u=np.full((4, 3), 1e39)), "'u' has 12 values that are NaN, infinite or too large"),
     ],
 )
-def test_what_can_not_be_trained_on_is_one_sentence_and_told(serve, fields, reason):
+def test_invalid_fields_raise_one_sentence_and_are_reported(serve, fields, reason):
     server = serve(U, P)
     with pytest.raises(SimulationError) as caught, Client() as client:
         client.field("u", shape=(4, 3))
@@ -155,7 +155,7 @@ def test_too_few_time_steps(serve):
     assert server.failed[0].step == 1
 
 
-def test_an_error_of_the_solver_is_told(serve):
+def test_an_error_of_the_solver_is_reported(serve):
     server = serve(U)
     with pytest.raises(ZeroDivisionError), Client() as client:
         client.field("u", shape=(4, 3))
@@ -246,7 +246,7 @@ def test_two_clients_in_one_process(serve):
         client.close()  # closing twice is harmless
 
 
-def test_without_credit_it_waits_and_says_so(serve):
+def test_a_client_without_credit_waits_and_reports_it(serve):
     server = serve(U, steps=3, count=1, credit=1, reads=False)
     with Client() as client:
         client.field("u", shape=(4, 3))
@@ -280,7 +280,7 @@ def test_a_server_that_is_silent_is_lost(serve):
     assert not server.failed  # it is not the simulation's fault
 
 
-def test_a_server_that_is_silent_while_it_is_asked_is_lost(serve):
+def test_a_server_that_does_not_answer_a_request_is_lost(serve):
     server = serve(U, heartbeat_timeout=0.2)
     server.beats, server.stop_reason = False, "it does not answer"
     with pytest.raises(ServerLost, match="has been silent for"), Client() as client:

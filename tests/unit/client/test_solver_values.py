@@ -42,7 +42,7 @@ class Magnitude:
     ],
     ids=lambda values: type(values).__name__,
 )
-def test_what_can_be_converted_is_converted(values):
+def test_convertible_values_are_converted(values):
     np.testing.assert_array_equal(real_array(values, field="u"), PLAIN)
 
 
@@ -64,7 +64,7 @@ def test_what_can_be_converted_is_converted(values):
         (None, "not_real", "object"),
     ],
 )
-def test_what_would_lose_its_meaning_is_refused(values, code, said):
+def test_lossy_conversions_are_refused(values, code, said):
     failure = real_array(values, simulation=3, step=1, field="u")
     assert isinstance(failure, Failure)
     assert failure.code == code

@@ -43,7 +43,7 @@ class Forgetful:
 
 
 @pytest.mark.parametrize(("way", "said"), [("terminate", 1), ("terminate", 3), ("kill", 6)])
-def test_a_job_that_goes_on_is_told_again_to_end(tmp_path, way, said):
+def test_a_running_job_is_asked_again_to_end(tmp_path, way, said):
     timeouts = BatchTimeouts(repeat_terminate=0.05, repeat_kill=0.05)
     scheduler = Forgetful(tmp_path, said)
     backend = BatchBackend(scheduler, tmp_path, tmp_path, {"": JobsSection()}, 0.02, timeouts)
@@ -78,7 +78,7 @@ def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
     backend.close()
 
 
-def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path, monkeypatch):
+def test_a_command_that_can_not_be_killed_counts_as_silent(tmp_path, monkeypatch):
     """As those of OAR, which run as its own user."""
 
     class Slow(Forgetful):
@@ -102,7 +102,7 @@ def test_a_command_that_may_not_be_killed_is_silent_and_refuses_nothing(tmp_path
     backend.close()
 
 
-def test_time_left_is_counted_where_nobody_tells(tmp_path):
+def test_remaining_time_is_estimated_if_the_scheduler_does_not_report_it(tmp_path):
     settings = {"": JobsSection(), "server": JobsSection(time=100.0)}
     backend = BatchBackend(Forgetful(tmp_path, 1), tmp_path, tmp_path, settings, 0.02)
     backend.start("server", ("true",), 1, {})
@@ -148,7 +148,7 @@ def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, name):
     backend.close()
 
 
-def test_what_holds_jobs_in_the_queue_is_told_once(tmp_path):
+def test_the_reason_for_waiting_in_the_queue_is_reported_once(tmp_path):
     class Held(Forgetful):
         looks = 0
 

@@ -29,5 +29,5 @@ OPTIONS = (
         ("run --log-level", "--log-level run"),
     ],
 )
-def test_options_of_the_whole_command_may_stand_behind_the_name_of_one(words, expected):
+def test_global_options_are_accepted_after_the_command_name(words, expected):
     assert " ".join(options_first(words.split(), OPTIONS)) == expected

@@ -170,7 +170,7 @@ def test_a_psij_script(executor, stubs, tmp_path, name, arguments):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_schedulers_that_can_not_read_such_paths_say_so(name):
+def test_paths_that_a_scheduler_can_not_read_are_reported(name):
     with pytest.raises(RunError, match="choose a run directory without blanks and quotes"):
         Oar("mpirun", "hydra", Path("/runs") / name)
     with pytest.raises(RunError, match="choose a run directory without blanks and quotes"):

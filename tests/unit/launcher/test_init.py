@@ -88,7 +88,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
-def test_it_asks_for_what_was_not_given(monkeypatch):
+def test_missing_values_are_prompted_for(monkeypatch):
     replies = iter(["bridge", "./flow", "nu:1", "nu=0.1:1, b=2:3", "u=8x9", "12", "vtk"])
     asked = []
 

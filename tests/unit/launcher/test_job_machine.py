@@ -91,7 +91,7 @@ def test_each_attempt_of_a_simulation_is_started_once():
     assert study(WantedJobs(ended=1, simulations=wanted)) == [StartClient("client-2", 7, 1)]
 
 
-def test_a_client_that_the_server_gave_up_is_asked_to_end_then_killed():
+def test_a_lost_client_is_terminated_then_killed():
     study = Study()
     study(WantedJobs(ended=0, clients=1), Connected("client-0"))
     assert study(KillRequested("client-0", "silent")) == [StopClient("client-0", "silent")]
@@ -101,7 +101,7 @@ def test_a_client_that_the_server_gave_up_is_asked_to_end_then_killed():
     assert study(KillRequested("client-0", "silent"), KillRequested("client-77", "?")) == []
 
 
-def test_a_client_that_never_says_hello_is_ended():
+def test_a_client_that_never_connects_is_ended():
     study = Study()
     study(Tick(10.0), WantedJobs(ended=0, clients=2), Connected("client-1"))
     assert study(Tick(59.0)) == []
@@ -141,7 +141,7 @@ def test_a_study_that_finishes():
     assert study(WantedJobs(ended=1, clients=1), Tick(1e9), Interrupt()) == []
 
 
-def test_processes_that_outlive_a_finished_study_are_asked_then_killed():
+def test_remaining_processes_of_a_finished_study_are_terminated_then_killed():
     study = Study()
     study(WantedJobs(ended=0, clients=1), ServerFinished("finished"))
     assert study(Tick(9.0)) == []
@@ -151,7 +151,7 @@ def test_processes_that_outlive_a_finished_study_are_asked_then_killed():
     assert study(JobExited("client-0", -9))[-1] == Finish("finished")
 
 
-def test_a_server_that_dies_takes_everything_with_it():
+def test_the_death_of_the_server_ends_all_jobs():
     study = Study()
     study(WantedJobs(ended=0, clients=2))
     assert study(ServerExited(139)) == [KillAll()]
@@ -232,7 +232,7 @@ def test_a_process_that_nothing_ends_does_not_hold_the_launcher():
     assert "client-0 could not be killed" in end.message
 
 
-def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
+def test_a_preempted_server_hands_over_to_the_next_one():
     study = Study()
     study(WantedJobs(ended=0, clients=2))
     assert told(study(ServerPreempting("time limit"))) == [
@@ -256,7 +256,7 @@ def test_a_server_that_must_go_leaves_and_the_next_one_takes_its_place():
     assert study(ServerExited(0)) == [Finish("finished")]
 
 
-def test_the_next_server_may_ask_for_an_attempt_that_was_started_for_the_last_one():
+def test_the_next_server_can_request_an_attempt_of_its_predecessor():
     study = Study()
     study(
         WantedJobs(ended=0, simulations=((0, 0),)),
@@ -272,7 +272,7 @@ def test_a_server_that_leaves_by_itself_is_replaced():
     assert study(ServerExited(EXIT_HANDOVER)) == [StartServer(resume=True)]
 
 
-def test_a_server_that_must_go_and_does_not_is_killed_and_replaced():
+def test_a_preempted_server_that_does_not_end_is_killed_and_replaced():
     study = Study()
     study(ServerPreempting("time limit"))
     assert study(Tick(59.0)) == []
@@ -353,7 +353,7 @@ def test_a_study_that_was_over_before_its_server_had_left():
     assert study(ServerExited(0)) == [Finish("finished")]
 
 
-def test_an_interrupted_study_is_taken_up_again_with_new_names():
+def test_a_resumed_study_uses_new_job_names():
     state, actions = jobs.begin(LIMITS, 0.0, resume=True, next_job=7)
     assert actions == [StartServer(resume=True)]
     state, _ = jobs.step(state, ServerReady())
@@ -371,7 +371,7 @@ def test_the_state_before_is_not_changed(event):
     assert before.phase == "running"
 
 
-def test_who_waits_in_a_queue_has_all_the_time():
+def test_time_in_the_queue_does_not_count():
     study = Study(ready=False)
     assert study(QueuedJobs(frozenset({"server"})), Tick(10_000.0)) == []
     study(QueuedJobs(frozenset()))
@@ -388,7 +388,7 @@ def test_who_waits_in_a_queue_has_all_the_time():
     assert study(Tick(10_050.0)) == [StopClient("client-0", "it did not connect within 50 s")]
 
 
-def test_what_the_scheduler_says_is_told():
+def test_messages_of_the_scheduler_are_shown():
     study = Study()
     end = study(ServerExited(1, "it reached its time limit"))[-1]
     assert "exit status 1 (it reached its time limit)" in end.message
@@ -422,7 +422,7 @@ events = st.one_of(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(events, max_size=60), st.integers(0, 2))
-def test_whatever_happens(history, retries):
+def test_invariants_hold_for_any_sequence_of_events(history, retries):
     """The world answers as a real one would: only what was started and still runs can exit, once."""
     limits = replace(LIMITS, server_retries=retries)
     state, _ = jobs.begin(limits, now=0.0)

@@ -15,7 +15,7 @@ for n in range(20000):
 """
 
 
-def test_a_short_log_stays_as_it_is(tmp_path):
+def test_a_short_log_is_not_changed(tmp_path):
     path = tmp_path / "client-0.log"
     assert not shorten(path)
     path.write_text("x" * 100)

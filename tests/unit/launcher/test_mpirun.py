@@ -47,7 +47,7 @@ def test_hydra_stays_on_this_machine_and_open_mpi_binds_nothing():
         "MELISSA_GEN_SIMULATION",
     ],
 )
-def test_what_ties_a_process_to_another_world_is_stripped(key):
+def test_variables_of_another_world_are_removed(key):
     assert clean_environment({key: "1"}) == {}
 
 

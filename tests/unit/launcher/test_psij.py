@@ -122,7 +122,7 @@ def test_a_script_for_flux():
     assert Flux().script(job(**wanted, cpus_per_task=2, gpus_per_task=1)) == FLUX
 
 
-def test_no_limit_unless_asked_for():
+def test_there_is_no_limit_by_default():
     assert "walltime" not in pbs().script(job())
     assert "#BSUB -W" not in lsf().script(job())
     assert "time-limit" not in Flux().script(job())
@@ -151,7 +151,7 @@ def test_ids():
             scheduler.job_id("")
 
 
-def test_what_qstat_says(tmp_path):
+def test_output_of_qstat(tmp_path):
     answer = {
         "1.a": {"job_state": "Q", "comment": "Not Running: no free node"},
         "2.a": {"job_state": "R", "comment": "Job run at noon"},
@@ -172,7 +172,7 @@ def test_what_qstat_says(tmp_path):
     assert pbs().parse("") == pbs().parse('{"timestamp": 1}') == {}, "all jobs are gone"
 
 
-def test_what_bjobs_says():
+def test_output_of_bjobs():
     quiet = {f"{kind}_REASON": "" for kind in ("EXIT", "KILL", "SUSPEND")}
     records = [
         quiet | {"JOBID": "1", "STAT": "PEND"},
@@ -202,7 +202,7 @@ def test_a_job_that_is_forgotten_has_left_its_exit_status():
     assert pbs().parse_history("") is None
 
 
-def test_what_flux_says():
+def test_output_of_flux():
     lines = [
         "ƒ1|a|DEPEND||0.0|",
         "ƒ2|b|RUN||3500.5|",
@@ -221,7 +221,7 @@ def test_what_flux_says():
     }
 
 
-def test_refusals_are_told_apart():
+def test_refusals_are_classified():
     assert pbs().classify_submit_error("Connection refused") == "unreachable"
     assert pbs().classify_submit_error("qsub: would exceed queue's per-user limit") == "limit"
     assert lsf().classify_submit_error("no such queue") == "rejected"
@@ -239,7 +239,7 @@ def test_refusals_are_told_apart():
         ("pbs", "nodes", 3, ["2 ranks", "launcher.*jobs.nodes"]),
     ],
 )
-def test_what_cannot_be_said_is_refused(backend, key, value, words):
+def test_unsupported_settings_are_refused(backend, key, value, words):
     study = load_study(HEAT, [f"launcher.backend={backend}", f"launcher.server_jobs.{key}={value}"])
     with pytest.raises(StudyError) as error:
         render_study(study, Path("/runs/1"))
@@ -256,7 +256,7 @@ def test_it_can_be_read_before(backend, line):
     assert "export MELISSA_GEN_SERVER=/runs/1/contact.json" in text
 
 
-def test_psij_may_be_missing(monkeypatch):
+def test_a_missing_psij_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "psij", None)
     with pytest.raises(RunError, match=r"pbs needs PSI/J.*pip install 'melissa-gen\[psij\]'"):
         pbs()
@@ -267,7 +267,7 @@ def test_a_folder_that_psij_cannot_name():
         pbs(Path("/my runs/1"))
 
 
-def test_what_squeue_says():
+def test_output_of_squeue():
     rows = [
         ("JOBID", "ST", "REASON"),
         ("1", "PD", "ReqNodeNotAvail, May"),

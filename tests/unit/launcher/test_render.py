@@ -84,7 +84,7 @@ def test_jobs_of_the_heat_study():
     assert render_study(study, Path("/runs/1")) == expected
 
 
-def test_an_allocation_says_how_much_it_needs():
+def test_a_small_allocation_is_reported_with_the_needed_size():
     text = render_study(heat("launcher.backend=slurm", "launcher.mode=allocation"), Path("/r"))
     assert text.startswith(
         "# ---- the allocation: submitted by you\nsbatch --ntasks=6 slurm/study.sbatch STUDY.yaml\n"
@@ -120,7 +120,7 @@ def test_every_profile_renders(name):
     assert study.over_tcp
 
 
-def test_the_study_stands_over_the_profile():
+def test_the_study_takes_precedence_over_the_profile():
     study = heat("launcher.profile=generic-gpu", "launcher.client_jobs.time=5 min")
     assert study.launcher.client_job.time == 300.0
     assert study.launcher.client_job.cpus_per_task == 1
@@ -172,7 +172,7 @@ def test_an_oar_script():
         oar.script(job)
 
 
-def test_what_oarstat_says(monkeypatch):
+def test_output_of_oarstat(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1000.0)
     oar = Oar("mpirun", "hydra", Path("/runs"))
 

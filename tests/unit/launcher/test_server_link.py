@@ -81,7 +81,7 @@ def test_both_directions(server):
         link.close()
 
 
-def test_a_server_that_takes_nothing_does_not_hold_the_launcher():
+def test_a_server_that_does_not_read_does_not_block_the_launcher():
     contact = Contact.new(0, "here", ipc=False, encrypt_data=False)
     text = contact.to_json().replace('"control": ""', '"control": "tcp://127.0.0.1:9"')
     link = ServerLink(Contact.from_json(text))

@@ -150,12 +150,12 @@ def line(number, name, state, reason, code, left):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_squeue_says(cells, seen):
+def test_output_of_squeue(cells, seen):
     text = line("17", "c", *cells) + "slurm: a warning\n"
     assert Slurm().parse(text) == {"17": seen}
 
 
-def test_what_sacct_says():
+def test_output_of_sacct():
     slurm = Slurm()
     assert slurm.parse_history("c|FAILED|7:0\n") == JobStatus("c", "ended", 7)
     assert slurm.parse_history("c|CANCELLED by 0|0:15\n") == JobStatus(
@@ -196,7 +196,7 @@ def test_what_sacct_says():
         ("Requested time limit is invalid (missing or exceeds some limit)", "rejected"),
     ],
 )
-def test_what_a_refusal_means(words, kind):
+def test_refusals_of_sbatch_are_classified(words, kind):
     assert Slurm().classify_submit_error(words) == kind
 
 

@@ -56,12 +56,12 @@ def test_a_request_is_heard_once(tmp_path):
     assert requests.interrupts(3.0) == 0
 
 
-def test_what_was_asked_of_an_earlier_launcher_is_not_done_to_the_next(tmp_path):
+def test_a_stop_request_applies_to_one_launcher_only(tmp_path):
     (tmp_path / "stop.request").write_text("now")
     assert StopRequests(tmp_path).interrupts(0.0) == 0
 
 
-def test_nobody_runs_it(tmp_path):
+def test_a_run_without_a_launcher(tmp_path):
     with pytest.raises(RunError, match="is not running"):
         ask_to_stop(tmp_path, now=False)
     with held(tmp_path / LOCK):

@@ -32,7 +32,7 @@ def made(study, tmp_path):
         ({"solver.py": "1"}, "phys/core.py changed"),
     ],
 )
-def test_a_known_file_that_changed_makes_the_set_invalid(study, tmp_path, made, files, words):
+def test_a_changed_file_invalidates_the_set(study, tmp_path, made, files, words):
     now = cached_set(study, tmp_path, files)
     assert now.path == made.path
     assert now.difference() == words

@@ -34,7 +34,7 @@ def test_peers_get_all_but_the_servers_secret(contact, tmp_path):
     assert Contact.from_json(contact.to_json()) == contact
 
 
-def test_only_the_owner_may_read_it(contact, tmp_path):
+def test_only_the_owner_can_read_the_file(contact, tmp_path):
     path = tmp_path / "contact.json"
     before = os.umask(0)
     try:
@@ -54,7 +54,7 @@ def test_a_reader_of_the_old_file_reads_it_to_its_end(contact, tmp_path):
     assert os.listdir(tmp_path) == ["contact.json"]
 
 
-def test_what_a_killed_server_left_is_no_obstacle(contact, tmp_path):
+def test_files_of_a_killed_server_do_not_block_the_next_one(contact, tmp_path):
     path = tmp_path / "contact.json"
     (tmp_path / "contact.json.partial").write_text("half")
     contact.write(path)

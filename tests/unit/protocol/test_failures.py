@@ -48,14 +48,14 @@ JSON = st.recursive(
 @example(code="given_up", values='{"text": {"a": 1}}')
 @example(code="given_up", values="[" * 100_000)
 @example(code="given_up", values='{"text": ' + "9" * 10_000 + "}")
-def test_whatever_is_received_becomes_a_sentence(code, values):
+def test_any_received_failure_becomes_a_sentence(code, values):
     found = Failure.received(code, values)
     assert found.code in SENTENCES
     str(found).encode()
     json.loads(json.dumps(found.record(), allow_nan=False))
 
 
-def test_what_is_unknown_is_quoted():
+def test_an_unknown_failure_is_quoted():
     assert str(Failure.received("melted", '{"by": "heat"}')) == 'melted: {"by": "heat"}'
     assert str(Failure.received("given_up", "{}")) == "given_up: {}"
 

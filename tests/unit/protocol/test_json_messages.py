@@ -48,7 +48,7 @@ def test_arbitrary_body(raw):
         (b'{"type": 3}', "without a type"),
     ],
 )
-def test_what_is_not_a_message(raw, reason):
+def test_invalid_messages_are_refused(raw, reason):
     with pytest.raises(ProtocolError, match=reason):
         json_messages.unpack(TOKEN, [json_messages.MARK, TOKEN, raw])
 

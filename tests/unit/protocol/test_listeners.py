@@ -5,7 +5,7 @@ import pytest
 from melissa_gen.protocol.listeners import Listener, refuse_connections, tcp_listeners
 
 
-def test_a_closed_socket_keeps_its_connections_and_takes_no_new_one():
+def test_a_closed_listener_keeps_its_connections_and_accepts_no_new_one():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         mine = Listener(server.fileno(), *address)

@@ -18,7 +18,7 @@ def test_a_server_that_can_not_be_reached_is_named_with_its_port():
     assert unreachable("ipc:///tmp/nothing") == ""
 
 
-def test_ports_are_taken_in_turn_until_none_is_left():
+def test_ports_are_used_in_order_until_none_is_free():
     contact = Contact.new(0, "here", ipc=False, encrypt_data=False)
     with socket.create_server(("127.0.0.1", 0)) as server, zmq.Context() as context:
         taken = server.getsockname()[1]

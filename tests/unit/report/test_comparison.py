@@ -55,7 +55,7 @@ def test_keys_in_which_the_studies_differ_are_named(folders):
     assert compared(folders, "first", "first").differences() == []
 
 
-def test_runs_that_can_not_be_compared_are_said(folders):
+def test_incomparable_runs_are_reported(folders):
     assert compared(folders, "first", "second").remarks() == []
     text = " ".join(compared(folders, "first", "other", "empty").remarks())
     assert "validated on different simulations" in text
@@ -68,7 +68,7 @@ def test_runs_that_can_not_be_compared_are_said(folders):
     [("first",), ("first", "second"), ("empty", "first", "other"), ("empty",), ("first",) * 7],
     ids=str,
 )
-def test_a_page_stands_alone_whatever_the_runs_hold(folders, tmp_path, names):
+def test_a_page_is_self_contained_for_any_runs(folders, tmp_path, names):
     page = compared(folders, *names).write(tmp_path / "page.html").read_text("utf-8")
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "<b>breed" not in page
@@ -76,7 +76,7 @@ def test_a_page_stands_alone_whatever_the_runs_hold(folders, tmp_path, names):
     assert "nan" not in page.lower().split("</style>")[1].split("<svg")[0]
 
 
-def test_equal_names_are_told_apart_by_their_folders(folders, tmp_path):
+def test_equal_names_are_distinguished_by_their_folders(folders, tmp_path):
     write_run(tmp_path / "first", simulations=60)
     runs = [RecordedRun.read(folders / "first"), RecordedRun.read(tmp_path / "first")]
     assert Comparison(runs).labels == [f"{folders.name}/first", f"{tmp_path.name}/first"]

@@ -89,7 +89,7 @@ def test_x_runs_to_the_right_where_it_is_the_first_axis():
     assert (picture[:, 30:] == 1.0).all() and (picture[:, :30] == 0.0).all()
 
 
-def test_a_slice_is_said():
+def test_a_slice_is_labeled():
     assert slice_note(cases((9, 9))) == ""
     assert "axis 0 at 2" in slice_note(cases((4, 9, 9)))
 
@@ -135,7 +135,7 @@ def test_the_parameter_that_explains_the_difficulty_comes_first():
     assert design_space.relevance(points, np.full(400, np.nan)) == [0, 1, 2, 3]
 
 
-def test_errors_are_marked_with_what_summarises_them():
+def test_error_plots_show_their_summary_statistics():
     run = RecordedRun(path=None, cases=cases((2,), nrmse=np.arange(1, 101) / 1000.0))
     text = drawn(design_space.error_figure, run)
     for mark in ("mean 0.0505", "RMS 0.0582", "p95 0.095", "p99 0.099", "max 0.1"):

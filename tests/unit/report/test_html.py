@@ -108,7 +108,7 @@ def test_ids_are_unique_and_every_inner_reference_has_its_target(page):
     assert used <= set(outline.ids)
 
 
-def test_what_a_user_named_is_escaped(page):
+def test_user_defined_names_are_escaped(page):
     assert "<script>alert" not in page
     assert "heat &lt;script&gt;alert(1)&lt;/script&gt;" in page
 
@@ -164,7 +164,7 @@ def test_memory_above_the_promise_is_marked(tmp_path):
     assert "✗ 1 1.4 GB 2.0 GB 143 %" in words(write_report(run).read_text("utf-8"))
 
 
-def test_an_empty_run_directory_still_gives_a_report_that_says_why(tmp_path):
+def test_the_report_of_an_empty_run_directory_says_what_is_missing(tmp_path):
     page = write_report(tmp_path).read_text("utf-8")
     assert set(SECTIONS) <= set(_Outline(page).ids)
     assert _Outline(page).drawings == {}

@@ -27,7 +27,7 @@ def test_it_fits_the_terminal(run_dir, width, ranks):
     assert max(map(len, lines)) <= width
 
 
-def test_it_says_what_a_user_wants_to_know():
+def test_the_view_shows_the_state_of_the_run():
     text = shown(status_event(), width=120)
     for part in (
         "146 of 240",
@@ -71,7 +71,7 @@ def test_markup_in_a_message_is_shown_as_it_is():
     assert "[bold]no[/bold] [/x]" in shown({}, [event])
 
 
-def test_a_failure_says_its_reason_on_one_line():
+def test_a_failure_is_one_line_with_its_reason():
     event = {"event": "simulation_failed", "simulation": 7, "reason": "NaN\nat step 3"}
     text = event_text(event | {"dropped": True}).plain
     assert text == "simulation 7 failed, dropped: NaN at step 3"
@@ -109,11 +109,11 @@ def test_in_a_terminal_the_picture_is_drawn():
         ({"trainer_for_data": 0.1, "clients_for_credit": 0.3}, "clients wait for the reservoir"),
     ],
 )
-def test_who_waits_for_whom_in_words(waiting, start):
+def test_waiting_times_are_described(waiting, start):
     assert who_waits(waiting).startswith(start)
 
 
-def test_what_others_say_is_not_read_as_markup(capsys):
+def test_external_text_is_not_parsed_as_markup(capsys):
     said = "[/gloo/pair.cc:553] Connection closed by peer [red]"
     LiveView().console.print("tiny:", said, soft_wrap=True)
     assert said in capsys.readouterr().out

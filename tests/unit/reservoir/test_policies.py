@@ -46,7 +46,7 @@ def balanced(memory):
 
 @pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
 class TestEveryPolicy:
-    def test_full_of_unseen_samples_refuses_and_says_so(self, policy):
+    def test_a_reservoir_full_of_unseen_samples_refuses_puts(self, policy):
         memory = build(policy, capacity=4)
         assert fill(memory, range(6)) == [0, 1, 2, 3]
         assert memory.blocked
@@ -90,7 +90,7 @@ class TestEveryPolicy:
         batch = draw(memory, 4, below_watermark=True)
         assert set(batch.simulations) <= {1, 2}
 
-    def test_a_stop_withdraws_what_was_not_seen(self, policy):
+    def test_a_stop_withdraws_unseen_samples(self, policy):
         memory = build(policy)
         fill(memory, range(8))
         trained = memory.counters()["trained"]
@@ -102,7 +102,7 @@ class TestEveryPolicy:
         assert balanced(memory)
         assert memory.store.free == memory.store.slots
 
-    def test_state_is_json_and_goes_on_with_the_same_numbers(self, policy):
+    def test_the_state_is_json_and_restores_the_random_sequence(self, policy):
         first = build(policy, seed=3)
         fill(first, range(8))
         draw(first, 4)
@@ -130,7 +130,7 @@ class TestEveryPolicy:
                 memory.draw(4, {"u": wrong})
         assert memory.counters()["draws"] == 0
 
-    def test_a_slot_that_is_nobodys_is_refused(self, policy):
+    def test_a_slot_that_was_not_acquired_is_refused(self, policy):
         memory = build(policy)
         with pytest.raises(ValueError, match="was not acquired"):
             memory.put(0, Sample(0, 0, [0, 0]))

@@ -48,7 +48,7 @@ def restored(kind, path, state, capacity=CAPACITY):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_a_restored_policy_draws_what_the_saved_one_would_have_drawn(tmp_path, kind):
+def test_a_restored_policy_continues_the_draws_of_the_saved_one(tmp_path, kind):
     memory = memory_of(kind)
     for number in range(6):
         put(memory, number)

@@ -7,7 +7,7 @@ from melissa_gen.reservoir import SlotStore, megabytes
 FIELDS = {"u": ((3, 2), "f4"), "p": ((), "f8")}
 
 
-def test_promised_memory_is_what_the_arrays_hold():
+def test_the_memory_estimate_equals_the_size_of_the_arrays():
     store = SlotStore(FIELDS, slots=7, n_inputs=5)
     held = [*store.arrays.values(), store.inputs, store.simulations, store.steps, store.weights]
     assert sum(array.nbytes for array in held) == pytest.approx(store.megabytes * 1e6)

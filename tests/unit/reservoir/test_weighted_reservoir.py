@@ -78,7 +78,7 @@ def test_with_their_weights_survivors_are_those_of_uniform_eviction():
     np.testing.assert_allclose(total / runs, 0.5, atol=0.04)
 
 
-def test_a_loss_that_comes_after_its_sample_has_left_is_no_ones():
+def test_the_loss_of_an_evicted_sample_is_ignored():
     memory = build(2, seed=3, eviction="difficulty")
     put(memory, [0, 1])
     while memory.counters()["unseen"]:
@@ -105,7 +105,7 @@ def test_equal_losses_leave_all_samples_to_eviction():
         assert names(memory) == list(range(10, 17))
 
 
-def test_the_levels_of_losses_hold_what_was_put_last():
+def test_loss_levels_hold_the_latest_level_of_each_slot():
     levels, random = LossLevels(50), np.random.default_rng(5)
     held = {}
     for slot, loss in zip(random.integers(50, size=600).tolist(), random.random(600), strict=True):

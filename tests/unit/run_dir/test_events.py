@@ -43,7 +43,7 @@ def test_numpy_and_torch_values_become_plain_json(tmp_path):
     }
 
 
-def test_a_line_break_in_a_message_stays_one_event(tmp_path):
+def test_a_message_with_a_line_break_is_one_event(tmp_path):
     path = tmp_path / "events.jsonl"
     with EventLog(path) as log:
         log.write("warning", message="two\nlines \ud800 é")
@@ -84,7 +84,7 @@ def test_threads_never_mix_their_lines(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_said_once_and_then_events_are_dropped(tmp_path):
+def test_a_full_disk_is_reported_once_and_later_events_are_dropped(tmp_path):
     path = tmp_path / "events.jsonl"
     path.symlink_to("/dev/full")
     log = EventLog(path)
@@ -131,7 +131,7 @@ def test_follow_ends_with_the_run(tmp_path):
     assert seen == ["run_started", "run_finished"]
 
 
-def test_follow_sees_events_that_come_later_and_halves_joined(tmp_path):
+def test_follow_yields_later_events_and_joins_partial_lines(tmp_path):
     path = tmp_path / "events.jsonl"
     pieces = iter([b'{"time":1,"event":"a"}\n{"time":2,', b'"event":"b"}\n'])
 

@@ -51,7 +51,7 @@ def test_draws_follow_the_tilted_law(m, s, slope, rng):
     assert stats.kstest(many, distribution.cdf).statistic < 0.04
 
 
-def test_far_outside_the_box_stays_finite(rng):
+def test_densities_far_outside_the_box_are_finite(rng):
     distribution = DenoisedDistribution(np.array([[-500.0, 500.0, 0.0]]), 0.03)
     mean, variance = distribution.mean_and_variance()
     np.testing.assert_allclose(mean, [[-1.0, 1.0, 0.0]], atol=1e-3)

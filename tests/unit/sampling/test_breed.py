@@ -79,7 +79,7 @@ def test_density_is_the_histogram(parents, rng):
     assert said.mean() == pytest.approx(1.0, abs=0.02)
 
 
-def test_parents_are_told():
+def test_proposals_have_parents():
     prior = Prior.from_mapping({"x": {"low": 0.0, "high": 1.0}})
     sampler = create("breed", prior, 1, arguments={"regime": "precise"})
     points = sampler.suggest(10).points

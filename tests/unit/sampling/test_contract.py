@@ -144,7 +144,7 @@ class TestEveryMethod:
             np.testing.assert_allclose(proposals.log_density, expected)
         assert np.all(proposals.parents == -1)
 
-    def test_reproducible_whatever_the_global_state(self, method):
+    def test_reproducible_for_any_global_state(self, method):
         prior = Prior.from_mapping(MIXED)
         state = np.random.get_state()
         first = trained(method, prior).suggest(20)
@@ -189,14 +189,14 @@ class TestEveryMethod:
         other.restore(state)
         assert_same(expected, other.suggest(6))
 
-    def test_suggest_without_new_evidence_stays_in_its_generation(self, method):
+    def test_suggest_without_new_evidence_keeps_the_generation(self, method):
         sampler = trained_on_mixed(method)
         generations = {sampler.suggest(2).generation for _ in range(5)}
         sampler.update()
         sampler.ingest([])
         assert generations == {4} and sampler.suggest(1).generation == 4
 
-    def test_odd_evidence_is_survived(self, method):
+    def test_unusual_evidence_is_accepted(self, method):
         prior = Prior.from_mapping(MIXED)
         sampler = make(method, prior)
         point = sampler.suggest(1).points[0]

@@ -26,7 +26,7 @@ def test_sobol_is_balanced_and_does_not_depend_on_the_blocks():
 
 
 @pytest.mark.parametrize("method", ["pool", "diffusion_posterior", "breed", "gan"])
-def test_what_adaptive_methods_leave_to_the_prior_is_as_balanced(method):
+def test_prior_draws_of_adaptive_methods_are_balanced(method):
     sampler = create(method, PRIOR, 3)
     points = np.concatenate([sampler.suggest(n).points for n in (1, 7, 24, 32)])
     for axis in range(2):
@@ -110,7 +110,7 @@ ROWS = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
 
 
 @pytest.mark.parametrize("kind", ["rows", "csv", "npz", "columns"])
-def test_a_table_comes_back_exactly_in_its_order(kind, tmp_path):
+def test_a_table_is_proposed_exactly_in_its_order(kind, tmp_path):
     points = ROWS
     if kind == "csv":
         points = str(tmp_path / "points.csv")

@@ -78,7 +78,7 @@ def test_excess_from_elsewhere():
     assert plain.difficulty(2) == pytest.approx(1.5)
 
 
-def test_changed_are_told_once():
+def test_changed_difficulties_are_returned_once():
     tracker = DifficultyTracker()
     tracker.observe([3, 1, 3], np.ones(3))
     assert tracker.take_changed() == [1, 3] and tracker.take_changed() == []

@@ -14,7 +14,7 @@ def word(simulation, difficulty=1.0, samples=1, at=1.0, failed=False, log_densit
     return Evidence(simulation, np.array([at]), difficulty, samples, failed, log_density)
 
 
-def test_newest_word_wins_and_moves_to_the_end():
+def test_the_newest_evidence_replaces_older_evidence():
     records = EvidenceHistory(PRIOR, 10)
     records.add([word(1), word(2), word(1, 3.0, samples=5)])
     table = records.table()
@@ -31,7 +31,7 @@ def test_bounded():
     assert records.table().simulation.tolist() == [4, 5, 6]
 
 
-def test_failures_and_what_cannot_be_true():
+def test_failed_simulations_and_impossible_values():
     records = EvidenceHistory(PRIOR, 10)
     records.add([word(1, float("nan"), failed=True), word(2, 5.0)])
     records.add([word(3, at=9.0), word(4, -1.0), word(5, float("inf"))])
@@ -42,7 +42,7 @@ def test_failures_and_what_cannot_be_true():
     assert records.failed == 0 and len(records.table().usable()) == 2
 
 
-def test_weights_come_from_the_density_of_drawing():
+def test_weights_follow_the_proposal_density():
     records = EvidenceHistory(PRIOR, 10)
     log_p = -np.log(2.0)
     records.add([word(1, log_density=log_p + 1.0), word(2)])

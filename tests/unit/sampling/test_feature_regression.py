@@ -79,7 +79,7 @@ def test_difficulties_correct_the_slopes():
     assert slopes["slope_magnitude"] == pytest.approx(-2.0, abs=0.6)
 
 
-def test_novelty_that_foretells_nothing_makes_it_flat():
+def test_uninformative_features_give_a_flat_acquisition():
     rng = np.random.default_rng(3)
     acquisition = stacked()
     acquisition.observe(Bowl())
@@ -119,7 +119,7 @@ def test_without_a_surrogate_it_is_the_blind_one():
     np.testing.assert_array_equal(acquisition.value(unit), blind.value(unit))
 
 
-def test_after_a_restart_the_interpolation_stands_in_until_the_surrogate_is_shown():
+def test_interpolation_is_used_after_a_restart_until_there_is_a_probe():
     rng = np.random.default_rng(10)
     first, second = stacked(), stacked()
     first.observe(Bowl())
@@ -133,7 +133,7 @@ def test_after_a_restart_the_interpolation_stands_in_until_the_surrogate_is_show
 
 
 @pytest.mark.parametrize("k", [1, 4, 30])
-def test_interpolant_uses_the_slopes_to_find_what_matters(k):
+def test_the_interpolant_uses_slopes_to_find_relevant_axes(k):
     """One axis of many matters; without the slopes 300 points in 30 dimensions would say little."""
     rng = np.random.default_rng(8)
     unit, new = rng.random((300, k)), rng.random((200, k))
@@ -155,7 +155,7 @@ def test_interpolant_of_a_constant_is_that_constant():
 
 
 @pytest.mark.parametrize("method", ["pool", "diffusion_posterior", "twisted"])
-def test_samplers_go_where_the_surrogate_says(method):
+def test_samplers_follow_the_difficulty_of_the_surrogate(method):
     class Physical(Bowl):
         def features(self, points):
             return super().features(points / 2.0)

@@ -250,7 +250,7 @@ def test_joint_follows_the_power_of_difficulty(d, width, rng):
     assert abs(off) < 0.2 and 0.85 < ratio < 1.1 and ks < 0.16
 
 
-def test_joint_knows_each_conditional(rng):
+def test_the_joint_model_matches_each_conditional(rng):
     # Difficulty is exp(6 (a - b)²): given b = 0.1 and hard, a is large; given b = 0.9, small.
     unit = rng.random((800, 2))
     difficulty = np.exp(6.0 * (unit[:, 0] - unit[:, 1]) ** 2)

@@ -59,7 +59,7 @@ def vocs(**more):
 
 
 @pytest.mark.parametrize("method", ["uniform", "pool"])
-def test_ours_is_a_generator_of_the_standard(method):
+def test_the_generator_implements_the_standard(method):
     generator = SamplerGenerator(vocs(constants={"k": 5.0}), method, seed=4, batch=12)
     assert isinstance(generator, gest_api.Generator) and generator.returns_id
     for round_number in range(4):
@@ -96,7 +96,7 @@ def test_results_of_others_failures_and_lies():
         ({"variables": {"x": "CONTEXTUAL"}}, "contextual"),
     ],
 )
-def test_what_a_sampler_can_not_do_is_said(wrong, text):
+def test_unsupported_operations_are_reported(wrong, text):
     given = {"variables": {"x": [0.0, 1.0]}, "objectives": {"f": "EXPLORE"}}
     with pytest.raises(ValueError, match=text):
         SamplerGenerator(VOCS(**(given | wrong)))
@@ -177,7 +177,7 @@ def test_a_generator_of_libensemble_draws_here():
 
 
 @pytest.mark.usefixtures("here")
-def test_a_generator_hears_of_difficulty_and_knows_its_points_again():
+def test_a_generator_receives_difficulties_of_its_own_points():
     arguments = {"generator": "generators.Hardest", "options": {"width": 0.02}}
     sampler = taught(create("external", PRIOR_2D, 1, arguments=arguments), rounds=4)
     points = sampler.suggest(40).points

@@ -94,7 +94,7 @@ def test_slopes_in_the_cube_are_those_of_the_map():
     assert not slope[:, 4].any()
 
 
-def test_what_was_foreseen_stands_beside_what_came():
+def test_predictions_are_reported_beside_outcomes():
     acquisition = Steep()
     sampler = sampler_of(acquisition)
     assert sampler.uses_surrogate
@@ -141,7 +141,7 @@ def test_the_probe_gets_the_points_that_the_history_has_forgotten():
         np.testing.assert_allclose(probe.seen, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_what_was_foreseen_survives_a_restart():
+def test_predictions_are_restored():
     first, second = (sampler_of(Steep()) for _ in range(2))
     first.observe(Squares())
     waiting = first.suggest(6)
@@ -162,7 +162,7 @@ def test_others_are_not_shown_anything(method):
 
 
 @pytest.mark.parametrize("method", ["pool", "twisted", "diffusion_posterior", "flow", "rad"])
-def test_what_is_guided_by_difficulties_alone_need_not_be_shown_anything(method):
+def test_methods_guided_by_difficulties_need_no_probe(method):
     def looks(**arguments):
         sampler = create(method, PRIOR, seed=1, arguments=arguments)
         return sampler.uses_surrogate

@@ -13,7 +13,7 @@ from melissa_gen.sampling.registry import Method, register
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}})
 
 
-def test_every_method_has_defaults_and_says_what_its_arguments_are():
+def test_every_method_has_defaults_and_described_arguments():
     assert {"uniform", "sobol", "pool", "breed", "diffusion_posterior", "twisted"} <= set(METHODS)
     for method, entry in METHODS.items():
         assert isinstance(check_arguments(method), entry.arguments)

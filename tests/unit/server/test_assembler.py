@@ -201,7 +201,7 @@ TestAssembler = AssemblerMachine.TestCase
 TestAssembler.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_the_next_server_takes_what_was_of_no_use_to_this_one_and_nothing_twice():
+def test_the_next_server_accepts_rejected_samples_and_no_duplicates():
     def make():
         rows = SlotStore({"u": ((1,), "float32")}, 4, n_inputs=1)
         spec = wire.StudyField("u", "float32", (1,))
@@ -336,7 +336,7 @@ def test_all_messages_of_an_attempt_are_of_as_many_ranks(assembler):
         assembler.finalize(wire.Finalize(0, 0, 1, 1), 0)
 
 
-def test_finalize_counts_what_never_came(assembler):
+def test_finalize_counts_missing_samples(assembler):
     for rank in (0, 1):
         send(assembler, part(*HALVES[rank]), rank)
     assert assembler.finalize(wire.Finalize(0, 0, 4, 2), 0) == (None, [])
@@ -373,7 +373,7 @@ def test_a_whole_sample_of_a_dead_attempt_is_kept(assembler):
     assert again is Fate.DUPLICATE
 
 
-def test_after_the_stop_new_attempts_wait_for_nobody(assembler, store):
+def test_new_attempts_after_the_stop_are_not_awaited(assembler, store):
     assembler.close_all()
     assert send(assembler, part(*HALVES[0], attempt=1), 0) is Fate.LATE
     assert store.free == 4

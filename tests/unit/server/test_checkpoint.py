@@ -58,7 +58,7 @@ def save(run_dir, name, batches, epoch=0, surrogate=None, optimizer=None, **more
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
-def test_training_goes_on_as_if_nothing_had_been(tmp_path, kind):
+def test_restored_training_continues_exactly(tmp_path, kind):
     first = make_surrogate(0)
     first.set_output_statistics({"u": 3.0}, {"u": 2.0})
     make = getattr(torch.optim, kind)
@@ -77,7 +77,7 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path, kind):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_nested_values_and_arrays_come_back(tmp_path):
+def test_nested_values_and_arrays_round_trip(tmp_path):
     nested = {"sampler": {"x": np.arange(3.0), "rng": {"state": 2**100}}, "list": [1, {"b": None}]}
     save(tmp_path, "latest", 1, **nested)
     state = read_state(tmp_path / "checkpoints" / "latest")
@@ -86,7 +86,7 @@ def test_nested_values_and_arrays_come_back(tmp_path):
     assert state["list"] == [1, {"b": None}]
 
 
-def test_the_newest_is_found_whatever_its_name(tmp_path):
+def test_the_newest_checkpoint_is_found_under_any_name(tmp_path):
     assert newest(tmp_path) == (None, [])
     save(tmp_path, "latest", 10)
     save(tmp_path, "final", 12)

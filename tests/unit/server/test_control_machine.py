@@ -179,7 +179,7 @@ def test_a_late_report_of_a_lost_attempt_changes_nothing():
     assert driver.status(0) == FINISHED
 
 
-def test_a_report_that_comes_twice_finishes_a_simulation_once():
+def test_a_repeated_report_finishes_a_simulation_once():
     driver = Driver()
     driver.join("client-0")
     driver.finalize(0)
@@ -187,7 +187,7 @@ def test_a_report_that_comes_twice_finishes_a_simulation_once():
     assert len(driver.events("simulation_finished")) == 1
 
 
-def test_what_a_job_sent_before_it_ended_well_still_counts():
+def test_data_sent_before_a_successful_end_counts():
     driver = Driver()
     driver.join("client-0")
     driver.handle(JobEnded("client-0", 0))
@@ -295,7 +295,7 @@ def test_wrong_declarations_of_a_client_are_reported_once():
     assert event == {"job": "client-0", **failure.record()}
 
 
-def test_a_stop_answers_clients_and_asks_for_no_job():
+def test_a_stop_answers_clients_and_requests_no_jobs():
     driver = Driver()
     driver.join("client-0")
     driver.handle(StopRequested("enough"))
@@ -315,7 +315,7 @@ def test_a_handover_gives_way_to_a_stop():
     assert not driver.machine.handing_over
 
 
-def test_a_launcher_that_never_comes_or_falls_silent_stops_the_study():
+def test_a_missing_or_silent_launcher_stops_the_study():
     never = Driver(launcher=False)
     never.tick(59.0)
     assert never.machine.stop_reason is None
@@ -352,7 +352,7 @@ def test_the_failure_of_the_sampler_is_reported_once():
     assert len(driver.events("warning")) == 1
 
 
-def test_per_simulation_mode_asks_for_jobs_of_given_simulations():
+def test_per_simulation_mode_requests_a_job_for_each_simulation():
     driver = Driver(per_simulation=True)
     assert driver.want()["simulations"] == [(0, 0), (1, 0)]
     driver.handle(JobEnded("client-0", 1, simulation=0))
@@ -376,7 +376,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=40))
-def test_whatever_happens_no_simulation_is_lost_or_solved_twice_at_once(history):
+def test_no_sequence_of_events_loses_a_simulation_or_runs_it_twice(history):
     driver = Driver(heartbeat=1e9)
     generation = dict.fromkeys(JOBS, 0)
     terminal = {}

@@ -169,7 +169,7 @@ def ask(client, simulation=wire.ANY):
     return client.receive(wire.Solve, wire.Done, wire.Stop, wire.Refused)
 
 
-def test_welcome_says_what_the_study_expects(serve):
+def test_the_welcome_holds_the_settings_of_the_study(serve):
     server = serve()
     client = server.hello()
     welcome = client.receive(wire.Welcome)
@@ -213,7 +213,7 @@ def test_a_client_of_another_version_is_refused_by_name(serve):
     [[b"junk"], [b""], [b"a", b"b"], [b"J"], [b"J", b"", b"{}"], [b"J", b"x" * 16, b"[" * 9999]],
     ids=str,
 )
-def test_strangers_bytes_disturb_nobody(serve, frames):
+def test_invalid_bytes_are_ignored(serve, frames):
     server = serve()
     stranger = server.make("control")
     stranger.socket.send_multipart(frames)
@@ -221,7 +221,7 @@ def test_strangers_bytes_disturb_nobody(serve, frames):
     assert isinstance(ask(server.client()), wire.Solve)
 
 
-def test_asking_before_hello_is_refused(serve):
+def test_a_request_before_hello_is_refused(serve):
     assert "before it has said hello" in ask(serve().make("control")).reason
 
 
@@ -256,7 +256,7 @@ def test_reception_is_over_once(serve):
         assert b"reception_over" not in server.rank.socket.recv_multipart()[2]
 
 
-def test_a_rank_that_comes_late_is_told_all(serve):
+def test_a_late_rank_receives_all_earlier_messages(serve):
     server = serve("simulation.count=1", "reservoir.watermark=2")
     ask(server.client())
     server.launcher.send_json("stop", reason="enough")
@@ -298,7 +298,7 @@ def test_both_simulations_of_a_dead_client_are_settled(serve):
     assert [r.status for r in server.ledger.records] == [WAITING, WAITING]
 
 
-def test_what_a_client_sent_before_it_ended_still_counts(serve):
+def test_data_that_a_client_sent_before_its_end_counts(serve):
     server = serve()
     ask(server.client())
     server.job_ended("client-0", 0)
@@ -316,7 +316,7 @@ def test_a_client_that_ends_well_before_its_simulation_does_is_tried_again(serve
     assert "exit status 0 before the simulation was complete" in reason
 
 
-def test_nobody_is_given_up_while_the_reservoir_has_no_room(serve):
+def test_no_client_is_lost_while_the_reservoir_is_full(serve):
     server = serve(exit_grace=0.0)
     server.report(pending=1)
     ask(server.client())
@@ -391,7 +391,7 @@ def test_a_killed_job_costs_one_attempt(serve):
     assert server.ledger.records[0].attempts == 1
 
 
-def test_a_job_that_never_asks_costs_an_attempt_and_is_told_to_the_sampler(serve):
+def test_a_job_without_a_request_uses_an_attempt_and_is_registered(serve):
     server = serve("simulation.mode=per_simulation", "launcher.clients=1", "simulation.retries=0")
     server.job_ended("client-0", 1, simulation=0)
     want = server.launcher.wait("want", lambda w: w["ended"] == 1)
@@ -408,12 +408,12 @@ def test_a_silent_launcher_stops_the_study(serve):
     assert server.heartbeats.stop_reason == reason
 
 
-def test_a_launcher_that_never_comes_stops_the_study(serve):
+def test_a_missing_launcher_stops_the_study(serve):
     server = serve(connected=False, launcher=0.2)
     assert "no launcher has connected" in server.rank.receive_json("stop")["reason"]
 
 
-def test_a_stop_answers_who_asks_and_wants_nobody(serve):
+def test_a_stop_answers_requests_and_wants_no_clients(serve):
     server = serve()
     client = server.client()
     ask(client)
@@ -423,7 +423,7 @@ def test_a_stop_answers_who_asks_and_wants_nobody(serve):
     assert ask(client).reason == "enough"
 
 
-def test_a_failing_sampler_is_told_once(serve):
+def test_a_failing_sampler_is_reported_once(serve):
     server = serve()
     server.points.error = RuntimeError("no convergence")
     event = server.launcher.wait("event", lambda e: e["event"] == "warning")
@@ -433,7 +433,7 @@ def test_a_failing_sampler_is_told_once(serve):
     assert len(server.named("warning")) == 1
 
 
-def test_what_ranks_and_heartbeats_refuse_becomes_an_event(serve):
+def test_refused_messages_of_ranks_and_heartbeats_become_events(serve):
     server = serve()
     server.report(refused={"an empty message": 3}, first_pass=[(0, 0.5, 0.0)])
     event = server.launcher.wait("event", lambda e: e["event"] == "refused")
@@ -473,7 +473,7 @@ def test_a_warning_of_several_ranks_is_shown_once(serve):
     assert len(server.named("warning")) == 2
 
 
-def test_a_client_that_is_alive_and_asks_for_nothing_ends_the_study_with_a_sentence(serve):
+def test_a_living_client_without_requests_ends_the_study(serve):
     server = serve(stall=1.0, status=0.05)
     server.client()
     heart = server.make("heartbeat")

@@ -19,7 +19,7 @@ from melissa_gen.server.training.device import agree, idle
         ("cpu", ["n1 a", "n1 b"], ("cpu", "gloo")),
     ],
 )
-def test_what_the_ranks_agree_on(wanted, cards, found):
+def test_the_ranks_agree_on_a_device(wanted, cards, found):
     assert agree(wanted, cards) == found
 
 
@@ -36,5 +36,5 @@ def test_a_rank_without_a_gpu_is_named():
         (["n1 a", "n1 b", "n2 "], "see 2 GPUs, .* to use them: server.ranks=2, or a GPU for each"),
     ],
 )
-def test_gpus_left_alone_are_told(cards, said):
+def test_unused_gpus_are_reported(cards, said):
     assert re.search(said, idle(cards)) if said else idle(cards) is None

@@ -96,7 +96,7 @@ def test_skipping_ends_where_weights_are_not_finite():
     assert "weights that are not finite" in guard.respond(2, 0.1)
 
 
-def test_counters_survive_a_restart():
+def test_counters_are_restored():
     trainer, _ = trained("rollback", {3})
     other, _ = trainer_of(study_of())
     other.restore(json.loads(json.dumps(trainer.state())))

@@ -67,7 +67,7 @@ def test_waiting_for_the_server_is_not_being_stuck(beats, client, state, withhol
     assert (beats.pulses["client-0"].progressed > first) == progress
 
 
-def test_stop_is_told(beats, client):
+def test_a_stop_is_sent_to_clients(beats, client):
     beat(client)
     beats.stop_reason = "enough"
     client.send(alive())
@@ -82,7 +82,7 @@ def test_a_job_that_ended_is_forgotten_even_if_a_beat_of_it_is_late(beats, clien
     assert list(beats.pulses) == ["client-1"]
 
 
-def test_strangers_are_refused_by_name_and_disturb_nobody(beats, client, peer):
+def test_unknown_peers_are_refused_by_name(beats, client, peer):
     stranger = peer("heartbeat")
     stranger.socket.send(b"junk")
     stranger.socket.send_multipart([b"a", b"b"])

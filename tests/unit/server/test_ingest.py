@@ -40,7 +40,7 @@ def client(peer, rank):
     return peer("data")
 
 
-def test_a_single_buffer_comes_back_once_it_is_quiet(context, bound, peer):
+def test_a_single_buffer_is_returned_when_idle(context, bound, peer):
     rank = Rank(context, bound, credit=8)
     client = peer("data")
     rank.assign()
@@ -67,7 +67,7 @@ def test_freed_rows_are_used_at_once(context, bound, peer):
     rank.end()
 
 
-def test_under_traffic_half_of_the_buffers_come_back_at_a_time():
+def test_half_of_the_buffers_are_returned_at_a_time_under_load():
     credit = CreditQueue(8)
     credit.add([Sender(b"quick", n) for n in range(4)] + [Sender(b"slow", 7)])
     assert credit.take_due(idle=False) == [(b"quick", (0, 1, 2, 3))]
@@ -300,7 +300,7 @@ def test_nothing_is_lost_by_a_strangers_bytes(rank, client, peer, what):
     ],
     ids=["one frame", "none", "three frames", "short", "long", "very long", "empty"],
 )
-def test_payload_that_is_not_what_the_header_says(rank, client, broken):
+def test_a_payload_that_differs_from_its_header_is_refused(rank, client, broken):
     rank.assign()
     client.send(part(0), *broken)
     assert credit(client) == (0,)
@@ -350,9 +350,7 @@ def test_a_full_reservoir_withholds_credit_until_a_draw(rank, client):
     assert client.silent()
 
 
-def test_a_checkpoint_counts_what_was_not_trained_on_as_gone_and_the_next_server_takes_it(
-    rank, client
-):
+def test_untrained_samples_of_a_checkpoint_are_accepted_again_by_the_next_server(rank, client):
     rank.assign()
     for step in range(2):
         client.send(part(step), *payload(step))
@@ -379,7 +377,7 @@ def test_a_checkpoint_counts_what_was_not_trained_on_as_gone_and_the_next_server
     assembler.close_all()
 
 
-def test_a_sample_waits_for_rank_0s_word_on_its_simulation(rank, client):
+def test_a_sample_waits_for_the_assignment_of_its_simulation(rank, client):
     client.send(part(0), *payload(0))
     rank.wait(lambda r: r["pending"] == 1)
     assert client.silent()
@@ -399,7 +397,7 @@ def test_a_closed_attempt_gives_credit_back(rank, client):
     assert rank.end()["counters"]["lost"] == 2
 
 
-def test_stop_rejects_what_waits_and_answers_everybody(rank, client):
+def test_a_stop_rejects_waiting_samples_and_answers_all_clients(rank, client):
     rank.assign()
     for step in range(CAPACITY):
         client.send(part(step), *payload(step))

@@ -205,7 +205,7 @@ def test_samples_that_did_not_arrive_are_tried_again(ledger):
     assert ledger.counts()["retried"] == 1
 
 
-def test_a_job_may_have_two_simulations_that_are_not_over(ledger):
+def test_a_job_can_have_two_open_simulations(ledger):
     ledger.issue(ledger.records[1], "client-0", 1.0)
     ledger.issue(ledger.records[0], "client-0", 2.0)
     assert [r.simulation for r in ledger.of_job("client-0")] == [1, 0]
@@ -222,7 +222,7 @@ def test_line(ledger):
     assert (line["log_density"], line["difficulty"], line["reason"]) == (None, 0.5, None)
 
 
-def test_the_next_server_solves_again_what_was_under_way_at_no_cost_in_tries():
+def test_running_simulations_are_repeated_by_the_next_server_without_using_retries():
     first = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
     for n in range(3):
         first.add((float(n),), "prior", 0, None)

@@ -45,7 +45,7 @@ def test_more_than_the_machine_has():
         check_memory(study)
 
 
-def test_what_a_client_has_under_way_has_its_rows():
+def test_samples_in_flight_have_reserved_rows():
     study = load_study(HEAT, ["launcher.clients=3", "server.credit=5"])
     assert staging_slots(study) == 20
 

@@ -116,7 +116,7 @@ def test_a_network_simply_works(study, name, optimizer):
         ("InPlace", "fails in the backward pass: RuntimeError"),
     ],
 )
-def test_what_can_not_be_trained_gets_one_sentence(study, name, words):
+def test_networks_that_can_not_be_trained_are_refused_in_one_sentence(study, name, words):
     with pytest.raises(StudyError) as error:
         try_surrogate(study(name))
     text = str(error.value)

@@ -240,7 +240,7 @@ def feed(queue, ledger, count, first=0):
     return points
 
 
-def test_the_next_server_proposes_what_this_one_would_have(sampler):
+def test_the_next_server_continues_the_proposals(sampler):
     prior, ledger = sampler.prior, Ledger(100, 1, 1, 0)
     first = uniform_queue(prior, Events())
     first.make_generation()

@@ -37,14 +37,14 @@ def test_a_rank_that_does_not_move_is_named_with_those_that_wait(watch):
     assert "ranks 0, 2 wait" in complaint
 
 
-def test_all_ranks_may_be_stuck_together(watch):
+def test_all_ranks_can_be_stuck_at_once(watch):
     for second in range(0, 700, 10):
         for rank in range(2):
             watch.report(rank, 3, second, last=False)
     assert "ranks 0, 1 of the server made no progress" in watch.complaint(690)
 
 
-def test_a_run_without_a_trainer_takes_no_steps(watch):
+def test_a_run_without_a_trainer_is_not_watched(watch):
     for second in range(0, 5000, 10):
         watch.report(0, 0, second, last=False)
         assert watch.complaint(second) is None

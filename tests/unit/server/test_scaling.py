@@ -108,7 +108,7 @@ def test_a_field_that_keeps_its_size_keeps_its_first_scale():
     ("scale", "center", "width"),
     [("none", 0.0, 1.0), ({"mean": 5.0, "std": 2.0}, 5.0, 2.0)],
 )
-def test_a_fixed_scale_stays(scale, center, width):
+def test_a_fixed_scale_does_not_change(scale, center, width):
     trainer, events = trainer_on_a_stream(fields={"u": {"shape": [6], "scale": scale}})
     trainer.run()
     assert not [one for one in events if one["event"] == "rescaled"]

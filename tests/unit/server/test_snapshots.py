@@ -59,7 +59,7 @@ def test_the_newest_members_are_kept(surrogate):
     assert probe.features(POINT)[0, 0] > -10
 
 
-def test_an_untrained_network_says_nothing_and_a_busy_trainer_is_not_waited_for(surrogate):
+def test_no_snapshot_of_an_untrained_network_or_a_busy_trainer(surrogate):
     snapshots = Snapshots(surrogate, timeout=0.01)
     assert snapshots.take() is None
     snapshots.offer(surrogate, 0)

@@ -72,7 +72,7 @@ def test_bootstrap_is_the_same_at_every_draw():
     assert (first[0] != bootstrap_weights(numbers[:1], 4, 2)[0]).all()
 
 
-def test_the_reservoir_is_told_the_losses():
+def test_the_reservoir_receives_the_losses():
     study = study_of(reservoir={"eviction": "difficulty", "draws": "difficulty"})
     trainer, _ = trainer_of(study)
     told = []
@@ -100,7 +100,7 @@ def test_a_network_computes_in_bfloat16_and_keeps_float32_weights():
 
 
 @pytest.mark.slow
-def test_what_stops_the_compiler_is_said_in_one_sentence():
+def test_an_error_of_the_compiler_is_one_sentence():
     from torch._inductor import config
     from torch._inductor.utils import fresh_cache
 

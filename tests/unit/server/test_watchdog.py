@@ -84,7 +84,7 @@ def test_a_stalled_run_is_announced_once_and_then_fails_with_a_sentence():
         (RankReport(0, pending=1, capacity=20), "rank 0 stores no more samples before others are"),
     ],
 )
-def test_the_sentence_says_what_each_rank_does(report, words):
+def test_the_message_describes_each_rank(report, words):
     run = Run()
     run.reports = [report]
     failure = run.wait(int(TIMEOUT) + 2)[-1]

@@ -29,7 +29,7 @@ def changed(*overrides):
         "server={ranks: 3}",
     ],
 )
-def test_what_is_safe_may_change(override):
+def test_safe_keys_can_change(override):
     changes = changed(override)
     assert changes
     check_changes(changes)
@@ -50,7 +50,7 @@ def test_what_is_safe_may_change(override):
         ("reservoir.capacity=5000", "reservoir.capacity", "the samples in memory"),
     ],
 )
-def test_what_is_not_safe_is_refused_with_the_reason_and_what_is_legal(override, key, reason):
+def test_unsafe_changes_are_refused_with_the_reason(override, key, reason):
     with pytest.raises(StudyError) as caught:
         check_changes(changed(override))
     sentence = str(caught.value)

@@ -114,7 +114,7 @@ def test_schema_covers_the_heat_study_and_allows_nothing_else():
     assert set(resolved) == set(schema["properties"]) == set(Study.model_fields)
 
 
-def test_schema_says_what_keys_mean():
+def test_the_schema_describes_the_keys():
     schema = json.loads(json_schema())
     training = schema["$defs"]["TrainingSection"]["properties"]
     assert "Samples per batch" in training["batch_size"]["description"]

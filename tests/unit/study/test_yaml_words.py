@@ -50,7 +50,7 @@ def test_words(tmp_path, word, expected):
     assert type(found) is type(expected)
 
 
-def test_a_parameter_may_be_called_on(tmp_path):
+def test_a_parameter_can_be_named_on(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text("parameters: {on: 1, no: 2, y: 3}\n")
     assert read_mapping(file) == {"parameters": {"on": 1, "no": 2, "y": 3}}

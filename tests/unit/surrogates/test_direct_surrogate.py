@@ -81,7 +81,7 @@ def test_impossible_statistics_are_refused(mean, std):
         make({"u": (4,)}).set_output_statistics(mean, std)
 
 
-def test_predict_takes_numbers_and_arrays():
+def test_predict_accepts_numbers_and_arrays():
     surrogate = make({"u": (4, 3), "v": (4, 3)}).train()
     one = surrogate.predict({"b": 0.25, "a": 200}, time=1.5)
     assert one["v"].shape == (4, 3)

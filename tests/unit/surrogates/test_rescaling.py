@@ -86,7 +86,9 @@ def make(network, fields, scales, ensemble):
 
 
 @pytest.mark.parametrize(("network", "fields", "scales", "ensemble", "possible"), NETWORKS)
-def test_the_function_stays_the_same(network, fields, scales, ensemble, possible, tmp_path):
+def test_rescaling_does_not_change_the_function(
+    network, fields, scales, ensemble, possible, tmp_path
+):
     surrogate = make(network, fields, scales, ensemble)
     before = surrogate.predict(POINTS, TIMES)
     members = surrogate.member_outputs(torch.rand(4, 1), torch.rand(4)).shape
@@ -117,7 +119,7 @@ def test_a_correction_leaves_the_network_able_to_learn():
     assert surrogate.output_gain.item() == pytest.approx(0.1)
 
 
-def test_gradients_change_by_the_factors_that_are_told():
+def test_gradients_change_by_the_returned_factors():
     """The optimizer's state is scaled by them."""
     surrogate = make(MLP, {"u": (4,)}, {}, None)
     inputs, fields = (torch.rand(9, 1), torch.rand(9)), {"u": torch.rand(9, 4)}

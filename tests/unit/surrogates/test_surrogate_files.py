@@ -113,7 +113,7 @@ def test_damaged_folders_are_explained(surrogate, tmp_path):
             load(tmp_path)
 
 
-def test_what_cannot_be_saved_is_explained(surrogate, tmp_path):
+def test_unsavable_networks_are_explained(surrogate, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="can't be saved"):
         save(surrogate, tmp_path / "file")

@@ -58,7 +58,7 @@ def test_values_that_can_be_worked_out():
     np.testing.assert_allclose(found["gradient_time"], 3.0 * 2.0, rtol=1e-5)
 
 
-def test_one_member_and_one_time_have_constants_for_what_is_missing():
+def test_one_member_and_one_time_give_constant_features():
     probe = SurrogateProbe([known(2.0)], times=1)
     found = probe.features(np.array([[0.5], [1.5]]))
     assert np.isfinite(found).all()
@@ -80,7 +80,7 @@ def test_slopes_are_those_of_the_features():
             np.testing.assert_allclose(slope[:, column], numeric[:, feature] / 2e-2, atol=5e-3)
 
 
-def test_many_points_are_asked_in_parts():
+def test_many_points_are_evaluated_in_parts():
     members = [trained_alike(seed) for seed in (1, 2)]
     points = np.random.default_rng(1).random((50, 2))
     whole = SurrogateProbe(members).features(points)
@@ -114,7 +114,7 @@ def test_novelty_is_the_leverage_among_predictions_seen():
     np.testing.assert_allclose(found, np.sqrt(leverage.mean(axis=1)), rtol=1e-3)
 
 
-def test_what_was_seen_is_no_longer_new():
+def test_trained_points_are_not_novel():
     points = np.random.default_rng(3).uniform([0, -1], [1, 1], (2, 2))
     before = SurrogateProbe([trained_alike(5)], seen=points[:1])
     after = before.with_seen(points)

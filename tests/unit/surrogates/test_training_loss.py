@@ -33,7 +33,7 @@ def test_the_default_is_the_mean_squared_error_on_the_scale_of_the_fields():
     torch.testing.assert_close(loss(output, target), per_sample_loss(output, target))
 
 
-def test_the_relative_loss_weighs_small_and_large_fields_alike():
+def test_the_relative_loss_weights_small_and_large_fields_equally():
     surrogate = surrogate_of()
     loss = TrainingLoss(surrogate, "relative")
     true = torch.stack([torch.full((POINTS,), 1000.0), torch.full((POINTS,), 2.0)])
