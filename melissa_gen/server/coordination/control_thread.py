@@ -247,8 +247,8 @@ class ControlThread:
         for reason in list(self._heartbeats.refused):
             count = self._heartbeats.refused.pop(reason)
             self._handle(MessageRefused("heartbeat", reason, count))
-        if self._proposals.error is not None:
-            self._handle(SamplerFailed(str(self._proposals.error)))
+        if (sampler := self._proposals.failure) is not None:
+            self._handle(SamplerFailed(sampler.reason))
         self._handle(Tick(dict(self._heartbeats.pulses)))
         self._check_ranks()
 

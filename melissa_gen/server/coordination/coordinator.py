@@ -385,8 +385,12 @@ class Coordinator:
             },
             "sampler": {
                 k: figures[k]
-                for k in ("method", "suggested", "adaptive", "late", "generations", "seconds")
-            },
+                for k in (
+                    *("method", "suggested", "adaptive", "late", "generations"),
+                    *("failed_generations", "seconds"),
+                )
+            }
+            | {"failure": failure.traceback if (failure := self.proposals.failure) else None},
             "throughput": {
                 "samples_per_second": samples["received"] / seconds,
                 "megabytes_per_second": self._board.megabytes / seconds,

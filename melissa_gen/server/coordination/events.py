@@ -237,7 +237,7 @@ class FailureReported:
 
 @dataclass(frozen=True)
 class SamplerFailed:
-    """The sampler has raised an error; its source of proposals continues with draws from the prior."""
+    """The sampler has raised an error; draws from the prior replace its generation. Repeated until another one."""
 
     reason: str
 

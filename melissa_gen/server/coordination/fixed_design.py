@@ -7,7 +7,7 @@ import numpy as np
 
 from melissa_gen.sampling import PRIOR, Prior
 from melissa_gen.server.coordination.ledger import SimulationRecord
-from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.proposals import Proposal, SamplerFailure
 
 __all__ = ["FixedDesign"]
 
@@ -24,11 +24,11 @@ class FixedDesign:
         given: Points to use instead of draws, `(count, d)`.
 
     Attributes:
-        error: None; a design cannot fail.
+        failure: None; a design cannot fail.
         uses_surrogate: False.
     """
 
-    error: BaseException | None = None
+    failure: SamplerFailure | None = None
     uses_surrogate = False
 
     def __init__(
@@ -90,5 +90,6 @@ class FixedDesign:
             "suggested": self._taken,
             "adaptive": 0,
             "late": 0,
+            "failed_generations": 0,
             "seconds": 0.0,
         }

@@ -94,7 +94,7 @@ class ControlMachine:
         # Whether `reception_over` was sent. Set once, when no simulation is unfinished.
         self._reception_over = False
         # Whether the failure of the sampler was reported.
-        self._sampler_failed = False
+        self._sampler_failure = ""
 
         # Time of the last message of the launcher; before the first one, of the first event.
         self._launcher_heard: float | None = None
@@ -430,9 +430,12 @@ class ControlMachine:
         self._actions.send_launcher({"type": "kill", "job": job, "reason": str(failure)})
 
     def _warn_of_sampler(self, reason: str) -> None:
-        if not self._sampler_failed:
-            self._sampler_failed = True
-            text = f"the sampler failed; the prior takes over: {reason}"
+        if reason != self._sampler_failure:
+            self._sampler_failure = reason
+            text = (
+                "the sampler failed, and draws from the prior replace its generation; it tries again at the next "
+                f"one: {reason}"
+            )
             self._actions.write_event("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:

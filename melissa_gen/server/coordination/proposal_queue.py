@@ -1,12 +1,15 @@
 """The queue of proposals for the next simulations, which a thread of rank 0 keeps filled.
 
 The sampler never blocks the training. If the queue is empty when a client requests a simulation, the client gets a draw
-from the prior, which is counted as `late`.
+from the prior, which is counted as `late`. If the sampler fails, draws from the prior replace its generation, and it
+tries again at the next one.
 """
 
 import copy
+import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,12 +25,14 @@ from melissa_gen.sampling import (
     Sampler,
 )
 from melissa_gen.server.coordination.ledger import FAILED, SimulationRecord
-from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.proposals import Proposal, SamplerFailure
 
 __all__ = ["ProposalQueue", "known_bytes"]
 
+_log = logging.getLogger(__name__)
+
 _ISSUED, _GIVEN_UP = 1, 2
-_COUNTERS = ("suggested", "adaptive", "late", "generations", "seconds")
+_COUNTERS = ("suggested", "adaptive", "late", "generations", "failed_generations", "seconds")
 
 
 class ProposalQueue:
@@ -78,12 +83,11 @@ class ProposalQueue:
         self.adaptive = 0
         self.late = 0
         self.generations = 0
+        self.failed_generations = 0
         self.seconds = 0.0
-        self.error: BaseException | None = None
+        self.failure: SamplerFailure | None = None
         self._probe: Callable[[], Probe | None] = lambda: None
-        self._thread = threading.Thread(
-            target=self._guarded, args=(self._run,), name="sampler", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     @property
     def uses_surrogate(self) -> bool:
@@ -100,12 +104,15 @@ class ProposalQueue:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Creates a generation unless proposals were restored or all were made, and starts the thread."""
+        """Creates a generation unless proposals were restored or all were made, and starts the thread.
+
+        If the sampler fails in the first generation of a study, its error is raised, because nothing is lost yet.
+        """
         if not self.generations:
             self.make_generation()
         elif not self._queue and self._wanted():
             # The run was extended: its first new points are not left to the prior.
-            self._guarded(self.make_generation)
+            self._try_generation()
         self._thread.start()
 
     def make_generation(self) -> None:
@@ -130,11 +137,7 @@ class ProposalQueue:
             self._condition.notify()
         if proposal is None:
             self.late += 1
-            point = self._prior.sample(1, self._rng)
-            density = float(self._prior.log_density(point)[0])
-            proposal = Proposal(
-                tuple(point[0].tolist()), PRIOR, self._sampler.generation, density, 1.0
-            )
+            (proposal,) = self._draw_from_prior(1)
         self.suggested += 1
         self.adaptive += proposal.method != PRIOR
         return proposal
@@ -201,16 +204,9 @@ class ProposalQueue:
             "suggested": self.suggested,
             "adaptive": self.adaptive,
             "late": self.late,
+            "failed_generations": self.failed_generations,
             "seconds": self.seconds,
         }
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            # Training continues with draws from the prior; the control thread reports the error.
-            self.error = error
-            self.activity = "failed"
 
     def _run(self) -> None:
         while True:
@@ -218,7 +214,41 @@ class ProposalQueue:
                 self._condition.wait_for(lambda: self._closing or self._wanted())
                 if self._closing:
                     return
+            self._try_generation()
+
+    def _try_generation(self) -> None:
+        try:
             self.make_generation()
+        except Exception as error:
+            self._fall_back(error)
+
+    def _fall_back(self, error: Exception) -> None:
+        """Replaces a generation in which the sampler failed, and resets the sampler to its last complete one."""
+        reason = f"{type(error).__name__}: {error}"
+        if self.failure is None or self.failure.reason != reason:
+            _log.error("the sampler failed", exc_info=error)
+        self.failure = SamplerFailure(reason, "".join(traceback.format_exception(error)))
+        self.activity = "idle"
+        with self._condition:
+            self.failed_generations += 1
+            self._fresh |= self._learning
+            self._learning = set()
+            proposals = self._draw_from_prior(min(self._size, self._total - self._made))
+            self._made += len(proposals)
+            self._queue.extend(proposals)
+        try:
+            self._sampler.restore(copy.deepcopy(self._whole))
+        except Exception:
+            _log.exception("the sampler can't be reset")
+
+    def _draw_from_prior(self, count: int) -> list[Proposal]:
+        points = self._prior.sample(count, self._rng)
+        densities = self._prior.log_density(points)
+        generation = self._sampler.generation
+        return [
+            Proposal(tuple(point), PRIOR, generation, density, 1.0)
+            for point, density in zip(points.tolist(), densities.tolist(), strict=True)
+        ]
 
     def _note(self, record: SimulationRecord) -> None:
         """Writes what the evidence on a simulation will need."""
@@ -259,6 +289,9 @@ class ProposalQueue:
         self._sampler.update()
         self.activity = "proposing"
         found = self._sampler.suggest(count)
+        if not np.isfinite(found.points).all():
+            msg = "the sampler proposed parameters that are not finite"
+            raise ValueError(msg)
         diagnostics = self._sampler.diagnostics()
         whole = copy.deepcopy(self._sampler.state())
         prior = self._prior.log_density(found.points)

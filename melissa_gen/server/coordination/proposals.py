@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from melissa_gen.server.coordination.ledger import SimulationRecord
 
-__all__ = ["Proposal", "ProposalSource", "assignment"]
+__all__ = ["Proposal", "ProposalSource", "SamplerFailure", "assignment"]
 
 
 class Proposal(NamedTuple):
@@ -30,14 +30,26 @@ class Proposal(NamedTuple):
     weight: float = 1.0
 
 
+class SamplerFailure(NamedTuple):
+    """An exception of the sampler.
+
+    Attributes:
+        reason: One sentence.
+        traceback: Where it was raised.
+    """
+
+    reason: str
+    traceback: str
+
+
 class ProposalSource(Protocol):
     """Interface of a source of points, used by the control machine and its thread; no method may block.
 
     Attributes:
-        error: The exception that ended the sampler, or None; the run continues with draws from the prior.
+        failure: The newest failure of the sampler, or None; draws from the prior replaced its generation.
     """
 
-    error: BaseException | None
+    failure: SamplerFailure | None
 
     def statistics(self) -> Mapping[str, Any]:
         """Returns the figures of the sampler for the status."""

@@ -54,7 +54,7 @@ TANGLED = Failure.of("given_up", text="the mesh is tangled")
 class Points:
     """Simulation n is solved for n."""
 
-    error = None
+    failure = None
 
     def __init__(self):
         self.taken, self.registered, self.losses = 0, [], []
@@ -345,11 +345,17 @@ def test_a_run_in_which_a_client_waits_for_ever_fails_unless_jobs_are_queued():
     assert not any(isinstance(a, ReportFailure) for a in driver.tick(200.0))
 
 
-def test_the_failure_of_the_sampler_is_reported_once():
+def test_each_failure_of_the_sampler_is_reported_once():
     driver = Driver()
     for _ in range(2):
         driver.handle(SamplerFailed("singular matrix"))
-    assert len(driver.events("warning")) == 1
+    (warning,) = driver.events("warning")
+    assert "draws from the prior replace its generation" in warning["message"]
+    driver.handle(SamplerFailed("no memory"))
+    assert [w["message"].rpartition(": ")[2] for w in driver.events("warning")] == [
+        "singular matrix",
+        "no memory",
+    ]
 
 
 def test_per_simulation_mode_requests_a_job_for_each_simulation():

@@ -12,7 +12,7 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread, Pulse
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, WAITING, Ledger
-from melissa_gen.server.coordination.proposals import Proposal
+from melissa_gen.server.coordination.proposals import Proposal, SamplerFailure
 from melissa_gen.server.coordination.settings import control_settings
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.study import load_study
@@ -24,7 +24,7 @@ STEPS = 4
 class Points:
     """Proposals without a sampler: simulation n is solved for n in all parameters."""
 
-    error = None
+    failure = None
 
     def __init__(self):
         self.taken = 0
@@ -425,7 +425,7 @@ def test_a_stop_answers_requests_and_wants_no_clients(serve):
 
 def test_a_failing_sampler_is_reported_once(serve):
     server = serve()
-    server.points.error = RuntimeError("no convergence")
+    server.points.failure = SamplerFailure("no convergence", "")
     event = server.launcher.wait("event", lambda e: e["event"] == "warning")
     assert event["message"] == "the sampler failed; the prior takes over: no convergence"
     server.report()

@@ -64,7 +64,7 @@ def test_a_study_with_this_method_gets_its_points(method):
     queue.start()
     number, proposals = 0, []
     for generation in range(GENERATIONS):
-        assert made.acquire(timeout=60), f"no generation {generation}: {queue.error}"
+        assert made.acquire(timeout=60), f"no generation {generation}: {queue.failure}"
         losses = []
         for left in range(SIZE, 0, -1):
             if left == 1:  # what is known before the last is taken is learned from
@@ -75,7 +75,7 @@ def test_a_study_with_this_method_gets_its_points(method):
             losses += [[number, 0.1 + proposal.parameters[0], 0.0]] * 2
             number += 1
     queue.close()
-    assert queue.error is None and queue.late == 0
+    assert queue.failure is None and queue.late == 0
     assert [e["suggested"] for e in events] == [SIZE] * GENERATIONS
     points = np.array([p.parameters for p in proposals])
     assert prior.contains(points).all()

@@ -117,16 +117,37 @@ def test_a_late_sampler_is_replaced_by_the_prior_and_counted(queue, sampler, eve
     assert queue.take().generation == 2
 
 
-def test_a_failing_sampler_leaves_the_prior(queue, sampler, events):
+def test_draws_from_the_prior_replace_a_generation_in_which_the_sampler_fails(
+    queue, sampler, events
+):
     queue.start()
     events.wait()
+    queue.register(SimulationRecord(0, (0.25,), "test", 0, None))
+    queue.add_losses([[0, 0.5, 0.0]])
     sampler.fail = True
-    for _ in range(3):
-        queue.take()
-    wait_for(lambda: not queue.running, "the end of the thread", 10)
-    assert str(queue.error) == "no convergence"
-    assert queue.statistics()["state"] == "failed"
-    assert queue.take().method == PRIOR
+    for failures in range(1, 3):
+        assert {queue.take().method for _ in range(3)} == ({"test"} if failures == 1 else {PRIOR})
+        wait_for(lambda n=failures: queue.statistics()["failed_generations"] == n, "a failure", 10)
+    assert queue.failure.reason == "RuntimeError: no convergence"
+    assert "in update" in queue.failure.traceback
+    sampler.fail = False
+    assert {queue.take().method for _ in range(3)} == {PRIOR}
+    events.wait()
+    assert queue.take().method == "test"
+    figures = queue.statistics()
+    assert (figures["late"], figures["failed_generations"], figures["generations"]) == (0, 2, 2)
+    # Each attempt gets the evidence that the failed ones have not learned from.
+    assert [[one.simulation for one in given] for given in sampler.evidence] == [[], [0], [0], [0]]
+
+
+def test_parameters_that_are_not_finite_are_a_failure_of_the_sampler(queue, sampler, events):
+    queue.start()
+    events.wait()
+    sampler.generation = float("nan")
+    assert {queue.take().method for _ in range(3)} == {"test"}
+    wait_for(lambda: queue.failure is not None, "a failure", 10)
+    assert queue.failure.reason.endswith("proposed parameters that are not finite")
+    assert np.isfinite(queue.take().parameters).all()
 
 
 def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, events):
