@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.errors import ProtocolError
+from melissa_gen.protocol.processes import start_of_process
 
 __all__ = ["SharedBuffers", "SharedView", "this_machine"]
 
@@ -39,16 +40,6 @@ def this_machine() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def _start_of(pid: int) -> bytes:
-    """Returns the start time of a process in clock ticks since the start of the machine; empty if there is none."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return b""
-    # The name of the program, in parentheses, may hold blanks and parentheses.
-    return status.rpartition(b")")[2].split()[19]
 
 
 class SharedBuffers:
@@ -110,7 +101,7 @@ class SharedView:
     def __init__(self, pid: int, descriptor: int, nonce: int) -> None:
         self.pid = pid
         # Read before the memory: a process that takes the number in between does not have the memory.
-        self._started = _start_of(pid)
+        self._started = start_of_process(pid)
         try:
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
             file = os.open(f"/proc/{pid}/fd/{descriptor}", flags)
@@ -145,7 +136,7 @@ class SharedView:
     @property
     def alive(self) -> bool:
         """Whether the process of the client exists. Another process may have its number, but has another start time."""
-        return self._started != b"" and _start_of(self.pid) == self._started
+        return self._started != "" and start_of_process(self.pid) == self._started
 
     def close(self) -> None:
         """Unmaps the memory."""

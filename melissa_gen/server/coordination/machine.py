@@ -433,7 +433,7 @@ class ControlMachine:
         if reason != self._sampler_failure:
             self._sampler_failure = reason
             text = (
-                "the sampler failed, and draws from the prior replace its generation; it tries again at the next "
+                "the sampler failed; draws from the prior replace this generation, and it tries again at the next "
                 f"one: {reason}"
             )
             self._actions.write_event("warning", forward=True, message=text)

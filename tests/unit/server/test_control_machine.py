@@ -350,7 +350,7 @@ def test_each_failure_of_the_sampler_is_reported_once():
     for _ in range(2):
         driver.handle(SamplerFailed("singular matrix"))
     (warning,) = driver.events("warning")
-    assert "draws from the prior replace its generation" in warning["message"]
+    assert "draws from the prior replace this generation" in warning["message"]
     driver.handle(SamplerFailed("no memory"))
     assert [w["message"].rpartition(": ")[2] for w in driver.events("warning")] == [
         "singular matrix",
