@@ -4,7 +4,7 @@ Each field is stored under its name, `(n, T, *shape)`; a single field is also li
 name in PDEBench. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
 `parameters` `(n, d)` with the attribute `names`, `simulation` `(n,)`, `complete` `(n,)`, and the
 root attribute `settings`, the JSON text of the settings that determine the data. From melissa_gen,
-this module imports only `melissa_gen.errors`.
+this module imports only `melissa_gen.errors` and `melissa_gen.run_dir.durable`.
 
 Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.
 """
@@ -13,7 +13,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from melissa_gen.errors import DataError
+from melissa_gen.run_dir.durable import sync as sync_path
 
 __all__ = ["Dataset", "DatasetWriter", "replace_settings"]
 
@@ -52,6 +53,7 @@ class DatasetWriter:
         times: Physical times `(T,)`; default: the time step numbers.
         coordinates: "x" (and "y", "z") to the coordinates of the points along that axis.
         resume: Continue the partial file of an earlier writer with the same sizes and settings.
+        sync: Waits until a file or folder is on disk.
 
     Raises:
         DataError: The file can't be written, the sizes are inconsistent, or the partial file can't be continued.
@@ -76,8 +78,10 @@ class DatasetWriter:
         coordinates: Mapping[str, ArrayLike] | None = None,
         *,
         resume: bool = False,
+        sync: Callable[[Path], None] = sync_path,
     ) -> None:
         self.path = Path(path)
+        self._sync = sync
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.fields = {name: (tuple(s), np.dtype(t)) for name, (s, t) in fields.items()}
         self.time_steps = time_steps
@@ -221,13 +225,14 @@ class DatasetWriter:
         return {int(row): self._written[row].all(axis=0) for row in np.flatnonzero(begun)}
 
     def progress(self) -> dict[str, Any]:
-        """Flushes the file to disk and returns the state for `restore`, in JSON types.
+        """Returns the state for `restore`, in JSON types, after everything written is on disk.
 
         Raises:
             DataError: The disk is full.
         """
         with _explained(self.partial, "written"):
             self._file.flush()
+            self._sync(self.partial)
         steps = {
             str(row): np.flatnonzero(whole).tolist() for row, whole in self.unfinished().items()
         }
@@ -256,9 +261,9 @@ class DatasetWriter:
             return
         with _explained(self.partial, "written"):
             self._file.close()
-            with self.partial.open("rb") as file:
-                os.fsync(file.fileno())
+            self._sync(self.partial)
             os.replace(self.partial, self.path)
+            self._sync(self.path.parent)
 
     def abandon(self) -> None:
         """Closes the file under its partial name. The written data remain readable."""

@@ -33,6 +33,7 @@ from melissa_gen.launcher.jobs.execution import (
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 from melissa_gen.report.views import DataSetView, RunView
+from melissa_gen.run_dir.durable import replace_file
 from melissa_gen.run_dir.folder import (
     RunDirInUseError,
     check_space,
@@ -229,7 +230,7 @@ def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView) 
     inputs = {name: digest for name, digest in files.digests.items() if name not in written}
     made = run_dir / "data.h5"
     replace_settings(made, {**cached.settings, "files": inputs})
-    made.replace(path)
+    replace_file(made, path)
     move_bridge_output(run_dir, path)
     shutil.rmtree(run_dir, ignore_errors=True)
 

@@ -252,3 +252,20 @@ def test_a_full_disk_is_called_so(tmp_path):
         writer.abandon()
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_what_is_recorded_as_written_is_on_disk(tmp_path):
+    path, synced = tmp_path / "d.h5", []
+
+    def sync(place):
+        files = sorted(one.name for one in tmp_path.iterdir())
+        synced.append((place.relative_to(tmp_path).name, files))
+
+    with DatasetWriter(path, ONE, 1, ["a"], 2, {}, sync=sync) as writer:
+        for row in range(2):
+            writer.begin(row, row, [0.5])
+            writer.write(row, 0, "u", np.ones((4, 3)))
+            writer.finish(row)
+            assert writer.progress()["complete"] == list(range(row + 1))
+    before = ("d.h5.partial", ["d.h5.partial"])
+    assert synced == [before, before, before, ("", ["d.h5"])]
