@@ -292,10 +292,12 @@ def _wrong_values(
         return Failure.of("wrong_extent", **where, found=block.shape, extent=placement.extent)
     if not _all_finite(block, placement.dtype):
         with np.errstate(over="ignore", invalid="ignore"):
-            count = int(np.count_nonzero(~np.isfinite(block.astype(placement.dtype))))
+            wrong = np.argwhere(~np.isfinite(block.astype(placement.dtype)))
         # A value just above the largest one is rounded to it.
-        if count > 0:
-            return Failure.of("not_finite", **where, count=count, dtype=str(placement.dtype))
+        if len(wrong) > 0:
+            place = (wrong[0] + placement.start).tolist()
+            values = {"count": len(wrong), "dtype": str(placement.dtype), "place": place}
+            return Failure.of("not_finite", **where, **values)
     return None
 
 

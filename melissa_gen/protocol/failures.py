@@ -60,7 +60,10 @@ SENTENCES: dict[str, str] = {
     ),
     "no_array": "{where}field '{field}' of type {type} can't be read as an array: {text}",
     "not_real": "{where}field '{field}' is of type {dtype}; real numbers are expected",
-    "not_finite": "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}",
+    "not_finite": (
+        "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}, "
+        "the first at {place}"
+    ),
     "too_many_steps": "{where}the study has {time_steps} time steps; this one is too many",
     # A whole simulation.
     "too_few_steps": "simulation {simulation} ended after {steps} of {time_steps} time steps",

@@ -18,6 +18,7 @@ __all__ = [
     "NumpyReader",
     "OpenFoamReader",
     "ReaderSection",
+    "TextReader",
     "VtkReader",
 ]
 
@@ -81,14 +82,27 @@ class VtkReader(_FilesReader):
 
 
 class CsvReader(_FilesReader):
-    """Text files with columns separated by commas, semicolons or blanks, with or without a header line."""
+    """Text files with columns separated by commas, semicolons or blanks, with or without a line of names."""
 
     format: Literal["csv"]
     """Selects this reader."""
     fields: dict[str, Text | Annotated[list[Text], Field(min_length=1)]] = Field(default={})
-    """Field of the study to its column or columns; default: its own name. Without a header line: "0", "1", ..."""
+    """Field of the study to its column or columns, by name or by number ("0", "1", ...); default: its own name."""
     coordinates: Annotated[list[Text], Field(min_length=1)] | None = None
     """Columns with the points' coordinates."""
+
+
+class TextReader(_FilesReader):
+    """Text files with the numbers of one field, one after the other, as Fortran's `print *` writes them.
+
+    They are separated by blanks, commas and ends of lines, and may have repeat counts such as `3*0.5`. Lines that begin
+    with #, ! or % are skipped.
+    """
+
+    format: Literal["text"]
+    """Selects this reader."""
+    order: Literal["C", "F"] = "C"
+    """`C`: the last index of the study's shape runs fastest; `F`: the first one does, as in Fortran."""
 
 
 class BinaryReader(_FilesReader):
@@ -105,7 +119,11 @@ class BinaryReader(_FilesReader):
 
 
 class FortranReader(_FilesReader):
-    """Fortran's sequential unformatted files, in either order of the bytes; the type's order is that of `dtype`."""
+    """Fortran's sequential unformatted files.
+
+    The lengths of the records may have 4 or 8 bytes in either order; the order of the bytes of the values is that of
+    `dtype`.
+    """
 
     format: Literal["fortran"]
     """Selects this reader."""
@@ -154,6 +172,7 @@ ReaderSection = Annotated[
     | NumpyReader
     | VtkReader
     | CsvReader
+    | TextReader
     | BinaryReader
     | FortranReader
     | NetcdfReader

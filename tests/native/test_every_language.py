@@ -134,7 +134,7 @@ def test_nan_fails_its_simulation_and_the_next_one_continues(serve, command):
     done = start(server, *command, "nan")
     reason = (
         "simulation 1, time step 2: "
-        "field 'a' has 2 values that are NaN, infinite or too large for float32"
+        "field 'a' has 2 values that are NaN, infinite or too large for float32, the first at (0, 3)"
     )
     assert done.stdout.splitlines() == [f"2 {reason}", "0 no error", "closed 0"]
     server.close()

@@ -12,7 +12,6 @@ from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
 from melissa_gen.bridge.readers.formats import FileSection, load
 from melissa_gen.errors import nearest
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge_section import BinaryReader, FortranReader
 
 __all__ = ["FilesReader", "in_order", "unfolded"]
 
@@ -158,8 +157,7 @@ class FilesReader:
         return array
 
     def _shaped(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        section = self._section
-        order = section.order if isinstance(section, BinaryReader | FortranReader) else "C"
+        order = getattr(self._section, "order", "C")
         return unfolded(array, self._shapes[name], order)
 
 

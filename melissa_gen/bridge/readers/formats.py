@@ -1,8 +1,6 @@
 """Reads one file of each built-in format into arrays."""
 
-import contextlib
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy.typing as npt
 from melissa_gen.bridge.readers.base import Arrays
 from melissa_gen.bridge.readers.fortran import read_records
 from melissa_gen.bridge.readers.netcdf import load_netcdf
-from melissa_gen.bridge.readers.numbers import number
+from melissa_gen.bridge.readers.text import read_numbers, read_table
 from melissa_gen.bridge.readers.vtk import load_vtk
 from melissa_gen.study.bridge_section import (
     BinaryReader,
@@ -22,13 +20,21 @@ from melissa_gen.study.bridge_section import (
     Hdf5Reader,
     NetcdfReader,
     NumpyReader,
+    TextReader,
     VtkReader,
 )
 
 __all__ = ["FileSection", "load"]
 
 FileSection = (
-    Hdf5Reader | NumpyReader | VtkReader | CsvReader | BinaryReader | FortranReader | NetcdfReader
+    Hdf5Reader
+    | NumpyReader
+    | VtkReader
+    | CsvReader
+    | TextReader
+    | BinaryReader
+    | FortranReader
+    | NetcdfReader
 )
 """A section of a reader of files."""
 
@@ -42,6 +48,8 @@ def load(section: FileSection, path: Path) -> Arrays:
             return _numpy(section, path)
         case CsvReader():
             return _csv(section, path)
+        case TextReader():
+            return Arrays({}, single=read_numbers(path))
         case BinaryReader():
             return _binary(section, path)
         case FortranReader():
@@ -106,41 +114,12 @@ def _values(raw: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _csv(section: CsvReader, path: Path) -> Arrays:
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        msg = "it is empty"
-        raise ValueError(msg)
-    separator = next((s for s in ",;\t" if s in lines[0]), None)
-    names = _cells(lines[0].lstrip("#"), separator)
-    with contextlib.suppress(ValueError):
-        [number(name) for name in names]
-        names = [str(number) for number in range(len(names))]
-        lines.insert(0, "")
-    rows = [
-        [number(cell) for cell in _cells(line, separator)]
-        for line in lines[1:]
-        if not line.startswith("#")
-    ]
-    table = np.array(rows, np.float64)
-    if table.ndim != 2 or table.shape[1] != len(names):
-        msg = f"it has {len(names)} columns, but not in all of its {len(rows)} rows"
-        raise ValueError(msg)
-    found = dict(zip(names, table.T, strict=True))
+    found = read_table(path)
     points = None
     if section.coordinates is not None:
         columns = [_points(found, name, path) for name in section.coordinates]
         points = np.stack([c for c in columns if c is not None], axis=-1)
     return Arrays(found, points=points)
-
-
-def _cells(line: str, separator: str | None) -> list[str]:
-    if separator is None:
-        return line.split()
-    return [cell.strip() for cell in next(_reader(line, separator))]
-
-
-def _reader(line: str, separator: str) -> Iterator[list[str]]:
-    return csv.reader([line], delimiter=separator, skipinitialspace=True)
 
 
 def _points(

@@ -11,11 +11,14 @@ from scipy.io import netcdf_file
 
 __all__ = ["load_netcdf"]
 
+_DEFAULT_FILL = 9.969209968386869e36
+
 
 def load_netcdf(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Returns all numeric variables by name, those in groups as `group/name`.
 
-    Packed values are unpacked (`scale_factor`, `add_offset`). Missing values (`_FillValue`, `missing_value`) are NaN.
+    Packed values are unpacked (`scale_factor`, `add_offset`). Values that are missing
+    (`_FillValue`, `missing_value`) or were never written are NaN.
     """
     with path.open("rb") as file:
         classic = file.read(3) == b"CDF"
@@ -44,6 +47,9 @@ def _add(
     if values.dtype.kind not in "fiu":
         return
     missing = np.zeros(values.shape, np.bool_)
+    if "_FillValue" not in attributes and values.dtype.kind == "f":
+        # The library fills what was never written with this value.
+        missing |= values == values.dtype.type(_DEFAULT_FILL)
     for word in ("_FillValue", "missing_value"):
         if word in attributes:
             missing |= np.isin(values, np.ravel(attributes[word]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.printed_numbers import number
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments, StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
@@ -154,9 +155,9 @@ def read_points(
         msg = f"{key} is missing; give rows of {len(names)} numbers, or a .csv, .npy or .npz file."
         raise StudyError(msg)
     if not isinstance(source, str):
-        for number, row in enumerate(source, start=1):
+        for place, row in enumerate(source, start=1):
             if len(row) != len(names):
-                msg = f"{key} row {number} has {len(row)} numbers; {len(names)} are needed."
+                msg = f"{key} row {place} has {len(row)} numbers; {len(names)} are needed."
                 raise StudyError(msg)
         points = np.array(source, dtype=np.float64).reshape(-1, len(names))
     else:
@@ -177,17 +178,17 @@ def read_points(
 
 
 def _read_csv(path: Path, names: Sequence[str], key: str) -> Array:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         header = [word.strip() for word in next(reader, [])]
         columns = [_column(path, name, header, key) for name in names]
         rows = [row for row in reader if row]
     points = np.empty((len(rows), len(names)))
-    for number, row in enumerate(rows, start=2):
+    for line, row in enumerate(rows, start=2):
         try:
-            points[number - 2] = [float(row[column]) for column in columns]
+            points[line - 2] = [number(row[column]) for column in columns]
         except (IndexError, ValueError):
-            msg = f"{key}: {path}, line {number}, does not have a number for each parameter."
+            msg = f"{key}: {path}, line {line}, does not have a number for each parameter."
             raise StudyError(msg) from None
     return points
 

@@ -96,7 +96,7 @@ def wrong(**changes):
         (wrong(u=np.zeros((4, 3), complex)), "'u' is of type complex128; real numbers"),
         (wrong(u=np.zeros((4, 3), bool)), "'u' is of type bool; real numbers"),
         (wrong(p=[0, np.nan, 1, np.inf, 0]), "'p' has 2 values that are NaN, infinite or too"),
-        (wrong(p=[np.inf, -np.inf, 1, 0, 0]), "'p' has 2 values that are NaN, infinite or too"),
+        (wrong(p=[0, 0, 1, np.inf, np.nan]), "too large for float64, the first at (3,)"),
         (wrong(u=np.full((4, 3), np.nan, "f4")), "'u' has 12 values that are NaN"),
         (wrong(u=np.full((4, 3), np.nan)), "'u' has 12 values that are NaN"),
         (wrong(u=np.full((4, 3), 1e39)), "'u' has 12 values that are NaN, infinite or too large"),

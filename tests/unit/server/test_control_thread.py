@@ -333,7 +333,9 @@ def test_a_simulation_that_the_solver_gives_up_is_not_tried_again(serve):
     server = serve()
     client = server.client()
     ask(client)
-    failure = Failure.of("not_finite", simulation=0, step=2, field="u", count=1, dtype="float32")
+    failure = Failure.of(
+        "not_finite", simulation=0, step=2, field="u", count=1, dtype="float32", place=[0]
+    )
     message = wire.Failed("client-0", 0, 0, 2, failure.code, failure.values_json)
     client.send(message)
     server.rank.receive_json("closed")

@@ -373,11 +373,16 @@ static int check_sent(mg_client *client, const char *name, int64_t count, int *i
 static int not_finite(mg_client *client, int index, const void *converted)
 {
     const struct wire_field *field = &client->welcome.field[index];
-    size_t count = values_not_finite(converted, (mg_type)field->dtype, client->placements[index].count);
+    const struct wire_block *block = &client->placements[index].block;
+    size_t first = 0, count = values_not_finite(converted, (mg_type)field->dtype, client->placements[index].count, &first);
+    int64_t place[WIRE_DIMENSIONS] = {0}; /* in the whole field */
+    for (int d = block->dimensions - 1; d >= 0; first /= block->extent[d--])
+        place[d] = (int64_t)block->start[d] + (int64_t)(first % block->extent[d]);
     struct failure failure = step_failure(client, "not_finite");
     failure_text(&failure, "field", field->name);
     failure_number(&failure, "count", (double)count);
     failure_text(&failure, "dtype", field->dtype == MG_FLOAT32 ? "float32" : "float64");
+    failure_numbers(&failure, "place", block->dimensions, place);
     return give_up_for(client, failure);
 }
 

@@ -20,7 +20,8 @@ static const struct {
     {"repeated_field", "{where}the field '{missing}' is missing ('{field}' was sent twice)"},
     {"undeclared_field", "{where}unknown field '{field}'{hint}; declared: {legal}"},
     {"wrong_count", "{where}field '{field}' has {count} values; this rank declared the extent {extent}"},
-    {"not_finite", "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}"},
+    {"not_finite", "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}, the first "
+                   "at {place}"},
     {"too_many_steps", "{where}the study has {time_steps} time steps; this one is too many"},
     {"too_few_steps", "simulation {simulation} ended after {steps} of {time_steps} time steps"},
     {"unknown_parameter", "the study has no parameter '{parameter}'{hint}; it has {legal}"},

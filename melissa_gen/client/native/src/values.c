@@ -88,13 +88,17 @@ bool values_gather(void *to, mg_type to_type, const void *from, mg_type from_typ
                  (const char *)from + offset * (int64_t)values_size(from_type), from_type, block->extent[last],
                  strides[last]);
     }
-    return values_not_finite(to, to_type, count) == 0;
+    return values_not_finite(to, to_type, count, NULL) == 0;
 }
 
-size_t values_not_finite(const void *values, mg_type type, size_t count)
+size_t values_not_finite(const void *values, mg_type type, size_t count, size_t *first)
 {
     size_t bad = 0;
-    for (size_t i = 0; i < count; i++)
-        bad += isfinite(type == MG_FLOAT32 ? (double)((const float *)values)[i] : ((const double *)values)[i]) ? 0 : 1;
+    for (size_t i = 0; i < count; i++) {
+        if (isfinite(type == MG_FLOAT32 ? (double)((const float *)values)[i] : ((const double *)values)[i]))
+            continue;
+        if (bad++ == 0 && first != NULL)
+            *first = i;
+    }
     return bad;
 }

@@ -17,7 +17,7 @@ bool values_copy(void *to, mg_type to_type, const void *from, mg_type from_type,
 bool values_gather(void *to, mg_type to_type, const void *from, mg_type from_type, const struct wire_block *block,
                    const int64_t *strides);
 
-/* Returns how many values are NaN or infinite. */
-size_t values_not_finite(const void *values, mg_type type, size_t count);
+/* Returns how many values are NaN or infinite, and sets *first to the index of the first one unless it is NULL. */
+size_t values_not_finite(const void *values, mg_type type, size_t count, size_t *first);
 
 #endif
