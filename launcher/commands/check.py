@@ -241,7 +241,8 @@ def _failure(run_dir: Path, outcome: RunOutcome) -> Failure:
     # A client that ended without reporting a failure may have written the reason to its log.
     logs = sorted((run_dir / "logs").glob("client-*.log"))
     ending = last_lines(logs[-1]) if logs else []
-    if failure.code in ("process_ended", "process_ended_early") and ending:
+    ended = failure.code in ("process_ended", "process_ended_early")
+    if ended and ending and "details" not in failure.values:
         return failure.with_details(f"its log {logs[-1]} ends: {ending[-1]}")
     return failure
 

@@ -126,11 +126,13 @@ class JobExited:
         job: Name of the job.
         code: Exit status; negative: number of the signal that ended it.
         why: The scheduler's explanation if the job did not end by itself, else "".
+        ending: The last line of its log if it has failed, else "".
     """
 
     job: str
     code: int
     why: str = ""
+    ending: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from pathlib import Path
 import zmq
 
 from melissa_gen.launcher.backends.base import SERVER, Backend
+from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
+from melissa_gen.logs import message_of
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
@@ -24,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 POLL_MILLISECONDS = 50
 ALIVE_SECONDS = 1.0
+_LONGEST_ENDING = 300
 SHORTEST_CONNECT = 30.0
 """Lower bound of the connect timeout in seconds; importing a solver may take longer than one of its time steps."""
 
@@ -105,7 +108,7 @@ class JobLoop:
                     if self._state.phase in ("replacing", "starting"):
                         self._show_replaced(code, why)
                 else:
-                    self._handle(machine.JobExited(name, code, why))
+                    self._handle(machine.JobExited(name, code, why, self._ending(name, code)))
             self._check_timeouts()
         return self._finish
 
@@ -220,6 +223,11 @@ class JobLoop:
 
     def _show_stopping(self, reason: str) -> None:
         self.view.event({"event": "stopping", "time": time.time(), "reason": reason})
+
+    def _ending(self, job: str, code: int) -> str:
+        """Returns the last line of the log of a client job that has failed, else ""."""
+        lines = last_lines(self.run_dir / "logs" / f"{job}.log") if code else []
+        return message_of(lines[-1])[:_LONGEST_ENDING] if lines else ""
 
     def _check_timeouts(self) -> None:
         now = time.monotonic()

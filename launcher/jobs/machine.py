@@ -341,6 +341,7 @@ def _job_exited(transition: _Transition, event: JobExited) -> None:
         simulation=job.simulation,
         exit_code=event.code,
         connected=job.connected,
+        ending=event.why or event.ending,
     )
     if job.connected or transition.state.phase != "running":
         return

@@ -51,6 +51,10 @@ class SimulationSection(Section):
     """A simulation that makes no progress for this long is ended and started again (seconds)."""
     retries: int = Field(default=2, ge=0, le=1000)
     """Restarts of a simulation whose process died or was silent, before its point is dropped."""
+    identical_failures: int = Field(default=5, gt=0)
+    """The study fails when so many simulations have failed in the same way and none has finished, or ten times as many
+    in a row later. The same way: the same exit status, field and step, and the same last line of the log except its
+    numbers."""
     environment: dict[Variable, Text] = Field(default={})
     """Extra environment variables of the simulation."""
     bridge: BridgeSection | None = None

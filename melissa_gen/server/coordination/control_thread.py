@@ -323,7 +323,8 @@ class ControlThread:
                 self._handle(LauncherHello())
             case "job_ended":
                 job, code = str(message["job"]), message["exit_code"]
-                self._handle(JobEnded(job, code, message.get("simulation")))
+                ending = str(message.get("ending", ""))
+                self._handle(JobEnded(job, code, message.get("simulation"), ending))
             case "alive":
                 jobs = JobsWaiting(message.get("queued", 0), message.get("starting", 0))
                 self._handle(jobs)

@@ -204,11 +204,19 @@ class JobsWaiting:
 
 @dataclass(frozen=True)
 class JobEnded:
-    """The processes of a client job have ended; `simulation` is the one it was started for, if any."""
+    """The processes of a client job have ended.
+
+    Attributes:
+        job: Name of the job.
+        exit_code: Its exit status.
+        simulation: The simulation that it was started for, if any.
+        ending: The last line of its log if it has failed, or the scheduler's explanation.
+    """
 
     job: str
     exit_code: int
     simulation: int | None = None
+    ending: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ The life of a simulation:
 3. The attempt ends for one of these reasons:
 
    - all server ranks have reported what they received, and it is complete: the simulation is finished;
-   - the reports are incomplete, or the job was lost: the simulation is retried, at most `simulation.retries` times;
+   - the reports are incomplete, or the job was lost: the simulation is retried, at most `simulation.retries` times, and
+     not if another one has failed in the same way and none has ever finished;
    - the client has reported that the solver failed: the simulation is dropped, because a retry would fail as well.
 
    The server ranks are sent the end of each attempt (`closed`) and ignore data of that attempt from then on.
@@ -53,6 +54,7 @@ from melissa_gen.server.coordination.events import (
     Pulse,
     RankHello,
     RankReport,
+    ReportFailure,
     SamplerFailed,
     StopClients,
     StopRequested,
@@ -61,6 +63,7 @@ from melissa_gen.server.coordination.events import (
 )
 from melissa_gen.server.coordination.ledger import AttemptOutcome, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposals import ProposalSource, assignment
+from melissa_gen.server.coordination.repeated_faults import RepeatedFaults
 from melissa_gen.server.coordination.settings import ControlSettings
 from melissa_gen.server.coordination.upcoming import UpcomingSimulations
 from melissa_gen.server.coordination.watchdog import Watchdog
@@ -115,6 +118,9 @@ class ControlMachine:
         )
         # Attempts whose job has ended while reports may still arrive.
         self._draining = DrainingAttempts(ledger, settings.timeouts.exit_grace)
+        self._faults = RepeatedFaults(
+            settings.identical_failures, finished=ledger.counts()["completed"] > 0
+        )
         self._watchdog = Watchdog(settings.timeouts.stall, settings.timeouts.progress)
 
     @property
@@ -318,7 +324,9 @@ class ControlMachine:
         job, now = event.job, self._now.unix
         self._launcher_heard = self._now.monotonic
         self._actions.add(ForgetJob(job, self._jobs.end(job)))
-        failure = Failure.of("process_ended", exit_status=event.exit_code)
+        failure = Failure.of("process_ended", exit_status=event.exit_code).with_details(
+            f"its log {job}.log ends: {event.ending}" if event.ending else ""
+        )
         self._detach_job(job, failure, failed=event.exit_code != 0)
         asked = self._jobs.forget_issued(job)
         simulation = event.simulation
@@ -346,13 +354,14 @@ class ControlMachine:
         self, record: SimulationRecord, failure: Failure, *, charged: bool = True
     ) -> None:
         at, now = (record.simulation, record.attempt), self._now.unix
-        outcome = self._ledger.failed(*at, failure, now, retry=True, charged=charged)
+        retry = not (charged and self._faults.permanent(record.simulation, failure))
+        outcome = self._ledger.failed(*at, failure, now, retry=retry, charged=charged)
         self._actions.write_event(
             "client_lost", job=record.job, simulation=record.simulation, reason=str(failure)
         )
-        self._end_attempt(outcome)
+        self._end_attempt(outcome, charged=charged)
 
-    def _end_attempt(self, outcome: AttemptOutcome | None) -> None:
+    def _end_attempt(self, outcome: AttemptOutcome | None, *, charged: bool = True) -> None:
         """Announces the end of an attempt; None stands for a report that changed nothing."""
         if outcome is None:
             return
@@ -365,10 +374,19 @@ class ControlMachine:
             # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)
         if outcome.finished:
+            self._faults.finished()
             self._actions.write_event("simulation_finished", **outcome.event_fields())
         else:
             self._actions.write_event("simulation_failed", forward=True, **outcome.event_fields())
+            if charged and outcome.failure is not None:
+                self._check_fault(record.simulation, outcome.failure)
         self._send_want()
+
+    def _check_fault(self, simulation: int, failure: Failure) -> None:
+        """Fails the run if a fault is the same in each simulation."""
+        reason = self._faults.add(simulation, failure)
+        if reason is not None and self._stop_reason is None:
+            self._actions.add(ReportFailure(reason))
 
     def _send_want(self) -> None:
         """Sends the launcher what should be running."""

@@ -73,6 +73,7 @@ class ControlSettings:
         clients: Client jobs that may run at the same time.
         per_simulation: Whether each client job solves one simulation that is chosen when the job is started.
         timeouts: Timeouts.
+        identical_failures: Simulations that may fail in the same way before the run fails.
     """
 
     welcome: wire.Welcome
@@ -80,6 +81,7 @@ class ControlSettings:
     clients: int
     per_simulation: bool = False
     timeouts: ControlTimeouts = field(default_factory=ControlTimeouts)
+    identical_failures: int = 5
 
 
 def study_parameters(study: Study) -> tuple[wire.StudyParameter, ...]:
@@ -116,4 +118,5 @@ def control_settings(study: Study) -> ControlSettings:
             progress=simulation.timeout,
             stall=server.progress_timeout,
         ),
+        identical_failures=simulation.identical_failures,
     )

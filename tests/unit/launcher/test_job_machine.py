@@ -67,6 +67,7 @@ def test_an_ended_client_is_reported_and_replaced_under_a_new_name():
         "simulation": None,
         "exit_code": 139,
         "connected": True,
+        "ending": "",
     }
     assert study(WantedJobs(ended=1, clients=2)) == [StartClient("client-2")]
 

@@ -76,10 +76,11 @@ class Points:
 class Driver:
     """A machine with all its ranks and its launcher connected, and a log of its actions."""
 
-    def __init__(self, *, per_simulation=False, clients=2, launcher=True, **timeouts):
-        settings = ControlSettings(
-            WELCOME, 1, clients, per_simulation, replace(ControlTimeouts(), **timeouts)
-        )
+    def __init__(
+        self, *, per_simulation=False, clients=2, launcher=True, identical_failures=99, **timeouts
+    ):
+        times = replace(ControlTimeouts(), **timeouts)
+        settings = ControlSettings(WELCOME, 1, clients, per_simulation, times, identical_failures)
         self.ledger = Ledger(COUNT, STEPS, RANKS, RETRIES)
         self.points = Points()
         self.machine = ControlMachine(settings, self.ledger, self.points)
@@ -242,6 +243,24 @@ def test_a_solver_that_gives_up_is_not_tried_again():
     driver.handle(ClientFailed("client-0", 0, 0, TANGLED))
     assert driver.status(0) == FAILED
     assert driver.ask("client-0").simulation == 1
+
+
+def test_a_fault_that_is_the_same_each_time_is_not_retried_and_then_fails_the_run():
+    driver = Driver(clients=1, identical_failures=3)
+    reports = []
+    for number in range(6):
+        job = f"j{number}"
+        assert isinstance(driver.join(job), wire.Solve)
+        actions = driver.handle(JobEnded(job, 1, ending="ImportError: no mesh"))
+        reports = [a.reason for a in actions if isinstance(a, ReportFailure)]
+        if reports:
+            break
+    attempts = [(e["simulation"], e["attempt"]) for e in driver.events("simulation_issued")]
+    # Simulation 0 uses its retries; the next ones have none.
+    assert attempts == [*((0, n) for n in range(RETRIES + 1)), (1, 0), (2, 0)]
+    (reason,) = reports
+    assert reason.startswith("3 simulations have failed in the same way and none has finished")
+    assert reason.endswith(f"exit status 1; its log {job}.log ends: ImportError: no mesh")
 
 
 @pytest.mark.parametrize(
