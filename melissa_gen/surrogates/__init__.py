@@ -5,6 +5,7 @@ outputs are in physical units. `save` and `load` store it as safetensors and JSO
 this package imports only `melissa_gen.errors`.
 """
 
+from melissa_gen.surrogates.deeponet import DeepONet
 from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
@@ -12,17 +13,24 @@ from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
 from melissa_gen.surrogates.mlp import MLP
 from melissa_gen.surrogates.moments import Moments
 from melissa_gen.surrogates.network_class import load_class
+from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
+from melissa_gen.surrogates.unet import UNet
 
 __all__ = [
+    "FNO",
     "MLP",
+    "TFNO",
+    "UNO",
+    "DeepONet",
     "FieldScale",
     "LastLayer",
     "Moments",
     "Rescaling",
     "Surrogate",
     "SurrogateProbe",
+    "UNet",
     "load",
     "load_class",
     "member_losses",

@@ -163,6 +163,17 @@ class Surrogate(nn.Module):
             physical[name] = self.scales[name].back(values.float() * std + mean)
         return physical if len(physical) > 1 else next(iter(physical.values()))
 
+    # The base class declares two overloads.
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Returns all parameters and buffers by name.
+
+        Some networks, such as those of neuraloperator, add entries that are no tensors, which are left out.
+        """
+        state: dict[str, Any] = super().state_dict(*args, **options)
+        for name in [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+            del state[name]
+        return state
+
     def member_outputs(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Computes the standardized outputs of all M members; M = 1 without an ensemble.
 

@@ -31,7 +31,7 @@ from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
-from melissa_gen.surrogates import MLP, Surrogate
+from melissa_gen.surrogates import MLP, DeepONet, Surrogate, UNet
 
 __all__ = ["Trainer"]
 
@@ -480,5 +480,5 @@ def _bytes(text: str) -> torch.Tensor:
 
 
 def _may_skip_parameters(surrogate: Surrogate) -> bool:
-    """Returns whether a forward pass may leave out parameters; only the package's own network never does."""
-    return any(type(network) is not MLP for network in surrogate.networks())
+    """Returns whether a forward pass may leave out parameters; the package's own networks never do."""
+    return any(type(network) not in (MLP, DeepONet, UNet) for network in surrogate.networks())

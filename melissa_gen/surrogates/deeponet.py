@@ -1,0 +1,64 @@
+"""DeepONet: the field is a sum of functions of the position, whose coefficients depend on the parameters."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from melissa_gen.surrogates.grid import Grid
+from melissa_gen.surrogates.mlp import MLP
+
+__all__ = ["DeepONet"]
+
+
+class DeepONet(nn.Module):
+    """Deep operator network (Lu et al., arXiv 1910.03193) on the points of a regular grid.
+
+    A branch network maps parameters and time to coefficients, and a trunk network maps a position to the values of as
+    many basis functions. The output is the sum of their products, plus a bias for each channel.
+
+    Args:
+        n_inputs: Number of inputs: parameters and time.
+        output_shape: Shape of the output without the batch axis.
+        basis: Number of basis functions.
+        branch: Width of each hidden layer of the branch network.
+        trunk: Width of each hidden layer of the trunk network.
+        activation: Activation of both; see `MLP`.
+        dimensions: Number of the last axes of the output that belong to the grid; see `Grid.of`.
+
+    Raises:
+        StudyError: An argument is not legal.
+
+    Example:
+        >>> DeepONet(3, (2, 32, 32))(torch.zeros(4, 3)).shape
+        torch.Size([4, 2, 32, 32])
+    """
+
+    coordinates: torch.Tensor
+
+    def __init__(
+        self,
+        n_inputs: int,
+        output_shape: Sequence[int],
+        basis: int = 64,
+        branch: Sequence[int] = (128, 128),
+        trunk: Sequence[int] = (128, 128, 128),
+        activation: str = "gelu",
+        dimensions: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.output_shape = tuple(output_shape)
+        grid = Grid.of(output_shape, dimensions)
+        axes = len(grid.points)
+        self.branch = MLP(n_inputs, (grid.channels, basis), branch, activation)
+        self.basis = MLP(axes, (basis,), trunk, activation)
+        self.bias = nn.Parameter(torch.zeros(grid.channels, 1))
+        positions = grid.coordinates().reshape(axes, -1).T.contiguous()
+        self.register_buffer("coordinates", positions, persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
+        functions = self.basis(self.coordinates)
+        values = self.branch(inputs) @ functions.T / functions.shape[1] ** 0.5 + self.bias
+        outputs: torch.Tensor = values.reshape(len(inputs), *self.output_shape)
+        return outputs

@@ -1,0 +1,125 @@
+"""Neural operators of the package neuraloperator, conditioned on parameters and time."""
+
+import contextlib
+import importlib
+import io
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from melissa_gen.errors import StudyError
+from melissa_gen.surrogates.grid import Grid
+
+__all__ = ["FNO", "TFNO", "UNO"]
+
+
+class FNO(nn.Module):
+    """Fourier neural operator (Li et al., arXiv 2010.08895) on a regular grid.
+
+    Its input fields are parameters and time, each constant over the grid, and the coordinates of the points.
+
+    Args:
+        n_inputs: Number of inputs: parameters and time.
+        output_shape: Shape of the output without the batch axis.
+        n_modes: Fourier modes that are kept along each axis of the grid, or one number for all axes; None keeps up
+            to 16 of them.
+        hidden_channels: Channels of the layers.
+        dimensions: Number of the last axes of the output that belong to the grid; see `Grid.of`.
+        arguments: Further arguments of the class in `neuralop.models`.
+
+    Raises:
+        StudyError: The package neuraloperator is not installed, or an argument is not legal.
+    """
+
+    model: ClassVar[str] = "FNO"
+
+    def __init__(
+        self,
+        n_inputs: int,
+        output_shape: Sequence[int],
+        n_modes: int | Sequence[int] | None = None,
+        hidden_channels: int = 32,
+        dimensions: int | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        self.output_shape = tuple(output_shape)
+        self._grid = Grid.of(output_shape, dimensions)
+        cls = _model(self.model)
+        given = self._arguments(n_modes, arguments)
+        # Some models print their settings.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.operator = cls(
+                in_channels=n_inputs,
+                out_channels=self._grid.channels,
+                hidden_channels=hidden_channels,
+                **given,
+            )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
+        outputs: torch.Tensor = self.operator(self._grid.spread(inputs).contiguous())
+        return outputs.reshape(len(inputs), *self.output_shape)
+
+    def _arguments(
+        self, n_modes: int | Sequence[int] | None, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        points = self._grid.points
+        if n_modes is None:
+            modes = [min(16, count) for count in points]
+        else:
+            modes = [n_modes] * len(points) if isinstance(n_modes, int) else list(n_modes)
+        if len(modes) != len(points) or any(
+            not 1 <= mode <= count for mode, count in zip(modes, points, strict=True)
+        ):
+            message = (
+                f"surrogate.arguments.n_modes is {n_modes}: legal is one number for each axis of the grid, "
+                f"at most {list(points)}"
+            )
+            raise StudyError(message)
+        return {"n_modes": tuple(modes), **arguments}
+
+
+class TFNO(FNO):
+    """Fourier neural operator with factorized weights (Kossaifi et al., arXiv 2310.00120); arguments as in `FNO`."""
+
+    model = "TFNO"
+
+
+class UNO(FNO):
+    """U-shaped neural operator (Rahman et al., arXiv 2204.11127); arguments as in `FNO`.
+
+    Without further arguments it has four layers, of which the inner ones work at half the resolution.
+    """
+
+    model = "UNO"
+
+    def _arguments(
+        self, n_modes: int | Sequence[int] | None, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        modes = super()._arguments(n_modes, {})["n_modes"]
+        axes, layers = len(modes), int(arguments.get("n_layers", 4))
+        half = [[0.5] * axes, *[[1.0] * axes] * (layers - 2), [2.0] * axes]
+        defaults = {
+            "n_layers": layers,
+            "uno_out_channels": [32] * layers,
+            "uno_n_modes": [list(modes)] * layers,
+            "uno_scalings": half,
+            "channel_mlp_skip": "linear",
+        }
+        return defaults | arguments
+
+
+def _model(name: str) -> type[nn.Module]:
+    try:
+        models = importlib.import_module("neuralop.models")
+    except ImportError as error:
+        message = (
+            f"surrogate.class {name} needs the package neuraloperator: "
+            f"pip install 'melissa_gen[operators]' ({error})"
+        )
+        raise StudyError(message) from error
+    found: type[nn.Module] = getattr(models, name)
+    return found

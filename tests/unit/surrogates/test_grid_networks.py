@@ -1,0 +1,120 @@
+"""Networks on regular grids: U-Net, DeepONet and the neural operators of neuraloperator."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from melissa_gen.errors import StudyError
+from melissa_gen.surrogates import DeepONet, Surrogate, UNet, load, save
+from melissa_gen.surrogates.grid import Grid
+from melissa_gen.surrogates.training_trial import TrainingTrial
+
+operators = pytest.mark.skipif(
+    importlib.util.find_spec("neuralop") is None, reason="needs the package neuraloperator"
+)
+NETWORKS = [
+    ("UNet", {"width": 8, "levels": 2}),
+    ("UNet", {"width": 8, "levels": 1, "conditioning": "channels"}),
+    ("DeepONet", {"basis": 8, "branch": [16], "trunk": [16]}),
+    pytest.param("FNO", {"n_modes": 4, "hidden_channels": 8}, marks=operators),
+    pytest.param("TFNO", {"n_modes": 4, "hidden_channels": 8, "rank": 0.5}, marks=operators),
+    pytest.param("UNO", {"n_modes": 4, "hidden_channels": 8}, marks=operators),
+]
+
+
+def surrogate_of(name, arguments, shape=(12, 10)):
+    bounds = {"a": (0.0, 1.0), "b": (2.0, 3.0)}
+    path = f"melissa_gen.surrogates.{name}"
+    return Surrogate(bounds, (0.0, 1.0), {"u": shape}, path, arguments)
+
+
+@pytest.mark.parametrize("shape", [(16,), (12, 10), (2, 12, 10)])
+@pytest.mark.parametrize(("name", "arguments"), NETWORKS)
+def test_a_network_fits_the_grid_can_be_trained_and_saved(name, arguments, shape, tmp_path):
+    surrogate = surrogate_of(name, arguments, shape)
+    TrainingTrial(surrogate, torch.optim.Adam(surrogate.parameters())).run(4)
+    assert all(isinstance(value, torch.Tensor) for value in surrogate.state_dict().values())
+    save(surrogate, tmp_path)
+    inputs = (torch.rand(3, 2) + torch.tensor([0.0, 2.0]), torch.rand(3))
+    expected = surrogate.eval()(*inputs)
+    assert expected.shape == (3, *shape)
+    torch.testing.assert_close(load(tmp_path).eval()(*inputs), expected)
+
+
+@pytest.mark.parametrize(("name", "arguments"), NETWORKS)
+def test_parameters_and_time_change_the_output(name, arguments):
+    network = surrogate_of(name, arguments).network.eval()
+    inputs = torch.zeros(1, 3)
+    for column in range(3):
+        moved = inputs.clone()
+        moved[0, column] = 1.0
+        assert (network(moved) - network(inputs)).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(("name", "arguments"), NETWORKS)
+def test_the_output_depends_on_the_position(name, arguments):
+    output = surrogate_of(name, arguments).network.eval()(torch.ones(1, 3))[0]
+    assert output.std(dim=0).min() > 0 and output.std(dim=1).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "dimensions", "expected"),
+    [
+        ((64,), None, (1, (64,))),
+        ((8, 9), None, (1, (8, 9))),
+        ((8, 9), 1, (8, (9,))),
+        ((2, 3, 8, 9), None, (6, (8, 9))),
+        ((4, 5, 6), 3, (1, (4, 5, 6))),
+    ],
+)
+def test_the_last_axes_are_the_grid(shape, dimensions, expected):
+    assert Grid.of(shape, dimensions) == expected
+
+
+def test_coordinates_run_from_end_to_end_of_each_axis():
+    found = Grid(1, (3, 2)).coordinates()
+    assert found[0].tolist() == [[-1, -1], [0, 0], [1, 1]]
+    assert found[1].tolist() == [[-1, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "sentence"),
+    [
+        (UNet, {"width": 12}, "width is 12: legal are multiples of 8"),
+        (UNet, {"levels": 5}, r"levels is 5: legal are 0 to 4 for a grid of \(16, 16\)"),
+        (UNet, {"conditioning": "fim"}, "legal are film, channels"),
+        (UNet, {"dimensions": 3}, "dimensions is 3: legal are 1 to 2"),
+        (DeepONet, {"dimensions": 0}, "dimensions is 0: legal are 1 to 2"),
+        (DeepONet, {"activation": "gelo"}, "did you mean 'gelu'"),
+    ],
+)
+def test_wrong_arguments_have_one_sentence(network, arguments, sentence):
+    with pytest.raises(StudyError, match=sentence):
+        network(3, (16, 16), **arguments)
+
+
+@operators
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"n_modes": [4]}, r"n_modes is \[4\]: legal is one number for each axis"),
+        ({"n_modes": 99}, r"at most \[12, 10\]"),
+        ({"hidden_chanels": 4}, "surrogate.arguments.*hidden_chanels"),
+    ],
+)
+def test_wrong_arguments_of_operators_have_one_sentence(arguments, sentence):
+    with pytest.raises(StudyError, match=sentence):
+        surrogate_of("FNO", arguments)
+
+
+def test_without_the_package_an_operator_says_what_to_install():
+    code = (
+        "import sys; sys.modules['neuralop'] = None\n"
+        "from melissa_gen.surrogates import FNO\n"
+        "FNO(3, (8, 8))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'melissa_gen[operators]'" in done.stderr.splitlines()[-1]
