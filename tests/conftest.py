@@ -85,7 +85,7 @@ def same_state():
 
 
 def wait_for(condition, what, patience=PATIENCE):
-    """Asks until the answer is true; returns it."""
+    """Polls until the answer is true; returns the answer."""
     until = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < until, f"waited in vain for {what}"
@@ -100,7 +100,7 @@ class Run:
         self.process, self.log, self.run_dir = process, log, run_dir
 
     def wait(self, patience=PATIENCE):
-        """Waits for its end; returns itself."""
+        """Waits for the end of the process; returns the run."""
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -114,7 +114,7 @@ class Run:
 
     @property
     def output(self):
-        """What stands on the terminal, both streams."""
+        """The output on the terminal, of both streams."""
         return self.log.read_text()
 
     @property
@@ -133,14 +133,14 @@ class Run:
         return {line["simulation"]: line for line in map(json.loads, lines)}
 
     def events(self, kind=None):
-        """The whole events written so far, all or of one kind."""
+        """Returns the complete events written so far, all or of one kind."""
         path = self.run_dir / "events.jsonl"
         text = path.read_text() if path.exists() else ""
         found = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
         return [event for event in found if kind in (None, event["event"])]
 
     def wait_event(self, kind, count=1):
-        """Waits until so many events of a kind were written; returns them."""
+        """Waits until a number of events of one kind are written; returns them."""
 
         def look():
             found = self.events(kind)
@@ -161,7 +161,7 @@ class Run:
         return json.loads(path.read_text())
 
     def assert_finished(self, retried=0):
-        """Asserts that the study finished, all simulations have one line each, and the accounts add up.
+        """Asserts that the study finished, every simulation has one line, and the accounting adds up.
 
         Args:
             retried: Restarts that are expected; more would hide a client that was lost for no reason.
@@ -192,7 +192,7 @@ class Run:
 
 
 class Runs:
-    """Writes studies into a folder, runs them, and knows every process that came of it."""
+    """Writes studies into a folder, runs them, and finds all processes that they start."""
 
     def __init__(self, folder, inside=()):
         """Args: folder for studies and terminals; `inside`, words before each command (a namespace that it enters)."""
@@ -259,7 +259,7 @@ class Runs:
         return run
 
     def processes(self):
-        """Command line by process id of all that lives and came of these runs."""
+        """Returns the process id and command line of all living processes of these runs."""
         mark, found = f"{MARK}={self.mark}".encode(), {}
         for entry in Path("/proc").iterdir():
             try:
@@ -271,7 +271,7 @@ class Runs:
         return found
 
     def ranks(self, word):
-        """Process ids of those whose command line holds a word, mpirun and its proxies left out."""
+        """Returns the ids of processes whose command line contains a word, without mpirun and its proxies."""
         return sorted(
             pid
             for pid, line in self.processes().items()
@@ -279,7 +279,7 @@ class Runs:
         )
 
     def segments_of(self, word):
-        """Names of the shared-memory segments that the ranks with a word in their command line have open."""
+        """Returns the names of the open shared-memory segments of ranks with a word in their command line."""
         links = [link for pid in self.ranks(word) for link in Path(f"/proc/{pid}/fd").iterdir()]
         names = {link.readlink().name for link in links if link.is_symlink()}
         return {name for name in names if name.startswith("mpich_shm_")}
@@ -302,7 +302,7 @@ class Runs:
         assert not new, f"left in /dev/shm: {new}"
 
     def close(self):
-        """Ends what a failed test has left."""
+        """Ends all processes that a failed test has left."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -316,7 +316,7 @@ UNSHARE = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/shm && exec
 
 @functools.cache
 def may_unshare():
-    """Whether a command can be given a /dev/shm of its own, so that other worlds don't blur what it leaves."""
+    """Whether a command can have a private /dev/shm, so that segments of other worlds are not counted."""
     words = ["unshare", "--mount", "sh", "-c", "mount --bind /tmp /dev/shm"]
     try:
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
@@ -330,7 +330,7 @@ def segments():
 
 
 def held_segments():
-    """Names of those that some process has open; other worlds may run at the same time."""
+    """Returns the names of the segments that a process has open; other worlds may run at the same time."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -363,7 +363,7 @@ def module_runs(tmp_path_factory):
 
 @pytest.fixture
 def second_network():
-    """A network of its own, for solvers of one test."""
+    """A separate network for the solvers of one test."""
     if problem := network.missing():
         pytest.skip(problem)
     second = network.Network()

@@ -63,7 +63,7 @@ class GlobalState:
         ]
 
     def restore(self) -> None:
-        """Puts back what other tests depend on most: environment, folder and signal handlers."""
+        """Restores the environment, the working folder and the signal handlers."""
         for key in set(os.environ) - set(self.values["environment"]) - _IGNORED:
             del os.environ[key]
         os.environ.update(self.values["environment"])
@@ -74,7 +74,7 @@ class GlobalState:
 
 
 def _lasting(handler: logging.Handler) -> bool:
-    """Whether a handler is not one of pytest's own, which come and go with the phases of a test."""
+    """Whether a handler does not belong to pytest, whose handlers change between the phases of a test."""
     return not type(handler).__module__.startswith("_pytest")
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Listening(NamedTuple):
-    """A listening socket: its address and port, and the inode that tells it from others."""
+    """A listening socket: its address, its port and its inode."""
 
     address: str
     port: int
@@ -20,7 +20,7 @@ def listening_sockets(pids):
 
 
 def accepts(found, timeout=0.5):
-    """Whether a stranger's connection to a listening socket is answered."""
+    """Whether a listening socket accepts a connection of an unknown peer."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(found.address, found.address)
     try:
         socket.create_connection((host, found.port), timeout).close()

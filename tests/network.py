@@ -1,4 +1,4 @@
-"""A second network on this machine: a namespace that sees the first one through a pair of virtual interfaces."""
+"""A second network on this machine: a namespace connected by a pair of virtual interfaces."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.ar
 
 
 class Network:
-    """What is `inside` it reaches us at `address`, by our interface `interface`; all else goes the same way.
+    """Commands with the prefix `inside` reach this machine at `address`, through the interface `interface`.
 
     Attributes:
         inside: Words to put before a command that is to run in it.
@@ -52,7 +52,7 @@ class Network:
             raise
 
     def reaches(self, address):
-        """Whether a program inside can connect to a socket that listens on an address of ours."""
+        """Whether a program inside can connect to a listening socket of this machine."""
         with socket.create_server((address, 0)) as listening:
             words = [*self.inside, sys.executable, "-c", CONNECT, address]
             port = str(listening.getsockname()[1])
@@ -60,7 +60,7 @@ class Network:
 
     @contextlib.contextmanager
     def firewall(self, port):
-        """Packets to a port of ours don't come out of it."""
+        """Drops packets from inside to a port of this machine."""
         chain = "{ type filter hook output priority 0; policy accept; }"
         nft = [*self.inside, "nft", "add"]
         _call(*nft, "table", "ip", "wall")
@@ -72,7 +72,7 @@ class Network:
             _call(*self.inside, "nft", "delete", "table", "ip", "wall")
 
     def close(self):
-        """Removes it: the pair of interfaces, and the namespace, which goes with its last process."""
+        """Removes the pair of interfaces and the namespace."""
         subprocess.run(["ip", "link", "delete", self.interface], check=False, capture_output=True)
         self._holder.kill()
         self._holder.communicate()
@@ -80,7 +80,7 @@ class Network:
 
 @functools.cache
 def missing():
-    """Returns why there can be no second network here, or ""; installs its tools if that is allowed."""
+    """Returns why a second network can't be created here, or ""; installs its tools if that is allowed."""
     if os.geteuid() != 0:
         return "only root can make a network namespace"
     if not all(shutil.which(name) for name in ("ip", "nft")):

@@ -1,4 +1,4 @@
-"""A TCP proxy in a thread, in front of one port, that cuts and stalls the connections through it."""
+"""A TCP proxy in a thread for one port, which can cut and stall its connections."""
 
 import selectors
 import socket
@@ -6,7 +6,7 @@ import threading
 
 
 class Proxy:
-    """Forwards bytes between those who connect to `endpoint` and a target.
+    """Forwards bytes between peers that connect to `endpoint` and a target.
 
     Args:
         target: The endpoint to forward to, `tcp://host:port`.
@@ -39,16 +39,16 @@ class Proxy:
                 self._drop(opened)
 
     def cut_after(self, *forwarded):
-        """Resets all connections each time when so many bytes have passed, in the middle of a message or not."""
+        """Resets all connections after each of these numbers of forwarded bytes, also inside of a message."""
         with self._lock:
             self._cut_at = sorted(forwarded)
 
     def stall(self):
-        """Forwards nothing any more; what arrives meanwhile is lost with its connection, see `resume`."""
+        """Stops forwarding; bytes that arrive meanwhile are lost with their connection (see `resume`)."""
         self._stalled.set()
 
     def resume(self):
-        """Ends a stall: resets the connections that it has swallowed bytes of, and forwards new ones."""
+        """Ends a stall: resets the connections that have lost bytes, and forwards new connections."""
         self.cut()
         self._stalled.clear()
 

@@ -1,4 +1,4 @@
-"""What the server keeps of each simulation: time of its events, time of a checkpoint under the lock, and memory.
+"""Cost of the server's records of simulations: time of events, time of a checkpoint under the lock, and memory.
 
 The control machine, the ledger, the queue of proposals with a real sampler, the difficulty tracker and the records of
 one server rank are driven in one process, without sockets, solvers or training, as in a study with 64 clients: each

@@ -1,4 +1,4 @@
-"""Does each sampler draw from what it aims at? Every method against targets p a whose law is known.
+"""Compares the draws of every sampler with targets p a whose distribution is known.
 
     python tests/benchmarks/exactness.py
     python tests/benchmarks/exactness.py --methods pool,twisted --targets "bump d=5,ridge"

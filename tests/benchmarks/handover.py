@@ -1,4 +1,4 @@
-"""From the end of one simulation to the next parameters in hand: a persistent client against a process for each.
+"""Time from the end of a simulation to the next parameters: a persistent client against one process per simulation.
 
 `melissa-gen run` on a tiny study, so that everything around is real: server with control thread, trainer, ingest and
 sampler on the same cores, launcher, MPI world of one and of two ranks. Each client rank notes the time when it has

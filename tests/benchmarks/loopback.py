@@ -1,4 +1,4 @@
-"""The two ends of the wire without a study around them: a stand-in for rank 0's control, and a rank's ingest.
+"""Both ends of the data connection without a study: a stand-in for the control of rank 0, and the ingest of a rank.
 
 Client, wire, credit, ingest thread, assembler and reservoir are the real ones; only what hands out simulations is
 replaced, by a thread that always has one more.
@@ -115,7 +115,7 @@ class ControlStandIn:
 
 
 class OpenReservoir(Reservoir):
-    """A reservoir that can be told to give up unseen samples too, so that it never holds a sender back."""
+    """A reservoir that can also evict unseen samples, so that a sender never waits."""
 
     overwrite = False
 
@@ -185,7 +185,7 @@ def stream(
     core: int | None,
     pause: Callable[[], bool] | None = None,
 ) -> None:
-    """Sends time steps through the real client until the server ends it: the solver that costs nothing.
+    """Sends time steps through the real client until the server ends it; the solver computes nothing.
 
     Args:
         contact_file: The server's contact file.
@@ -220,7 +220,7 @@ def word_from(pipe: Connection, *processes: BaseProcess) -> Any:
 
 
 class Flow(NamedTuple):
-    """How fast messages came in, and what each took of the receiving process, all its threads."""
+    """Rate of received messages, and CPU time per message of all threads of the receiving process."""
 
     rate: float
     cpu_seconds: float

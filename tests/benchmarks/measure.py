@@ -1,4 +1,4 @@
-"""What all benchmarks share: the command line, interleaved repetitions, the table, the JSON file.
+"""Functions for all benchmarks: the command line, interleaved repetitions, the table and the JSON file.
 
 Every benchmark compares within one run. Cases take turns (A B A B ...), so that whatever else the machine does hits
 all of them alike, and a ratio is the median of the ratios of neighbours, not the ratio of two medians.
@@ -29,7 +29,7 @@ HEAT = ROOT / "simulations" / "heat" / "study.yaml"
 
 @dataclass
 class Target:
-    """A number that is wanted, and whether it was reached."""
+    """A target value, and whether it was reached."""
 
     what: str
     wanted: float
@@ -47,7 +47,7 @@ class Target:
 
 @dataclass
 class Result:
-    """What a benchmark found: a table for people, everything for programs."""
+    """Results of a benchmark: a table, and all details for the JSON file."""
 
     title: str
     columns: Sequence[str]
@@ -69,7 +69,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 
 def environment() -> dict[str, Any]:
-    """Returns what the figures depend on."""
+    """Returns the properties of the machine that the results depend on."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory_gigabytes": round(psutil.virtual_memory().total / 2**30),

@@ -62,7 +62,7 @@ def compared(flow: str, size: int, turns: int, details: dict[str, Any]) -> tuple
 
 
 def world(ranks: int, flow: str, size: int) -> dict[str, Any]:
-    """Measures in an MPI world of its own; returns seconds per step and per floor, block by block."""
+    """Measures in a separate MPI world; returns seconds per step and per floor for each block."""
     command = [str(Path(sys.executable).with_name("mpirun")), "-n", str(ranks), sys.executable]
     done = subprocess.run(
         [*command, __file__, "--as-rank", flow, str(size)],
@@ -77,7 +77,7 @@ def world(ranks: int, flow: str, size: int) -> dict[str, Any]:
 
 
 def measure(flow: str, size: int) -> None:
-    """What each rank of such a world does."""
+    """The measurement on each rank of the MPI world."""
     from mpi4py import MPI
 
     sys.path.insert(0, str(FOLDER))
@@ -96,7 +96,7 @@ def measure(flow: str, size: int) -> None:
 
 
 def block(comm: Any, call: Callable[[], object], repeats: int) -> float:
-    """Seconds per call over so many of them, on the slowest rank."""
+    """Returns the mean seconds per call over a number of calls, on the slowest rank."""
     comm.Barrier()
     began = time.perf_counter()
     for _ in range(repeats):

@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def compare(scratch: Path, settings: list[str]) -> tuple[dict[str, dict[str, Any]], float, float]:
-    """Runs all three; returns what each found, the seconds of the generation, and the file's size in MB."""
+    """Runs all three cases; returns their results, the seconds of the generation, and the size of the file in MB."""
     from melissa_gen.launcher.commands.validation_cache import validation_set
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study, write_study

@@ -1,4 +1,4 @@
-"""The main job: `melissa-gen run simulations/heat/study.yaml` as published, and what it took.
+"""Cost of the published study: `melissa-gen run simulations/heat/study.yaml`.
 
 100 simulations of 100 time steps on a 100 x 100 mesh, 2 server ranks, 2 clients of 2 ranks, the generative sampler.
 All figures come from the run directory's `summary.json` and `events.jsonl`; wall time is counted from the first
@@ -83,7 +83,7 @@ def _result(summary: dict[str, Any], events: list[dict[str, Any]]) -> Result:
 
 
 def _waiting(events: list[dict[str, Any]]) -> list[str]:
-    """Says who waited for whom, on average over the status events from the first batch to the last sample."""
+    """Describes which part waited for which, on average from the first batch to the last sample."""
     statuses = [e for e in events if e["event"] == "status" and "waiting" in e]
     shares: dict[str, list[float]] = {}
     for status in statuses:

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def errors(case: str, seed: int, count: int) -> dict[str, Any]:
-    """Runs the study; returns the validation error and how many samples were in memory after resuming."""
+    """Runs the study; returns the validation error and the number of samples in memory after resuming."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path, run_dir = folder / "study.yaml", folder / "run"
@@ -129,7 +129,7 @@ def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def kill_at(process: subprocess.Popen[bytes], run_dir: Path, finished: int) -> None:
-    """Kills the launcher and all that it started, at the first checkpoint after so many finished simulations."""
+    """Kills the launcher and its processes at the first checkpoint after a number of finished simulations."""
     while len(events(run_dir, "simulation_finished")) < finished and process.poll() is None:
         time.sleep(0.05)
     saved = len(events(run_dir, "checkpoint"))

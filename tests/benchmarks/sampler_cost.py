@@ -1,4 +1,4 @@
-"""What each sampler costs: seconds of one core to learn from 100 simulations, and to propose 100 points, d = 5.
+"""Cost of each sampler: CPU seconds to learn from 100 simulations and to propose 100 points, d = 5.
 
     python tests/benchmarks/sampler_cost.py
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _timed(name: str, slot: Slot, fleet: Fleet, repetitions: int) -> tuple[float, float]:
-    """Median CPU seconds of an update and of a suggestion, each with something new to learn."""
+    """Returns the median CPU seconds of an update with new evidence and of a suggestion."""
     sampler = create(name, fleet.prior, seed=1)
     rng = np.random.default_rng(0)
     learn, propose = [], []

@@ -195,7 +195,7 @@ class Fleet:
         return found
 
     def probe(self, k: int) -> CubeProbe:
-        """What a server would show the slot's sampler: a copy of its surrogate."""
+        """Returns the probe that a server would give to the sampler of the slot: a copy of its surrogate."""
         copied = copy.deepcopy(self._template)
         linear = [layer for layer in copied.modules() if isinstance(layer, torch.nn.Linear)]
         network = self.network.slot(k)
@@ -206,7 +206,7 @@ class Fleet:
         return CubeProbe(SurrogateProbe([copied]), self.prior)
 
     def _simulate(self) -> None:
-        """Lets every sampler learn and suggest, and solves all of the points at once."""
+        """Updates every sampler, takes its suggestions, and solves all points at once."""
         n = self.problem.per_round
         blocks = []
         for k, slot in enumerate(self.slots):
@@ -258,7 +258,7 @@ class Fleet:
             self._score(index, losses.detach().numpy())
 
     def _score(self, index: NDArray[np.int64], losses: NDArray[np.float32]) -> None:
-        """Tells the trackers the losses of samples that were never drawn before."""
+        """Adds the losses of samples that are drawn for the first time to the trackers."""
         new = ~np.take_along_axis(self._seen, index, axis=1)
         for k in np.flatnonzero(new.any(axis=1)):
             loss = losses[k].astype(np.float64)

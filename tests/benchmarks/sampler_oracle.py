@@ -1,4 +1,4 @@
-"""`oracle`: what `pool` would do if it knew the true error of every candidate. The gain that is there to be had."""
+"""`oracle`: the method `pool` with the true error of every candidate, as an upper bound of the gain."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ class Oracle(Sampler):
         self._fresh = False
 
     def attach(self, fleet: "Fleet", slot: int, points: Array, fields: NDArray[np.float32]) -> None:
-        """Gives it the surrogate, and the solved points."""
+        """Sets the surrogate and the solved points."""
         self._fleet, self._slot, self._points, self._fields = fleet, slot, points, fields
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:

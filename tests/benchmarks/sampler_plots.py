@@ -1,4 +1,4 @@
-"""Two pictures of a comparison: how the errors are distributed, and where each method put its points."""
+"""Two figures of a comparison: the distribution of the errors, and the points of each method."""
 
 from pathlib import Path
 from typing import Any

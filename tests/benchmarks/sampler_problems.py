@@ -124,7 +124,7 @@ _MESH, _HEAT_TIMES = 32, 20
 
 @cache
 def _heat_basis() -> Fields:
-    """The answer to one kelvin of each of the five temperatures, (5, times, mesh²); the equation is linear in them."""
+    """Response to one kelvin of each of the five temperatures, `(5, times, mesh²)`; the equation is linear in them."""
     sys.path.insert(0, str(ROOT / "simulations" / "heat"))
     from mpi4py import MPI
     from solver import HeatSolver, Walls
@@ -150,7 +150,7 @@ _FRONT_POINTS, _FRONT_TIMES = 64, 10
 
 
 def front(points: Array) -> Fields:
-    """A front that turns steep in one corner of three of the parameters, on a smooth background of all of them.
+    """A front that is steep in one corner of three parameters, on a smooth background of all parameters.
 
     u(x, t) = tanh(s (x - c - v t)) + Σ_k b_k λ_k cos(kπx). The steepness s rises from 4 to 60 where λ₁, λ₂ and λ₃ are
     all large (about a tenth of the cube); the place c and the speed v are weighted sums of the λ, the later the less.

@@ -1,4 +1,4 @@
-"""Targets p a in the unit cube whose law is known: a as the samplers see it, exact draws, and a distance to them."""
+"""Targets p a in the unit cube with a known distribution: a, exact draws, and a distance to them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def methods_of(args: argparse.Namespace) -> list[str]:
-    """The methods asked for and those that always run, in a fixed order."""
+    """Returns the requested methods and those that always run, in a fixed order."""
     asked = [name for name in args.methods.split(",") if name]
     legal = ["oracle", *METHODS]
     if unknown := [name for name in asked if name.split(":")[0] not in legal]:
@@ -102,7 +102,7 @@ def methods_of(args: argparse.Namespace) -> list[str]:
 
 
 def _fill(args: argparse.Namespace) -> bool:
-    """Runs the cells that are missing; whether all are there now."""
+    """Runs the missing cells; returns whether all are complete."""
     began = time.monotonic()
     problem = PROBLEMS[args.problem]
     missing: dict[int, list[tuple[str, int]]] = {}
@@ -122,7 +122,7 @@ def _fill(args: argparse.Namespace) -> bool:
 def _run(
     args: argparse.Namespace, problem: Problem, cells: Sequence[tuple[str, int]], steps: int
 ) -> None:
-    """Runs some cells in step and keeps each."""
+    """Runs some cells in lockstep and saves each."""
     points, fields = _test_set(args, problem)
     scale = float(fields.mean()), float(fields.std())
     slots = [
@@ -182,7 +182,7 @@ def _path(args: argparse.Namespace, method: str, seed: int, equal_time: bool | N
 
 
 def _cells(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Method to its cells, those that are there."""
+    """Maps each method to its completed cells."""
     found: dict[str, list[dict[str, Any]]] = {}
     for method in methods_of(args):
         for seed in range(args.seeds):
@@ -196,7 +196,7 @@ def _cells(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
 
 
 def _steps(args: argparse.Namespace, problem: Problem, method: str) -> int:
-    """Optimizer steps of a round: at equal time fewer, by what the sampler has cost."""
+    """Returns the optimizer steps of a round; at equal time, the cost of the sampler is subtracted."""
     if not args.equal_time or method == "uniform":
         return problem.steps
     paths = [_path(args, method, seed, equal_time=False) for seed in range(args.seeds)]
@@ -208,7 +208,7 @@ def _steps(args: argparse.Namespace, problem: Problem, method: str) -> int:
 
 
 def _step_seconds(args: argparse.Namespace, problem: Problem) -> float:
-    """CPU seconds of one optimizer step of one network by itself; measured once, then kept."""
+    """Returns the CPU seconds of one optimizer step of one network; measured once, then cached."""
     path = Path(args.results) / args.problem / "step_seconds.txt"
     if not path.exists():
         small = replace(problem, simulations=problem.per_round * 4, steps=100)
@@ -223,7 +223,7 @@ def _step_seconds(args: argparse.Namespace, problem: Problem) -> float:
 
 
 def _tracker(method: str) -> DifficultyTracker:
-    """Each method learns from the signal that it was published with."""
+    """Returns a tracker of the difficulty signal with which the method was published."""
     return DifficultyTracker("delta_loss" if method.split(":")[0] == "breed" else "loss")
 
 
@@ -238,7 +238,7 @@ def _oracle_pool(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fie
 def solved(
     args: argparse.Namespace, problem: Problem, name: str, count: int, seed: int
 ) -> tuple[Array, Fields]:
-    """Draws of the prior and their fields, solved once and kept."""
+    """Returns draws of the prior and their fields, which are solved once and cached."""
     path = Path(args.results) / args.problem / f"{name}.npz"
     if not path.exists():
         points = problem.prior.sample(count, np.random.default_rng(seed))

@@ -1,4 +1,4 @@
-"""The samplers' comparison once more, through `melissa-gen run`: do the figures of `samplers.py` hold in a real study?
+"""The comparison of samplers with real studies by `melissa-gen run`, to confirm the results of `samplers.py`.
 
 Burgers with the budget of `samplers.py`: 120 simulations, proposals of 4, and each sample drawn 160 times on average,
 which are 400 steps of 32 samples for every 4 simulations of 20 time steps. Launcher, MPI world, wire, reservoir,

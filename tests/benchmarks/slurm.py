@@ -1,4 +1,4 @@
-"""Studies on SLURM: what the launcher costs, how late the first sample comes, and whether many clients lose anything.
+"""Studies on SLURM: cost of the launcher, time to the first sample, and completeness with many clients.
 
 On a throw-away cluster of four virtual nodes, all on this machine, so that all processes share its cores: figures of
 time are upper bounds.
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def many_jobs(folder: Path, result: Result, quick: bool) -> None:
-    """The launcher's share of a core."""
+    """CPU share of the launcher."""
     count, at_once, interval = (60 if quick else 1000), 32, 1.0
     backend = BatchBackend(Slurm(), folder, folder / "logs", {"": JobsSection()}, interval=interval)
     began, before = time.monotonic(), _cpu()
@@ -107,7 +107,7 @@ def many_jobs(folder: Path, result: Result, quick: bool) -> None:
 
 
 def first_sample(folder: Path, result: Result, quick: bool) -> None:
-    """From the command to the first sample, beyond what the two programs need to start."""
+    """Time from the command to the first sample, without the start-up time of the two programs."""
     steps: list[dict[str, float]] = []
 
     def study() -> float:

@@ -47,7 +47,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass
 class Window:
-    """What happened in one window, per second."""
+    """Rates in one time window."""
 
     batches: float
     samples: float
@@ -145,7 +145,7 @@ def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[s
 
 
 def _client(contact_file: Path, core: int | None, mode: Any) -> None:
-    """Sends at the pace that `mode` says."""
+    """Sends samples at the rate of `mode`."""
     due = 0.0
 
     def pause() -> bool:
@@ -230,7 +230,7 @@ def _rank(
 
 
 def _fill(rank: Rank) -> None:
-    """Fills the reservoir, so that the trainer runs at its own pace from the start."""
+    """Fills the reservoir, so that the trainer does not wait for samples."""
     import numpy as np
 
     from melissa_gen.reservoir import Sample
@@ -245,7 +245,7 @@ def _fill(rank: Rank) -> None:
 
 
 def _watch(pipe: Connection, trainer: Any, rank: Rank, trainer_thread: int) -> None:
-    """Counts, window by window; asleep in between."""
+    """Counts batches and samples in each window and sleeps in between."""
     while trainer.batches < 50:
         time.sleep(0.05)
     pipe.send("training")

@@ -1,4 +1,4 @@
-"""A solver of almost nothing whose mishaps the study chooses.
+"""A solver with little work and faults that the study selects.
 
 Options: --steps N (default 10), --mishaps JSON ({"simulation number": "what"}; "all" stands for every number),
 --every-attempt NUMBERS, comma-separated (else a mishap strikes the first attempt alone), --pause SECONDS per step,
@@ -37,14 +37,14 @@ else:
 
 
 def mishap_of(simulation):
-    """What goes wrong in this attempt."""
+    """Returns the fault of this attempt."""
     number = str(simulation.number)
     what = options.mishaps.get(number, options.mishaps.get("all", ""))
     return what if simulation.attempt == 0 or number in again or "all" in again else ""
 
 
 def strike(what, field):
-    """What happens in the middle of a simulation; returns the field that is sent."""
+    """Applies the fault in the middle of a simulation; returns the field to send."""
     if what == "exit":
         sys.stdout.flush()
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Storms: a small study under random faults, resumed until it is finished; then all that must hold is checked.
+"""Storms: a small study under random faults, resumed until it is finished, followed by checks of all invariants.
 
 Run by hand, for as long as wanted:
 
@@ -59,11 +59,11 @@ CHANGES = {
 
 
 class StormError(AssertionError):
-    """Something that must hold does not."""
+    """An invariant is violated."""
 
 
 class Storm:
-    """One study and what strikes it.
+    """One study and its faults.
 
     Attributes:
         recoveries: (name of the fault, seconds from its end to the next progress) for each fault.
@@ -141,7 +141,7 @@ class Storm:
         raise StormError(message)
 
     def _progress(self, until, what):
-        """Waits; a study that lives and makes no progress for long hangs."""
+        """Waits for progress; a running study without progress for a long time counts as hanging."""
         last, count = time.monotonic(), self._count()
         while not until():
             if self._count() != count:
@@ -172,7 +172,7 @@ class Storm:
         return sum(len(self.run.events(kind)) for kind in PROGRESS) if self.run else 0
 
     def victims(self, word):
-        """Process ids of those with a word in their command line; the launcher's is its own."""
+        """Returns the ids of processes with a word in their command line, or the id of the launcher."""
         if word == "launcher":
             return [self.run.process.pid]
         if word.startswith("mpirun"):
@@ -208,7 +208,7 @@ class Storm:
         time.sleep(self.random.uniform(low, high))
 
     def _check_stopped(self):
-        """What holds for a study that has ended and is not finished."""
+        """Checks a study that has ended and is not finished."""
         code = self.run.code
         if code not in (1, 130, -signal.SIGKILL):
             message = f"exit status {code}:\n{self.run.output}"
@@ -216,7 +216,7 @@ class Storm:
         check("Traceback" not in self.run.output, f"a traceback:\n{self.run.output}")
 
     def _check_end(self):
-        """What holds for a study that is finished."""
+        """Checks a finished study."""
         run, output = self.run, self.run.output
         if not (self.run_dir / "report.html").exists():
             # The launcher was killed after the server had finished the study.
@@ -247,7 +247,7 @@ class Storm:
         self._check_nothing_left()
 
     def _check_nothing_left(self):
-        """No segment and no folder is left but those of processes that were killed without a chance to clean up."""
+        """Checks that only processes killed without cleanup have left segments and folders."""
         killed = any(name.startswith("kill") or "freeze" in name for name in self.faults)
         left = {path.name for path in self.machine.shm.iterdir()}
         left |= {path.name for path in self.runs.temporary.glob("melissa_gen-*")}
@@ -307,7 +307,7 @@ def kill_launcher(storm):
 
 
 def freeze(storm, word, low, high):
-    """A process stands still for a while."""
+    """Stops a process for a while."""
     pid = storm.kill(word, signal.SIGSTOP)
     try:
         storm.pause(low, high)

@@ -1,4 +1,4 @@
-"""A small machine for one storm: a disk, a /dev/shm, a loopback network and a clock that a fault can disturb."""
+"""A small machine for one storm, with a disk, a /dev/shm, a loopback network and a clock that faults can disturb."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ SHM_MEGABYTES = 96
 
 @functools.cache
 def missing():
-    """Returns why there can be no such machine here, or ""; installs what it needs if that is allowed."""
+    """Returns why the machine can't be created here, or ""; installs missing programs if that is allowed."""
     if problem := network.missing():
         return problem
     if lacking := [name for name in ("mkfs.ext4", "fsfreeze") if not shutil.which(name)]:
@@ -110,7 +110,7 @@ class Machine(contextlib.ExitStack):
 
     @contextlib.contextmanager
     def frozen_disk(self):
-        """Lets every write to the disk wait."""
+        """Blocks every write to the disk."""
         call("fsfreeze", "--freeze", self.disk)
         try:
             yield
@@ -119,7 +119,7 @@ class Machine(contextlib.ExitStack):
 
     @contextlib.contextmanager
     def other_time(self, seconds):
-        """Moves the wall clock, and back."""
+        """Changes the wall clock, and restores it."""
         self._set_clock(seconds)
         try:
             yield

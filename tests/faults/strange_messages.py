@@ -1,4 +1,4 @@
-"""Sends a server what no peer of its run sends; a storm runs this inside the network of its machine."""
+"""Sends invalid messages to a server; a storm runs this inside the network of its machine."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def damaged(contact, chance):
 
 
 def main(path, seed):
-    """Sends all of it to all sockets of a server."""
+    """Sends all messages to all sockets of a server."""
     contact, chance = Contact.read(Path(path)), random.Random(seed)
     context = zmq.Context()
     endpoints = [(contact.control, False), (contact.heartbeat, False)]

@@ -39,12 +39,12 @@ def running(runs, request):
 
 
 def sentences(run):
-    """The lines on the terminal that say how the study ended."""
+    """Returns the lines on the terminal that report the end of the study."""
     return [line for line in run.output.splitlines() if line.startswith("tiny:")]
 
 
 def assert_stopped_cleanly(run, reason):
-    """Asserts that the server ended by itself, with results, a checkpoint, and accounts that add up."""
+    """Asserts that the server ended by itself, with results, a checkpoint, and accounting that adds up."""
     summary = run.summary
     assert summary["status"] == "stopped"
     assert reason in (summary.get("message") or summary["reason"])

@@ -1,4 +1,4 @@
-"""Solvers on another network than the server: they reach it, or say who could not reach whom on what port."""
+"""Solvers on another network than the server: they reach it, or report which port can't be reached from where."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ def test_solvers_on_another_network(runs, second_network):
 
 @pytest.mark.parametrize("closed", ["data", "control"])
 def test_a_port_that_a_firewall_closes(runs, second_network, closed):
-    """The study ends before a simulation is spent, and says who could not reach whom on what port."""
+    """The study ends before the first simulation and reports which port can't be reached from where."""
     ports = free_ports(second_network.address)
     more = {"server.ports": [ports[0], ports[-1]], "launcher.clients": 3}
     study = runs.study(study_across(second_network, **more), solver=SOLVER)
@@ -61,7 +61,7 @@ def test_a_port_that_a_firewall_closes(runs, second_network, closed):
 
 
 def free_ports(address):
-    """Three ports in a row that nobody listens on."""
+    """Returns three consecutive free ports."""
     for first in range(40_000, 50_000, 3):
         try:
             for port in range(first, first + 3):

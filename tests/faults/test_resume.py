@@ -1,4 +1,4 @@
-"""Runs in several parts: servers that die or make way, launchers that are killed, and what comes of it in the end."""
+"""Runs in several parts: servers that die or hand over, launchers that are killed, and the results at the end."""
 
 import json
 import os
@@ -22,7 +22,7 @@ COUNT, STEPS = 16, 10
 
 
 class Gated:
-    """A run whose two clients stand half-way in simulations 6 and 7 until the gate is opened."""
+    """A run whose two clients stop in the middle of simulations 6 and 7 until the gate is opened."""
 
     def __init__(self, runs, **changes):
         basis = {
@@ -50,7 +50,7 @@ def resume(runs, run_dir):
 
 
 def assert_whole(run, parts=2):
-    """Asserts that a run in several parts ended as one: each simulation once, one set of books."""
+    """Asserts that a run in several parts ended as one: each simulation once, and one accounting."""
     assert run.code == 0, run.output
     summary = run.summary
     assert summary["status"] == "finished"
@@ -186,7 +186,7 @@ def test_stop_now(runs):
 
 
 def test_a_killed_launcher_and_server_then_resume_and_a_client_of_before_is_refused(runs):
-    """The old client is held still while its server dies, then finds the new one at the old address."""
+    """The old client is stopped while its server dies, and then finds the new server at the old address."""
     gated = Gated(runs, **{"server.heartbeat_timeout": 60})
     old = Contact.read(gated.run.run_dir / "contact.json")
     survivors = runs.ranks("solver.py")

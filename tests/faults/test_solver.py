@@ -1,4 +1,4 @@
-"""Solvers that fail in the middle of a study: one study with every mishap, and what became of each simulation."""
+"""Solvers that fail in the middle of a study: one study with every fault, and the end of each simulation."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ STEPS = 10
 
 @pytest.fixture(scope="module")
 def run(module_runs):
-    """A study in which most simulations fail once, and some for good."""
+    """A study in which most simulations fail once, and some in every attempt."""
     words = {"--mishaps": json.dumps(MISHAPS), "--every-attempt": "2,3,6,7,8,12"}
     study = module_runs.study(
         {
@@ -118,5 +118,5 @@ def test_a_client_that_prints_a_lot_is_logged_whole(run):
     assert max(logs) > 2 * 20_000 * 100
 
 
-def test_nothing_is_left(run, module_runs):
+def test_no_process_or_segment_remains(run, module_runs):
     module_runs.assert_nothing_left()

@@ -14,7 +14,7 @@ SEED = int(os.environ.get("MELISSA_GEN_STORM_SEED", "1"))
 
 
 def test_studies_survive_storms(capsys):
-    """No storm ends a study for good, and after each the accounting, the files and the processes are in order."""
+    """Every study finishes after its storm, and its accounting, files and processes are correct."""
     if problem := storm_machine.missing():
         pytest.skip(problem)
     began, seed, recoveries = time.monotonic(), SEED, []

@@ -1,4 +1,4 @@
-"""Strangers at the ports, and peers of another version or another server: refused by name, and nothing is lost."""
+"""Unauthenticated peers, and peers of another version or another server: they are refused, and no data is lost."""
 
 import socket
 import stat
@@ -38,7 +38,7 @@ def raw_socket(endpoint):
 
 
 def pester(endpoint):
-    """Sends what is no ZeroMQ, or half of it."""
+    """Sends bytes that are not ZeroMQ, or incomplete messages."""
     for data in BYTES:
         with raw_socket(endpoint) as opened:
             try:
@@ -48,7 +48,7 @@ def pester(endpoint):
 
 
 def messages(contact):
-    """Well-formed ZeroMQ messages of no sense, and of peers that are not of this run."""
+    """Well-formed ZeroMQ messages with invalid content, and messages of peers of other runs."""
     token, epoch = bytes.fromhex(contact["token"]), contact["epoch"]
     hello = wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, token)
     alive = wire.encode(wire.Alive("stranger", 0, 0, 0, 0.0, 0.0), epoch, 0, token)
@@ -102,7 +102,7 @@ def assert_a_client_is_told_why(contact):
 
 
 def assert_open_to(run, runs, contact):
-    """Asserts which sockets of a server by tcp listen where, and which of them a stranger reaches.
+    """Asserts where the tcp sockets of a server listen, and which of them an unauthenticated peer can reach.
 
     MPI's are not ours: the port of mpirun, which all its processes inherit, and those of its network library.
     """

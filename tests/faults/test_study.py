@@ -1,4 +1,4 @@
-"""Studies that can't run, or can't go on: each ends with one clear sentence and the right exit status."""
+"""Studies that can't run or continue: each ends with one clear sentence and the right exit status."""
 
 import subprocess
 from pathlib import Path

@@ -33,7 +33,7 @@ def assembler() -> tuple[Assembler, SlotStore]:
 
 
 def one_input(data: bytes) -> None:
-    """Messages one after the other, each behind its length in two bytes: decoded, then placed."""
+    """Decodes and places messages, each preceded by its length in two bytes."""
     parts, store = assembler()
     held = 0
     while len(data) >= 2:

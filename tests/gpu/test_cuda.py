@@ -114,7 +114,7 @@ def test_a_step_is_that_of_the_cpu():
 
 
 def test_batches_are_not_overwritten_while_they_are_copied():
-    """The copy to the GPU is not waited for when it starts; each step must see its own samples, not the next ones."""
+    """The copy to the GPU is asynchronous; each step must see its own samples, not the next ones."""
     study = study_of(
         simulation={"fields": {"u": {"shape": [200_000]}}}, surrogate={"arguments": {"hidden": [8]}}
     )

@@ -1,4 +1,4 @@
-"""Codes from Debian that we did not write, trained on through the bridge: OpenFOAM and FreeFem++."""
+"""Studies of OpenFOAM and FreeFem++ through the bridge."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The package as users get it: a wheel and a source distribution, installed where the repository is not."""
+"""The package as a wheel and a source distribution, installed outside of the repository."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ SMALL = {
 
 
 def python(*words, cwd, interpreter=sys.executable):
-    """Runs Python without what this environment adds to its path; returns the output."""
+    """Runs Python without the path of this environment; returns the output."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(interpreter), *map(str, words)],

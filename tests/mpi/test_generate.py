@@ -28,7 +28,7 @@ def generate(runs, study, output, *options, simulations=9, seed=2, wait=True):
 
 
 def recorded(run):
-    """Asserts that the accounting of a run without a trainer adds up; returns its summary."""
+    """Asserts that the accounting of a run without a trainer adds up; returns the summary."""
     samples = run.summary["samples"]
     assert samples["produced"] == samples["received"] + samples["lost"]
     assert samples["received"] == samples["stored"] + samples["duplicate"] + samples["rejected"]

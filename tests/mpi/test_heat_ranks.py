@@ -72,7 +72,7 @@ class Client:
 
 
 def mpirun(ranks, *command, **environment):
-    """Runs `command` by this interpreter in a world of its own, whatever started the tests."""
+    """Runs `command` with this interpreter in a separate MPI world, independent of how the tests were started."""
     foreign = ("OMPI_", "PMI", "PMIX_", "PRTE_", "HYDRA_", "MPI_")
     env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return subprocess.run(
@@ -86,7 +86,7 @@ def mpirun(ranks, *command, **environment):
 
 
 def assembled(paths, mesh):
-    """Puts the ranks' blocks together; NaN where no rank has sent anything."""
+    """Assembles the blocks of the ranks; NaN marks points that no rank has sent."""
     whole = None
     for path in paths:
         with np.load(path) as part:

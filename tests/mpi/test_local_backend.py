@@ -1,4 +1,4 @@
-"""Real MPI jobs on this machine: they start, are watched, and leave nothing behind."""
+"""Real MPI jobs on this machine: their start, their end, and that they leave nothing behind."""
 
 import contextlib
 import json
@@ -78,7 +78,7 @@ def segments():
 
 
 def own(mark):
-    """The segments that the ranks of one job have open; other tests' jobs have theirs in the same folder."""
+    """Returns the segments that the ranks of one job have open; jobs of other tests use the same folder."""
 
     def look():
         found = set()

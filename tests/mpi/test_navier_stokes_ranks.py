@@ -21,7 +21,7 @@ WAKE += ("--fields", "velocity_x,velocity_y,pressure,vorticity", "--mesh", "59x1
 
 
 def mpirun(ranks, script, *options):
-    """Runs a script of the example in a world of its own, whatever started the tests."""
+    """Runs a script of the example in a separate MPI world, independent of how the tests were started."""
     foreign = ("OMPI_", "PMI", "PMIX_", "PRTE_", "HYDRA_", "MPI_")
     env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
     return subprocess.run(
@@ -35,7 +35,7 @@ def mpirun(ranks, script, *options):
 
 
 def solve(path, ranks, command):
-    """Returns the fields that a run on its own writes."""
+    """Returns the fields that a solver writes without a server."""
     result = mpirun(ranks, *command, "--output", path)
     assert result.returncode == 0, result.stderr
     with h5py.File(path) as file:

@@ -1,4 +1,4 @@
-"""Whole studies that go well: the command, real MPI worlds, sockets, DDP, and what a run leaves behind."""
+"""Whole studies without faults: the command, MPI worlds, sockets, DDP, and the files of a run."""
 
 import json
 import math
@@ -31,14 +31,14 @@ print(tuple(field.shape), float(field.min()), float(field.max()))
 
 @pytest.fixture(scope="module")
 def run(module_runs):
-    """The heat study in small: two server ranks, two clients of two ranks, default sampler."""
+    """A small heat study with two server ranks, two clients of two ranks, and the default sampler."""
     run_dir = module_runs.folder / "runs" / "first"
     return module_runs.run(HEAT, *settings(SMALL), run_dir=run_dir)
 
 
 @pytest.fixture(scope="module")
 def second(run, module_runs):
-    """The same again, without a name for its folder."""
+    """The same study again, without a name for its folder."""
     more = {"simulation.count": 4, "sampler.method": "twisted", "server.ranks": 1}
     more["training.draws_per_sample"] = 2
     words = settings(SMALL | more)

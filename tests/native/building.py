@@ -1,4 +1,4 @@
-"""Builds the C and Fortran library and programs; a test skips, and says why, where a tool is missing."""
+"""Builds the C and Fortran library and programs; a test is skipped with a reason if a tool is missing."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ STRICT = ("-O3", "-Wall", "-Wextra", "-Werror")
 
 
 def need(tool, package):
-    """Returns a tool's path; skips the test, and says why, where it is not installed."""
+    """Returns the path of a tool; skips the test with a reason if it is not installed."""
     path = shutil.which(tool, path=f"{BIN}:{os.environ['PATH']}")
     if path is None:
         pytest.skip(f"{tool} is not here: apt-get install {package}")

@@ -1,4 +1,4 @@
-"""The library and the programs on it, built once; a fake server."""
+"""Fixtures: the library and its programs, built once, and a fake server."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from .fake_server import FakeServer
 
 @pytest.fixture(scope="session")
 def without_mpi(tmp_path_factory):
-    """The library without MPI; with the Fortran module where there is a compiler."""
+    """The library without MPI, and the Fortran module if there is a compiler."""
     options = ("-DMELISSA_GEN_MPI=OFF",)
     return install(tmp_path_factory.mktemp("without_mpi"), *options)
 
@@ -28,7 +28,7 @@ def with_mpi(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def with_fortran(tmp_path_factory):
-    """The library with a Fortran MPI; the wheel has none, so that Debian's MPICH is taken for compiler and library."""
+    """The library with a Fortran MPI of Debian's MPICH, because the wheel has no Fortran."""
     need("gfortran", "gfortran")
     mpifort = need("mpifort.mpich", "libmpich-dev")
     mpicc = need("mpicc.mpich", "libmpich-dev")
@@ -38,7 +38,7 @@ def with_fortran(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def probe(without_mpi, tmp_path_factory):
-    """The solver of one process that does what its argument says."""
+    """A solver of one process whose argument selects its behavior."""
     program = tmp_path_factory.mktemp("probe") / "probe"
     std = ("-std=c11", "-g", *STRICT)
     run("cc", *std, HERE / "probe.c", *flags(without_mpi), "-lm", "-o", program)

@@ -1,4 +1,4 @@
-"""A training server as a native client sees it: the same messages, without any training."""
+"""A fake training server: it exchanges the same messages and does not train."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from melissa_gen.protocol.sockets import bind_socket
 
 
 class FakeServer:
-    """Hands out simulations, keeps what arrives, and gives credit back; one thread.
+    """Issues simulations, stores what arrives, and returns credit, in one thread.
 
     Args:
         folder: For the contact file.

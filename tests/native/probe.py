@@ -1,4 +1,4 @@
-"""The solver of probe.c in Python: the same modes, the same output; an exception stands for an error code."""
+"""The solver of probe.c in Python, with the same modes and output; exceptions replace error codes."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The study that the probes solve: probe.c, modes.f90 and probe.py do what their argument says."""
+"""The study of the probes probe.c, modes.f90 and probe.py, whose argument selects their behavior."""
 
 import subprocess
 from itertools import product
@@ -30,7 +30,7 @@ def serve_probe(serve, **options):
 
 
 def assert_whole(server, simulations=range(3)):
-    """Every sample of these simulations arrived as the probe made it, although it reuses its arrays."""
+    """Asserts that every sample of some simulations arrived unchanged, although the probe reuses its arrays."""
     for simulation, step in product(simulations, range(3)):
         sample = server.samples[simulation, step]
         first = 1000 * simulation + 100 * step

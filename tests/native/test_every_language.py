@@ -1,4 +1,4 @@
-"""What every client does, in C, Fortran and Python: one list of scenarios, held by a probe in each language."""
+"""Behavior of the clients in C, Fortran and Python: the same scenarios with a probe in each language."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""The heat study with its solver swapped for the one in C or Fortran: one line changes, the fields do not."""
+"""The heat study with the solver in C or Fortran: one line of the study changes, the fields do not."""
 
 import sys
 

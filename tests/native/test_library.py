@@ -1,4 +1,4 @@
-"""The library itself: what it adds to a copy of the field, and how it is built."""
+"""The native library: its cost beyond a copy of the field, and its build."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The C and Fortran client library: its bytes, its behaviour against a server, the solvers built on it."""
+"""The C and Fortran client library: its messages, its behavior against a server, and its solvers."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`melissa-gen init` in each language: what it writes builds, and passes `melissa-gen check` as written."""
+"""The scaffold of `melissa-gen init` in each language builds and passes `melissa-gen check`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A throw-away OAR: its database, server, sshd and two virtual nodes on this machine.
+"""A temporary OAR cluster: its database, server, sshd and two virtual nodes on this machine.
 
 OAR's paths, its user and its nodes' names are the machine's own. So the cluster gets an /etc, a /usr and a /var of its
 own, laid over this machine's in a mount namespace; packages are installed into those. Nothing of this machine changes,
@@ -33,12 +33,12 @@ mount -t overlay over -o lowerdir=/etc,upperdir=/tmp/upper,workdir=/tmp/work /et
 
 
 class CannotInstall(Exception):
-    """OAR's packages can't be had here."""
+    """The packages of OAR can't be installed here."""
 
 
 @functools.cache
 def missing():
-    """Returns why a cluster can't be had here, or ""."""
+    """Returns why a cluster can't be started here, or ""."""
     if os.geteuid() != 0:
         return "OAR needs root: a mount namespace of its own, with packages of its own"
     if absent := [name for name in TOOLS if not shutil.which(name, path=_path())]:
@@ -53,7 +53,7 @@ def _path():
 
 
 class Cluster:
-    """Two virtual nodes of four cores each; they are both this machine.
+    """Two virtual nodes of four cores each, both on this machine.
 
     Args:
         folder: Where everything lives.
@@ -66,7 +66,7 @@ class Cluster:
         self._first = None
 
     def start(self):
-        """Installs OAR, starts it, and waits until the nodes are there; returns itself.
+        """Installs and starts OAR and waits for its nodes; returns the cluster.
 
         Raises:
             CannotInstall: The packages can't be had.
@@ -116,7 +116,7 @@ class Cluster:
         return ["nsenter", f"--target={self._first.pid}", "--mount", "--pid"]
 
     def environment(self):
-        """What to add to the environment of whoever talks to this cluster."""
+        """Environment variables of processes that use this cluster."""
         return {"PATH": f"{self.folder}/bin:{self._path}"}
 
     def ask(self, *command):
@@ -127,7 +127,7 @@ class Cluster:
         return done.stdout + done.stderr
 
     def details(self, *ids):
-        """What `oarstat -f -J` says of some jobs, by id."""
+        """Returns the output of `oarstat -f -J` for some jobs, by id."""
         words = [word for one in ids for word in ("-j", one)]
         return json.loads(self.ask("oarstat", "-f", "-J", *words))
 
@@ -137,14 +137,14 @@ class Cluster:
         return {job["name"]: number for number, job in json.loads(text or "{}").items()}
 
     def calls(self, name):
-        """The arguments of each call of a command by way of PATH."""
+        """Records the arguments of each call of a command on PATH."""
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.partition(" ")[2] for line in lines if line.startswith(f"{name} ")]
 
     @contextlib.contextmanager
     def frozen_database(self):
-        """OAR's database answers nobody meanwhile, and so do its commands not."""
+        """Stops the database of OAR; its commands get no answer meanwhile."""
         frozen = self._processes("postgres")
         for one in frozen:
             one.suspend()
@@ -156,7 +156,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def without_server(self):
-        """Almighty is dead meanwhile."""
+        """Ends the server of OAR (Almighty) and starts it again at the end."""
         for one in self._processes("Almighty"):
             one.kill()
         wait_for_it(lambda: not self._processes("Almighty"), "the end of Almighty")
@@ -180,7 +180,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def without_cores(self):
-        """No job begins meanwhile: all nodes are absent."""
+        """Makes all nodes absent, so that no job starts meanwhile."""
         for state in ("Absent", "Alive"):
             for node in NODES:
                 self.ask("oarnodesetting", f"--hostname={node}", f"--state={state}")
@@ -213,14 +213,14 @@ class Cluster:
 
 
 def _free_ports(count):
-    """Some ports that nobody listens on."""
+    """Returns some free ports."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in servers]
 
 
 def wait_for_it(condition, what, patience=120.0):
-    """Asks until the answer is true; returns it."""
+    """Polls until the answer is true; returns the answer."""
     until = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < until, f"waited in vain for {what}"

@@ -1,4 +1,4 @@
-"""The batch back end by itself, on a real OAR: ranks, states, exit statuses, ends, refusals, silence."""
+"""The batch back end on a real OAR: ranks, states, exit statuses, ends, refusals and missing answers."""
 
 import json
 import os

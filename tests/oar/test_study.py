@@ -1,4 +1,4 @@
-"""The heat study, unchanged but for where it runs: as OAR jobs; and one that loses a client."""
+"""The heat study as OAR jobs, and a study that loses a client."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A throw-away SLURM cluster: munged, slurmctld and four virtual nodes on this machine, in one folder."""
+"""A temporary SLURM cluster: munged, slurmctld and four virtual nodes on this machine, in one folder."""
 
 import contextlib
 import functools
@@ -96,7 +96,7 @@ CommitDelay=0
 
 @functools.cache
 def missing(*, accounting=False):
-    """Returns why a cluster can't be had here, or ""; installs SLURM if that is allowed.
+    """Returns why a cluster can't be started here, or ""; installs SLURM if that is allowed.
 
     Args:
         accounting: Whether it is to have a database of jobs and of limits.
@@ -126,7 +126,7 @@ def _absent(programs):
 
 
 class Cluster:
-    """Four virtual nodes of 20 CPUs and two pretended GPUs each; they are all this machine.
+    """Four virtual nodes of 20 CPUs and two simulated GPUs each, all on this machine.
 
     Args:
         folder: Where everything lives; its path must be short.
@@ -139,7 +139,7 @@ class Cluster:
         self._processes = {}
 
     def start(self):
-        """Starts all daemons and waits until all nodes are idle; returns itself."""
+        """Starts all daemons and waits until all nodes are idle; returns the cluster."""
         for name in (
             "munge",
             "state",
@@ -241,21 +241,21 @@ class Cluster:
         self._spawn(node, *own, "slurmd", "-D", "-N", node)
 
     def freeze_controller(self):
-        """slurmctld answers nobody any more, as under a load that is too high."""
+        """Stops slurmctld, which then does not answer, as under a high load."""
         self._processes["slurmctld"].send_signal(signal.SIGSTOP)
 
     def thaw_controller(self):
-        """It answers again."""
+        """Continues slurmctld."""
         self._processes["slurmctld"].send_signal(signal.SIGCONT)
 
     def kill_controller(self):
-        """slurmctld dies."""
+        """Kills slurmctld."""
         process = self._processes.pop("slurmctld")
         process.kill()
         process.wait()
 
     def kill_node(self, node):
-        """A node's power fails: slurmd, its step daemons and all tasks die at once."""
+        """Kills slurmd of a node, its step daemons and all tasks, as in a power failure."""
         process = self._processes.pop(node)
         for pid in [process.pid, *self._stepds(node)]:
             with contextlib.suppress(psutil.Error):
@@ -265,7 +265,7 @@ class Cluster:
         process.wait()
 
     def out_of_time(self, job):
-        """A job's time limit is reached; slurmctld, which looks twice a minute, then ends it."""
+        """Lets a job exceed its time limit; slurmctld checks limits twice a minute and ends the job."""
         self.ask("scontrol", "update", f"JobId={job}", "EndTime=now+1")
 
     def _stepds(self, node):
@@ -298,17 +298,17 @@ class Cluster:
         return done.stdout + done.stderr
 
     def whole_environment(self):
-        """The environment for whoever talks to this cluster."""
+        """Returns the environment of processes that use this cluster."""
         path = {"PATH": os.environ["PATH"] + ":/usr/sbin"}
         return os.environ | self.environment | path
 
     def jobs(self):
-        """(id, name, state) of all jobs that have not ended."""
+        """Returns (id, name, state) of all jobs that have not ended."""
         lines = self.ask("squeue", "-h", "-o", "%i|%j|%T").splitlines()
         return [tuple(line.split("|")) for line in lines]
 
     def wait_for_end(self, job):
-        """Waits until a job is over, with all its components where it is a heterogeneous one."""
+        """Waits for the end of a job, and of all components of a heterogeneous job."""
 
         def over():
             return job not in [number.partition("+")[0] for number, _, _ in self.jobs()]
@@ -361,7 +361,7 @@ class Cluster:
 
 
 def _free_ports(count):
-    """The first of some ports in a row that nobody listens on."""
+    """Returns the first of some consecutive free ports."""
     for first in range(17_000, 30_000, 16):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in range(first, first + count):
@@ -372,7 +372,7 @@ def _free_ports(count):
 
 
 def wait_for_it(condition, what, patience=90.0):
-    """Asks until the answer is true; returns it."""
+    """Polls until the answer is true; returns the answer."""
     until = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < until, f"waited in vain for {what}"

@@ -1,4 +1,4 @@
-"""One throw-away SLURM cluster for all tests, and studies that run on it."""
+"""One temporary SLURM cluster for all tests, and studies that run on it."""
 
 import shutil
 import tempfile
@@ -28,6 +28,6 @@ def cluster():
 
 @pytest.fixture(autouse=True)
 def talks_to_it(cluster, monkeypatch):
-    """Commands of a test, and the studies that it starts, see this cluster."""
+    """Sets the environment so that commands and studies of a test use this cluster."""
     for name, value in cluster.whole_environment().items():
         monkeypatch.setenv(name, value)

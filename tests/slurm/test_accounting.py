@@ -1,4 +1,4 @@
-"""A cluster that keeps accounts: what it remembers of jobs that its queue forgot, and its limits of users and jobs.
+"""A cluster with accounting: records of jobs that have left the queue, and limits of users and jobs.
 
 slurmdbd and a database of its own run beside the daemons of the other cluster, which has none. Its queue forgets a job
 some seconds after its end.
@@ -41,7 +41,7 @@ ENDS = {  # name: command, exit status, what is said of it
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Takes the place of the one without accounting."""
+    """A cluster with accounting, which replaces the one without."""
     if problem := missing(accounting=True):
         pytest.skip(problem)
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
@@ -69,7 +69,7 @@ def limit(cluster):
 
 
 def test_jobs_that_the_queue_has_forgotten(cluster, tmp_path):
-    """Whose ends the launcher did not see, since it looked seldom: the accounts tell them as the queue would have."""
+    """The launcher polls rarely and misses their ends; the accounting reports them like the queue."""
     # The first query comes with the first submission; the next one would come in an hour.
     backend = BatchBackend(Slurm(), tmp_path, tmp_path, {"": JobsSection()}, interval=3600.0)
     try:
@@ -117,7 +117,7 @@ def test_jobs_that_the_queue_has_forgotten(cluster, tmp_path):
 
 
 def test_a_limit_of_jobs_is_waited_for(module_runs, cluster, limit):
-    """There is room for the server and one client; when there is more, the other one gets in."""
+    """The limit allows the server and one client; when it is raised, the other client starts."""
     limit(maxsubmitjobs=2)
     study = module_runs.study(STUDY, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
@@ -137,7 +137,7 @@ def test_a_limit_of_jobs_is_waited_for(module_runs, cluster, limit):
 
 
 def test_a_job_that_the_limits_hold_in_the_queue(module_runs, cluster, limit):
-    """The scheduler took it, but does not start it: the user is told why, and it starts when it may."""
+    """The job waits in the queue with its reason shown, and starts when the limit allows."""
     limit(maxwall=5)
     changes = {"launcher.jobs.time": 600, "simulation.count": 4}
     study = module_runs.study({**STUDY, **changes}, solver=SOLVER)
@@ -167,7 +167,7 @@ def test_a_job_that_the_limits_hold_in_the_queue(module_runs, cluster, limit):
     ids=["account", "qos", "size"],
 )
 def test_a_job_that_the_accounts_do_not_allow(module_runs, cluster, changes, words):
-    """It never will be: the study ends with the scheduler's own words, and what there is adds up."""
+    """The study ends with the message of the scheduler, and its accounting adds up."""
     for qos, flags in (("gold", ""), ("strict", "DenyOnLimit")):
         cluster.ask("sacctmgr", "-i", "add", "qos", qos, f"flags={flags}", "maxtresperjob=cpu=1")
     cluster.account("modify", "user", USER, "where", "account=lab", "set", "qos=normal,strict")

@@ -1,4 +1,4 @@
-"""The batch back end by itself, on a real SLURM: GPUs, exit statuses, ends."""
+"""The batch back end on a real SLURM: GPUs, exit statuses and ends of jobs."""
 
 import os
 import sys

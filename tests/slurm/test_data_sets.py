@@ -1,4 +1,4 @@
-"""Data sets and checks as jobs of a cluster: the same runs as on one machine, started by SLURM."""
+"""Data sets and checks as SLURM jobs."""
 
 import signal
 

@@ -34,7 +34,7 @@ STUDY = {
 
 @pytest.fixture(scope="module")
 def running(module_runs, cluster):
-    """A study that would go on for a long time; it began with a server that had to wait in the queue."""
+    """A running study that is far from its end."""
     study = module_runs.study(STUDY, solver=SOLVER)
     run = module_runs.start(study, **cluster.whole_environment())
     yield run
@@ -50,13 +50,13 @@ def running(module_runs, cluster):
 
 
 def clients(cluster):
-    """Client job's name to its id, of those that run."""
+    """Maps the names of running client jobs to their ids."""
     jobs = [(i, name) for i, name, state in cluster.jobs() if state == "RUNNING"]
     return {name.rpartition("-")[0]: i for i, name in jobs if "client" in name}
 
 
 def assert_recovers(run, strike, reason="", patience=90.0):
-    """Strikes, and asserts that a client is lost, and that another one takes its place and solves on."""
+    """Applies a fault; asserts that a client is lost and that another one replaces it and continues."""
     wait_for_it(lambda: len(run.events("simulation_finished")) > 3, "simulations", patience)
 
     def count(event):
@@ -176,7 +176,7 @@ def test_a_node_that_dies(running, cluster):
 
 
 def test_time_limits(module_runs, cluster):
-    """The server makes way before its limit, clients that reach theirs are replaced, and the study goes on."""
+    """The server hands over before its limit, clients that reach theirs are replaced, and the study continues."""
     changes = {
         **STUDY,
         "training.checkpoint_every": 5,
@@ -202,7 +202,7 @@ def test_time_limits(module_runs, cluster):
 
 
 def test_an_allocation_that_ends(module_runs, cluster):
-    """The study stops with a checkpoint before its allocation is over, and says how to go on."""
+    """The study stops with a checkpoint before the end of its allocation and says how to resume."""
     changes = {
         **STUDY,
         "launcher.mode": "allocation",
@@ -221,7 +221,7 @@ def test_an_allocation_that_ends(module_runs, cluster):
 
 
 def test_an_allocation_that_is_put_back_into_the_queue(module_runs, cluster):
-    """The scheduler begins it again, and the study goes on: anew if it has no checkpoint yet, else from the newest."""
+    """A requeued study starts from the beginning if it has no checkpoint, and else continues from the newest one."""
     changes = {
         "simulation.command": ["python", "solver.py", "--gate", "gate"],
         "simulation.count": 12,

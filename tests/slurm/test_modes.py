@@ -66,7 +66,7 @@ def finished(module_runs, cluster):
 
 
 def submit(runs, cluster, options, words, run_dir):
-    """Submits `slurm/study.sbatch`; returns the job's id, and the file that it writes to."""
+    """Submits `slurm/study.sbatch`; returns the id of the job and its output file."""
     log = runs.folder / f"{run_dir.name}.log"
     batch = ["sbatch", "--parsable", f"--output={log}", "--nodes=1", "--ntasks-per-node=4"]
     script = ["--time=10", *options, ROOT / "slurm" / "study.sbatch", *words]
@@ -121,7 +121,7 @@ def test_the_solvers_ran_on_the_nodes_and_saw_no_gpu(finished):
 
 
 def test_no_secret_leaves_the_contact_file(finished):
-    """Neither a key nor a token is in a script, and so in no argument and no environment of a job."""
+    """No script contains a key or a token, so that no argument or environment of a job does."""
     for script in finished.rglob("*.sh"):
         variables = {
             line.removeprefix("export ").partition("=")[0]

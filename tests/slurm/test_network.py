@@ -1,4 +1,4 @@
-"""Client jobs on another network than the server: which interface the server takes, and that all gets through."""
+"""Client jobs on another network than the server: the interface of the server, and that all data arrives."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.mpi]
 
 
 def test_client_jobs_on_another_network(module_runs, cluster, second_network):
-    """A whole study; `server.interface: auto` takes the one that leads out of this machine."""
+    """A whole study in which `server.interface: auto` selects the interface that leads out of this machine."""
     address = address_of(choose_interface("auto", one_machine=False))
     if address.startswith("127."):
         pytest.skip("no interface of this machine leads out of it")
@@ -40,7 +40,7 @@ def test_client_jobs_on_another_network(module_runs, cluster, second_network):
 
 
 def solvers_of(runs):
-    """Process ids of the solvers' ranks, without those of the `srun` that started them."""
+    """Returns the process ids of the solvers' ranks, without their `srun`."""
     found = {pid: line.split() for pid, line in runs.processes().items()}
     return [
         pid

@@ -1,4 +1,4 @@
-"""The way in which PBS and LSF are spoken to, through PSI/J, on the one scheduler that can be had here: SLURM."""
+"""The PSI/J back end of PBS and LSF, tested on SLURM, the only scheduler of PSI/J that is available here."""
 
 import sys
 
@@ -20,7 +20,7 @@ RANK = "from mpi4py import MPI; print('of', MPI.COMM_WORLD.size, flush=True)"
 
 @pytest.fixture
 def wanted():
-    """What each job asks for, by its name; "" stands for all others."""
+    """Requested resources by job name; "" stands for all other jobs."""
     return {"": JobsSection(time=600.0)}
 
 

@@ -143,7 +143,7 @@ def test_a_new_attempt_starts_over(tmp_path):
             writer.finish(0)
 
 
-def test_a_failed_writer_leaves_the_earlier_file(tmp_path):
+def test_a_failed_write_keeps_the_earlier_file(tmp_path):
     path = tmp_path / "d.h5"
     write(path, [1])
     with pytest.raises(ZeroDivisionError), DatasetWriter(path, ONE, 5, ["a"], 3, {}) as writer:

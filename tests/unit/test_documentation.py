@@ -1,4 +1,4 @@
-"""The documentation agrees with the code: generated pages are complete, and what the pages print is legal."""
+"""The documentation agrees with the code: generated pages are complete, and printed commands and studies are legal."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What holds for all source files: who may import whom, no import circles, sizes, and names of modules."""
+"""Rules for all source files: imports between packages, no import cycles, sizes, and names of modules."""
 
 import ast
 import graphlib
@@ -60,7 +60,7 @@ def imports(nodes):
 
 
 def at_import(tree):
-    """The nodes that are executed when a module is imported: not those in functions, nor for type checkers alone."""
+    """Yields the nodes that are executed when a module is imported, without functions and imports for type checkers."""
     pending = list(tree.body)
     while pending:
         node = pending.pop()
@@ -88,7 +88,7 @@ def test_a_module_imports_only_what_its_room_may(name):
             assert not wrong, f"{name} imports {imported}"
 
 
-def test_there_is_no_circle_of_imports():
+def test_there_is_no_import_cycle():
     graph = {
         name: {one for one in imports(at_import(tree)) if one != name and one in SOURCES}
         for name, tree in TREES.items()

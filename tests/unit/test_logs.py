@@ -37,7 +37,7 @@ def test_a_line_names_level_process_rank_and_logger(rank, who):
     assert message_of(line) == "disk: [almost] full"
 
 
-def test_a_line_of_someone_else_is_left_as_it_is():
+def test_lines_of_other_programs_are_not_changed():
     assert message_of("solver: time step 3") == "solver: time step 3"
 
 
@@ -98,7 +98,7 @@ def test_log_files_hold_lines_of_the_requested_level(tmp_path):
     assert [message_of(line) for line in run.read_text().splitlines()] == ["a detail", "broken"]
 
 
-def test_nothing_of_it_remains():
+def test_nothing_remains_after_close():
     root, package = logging.getLogger(), logging.getLogger("melissa_gen")
     before = list(root.handlers), root.level, package.level
     with configured_command("debug", verbose=2):

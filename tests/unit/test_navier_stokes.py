@@ -106,7 +106,7 @@ def test_the_initial_vorticity_lies_on_the_given_axes(spectral):
     assert solver.enstrophy(w) == pytest.approx(0.5 * (expected**2).mean())
 
 
-def test_advection_is_that_of_the_equation(spectral):
+def test_advection_matches_the_equation(spectral):
     solver = spectral.KolmogorovSolver(MPI.COMM_SELF, 48)
     w = solver.initial({"cos_2_m1": 0.5, "sin_0_3": -2.0})
     x = ((np.arange(48) + 0.5) * 2.0 * np.pi / 48)[:, None]
@@ -301,7 +301,7 @@ def test_points_are_found_in_the_mesh_and_polynomials_sampled_exactly(channel, w
     np.testing.assert_allclose(sampled, np.where(outside, x + 0.0 * y, 0.0), atol=2e-3)
 
 
-def test_flow_leaves_as_it_came_and_sticks_to_the_walls(wake, channel):
+def test_the_flow_has_equal_ends_and_no_slip_at_the_walls(wake, channel):
     case = wake.Case(reynolds=20.0, inflow=0.3)
     solver = wake.WakeSolver(MPI.COMM_SELF, case, 4, case.time_unit)
     for _ in range(4):

@@ -40,7 +40,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
         (" 7 ", 7.0),
     ],
 )
-def test_a_number_is_read_as_any_language_prints_it(text, value):
+def test_numbers_of_any_language_are_read(text, value):
     assert number(text) == value
 
 

@@ -1,4 +1,4 @@
-"""The entry points of Python on what lies on the disk; `tests/mpi/test_python_api.py` runs whole studies."""
+"""The Python entry points with existing run directories; `tests/mpi/test_python_api.py` runs whole studies."""
 
 import subprocess
 import sys

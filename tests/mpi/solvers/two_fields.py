@@ -1,4 +1,4 @@
-"""Two fields of different rank and type on three MPI ranks of uneven blocks; double precision throughout."""
+"""Two fields of different rank and type on three MPI ranks with uneven blocks, computed in double precision."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The comparison of samplers: it runs, its solvers solve, its statistics are what they say."""
+"""The benchmark that compares samplers: its command, its solvers and its statistics."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """The networks are so small that a second thread costs time."""
+    """A second thread would slow these small networks down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -23,7 +23,7 @@ def one_thread():
 
 @pytest.fixture
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmarks' folder on the path, as when a script there is started."""
+    """Adds the folder of the benchmarks to the path, as for a script in it."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
@@ -93,7 +93,7 @@ def test_ratio_is_the_geometric_mean_and_its_interval_holds_it():
 
 @pytest.mark.usefixtures("benchmarks")
 def test_stacked_networks_train_as_each_would_alone():
-    """Slots must not see each other, whatever trains beside them."""
+    """Slots must be independent of each other."""
     from dataclasses import replace
 
     from sampler_fleet import Fleet, Slot

@@ -1,4 +1,4 @@
-"""A program that knows nothing of melissa_gen, and a simulation that keeps what it is sent."""
+"""A program that does not use melissa_gen, and a simulation that stores its fields."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ for step in range(steps):
 
 
 class Simulation:
-    """What a client would yield; it refuses what a client would."""
+    """Replaces the simulation of a client and refuses the same values."""
 
     number, attempt = 7, 0
 
@@ -86,7 +86,7 @@ class Simulation:
 
 @pytest.fixture
 def make_study(tmp_path):
-    """Returns the function that makes a bridged study of `PROGRAM` with some mishap."""
+    """Returns the function that makes a bridged study of `PROGRAM` with a fault."""
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "program.py").write_text(PROGRAM)

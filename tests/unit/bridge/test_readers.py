@@ -1,4 +1,4 @@
-"""Readers: each format, which files count as complete, and what is said of those that are wrong."""
+"""Readers: each format, which files count as complete, and the messages for invalid files."""
 
 import csv
 import shutil
@@ -30,7 +30,7 @@ def reader_of(folder, reader, **more):
 
 
 def assert_reads(reader, u=U, p=P):
-    """Everything is there and complete once the command has ended."""
+    """Asserts that all files are complete after the end of the command."""
     for step in range(STEPS):
         found = reader.read(step, True)
         if u is not None:
@@ -215,7 +215,7 @@ def write_foam(folder, name, kind, text):
 
 
 def foam_case(case, cells=None, zero="uniform (0 0 0)"):
-    """Three times of p (5 cells) and U, in a whole case or in one processor's share."""
+    """Writes three times of p (5 cells) and U, as a whole case or as the part of one processor."""
     cells = np.arange(5) if cells is None else cells
     for step in range(STEPS):
         time = case / f"{0.1 * (step + 1):g}"
@@ -325,7 +325,7 @@ def numpy_reader(folder):
     return reader_of(folder, {"format": "numpy", "files": "u*.npy"}, fields=fields)
 
 
-def test_a_file_is_complete_when_a_later_one_is_there_and_its_size_rests(tmp_path):
+def test_a_file_is_complete_when_a_later_one_exists_and_its_size_is_stable(tmp_path):
     reader = numpy_reader(tmp_path)
     np.save(tmp_path / "u0.npy", U[0])
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""One simulation through the bridge, good ones and bad ones; the program is real, the client is not."""
+"""One simulation through the bridge with a real program and a fake client: success and failures."""
 
 import os
 import sys
@@ -73,7 +73,7 @@ def test_steps_are_sent_while_the_command_runs(bridged):
         ("nan", 2, ["field 'u' has 1 values that are NaN"]),
     ],
 )
-def test_a_mishap_is_one_sentence(bridged, mishap, sent, words):
+def test_a_failure_of_the_command_is_one_sentence(bridged, mishap, sent, words):
     b = bridged(mishap, timeout=5.0)
     solve(b.job, b.simulation)
     for word in words:
@@ -203,7 +203,7 @@ def test_coordinates_are_recorded_once_and_must_agree(bridged, tmp_path):
 
 
 def test_a_signal_ends_the_command_too(bridged):
-    """What the bridge does on SIGTERM: the exception leaves `solve`, and takes the command with it."""
+    """On SIGTERM, the exception leaves `solve`, which ends the command."""
     b = bridged("hang")
 
     class Ended(BaseException):

@@ -1,4 +1,4 @@
-"""What decides the content of a data set, and what does not."""
+"""Settings that determine the content of a data set."""
 
 import json
 

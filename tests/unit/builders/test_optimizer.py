@@ -1,4 +1,4 @@
-"""Optimizer, schedule and loss of a study, built from its section on training."""
+"""Optimizer, schedule and loss, built from the training section of a study."""
 
 import json
 
@@ -175,7 +175,7 @@ def test_any_class_of_torch_or_of_the_user_is_a_loss(given, expected, tmp_path):
         ),
     ],
 )
-def test_each_mistake_has_one_sentence(training, sentence, tmp_path):
+def test_each_error_has_one_sentence(training, sentence, tmp_path):
     with pytest.raises(StudyError, match=sentence):
         try_surrogate(study_of(tmp_path, **training))
 

@@ -21,7 +21,7 @@ def sampler_of(study):
     return build_sampler(study.sampler, prior_of(study), study.seed, facts)
 
 
-def test_the_window_of_breed_counts_in_simulations_that_the_reservoirs_hold():
+def test_the_window_of_breed_is_the_number_of_simulations_in_the_reservoirs():
     study = study_with("sampler.method=breed", "server.ranks=2", "reservoir.capacity=300")
     facts = study_facts(study.simulation, study.reservoir, study.server, study.folder)
     assert facts.reservoir_simulations == 600 // study.simulation.time_steps

@@ -17,7 +17,7 @@ from melissa_gen.protocol.sockets import bind_socket
 
 
 class Server:
-    """Hands out simulations; `reads` is the gate in front of its data socket.
+    """Issues simulations; it reads its data socket only while `reads` is set.
 
     `shared`: whether clients are asked to share their memory, an offer that passes the gate; `maps`: whether the
     server can then read it.

@@ -19,7 +19,7 @@ WAYS = {"frames": {}, "shared": {"shared": True}, "refused": {"shared": True, "m
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_samples_arrive_as_they_were(serve, way):
+def test_samples_arrive_unchanged(serve, way):
     server = serve(U, P, **WAYS[way])
     with Client() as client:
         client.field("p", shape=(5,))

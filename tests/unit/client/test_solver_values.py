@@ -1,4 +1,4 @@
-"""What a solver hands over, class by class: converted without a doubt, or refused with a sentence."""
+"""Values of solvers by class: converted if that is safe, else refused with a sentence."""
 
 import numpy as np
 import pandas as pd

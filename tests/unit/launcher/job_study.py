@@ -1,4 +1,4 @@
-"""A study as its job machine sees it: events go in, the actions are kept."""
+"""A study for tests of the job machine: it sends events and keeps the actions."""
 
 from melissa_gen.launcher.jobs import machine as jobs
 from melissa_gen.launcher.jobs.machine import (

@@ -1,4 +1,4 @@
-"""The batch back end against a scheduler of shell commands that forgets what it is told."""
+"""The batch back end with a scheduler of shell commands that ignores some requests."""
 
 import errno
 
@@ -11,7 +11,7 @@ from tests.conftest import wait_for
 
 
 class Forgetful:
-    """Its job runs until it has been canceled so many times."""
+    """A scheduler whose job runs until it has been canceled a number of times."""
 
     name = "forgetful"
 
@@ -56,7 +56,7 @@ def test_a_running_job_is_asked_again_to_end(tmp_path, way, said):
     backend.close()
 
 
-def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
+def test_an_unreadable_answer_changes_no_job(tmp_path):
     class Babbling(Forgetful):
         looks = 0
 
@@ -79,7 +79,7 @@ def test_an_answer_that_cannot_be_read_changes_nothing(tmp_path):
 
 
 def test_a_command_that_can_not_be_killed_counts_as_silent(tmp_path, monkeypatch):
-    """As those of OAR, which run as its own user."""
+    """The commands of OAR run as another user."""
 
     class Slow(Forgetful):
         def submit_command(self, script, job):
@@ -113,7 +113,7 @@ def test_remaining_time_is_estimated_if_the_scheduler_does_not_report_it(tmp_pat
 
 @pytest.mark.parametrize("name", ["server", "client-1"])
 def test_a_queue_that_is_full_is_waited_for_once_one_got_in(tmp_path, name):
-    """The first job of its kind may exceed the limit by itself, so it is not retried."""
+    """The first job of its kind may exceed the limit by itself and is therefore not retried."""
     full = tmp_path / "full"
 
     class Crowded(Forgetful):

@@ -73,7 +73,7 @@ def test_schema_is_json(command):
         ("reservoir.max_memory=1 kB", "reservoir.max_memory allows 0 MB"),
     ],
 )
-def test_a_mistake_in_the_study_ends_before_anything_starts(
+def test_an_error_in_the_study_ends_the_command_before_any_job_starts(
     command, study_file, tmp_path, override, words
 ):
     run_dir = tmp_path / "run"

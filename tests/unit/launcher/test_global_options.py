@@ -4,7 +4,7 @@ from melissa_gen.launcher.global_options import options_first
 
 
 class Option:
-    """What is looked at of an option of the command line."""
+    """The attributes of a command-line option that the check uses."""
 
     def __init__(self, *opts, is_flag=False, count=False):
         self.opts, self.is_flag, self.count = opts, is_flag, count

@@ -52,7 +52,7 @@ many = settings(
 
 
 def examples(test):
-    """Adds the folders that users met as examples of a property."""
+    """Adds known difficult folder names as examples of a property."""
     for name in HOSTILE:
         test = example(name=name, arguments=["a b", ":"])(test)
     return test

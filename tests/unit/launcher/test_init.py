@@ -79,7 +79,7 @@ def test_an_answer_that_is_not_legal(tmp_path, answers, words):
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path):
+def test_a_folder_in_use_is_not_changed(tmp_path):
     (tmp_path / "thesis").write_text("")
     with pytest.raises(StudyError, match="already exists and is not empty"):
         scaffold(Answers(), tmp_path)
@@ -117,7 +117,7 @@ def test_an_example_is_copied(tmp_path, name):
     assert not list((tmp_path / "mine").rglob("__pycache__"))
 
 
-def test_an_example_that_there_is_not(tmp_path):
+def test_an_unknown_example(tmp_path):
     with pytest.raises(StudyError, match=r"no example 'haet' \(did you mean 'heat'\?\); legal: .*"):
         copy_example("haet", tmp_path / "mine")
 

@@ -225,7 +225,7 @@ def test_ctrl_c_during_the_last_moments_leaves_the_study_finished():
     assert study(ServerExited(0)) == [Finish("finished")]
 
 
-def test_a_process_that_nothing_ends_does_not_hold_the_launcher():
+def test_a_process_that_can_not_be_killed_does_not_block_the_launcher():
     study = Study()
     study(WantedJobs(ended=0, clients=1), Interrupt(), Interrupt(), ServerExited(-9))
     (end,) = study(Tick(5.0))
@@ -268,7 +268,7 @@ def test_the_next_server_can_request_an_attempt_of_its_predecessor():
     assert study(WantedJobs(ended=0, simulations=((0, 0),))) == [StartClient("client-1", 0, 0)]
 
 
-def test_a_server_that_leaves_by_itself_is_replaced():
+def test_a_server_that_hands_over_is_replaced():
     study = Study()
     assert study(ServerExited(EXIT_HANDOVER)) == [StartServer(resume=True)]
 
@@ -288,7 +288,7 @@ def test_a_server_that_can_not_be_ended_ends_the_study():
     assert "server could not be killed" in study(Tick(70.0))[-1].message
 
 
-def test_clients_that_outlive_their_server_hold_up_the_next_one_then_end_the_study():
+def test_remaining_clients_delay_the_next_server_then_end_the_study():
     study = Study()
     study(
         WantedJobs(ended=0, clients=1), ServerPreempting("time limit"), ServerExited(EXIT_HANDOVER)
@@ -334,7 +334,7 @@ def test_a_silent_server_is_killed_and_replaced_where_that_is_allowed():
     assert study(ServerSilent(20.0)) == [KillAll()]
 
 
-def test_ctrl_c_while_the_server_leaves():
+def test_ctrl_c_while_the_server_hands_over():
     study = Study()
     study(ServerPreempting("time limit"))
     assert told(study(Interrupt())) == [{"type": "stop", "reason": "interrupted"}]
@@ -424,7 +424,7 @@ events = st.one_of(
 @settings(max_examples=500, deadline=None)
 @given(st.lists(events, max_size=60), st.integers(0, 2))
 def test_invariants_hold_for_any_sequence_of_events(history, retries):
-    """The world answers as a real one would: only what was started and still runs can exit, once."""
+    """Events are consistent with a real system: only running jobs can exit, and only once."""
     limits = replace(LIMITS, server_retries=retries)
     state, _ = jobs.begin(limits, now=0.0)
     running: set[str] = set()

@@ -23,7 +23,7 @@ def test_a_short_log_is_not_changed(tmp_path):
     assert path.read_text() == "x" * 100
 
 
-def test_a_log_that_is_being_written_keeps_its_first_and_last_lines(tmp_path):
+def test_a_growing_log_keeps_its_first_and_last_lines(tmp_path):
     path = tmp_path / "client-0.log"
     with path.open("ab") as log:
         writer = subprocess.Popen(

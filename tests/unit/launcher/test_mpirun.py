@@ -66,7 +66,7 @@ def test_all_else_is_kept(key):
     assert clean_environment({key: "1"}) == {key: "1"}
 
 
-def test_open_mpi_gets_leave_to_run_as_root_only_as_root(monkeypatch):
+def test_open_mpi_is_allowed_to_run_as_root_only_as_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert clean_environment({}, "openmpi")["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -86,7 +86,7 @@ def test_a_full_disk_does_not_hide_the_reason(tmp_path):
     assert exit_status(summary, "failed") == (1, "the disk is full")
 
 
-def test_figures_of_a_summary_with_nothing_in_it():
+def test_figures_of_an_empty_summary():
     assert key_figures({"status": "failed", "wall_seconds": 1.0}) == [("time", "1.0 s")]
 
 

@@ -191,7 +191,7 @@ def test_output_of_bjobs():
     ("scheduler", "answer"),
     [(pbs, "{"), (pbs, '{"Jobs": {"1": {"job_state": "?"}}}'), (lsf, ""), (lsf, "LSF is down")],
 )
-def test_an_answer_that_cannot_be_read_tells_nothing(scheduler, answer):
+def test_an_unreadable_answer_reports_no_job(scheduler, answer):
     with pytest.raises(ValueError, match="can't parse the output of the query"):
         scheduler().parse(answer)
 

@@ -1,4 +1,4 @@
-"""Runs that can't be taken up again: each is refused in one sentence, before anything is started."""
+"""Runs that can't be resumed: each is refused in one sentence before anything is started."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_a_run_that_has_finished_needs_more_simulations(run_dir, overrides):
     )
 
 
-def test_a_refused_change_leaves_the_run_as_it_was(run_dir):
+def test_a_refused_change_does_not_alter_the_run(run_dir):
     (run_dir / "summary.json").write_text(FINISHED)
     before = {path: path.read_bytes() for path in run_dir.glob("*.[jy]*")}
     with pytest.raises(

@@ -105,7 +105,7 @@ class Unprintable:
         return "\udc80".encode("utf-8").decode()
 
 
-def test_json_is_replaced_as_a_whole(tmp_path):
+def test_json_files_are_replaced_atomically(tmp_path):
     path = tmp_path / "one.json"
     write_json(path, {"a": 1})
     with pytest.raises(UnicodeEncodeError):

@@ -95,7 +95,7 @@ def test_a_script_with_everything():
     assert Slurm().script(spec) == EVERYTHING
 
 
-def test_a_script_with_nothing():
+def test_a_script_without_options():
     assert Slurm().script(job(JobsSection())) == PLAIN
 
 

@@ -12,7 +12,7 @@ from melissa_gen.run_dir.locking import held
 
 
 class Launcher:
-    """Looks for requests on a thread until it has heard of one; the clock runs fast."""
+    """Polls for requests on a thread until it has received one, with a fast clock."""
 
     def __init__(self, run_dir):
         self.requests = StopRequests(run_dir)
@@ -35,7 +35,7 @@ class Launcher:
             self._thread.join(10)
 
 
-def test_a_clean_stop_is_ctrl_c_once_and_now_amounts_to_twice(tmp_path):
+def test_a_clean_stop_counts_as_one_ctrl_c_and_an_immediate_stop_as_two(tmp_path):
     with held(tmp_path / LOCK):
         launcher = Launcher(tmp_path)
         holder = launcher.ask(tmp_path, now=False)

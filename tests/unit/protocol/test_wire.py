@@ -45,7 +45,7 @@ def tupled(value):
 
 
 def built(vector):
-    """The message of a vector; blocks and fields stand there as plain lists."""
+    """Returns the message of a test vector, in which blocks and fields are plain lists."""
     cls = getattr(wire, vector["message"])
     values = {name: tupled(value) for name, value in vector["body"].items()}
     if "blocks" in values:
@@ -93,7 +93,7 @@ def only_protocol_errors(data):
 
 
 def bound(data):
-    """No more than a Python object or two for each few bytes that really arrived."""
+    """Returns the memory limit: about two Python objects for every few received bytes."""
     return 20_000 + 80 * len(data)
 
 

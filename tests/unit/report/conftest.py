@@ -9,7 +9,7 @@ from .synthetic_run import write_run
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
-    """A finished run; nobody writes into it after the report."""
+    """A finished run that is not changed after the report."""
     path = write_run(
         tmp_path_factory.mktemp("report") / "run", study="heat <script>alert(1)</script>"
     )

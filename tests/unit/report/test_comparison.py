@@ -1,4 +1,4 @@
-"""Runs side by side: the figures, what limits the comparison, and the page."""
+"""Comparison of runs: the results, the remarks on differences, and the page."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Figures for any field, any design space, and data that is not what one hopes for."""
+"""Figures for any field, any design space, and incomplete or invalid data."""
 
 import warnings
 
@@ -100,7 +100,7 @@ def test_fields_that_are_not_finite_or_constant_are_drawn(value):
     assert "<image" in drawn(case_figure, cases((8, 8), 2, true=field), 0)
 
 
-def test_a_large_field_stays_small():
+def test_the_picture_of_a_large_field_is_small():
     assert len(drawn(case_figure, cases((900, 900), 2), 0)) < 600_000
 
 
@@ -151,7 +151,7 @@ def test_more_than_four_ranks_are_summed():
     assert "All 6 ranks together" in drawn(curves.reservoir_figure, run)
 
 
-def test_statuses_that_know_nothing_draw_nothing():
+def test_empty_statuses_give_no_figure():
     run = RecordedRun(path=None, statuses=[{}] * 5, seconds=np.arange(5.0))
     for draw in (
         curves.loss_figure,

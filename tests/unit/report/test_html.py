@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, escaped, honest about what is missing or does not add up."""
+"""The report: complete, self-contained and escaped, with marks for missing data and accounting that does not add up."""
 
 import html
 import json
@@ -77,7 +77,7 @@ def words(page):
     return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", text).split()))
 
 
-def test_every_section_is_there_with_its_figures(page):
+def test_every_section_has_its_figures(page):
     outline = _Outline(page)
     for section in SECTIONS:
         assert section in outline.ids
@@ -92,7 +92,7 @@ def test_every_section_is_there_with_its_figures(page):
     assert 'class="absent' not in page
 
 
-def test_the_page_needs_nothing_else(page):
+def test_the_page_is_self_contained(page):
     outline = _Outline(page)
     for reference in outline.references:
         assert reference.startswith(("#", "data:")), reference
@@ -192,7 +192,7 @@ def test_damaged_files_do_not_cost_the_report(tmp_path):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_missing_file_alone_is_noticed(tmp_path, run_dir, name):
+def test_each_missing_file_is_noticed(tmp_path, run_dir, name):
     for file in FILES:
         if file != name:
             (tmp_path / file).symlink_to(run_dir / file)
@@ -214,7 +214,7 @@ def test_a_directory_that_does_not_exist_is_named(tmp_path):
         write_report(tmp_path / "nowhere")
 
 
-def test_matplotlib_is_left_as_it_was(tmp_path):
+def test_the_settings_of_matplotlib_are_restored(tmp_path):
     run = bare_run(tmp_path / "run", "simulations.jsonl", parameters=1)
     with matplotlib.rc_context({"font.size": 33.0, "axes.grid": False}):
         before = dict(matplotlib.rcParams)

@@ -1,4 +1,4 @@
-"""The live view: fits a terminal, says what matters, and is one greppable line elsewhere."""
+"""The live view on a terminal, and its one-line form in a log."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A command continues whatever becomes of its output."""
+"""A command continues if its output fails."""
 
 import os
 import subprocess
@@ -101,7 +101,7 @@ def test_streams_that_are_closed(command, closed):
     assert process.returncode == 0
 
 
-def test_a_reader_that_does_not_read_stops_nothing(command):
+def test_a_reader_that_does_not_read_does_not_block_the_run(command):
     process, told = command(subprocess.PIPE, lines=5000)
     process.stdin.write(b"x")
     process.stdin.flush()

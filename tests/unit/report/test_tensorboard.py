@@ -1,4 +1,4 @@
-"""TensorBoard: every event lands under its tag at its step."""
+"""TensorBoard: every event is written with its tag and step."""
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

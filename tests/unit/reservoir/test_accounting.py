@@ -1,4 +1,4 @@
-"""A model checks every policy through random sequences of what can happen to it."""
+"""A model that checks every policy with random sequences of operations."""
 
 import numpy as np
 from hypothesis import settings
@@ -9,7 +9,7 @@ from melissa_gen.reservoir import Sample, SlotStore, create
 
 
 class Memory(RuleBasedStateMachine):
-    """The model: which numbers are inside, which were drawn, which were withdrawn."""
+    """The model of a reservoir: the numbers that are stored, drawn and withdrawn."""
 
     @initialize(
         policy=st.sampled_from(["fifo", "firo", "reservoir"]),

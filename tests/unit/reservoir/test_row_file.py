@@ -1,4 +1,4 @@
-"""The rows of a reservoir in a file: exactly those of one instant, whatever happens while they are written."""
+"""The rows of a reservoir in a file are those of one moment, also if the reservoir changes while they are written."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_a_restored_policy_continues_the_draws_of_the_saved_one(tmp_path, kind):
     after=st.lists(st.integers(-3, 1), max_size=30),
 )
 def test_the_file_holds_the_instant_of_the_snapshot(tmp_path_factory, kind, before, after):
-    """A 1 or 0 stands for a put, a negative number for a draw of so many."""
+    """A 1 or 0 stands for a put, a negative number for a draw of that size."""
     path = tmp_path_factory.mktemp("rows") / "rows"
     memory = memory_of(kind)
     number = 0

@@ -1,4 +1,4 @@
-"""A reservoir that prefers hard samples: what stays, what is drawn, and weights that undo both on average."""
+"""A reservoir that prefers difficult samples: evictions, draws, and the weights that correct both on average."""
 
 import numpy as np
 import pytest
@@ -59,8 +59,8 @@ def test_hard_samples_are_drawn_more_often():
     np.testing.assert_allclose(total, 0.25, atol=0.015)
 
 
-def test_with_their_weights_survivors_are_those_of_uniform_eviction():
-    """Three of six seen samples go: each survives with probability 1/2 under uniform eviction."""
+def test_weighted_survivors_match_uniform_eviction():
+    """Three of six seen samples are evicted: each survives with probability 1/2 under uniform eviction."""
     losses = np.array([1.0, 2.0, 3.0, 4.0, 9.0, 9.5])
     runs, kept, total = 3000, np.zeros(6), np.zeros(6)
     for seed in range(runs):

@@ -1,4 +1,4 @@
-"""The event log: whole lines, plain JSON, readable from the end, and no harm from a full disk."""
+"""The event log: whole lines, plain JSON, readable from the end, and robust against a full disk."""
 
 import json
 import math
@@ -114,7 +114,7 @@ def test_reading_from_the_end_crosses_block_boundaries(tmp_path):
     assert len(recent_events(path, 1000)) == 41
 
 
-def test_a_missing_file_holds_no_events(tmp_path):
+def test_a_missing_event_file_has_no_events(tmp_path):
     path = tmp_path / "events.jsonl"
     assert list(read_events(path)) == []
     assert last_status(path) is None

@@ -1,4 +1,4 @@
-"""The ensemble and the failure model: they learn, their gradients are right, odd data is safe."""
+"""The ensemble and the failure model: learning, gradients, and unusual data."""
 
 import time
 

@@ -58,7 +58,7 @@ def test_the_window_slides(rng):
     assert set(rule.propose(100, rng).parents.tolist()) == {100, 101}
 
 
-def test_a_parent_in_the_corner_keeps_its_children_inside(rng):
+def test_children_of_a_parent_in_a_corner_are_inside_the_bounds(rng):
     rule = Breed(2, sigma=0.3, window=10)
     rule.learn(table([[0.0, 1.0]], [1.0]), rng)
     draws = rule.propose(3000, rng)

@@ -1,4 +1,4 @@
-"""One contract, every method: shapes, bounds, seeding, save and restore, density, odd inputs."""
+"""The contract of every method: shapes, bounds, seeding, save and restore, density, and unusual inputs."""
 
 import contextlib
 import copy
@@ -237,7 +237,7 @@ class TestEveryMethod:
         other.restore(through_files(sampler.state()))
         assert_same(sampler.suggest(9), other.suggest(9))
 
-    def test_nothing_varies(self, method):
+    def test_parameters_that_do_not_vary(self, method):
         prior = Prior.from_mapping({"a": {"low": 1.0, "high": 1.0}})
         sampler = trained(method, prior)
         proposals = sampler.suggest(5)
@@ -257,7 +257,7 @@ class TestEveryMethod:
 
 @pytest.mark.parametrize("method", ADAPTIVE)
 class TestAdaptiveMethods:
-    def test_share_ramps_and_leaves_the_floor(self, method):
+    def test_the_adaptive_share_ramps_up_and_keeps_the_floor(self, method):
         prior = Prior.from_mapping(MIXED)
         sampler = make(method, prior, max_adaptive_share=0.6, ramp_generations=4)
         shares = []
@@ -275,7 +275,7 @@ class TestAdaptiveMethods:
         names = [sampler.suggest(1).method[0] for _ in range(40)]
         assert 0.25 < sum(name == method for name in names) / 40 < 0.75
 
-    def test_goes_where_it_is_hard(self, method):
+    def test_proposals_move_to_difficult_regions(self, method):
         if method == "external":
             pytest.skip("what the generator of this test suggests is uniform")
         prior = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}, "b": {"low": 0.0, "high": 1.0}})

@@ -1,4 +1,4 @@
-"""Difficulty from first-pass losses: known values, detrending, odd input."""
+"""Difficulty from first-pass losses: known values, detrending, and unusual input."""
 
 import json
 

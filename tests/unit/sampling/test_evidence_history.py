@@ -1,4 +1,4 @@
-"""The history: newest word wins, bounded, and nothing untrue gets in."""
+"""The history of evidence: newest evidence wins, memory is bounded, and invalid values are refused."""
 
 import numpy as np
 import pytest

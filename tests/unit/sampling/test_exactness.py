@@ -90,7 +90,7 @@ def test_beta_is_an_exponent(name, acquisitions, rng):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_two_separated_modes_keep_their_weights(name, acquisitions, rng):
+def test_the_weights_of_two_separated_modes_are_preserved(name, acquisitions, rng):
     unit = MAKE[name](2).draw(N, acquisitions["two"](), 1.0, rng)
     low = np.linalg.norm(unit - 0.2, axis=1) < 0.3
     high = np.linalg.norm(unit - 0.8, axis=1) < 0.3
@@ -119,7 +119,7 @@ def test_linear_target(name, acquisitions, rng):
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_steep_acquisition_stays_in_the_box(name, acquisitions, rng):
+def test_draws_of_a_steep_acquisition_are_inside_the_box(name, acquisitions, rng):
     unit = MAKE[name](4).draw(50, acquisitions["linear"](1e6), 3.0, rng)
     assert np.isfinite(unit).all() and unit.min() >= 0.0 and unit.max() <= 1.0
     if name == "diffusion_posterior":  # a pool can only find the best of its points

@@ -1,4 +1,4 @@
-"""A prior known only by a table of points: what is drawn, its densities, and who refuses it."""
+"""A prior given by a table of points: its draws, its densities, and the methods that do not support it."""
 
 import numpy as np
 import pytest

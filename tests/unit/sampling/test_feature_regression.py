@@ -1,4 +1,4 @@
-"""The acquisition that asks the surrogate: what it makes of features, of difficulties, and of neither."""
+"""The acquisition that regresses difficulties on features of the surrogate."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def table_of(n, log_difficulty, rng):
     )
 
 
-def test_novelty_alone_where_nothing_is_known_of_difficulties():
+def test_novelty_alone_guides_without_difficulties():
     rng = np.random.default_rng(1)
     acquisition = stacked()
     acquisition.observe(Bowl())
@@ -95,7 +95,7 @@ def test_few_difficulties_weigh_little():
     assert acquisition.diagnostics()["slope_novelty"] > 2.7
 
 
-def test_gradient_is_that_of_the_value():
+def test_the_gradient_matches_the_value():
     rng = np.random.default_rng(5)
     acquisition = stacked()
     acquisition.observe(Bowl())
@@ -134,7 +134,7 @@ def test_interpolation_is_used_after_a_restart_until_there_is_a_probe():
 
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_the_interpolant_uses_slopes_to_find_relevant_axes(k):
-    """One axis of many matters; without the slopes 300 points in 30 dimensions would say little."""
+    """One axis of many is relevant; without the slopes, 300 points in 30 dimensions are too few."""
     rng = np.random.default_rng(8)
     unit, new = rng.random((300, k)), rng.random((200, k))
     slopes = np.zeros_like(unit)

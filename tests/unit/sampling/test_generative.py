@@ -1,4 +1,4 @@
-"""The samplers with networks of their own: known laws with stated tolerances, and their traps."""
+"""The samplers with their own networks: known distributions with stated tolerances, and difficult cases."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def make_flow(d, rng):
 TRAINED = {"diffusion_prior": make_diffusion_prior, "gan": make_gan, "flow": make_flow}
 
 
-def test_network_gradients_are_those_of_finite_differences(rng):
+def test_network_gradients_match_finite_differences(rng):
     network = Perceptron([3, 8, 8, 2], rng)
     network.weights = [rng.standard_normal(w.shape) for w in network.weights]  # double precision
     x, out = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
@@ -93,7 +93,7 @@ def test_network_learns_a_function(rng):
     assert train(network, batch, 400, 5e-3) < 1e-3
 
 
-def test_entropy_gradient_is_that_of_finite_differences(rng):
+def test_the_entropy_gradient_matches_finite_differences(rng):
     unit = rng.random((40, 3))
     _, gradient = neighbor_entropy(unit)
     for row in range(5):

@@ -1,4 +1,4 @@
-"""The gest-api standard both ways: our samplers in libEnsemble, and a generator of others in a study."""
+"""The gest-api standard in both directions: samplers in libEnsemble, and an external generator in a study."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ UNIFORM = "libensemble.gen_classes.sampling.UniformSample"
 
 
 class Hardest:
-    """A generator that proposes about the hardest point that it was told of; knows its own points."""
+    """A generator that proposes points near the most difficult known point and remembers its own points."""
 
     def __init__(self, vocs, width=0.01, seed=3):
         self.names, (self.objective,) = list(vocs.variables), vocs.objectives
@@ -75,7 +75,7 @@ def test_the_generator_implements_the_standard(method):
     assert generator.sampler.diagnostics()["generation"] == 4
 
 
-def test_results_of_others_failures_and_lies():
+def test_results_of_other_generators_failures_and_invalid_values():
     generator = SamplerGenerator(vocs(), "pool")
     first = generator.suggest(2)
     generator.ingest([first[0] | {"f": float("nan")}, {"x0": 0.0, "x1": 1.0, "f": 2.0}])

@@ -1,4 +1,4 @@
-"""A sampler that asks the surrogate: what it is shown, what it remembers, what it keeps in its state."""
+"""A sampler with features of the surrogate: its probe, its memory and its state."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def heard(proposals, first=0):
     ]
 
 
-def test_slopes_in_the_cube_are_those_of_the_map():
+def test_slopes_in_the_cube_match_the_map():
     unit = np.random.default_rng(5).uniform(0.1, 0.9, (20, PRIOR.unit_dimension))
     probe = UnitCubeProbe(Squares(), PRIOR)
     found, back = probe.features_and_pullback(unit)
@@ -156,7 +156,7 @@ def test_predictions_are_restored():
 
 
 @pytest.mark.parametrize("method", ["uniform", "sobol", "breed"])
-def test_others_are_not_shown_anything(method):
+def test_other_methods_get_no_probe(method):
     sampler = create(method, PRIOR, seed=1)
     assert not sampler.uses_surrogate
 

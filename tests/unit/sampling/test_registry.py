@@ -1,4 +1,4 @@
-"""Making samplers by name: defaults, introspection, and sentences for mistakes."""
+"""Creation of samplers by name: defaults, introspection, and messages for errors."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_every_method_has_defaults_and_described_arguments():
         ({"method": "pool", "seed": -1}, ["seed is -1"]),
     ],
 )
-def test_mistakes_are_one_sentence(settings, words):
+def test_errors_are_one_sentence(settings, words):
     with pytest.raises(StudyError) as caught:
         create(**{"prior": PRIOR, "seed": 1, **settings})
     text = str(caught.value)

@@ -29,7 +29,7 @@ class Peer:
         self.socket.send_multipart(json_messages.pack(self.contact.token, {"type": kind, **values}))
 
     def receive(self, *kinds):
-        """The next message, which must be of one of these kinds."""
+        """Returns the next message, which must be of one of these kinds."""
         assert self.socket.poll(PATIENCE_MILLISECONDS), "no answer"
         return wire.decode(self.socket.recv(), *kinds)
 

@@ -1,4 +1,4 @@
-"""An ingest thread behind its real sockets, and what clients send to it."""
+"""An ingest thread with its real sockets, and messages of clients."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def payload(step, blocks=WHOLE):
 
 
 class Rank:
-    """An ingest thread, and rank 0 as it sees it."""
+    """An ingest thread, and a stand-in for rank 0."""
 
     def __init__(self, context, bound, credit=CREDIT, **options):
         contact, sockets = bound

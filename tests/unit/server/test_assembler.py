@@ -1,4 +1,4 @@
-"""The assembler under arbitrary decompositions, orders, repetitions, losses and ends."""
+"""The assembler with arbitrary decompositions, orders, repetitions, losses and ends."""
 
 import itertools
 from collections import Counter, deque
@@ -18,7 +18,7 @@ SIMULATIONS, TRIES, TIME_STEPS, CREDIT = 2, 2, 4, 3
 
 
 def source(field, simulation, step):
-    """What the whole field is; distinct in every point, sample and field."""
+    """Returns the whole field, with values that differ between points, samples and fields."""
     count = int(np.prod(field.shape))
     values = np.arange(count, dtype=field.dtype).reshape(field.shape)
     return values + 1000 * (simulation * TIME_STEPS + step) + (500 if field.name == "p" else 0)
@@ -48,7 +48,7 @@ def decompositions(draw):
 
 
 class AssemblerMachine(RuleBasedStateMachine):
-    """Each part that is delivered owes its sender one credit; all are kept count of."""
+    """Checks that each delivered part returns one credit to its sender."""
 
     @initialize(setup=decompositions(), slots=st.integers(2, 5), ranks=st.integers(1, 2))
     def begin(self, setup, slots, ranks):
@@ -133,7 +133,7 @@ class AssemblerMachine(RuleBasedStateMachine):
         only=st.none() | st.integers(0, 3),
     )
     def finalize(self, simulation, attempt, steps, only):
-        """All client ranks say that they are done, or one alone."""
+        """Finalizes an attempt for all client ranks, or for one."""
         ranks = range(self.clients) if only is None else [only % self.clients]
         for rank in ranks:
             end = wire.Finalize(simulation, attempt, steps, self.clients)
@@ -151,7 +151,7 @@ class AssemblerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pending)
     @rule(keep=st.booleans())
     def take_pending(self, keep):
-        """The reservoir takes a sample, or refuses it for good; a stored one is drawn and leaves later."""
+        """The reservoir stores a sample or rejects it; a stored sample is drawn and evicted later."""
         whole = self.pending.popleft()
         self.pay(whole.senders)
         if not keep:
@@ -328,7 +328,7 @@ def test_header_that_does_not_fit_the_study(assembler, store, wrong, rank, reaso
     assert not assembler.attempts
 
 
-def test_all_messages_of_an_attempt_are_of_as_many_ranks(assembler):
+def test_all_messages_of_an_attempt_have_the_same_number_of_ranks(assembler):
     send(assembler, part(*HALVES[0]), 0)
     with pytest.raises(ProtocolError, match="a message of 3 client ranks where others were of 2"):
         assembler.place(part(*HALVES[1], ranks=3), 1)

@@ -1,4 +1,4 @@
-"""Checkpoints on a disk: whole or not there, the newest whole one found, and all of it put back."""
+"""Checkpoints on disk: complete or absent, the newest complete one is found, and all state is restored."""
 
 import json
 import shutil
@@ -101,7 +101,7 @@ def test_the_newest_checkpoint_is_found_under_any_name(tmp_path):
     assert newest(tmp_path) == (folders / "final", [])
 
 
-def test_only_the_newest_holds_the_samples_in_memory(tmp_path):
+def test_only_the_newest_checkpoint_holds_the_samples(tmp_path):
     for batches in (10, 11):
         save(tmp_path, "latest", batches)
     folders = tmp_path / "checkpoints"

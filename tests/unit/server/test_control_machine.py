@@ -107,7 +107,7 @@ class Driver:
         return next(a.message for a in actions if isinstance(a, SendClient))
 
     def finalize(self, simulation, attempt=0, steps=STEPS, complete=STEPS):
-        """Both ranks report an attempt as over, each with its half of the complete samples."""
+        """Both ranks report the end of an attempt, each with half of the complete samples."""
         for rank, share in enumerate((complete // 2, complete - complete // 2)):
             report = AttemptReport(simulation, attempt, steps, share)
             self.handle(RankReport(rank, finalized=(report,)))
@@ -117,7 +117,7 @@ class Driver:
         return self.handle(Tick(pulses))
 
     def want(self):
-        """The newest word on what should be running."""
+        """Returns the newest message about what should be running."""
         sent = [a.message for a in self.actions if isinstance(a, SendLauncher)]
         return next(m for m in reversed(sent) if m["type"] == "want")
 

@@ -1,4 +1,4 @@
-"""The control thread behind its real socket, with ranks, a launcher and clients that a test plays."""
+"""The control thread with its real socket, and ranks, a launcher and clients that are played by the test."""
 
 import time
 from dataclasses import replace
@@ -288,7 +288,7 @@ def test_a_dead_client_is_tried_again_with_the_same_parameters_then_dropped(serv
 
 
 def test_both_simulations_of_a_dead_client_are_settled(serve):
-    """It may work on the next one while the end of the last one still waits to be read."""
+    """A client may work on its next simulation while the end of the last one has not been read."""
     server = serve(exit_grace=0.0)
     client = server.client()
     assert [ask(client).simulation, ask(client).simulation] == [0, 1]
@@ -372,7 +372,7 @@ def test_a_stuck_client_is_ended(serve):
     assert "it made no progress in time step 2 of simulation 0 for 20" in reason
 
 
-def test_a_simulation_of_its_own_each(serve):
+def test_each_job_has_its_own_simulation(serve):
     server = serve("simulation.mode=per_simulation", "launcher.clients=2")
     assert server.want["simulations"] == [[0, 0], [1, 0]]
     found = ask(server.client("client-1"), 1)

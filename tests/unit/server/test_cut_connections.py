@@ -1,4 +1,4 @@
-"""Clients, a server rank and a launcher whose TCP connections to the server are cut: nothing is lost or done twice."""
+"""Clients, a server rank and a launcher whose TCP connections are cut: no message is lost or repeated."""
 
 import threading
 from dataclasses import replace
@@ -29,7 +29,7 @@ KINDS = ("data", "control", "rank", "launcher", "heartbeat")
 
 
 class Server:
-    """Rank 0 with its control, one ingest thread and a launcher's link, each behind a proxy of its own."""
+    """Rank 0 with its control, an ingest thread and the link of a launcher, each behind its own proxy."""
 
     def __init__(self, folder):
         self.study = load_study(
@@ -105,13 +105,13 @@ class Server:
         return self.events[-1]
 
     def listen(self):
-        """The launcher's loop, once."""
+        """One pass of the launcher's loop."""
         self.link.ping()
         self.told += self.link.receive()
         return self.told
 
     def finish(self):
-        """Ends all in the order of a rank; returns its last counters."""
+        """Ends all threads in the order of a server rank."""
         self.ingest.close()
         self.control.wait_for_last_reports()
         done = threading.Thread(target=self.control.finish, args=("finished",))

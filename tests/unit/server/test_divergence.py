@@ -1,4 +1,4 @@
-"""Batches whose loss or gradients are not finite: detection, the three policies, and what is never published."""
+"""Batches whose loss or gradients are not finite: detection, the three policies, and published weights."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Every method by its name through the server's own proposals: generations, evidence, weights, events."""
+"""Every sampling method in the proposal queue of the server: generations, evidence, weights and events."""
 
 import contextlib
 import importlib
@@ -35,7 +35,7 @@ SIZE, GENERATIONS = 12, 3
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_study_with_this_method_gets_its_points(method):
+def test_the_proposal_queue_serves_every_method(method):
     needs = {"flow": "zuko", "external": "libensemble"}.get(method)
     if needs is not None:
         pytest.importorskip(needs, reason=f"the method '{method}' is tested with {needs}")

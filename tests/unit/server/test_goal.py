@@ -3,7 +3,7 @@
 from melissa_gen.server.training.goal import Goal
 
 
-def test_all_limits_must_hold_in_a_row():
+def test_all_limits_must_hold_in_consecutive_validations():
     goal = Goal({"mean": 0.1, "max": 0.5}, patience=2)
     good, bad = {"mean": 0.05, "max": 0.4}, {"mean": 0.05, "max": 0.6}
     assert [goal.check(errors) for errors in (good, bad, good)] == [None] * 3

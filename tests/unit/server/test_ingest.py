@@ -1,4 +1,4 @@
-"""The ingest thread behind its real sockets: nothing is lost by what strangers or broken clients send."""
+"""The ingest thread with its real sockets: invalid data of unknown peers and broken clients loses nothing."""
 
 import os
 import subprocess
@@ -237,7 +237,7 @@ sys.stdin.read()
 """
 
 
-def test_memory_of_a_client_that_was_killed_is_read_and_then_given_up(rank, client):
+def test_memory_of_a_killed_client_is_read_and_then_released(rank, client):
     rank.assign()
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -270,7 +270,7 @@ STRANGERS = [
 
 
 @pytest.mark.parametrize("what", STRANGERS)
-def test_nothing_is_lost_by_a_strangers_bytes(rank, client, peer, what):
+def test_unauthenticated_bytes_lose_no_data(rank, client, peer, what):
     rank.assign()
     stranger = peer("data")
     client.send(part(0), *payload(0))
@@ -317,7 +317,7 @@ def test_a_payload_that_differs_from_its_header_is_refused(rank, client, broken)
 
 
 def test_a_refused_header_gives_its_credit_back(rank, client):
-    """A client that waited for it would say nothing for ever."""
+    """Otherwise a client would wait for the credit forever."""
     client.send(part(STEPS, buffer=1), *payload(0))
     assert credit(client) == (1,)
     rank.wait(lambda r: rank.refused)
@@ -445,7 +445,7 @@ def test_first_pass_losses_are_reported_once(rank, client):
     assert not rank.report()["first_pass"]
 
 
-def test_a_peer_that_is_gone_does_not_stop_the_others(rank, client, peer):
+def test_a_lost_peer_does_not_stop_the_others(rank, client, peer):
     rank.assign()
     gone = peer("data")
     gone.send(part(0, HALVES[0], ranks=2), *payload(0, HALVES[0]))

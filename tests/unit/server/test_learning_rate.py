@@ -43,7 +43,7 @@ def test_reductions_after_a_divergence_do_not_enter_the_schedule():
     assert rate.at(1) == pytest.approx(BASE * 0.9)
 
 
-def test_the_rate_of_a_restored_optimizer_is_that_of_the_schedule():
+def test_a_restored_optimizer_has_the_rate_of_the_schedule():
     rate, optimizer = rate_of(schedules.StepLR, {"step_size": 2, "gamma": 0.5})
     earlier = optimizer.state_dict()
     for k in range(2):

@@ -1,4 +1,4 @@
-"""The book of simulations: each ends exactly once, however its attempts go."""
+"""The ledger of simulations: each ends exactly once, whatever happens to its attempts."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Networks that work in evaluation mode: which of them can be trained, and the sentence for those that can't."""
+"""Networks that work in evaluation mode: which can be trained, and the message for those that can't."""
 
 import math
 

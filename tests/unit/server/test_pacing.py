@@ -1,4 +1,4 @@
-"""Reservoirs, pacing and training loop of all ranks as one model: every study ends, whatever its sizes."""
+"""Reservoirs, pacing and training loop of all ranks as one model: every study ends, for any sizes."""
 
 from collections import deque
 
@@ -37,7 +37,7 @@ class Rank:
         self.seen = set()
 
     def store(self, *, over):
-        """Stores what waits, as the ingest thread does, and returns the credit of each stored sample."""
+        """Stores waiting samples like the ingest thread, and returns the credit of each stored sample."""
         while self.pending:
             client, (simulation, step) = self.pending[0]
             slot = self.memory.store.acquire()
@@ -110,7 +110,7 @@ class Model:
         return turn.over
 
     def facts(self):
-        """What changes if anything happens."""
+        """Returns values that change with every action."""
         return (
             self.drawn,
             [len(client.steps) for client in self.clients],

@@ -11,7 +11,7 @@ from tests.conftest import wait_for
 
 
 class GatedSampler(Sampler):
-    """Proposes its generation's number; works only while its gate is open."""
+    """Proposes the number of its generation, and waits while its gate is closed."""
 
     def __init__(self, prior):
         super().__init__("test", prior)
@@ -175,7 +175,7 @@ def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, ev
     assert queue.difficulty(1) is None
 
 
-def test_losses_seen_before_the_simulation_is_known_wait(queue, sampler, events):
+def test_losses_of_an_unknown_simulation_are_kept(queue, sampler, events):
     queue.start()
     events.wait()
     queue.add_losses([[0, 0.5, 0.0]])
@@ -198,7 +198,7 @@ def test_a_failed_simulation_is_announced_once(queue, sampler, events):
 
 
 class Looking(GatedSampler):
-    """A sampler that would see the surrogate."""
+    """A sampler that uses a probe of the surrogate."""
 
     uses_surrogate = True
 
@@ -210,7 +210,7 @@ class Looking(GatedSampler):
         self.seen.append(probe)
 
 
-def test_the_sampler_is_shown_the_surrogate_before_each_learning(sampler, events):
+def test_the_sampler_gets_the_surrogate_before_each_update(sampler, events):
     looking = Looking(sampler.prior)
     queue = ProposalQueue(
         looking,
@@ -309,7 +309,7 @@ def test_a_checkpoint_does_not_wait_for_a_generation_and_loses_none_of_its_evide
     assert points
 
 
-def test_no_more_generations_than_there_are_simulations(sampler, events):
+def test_there_are_at_most_as_many_generations_as_simulations(sampler, events):
     queue = ProposalQueue(
         sampler,
         sampler.prior,

@@ -50,7 +50,7 @@ def test_a_run_without_a_trainer_is_not_watched(watch):
         assert watch.complaint(second) is None
 
 
-def test_a_rank_that_has_ended_owes_nothing(watch):
+def test_a_finished_rank_is_not_watched(watch):
     watch.report(0, 5, 0.0, last=False)
     watch.report(0, 5, 1.0, last=True)
     assert watch.complaint(10_000.0) is None

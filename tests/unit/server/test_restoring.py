@@ -1,4 +1,4 @@
-"""The state of a run on another number of ranks: every sample has one owner, and the sums stay the same."""
+"""The state of a run on another number of ranks: every sample has one owner, and totals do not change."""
 
 import numpy as np
 from hypothesis import given

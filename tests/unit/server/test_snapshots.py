@@ -1,4 +1,4 @@
-"""The sampler sees the weights as they were between two steps, and waits no longer than it may."""
+"""The sampler gets the weights between two steps and waits at most for its timeout."""
 
 import threading
 
@@ -25,7 +25,7 @@ def change(surrogate, factor):
 
 
 def answered(snapshots, surrogate, batches):
-    """`take` while a trainer comes by between its steps."""
+    """Calls `take` while a trainer offers snapshots between its steps."""
     found = []
     sampler = threading.Thread(target=lambda: found.append(snapshots.take()))
     sampler.start()

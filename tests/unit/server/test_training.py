@@ -1,4 +1,4 @@
-"""One rank's training, in process: weights, difficulty signals, ensembles, and what is told of them."""
+"""Training on one rank in process: weights, difficulty signals, ensembles, and their statistics."""
 
 import shutil
 

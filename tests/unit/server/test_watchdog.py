@@ -27,7 +27,7 @@ def pulse(state, now, progressed=None):
 
 
 class Run:
-    """A watchdog, and the run that it watches once per second."""
+    """A watchdog, and a run that it checks once per second."""
 
     def __init__(self):
         self.watchdog = Watchdog(TIMEOUT, SIMULATION_TIMEOUT)
@@ -41,7 +41,7 @@ class Run:
         self.since[job] = self.now
 
     def wait(self, seconds):
-        """Lets time pass; returns the actions."""
+        """Advances the time; returns the actions."""
         actions = []
         for _ in range(seconds):
             self.now += 1.0

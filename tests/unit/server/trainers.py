@@ -1,4 +1,4 @@
-"""A trainer in process, with a reservoir that is full: what tests on the CPU and on a GPU share."""
+"""A trainer in process with a full reservoir, for tests on the CPU and on a GPU."""
 
 import numpy as np
 import pytest

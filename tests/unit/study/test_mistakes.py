@@ -1,4 +1,4 @@
-"""Each mistake in a study file ends in one sentence: file, key, what was found, what is legal, the nearest spelling."""
+"""Each error in a study file is one sentence: file, key, what was found, what is legal, and the nearest spelling."""
 
 import copy
 from pathlib import Path
@@ -285,7 +285,7 @@ def test_the_last_value_set_wins():
         ("training.batchsize=3", "unknown key 'training.batchsize' (did you mean 'batch_size'?)"),
     ],
 )
-def test_mistake_on_the_command_line_names_it(tmp_path, override, expected):
+def test_an_error_on_the_command_line_names_the_option(tmp_path, override, expected):
     sentence = complaint(tmp_path, HEAT.read_text(), [override])
     assert sentence.startswith(f"--set {override}: ")
     assert expected in sentence

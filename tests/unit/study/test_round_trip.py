@@ -45,7 +45,7 @@ texts = st.one_of(
 
 @settings(max_examples=50, deadline=None)
 @given(values=st.lists(texts, min_size=1, max_size=5))
-def test_any_text_reads_back_as_text(tmp_path_factory, values):
+def test_any_text_round_trips(tmp_path_factory, values):
     study = load_study(HEAT)
     simulation = study.simulation.model_copy(
         update={"command": values, "environment": {f"V{n}": v for n, v in enumerate(values)}}

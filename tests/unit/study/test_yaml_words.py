@@ -1,4 +1,4 @@
-"""What the words of a study file mean: those of YAML 1.2, whatever PyYAML takes them for."""
+"""The words of a study file follow YAML 1.2, unlike those of PyYAML."""
 
 import math
 from datetime import date
@@ -68,7 +68,7 @@ def test_anchors_and_merged_keys(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["on", "010", "1:30", "1e5", "1e-3", "2026-01-01", "1_000", "~"])
-def test_text_is_written_so_that_every_version_reads_it_as_text(tmp_path, word):
+def test_written_text_is_text_in_every_version_of_yaml(tmp_path, word):
     from melissa_gen.study.yaml_file import to_yaml
 
     text = to_yaml({"a": word})

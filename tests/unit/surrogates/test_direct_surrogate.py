@@ -31,7 +31,7 @@ def test_the_published_heat_network():
     ],
 )
 def test_targets_and_outputs_have_one_layout(fields, output_shape):
-    """The network is replaced by one that knows the target: the physical answer must be exact."""
+    """The network is replaced by the known target: the physical result must be exact."""
     surrogate = make(fields)
     assert surrogate.output_shape == output_shape
     data = {name: torch.randn(5, *shape) * 3 + 7 for name, shape in fields.items()}

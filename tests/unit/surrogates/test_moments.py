@@ -9,7 +9,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(SEEDS, st.lists(st.integers(1, 7), min_size=1, max_size=6), st.floats(0, 1e6))
-def test_merged_moments_are_those_of_all_values(seed, lengths, offset):
+def test_merged_moments_equal_the_moments_of_all_values(seed, lengths, offset):
     random = np.random.default_rng(seed)
     parts = [
         offset + random.normal(size=(n, 3, 5)) * 10.0 ** random.integers(-3, 3) for n in lengths

@@ -111,7 +111,7 @@ class Plain(nn.Module):
 
 
 @pytest.mark.parametrize("network", [Convolution(2, (6,)), Plain(2, (6,)), Plain(2, (6,), False)])
-def test_influence_is_that_of_one_gradient_after_another(network):
+def test_the_influence_matches_single_gradients(network):
     watched = LastLayer(network, 2)
     inputs, target = torch.randn(5, 2), torch.randn(5, 6)
     factors = torch.tensor([0.1, 0.5, 0.2, 0.3, 0.4])

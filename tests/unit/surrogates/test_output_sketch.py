@@ -11,7 +11,7 @@ FIELDS = {"u": (20, 30), "v": (40,)}
 
 
 class Opaque(MLP):
-    """An MLP that does not say that it ends in a linear layer."""
+    """An MLP that does not declare its last linear layer."""
 
     trunk = head = None
 
@@ -31,7 +31,7 @@ def generator():
 
 @pytest.mark.parametrize("ensemble", [None, ("heads", 3), ("members", 2)])
 @pytest.mark.parametrize("fields", [FIELDS, {"u": (5,)}, {"u": (), "v": ()}])
-def test_a_folded_head_answers_as_the_whole_output_does(ensemble, fields):
+def test_a_folded_head_gives_the_same_result_as_the_whole_output(ensemble, fields):
     with torch.no_grad():
         surrogate = made(ensemble=ensemble, fields=fields)
         opaque = made(f"{__file__}:Opaque", ensemble, fields)

@@ -111,7 +111,7 @@ def test_rescaling_does_not_change_the_function(
         np.testing.assert_array_equal(values, after[name])
 
 
-def test_a_correction_leaves_the_network_able_to_learn():
+def test_a_corrected_network_can_still_learn():
     surrogate = make(own("Bounded"), {"u": (3,)}, {}, None)
     surrogate.set_output_statistics({"u": 0.0}, {"u": 1e-7})
     surrogate.rescale_output(np.array([0.0]), np.array([1.0]))

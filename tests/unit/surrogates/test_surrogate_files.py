@@ -66,7 +66,7 @@ def test_five_lines_are_enough(surrogate, tmp_path):
     assert result.stdout.strip() == "(3, 4)"
 
 
-def test_a_users_own_class_goes_along(tmp_path):
+def test_a_class_of_the_user_is_saved_with_the_surrogate(tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     (study / "network.py").write_text(NETWORK)

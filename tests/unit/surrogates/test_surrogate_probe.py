@@ -65,7 +65,7 @@ def test_one_member_and_one_time_give_constant_features():
     assert np.ptp(found[:, [0, 1, 4]], axis=0).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_slopes_are_those_of_the_features():
+def test_slopes_match_the_features():
     rng = np.random.default_rng(1)
     points = rng.uniform([0, -1], [1, 1], (6, 2))
     probe = SurrogateProbe([trained_alike(seed) for seed in (1, 2, 3)])
@@ -95,7 +95,7 @@ def test_fields_without_axes_have_no_gradient_in_space():
     assert found[0, 3] == found[1, 3] and found[0, 2] != found[1, 2]
 
 
-def test_novelty_is_the_leverage_among_predictions_seen():
+def test_novelty_is_the_leverage_among_earlier_predictions():
     surrogate = trained_alike(4)
     rng = np.random.default_rng(2)
     seen, asked = rng.uniform([0, -1], [1, 1], (7, 2)), rng.uniform([0, -1], [1, 1], (5, 2))
@@ -122,7 +122,7 @@ def test_trained_points_are_not_novel():
     assert fallen[1] > 2.0 * fallen[0] >= 2.0
 
 
-def test_novelty_of_large_fields_is_that_of_a_projection():
+def test_novelty_of_large_fields_uses_a_projection():
     torch.manual_seed(6)
     shape = {"u": (20, 30)}
     large = Surrogate({"a": (0, 1), "b": (0, 1)}, (0, 1), shape, arguments={"hidden": [16, 16]})

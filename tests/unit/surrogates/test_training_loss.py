@@ -60,7 +60,7 @@ def test_the_relative_loss_does_not_depend_on_the_scale():
     torch.testing.assert_close(*found)
 
 
-def test_on_a_log_scale_the_relative_loss_is_that_of_the_logarithms():
+def test_the_relative_loss_on_a_log_scale_compares_logarithms():
     surrogate = surrogate_of(scales={"u": FieldScale("log")})
     true = torch.full((1, POINTS), 0.01)
     target, output = (surrogate.target({"u": values}) for values in (true, true * math.e))
