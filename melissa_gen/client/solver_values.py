@@ -13,7 +13,7 @@ from melissa_gen.protocol.failures import Failure
 
 __all__ = ["real_array"]
 
-_PLAIN_UNITS = ("", "dimensionless", "None")
+_PLAIN_UNITS = ("", "dimensionless", "1.0 dimensionless", "None")
 
 
 def real_array(values: Any, **where: Any) -> npt.NDArray[Any] | Failure:
@@ -27,23 +27,30 @@ def real_array(values: Any, **where: Any) -> npt.NDArray[Any] | Failure:
         The array, or the failure: masked values, a unit, a class that NumPy can't read, or values that are not real
         numbers.
     """
-    unit = _unit(values)
+    unit = _first_unit(values)
     if unit not in _PLAIN_UNITS:
         return Failure.of("has_unit", **where, unit=unit)
     try:
         plain = _on_the_host(values)
-        masked = 0
-        if isinstance(plain, np.ma.MaskedArray):
-            masked = int(np.count_nonzero(np.ma.getmaskarray(plain)))
+        if masked := _masked(plain):
+            return Failure.of("masked", **where, count=masked)
         array = np.asarray(plain)
     except Exception as error:
         kind = f"{type(values).__module__}.{type(values).__qualname__}".removeprefix("builtins.")
         return Failure.of("no_array", **where, type=kind, text=f"{type(error).__name__}: {error}")
-    if masked:
-        return Failure.of("masked", **where, count=masked)
     if array.dtype.kind not in "fiu":
         return Failure.of("not_real", **where, dtype=str(array.dtype))
     return array
+
+
+def _first_unit(values: Any) -> str:
+    """Returns the unit of the values or, in lists, of the first item that has one, as text; else ""."""
+    if isinstance(values, list | tuple):
+        return next(filter(None, map(_first_unit, values)), "")
+    if "xarray" in _packages(values):
+        # The data, not the attributes, are what may carry a unit.
+        values = values.data
+    return _unit(values)
 
 
 def _unit(values: Any) -> str:
@@ -56,22 +63,44 @@ def _unit(values: Any) -> str:
         isinstance(values, np.ndarray) or hasattr(values, "magnitude")
     ):
         return ""
-    return str(getattr(values, "unit", getattr(values, "units", "")))
+    unit = str(getattr(values, "unit", getattr(values, "units", "")))
+    return "" if unit in _PLAIN_UNITS else unit
+
+
+def _masked(values: Any) -> int:
+    """Returns how many values are masked: in masked arrays, in arrays with a `mask`, and in lists of either."""
+    if isinstance(values, list | tuple):
+        return sum(map(_masked, values))
+    if isinstance(values, np.ma.MaskedArray):
+        return int(np.count_nonzero(np.ma.getmaskarray(values)))
+    if values is np.ma.masked:
+        return 1
+    mask = getattr(values, "mask", None) if isinstance(values, np.ndarray) else None
+    return 0 if mask is None else int(np.count_nonzero(mask))
+
+
+def _packages(values: Any) -> set[str]:
+    """Returns the packages that define the class of the values and its base classes."""
+    return {one.__module__.partition(".")[0] for one in type(values).__mro__}
 
 
 def _on_the_host(values: Any) -> Any:
     """Returns the values of a tensor, a device array, a quantity or a sparse matrix as NumPy can read them."""
-    package = type(values).__module__.partition(".")[0]
-    if package == "torch":
-        plain = values.detach().cpu()
+    packages = _packages(values)
+    if "torch" in packages:
+        dense = values if str(values.layout) == "torch.strided" else values.to_dense()
+        plain = dense.detach().cpu().resolve_conj().resolve_neg()
         return (plain.float() if str(plain.dtype) == "torch.bfloat16" else plain).numpy()
-    if package == "cupy":
+    if "cupy" in packages:
         return values.get()
-    if package == "scipy" and hasattr(values, "toarray"):
+    if "scipy" in packages and hasattr(values, "toarray"):
         return values.toarray()
-    if package == "pint":
+    if "pint" in packages:
         return values.magnitude
-    if package == "netCDF4":
+    if "netCDF4" in packages:
         # The class itself converts to an array in which missing values are numbers.
         return values[...]
+    if "pandas" in packages and all(kind.kind in "fiu" for kind in np.ravel(values.dtypes)):
+        # Nullable columns would become objects.
+        return values.to_numpy(np.float64, na_value=np.nan)
     return values

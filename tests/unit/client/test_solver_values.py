@@ -18,6 +18,16 @@ class Quantity(np.ndarray):
     unit = "m / s"
 
 
+class Masked(np.ndarray):
+    """As astropy's masked arrays, which do not derive from those of NumPy."""
+
+    mask = PLAIN > 3
+
+
+class Learned(torch.Tensor):
+    """A tensor class of a solver."""
+
+
 class Magnitude:
     """As pint's: an object with a magnitude and units."""
 
@@ -25,10 +35,36 @@ class Magnitude:
     units = "kelvin"
 
 
+def mapped(folder, values):
+    np.save(folder / "values.npy", values)
+    return np.load(folder / "values.npy", mmap_mode="r")
+
+
+def read_only(values):
+    copy = values.copy()
+    copy.flags.writeable = False
+    return copy
+
+
 @pytest.mark.parametrize(
     "values",
     [
         PLAIN.tolist(),
+        tuple(map(tuple, PLAIN.tolist())),
+        [torch.tensor(row) for row in PLAIN],
+        PLAIN[::-1, ::-1].copy()[::-1, ::-1],
+        np.repeat(PLAIN, 2, axis=1)[:, ::2],
+        np.broadcast_to(PLAIN, (4, 2, 3))[0],
+        read_only(PLAIN),
+        PLAIN.astype(np.float16),
+        PLAIN.astype(np.longdouble),
+        PLAIN.astype(np.uint64),
+        torch.tensor(PLAIN).half(),
+        torch.tensor(PLAIN).to_sparse(),
+        torch.tensor(PLAIN.T.copy()).T,
+        torch.nn.Parameter(torch.tensor(PLAIN)),
+        torch.tensor(PLAIN, requires_grad=True).as_subclass(Learned),
+        pd.DataFrame(PLAIN).convert_dtypes(),
         np.asfortranarray(PLAIN),
         np.ma.masked_array(PLAIN, mask=False),
         torch.tensor(PLAIN),
@@ -36,7 +72,6 @@ class Magnitude:
         torch.tensor(PLAIN, dtype=torch.bfloat16),
         pd.DataFrame(PLAIN),
         sparse.csr_array(PLAIN),
-        np.matrix(PLAIN),
         PLAIN.astype(">f8"),
         PLAIN.astype(np.int16),
     ],
@@ -44,6 +79,18 @@ class Magnitude:
 )
 def test_convertible_values_are_converted(values):
     np.testing.assert_array_equal(real_array(values, field="u"), PLAIN)
+
+
+def test_memory_maps_and_quantities_without_unit_are_converted(tmp_path):
+    np.testing.assert_array_equal(real_array(mapped(tmp_path, PLAIN), field="u"), PLAIN)
+    pint = pytest.importorskip("pint")
+    np.testing.assert_array_equal(real_array(pint.Quantity(PLAIN, ""), field="u"), PLAIN)
+
+
+def test_missing_values_of_pandas_are_nan():
+    frame = pd.DataFrame(PLAIN).convert_dtypes()
+    frame.iloc[0, 0] = pd.NA
+    assert np.isnan(real_array(frame, field="u")).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -56,6 +103,13 @@ def test_convertible_values_are_converted(values):
         ),
         (PLAIN.view(Quantity), "has_unit", "carries the unit m / s"),
         (Magnitude(), "has_unit", "carries the unit kelvin"),
+        ([PLAIN[0].view(Quantity), PLAIN[1]], "has_unit", "carries the unit m / s"),
+        (PLAIN.view(Masked), "masked", "is a masked array with 2 masked values"),
+        ([np.ma.masked_less(row, 3) for row in PLAIN], "masked", "with 3 masked values"),
+        ([[0.0, np.ma.masked]], "masked", "with 1 masked values"),
+        (PLAIN.astype(object), "not_real", "object"),
+        (PLAIN + 0j, "not_real", "complex128"),
+        ("text", "not_real", "<U4"),
         ([[1.0], [1.0, 2.0]], "no_array", "of type list can't be read as an array: ValueError"),
         (torch.tensor(PLAIN, dtype=torch.complex64), "not_real", "complex64"),
         (pd.DataFrame({"a": ["x", "y"]}), "not_real", "real numbers are expected"),
