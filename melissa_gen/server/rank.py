@@ -32,6 +32,7 @@ from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.receiver import Ingest, SavedPart
 from melissa_gen.server.listening import listening_address
@@ -193,7 +194,9 @@ class _Rank:
         if coordinator is not None:
             state = coordinator.begin_checkpoint(LATEST, self._consumer)
             publish = functools.partial(coordinator.publish_when_written, state)
+        self._consumer.shared.begin_piece(JOINING)
         self._collectives.barrier()
+        self._consumer.shared.begin_piece(SAVING)
         mine, saver = self._ingest.state(self._rows_file(LATEST))
         self._writer.start(self._partial(LATEST), self._state(mine, saver), saver, publish)
 

@@ -41,9 +41,7 @@ class ServerSection(Section):
     heartbeat_timeout: Duration = 20.0
     """Silence after which a peer counts as lost (seconds)."""
     progress_timeout: Duration = 600.0
-    """The study fails if for this long no sample is received, no batch trained and no simulation finished, and the
-    message says which part waits for which. Time in which a client solves, a validation runs, or client jobs are queued
-    or start does not count; a warning is shown after half of it (seconds)."""
-    stall_timeout: Duration = 600.0
-    """Time in one step of the training loop, a validation or a checkpoint included, after which the server ends and
-    names the rank that does not move (seconds)."""
+    """The study fails if for this long nothing moves although something is due, and the message says which part waits
+    for which: no sample is received, no batch trained and no simulation finished, or a rank of the server completes no
+    piece of its batch, validation or checkpoint. Time in which a client solves, or client jobs are queued or start,
+    does not count; a warning is shown after half of it (seconds)."""

@@ -169,7 +169,7 @@ def train(job: dict[str, Any]) -> None:
     device = torch.device("cpu")
     torch.manual_seed(study.seed)
     surrogate = build_surrogate(study)
-    validation = Validation(Path(job["validation"]), device)
+    validation = Validation(Path(job["validation"]), device, rows=64)
     batches = _loader(Path(job["data"]), job["source"], study.training.batch_size, rank)
     surrogate.set_output_statistics(*_statistics(Path(job["data"]), surrogate))
     network = DistributedDataParallel(surrogate.network, gradient_as_bucket_view=True)

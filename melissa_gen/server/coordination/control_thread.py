@@ -115,7 +115,7 @@ class ControlThread:
         self._contact, self._socket = contact, socket
         self._heartbeats, self._ledger, self._proposals = heartbeats, ledger, proposals
         self._board, self._event = board, event
-        self._watch = RankWatch(self._timeouts.heartbeat, study.server.stall_timeout)
+        self._watch = RankWatch(self._timeouts.heartbeat, self._timeouts.stall)
         self._abort = abort
         self.failure: str | None = None
         self._goal: str | None = None
@@ -306,8 +306,9 @@ class ControlThread:
                 self._repeat_lost(identity)
             case "rank_report":
                 self._board.report(message)
-                turns, last = int(message.get("turns", 0)), bool(message["last"])
-                self._watch.report(message["rank"], turns, time.monotonic(), last=last)
+                last = bool(message["last"])
+                work = message["turns"], message["pieces"], message["activity"]
+                self._watch.report(message["rank"], *work, time.monotonic(), last=last)
                 self._handle(_rank_report(message))
                 self._warn(message.get("warnings", ()))
                 if last:

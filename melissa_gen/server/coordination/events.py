@@ -13,9 +13,12 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 
 __all__ = [
-    "BUSY",
+    "FINISHING",
+    "JOINING",
     "LIMITED",
+    "SAVING",
     "TRAINING",
+    "VALIDATING",
     "WAITING",
     "Action",
     "AttemptReport",
@@ -145,9 +148,10 @@ class AttemptReport:
     fault: Sequence[str] = ()
 
 
-WAITING, LIMITED, TRAINING, BUSY = "waiting", "limited", "training", "busy"
-"""What a rank's consumer does: wait for samples; wait because it has drawn all as often as allowed; train; do other
-work, such as a validation."""
+WAITING, LIMITED, TRAINING = "waiting", "limited", "training"
+VALIDATING, SAVING, FINISHING, JOINING = "validating", "saving", "finishing", "joining"
+"""What a server rank does: it waits for samples, has drawn each sample as often as a limit allows, trains a batch,
+validates, writes a checkpoint, writes its results, or waits for the other ranks within one of the last three."""
 
 
 @dataclass(frozen=True)

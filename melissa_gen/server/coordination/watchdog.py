@@ -1,8 +1,9 @@
 """Notices that a run makes no progress although something is due, and says which part waits for which.
 
 Pure: times are arguments. Other timeouts watch over a solving client (`simulation.timeout`), a client job that has not
-connected (`launcher.connect_timeout`) and a silent peer (`server.heartbeat_timeout`); while one of these runs, the run
-is not stalled. The watchdog covers all other states, including unforeseen ones.
+connected (`launcher.connect_timeout`) and a silent peer (`server.heartbeat_timeout`), and `RankWatch` watches over a
+server rank that trains, validates or saves; while one of these runs, the run is not stalled. The watchdog covers all
+other states, including unforeseen ones.
 """
 
 from collections import Counter
@@ -10,9 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Set
 
 from melissa_gen.protocol import wire
 from melissa_gen.server.coordination.events import (
-    BUSY,
     LIMITED,
-    TRAINING,
     WAITING,
     Action,
     JobsWaiting,
@@ -90,13 +89,13 @@ class Watchdog:
         ]
 
     def _supervised(self, pulses: Mapping[str, Pulse], now: float) -> bool:
-        """Whether another timeout runs, or a server rank does work of unknown duration."""
+        """Whether another timeout runs, or a server rank works."""
         solving = any(
             pulse.beat.state == wire.SOLVING and now - pulse.progressed <= self._simulation_timeout
             for pulse in pulses.values()
         )
         working = any(
-            report.activity == BUSY and now - heard <= self._timeout
+            report.activity not in _ACTIVITIES and now - heard <= self._timeout
             for report, heard in self._reports.values()
         )
         return solving or working or self._jobs != JobsWaiting()
@@ -106,7 +105,8 @@ class Watchdog:
         reports = [self._reports[rank] for rank in sorted(self._reports)]
         if not reports:
             yield "no server rank has reported"
-        yield from dict.fromkeys(_ACTIVITIES[report.activity] for report, _ in reports)
+        activities = [report.activity for report, _ in reports]
+        yield from dict.fromkeys(_ACTIVITIES[one] for one in activities if one in _ACTIVITIES)
         states = Counter(pulse.beat.state for pulse in pulses.values())
         for state, count in sorted(states.items()):
             yield f"{count} {'client waits' if count == 1 else 'clients wait'} for {_STATES[state]}"
@@ -123,14 +123,13 @@ class Watchdog:
                 yield f"rank {report.rank} stores no more samples before others are trained"
 
 
+# What a trainer waits for. In every other activity it works, and `RankWatch` watches over it.
 _ACTIVITIES = {
     WAITING: "the trainer waits for samples",
     LIMITED: (
         "the trainer waits for new samples, because it has drawn each one as often as "
         "training.max_draws_per_sample allows"
     ),
-    TRAINING: "the trainer does not finish a batch",
-    BUSY: "the trainer does not finish a validation or its results",
 }
 _STATES = {
     wire.SOLVING: "its solver",

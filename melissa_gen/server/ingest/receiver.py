@@ -71,12 +71,20 @@ class RankState:
     activity: str = "waiting"
     """What the consumer of the samples does; the values are in `coordination.events`."""
     turns: int = 0
+    """Steps of the training loop, which all ranks take together."""
+    pieces: int = 0
+    """Pieces of work within these steps, such as the prediction of some time steps in a validation."""
     stop_reason: str | None = None
     reception_over: bool = False
     saved: SavedPart = field(default_factory=SavedPart)
     error: BaseException | None = None
     _first_pass: list[tuple[int, float, float]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin_piece(self, activity: str) -> None:
+        """Records that the trainer begins a piece of work (trainer's thread)."""
+        self.activity = activity
+        self.pieces += 1
 
     def add_first_pass(self, losses: list[tuple[int, float, float]]) -> None:
         """Adds first-pass losses, as (simulation, loss, excess over the batch)."""
@@ -476,6 +484,7 @@ class Ingest:
                 "training": self._state.training,
                 "activity": self._state.activity,
                 "turns": self._state.turns,
+                "pieces": self._state.pieces,
                 "finalized": self._finalized,
                 "refused": self._refused,
                 "first_pass": self._state.take_first_pass(),

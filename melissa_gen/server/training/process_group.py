@@ -22,6 +22,9 @@ __all__ = ["TorchCollectives", "join_process_group"]
 _log = logging.getLogger(__name__)
 
 _RENDEZVOUS = timedelta(seconds=120)
+_COLLECTIVE = timedelta(days=1)
+"""Longest wait of a rank for another one, which may validate for hours. Long before, rank 0 notices a rank that is lost
+or does not move, and the launcher notices when rank 0 is lost."""
 
 
 def join_process_group(study: Study, world: Any, device: torch.device, backend: str) -> None:
@@ -46,8 +49,7 @@ def join_process_group(study: Study, world: Any, device: torch.device, backend: 
         store=PrefixStore("ddp", _rendezvous_store(listening_address(study), world)),
         rank=world.Get_rank(),
         world_size=world.Get_size(),
-        # Rank 0 names a rank that does not move before any collective fails.
-        timeout=timedelta(seconds=2 * study.server.stall_timeout),
+        timeout=_COLLECTIVE,
         device_id=device if backend == "nccl" else None,
     )
     if backend == "gloo":

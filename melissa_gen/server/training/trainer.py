@@ -19,7 +19,7 @@ from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_sc
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
-from melissa_gen.server.coordination.events import BUSY, LIMITED, TRAINING, WAITING
+from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, TRAINING, WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
@@ -220,6 +220,7 @@ class Trainer:
                 return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()
+                self._state.begin_piece(SAVING)
                 self._hooks.checkpoint()
             if not turn.pace.step:
                 continue
@@ -422,7 +423,6 @@ class Trainer:
     def _validate(self) -> str | None:
         """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
         assert self._validation is not None
-        self._state.activity = BUSY
         began = time.monotonic()
         errors = self._validation.errors(self.surrogate)
         self._rate.after_validation(float(errors.total.mean()))
@@ -469,7 +469,7 @@ class Trainer:
 def _activity(pace: Turn) -> str:
     """Returns what this rank does next; after the last batch it validates and writes its results."""
     if pace.over:
-        return BUSY
+        return FINISHING
     if pace.step:
         return TRAINING
     return LIMITED if pace.ahead else WAITING

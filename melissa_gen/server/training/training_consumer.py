@@ -91,7 +91,7 @@ class TrainingConsumer(Consumer):
             with Dataset(path) as data:
                 check_data_set(self._study, data)
             rows = self._study.training.batch_size
-            self._validation = Validation(path, self._device, rows)
+            self._validation = Validation(path, self._device, rows, self.shared.begin_piece)
         self._trainer = Trainer(
             self._study,
             self._surrogate,

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen.dataset import Dataset
+from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.surrogates import Surrogate, nrmse
 
 __all__ = ["Errors", "Validation", "error_summary"]
@@ -47,9 +48,17 @@ class Validation:
         path: HDF5 file that `melissa-gen generate` wrote.
         device: The device of the network.
         rows: Time steps that are predicted at once, which bounds the memory of a forward pass.
+        begin_piece: Called with an activity of `coordination.events` before each prediction and each collective.
     """
 
-    def __init__(self, path: Path, device: torch.device, rows: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device,
+        rows: int,
+        begin_piece: Callable[[str], None] = lambda activity: None,
+    ) -> None:
+        self._begin_piece = begin_piece
         self._path, self._device, self._at_once = path, device, rows
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         with Dataset(path) as data:
@@ -147,6 +156,7 @@ class Validation:
                 one = predicted[name].to(self._device)[None]
                 magnitude = self._magnitudes[name]
                 found[row, k] = nrmse(one, true[name].to(self._device)[None], magnitude)[0]
+        self._begin_piece(JOINING)
         dist.all_reduce(found)
         columns = found.cpu().numpy().T
         return Errors(dict(zip(self._names, columns, strict=True)))
@@ -157,6 +167,7 @@ class Validation:
         point = torch.from_numpy(self.parameters[row]).to(self._device)
         parts: list[dict[str, torch.Tensor]] = []
         for times in torch.split(self._times, self._at_once):
+            self._begin_piece(VALIDATING)
             answer: Any = surrogate(point.expand(len(times), -1), times)
             named = answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
             parts.append(named)

@@ -128,6 +128,8 @@ class Server:
             pending=pending,
             training={},
             activity="waiting",
+            turns=0,
+            pieces=0,
             finalized=list(finalized),
             refused=refused or {},
             first_pass=list(first_pass),

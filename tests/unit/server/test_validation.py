@@ -6,6 +6,7 @@ import torch
 
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.run_dir.recorded_run import ValidationCases
+from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.surrogates import Surrogate
 from tests.unit.server.trainers import generator, world
@@ -38,6 +39,13 @@ def test_no_forward_pass_has_more_rows_than_a_batch(path):
     parts = Validation(path, torch.device("cpu"), 3).errors(surrogate).total
     assert rows == [3, 3, 1] * 3
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+def test_each_part_of_a_validation_is_announced(path):
+    surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
+    pieces = []
+    Validation(path, torch.device("cpu"), 3, pieces.append).errors(surrogate)
+    assert pieces == [VALIDATING] * 9 + [JOINING]
 
 
 def test_the_error_of_the_mean(path):

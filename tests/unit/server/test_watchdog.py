@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from melissa_gen.protocol import wire
 from melissa_gen.server.coordination.events import (
-    BUSY,
+    FINISHING,
     LIMITED,
+    SAVING,
     TRAINING,
+    VALIDATING,
     WAITING,
     JobsWaiting,
     Pulse,
@@ -80,7 +82,6 @@ def test_a_stalled_run_is_announced_once_and_then_fails_with_a_sentence():
     ("report", "words"),
     [
         (RankReport(0, activity=LIMITED), "as often as training.max_draws_per_sample allows"),
-        (RankReport(0, activity=TRAINING), "the trainer does not finish a batch"),
         (RankReport(0, pending=1, capacity=20), "rank 0 stores no more samples before others are"),
     ],
 )
@@ -93,7 +94,7 @@ def test_the_message_describes_each_rank(report, words):
 
 def test_a_rank_that_reports_no_more_is_named():
     run = Run()
-    run.watchdog.report(RankReport(1, activity=BUSY), run.now)
+    run.watchdog.report(RankReport(1, activity=VALIDATING), run.now)
     # Work of unknown length counts only as long as the rank reports it.
     assert run.wait(int(TIMEOUT)) == []
     failure = run.wait(int(TIMEOUT) + 2)[-1]
@@ -118,9 +119,10 @@ def test_jobs_in_a_queue_are_waited_for(jobs):
     assert isinstance(run.wait(int(TIMEOUT) + 2)[-1], ReportFailure)
 
 
-def test_a_validation_is_waited_for():
+@pytest.mark.parametrize("activity", [TRAINING, VALIDATING, SAVING, FINISHING])
+def test_a_rank_that_works_is_left_to_the_watch_over_ranks(activity):
     run = Run()
-    run.reports = [RankReport(0, activity=BUSY)]
+    run.reports = [RankReport(0, activity=activity)]
     assert run.wait(10 * int(TIMEOUT)) == []
 
 
