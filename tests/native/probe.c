@@ -1,6 +1,7 @@
 /* A solver that does one thing right or wrong, as its first argument says; compiles as C and as C++. The study that it
  * expects: fields `a` (float32, 4 x 6) and `b` (float64, 3), three time steps, parameters `p` and `q`. It computes a in
  * double and b in float, reuses its arrays at once, and prints the error codes and sentences that it meets. */
+#include <locale.h>
 #include <math.h>
 #include <melissa_gen.h>
 #include <stdio.h>
@@ -76,6 +77,7 @@ static int send_step(mg_client *client, int64_t simulation, int step, double p)
 int main(int argc, char **argv)
 {
     mode = argc > 1 ? argv[1] : "good";
+    setlocale(LC_ALL, "");
     mg_client *client;
     int64_t simulation;
     int status = mg_open(&client);

@@ -84,6 +84,16 @@ def test_a_client_is_clean_under_valgrind(serve, probe):
         assert "==" not in done.stderr, done.stderr
 
 
+def test_a_locale_with_decimal_commas_changes_nothing(serve, probe, tmp_path):
+    words = ("-i", "de_DE", "-f", "UTF-8", "--no-archive", tmp_path / "de_DE.UTF-8")
+    run(need("localedef", "locales"), *words)
+    server = serve_probe(serve)
+    done = start(server, probe, "good", LOCPATH=str(tmp_path), LC_ALL="de_DE.UTF-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+
+
 def test_the_header_serves_cplusplus(serve, without_mpi, tmp_path):
     compiler = need("c++", "g++")
     program = tmp_path / "probe"
@@ -184,6 +194,11 @@ def test_fortran_sections_and_mpif_h(serve, with_fortran, tmp_path):
 
 
 STUBS = {
+    "cpp": """
+        #include <vector>
+        static void solve_one_step(double left, std::vector<double> &u) {
+            for (int i = 0; i < 8000; i++) u[(i / 80 + 1) * 82 + i % 80 + 1] = left + i % 80; }
+    """,
     "c": """
         static double *solve_one_step(double left) {
             static double u[4000]; for (int i = 0; i < 4000; i++) u[i] = left + i % 80; return u; }
@@ -199,25 +214,30 @@ STUBS = {
 }
 
 
-@pytest.mark.parametrize("language", ["c", "fortran"])
+@pytest.mark.parametrize("language", ["c", "cpp", "fortran"])
 def test_the_readmes_example_runs_as_printed(serve, request, tmp_path, language):
     text = (NATIVE / "README.md").read_text(encoding="utf-8")
     example = text.split(f"```{language}\n")[1].split("```")[0]
     program = tmp_path / "solver"
-    if language == "c":
+    if language == "cpp":
+        prefix, compiler = request.getfixturevalue("without_mpi"), need("c++", "g++")
+        source, stub = tmp_path / "solver.cpp", tmp_path / "stub.h"
+        files = ("-include", stub, source)
+    elif language == "c":
         built = request.getfixturevalue("with_mpi")
         source, stub = tmp_path / "solver.c", tmp_path / "stub.h"
-        files, compiler = ("-include", stub, source), built.mpicc
+        files, compiler, prefix = ("-include", stub, source), built.mpicc, built.prefix
     else:
         built = request.getfixturevalue("with_fortran")
         source, stub = tmp_path / "solver.f90", tmp_path / "stub.f90"
-        files, compiler = (stub, source), built.mpifort
+        files, compiler, prefix = (stub, source), built.mpifort, built.prefix
     source.write_text(example)
     stub.write_text(STUBS[language])
-    module = "melissa_gen" if language == "c" else "melissa_gen_fortran"
-    run(compiler, *files, *flags(built.prefix, module), "-o", program)
+    module = "melissa_gen_fortran" if language == "fortran" else "melissa_gen"
+    run(compiler, *files, *flags(prefix, module), "-o", program)
     server = serve({"temperature": ("float32", (100, 80))}, 100, [(250.0,)], ("left_temperature",))
-    done = start(server, MPIRUN, "-n", "2", program)
+    launch = () if language == "cpp" else (MPIRUN, "-n", "2")
+    done = start(server, *launch, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     server.close()
     assert len(server.samples) == 100
