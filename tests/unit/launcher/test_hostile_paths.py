@@ -47,7 +47,7 @@ import json, os, sys
 print(json.dumps([sys.argv[1:], os.getcwd(), os.environ.get("VALUE")]))
 """
 many = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -62,7 +62,7 @@ def test_hard_samples_are_drawn_more_often():
 def test_weighted_survivors_match_uniform_eviction():
     """Three of six seen samples are evicted: each survives with probability 1/2 under uniform eviction."""
     losses = np.array([1.0, 2.0, 3.0, 4.0, 9.0, 9.5])
-    runs, kept, total = 3000, np.zeros(6), np.zeros(6)
+    runs, kept, total = 1500, np.zeros(6), np.zeros(6)
     for seed in range(runs):
         memory = build(6, seed, eviction="difficulty")
         put(memory, range(6))
@@ -75,7 +75,7 @@ def test_weighted_survivors_match_uniform_eviction():
         kept[batch.simulations[old]] += 1
         total[batch.simulations[old]] += batch.weights[old]
     assert kept[5] == runs and kept[0] < 0.35 * runs
-    np.testing.assert_allclose(total / runs, 0.5, atol=0.04)
+    np.testing.assert_allclose(total / runs, 0.5, atol=0.05)
 
 
 def test_the_loss_of_an_evicted_sample_is_ignored():
