@@ -41,25 +41,42 @@ def check_shared_memory(folder: Path = SHARED_MEMORY, least: int = LEAST_SHARED_
         raise RunError(msg)
 
 
-def check_loopback(address: str = "127.0.0.1") -> None:
-    """Checks that processes of this machine can connect to each other by TCP.
+def check_loopback(ranks: int) -> None:
+    """Checks that the processes of a server on this machine can use the loopback interface.
 
     Args:
-        address: Address of the loopback interface.
+        ranks: Number of server ranks. More than one connect to each other at 127.0.0.1.
 
     Raises:
         RunError: They can't.
     """
+    why = _loopback_defect(socket.AF_INET, "127.0.0.1")
+    if why is None:
+        return
+    has_version_6 = _loopback_defect(socket.AF_INET6, "::1") is None
+    if has_version_6 and ranks == 1:
+        return
+    remedy = (
+        "ip addr add 127.0.0.1/8 dev lo; or set server.ranks to 1"
+        if has_version_6
+        else "ip link set lo up; or set server.interface to another interface"
+    )
+    msg = (
+        "the server needs the loopback interface (127.0.0.1), which does not work on this machine: "
+        f"{why}; as root: {remedy}"
+    )
+    raise RunError(msg)
+
+
+def _loopback_defect(family: socket.AddressFamily, address: str) -> str | None:
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.bind((address, 0))
             listener.listen(1)
-            with socket.create_connection(listener.getsockname(), _CONNECT_SECONDS):
-                pass
+            listener.settimeout(_CONNECT_SECONDS)
+            with socket.socket(family, socket.SOCK_STREAM) as peer:
+                peer.settimeout(_CONNECT_SECONDS)
+                peer.connect(listener.getsockname())
     except OSError as error:
-        why = error.strerror or str(error)
-        msg = (
-            f"the ranks of the server find each other through the loopback interface ({address}), which does not "
-            f"work on this machine: {why}; as root: ip link set lo up; or set server.ranks to 1"
-        )
-        raise RunError(msg) from None
+        return error.strerror or str(error)
+    return None

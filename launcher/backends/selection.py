@@ -39,10 +39,9 @@ def check_backend(study: Study) -> None:
         find_mpirun(launcher.mpirun)
         check_server_limit(study)
         check_client_limit(study)
-        if max(study.server.ranks, study.simulation.processes) > 1:
-            check_shared_memory()
-        if study.server.ranks > 1 and study.server.interface == "auto":
-            check_loopback()
+        check_shared_memory()
+        if study.server.interface == "auto":
+            check_loopback(study.server.ranks)
         return
     command = "srun" if launcher.mode == "allocation" else _SUBMIT_COMMANDS[launcher.backend]
     if shutil.which(command) is None:

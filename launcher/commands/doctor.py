@@ -16,7 +16,7 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
-from melissa_gen.errors import MelissaGenError
+from melissa_gen.errors import MelissaGenError, ProtocolError
 from melissa_gen.launcher.backends.mpirun import (
     MpirunOptions,
     clean_environment,
@@ -24,12 +24,11 @@ from melissa_gen.launcher.backends.mpirun import (
     find_mpirun,
     mpirun_command,
 )
-from melissa_gen.protocol.contact import remove_stale_folders
+from melissa_gen.protocol.contact import remove_stale_folders, socket_parent
 
 __all__ = ["Finding", "examine"]
 
 LEAST_SHM_BYTES = 64e6
-LONGEST_SOCKET_PATH = 107
 """Maximum length of the path of a Unix socket on Linux (`sun_path`)."""
 _HELLO = (
     "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); "
@@ -161,13 +160,13 @@ def _network() -> Iterator[Finding]:
 
 
 def _ipc() -> Iterator[Finding]:
-    folder = Path(tempfile.mkdtemp(prefix="melissa_gen-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="melissa_gen-", dir=socket_parent()))
+    except (ProtocolError, OSError) as error:
+        yield Finding("ipc", "missing", str(error))
+        return
     try:
         path = folder / "data-0000"
-        if len(str(path)) > LONGEST_SOCKET_PATH:
-            text = f"{folder.parent} is too long for a socket; export TMPDIR=/tmp"
-            yield Finding("ipc", "missing", text)
-            return
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
         yield Finding("ipc", "ok", f"sockets in {folder.parent}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import operator
 import os
 import secrets
@@ -17,9 +18,15 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol.shared_memory import this_machine
 
-__all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders"]
+__all__ = ["Contact", "Curve", "remove_runtime_folder", "remove_stale_folders", "socket_parent"]
+
+_log = logging.getLogger(__name__)
 
 _PREFIX = "melissa_gen-"
+_LONGEST_PATH = 107
+"""Bytes of the path of a Unix socket in Linux."""
+_ROOM = len(f"/{_PREFIX}12345678/data-99999")
+_SHORT_PARENTS = (Path("/tmp"), Path("/dev/shm"))
 _KEY_LENGTH = 40
 """Characters of a CURVE key in Z85."""
 
@@ -60,7 +67,7 @@ class Contact:
     @classmethod
     def new(cls, epoch: int, host: str, *, ipc: bool, encrypt_data: bool) -> Self:
         """Generates the secrets of a new server process, and creates its private folder for ipc."""
-        folder = tempfile.mkdtemp(prefix=_PREFIX) if ipc else ""
+        folder = _create_ipc_folder() if ipc else ""
         curve = None if ipc else Curve.generate()
         return cls(
             epoch,
@@ -138,10 +145,39 @@ class Contact:
             raise ProtocolError(msg) from None
 
 
+def socket_parent() -> Path:
+    """Returns the folder for the ipc folders: that for temporary files, or a shorter one if a socket has no room there.
+
+    Raises:
+        ProtocolError: There is no folder that is short enough.
+    """
+    wanted, *short = _socket_parents()
+    if len(os.fsencode(wanted)) + _ROOM <= _LONGEST_PATH:
+        return wanted
+    for folder in short:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    msg = f"{wanted} is too long for the path of a socket; set TMPDIR to a short folder"
+    raise ProtocolError(msg)
+
+
+def _create_ipc_folder() -> str:
+    parent, wanted = socket_parent(), tempfile.gettempdir()
+    if str(parent) != wanted:
+        _log.warning(
+            "%s is too long for the path of a socket; the sockets are in %s", wanted, parent
+        )
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+
+
+def _socket_parents() -> tuple[Path, ...]:
+    return Path(tempfile.gettempdir()), *_SHORT_PARENTS
+
+
 def remove_runtime_folder(contact: Contact) -> None:
     """Removes the ipc sockets of a server that has ended, if they are on this machine."""
     folder = Path(contact.runtime_folder)
-    if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(_PREFIX):
+    if folder.parent in _socket_parents() and folder.name.startswith(_PREFIX):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -149,10 +185,10 @@ def remove_stale_folders(parent: Path | None = None) -> list[Path]:
     """Removes the ipc folders of killed servers of this user on this machine, and returns their paths.
 
     Args:
-        parent: Folder that contains the ipc folders; None: the folder for temporary files.
+        parent: Folder that contains the ipc folders; None: the one that new servers use.
     """
     stale = []
-    for folder in (parent or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*"):
+    for folder in (parent or socket_parent()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if folder.stat().st_uid != os.getuid():
                 continue

@@ -2,6 +2,9 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +163,40 @@ def test_folders_of_servers_that_were_killed_are_removed_and_no_others(tmp_path)
         killed.close()
         assert remove_stale_folders(tmp_path) == [dead]
     assert set(tmp_path.iterdir()) == {alive, logs, begun}
+
+
+LONG_FOLDER = """
+import sys
+from pathlib import Path
+import zmq
+from melissa_gen.protocol.contact import Contact, remove_runtime_folder, remove_stale_folders
+from melissa_gen.protocol.sockets import bind_socket
+contact = Contact.new(1, "node", ipc=True, encrypt_data=False)
+context = zmq.Context()
+bound, endpoint = bind_socket(context, contact, "heartbeat", "")
+assert remove_stale_folders() == []
+bound.close()
+context.term()
+print(endpoint)
+remove_runtime_folder(contact)
+assert not Path(contact.runtime_folder).exists()
+"""
+
+
+@pytest.mark.parametrize(("length", "moved"), [(75, False), (76, True), (400, True)])
+def test_a_folder_that_is_too_long_for_sockets_is_replaced_with_a_line(length, moved):
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short)
+        while len(str(folder)) < length:
+            folder /= "x" * min(length - len(str(folder)) - 1, 200)
+        folder.mkdir(parents=True)
+        done = subprocess.run(
+            [sys.executable, "-c", LONG_FOLDER],
+            env=os.environ | {"TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert done.stdout.startswith("ipc:///tmp/melissa_gen-" if moved else f"ipc://{folder}/")
+    line = f"{folder} is too long for the path of a socket; the sockets are in /tmp"
+    assert done.stderr.splitlines() == [line] * moved
