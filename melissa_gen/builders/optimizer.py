@@ -12,14 +12,41 @@ from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.class_path import ClassKey
 from melissa_gen.surrogates.training_loss import TrainingLoss, field_loss
 
-__all__ = ["build_loss", "build_optimizer", "build_schedule"]
+CALLBACK_METHODS = ("on_batch", "on_validation", "on_end")
+
+__all__ = ["build_callbacks", "build_loss", "build_optimizer", "build_schedule"]
 
 _OPTIMIZER = ClassKey("training.optimizer", torch.optim.Optimizer, "AdamW", "torch.optim")
 _SCHEDULE = ClassKey(
     "training.schedule", LRScheduler, "CosineAnnealingLR", "torch.optim.lr_scheduler"
 )
 _LOSS = ClassKey("training.loss", None, "torch.nn.SmoothL1Loss")
+_CALLBACK = ClassKey("training.callbacks", None, "my_callback.py:Plot")
 _FUSED = ("Adam", "AdamW")
+
+
+def build_callbacks(training: TrainingSection, base_folder: Path) -> list[tuple[str, object]]:
+    """Creates the callbacks of a study; returns the name of each class with its object.
+
+    Args:
+        training: The section of the study.
+        base_folder: Folder to which a relative path of a class refers.
+
+    Raises:
+        StudyError: A class can't be imported or created, or has no method that is called.
+    """
+    made = []
+    for section in training.callbacks:
+        cls = _CALLBACK.load(section.class_path, base_folder)
+        if not any(hasattr(cls, method) for method in CALLBACK_METHODS):
+            message = (
+                f"training.callbacks is '{section.class_path}', which has none of the methods "
+                f"{', '.join(CALLBACK_METHODS)}"
+            )
+            raise StudyError(message)
+        _CALLBACK.check_arguments(cls, section.arguments, "training.callbacks.arguments")
+        made.append((section.class_path, _created(_CALLBACK.key, cls, section.arguments)))
+    return made
 
 
 def build_loss(study: Study, surrogate: Surrogate) -> TrainingLoss:
@@ -69,7 +96,7 @@ def build_optimizer(
         given.setdefault("fused", True)
     groups = _groups(training, weights)
     _OPTIMIZER.check_arguments(cls, given, "training.optimizer.arguments", first=(groups,))
-    optimizer = _created(_OPTIMIZER.key, cls, groups, given)
+    optimizer = _created(_OPTIMIZER.key, cls, given, groups)
     assert isinstance(optimizer, torch.optim.Optimizer)
     return optimizer
 
@@ -93,19 +120,19 @@ def build_schedule(
     name, arguments = found
     cls = _SCHEDULE.load(name, base_folder)
     _SCHEDULE.check_arguments(cls, arguments, "training.schedule.arguments", first=(optimizer,))
-    schedule = _created(_SCHEDULE.key, cls, optimizer, arguments)
+    schedule = _created(_SCHEDULE.key, cls, arguments, optimizer)
     assert isinstance(schedule, LRScheduler)
     return schedule
 
 
-def _created(key: str, cls: type, first: Any, arguments: dict[str, Any]) -> object:
+def _created(key: str, cls: type, arguments: dict[str, Any], *first: Any) -> object:
     """Creates an object of a class of the study.
 
     Raises:
         StudyError: The constructor raises an exception.
     """
     try:
-        made: object = cls(first, **arguments)
+        made: object = cls(*first, **arguments)
     except Exception as error:
         message = f"{key} {cls.__name__} can't be created from {key}.arguments: {error}"
         raise StudyError(message) from error

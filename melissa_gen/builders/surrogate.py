@@ -3,7 +3,12 @@
 import torch
 
 from melissa_gen.builders.data_set import clock
-from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.builders.optimizer import (
+    build_callbacks,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+)
 from melissa_gen.study import FieldSection, FixedScaleSection, Study
 from melissa_gen.surrogates import FieldScale, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
@@ -57,6 +62,7 @@ def training_trial(study: Study) -> TrainingTrial:
     optimizer = build_optimizer(training, surrogate, study.folder)
     build_schedule(training, optimizer, study.folder)
     loss = build_loss(study, surrogate)
+    build_callbacks(training, study.folder)
     return TrainingTrial(surrogate, optimizer, loss, bf16=training.precision == "bf16")
 
 

@@ -13,7 +13,13 @@ CHANGEABLE = (
     *("simulation.count", "simulation.environment", "simulation.processes", "simulation.mode"),
     *("simulation.timeout", "simulation.retries", "simulation.identical_failures"),
     *("training.batch_size", "training.learning_rate", "training.halve_every"),
-    *("training.schedule", "training.warmup", "training.loss", "training.clip_gradients"),
+    *(
+        "training.schedule",
+        "training.warmup",
+        "training.loss",
+        "training.clip_gradients",
+        "training.callbacks",
+    ),
     *(
         "training.until",
         "training.draws_per_sample",

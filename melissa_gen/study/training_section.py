@@ -110,6 +110,8 @@ class TrainingSection(Section):
     """Compile the network with `torch.compile`; the first batches take longer."""
     validation: ValidationSection = ValidationSection()
     """Error on simulations that are never trained on."""
+    callbacks: list[ClassSection] = Field(default=[])
+    """Classes whose methods `on_batch`, `on_validation` and `on_end` are called on the first rank of the server."""
     until: UntilSection | None = None
     """The study ends when the validation error is this small, and runs no more simulations; none runs all."""
     checkpoint_every: Duration = 60.0

@@ -4,10 +4,9 @@ Before each batch, one small all-reduce collects which ranks can draw. Either al
 without data never blocks the others. A rank whose data has ended takes part with rows of weight 0 until all are done.
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,18 +14,25 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.builders.optimizer import (
+    build_callbacks,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+)
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, TRAINING, WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.batch_rows import BatchRows
+from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.learning_rate import LearningRate
+from melissa_gen.server.training.network_modes import compile_network, precision
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.validation import Validation, error_summary
@@ -110,14 +116,11 @@ class Trainer:
             find_unused_parameters=_may_skip_parameters(self.surrogate),
         )
         self.optimizer = build_optimizer(study.training, self.surrogate, study.folder)
-        self._rate = LearningRate(
-            self.optimizer,
-            build_schedule(study.training, self.optimizer, study.folder),
-            per_batch=study.training.schedule is None or study.training.schedule.step == "batch",
-            warmup=study.training.warmup,
-        )
+        self._rate = _learning_rate(study, self.optimizer)
         until = study.training.until
         self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
+        mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
+        self._callbacks = Callbacks(mine)
         self._loss = build_loss(study, self.surrogate)
         self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
@@ -145,7 +148,7 @@ class Trainer:
         )
         self._saved = time.monotonic()
         if self._training.compile:
-            self._compile()
+            compile_network(self.surrogate, self._training, self._device)
 
     def state(self) -> dict[str, Any]:
         """Returns the state of this rank for a checkpoint, of JSON types, without model and optimizer."""
@@ -230,6 +233,7 @@ class Trainer:
             self._hooks.made_room()
             losses = self.learn(batch, turn.pace.total)
             self.record(batch, losses, turn.pace.total)
+            self._callbacks.call("on_batch", self._progress)
             if self._validation and self.batches % self._training.validation.every == 0:
                 reached = self._validate()
                 if reached is not None:
@@ -237,6 +241,14 @@ class Trainer:
         if self._validation and self.batches:
             self._validate()
         return self._state.stop_reason
+
+    def _progress(self, errors: dict[str, float] | None = None) -> Progress:
+        """Returns what the callbacks receive."""
+        return Progress(self.batches, self.loss, self.learning_rate, self.surrogate, errors or {})
+
+    def end(self) -> None:
+        """Calls the callbacks for the end of the training."""
+        self._callbacks.call("on_end", self._progress)
 
     def draw(self, count: int) -> Batch | None:
         """Draws samples from the reservoir into `rows`; None if it is empty."""
@@ -250,7 +262,7 @@ class Trainer:
         if not self.rows.filled:
             # This rank has never had data: its only row is made up and must not enter a running mean.
             self._network.eval()
-        with self._precision():
+        with precision(self._training.precision, self._device):
             output = self._network(self.surrogate.scale(parameters, times))
         if not self.rows.filled:
             self._network.train()  # type: ignore[no-untyped-call]
@@ -436,34 +448,19 @@ class Trainer:
                 fields=errors.by_field_summary(),
                 simulations=len(errors.total),
             )
-        return self.goal.check(error_summary(errors.total))
+        summary = error_summary(errors.total)
+        self._callbacks.call("on_validation", lambda: self._progress(summary))
+        return self.goal.check(summary)
 
-    def _compile(self) -> None:
-        """Compiles the network in place and runs it once, so that errors appear before the first sample."""
-        rows = self._training.batch_size
-        parameters, times = torch.zeros(rows, len(self._study.parameters)), torch.zeros(rows)
-        inputs = self.surrogate.scale(parameters.to(self._device), times.to(self._device))
-        self.surrogate.network.compile()
-        try:
-            with self._precision():
-                output = self.surrogate.network(inputs)
-            torch.autograd.grad(output.float().sum(), list(self.surrogate.network.parameters()))
-        except Exception as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
-            message = (
-                f"training.compile is true, but torch.compile fails on this network here ({reason}); "
-                "it needs a C++ compiler on the server's nodes (CXX): give one, or set training.compile to false"
-            )
-            raise RunError(message) from error
 
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self._training.precision == "bf16":
-            with torch.autocast(self._device.type, torch.bfloat16):
-                yield
-        else:
-            yield
+def _learning_rate(study: Study, optimizer: torch.optim.Optimizer) -> LearningRate:
+    training = study.training
+    return LearningRate(
+        optimizer,
+        build_schedule(training, optimizer, study.folder),
+        per_batch=training.schedule is None or training.schedule.step == "batch",
+        warmup=training.warmup,
+    )
 
 
 def _activity(pace: Turn) -> str:

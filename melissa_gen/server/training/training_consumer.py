@@ -105,7 +105,9 @@ class TrainingConsumer(Consumer):
 
     def run(self) -> str | None:
         """Trains until the stream has ended and the reservoir is empty."""
-        return self.trainer.run()
+        stopped = self.trainer.run()
+        self.trainer.end()
+        return stopped
 
     @property
     def progress(self) -> int:

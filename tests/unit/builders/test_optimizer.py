@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.builders.optimizer import (
+    build_callbacks,
+    build_loss,
+    build_optimizer,
+    build_schedule,
+)
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.errors import StudyError
 from melissa_gen.study import load_study
@@ -45,6 +50,12 @@ class Fails:
 
 class Silent:
     pass
+
+class Plot:
+    def __init__(self, every=1):
+        self.every = every
+    def on_end(self, progress):
+        pass
 """
 
 
@@ -136,6 +147,13 @@ def test_any_class_of_torch_or_of_the_user_is_a_loss(given, expected, tmp_path):
     torch.testing.assert_close(loss(target + 2.0, target), torch.full((3,), expected))
 
 
+def test_callbacks_are_created_with_their_arguments(tmp_path):
+    given = [{"class": "own.py:Plot", "arguments": {"every": 7}}]
+    study = study_of(tmp_path, callbacks=given)
+    ((name, callback),) = build_callbacks(study.training, study.folder)
+    assert name == "own.py:Plot" and callback.every == 7
+
+
 @pytest.mark.parametrize(
     ("training", "sentence"),
     [
@@ -168,6 +186,15 @@ def test_any_class_of_torch_or_of_the_user_is_a_loss(given, expected, tmp_path):
         ({"loss": {"class": "own.py:Detached"}}, "training.loss has no gradient"),
         ({"loss": {"class": "own.py:Infinite"}}, "training.loss returns NaN or infinity"),
         ({"loss": {"class": "own.py:Fails"}}, "training.loss fails.*ValueError: no such thing"),
+        ({"callbacks": [{"class": "own.py:Silent"}]}, "none of the methods on_batch, on_val"),
+        (
+            {"callbacks": [{"class": "own.py:Plt"}]},
+            "training.callbacks is 'own.py:Plt', but it has no",
+        ),
+        (
+            {"callbacks": [{"class": "own.py:Plot", "arguments": {"evry": 2}}]},
+            "did you mean 'every'",
+        ),
         ({"loss": {"class": "own.py:Silent"}}, "it has no method __call__"),
         (
             {"loss": {"class": "own.py:Absolute", "arguments": {"pow": 2}}},
