@@ -274,12 +274,17 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
                 "error": number(float(cases.nrmse[cases.index[case]])),
                 "pictures": pictures,
                 "parameters": [
-                    (key, number(value, 4), pretty_unit(run.unit(key)))
+                    (key, _parameter(run, key, value), pretty_unit(run.unit(key)))
                     for key, value in cases.parameters[case].items()
                 ],
             }
         )
     return found
+
+
+def _parameter(run: RecordedRun, name: str, value: float) -> str:
+    """Formats the value of a parameter; whole numbers are not rounded."""
+    return count(value) if run.whole(name) else number(value, 4)
 
 
 def _space(run: RecordedRun) -> list[Drawing]:
@@ -383,7 +388,9 @@ def _simulations(run: RecordedRun) -> dict[str, Any]:
             "status": str(one.get("status") or UNKNOWN),
             "generation": count(number_at(one, "generation")),
             "method": str(one.get("method") or UNKNOWN),
-            "parameters": [number(number_at(one, "parameters", name), 4) for name in names],
+            "parameters": [
+                _parameter(run, name, number_at(one, "parameters", name)) for name in names
+            ],
             "difficulty": number(number_at(one, "difficulty")),
             "attempts": count(number_at(one, "attempts")),
             "seconds": duration(number_at(one, "finished_at") - number_at(one, "issued_at")),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from melissa_gen.distributions import parse_parameter
+from melissa_gen.distributions import Distribution, parse_parameter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.events import Event, number_at, read_events
 
@@ -173,9 +173,18 @@ class RecordedRun:
 
     def logarithmic(self, parameter: str) -> bool | None:
         """Returns whether the network sees a parameter on a log scale; None if its prior can't be read."""
+        prior = self._prior(parameter)
+        return None if prior is None else prior.logarithmic
+
+    def whole(self, parameter: str) -> bool:
+        """Returns whether all values of a parameter are whole numbers; false if its prior can't be read."""
+        prior = self._prior(parameter)
+        return prior is not None and prior.whole
+
+    def _prior(self, parameter: str) -> Distribution | None:
         declared: Any = (self.study.get("parameters") or {}).get(parameter)
         try:
-            return parse_parameter(parameter, declared).logarithmic
+            return parse_parameter(parameter, declared)
         except (StudyError, TypeError, AttributeError):
             return None
 

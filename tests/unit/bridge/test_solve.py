@@ -145,6 +145,20 @@ def test_inputs_and_arguments_are_rendered(bridged, tmp_path):
     assert (b.folder / "deep" / "input").read_text() == "a = 0.5\n"
 
 
+def test_file_names_that_are_not_utf8_are_copied_and_listed(bridged, tmp_path):
+    case = tmp_path / "study" / "case"
+    case.mkdir()
+    name = os.fsdecode(b"caf\xe9.txt")
+    (case / name).write_text("input")
+    b = bridged(
+        command=["sh", "-c", "cp caf* out.txt"],
+        bridge={"inputs": {"case": "."}, "keep": "always"},
+    )
+    solve(b.job, b.simulation)
+    assert (b.folder / "out.txt").read_text() == "input"
+    assert "no file matches" in b.simulation.reason and "caf?.txt" in b.simulation.reason
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

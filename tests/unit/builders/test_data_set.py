@@ -2,32 +2,8 @@
 
 import json
 
-import pytest
-import yaml
-
 from melissa_gen.builders.data_set import clock, data_set_settings, grid_coordinates, physical_times
 from melissa_gen.study import load_study
-
-STUDY = {
-    "name": "small",
-    "parameters": {"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}},
-    "simulation": {
-        "command": ["python", "solver.py"],
-        "count": 4,
-        "time_steps": 5,
-        "fields": {"u": {"shape": [3]}},
-    },
-    "reservoir": {"capacity": 20, "watermark": 4},
-    "training": {"batch_size": 2},
-}
-
-
-@pytest.fixture
-def study_file(tmp_path):
-    (tmp_path / "solver.py").write_text("print('solving')\n")
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(STUDY))
-    return path
 
 
 def settings(path, *changes):

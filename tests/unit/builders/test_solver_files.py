@@ -7,28 +7,13 @@ import yaml
 
 from melissa_gen.builders.solver_files import FileLimits, changed_files, solver_files
 from melissa_gen.study import load_study
-
-STUDY = {
-    "name": "small",
-    "parameters": {"a": {"distribution": "uniform", "low": 0.0, "high": 1.0}},
-    "simulation": {
-        "command": ["python", "solver.py"],
-        "count": 4,
-        "time_steps": 5,
-        "fields": {"u": {"shape": [3]}},
-    },
-    "reservoir": {"capacity": 20, "watermark": 4},
-    "training": {"batch_size": 2},
-}
+from tests.unit.small_study import SMALL_STUDY
 
 
 @pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "study"
-    folder.mkdir()
-    write(folder / "solver.py")
-    write(folder / "study.yaml", yaml.safe_dump(STUDY))
-    return folder
+def folder(study_file):
+    write(study_file.parent / "solver.py")
+    return study_file.parent
 
 
 def write(path, text="1"):
@@ -96,8 +81,8 @@ def test_files_behind_links_decide_and_circles_end(folder, tmp_path):
 def test_an_executable_and_inputs_outside_of_the_folder_decide(folder, tmp_path):
     program = write(tmp_path / "bin" / "flow")
     program.chmod(0o755)
-    outside = STUDY | {
-        "simulation": STUDY["simulation"] | {"command": [str(program), "-x"]},
+    outside = SMALL_STUDY | {
+        "simulation": SMALL_STUDY["simulation"] | {"command": [str(program), "-x"]},
     }
     write(folder / "study.yaml", yaml.safe_dump(outside))
     assert os.path.relpath(program, folder) in files(folder).digests

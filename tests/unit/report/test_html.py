@@ -126,6 +126,15 @@ def test_a_hostile_parameter_or_reason_is_escaped_in_figures_and_tables(tmp_path
     assert "&lt;img src=x" in page and "&lt;img src=y&gt;" in page
 
 
+def test_whole_numbers_are_not_rounded(tmp_path):
+    run = bare_run(tmp_path / "run", "simulations.jsonl", simulations=4, parameters=1)
+    line = json.loads((run / "simulations.jsonl").read_text().splitlines()[0])
+    (run / "simulations.jsonl").write_text(json.dumps(line | {"parameters": {"n": 123456}}))
+    prior = "{distribution: integer, low: 1, high: 999999}"
+    (run / "study.yaml").write_text(f"name: whole\nparameters: {{n: {prior}}}\n")
+    assert ">123,456</td>" in write_report(run).read_text("utf-8")
+
+
 def test_key_figures_are_those_of_the_summary(run_dir, page):
     summary = json.loads((run_dir / "summary.json").read_text())
     text = words(page)

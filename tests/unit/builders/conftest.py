@@ -1,0 +1,9 @@
+import pytest
+
+from tests.unit.small_study import write_small_study
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    """A small study beside a solver that is never run."""
+    return write_small_study(tmp_path / "study")
