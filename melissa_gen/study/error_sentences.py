@@ -1,7 +1,7 @@
 """Describes the first error of a study in one sentence: the key, what was found, and what is legal."""
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -18,8 +18,8 @@ _TAGS = ("distribution", "format")
 
 def describe(
     root: type[BaseModel], data: Mapping[str, Any], error: ValidationError
-) -> tuple[str, str]:
-    """Returns the key of the first error and a sentence that describes it.
+) -> tuple[list[Any], str]:
+    """Returns the keys that lead to the first error, from the outermost, and a sentence that describes it.
 
     Args:
         root: The model that has refused the data.
@@ -29,43 +29,51 @@ def describe(
     details = error.errors(include_url=False)
     # A misspelled key causes two errors, unknown and missing: report the unknown key.
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-    location = _keys(data, first["loc"])
-    if location[-1:] == ["[key]"]:
-        del location[-1]
+    start = _keys(data, first)
+    # One value of a union causes an error for each of its types: report that of the section for a section.
+    same = [d for d in details if _keys(data, d)[: len(start)] == start]
+    if first["type"] == "literal_error" and isinstance(first["input"], dict):
+        first = next((d for d in same if not isinstance(d["input"], dict)), same[-1])
+    location = _keys(data, first)
+    others = {tuple(_keys(data, d)) for d in details if d not in same}
+    more = f" (and {len(others)} more)" if others else ""
+    return location, f"{_sentence(root, data, first, location)}{more}"
+
+
+def _sentence(
+    root: type[BaseModel], data: Mapping[str, Any], error: Any, location: list[Any]
+) -> str:
     key = ".".join(str(part) for part in location)
-    kind = first["type"]
+    kind = error["type"]
     if kind == "extra_forbidden" and key in _RENAMED:
-        text = f"the key '{key}' was renamed to '{_RENAMED[key]}'"
-    elif kind == "extra_forbidden":
+        return f"the key '{key}' was renamed to '{_RENAMED[key]}'"
+    if kind == "extra_forbidden":
         legal = _legal_keys(root, data, location[:-1])
-        word = str(location[-1])
-        hint = key_hint(word, legal, _all_keys(root))
-        text = f"unknown key '{key}'{hint}; legal: {', '.join(legal)}"
-    elif kind == "missing":
-        text = f"the key '{key}' is missing"
-    elif kind == "union_tag_invalid":
+        hint = key_hint(str(location[-1]), legal, _all_keys(root))
+        return f"unknown key '{key}'{hint}; legal: {', '.join(legal)}"
+    if kind == "missing":
+        return f"the key '{key}' is missing"
+    if kind == "union_tag_invalid":
         word, legal = _tags(root, data, location)
-        tag = str(first["ctx"]["tag"])
-        text = f"{key}.{word} is '{tag}'{word_hint(tag, legal)}; legal: {', '.join(legal)}"
-    elif kind == "union_tag_not_found":
+        tag = error["input"].get(word)
+        hint = word_hint(str(tag), legal)
+        return f"{key}.{word} is {_short(tag)}{hint}; legal: {', '.join(legal)}"
+    if kind == "union_tag_not_found":
         word, legal = _tags(root, data, location)
-        text = f"the key '{key}.{word}' is missing; legal: {', '.join(legal)}"
-    elif kind == "value_error":
-        reason = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], dict | BaseModel) else f" {_short(first['input'])}"
-        text = f"{key}{found} {reason}".strip()
-    else:
-        reason = first["msg"][0].lower() + first["msg"][1:]
-        hint = ""
-        if kind == "literal_error":
-            hint = word_hint(str(first["input"]), str(first["ctx"]["expected"]).split("'")[1::2])
-        elif line := line_to_write(
-            str(location[-1]), kind, first["input"], _expected(root, data, location)
-        ):
-            reason = line
-        text = f"{key} is {_short(first['input'])}{hint}; {reason}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return key, f"{text}{more}"
+        return f"the key '{key}.{word}' is missing; legal: {', '.join(legal)}"
+    if kind == "invalid_key":
+        where = f" in {key}" if key else ""
+        return f"{_short(error['input'])} is not legal as a key{where}; a key is a string"
+    if kind == "value_error":
+        reason = error["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(error["input"], dict | BaseModel) else f" {_short(error['input'])}"
+        return f"{key}{found} {reason}".strip()
+    hint = ""
+    if kind == "literal_error":
+        hint = word_hint(str(error["input"]), str(error["ctx"]["expected"]).split("'")[1::2])
+    expected = _expected(root, data, location)
+    line = line_to_write(str(location[-1]) if location else "", kind, error["input"], expected)
+    return f"{key} is {_short(error['input'])}{hint}; {line or _legal_value(error)}"
 
 
 def _all_keys(root: type[BaseModel]) -> list[str]:
@@ -87,21 +95,24 @@ def _expected(root: type[BaseModel], data: Mapping[str, Any], location: list[Any
         return []
 
 
-def _keys(data: Any, location: Iterable[Any]) -> list[Any]:
-    """Returns the keys of a location, without the tags that pydantic inserts for tagged unions."""
+def _keys(data: Any, error: Any) -> list[Any]:
+    """Returns the keys of an error's location, without the types that pydantic inserts for unions."""
     keys: list[Any] = []
     node = data
-    for part in location:
-        tagged = isinstance(node, dict) and part not in node
-        if tagged and part in [node.get(word) for word in _TAGS]:
-            continue
-        keys.append(part)
-        known = isinstance(node, dict | list) and not tagged
-        try:
-            node = node[part] if known else None
-        except (IndexError, TypeError):
-            node = None
-    return keys
+    *sections, last = error["loc"] or ("",)
+    for part in sections:
+        if _is_part(node, part):
+            keys.append(part)
+            node = node[part]
+    found = _is_part(node, last) or error["type"] in ("missing", "extra_forbidden")
+    return [*keys, last] if found and last != "[key]" else keys
+
+
+def _is_part(node: Any, part: Any) -> bool:
+    """Whether a part of a location is a key of a section, or the index of an element of a list."""
+    if isinstance(node, list):
+        return isinstance(part, int) and part < len(node)
+    return isinstance(node, dict) and part in node
 
 
 def _tags(
@@ -116,8 +127,56 @@ def _tags(
     return "", []
 
 
+def _legal_value(error: Any) -> str:
+    """Returns what is legal in place of a value, in words."""
+    kind: str = error["type"]
+    limits = {
+        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+        for name, limit in error.get("ctx", {}).items()
+    }
+    if kind in _WORDS:
+        return _WORDS[kind].format_map(limits)
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(str(limits["pattern"]), "it has characters that are not legal here")
+    message: str = error["msg"]
+    return message[0].lower() + message[1:]
+
+
+_WORDS = {
+    "int_type": "an integer is legal",
+    "int_from_float": "an integer is legal",
+    "float_type": "a number is legal",
+    "finite_number": "a finite number is legal",
+    "bool_type": "true or false is legal",
+    "string_type": "a string is legal",
+    "list_type": "a list is legal",
+    "literal_error": "legal: {expected}",
+    "greater_than": "a number greater than {gt} is legal",
+    "greater_than_equal": "a number of at least {ge} is legal",
+    "less_than": "a number below {lt} is legal",
+    "less_than_equal": "a number of at most {le} is legal",
+    "too_short": "the least number of entries is {min_length}",
+    "too_long": "at most {max_length} entries are legal",
+    "string_too_short": "the least number of characters is {min_length}",
+    "string_too_long": "at most {max_length} characters are legal",
+}
+"""What is legal, by the type of pydantic's error, with the limits of the error."""
+_NAME = "letters, digits and _ are legal, and the first character must not be a digit"
+_PATTERNS = {
+    r"^[A-Za-z_][A-Za-z0-9_]{0,62}$": f"{_NAME}; at most 63 characters",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": _NAME,
+    r"^[^\x00]*$": "a null character is not legal",
+    r"^[^\n\r]+$": "one line of text is legal",
+    r"^[^\s'\"\\$`;&|<>]+$": "a word without blanks, quotes and characters of a shell is legal",
+    r"^.+\.py:[A-Za-z_]\w*$": "file.py:function is legal",
+}
+"""The same for strings, by their pattern."""
+
+
 def _short(value: Any) -> str:
-    """Returns a value in a short form for a message."""
+    """Returns a value in a short form for a message, with the words of YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     words = reprlib.Repr()
     words.maxstring = words.maxother = 60
     return words.repr(value)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from melissa_gen.errors import StudyError
 from melissa_gen.study.cluster_profile import merge_profile
 from melissa_gen.study.error_sentences import describe
-from melissa_gen.study.yaml_file import read_mapping, to_yaml, yaml_value
+from melissa_gen.study.yaml_file import line_of, read_mapping, to_yaml, yaml_value
 
 __all__ = ["read_study", "write_study"]
 
@@ -46,8 +46,10 @@ def read_study(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        key, text = describe(model, data, error)
-        msg = f"{sources.get(key, path)}: {text}"
+        location, text = describe(model, data, error)
+        source = sources.get(".".join(map(str, location)))
+        line = 0 if source else line_of(path, location)
+        msg = f"{source or path}:{line}: {text}" if line else f"{source or path}: {text}"
         raise StudyError(msg) from None
 
 

@@ -1,7 +1,7 @@
 """Reads and writes files in YAML, with the plain words of version 1.2."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 
 from melissa_gen.errors import StudyError
 
-__all__ = ["read_mapping", "to_yaml", "yaml_value"]
+__all__ = ["line_of", "read_mapping", "to_yaml", "yaml_value"]
 
 # Apart from its own errors, PyYAML raises these for invalid dates and numbers and for deep nesting.
 _NOT_YAML = (yaml.YAMLError, ValueError, OverflowError, RecursionError)
@@ -110,6 +110,29 @@ def read_mapping(path: Path) -> dict[str, Any]:
         msg = f"{path}: holds {type(data).__name__}; a study is a mapping of sections such as 'simulation:'"
         raise StudyError(msg)
     return data
+
+
+def line_of(path: Path, location: Sequence[Any]) -> int:
+    """Returns the line of a key in a YAML file, or of the innermost section on the way to it; 0 if it is not there.
+
+    Args:
+        path: The file.
+        location: The keys, and indices in lists, from the outermost.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line = 0
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if key.value == str(part)]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            pairs = [(value, value) for value in node.value[part : part + 1]]
+        else:
+            break
+        if not pairs:
+            break
+        key, node = pairs[0]
+        line = key.start_mark.line + 1
+    return line
 
 
 def yaml_value(text: str) -> Any:
