@@ -30,6 +30,7 @@ class Channel:
 
     Attributes:
         warned: Whether the user knows that the server has not accepted the connection.
+        unshared: Why there is no shared memory for the buffers although the server could read it; else empty.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Channel:
         self._names = [name for name, _ in placements]
         self._credit = credit
         self._blocks = [(p.extent, p.dtype) for _, p in placements]
+        self.unshared = ""
         self._shared: SharedBuffers | None = None
         self._buffers: list[list[npt.NDArray[Any]]] = []
         self._free: list[int] = []
@@ -105,8 +107,9 @@ class Channel:
         """Moves the buffers into memory that the server rank can read, if the system has such memory."""
         try:
             self._shared = shared = SharedBuffers(self._credit, self._blocks)
-        except (OSError, AttributeError):
+        except (OSError, AttributeError) as error:
             # The memory is full, or the system is not Linux.
+            self.unshared = getattr(error, "strerror", None) or "not supported"
             return
         self._buffers, self._free = shared.arrays, []
         self.line.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, self._credit))

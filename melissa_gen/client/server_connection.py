@@ -70,6 +70,7 @@ class ServerConnection:
         self._asked = False
         # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
+        self._unshared = ""
         self._repeated = time.monotonic()
         self._control: Conversation | None = None
         self._heartbeat: Heartbeat | None = None
@@ -318,6 +319,10 @@ class ServerConnection:
                 self._placements,
                 share=self._contact.shares_memory(rank),
             )
+            if found.unshared and not self._unshared:
+                text = f"there is no shared memory for the fields ({found.unshared}): they are sent through a socket"
+                show_user(_log, logging.WARNING, text)
+            self._unshared = self._unshared or found.unshared
         return found
 
     def _converse(self, endpoint: str, *, data: bool = False) -> Conversation:

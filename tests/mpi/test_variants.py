@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from .heat_study import heat
 
@@ -117,19 +118,28 @@ def test_several_fields_three_ranks_and_a_network_of_the_user(module_runs):
 
 
 def test_fewer_samples_than_the_ranks_can_share_evenly(module_runs):
-    steps, count, ranks = 1, 4, 3
+    """The last batch has one row on one rank and none on the others; a normalization over the batch needs two."""
+    steps, count, ranks = 1, 7, 3
     study = module_runs.study(
         {
             "simulation.command": ["python", "two_fields.py", str(steps)],
             "simulation.time_steps": steps,
             "simulation.count": count,
             "simulation.fields": {"pressure": {"shape": [10, 6]}, "wall": {"shape": [10]}},
+            "surrogate": {"class": "network.py:Normalized", "arguments": {}},
             "server.ranks": ranks,
-            "training.batch_size": 1,
-            "reservoir": {"capacity": 2, "watermark": 1},
+            "training.batch_size": 2,
+            "reservoir": {"capacity": 2, "watermark": 2},
         }
     )
-    shutil.copy(SOLVERS / "two_fields.py", study.parent)
+    for name in ("two_fields.py", "network.py"):
+        shutil.copy(SOLVERS / name, study.parent / name)
     run = module_runs.run(study)
     run.assert_finished()
     assert run.summary["samples"]["trained"] == steps * count
+    # The network sees a single time as 0, of which the variance is 0: its running variance is 0.9 ** batches.
+    weights = load_file(run.run_dir / "checkpoints" / "final" / "model.safetensors")
+    found = {name.rpartition(".")[2]: value for name, value in weights.items() if "norm." in name}
+    assert found["num_batches_tracked"] == 2
+    assert np.isfinite(found["running_mean"]).all()
+    np.testing.assert_allclose(found["running_var"][-1], 0.9**2, rtol=1e-6)

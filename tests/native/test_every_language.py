@@ -285,6 +285,19 @@ def test_a_port_where_nothing_accepts_a_connection_is_named(serve, command):
     assert f"{said} accepted the connection for 2 s; it may have no file" in done.stderr
 
 
+def test_without_shared_memory_the_fields_are_sent_through_a_socket_with_a_line(serve, command):
+    """A limit on the size of files holds for shared memory too, wherever the system keeps it."""
+    server = serve_probe(serve, ranks=2, shared=True)
+    done = start(server, "bash", "-c", 'ulimit -f 0; exec "$0" "$@"', *command, "good")
+    assert done.returncode == 0, done.stderr
+    server.close()
+    assert_whole(server)
+    line = (
+        "there is no shared memory for the fields (File too large): they are sent through a socket"
+    )
+    assert done.stderr.splitlines() == [line]
+
+
 def test_the_limit_on_file_descriptors_is_raised_or_named(serve, command):
     server = serve_probe(serve)
 

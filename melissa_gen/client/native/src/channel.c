@@ -39,8 +39,10 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
         channel->credit = credit;
         for (uint16_t b = 0; b < credit; b++)
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
-    } else if (!use_private_buffers(channel, credit)) {
-        return wire_no_memory;
+    } else {
+        channel->unshared = contact->in_place[server_rank] ? errno : 0;
+        if (!use_private_buffers(channel, credit))
+            return wire_no_memory;
     }
     channel->opened = heartbeat_now();
     channel->socket = contact_connect(contact, context, contact->data[server_rank], &channel->monitor);

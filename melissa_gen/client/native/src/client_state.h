@@ -26,6 +26,7 @@ struct mg_client {
     char *host, *job;
     int64_t only; /* the simulation of a per-simulation process, or -1 */
     bool asked, lost;
+    bool unshared; /* the user knows that there is no shared memory */
     bool done; /* nothing is left to solve; the server still reads what was sent */
     void *context, *control;
     struct session control_session;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -327,6 +328,10 @@ static int open_channel(mg_client *client, uint32_t rank)
                                client->buffer_size);
     if (wrong != NULL)
         return client_error_from(client, MG_ERROR_SYSTEM, wrong);
+    if (channel->unshared != 0 && !client->unshared)
+        fprintf(stderr, "there is no shared memory for the fields (%s): they are sent through a socket\n",
+                strerror(channel->unshared));
+    client->unshared |= channel->unshared != 0;
     if (is_new) /* no buffer is used before the server has answered */
         session_ping(&channel->session, channel->socket, &client->out, &client->peer, false);
     if (!is_new || channel->shared.memory == NULL)

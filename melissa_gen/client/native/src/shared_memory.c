@@ -1,9 +1,11 @@
 #define _GNU_SOURCE /* memfd_create, seals */
 #include "shared_memory.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,19 +22,34 @@ static int64_t new_nonce(const void *memory)
     return (int64_t)(mixed >> 1);
 }
 
+/* A file above the limit on its size would end the process by SIGXFSZ. */
+static bool exceeds_limit(size_t size)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size;
+}
+
 bool shared_memory_open(struct shared_memory *shared, uint16_t count, size_t size)
 {
     memset(shared, 0, sizeof *shared);
     shared->size = SHARED_ALIGNMENT + count * size;
+    if (exceeds_limit(shared->size)) {
+        errno = EFBIG;
+        return false;
+    }
     shared->descriptor = memfd_create("melissa_gen", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (shared->descriptor < 0)
         return false;
-    bool done = posix_fallocate(shared->descriptor, 0, (off_t)shared->size) == 0 &&
+    int missing = posix_fallocate(shared->descriptor, 0, (off_t)shared->size);
+    errno = missing;
+    bool done = missing == 0 &&
                 fcntl(shared->descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
     void *memory = !done ? MAP_FAILED
                          : mmap(NULL, shared->size, PROT_READ | PROT_WRITE, MAP_SHARED, shared->descriptor, 0);
     if (memory == MAP_FAILED) {
+        int why = errno;
         close(shared->descriptor);
+        errno = why;
         return false;
     }
     shared->memory = memory;
@@ -58,6 +75,7 @@ bool shared_memory_open(struct shared_memory *shared, uint16_t count, size_t siz
     (void)count;
     (void)size;
     memset(shared, 0, sizeof *shared);
+    errno = ENOSYS;
     return false;
 }
 

@@ -15,7 +15,8 @@ struct shared_memory {
     int64_t nonce;
 };
 
-/* Allocates `count` buffers of `size` bytes, a multiple of the alignment; false if shared memory is unavailable. */
+/* Allocates `count` buffers of `size` bytes, a multiple of the alignment; false if shared memory is unavailable
+ * (with errno). */
 bool shared_memory_open(struct shared_memory *shared, uint16_t count, size_t size);
 void shared_memory_close(struct shared_memory *shared);
 
