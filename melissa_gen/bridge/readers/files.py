@@ -93,7 +93,12 @@ class FilesReader:
                     msg = f"{path.relative_to(self._folder)} can't be read: {error}"
                     raise OutputError(msg) from None
                 return None
-        return fields
+        # A program that buffers its output may have written whole values, but not all of them.
+        return fields if ended or not self._lacks_values(fields) else None
+
+    def _lacks_values(self, fields: Mapping[str, npt.NDArray[Any]]) -> bool:
+        sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in self._shapes.items()}
+        return any(array.size < sizes.get(name, 0) for name, array in fields.items())
 
     def _pattern(self, name: str) -> str:
         return self._section.files.replace(FIELD, name)

@@ -110,3 +110,67 @@ def test_a_pattern_without_a_match_lists_the_existing_files(tmp_path, steps):
         reader.read(0, True)
     assert "no file matches simulation.bridge.reader.files 'u_*.npy'" in str(caught.value)
     assert "the command left results, results/u_0.npy in" in str(caught.value)
+
+
+def write_fortran(path, values):
+    with FortranFile(path, "w") as file:
+        file.write_record(values.T)
+
+
+def write_netcdf(path, values):
+    with netcdf_file(path, "w") as file:
+        for name, size in zip("yx", values.shape, strict=True):
+            file.createDimension(name, size)
+        file.createVariable("u", "f8", ("y", "x"))[:] = values
+
+
+def write_hdf5(path, values):
+    with h5py.File(path, "w") as file:
+        file["u"] = values
+
+
+WRITERS = {
+    "numpy": ("npy", np.save),
+    "hdf5": ("h5", write_hdf5),
+    "netcdf": ("nc", write_netcdf),
+    "fortran": ("bin", write_fortran),
+    "binary": ("raw", lambda path, values: values.tofile(path)),
+    "text": ("txt", lambda path, values: np.savetxt(path, values, fmt="%.3e")),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_half_written_file_is_read_again_and_is_an_error_at_the_end(tmp_path, kind):
+    suffix, write = WRITERS[kind]
+    path, section = tmp_path / f"u0.{suffix}", {"format": kind, "files": f"u*.{suffix}"}
+    write(path, U[0])
+    write(tmp_path / f"u1.{suffix}", U[1])
+    whole = path.read_bytes()
+    # Numbers and texts of numbers end within a number.
+    path.write_bytes(whole[: {"binary": 45, "text": 27}.get(kind, len(whole) // 2)])
+    reader = reader_of(tmp_path, section, fields=ONE)
+    for _ in range(3):
+        assert reader.read(0, False) is None
+    with pytest.raises(OutputError, match=rf"^u0\.{suffix} can't be read: "):
+        reader_of(tmp_path, section, fields=ONE).read(0, True)
+    path.write_bytes(whole)
+    assert reader.read(0, False) is None, "its size has just changed"
+    np.testing.assert_array_equal(reader.read(0, False)["u"], U[0])
+
+
+@pytest.mark.parametrize(("kind", "bytes_written"), [("binary", 48), ("text", 30)])
+def test_a_file_with_some_of_its_values_is_read_again(tmp_path, kind, bytes_written):
+    suffix, write = WRITERS[kind]
+    path, section = tmp_path / f"u0.{suffix}", {"format": kind, "files": f"u*.{suffix}"}
+    write(path, U[0])
+    write(tmp_path / f"u1.{suffix}", U[1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:bytes_written])
+    reader = reader_of(tmp_path, section, fields=ONE)
+    for _ in range(3):
+        assert reader.read(0, False) is None
+    # The client reports the shape.
+    assert reader_of(tmp_path, section, fields=ONE).read(0, True)["u"].size < U[0].size
+    path.write_bytes(whole)
+    assert reader.read(0, False) is None, "its size has just changed"
+    np.testing.assert_array_equal(reader.read(0, False)["u"], U[0])
