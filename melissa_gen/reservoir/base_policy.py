@@ -252,6 +252,13 @@ class Policy(ABC):
             losses: Loss of each sample, `(count,)`, non-negative.
         """
 
+    def rescale_losses(self, factor: float) -> None:  # noqa: B027
+        """Converts the recorded losses to another unit. Policies that do not depend on the loss have none.
+
+        Args:
+            factor: New value of a loss of 1, positive.
+        """
+
     def take_arrivals(self) -> list[int]:
         """Returns the slots filled since the last call. Their samples stay unchanged until the next draw."""
         with self._condition:

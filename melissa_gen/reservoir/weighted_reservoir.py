@@ -91,6 +91,18 @@ class WeightedReservoir(Reservoir):
                     self.losses[slot] = loss
                     self._move(slot, self._levels.level_of(loss))
 
+    def rescale_losses(self, factor: float) -> None:
+        """Converts the recorded losses to another unit; what each sample has survived stays.
+
+        Args:
+            factor: New value of a loss of 1, positive.
+        """
+        with self._condition:
+            self.losses *= factor
+            for slot in self._all():
+                if self._levels.level(slot) > 0:
+                    self._move(slot, self._levels.level_of(self.losses[slot]))
+
     def _insert(self, slot: int) -> None:
         super()._insert(slot)
         self.losses[slot], self._survival[slot] = np.nan, 0.0

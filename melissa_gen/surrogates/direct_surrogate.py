@@ -36,11 +36,14 @@ class Rescaling:
             its values; it broadcasts to the parameter.
         loss_factor: Factor of the loss, and of the gradient of all other parameters. It is exact if
             all channels are scaled alike, otherwise an estimate.
+        recorded_factor: Factor of the losses that samples had before, with unchanged predictions: the mean
+            of (old width / new width)². It is exact if all channels are scaled alike.
     """
 
     in_last_layer: bool
     factors: dict[nn.Parameter, torch.Tensor]
     loss_factor: float
+    recorded_factor: float
 
 
 class Surrogate(nn.Module):
@@ -303,7 +306,8 @@ class Surrogate(nn.Module):
             self.output_offset.mul_(gain).add_(shift)
             self.output_gain.mul_(gain).clamp_(min=_SMALLEST_GAIN)
             self.corrected = True
-        return Rescaling(factors is not None, factors or {}, loss_factor)
+        recorded_factor = float(self._by_value(gain.square()).mean())
+        return Rescaling(factors is not None, factors or {}, loss_factor, recorded_factor)
 
     def predict(
         self, parameters: Mapping[str, ArrayLike], time: ArrayLike

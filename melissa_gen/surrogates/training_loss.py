@@ -99,7 +99,7 @@ class TrainingLoss:
         if self._kind != "relative":
             return rescaling
         factors = {parameter: 1.0 / factor for parameter, factor in rescaling.factors.items()}
-        return dataclasses.replace(rescaling, factors=factors, loss_factor=1.0)
+        return dataclasses.replace(rescaling, factors=factors, loss_factor=1.0, recorded_factor=1.0)
 
     def _of_field(self, field: str, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         weight = self._weights[field].to(target.device)

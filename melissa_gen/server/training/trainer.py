@@ -425,6 +425,7 @@ class Trainer:
         rescaling, fields = self._loss.adapt(change[0]), change[1]
         rescale_moments(self.optimizer, rescaling)
         self.loss *= rescaling.loss_factor
+        self.reservoir.rescale_losses(rescaling.recorded_factor)
         self._hooks.event(
             "rescaled",
             batches=self.batches,

@@ -88,6 +88,23 @@ def test_the_loss_of_an_evicted_sample_is_ignored():
     assert np.isnan(memory.losses[memory.slots()]).all()
 
 
+def test_losses_of_an_earlier_unit_are_converted():
+    """What was hard on the old scale is easy on the new one, where it is compared with new losses."""
+    losses = np.array([1.0, 9.0, 1.0, 8.0, 1.0, 1.0])
+    memory = build(6, seed=1, eviction="difficulty", draws="difficulty")
+    put(memory, range(5))
+    learn_all(memory, losses)
+    before = memory.losses[memory.slots()]
+    weights = memory.rows().columns["survival"]
+    memory.rescale_losses(1e-3)
+    np.testing.assert_allclose(memory.losses[memory.slots()], 1e-3 * before)
+    np.testing.assert_allclose(memory.rows().columns["survival"], weights)
+    put(memory, [5])
+    learn_all(memory, np.append(1e-3 * losses[:5], 1.0))
+    put(memory, range(10, 15))
+    assert names(memory) == [5, *range(10, 15)]
+
+
 def test_only_a_reservoir_can_prefer_samples():
     store = SlotStore({"u": ((), "f4")}, 6, n_inputs=1)
     with pytest.raises(StudyError, match="fifo draws each sample only once"):

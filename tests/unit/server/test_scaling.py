@@ -98,6 +98,17 @@ def test_a_fluid_at_rest_that_then_moves_is_learned(optimizer):
     json.dumps(rescaled)
 
 
+def test_the_losses_in_memory_are_converted_when_the_scale_changes():
+    trainer, events = trainer_on_a_stream(training={"batch_size": 8})
+    factors = []
+    trainer.reservoir.rescale_losses = factors.append
+    trainer.run()
+    fields = [one["fields"]["u"] for one in events if one["event"] == "rescaled"]
+    wanted = [(one["previous_width"][0] / one["width"][0]) ** 2 for one in fields]
+    assert wanted
+    np.testing.assert_allclose(factors, wanted, rtol=1e-4)
+
+
 def test_a_field_that_keeps_its_size_keeps_its_first_scale():
     trainer, events = trainer_on_a_stream(lambda a, step: np.sin(6 * a * np.arange(6) + step))
     trainer.run()
