@@ -247,7 +247,7 @@ def render(
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
-    where = run_dir or default_run_dir(loaded, Path.cwd())
+    where = run_dir or default_run_dir(loaded.name, Path.cwd())
     print(render_study(loaded, where.absolute()), end="")
 
 

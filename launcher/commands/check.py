@@ -224,7 +224,7 @@ def _work_folder(study: Study) -> Path:
     """Returns a folder that all jobs of the study can access."""
     if study.launcher.backend == "local":
         return Path(tempfile.mkdtemp(prefix="melissa_gen-check-"))
-    return create_default_run_dir(study, Path.cwd(), suffix="-check")
+    return create_default_run_dir(study.name, Path.cwd(), suffix="-check")
 
 
 def _failure(run_dir: Path, outcome: RunOutcome) -> Failure:

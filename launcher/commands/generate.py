@@ -75,7 +75,7 @@ def generate(
     solver_command(plan)
     check_backend(plan)
     purpose = Purpose("data_set", str(output), seed, data_set_settings(study, simulations, seed))
-    where = run_dir or create_default_run_dir(study, Path.cwd(), suffix="-data")
+    where = run_dir or create_default_run_dir(study.name, Path.cwd(), suffix="-data")
     with held_run_dir(where) as held:
         view.say(f"run directory {held}")
         record_run(plan, held, purpose)

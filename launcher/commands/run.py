@@ -43,7 +43,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     try_surrogate(study)
     solver_command(study)
     check_backend(study)
-    with held_run_dir(run_dir or create_default_run_dir(study, Path.cwd())) as run_dir:
+    with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")
         promised = promised_megabytes(study)
         view.say(

@@ -7,7 +7,7 @@ from typing import Any
 
 from melissa_gen.builders.solver_files import solver_files
 from melissa_gen.dataset import Dataset, DatasetWriter
-from melissa_gen.study import Study
+from melissa_gen.study import SimulationSection, Study, TimesSection
 
 __all__ = [
     "check_data_set",
@@ -38,13 +38,13 @@ def data_set_writer(
     """
     return DatasetWriter(
         path,
-        _sizes(study),
+        _sizes(study.simulation),
         study.simulation.time_steps,
         list(study.parameters),
         study.simulation.count,
         settings,
-        physical_times(study),
-        grid_coordinates(study),
+        physical_times(study.simulation),
+        grid_coordinates(study.simulation),
         resume=resume,
     )
 
@@ -55,12 +55,12 @@ def check_data_set(study: Study, data: Dataset) -> None:
     Raises:
         DataError: It has others.
     """
-    data.require(list(study.parameters), _sizes(study), study.simulation.time_steps)
+    data.require(list(study.parameters), _sizes(study.simulation), study.simulation.time_steps)
 
 
-def _sizes(study: Study) -> dict[str, tuple[Sequence[int], str]]:
+def _sizes(simulation: SimulationSection) -> dict[str, tuple[Sequence[int], str]]:
     """Returns the name of each field to its (shape, dtype)."""
-    return {name: (field.shape, field.dtype) for name, field in study.simulation.fields.items()}
+    return {name: (field.shape, field.dtype) for name, field in simulation.fields.items()}
 
 
 def data_set_settings(
@@ -102,21 +102,21 @@ def data_set_settings(
     return plain
 
 
-def clock(study: Study) -> Callable[[int], float]:
+def clock(times: TimesSection) -> Callable[[int], float]:
     """Returns the function from time step to physical time, in `simulation.times.unit`."""
-    times = study.simulation.times
     return lambda step: times.start + step * times.interval
 
 
-def physical_times(study: Study) -> list[float]:
+def physical_times(simulation: SimulationSection) -> list[float]:
     """Returns the physical time of each sample of a trajectory, in `simulation.times.unit`."""
-    return [clock(study)(step) for step in range(study.simulation.time_steps)]
+    time_of = clock(simulation.times)
+    return [time_of(step) for step in range(simulation.time_steps)]
 
 
-def grid_coordinates(study: Study) -> dict[str, list[float]]:
+def grid_coordinates(simulation: SimulationSection) -> dict[str, list[float]]:
     """Returns the coordinates of the cell centers along each axis of `simulation.domain`."""
-    shape = next(iter(study.simulation.fields.values())).shape
+    shape = next(iter(simulation.fields.values())).shape
     return {
         axis: [low + (high - low) * (cell + 0.5) / cells for cell in range(cells)]
-        for (axis, (low, high)), cells in zip(study.simulation.domain.items(), shape, strict=False)
+        for (axis, (low, high)), cells in zip(simulation.domain.items(), shape, strict=False)
     }

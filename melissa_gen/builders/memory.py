@@ -7,7 +7,7 @@ import psutil
 
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
-from melissa_gen.study import Study
+from melissa_gen.study import SimulationSection, Study
 
 __all__ = [
     "allocator",
@@ -88,15 +88,15 @@ def staging_slots(study: Study) -> int:
     return (study.launcher.clients + 1) * study.credit
 
 
-def field_specs(study: Study) -> dict[str, tuple[tuple[int, ...], str]]:
+def field_specs(simulation: SimulationSection) -> dict[str, tuple[tuple[int, ...], str]]:
     """Returns the name of each field with its (shape, dtype)."""
-    return {name: (tuple(f.shape), f.dtype) for name, f in study.simulation.fields.items()}
+    return {name: (tuple(f.shape), f.dtype) for name, f in simulation.fields.items()}
 
 
 def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
     slots = study.reservoir.capacity + staging_slots(study)
-    return megabytes(field_specs(study), slots, len(study.parameters) + 1)
+    return megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
 
 
 def checkpoint_megabytes(study: Study) -> float:
@@ -155,7 +155,7 @@ def promised_megabytes(study: Study) -> float:
 
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
-    rows = megabytes(field_specs(study), staging_slots(study))
+    rows = megabytes(field_specs(study.simulation), staging_slots(study))
     needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
     return needed + TCP_MEGABYTES * study.over_tcp
 

@@ -9,7 +9,7 @@ from melissa_gen.builders.optimizer import (
     build_optimizer,
     build_schedule,
 )
-from melissa_gen.study import FieldSection, FixedScaleSection, Study
+from melissa_gen.study import FieldSection, FixedScaleSection, Study, SurrogateSection
 from melissa_gen.surrogates import FieldScale, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
@@ -23,7 +23,7 @@ def build_surrogate(study: Study) -> Surrogate:
     Raises:
         StudyError: The network class can't be imported, or its output does not match the fields.
     """
-    time_of = clock(study)
+    time_of = clock(study.simulation.times)
     return Surrogate(
         {name: p.typical_range for name, p in study.parameters.items()},
         (time_of(0), time_of(study.simulation.time_steps - 1)),
@@ -31,7 +31,7 @@ def build_surrogate(study: Study) -> Surrogate:
         study.surrogate.class_path,
         study.surrogate.arguments,
         study.folder,
-        members_of(study),
+        members_of(study.surrogate),
         {name: _scale(field) for name, field in study.simulation.fields.items()},
         [name for name, p in study.parameters.items() if p.logarithmic],
     )
@@ -44,9 +44,9 @@ def _scale(field: FieldSection) -> FieldScale:
     return FieldScale(field.scale, field.channels)
 
 
-def members_of(study: Study) -> tuple[Kind, int] | None:
+def members_of(surrogate: SurrogateSection) -> tuple[Kind, int] | None:
     """Returns kind and number of the ensemble members within the network, or None. Snapshots do not count."""
-    ensemble = study.surrogate.ensemble
+    ensemble = surrogate.ensemble
     if ensemble is None or ensemble.kind == "snapshots":
         return None
     return ensemble.kind, ensemble.count

@@ -43,25 +43,25 @@ class RunDirInUseError(RunError):
 
 
 def default_run_dir(
-    study: Study, parent: Path, now: float | None = None, *, suffix: str = ""
+    study: str, parent: Path, now: float | None = None, *, suffix: str = ""
 ) -> Path:
     """Returns `runs/NAME-YYYYmmdd-HHMMSS` under a folder.
 
     Args:
-        study: The study.
+        study: Name of the study.
         parent: The folder.
         now: Time in seconds since the epoch; default: the current time.
         suffix: Suffix of the study's name, for example `-data`.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.name).strip("._") or "study"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", study).strip("._") or "study"
     return parent / "runs" / time.strftime(f"{name}{suffix}-%Y%m%d-%H%M%S", time.localtime(now))
 
 
-def create_default_run_dir(study: Study, parent: Path, *, suffix: str = "") -> Path:
+def create_default_run_dir(study: str, parent: Path, *, suffix: str = "") -> Path:
     """Creates a new directory with the name of `default_run_dir`, or with `-2`, `-3`, ... if it exists already.
 
     Args:
-        study: The study.
+        study: Name of the study.
         parent: The folder.
         suffix: Suffix of the study's name, for example `-data`.
 

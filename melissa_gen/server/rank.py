@@ -44,7 +44,6 @@ from melissa_gen.server.training.thread_placement import (
     split_cores,
     started_on,
 )
-from melissa_gen.study import Study
 
 if TYPE_CHECKING:
     from melissa_gen.server.coordination.coordinator import Coordinator
@@ -75,7 +74,8 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
             stack.enter_context(_server_lock(run_dir))
         setup = RankSetup.read(run_dir, world)
         check_server_limit(setup.study)
-        setup = replace(setup, ingest_cores=_reserve_ingest_core(setup.study, world))
+        if setup.study.server.pin_ingest:
+            setup = replace(setup, ingest_cores=_reserve_ingest_core(world))
         shorten_gil_switch_interval()
         context: zmq.Context[Any] = zmq.Context()
         contact, data = _open_data_socket(setup, world, context)
@@ -223,10 +223,8 @@ def _server_lock(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _reserve_ingest_core(study: Study, world: Any) -> set[int] | None:
-    """With `server.pin_ingest`, binds this thread (the trainer) to all cores except one, which is returned."""
-    if not study.server.pin_ingest:
-        return None
+def _reserve_ingest_core(world: Any) -> set[int] | None:
+    """Binds this thread (the trainer) to all cores except one, which is returned; collective."""
     from mpi4py import MPI
 
     neighbors = world.Split_type(MPI.COMM_TYPE_SHARED)
@@ -255,7 +253,7 @@ def _open_data_socket(
             setup.epoch, socket.gethostname(), ipc=not study.over_tcp, encrypt_data=encrypt
         ).to_json()
     contact = Contact.from_json(broadcast_json(world, fresh))
-    specs = field_specs(study).values()
+    specs = field_specs(study.simulation).values()
     largest = max(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in specs)
     with started_on(setup.ingest_cores):
         data, endpoint = bind_socket(
@@ -318,7 +316,7 @@ def _start_ingest(
         sink,
         consumer.shared,
         setup.rank,
-        clock(setup.study),
+        clock(setup.study.simulation.times),
         warnings,
     )
     with started_on(setup.ingest_cores):

@@ -93,7 +93,7 @@ def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
         DataError: The data set file can't be written, or can't be continued.
     """
     study, purpose = setup.study, setup.purpose
-    store = SlotStore(field_specs(study), staging_slots(study), 0)
+    store = SlotStore(field_specs(study.simulation), staging_slots(study), 0)
     output = Path(purpose.output)
     if purpose.kind == "conformance":
         return ConformanceSink(store, output)

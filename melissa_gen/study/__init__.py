@@ -8,7 +8,7 @@ from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
-from melissa_gen.study.simulation_section import SimulationSection
+from melissa_gen.study.simulation_section import SimulationSection, TimesSection
 from melissa_gen.study.study import Study, json_schema, load_study
 from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
@@ -27,6 +27,7 @@ __all__ = [
     "SimulationSection",
     "Study",
     "SurrogateSection",
+    "TimesSection",
     "TrainingSection",
     "ValidationSection",
     "changes_between",

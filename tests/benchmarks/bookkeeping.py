@@ -102,7 +102,7 @@ class Run:
         self.machine = ControlMachine(control_settings(study), self.ledger, self.queue)
         self.steps = simulation.time_steps
         fields = [StudyField(n, f.dtype, tuple(f.shape)) for n, f in simulation.fields.items()]
-        rows = SlotStore(field_specs(study), 2, 1)
+        rows = SlotStore(field_specs(study.simulation), 2, 1)
         self.rank = Assembler(fields, self.steps, simulation.count, 1, 0, 1, rows, 1)
         self.queue.start()
         for event in (RankHello(0), LauncherHello()):
@@ -172,7 +172,7 @@ class Run:
         self.queue.close()
         assert self.queue.error is None
         began = time.perf_counter()
-        parameters = study_parameters(self._study)
+        parameters = study_parameters(self._study.parameters)
         for record in self.ledger.records:
             record.line(parameters, self.queue.difficulty(record.simulation))
         lines = time.perf_counter() - began

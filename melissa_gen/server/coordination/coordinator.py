@@ -357,7 +357,7 @@ class Coordinator:
             raise RunError(message) from error
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        parameters = study_parameters(self._study)
+        parameters = study_parameters(self._study.parameters)
         for record in self._ledger.records:
             yield record.line(parameters, self.proposals.difficulty(record.simulation))
 

@@ -1,7 +1,9 @@
 """Settings and timeouts of the control machine and its thread."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from melissa_gen.distributions import Parameter
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import Pulse
@@ -84,11 +86,11 @@ class ControlSettings:
     identical_failures: int = 5
 
 
-def study_parameters(study: Study) -> tuple[wire.StudyParameter, ...]:
+def study_parameters(parameters: Mapping[str, Parameter]) -> tuple[wire.StudyParameter, ...]:
     """Returns the names and types of the parameters, as the server announces them to its clients."""
     return tuple(
         wire.StudyParameter(name, "integer" if one.whole else "real")
-        for name, one in study.parameters.items()
+        for name, one in parameters.items()
     )
 
 
@@ -105,7 +107,7 @@ def control_settings(study: Study) -> ControlSettings:
         simulation.time_steps,
         server.heartbeat,
         server.heartbeat_timeout,
-        study_parameters(study),
+        study_parameters(study.parameters),
         fields,
     )
     return ControlSettings(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.study import Study
 
 __all__ = ["agree", "device_of", "idle"]
 
@@ -17,14 +16,16 @@ _LOCAL_RANK = ("MPI_LOCALRANKID", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK",
 _NAME_BYTES = 256
 
 
-def device_of(study: Study, world: Any) -> tuple[torch.device, str, str | None]:
+def device_of(
+    wanted: Literal["auto", "cpu", "cuda"], world: Any
+) -> tuple[torch.device, str, str | None]:
     """Chooses this rank's device together with all other ranks.
 
     A scheduler that binds GPUs to tasks makes a single GPU visible to each rank, as number 0. If a rank sees several
     GPUs, it takes the one with its number on the node.
 
     Args:
-        study: The study, with the requested `server.device`.
+        wanted: `server.device`.
         world: The mpi4py communicator of all ranks.
 
     Returns:
@@ -34,12 +35,12 @@ def device_of(study: Study, world: Any) -> tuple[torch.device, str, str | None]:
     Raises:
         RunError: `server.device` is cuda, and a rank has no GPU.
     """
-    there = study.server.device != "cpu" and torch.cuda.is_available()
+    there = wanted != "cpu" and torch.cuda.is_available()
     number = _local_rank(world.Get_rank()) % torch.cuda.device_count() if there else 0
     host = socket.gethostname()
     card = f"{host} {torch.cuda.get_device_properties(number).uuid}" if there else f"{host} "
     cards = _names(card, world)
-    kind, backend = agree(study.server.device, cards)
+    kind, backend = agree(wanted, cards)
     if kind == "cpu":
         return torch.device("cpu"), backend, idle(cards)
     torch.cuda.set_device(number)

@@ -59,7 +59,7 @@ class TrainingConsumer(Consumer):
         torch.set_num_threads(study.server.threads)
         if study.training.precision == "tf32":
             torch.set_float32_matmul_precision("high")
-        self._device, backend, self._complaint = device_of(study, world)
+        self._device, backend, self._complaint = device_of(study.server.device, world)
         join_process_group(study, world, self._device, backend)
         self.collectives = TorchCollectives(self._device)
         # The initial weights must be equal on all ranks; later random numbers must differ between ranks.
@@ -190,7 +190,9 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
     """Creates the reservoir of one rank, with slots for samples that are being assembled."""
     section = study.reservoir
     rows = reservoirs.SlotStore(
-        field_specs(study), section.capacity + staging_slots(study), len(study.parameters) + 1
+        field_specs(study.simulation),
+        section.capacity + staging_slots(study),
+        len(study.parameters) + 1,
     )
     return reservoirs.create(
         section.policy,

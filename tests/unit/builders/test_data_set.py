@@ -31,6 +31,6 @@ def test_the_solver_and_its_study_decide(study_file):
 def test_times_and_coordinates(study_file):
     words = ["simulation.times={start: 1.0, interval: 0.5}", "simulation.domain={x: [0.0, 3.0]}"]
     study = load_study(study_file, words)
-    assert physical_times(study) == [1.0, 1.5, 2.0, 2.5, 3.0]
-    assert clock(study)(4) == 3.0
-    assert grid_coordinates(study) == {"x": [0.5, 1.5, 2.5]}
+    assert physical_times(study.simulation) == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert clock(study.simulation.times)(4) == 3.0
+    assert grid_coordinates(study.simulation) == {"x": [0.5, 1.5, 2.5]}

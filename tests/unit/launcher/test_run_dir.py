@@ -20,14 +20,14 @@ from melissa_gen.run_dir.folder import (
 
 
 def test_the_default_is_dated_and_a_legal_name(study, tmp_path):
-    path = default_run_dir(study.model_copy(update={"name": "a b/../c"}), tmp_path, now=0.0)
+    path = default_run_dir("a b/../c", tmp_path, now=0.0)
     assert path.parent == tmp_path / "runs"
     assert path.name.startswith("a_b_.._c-19")
 
 
 def test_studies_that_start_in_the_same_second_have_directories_of_their_own(study, tmp_path):
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: create_default_run_dir(study, tmp_path), range(8)))
+        made = list(pool.map(lambda _: create_default_run_dir(study.name, tmp_path), range(8)))
     assert len(set(made)) == 8
     assert all(path.is_dir() for path in made)
 
@@ -37,11 +37,11 @@ def test_a_default_directory_that_can_not_be_created(study, tmp_path):
     with pytest.raises(
         RunError, match=r"can't create the run directory .* choose another --run-dir"
     ):
-        create_default_run_dir(study, tmp_path)
+        create_default_run_dir(study.name, tmp_path)
     (tmp_path / "runs").unlink()
     (tmp_path / "runs").symlink_to(tmp_path / "gone" / "deep")
     with pytest.raises(RunError, match="can't create the run directory"):
-        create_default_run_dir(study, tmp_path)
+        create_default_run_dir(study.name, tmp_path)
 
 
 def test_a_new_run(study, tmp_path):

@@ -40,7 +40,7 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
         reservoir={"capacity": 600, "watermark": simulations},
         **sections,
     )
-    store = reservoir.SlotStore(field_specs(study), 601, 2)
+    store = reservoir.SlotStore(field_specs(study.simulation), 601, 2)
     rows = study.reservoir
     memory = reservoir.create(rows.policy, store, rows.capacity, rows.watermark, 0)
     state, events = RankState(), []

@@ -49,7 +49,7 @@ def study_of(**sections):
 def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None):
     """A trainer whose reservoir holds all 48 samples; `failures` collects the reasons to stop."""
     count, steps = study.simulation.count, study.simulation.time_steps
-    store = reservoir.SlotStore(field_specs(study), count * steps + 1, 2)
+    store = reservoir.SlotStore(field_specs(study.simulation), count * steps + 1, 2)
     rows = study.reservoir
     memory = reservoir.create(
         rows.policy, store, rows.capacity, rows.watermark, 0, rows.eviction, rows.draws
