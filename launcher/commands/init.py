@@ -12,6 +12,7 @@ import jinja2
 import typer
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.study.yaml_file import to_yaml
 
 __all__ = [
     "Answers",
@@ -102,6 +103,11 @@ def copy_example(name: str, folder: Path) -> list[Path]:
     ignored = shutil.ignore_patterns(*NOT_COPIED)
     shutil.copytree(HERE / "examples" / name, folder, ignore=ignored, dirs_exist_ok=True)
     return sorted(folder.glob("*.yaml"))
+
+
+def _yaml(value: object) -> str:
+    """Returns a value as every reader of YAML reads it: words such as `on` and 010 in quotes, and 1.0e-07 for 1e-07."""
+    return to_yaml({"value": value}).removeprefix("value: ").rstrip("\n")
 
 
 def parse_parameter(text: str) -> tuple[str, tuple[float, float]]:
@@ -196,9 +202,9 @@ def scaffold(answers: Answers, folder: Path) -> list[Path]:
     capacity = min(samples, LARGEST_RESERVOIR)
     values = {
         "kind": kind,
-        "name": folder.resolve().name,
-        "command_text": command,
-        "command": json.dumps(_absolute(shlex.split(command))),
+        "name": folder.resolve().name[:100] or "study",
+        "command_text": " ".join(command.split()),
+        "command": json.dumps(_absolute(shlex.split(command)), ensure_ascii=False),
         "parameters": answers.parameters,
         "fields": answers.fields,
         "time_steps": answers.time_steps,
@@ -212,6 +218,7 @@ def scaffold(answers: Answers, folder: Path) -> list[Path]:
     if kind == "bridge":
         names.append("input.txt")
     engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    engine.filters["yaml"] = _yaml
     written = []
     for name in names:
         text = engine.from_string((HERE / "scaffold" / f"{name}.j2").read_text()).render(values)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 from melissa_gen.errors import StudyError
 from melissa_gen.launcher.commands.init import Answers, ask, copy_example, examples, scaffold
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.study import load_study
+from melissa_gen.study.yaml_file import read_mapping
 
+EXAMPLES = sorted((Path(__file__).parents[3] / "simulations").glob("*/*.yaml"))
 ANSWERS = {
     "parameters": {"nu": (0.1, 1.0), "speed": (-2.0, 3.0)},
     "fields": {"u": [4, 5], "p": [7]},
@@ -32,6 +35,41 @@ def test_a_scaffold_can_be_run_as_written(tmp_path, kind):
     assert (study.simulation.bridge is not None) == (kind == "bridge")
     assert solver_command(study)
     assert "#" in files[0].read_text(), "the study is explained"
+
+
+HOSTILE = [
+    "on",
+    "no",
+    "010",
+    "1:30",
+    "1e-3",
+    "a: b",
+    "x # y",
+    "- z",
+    "it's",
+    '"q"',
+    "%y",
+    "é 日",
+    "null",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_reader_of_yaml_reads_a_scaffold_alike(tmp_path, name):
+    parameters = {"on": (1e-7, 1e22), "no": (-1e-9, 0.0), "y": (0.1, 1.0)}
+    answers = Answers("python", parameters=parameters, fields={"off": [4]}, time_steps=60)
+    path = scaffold(answers, tmp_path / name)[0]
+    found = read_mapping(path)
+    assert yaml.safe_load(path.read_text()) == found
+    assert found["name"] == name
+    law = found["parameters"]["on"]
+    assert (law["low"], law["high"]) == (1e-7, 1e22)
+    load_study(path)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_reader_of_yaml_reads_an_example_alike(path):
+    assert yaml.safe_load(path.read_text()) == read_mapping(path)
 
 
 @pytest.mark.parametrize("kind", ["c", "fortran"])
