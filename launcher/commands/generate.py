@@ -169,7 +169,7 @@ def check_output(output: Path, size: int, *, overwrite: bool) -> None:
         message = f"--output {output}: the folder can't be created: {error.strerror}"
         raise RunError(message) from None
     try:
-        # Permissions do not tell: the file system may be read-only, or a server may refuse the superuser.
+        # Permissions are not sufficient: the file system may be read-only, or a server may refuse the superuser.
         with tempfile.TemporaryFile(dir=output.parent, prefix=output.name):
             pass
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Samples as the policies exchange them: what is put in, drawn, and restored."""
+"""Samples as the policies exchange them: put, drawn and restored samples."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -4,7 +4,7 @@ By ipc and by tcp, with client and server on one machine: the client's buffers a
 in place. And by tcp with payloads through the socket, as between machines.
 
 Ours: the client (its own process: check of the values, private copy, wire, credit) to the ingest thread, assembler and
-reservoir of another process, where a drawer marks samples as seen, so that eviction goes on. A sample counts when it
+reservoir of another process, where a drawer marks samples as seen, so that eviction continues. A sample counts when it
 is in the reservoir. There is no trainer.
 
 Raw: pyzmq between two processes as fast as it goes: the sender hands the same ring of buffers to `send(copy=False)`
@@ -13,8 +13,8 @@ large as the reservoir (rows) or `recv(copy=False)` and drops the frame (frames)
 is compared with, although a dropped frame is nowhere yet. Both ends share this machine's cores; the CPU seconds that
 the receiving process takes per gigabyte say what would be left of that with the senders elsewhere.
 
-Checked and copied: the same raw sender and receiver with the three passes over a field that nobody who streams into a
-reservoir can do without: the sender looks for NaN and copies the field, since the solver goes on in its array, and the
+Checked and copied: the same raw sender and receiver with the three passes over a field that streaming into a reservoir
+requires. The sender looks for NaN and copies the field, because the solver continues in its array, and the
 receiver copies the field into a row. The rest of the distance from raw is ours.
 
 Each repetition starts fresh processes, warms them up, and counts over a window; the cases take turns.

@@ -7,9 +7,9 @@
 Ratios are those of uniform's error to the method's: above 1 is better than uniform. An error is that of one
 simulation, over all of its times and points, relative to the standard deviation of the field; there are 1,000 of them,
 drawn from the prior. The ratio is a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the
-seeds of both). `oracle` is `pool` scored by the true error, which nobody has: the gain that is there to be had.
+seeds of both). `oracle` is `pool` scored by the true error, an upper bound of the gain.
 
-Every finished cell (problem, method, seed) is kept in the results folder, so a run that was cut short goes on where it
+Every finished cell (problem, method, seed) is kept in the results folder, so an interrupted run continues where it
 was; `--seconds` cuts it on purpose. With `--equal-time` each method takes fewer optimizer steps than uniform, by as
 much as its sampler's seconds cost; that needs its cells at equal simulations.
 """

@@ -170,7 +170,7 @@ def test_one_question_for_all_jobs(backend, cluster):
         before, asked = len(cluster.calls("oarstat")), backend.queries
         wait_for_it(lambda: backend.queries >= asked + 6, "some questions")
         calls, asked = cluster.calls("oarstat")[before:], backend.queries - asked
-        assert abs(len(calls) - asked) <= 2  # each is read while the other goes on
+        assert abs(len(calls) - asked) <= 2  # each is read while the other continues
         numbers = ", ".join(number_of(cluster, name) for name in names)
         assert f"IN ({numbers})" in calls[-1]
         backend.kill_all()

@@ -150,9 +150,7 @@ def test_a_scheduler_that_does_not_answer_for_a_minute(running, cluster):
     wait_for_it(lambda: running.output.count("does not respond") > said, "a word on the silence")
     wait_for_it(lambda: time.monotonic() - gone > 60.0, "the end of the minute")
     before = len(running.events("simulation_finished"))
-    wait_for_it(
-        lambda: len(running.events("simulation_finished")) > before + 5, "work that goes on"
-    )
+    wait_for_it(lambda: len(running.events("simulation_finished")) > before + 5, "continued work")
     assert running.output.count("does not respond") == said + 1, "once is enough"
     again = running.output.count("responds again")
     cluster.start_controller()

@@ -116,7 +116,7 @@ class ProposalQueue:
         self._thread.start()
 
     def make_generation(self) -> None:
-        """Learns from what is new, and adds the next generation to the queue; the thread calls it once it runs."""
+        """Learns from new evidence and adds the next generation to the queue; called by the thread."""
         with self._condition:
             evidence = self._evidence()
             self._learning = {one.simulation for one in evidence}

@@ -1,8 +1,8 @@
 """Detects batches whose loss or gradients are not finite, and applies `training.on_divergence`.
 
-The gradients are equal on all ranks after their reduction, so that all ranks decide alike whether to take the
+The gradients are equal on all ranks after their reduction, so that all ranks make the same decision whether to take the
 optimizer's step. The losses differ between ranks: the reduction that precedes the next batch adds `noticed` of all
-ranks, and all ranks then respond alike.
+ranks, and all ranks then respond in the same way.
 """
 
 import copy
@@ -108,7 +108,7 @@ class DivergenceGuard:
                 gradient.mul_(largest / self._norm)
 
     def respond(self, batches: int, rate: float) -> str | None:
-        """Applies the policy, on all ranks alike.
+        """Applies the policy, in the same way on all ranks.
 
         Args:
             batches: Number of batches trained so far.
