@@ -11,7 +11,7 @@ _LATER = 10
 """After a simulation has finished, a fault must strike this many times as many simulations before the run fails."""
 _FROM_OUTSIDE = frozenset({9, 15, 137, 143, -9, -15})
 """Exit statuses of processes that were ended by SIGKILL or SIGTERM, which may have come from outside."""
-_VARYING = frozenset({"simulation", "seconds", "count"})
+_VARYING = frozenset({"simulation", "seconds", "count", "place"})
 """Values of a failure that may differ between two faults with the same cause."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 

@@ -146,7 +146,14 @@ def test_status(command, tmp_path):
         ),
         (
             "not_finite",
-            {"simulation": 0, "step": 3, "field": "u", "count": 9, "dtype": "float32"},
+            {
+                "simulation": 0,
+                "step": 3,
+                "field": "u",
+                "count": 9,
+                "dtype": "float32",
+                "place": [0],
+            },
             "smaller time step",
         ),
         ("unknown_field", {"field": "v", "legal": ["u"]}, "declare 'v' there"),

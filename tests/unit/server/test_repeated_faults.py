@@ -12,7 +12,8 @@ def died(status=1, ending="ModuleNotFoundError: No module named 'mesh'"):
 
 def nan(simulation, step=3):
     where = {"simulation": simulation, "step": step}
-    return Failure.of("not_finite", **where, field="u", count=simulation + 1, dtype="float32")
+    found = {"count": simulation + 1, "place": [simulation, 2], "dtype": "float32"}
+    return Failure.of("not_finite", **where, field="u", **found)
 
 
 def test_so_many_simulations_that_fail_alike_end_a_run_with_the_reason():
