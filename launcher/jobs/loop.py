@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import zmq
 
+from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.backends.base import SERVER, Backend
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.jobs import machine
@@ -201,10 +204,18 @@ class JobLoop:
                 self._show(message)
             elif message["type"] == "event":
                 self.view.event(message)
-            elif (event := event_of(message)) is not None:
+            elif (event := self._event_of(message)) is not None:
                 if isinstance(event, machine.ServerStopping) and not self._state.interrupted:
                     self._show_stopping(event.reason)
                 self._handle(event)
+
+    def _event_of(self, message: Mapping[str, Any]) -> machine.Event | None:
+        """Converts a message; one that is incomplete is shown and skipped."""
+        try:
+            return event_of(message)
+        except ProtocolError as error:
+            self._warn(str(error))
+            return None
 
     def _show(self, status: dict[str, object]) -> None:
         samples = status.get("samples")

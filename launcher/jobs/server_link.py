@@ -35,11 +35,7 @@ class ServerLink:
         self._link.ping()
 
     def receive(self) -> list[dict[str, Any]]:
-        """Returns all messages that have arrived, without blocking.
-
-        Raises:
-            ProtocolError: A message is malformed or does not belong to this run.
-        """
+        """Returns all messages that have arrived, without blocking; malformed ones are logged and skipped."""
         messages = self._link.receive()
         if any(message["type"] == "finished" for message in messages):
             # The server waits for the confirmation.
@@ -79,7 +75,7 @@ def event_of(message: Mapping[str, Any]) -> jobs.Event | None:
             return jobs.ServerPreempting(str(message.get("reason", "")))
         if kind == "finished":
             return jobs.ServerFinished(str(message["status"]), str(message.get("reason", "")))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         msg = f"the server sent an incomplete '{kind}' message"
         raise ProtocolError(msg) from None
     return None

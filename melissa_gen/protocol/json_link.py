@@ -1,16 +1,20 @@
 """JSON messages between the control socket of server rank 0 and a peer, which survive cut connections."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import zmq
 
+from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.session import Session
 
 __all__ = ["JsonLink"]
+
+_log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 5.0
 _POLL_MILLISECONDS = 50
@@ -39,21 +43,31 @@ class JsonLink:
             self.ping()
 
     def receive(self) -> list[dict[str, Any]]:
-        """Returns all messages that have arrived, without blocking.
-
-        Raises:
-            ProtocolError: A message is malformed or does not belong to this run.
-        """
+        """Returns all messages that have arrived, without blocking; malformed ones are logged and skipped."""
         messages: list[dict[str, Any]] = []
         while self.socket.poll(0):
-            message = json_messages.unpack(self._token, self.socket.recv_multipart())
-            number, received = json_messages.numbers(message)
-            if message["type"] == "pong":
-                for lost in self._session.after_pong(int(message["sent"]), received):
-                    self._transmit(lost)
-            elif self._session.accept(number, received):
+            try:
+                message = self._read(self.socket.recv_multipart())
+            except ProtocolError as error:
+                _log.warning("a message of the server was skipped: %s", error)
+                continue
+            if message is not None:
                 messages.append(message)
         return messages
+
+    def _read(self, frames: list[bytes]) -> dict[str, Any] | None:
+        """Returns the next message of the conversation, or None for any other."""
+        message = json_messages.unpack(self._token, frames)
+        number, received = json_messages.numbers(message)
+        if message["type"] != "pong":
+            return message if self._session.accept(number, received) else None
+        sent = message.get("sent")
+        if not isinstance(sent, int):
+            msg = "a control message whose number is none"
+            raise ProtocolError(msg)
+        for lost in self._session.after_pong(sent, received):
+            self._transmit(lost)
+        return None
 
     def flush(self) -> None:
         """Waits, for a bounded time, until all messages are confirmed."""

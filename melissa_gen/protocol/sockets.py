@@ -25,6 +25,9 @@ __all__ = [
 CONTROL_LIMIT = 16 << 20
 """Largest control message (bytes)."""
 
+_USERNAME = b"melissa_gen"
+"""Name with which a peer logs in to an unencrypted data socket; the password is the token in hexadecimal digits."""
+
 _SILENCE_MILLISECONDS = 6000
 """Time after which a connection ends whose other end confirms no packet."""
 _CONNECT_MILLISECONDS = 2000
@@ -121,10 +124,13 @@ def bind_socket(
 ) -> tuple[zmq.Socket[bytes], str]:
     """Opens a server socket (ROUTER) on ipc or a random tcp port.
 
+    On tcp, peers are authenticated: by CURVE, which also encrypts, or on an unencrypted data socket by PLAIN with the
+    token. The context needs an `Authenticator`.
+
     Args:
         context: The ZeroMQ context of the process.
         contact: Secrets and transport of this server process.
-        name: Name of the ipc socket file.
+        name: Name of the ipc socket file, and of the socket in refusals.
         address: IPv4 address for tcp.
         limit: Largest frame that is accepted (bytes). A peer that sends a larger one is disconnected.
         queue: Largest number of queued messages per peer.
@@ -144,9 +150,15 @@ def bind_socket(
         endpoint = f"ipc://{Path(contact.runtime_folder) / name}"
         bound.bind(endpoint)
         return bound, endpoint
-    if contact.curve is not None and (contact.encrypt_data or not data):
-        bound.curve_server = True
-        bound.curve_secretkey = contact.curve.server_secret.encode()
+    if contact.curve is not None:
+        # The authenticator of the process decides who may connect; without one, nothing may.
+        bound.zap_domain = name.encode()
+        bound.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        if contact.encrypt_data or not data:
+            bound.curve_server = True
+            bound.curve_secretkey = contact.curve.server_secret.encode()
+        else:
+            bound.plain_server = True
     port = _bind(bound, address, ports)
     return bound, f"tcp://{address}:{port}"
 
@@ -200,6 +212,9 @@ def connect_socket(
         peer.curve_serverkey = contact.curve.server_public.encode()
         peer.curve_publickey = contact.curve.client_public.encode()
         peer.curve_secretkey = contact.curve.client_secret.encode()
+    elif contact.curve is not None:
+        peer.plain_username = _USERNAME
+        peer.plain_password = contact.token.hex().encode()
     peer.connect(endpoint)
     return peer
 

@@ -20,8 +20,10 @@ from melissa_gen.builders.data_set import clock
 from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.errors import RunError
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
+from melissa_gen.protocol.refusals import Refusal
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.protocol.wire import StudyField
@@ -78,7 +80,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
             setup = replace(setup, ingest_cores=_reserve_ingest_core(world))
         shorten_gil_switch_interval()
         context: zmq.Context[Any] = zmq.Context()
-        contact, data = _open_data_socket(setup, world, context)
+        contact, data, authenticator = _open_data_socket(setup, world, context)
         if setup.rank == 0 and contact.runtime_folder:
             stack.callback(shutil.rmtree, contact.runtime_folder, ignore_errors=True)
         checkpoint, damages = Checkpoint.find(setup, world)
@@ -93,7 +95,16 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
                 )
         contact = _complete_contact(world, coordinator)
         consumer = _consumer(setup, world, checkpoint, coordinator)
-        ingest = _start_ingest(setup, context, contact, data, consumer, checkpoint, warnings)
+        ingest = _start_ingest(
+            setup,
+            context,
+            contact,
+            data,
+            consumer,
+            checkpoint,
+            warnings,
+            authenticator.take_refused,
+        )
         rank = _Rank(setup, consumer, ingest, coordinator)
         rank.start(checkpoint, damages)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
@@ -237,13 +248,13 @@ def _reserve_ingest_core(world: Any) -> set[int] | None:
 
 def _open_data_socket(
     setup: RankSetup, world: Any, context: zmq.Context[Any]
-) -> tuple[Contact, zmq.Socket[bytes]]:
+) -> tuple[Contact, zmq.Socket[bytes], Authenticator]:
     """Agrees on the secrets of this incarnation and binds the data sockets of all ranks (collective).
 
     Secrets are exchanged by MPI, so that they are not stored in a network service or a file.
 
     Returns:
-        The contact with the data endpoints of all ranks, and this rank's socket.
+        The contact with the data endpoints of all ranks, this rank's socket, and the authenticator of its peers.
     """
     study = setup.study
     fresh = None
@@ -256,6 +267,7 @@ def _open_data_socket(
     specs = field_specs(study.simulation).values()
     largest = max(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in specs)
     with started_on(setup.ingest_cores):
+        authenticator = Authenticator(context, contact)
         data, endpoint = bind_socket(
             context,
             contact,
@@ -269,7 +281,7 @@ def _open_data_socket(
     machine = this_machine() if study.server.shared_memory else ""
     ranks = all_gather_json(world, [endpoint, machine])
     contact = replace(contact, data=tuple(r[0] for r in ranks), machines=tuple(r[1] for r in ranks))
-    return contact, data
+    return contact, data, authenticator
 
 
 def _complete_contact(world: Any, coordinator: "Coordinator | None") -> Contact:
@@ -302,6 +314,7 @@ def _start_ingest(
     consumer: Consumer,
     checkpoint: Checkpoint | None,
     warnings: Callable[[], list[str]],
+    strangers: Callable[[], list[Refusal]],
 ) -> Ingest:
     """Restores sink and assembler, and starts the ingest thread."""
     sink = consumer.sink
@@ -318,6 +331,7 @@ def _start_ingest(
         setup.rank,
         clock(setup.study.simulation.times),
         warnings,
+        strangers,
     )
     with started_on(setup.ingest_cores):
         ingest.start()

@@ -20,6 +20,7 @@ import zmq
 
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.protocol import json_messages, wire
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
@@ -51,6 +52,8 @@ class ControlStandIn:
 
     def __init__(self, contact: Contact, shape: tuple[int, ...], credit: int) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
+        if not contact.runtime_folder:
+            Authenticator(self._context, contact)
         self._socket, where = bind_socket(self._context, contact, "control", "127.0.0.1", queue=0)
         beats, heartbeat = bind_socket(self._context, contact, "heartbeat", "127.0.0.1")
         self.contact = replace(contact, control=where, heartbeat=heartbeat)
@@ -153,6 +156,8 @@ class Rank:
         shared: bool = True,
     ) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
+        if not contact.runtime_folder:
+            Authenticator(self._context, contact)
         data, endpoint = bind_socket(
             self._context,
             contact,

@@ -8,6 +8,7 @@ import numpy as np
 import zmq
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView, this_machine
@@ -34,6 +35,7 @@ class FakeServer:
         maps: Whether the server can then read it.
         reads: Whether it reads its data sockets all the time, or only up to the first ping and once `reads` is set.
         noise: It answers heartbeats with bytes that are no message.
+        encrypt_data: Whether its data sockets are encrypted; otherwise clients log in to them.
 
     Attributes:
         samples: (simulation, step) to name to the whole field, NaN where nothing arrived.
@@ -64,6 +66,7 @@ class FakeServer:
         reads=True,
         noise=False,
         integers=(),
+        encrypt_data=True,
     ):
         self.noise, self.told_done, self.reads = noise, threading.Event(), threading.Event()
         if reads:
@@ -87,7 +90,9 @@ class FakeServer:
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
         self.hello, self.parts, self.error = None, 0, None
         self.context = zmq.Context()
-        contact = Contact.new(7, "here", ipc=ipc, encrypt_data=True)
+        contact = Contact.new(7, "here", ipc=ipc, encrypt_data=encrypt_data)
+        if not ipc:
+            Authenticator(self.context, contact)
         self.control, control = bind_socket(self.context, contact, "control", "127.0.0.1")
         self.heartbeat, heartbeat = bind_socket(self.context, contact, "heartbeat", "127.0.0.1")
         opened = [

@@ -40,6 +40,7 @@ def reasons(server):
 WAYS = {
     "ipc": {},
     "tcp": {"ipc": False},
+    "tcp with data in the clear": {"ipc": False, "encrypt_data": False},
     "shared": {"shared": True},
     "refused": {"shared": True, "maps": False},
 }

@@ -21,6 +21,17 @@ from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.session import Session
+from melissa_gen.server.coordination.control_messages import (
+    Alive,
+    JobOver,
+    LauncherGreets,
+    Leave,
+    Ping,
+    RankGreets,
+    Report,
+    Stop,
+    read_control_message,
+)
 from melissa_gen.server.coordination.events import (
     Action,
     AttemptReport,
@@ -45,6 +56,7 @@ from melissa_gen.server.coordination.events import (
     SendClient,
     SendLauncher,
     SendRank,
+    ServerEnds,
     StopClients,
     StopRequested,
     Tick,
@@ -110,7 +122,7 @@ class ControlThread:
         settings = control_settings(study)
         if timeouts is not None:
             settings = replace(settings, timeouts=timeouts)
-        self._timeouts = settings.timeouts
+        self._timeouts, self._ranks_of_server = settings.timeouts, study.server.ranks
         self._machine = ControlMachine(settings, ledger, proposals)
         self._contact, self._socket = contact, socket
         self._heartbeats, self._ledger, self._proposals = heartbeats, ledger, proposals
@@ -207,6 +219,8 @@ class ControlThread:
             if closing and deadline == math.inf:
                 deadline = now + self._timeouts.last_reports
             over = closing and (self._machine.ranks_finished or now > deadline)
+            if over:
+                self._handle(ServerEnds())
             if (now >= next_status and self._board.complete) or over:
                 next_status = now + self._timeouts.status
                 self._publish_status()
@@ -244,9 +258,8 @@ class ControlThread:
             self._handle(FailureReported(self.failure))
         if self._goal is not None and self._machine.stop_reason is None:
             self._handle(StopRequested(self._goal))
-        for reason in list(self._heartbeats.refused):
-            count = self._heartbeats.refused.pop(reason)
-            self._handle(MessageRefused("heartbeat", reason, count))
+        for refusal in self._heartbeats.take_refused():
+            self._handle(MessageRefused(refusal.source, refusal.reason, refusal.count))
         if (sampler := self._proposals.failure) is not None:
             self._handle(SamplerFailed(sampler.reason))
         self._handle(Tick(dict(self._heartbeats.pulses)))
@@ -265,8 +278,9 @@ class ControlThread:
 
     def _receive(self, frames: list[bytes]) -> None:
         identity, *rest = frames
+        is_json = bool(rest) and rest[0] == json_messages.MARK
         try:
-            if rest and rest[0] == json_messages.MARK:
+            if is_json:
                 self._on_json(identity, json_messages.unpack(self._contact.token, rest))
             elif len(rest) == 1:
                 self._on_client(identity, rest[0])
@@ -274,7 +288,9 @@ class ControlThread:
                 message = "a control message of neither form"
                 raise ProtocolError(message)
         except ProtocolError as error:
-            self._handle(MessageRefused("control", str(error), client=identity))
+            # The answer is a binary message, which launcher and ranks do not read.
+            client = None if is_json and identity in self._sessions else identity
+            self._handle(MessageRefused("control", str(error), client=client))
 
     def _on_client(self, identity: bytes, frame: bytes) -> None:
         header = wire.decode_header(frame)
@@ -297,43 +313,42 @@ class ControlThread:
             self._handle(ClientFailed(message.job, message.simulation, message.attempt, failure))
 
     def _on_json(self, identity: bytes, message: dict[str, Any]) -> None:
+        numbers = json_messages.numbers(message)
+        read = read_control_message(message, self._ranks_of_server)
         session = self._sessions.setdefault(identity, Session())
-        if not session.accept(*json_messages.numbers(message)):
+        if not session.accept(*numbers):
             return
-        match message["type"]:
-            case "ping":
-                self._send_pong(identity, message["sent"])
+        match read:
+            case Ping(sent=sent):
+                self._send_pong(identity, sent)
                 self._repeat_lost(identity)
-            case "rank_report":
-                self._board.report(message)
-                last = bool(message["last"])
-                work = message["turns"], message["pieces"], message["activity"]
-                self._watch.report(message["rank"], *work, time.monotonic(), last=last)
-                self._handle(_rank_report(message))
-                self._warn(message.get("warnings", ()))
+            case Report(rank=rank, last=last):
+                self._board.report(read.model_dump(exclude_none=True))
+                work = read.turns, read.pieces, read.activity
+                self._watch.report(rank, *work, time.monotonic(), last=last)
+                self._handle(_rank_report(read))
+                self._warn(read.warnings)
                 if last:
                     # The rank ends when it knows that its last report has arrived.
                     self._send_pong(identity, 0)
-            case "rank_hello":
-                self._ranks[message["rank"]] = identity
-                self._handle(RankHello(message["rank"]))
-            case "launcher_hello":
+            case RankGreets(rank=rank):
+                self._ranks[rank] = identity
+                self._handle(RankHello(rank))
+            case LauncherGreets():
                 self._launcher = identity
                 while self._before_launcher:
                     self._send_json(identity, self._before_launcher.popleft())
                 self._handle(LauncherHello())
-            case "job_ended":
-                job, code = str(message["job"]), message["exit_code"]
-                ending = str(message.get("ending", ""))
-                self._handle(JobEnded(job, code, message.get("simulation"), ending))
-            case "alive":
-                jobs = JobsWaiting(message.get("queued", 0), message.get("starting", 0))
-                self._handle(jobs)
-            case "leave":
-                reason = message.get("reason", "another server takes over")
-                self._handle(HandoverRequested(reason))
-            case "stop":
-                self._handle(StopRequested(message.get("reason", "stopped by the launcher")))
+            case JobOver():
+                self._handle(JobEnded(read.job, read.exit_code, read.simulation, read.ending))
+            case Alive():
+                self._handle(JobsWaiting(read.queued, read.starting))
+            case Leave():
+                self._handle(HandoverRequested(read.reason))
+            case Stop():
+                self._handle(StopRequested(read.reason))
+            case _:
+                assert_never(read)
         if identity == self._launcher:
             self._handle(LauncherHeard())
 
@@ -434,18 +449,18 @@ class ControlThread:
             return
 
 
-def _rank_report(message: Mapping[str, Any]) -> RankReport:
+def _rank_report(report: Report) -> RankReport:
     """Returns the event of a server rank's report."""
     return RankReport(
-        message["rank"],
-        pending=message["pending"],
-        last=message["last"],
-        first_pass=tuple((n, loss, excess) for n, loss, excess in message["first_pass"]),
-        finalized=tuple(AttemptReport(*attempt) for attempt in message["finalized"]),
-        refused=message["refused"],
-        received=message["counters"]["received"],
-        drawn=message["reservoir"]["samples_drawn"],
-        unseen=message["reservoir"]["unseen"],
-        capacity=message["reservoir"]["capacity"],
-        activity=message["activity"],
+        report.rank,
+        pending=report.pending,
+        last=report.last,
+        first_pass=tuple(report.first_pass),
+        finalized=tuple(AttemptReport(*attempt) for attempt in report.finalized),
+        refused=tuple(MessageRefused(*refused) for refused in report.refused),
+        received=report.counters.received,
+        drawn=report.reservoir.samples_drawn,
+        unseen=report.reservoir.unseen,
+        capacity=report.reservoir.capacity,
+        activity=report.activity,
     )

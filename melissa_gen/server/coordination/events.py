@@ -44,6 +44,7 @@ __all__ = [
     "SendClient",
     "SendLauncher",
     "SendRank",
+    "ServerEnds",
     "StopClients",
     "StopRequested",
     "Tick",
@@ -164,7 +165,7 @@ class RankReport:
         last: Whether the rank sends no further report.
         first_pass: First-pass losses, each (simulation, loss, excess over the batch's mean).
         finalized: Attempts that have ended since the last report.
-        refused: Number of messages that were refused since the last report, by reason.
+        refused: Messages and connections that were refused since the last report.
         received: Samples received so far.
         drawn: Samples drawn for training so far, with repetitions.
         unseen: Stored samples that were never drawn.
@@ -177,7 +178,7 @@ class RankReport:
     last: bool = False
     first_pass: tuple[tuple[int, float, float], ...] = ()
     finalized: tuple[AttemptReport, ...] = ()
-    refused: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple["MessageRefused", ...] = ()
     received: int = 0
     drawn: int = 0
     unseen: int = 0
@@ -274,6 +275,11 @@ class MessageRefused:
 
 
 @dataclass(frozen=True)
+class ServerEnds:
+    """The server ends; nothing is received any more."""
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed: all timeouts are checked.
 
@@ -299,6 +305,7 @@ Event = (
     | FailureReported
     | SamplerFailed
     | MessageRefused
+    | ServerEnds
     | Tick
 )
 

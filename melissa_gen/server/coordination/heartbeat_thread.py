@@ -9,6 +9,7 @@ import zmq
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.refusals import Refusal, Refusals
 from melissa_gen.server.coordination.events import Pulse
 from melissa_gen.server.coordination.recent_names import RecentNames
 
@@ -35,7 +36,7 @@ class HeartbeatThread:
         self.pulses: dict[str, Pulse] = {}
         self.stop_reason: str | None = None
         self.withholding = False
-        self.refused: dict[str, int] = {}
+        self._refusals, self._lock = Refusals(), threading.Lock()
         self._contact, self._socket = contact, socket
         self._forgotten = RecentNames()
         self._closing = threading.Event()
@@ -52,6 +53,11 @@ class HeartbeatThread:
         self._closing.set()
         self._thread.join()
         self._socket.close()
+
+    def take_refused(self) -> list[Refusal]:
+        """Returns the messages that were refused since the last call (any thread)."""
+        with self._lock:
+            return self._refusals.take()
 
     def forget(self, job: str) -> None:
         """Removes a job that has ended; heartbeats of it that are still in flight are ignored."""
@@ -72,7 +78,8 @@ class HeartbeatThread:
                 )
                 beat = wire.decode(frames[1], wire.Alive)
             except ProtocolError as error:
-                self.refused[str(error)] = self.refused.get(str(error), 0) + 1
+                with self._lock:
+                    self._refusals.add("heartbeat", str(error))
                 continue
             self._note(beat)
             answer: wire.Message = beat if self.stop_reason is None else wire.Stop(self.stop_reason)

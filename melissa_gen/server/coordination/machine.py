@@ -32,6 +32,7 @@ from typing import Any, assert_never
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.protocol.refusals import Refusals
 from melissa_gen.server.coordination.action_list import ActionList
 from melissa_gen.server.coordination.client_jobs import ClientJobs
 from melissa_gen.server.coordination.draining import DrainingAttempts
@@ -56,6 +57,7 @@ from melissa_gen.server.coordination.events import (
     RankReport,
     ReportFailure,
     SamplerFailed,
+    ServerEnds,
     StopClients,
     StopRequested,
     Tick,
@@ -68,7 +70,10 @@ from melissa_gen.server.coordination.settings import ControlSettings
 from melissa_gen.server.coordination.upcoming import UpcomingSimulations
 from melissa_gen.server.coordination.watchdog import Watchdog
 
-__all__ = ["ControlMachine"]
+__all__ = ["REFUSAL_SECONDS", "ControlMachine"]
+
+REFUSAL_SECONDS = 60.0
+"""Interval between two events about refused messages of the same kind."""
 
 
 class ControlMachine:
@@ -98,6 +103,9 @@ class ControlMachine:
         self._reception_over = False
         # Whether the failure of the sampler was reported.
         self._sampler_failure = ""
+
+        # Refused messages that the event log does not contain yet.
+        self._refusals = Refusals(REFUSAL_SECONDS, lambda: self._now.monotonic)
 
         # Time of the last message of the launcher; before the first one, of the first event.
         self._launcher_heard: float | None = None
@@ -199,7 +207,10 @@ class ControlMachine:
                 self._warn_of_sampler(event.reason)
             case MessageRefused():
                 self._refuse(event)
+            case ServerEnds():
+                self._write_refusals(last=True)
             case Tick():
+                self._write_refusals()
                 self._check_timeouts(event.pulses)
             case _:
                 assert_never(event)
@@ -310,8 +321,8 @@ class ControlMachine:
             )
         if self.ranks_finished:
             self._actions.add(LastReportsReceived())
-        for reason, count in report.refused.items():
-            self._refuse(MessageRefused(f"data of rank {report.rank}", reason, count))
+        for refused in report.refused:
+            self._refuse(refused)
 
     @property
     def _credit_withheld(self) -> bool:
@@ -457,12 +468,19 @@ class ControlMachine:
             self._actions.write_event("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:
-        reason = {"reason": event.reason} if event.failure is None else event.failure.record()
-        self._actions.write_event(
-            "refused", forward=True, what=event.source, **reason, count=event.count
-        )
+        self._refusals.add(event.source, event.reason, event.count, event.failure)
+        self._write_refusals()
         if event.client is not None:
             self._actions.send_client(event.client, wire.Refused(event.reason))
+
+    def _write_refusals(self, *, last: bool = False) -> None:
+        """Writes the refusals of each kind at once when they are new, and then their number at intervals."""
+        for refusal in self._refusals.take(last=last):
+            failure = refusal.failure
+            reason = {"reason": refusal.reason} if failure is None else failure.record()
+            self._actions.write_event(
+                "refused", forward=True, what=refusal.source, **reason, count=refusal.count
+            )
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         for rank in sorted(self._ranks):

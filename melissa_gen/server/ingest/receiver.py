@@ -21,6 +21,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_link import JsonLink
+from melissa_gen.protocol.refusals import Refusal, Refusals
 from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
@@ -111,6 +112,7 @@ class Ingest:
         rank: This server rank.
         time_of: Function from time step to physical time.
         warnings: Returns the warnings of this process since the last call, for the report to rank 0.
+        strangers: Returns the refused connections of this process since the last call.
         memory_grace: Seconds that the shared memory of a client that has ended stays mapped after its last part.
         report_seconds: Interval between two reports.
     """
@@ -126,6 +128,7 @@ class Ingest:
         rank: int,
         time_of: Callable[[int], float],
         warnings: Callable[[], list[str]] = list,
+        strangers: Callable[[], list[Refusal]] = list,
         memory_grace: float = MEMORY_GRACE_SECONDS,
         report_seconds: float = _REPORT_SECONDS,
     ) -> None:
@@ -144,7 +147,7 @@ class Ingest:
         self._over: deque[int] = deque()
         self._credit = CreditQueue(assembler.credit)
         self._finalized: list[list[Any]] = []
-        self._refused: dict[str, int] = {}
+        self._refusals, self._strangers = Refusals(), strangers
         self._sessions: dict[bytes, Session[bytes]] = {}
         self._shared: dict[bytes, SharedView] = {}
         self._ended: dict[bytes, float] = {}
@@ -297,7 +300,7 @@ class Ingest:
             try:
                 self._receive(identity)
             except ProtocolError as error:
-                self._refused[str(error)] = self._refused.get(str(error), 0) + 1
+                self._refusals.add(f"data of rank {self._rank}", str(error))
                 self._skip_rest()
 
     def _skip_rest(self) -> None:
@@ -486,10 +489,13 @@ class Ingest:
                 "turns": self._state.turns,
                 "pieces": self._state.pieces,
                 "finalized": self._finalized,
-                "refused": self._refused,
+                "refused": [
+                    [r.source, r.reason, r.count]
+                    for r in (*self._refusals.take(), *self._strangers())
+                ],
                 "first_pass": self._state.take_first_pass(),
                 "saved": list(self._state.saved),
                 "warnings": self._warnings(),
             }
         )
-        self._finalized, self._refused = [], {}
+        self._finalized = []

@@ -5,6 +5,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.launcher.jobs import machine as jobs
 from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
 from melissa_gen.protocol import json_messages
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
 
@@ -52,6 +53,8 @@ def test_a_message_that_lacks_something_is_named(message):
 def server(request):
     context = zmq.Context()
     contact = Contact.new(0, "here", ipc=request.param == "ipc", encrypt_data=False)
+    if request.param == "tcp":
+        Authenticator(context, contact)
     socket, endpoint = bind_socket(context, contact, "control", "127.0.0.1")
     contact = Contact.from_json(
         contact.to_json().replace('"control": ""', f'"control": "{endpoint}"')

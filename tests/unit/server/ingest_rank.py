@@ -68,7 +68,7 @@ class Rank:
             self.identity, *frames = self.control.recv_multipart()
             message = json_messages.unpack(self.contact.token, frames)
         if message["type"] == "rank_report":
-            for reason, count in message["refused"].items():
+            for _, reason, count in message["refused"]:
                 self.refused[reason] = self.refused.get(reason, 0) + count
             self.finalized += message["finalized"]
         assert message["type"] == kind

@@ -131,7 +131,7 @@ class Server:
             turns=0,
             pieces=0,
             finalized=list(finalized),
-            refused=refused or {},
+            refused=list(refused or ()),
             first_pass=list(first_pass),
             warnings=list(warnings),
         )
@@ -440,7 +440,7 @@ def test_a_failing_sampler_is_reported_once(serve):
 
 def test_refused_messages_of_ranks_and_heartbeats_become_events(serve):
     server = serve()
-    server.report(refused={"an empty message": 3}, first_pass=[(0, 0.5, 0.0)])
+    server.report(refused=[("data of rank 0", "an empty message", 3)], first_pass=[(0, 0.5, 0.0)])
     event = server.launcher.wait("event", lambda e: e["event"] == "refused")
     assert (event["what"], event["reason"], event["count"]) == (
         "data of rank 0",
@@ -448,16 +448,18 @@ def test_refused_messages_of_ranks_and_heartbeats_become_events(serve):
         3,
     )
     assert server.points.losses == [(0, 0.5, 0.0)]
-    server.heartbeats.refused["junk"] = 2
+    server.make("heartbeat").socket.send(b"junk")
     event = server.launcher.wait("event", lambda e: e["event"] == "refused")
-    assert (event["what"], event["count"]) == ("heartbeat", 2)
+    assert (event["what"], event["count"]) == ("heartbeat", 1)
 
 
 def test_a_failure_of_the_thread_itself_stops_the_study(serve):
     server = serve()
-    server.launcher.send_json("job_ended")
+    # Something that no message can cause.
+    server.points.losses = None
+    server.report(first_pass=[(0, 0.5, 0.0)])
     reason = server.rank.receive_json("stop")["reason"]
-    assert reason.startswith("the control thread failed: KeyError")
+    assert reason.startswith("the control thread failed: TypeError")
     assert server.control.failure == reason
     server.control.error = None
 

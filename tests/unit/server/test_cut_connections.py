@@ -9,6 +9,7 @@ import zmq
 
 from melissa_gen.client import Client
 from melissa_gen.launcher.jobs.server_link import ServerLink
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import SlotStore, create
@@ -48,6 +49,7 @@ class Server:
         study = self.study
         self.context = zmq.Context()
         contact = Contact.new(0, "here", ipc=False, encrypt_data=True)
+        self.authenticator = Authenticator(self.context, contact)
         sockets, self.proxies, ends = {}, {}, {}
         for name in ("control", "heartbeat", "data"):
             limit = 1 << 20

@@ -91,7 +91,8 @@ def test_unknown_peers_are_refused_by_name(beats, client, peer):
     stranger.send(wire.Done())
     stranger.send(alive(job="client-1"))
     assert stranger.receive(wire.Alive).job == "client-1"  # all before it was read
-    assert sum(beats.refused.values()) == 5
-    assert "a stale peer of epoch 4; this is epoch 5" in beats.refused
+    refused = beats.take_refused()
+    assert sum(refusal.count for refusal in refused) == 5
+    assert "a stale peer of epoch 4; this is epoch 5" in {refusal.reason for refusal in refused}
     beat(client)
     assert set(beats.pulses) == {"client-0", "client-1"}

@@ -165,6 +165,17 @@ static bool set_key(void *peer, int option, const char *key)
     return zmq_setsockopt(peer, option, key, KEY + 1) == 0;
 }
 
+/* Logs in to an unencrypted data socket: the password is the token in hexadecimal digits. */
+static bool set_login(void *peer, const unsigned char *token)
+{
+    static const char USERNAME[] = "melissa_gen";
+    char password[2 * WIRE_TOKEN + 1];
+    for (size_t i = 0; i < WIRE_TOKEN; i++)
+        snprintf(password + 2 * i, 3, "%02x", token[i]);
+    return zmq_setsockopt(peer, ZMQ_PLAIN_USERNAME, USERNAME, sizeof USERNAME - 1) == 0 &&
+           zmq_setsockopt(peer, ZMQ_PLAIN_PASSWORD, password, sizeof password - 1) == 0;
+}
+
 void *contact_context(const struct contact *contact)
 {
     void *context = zmq_ctx_new();
@@ -213,6 +224,8 @@ void *contact_connect(const struct contact *contact, void *context, const char *
         done = done && set_key(peer, ZMQ_CURVE_SERVERKEY, contact->server_public) &&
                set_key(peer, ZMQ_CURVE_PUBLICKEY, contact->client_public) &&
                set_key(peer, ZMQ_CURVE_SECRETKEY, contact->client_secret);
+    else if (contact->encrypted)
+        done = done && set_login(peer, contact->token);
     if (done && data)
         done = (*monitor = open_monitor(context, peer)) != NULL;
     if (done && zmq_connect(peer, endpoint) == 0)
