@@ -35,6 +35,10 @@ class Refusal:
     count: int
     failure: Failure | None = None
 
+    def as_list(self) -> list[str | int]:
+        """Returns source, reason and count for a JSON message."""
+        return [self.source, self.reason, self.count]
+
 
 @dataclass
 class _Kind:

@@ -3,12 +3,15 @@
 import socket
 import stat
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zmq
 
 from melissa_gen.protocol import wire
+from melissa_gen.protocol.contact import Contact, Curve
+from melissa_gen.protocol.sockets import connect_socket
 from tests.listening import accepts, listening_sockets
 
 pytestmark = pytest.mark.mpi
@@ -68,6 +71,20 @@ def messages(contact):
     yield [wire.encode(wire.Next(-1), epoch, 0, token)]
     yield [wire.encode(huge, epoch, 0, token), bytes(192)]
     yield [wire.encode(part, epoch + 7, 0, token), bytes(192)]
+
+
+def strangers(context, run_dir, endpoint):
+    """Peers of an endpoint: one that knows nothing, one with other keys, and one that has stolen the contact file."""
+    stolen = Contact.read(run_dir / "contact.json")
+    data = endpoint in stolen.data
+    simple = context.socket(zmq.DEALER)
+    simple.sndhwm = 0
+    simple.connect(endpoint)
+    other = replace(stolen, token=bytes(16), curve=stolen.curve and Curve.generate())
+    if stolen.curve:
+        keys = {"server_public": stolen.curve.server_public}
+        other = replace(other, curve=replace(other.curve, **keys))
+    return [simple, *(connect_socket(context, c, endpoint, data=data) for c in (other, stolen))]
 
 
 def answers(contact, *sent):
@@ -156,32 +173,29 @@ def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     try:
         for endpoint in endpoints:
             pester(endpoint)
-            peer = context.socket(zmq.DEALER)
-            peer.linger = 2000
-            peer.connect(endpoint)
-            for frames in messages(contact):
-                peer.send_multipart(frames)
-            peer.close()
+            for peer in strangers(context, run.run_dir, endpoint):
+                for frames in messages(contact):
+                    peer.send_multipart(frames)
         if transport == "ipc":
             assert_a_client_is_told_why(contact)
-        refused = run.wait_event("refused", 6 if transport == "ipc" else 3)
+        run.wait_event("refused", 8)
     finally:
-        context.destroy()
+        context.destroy(linger=2000)
     run.wait().assert_finished()
     refused = {(event["what"], event["reason"]) for event in run.events("refused")}
     reasons = {reason for _, reason in refused}
-    told = run.output
     assert f"a peer of protocol version 99; version {wire.VERSION} is spoken here" in reasons
     assert "a newer peer of epoch 7; this is epoch 0" in reasons
     assert "a message that does not start with MGEN: not a melissa_gen peer" in reasons
     assert any("is outside the shape (12, 4)" in reason for reason in reasons)
-    assert "a peer of protocol version 99" in told
+    assert "a peer of protocol version 99" in run.output
     where = {what for what, _ in refused}
-    assert {"data of rank 0", "data of rank 1"} <= where
-    if transport == "ipc":  # on tcp a stranger without the key does not get as far as that
-        assert {"control", "heartbeat"} <= where
-    else:
-        assert not {"control", "heartbeat"} & where
+    assert {"control", "heartbeat", "data of rank 0", "data of rank 1"} <= where
+    # On tcp, a stranger with other keys does not get as far as that.
+    names = {"control", "heartbeat", "data-0", "data-1"} if transport == "tcp" else set()
+    assert where >= {f"connections to {name}" for name in names}
+    # However many messages there were: one event for each kind, and one with the rest of their number.
+    assert len(run.events("refused")) <= 2 * len(refused)
     summary = run.summary
     assert summary["simulations"]["completed"] == 16
     assert summary["samples"]["received"] >= 160

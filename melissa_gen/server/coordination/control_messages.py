@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Text = Annotated[str, Field(max_length=10_000)]
+Text = Annotated[str, Field(max_length=1 << 20)]
 _TilingFault = tuple[Literal["blocks_overlap", "blocks_leave_gaps"], Text]
 
 
@@ -76,7 +76,7 @@ class Report(BaseModel):
     counters: SampleCounters
     reservoir: SinkCounters
     pending: Count
-    training: dict[Text, float]
+    training: dict[Text, Count | float | None]
     activity: Text
     turns: Count = 0
     pieces: Count = 0

@@ -489,10 +489,7 @@ class Ingest:
                 "turns": self._state.turns,
                 "pieces": self._state.pieces,
                 "finalized": self._finalized,
-                "refused": [
-                    [r.source, r.reason, r.count]
-                    for r in (*self._refusals.take(), *self._strangers())
-                ],
+                "refused": [r.as_list() for r in (*self._refusals.take(), *self._strangers())],
                 "first_pass": self._state.take_first_pass(),
                 "saved": list(self._state.saved),
                 "warnings": self._warnings(),

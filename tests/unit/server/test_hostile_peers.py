@@ -169,6 +169,12 @@ def send_anything(peer, data):
             peer.send(data.draw(messages_of(asked)))
 
 
+def test_a_stolen_contact_file_suffices_to_stop_a_run(server):
+    """As the page on security says: the file is the key."""
+    server.make("control").send_json("stop", reason="stolen")
+    assert server.rank.receive_json("stop")["reason"] == "stolen"
+
+
 def test_refusals_without_end_are_few_events(server):
     peer = server.make("control")
     for size in range(5000):
