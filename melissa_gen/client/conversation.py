@@ -1,5 +1,6 @@
 """Messages between a client rank and one socket of the server, which survive cut connections."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -86,11 +87,13 @@ class Conversation:
         return wire.encode(message, contact.epoch, self._rank, contact.token, number, received)
 
     def _transmit(self, head: bytes, arrays: Sequence[npt.NDArray[Any]]) -> None:
-        if not arrays:
-            self.socket.send(head)
-            return
-        self.socket.send(head, zmq.SNDMORE)
-        *first, last = arrays
-        for array in first:
-            self.socket.send(array.data, zmq.SNDMORE, copy=False)
-        self.socket.send(last.data, copy=False)
+        # Without a connection, which a server has refused, ZeroMQ accepts nothing. A message is kept and sent again.
+        with contextlib.suppress(zmq.Again):
+            if not arrays:
+                self.socket.send(head, zmq.NOBLOCK)
+                return
+            self.socket.send(head, zmq.NOBLOCK | zmq.SNDMORE)
+            *first, last = arrays
+            for array in first:
+                self.socket.send(array.data, zmq.NOBLOCK | zmq.SNDMORE, copy=False)
+            self.socket.send(last.data, zmq.NOBLOCK, copy=False)

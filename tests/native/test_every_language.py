@@ -11,8 +11,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+import zmq
 
+from melissa_gen.protocol.authenticator import Authenticator
+from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.protocol.sockets import bind_socket
 
 from .building import HERE
 from .probing import FIELDS, SIMULATIONS, assert_whole, serve_probe, start, words
@@ -313,3 +317,17 @@ def test_the_limit_on_file_descriptors_is_raised_or_named(serve, command):
         "1 a client of 1 server ranks needs 132 file descriptors, and the hard limit here is 100; "
         "raise the limit (ulimit -n)"
     ) in done.stdout
+
+
+def test_a_client_whose_keys_the_server_refuses_says_so(serve, command):
+    server = serve_probe(serve, ipc=False, encrypt_data=False)
+    stranger = zmq.Context()
+    other = Contact.new(7, "here", ipc=False, encrypt_data=False)
+    Authenticator(stranger, other)
+    refusing, endpoint = bind_socket(stranger, other, "data-0", "127.0.0.1", data=True)
+    replace(server.contact, data=(endpoint,)).write(server.path)
+    done = start(server, *command, "good")
+    stranger.destroy(linger=0)
+    assert refusing.closed
+    assert done.returncode == 1
+    assert f"server rank 0 ({endpoint}) refuses the keys of the contact file" in done.stdout

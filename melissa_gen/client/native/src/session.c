@@ -28,7 +28,8 @@ static bool transmit(void *socket, const struct session_message *message)
     bool sent = frame_send(socket, message->head, message->size, true, message->count > 0);
     for (size_t f = 0; sent && f < message->count; f++)
         sent = frame_send(socket, message->payload[f].bytes, message->payload[f].size, false, f + 1 < message->count);
-    return sent;
+    /* Without a connection, which a server has refused, ZeroMQ accepts nothing. The message is kept and sent again. */
+    return sent || errno == EAGAIN;
 }
 
 bool session_send(struct session *session, void *socket, const struct wire_out *out, const struct session_frame *payload,
@@ -125,7 +126,7 @@ bool frame_send(void *socket, const void *bytes, size_t size, bool copy, bool mo
         memcpy(zmq_msg_data(&frame), bytes, size);
     int sent;
     do
-        sent = zmq_msg_send(&frame, socket, more ? ZMQ_SNDMORE : 0);
+        sent = zmq_msg_send(&frame, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
     while (sent < 0 && errno == EINTR);
     if (sent < 0)
         zmq_msg_close(&frame);
