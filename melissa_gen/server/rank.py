@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["run_rank"]
 
 _HEADER_ROOM = 65_536
+_LINGER_SECONDS = 3.0
+"""Longest time at the end in which queued messages are sent."""
 
 
 def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list) -> int:
@@ -111,7 +114,10 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         gc.freeze()
         gc.enable()
         handover = rank.run()
-        context.term()
+        # Sends what is queued. A peer that never completes its handshake must not hold the server.
+        ending = threading.Thread(target=context.term, daemon=True)
+        ending.start()
+        ending.join(_LINGER_SECONDS)
         return EXIT_HANDOVER if handover else 0
 
 
