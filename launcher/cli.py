@@ -324,6 +324,22 @@ def report(run_dir: RunDir) -> None:
 
 
 @app.command()
+def export(
+    run_dir: RunDir,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The file: .pt2 or .onnx.")],
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of rows, for networks that fix it [default: any]."),
+    ] = None,
+) -> None:
+    """Export the surrogate of a run to a file that works without melissa_gen: torch.export (.pt2) or ONNX (.onnx)."""
+    from melissa_gen.runs import Run
+    from melissa_gen.surrogates import export as write
+
+    print(write(Run.load(run_dir).surrogate(), output, batch_size))
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories.")],
     output: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("comparison.html"),

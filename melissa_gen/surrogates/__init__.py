@@ -7,6 +7,7 @@ this package imports only `melissa_gen.errors`.
 
 from melissa_gen.surrogates.deeponet import DeepONet
 from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
+from melissa_gen.surrogates.export import export
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
@@ -31,6 +32,7 @@ __all__ = [
     "Surrogate",
     "SurrogateProbe",
     "UNet",
+    "export",
     "load",
     "load_class",
     "member_losses",

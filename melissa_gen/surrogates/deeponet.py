@@ -60,5 +60,5 @@ class DeepONet(nn.Module):
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         functions = self.basis(self.coordinates)
         values = self.branch(inputs) @ functions.T / functions.shape[1] ** 0.5 + self.bias
-        outputs: torch.Tensor = values.reshape(len(inputs), *self.output_shape)
+        outputs: torch.Tensor = values.reshape(inputs.shape[0], *self.output_shape)
         return outputs

@@ -355,11 +355,11 @@ class Surrogate(nn.Module):
 
     def split(self, output: torch.Tensor) -> dict[str, torch.Tensor]:
         """Splits the output `(n, *output_shape)` by field: name to `(n, *shape)`, standardized."""
-        flat = output.reshape(len(output), math.prod(output.shape[1:]))
+        flat = output.reshape(output.shape[0], math.prod(output.shape[1:]))
         sizes = [math.prod(shape) for shape in self.fields.values()]
         parts: tuple[torch.Tensor, ...] = torch.split(flat, sizes, dim=1)
         return {
-            name: part.reshape(len(output), *shape)
+            name: part.reshape(output.shape[0], *shape)
             for (name, shape), part in zip(self.fields.items(), parts, strict=True)
         }
 

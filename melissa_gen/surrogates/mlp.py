@@ -83,4 +83,4 @@ class MLP(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         outputs: torch.Tensor = self.layers(inputs)
-        return outputs.reshape(len(inputs), *self.output_shape)
+        return outputs.reshape(inputs.shape[0], *self.output_shape)

@@ -35,7 +35,7 @@ class Heads(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, M, *output_shape)."""
         outputs: torch.Tensor = self.network(inputs)
-        return outputs.reshape(len(inputs), *self.shape)
+        return outputs.reshape(inputs.shape[0], *self.shape)
 
 
 class Members(nn.Module):

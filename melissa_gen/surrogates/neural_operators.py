@@ -61,7 +61,7 @@ class FNO(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         outputs: torch.Tensor = self.operator(self._grid.spread(inputs).contiguous())
-        return outputs.reshape(len(inputs), *self.output_shape)
+        return outputs.reshape(inputs.shape[0], *self.output_shape)
 
     def _arguments(
         self, n_modes: int | Sequence[int] | None, arguments: dict[str, Any]

@@ -106,7 +106,7 @@ class UNet(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         axes = len(self._grid.points)
-        fields = self.coordinates.expand(len(inputs), *self.coordinates.shape)
+        fields = self.coordinates.expand(inputs.shape[0], *self.coordinates.shape)
         if self._as_channels:
             fields = torch.cat([fields, self._grid.spread(inputs)], dim=1)
         condition = None if self.embedding is None else self.embedding(inputs)
@@ -126,7 +126,7 @@ class UNet(nn.Module):
         for axis, count in enumerate(self._grid.points):
             hidden = hidden.narrow(hidden.dim() - axes + axis, 0, count)
         outputs: torch.Tensor = self.last(functional.silu(self.norm(hidden)))
-        return outputs.reshape(len(inputs), *self.output_shape)
+        return outputs.reshape(inputs.shape[0], *self.output_shape)
 
 
 class _Block(nn.Module):

@@ -1,0 +1,141 @@
+"""Exports a surrogate to a file that runs without melissa_gen: a torch.export program, or ONNX."""
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from melissa_gen.errors import RunError
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+
+__all__ = ["export"]
+
+FORMATS = {".pt2": "a torch.export program", ".onnx": "ONNX"}
+ABOUT = "about.json"
+_ROWS = 3
+
+
+class _Physical(nn.Module):
+    """The surrogate with the scaling of inputs and outputs, and all fields in a mapping."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+
+    def forward(self, parameters: torch.Tensor, time: torch.Tensor) -> dict[str, torch.Tensor]:
+        answer = self.surrogate(parameters, time)
+        return answer if isinstance(answer, dict) else {next(iter(self.surrogate.fields)): answer}
+
+
+def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None) -> Path:
+    """Writes a program that maps physical parameters and times to physical fields.
+
+    The program takes `parameters` `(n, d)`, in the order of `surrogate.parameter_bounds`, and `time` `(n,)`, both
+    float64, and returns each field `(n, *shape)`. The names and bounds of the parameters are in the file as JSON: the
+    extra file `about.json` of a torch.export program, the property `about` of an ONNX model.
+
+    Args:
+        surrogate: The surrogate.
+        path: The file: `.pt2` for `torch.export.load`, `.onnx` for any ONNX runtime.
+        batch_size: The number of rows n that the program takes; None allows any number.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: The suffix is unknown, a package is missing, or the network can't be exported.
+
+    Example:
+        >>> export(load("runs/heat-1/checkpoints/final"), "heat.pt2")
+        >>> program = torch.export.load("heat.pt2").module()
+        >>> program(parameters, time)["temperature"].shape
+        torch.Size([5, 100, 100])
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        legal = ", ".join(f"{suffix} ({what})" for suffix, what in FORMATS.items())
+        message = f"{path}: the suffix decides the format; legal are {legal}"
+        raise RunError(message)
+    rows = batch_size or _ROWS
+    example = torch.from_numpy(surrogate.middle()).to(surrogate.center).repeat(rows, 1)
+    given = (example[:, :-1].contiguous(), example[:, -1].contiguous())
+    any_number = None if batch_size else ({0: torch.export.Dim("n")}, {0: torch.export.Dim("n")})
+    training = surrogate.training
+    surrogate.eval()
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _write(partial, path.suffix, _Physical(surrogate), given, any_number, _about(surrogate))
+        os.replace(partial, path)
+    except OSError as error:
+        message = f"{path} can't be written: {error.strerror or error}"
+        raise RunError(message) from error
+    finally:
+        partial.unlink(missing_ok=True)
+        surrogate.train(training)
+    return path
+
+
+def _write(
+    path: Path,
+    suffix: str,
+    program: _Physical,
+    given: tuple[torch.Tensor, ...],
+    any_number: Any,
+    about: str,
+) -> None:
+    try:
+        exported = torch.export.export(program, given, dynamic_shapes=any_number)
+    except Exception as error:
+        fixed = "specialized it to be a constant" in str(error)
+        reason = (
+            "it works for one number of rows only: use x.shape[0] in place of len(x) in the network, or give batch_size"
+            if fixed
+            else f"{type(error).__name__}: {_first_line(error)}"
+        )
+        message = f"{program.surrogate.class_path} can't be exported: {reason}"
+        raise RunError(message) from error
+    if suffix == ".pt2":
+        with path.open("wb") as file:
+            torch.export.save(exported, file, extra_files={ABOUT: about})
+        return
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        model = torch.onnx.export(
+            exported,
+            input_names=["parameters", "time"],
+            output_names=list(program.surrogate.fields),
+            dynamo=True,
+            verbose=False,
+        )
+        assert model is not None
+        model.model.metadata_props["about"] = about
+        model.save(path)
+    except ImportError as error:
+        message = f"ONNX needs more packages: pip install 'melissa_gen[onnx]' ({error})"
+        raise RunError(message) from error
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        message = f"{program.surrogate.class_path} can't be exported to ONNX: {_first_line(error)}"
+        raise RunError(message) from error
+
+
+def _about(surrogate: Surrogate) -> str:
+    known = {
+        "parameters": surrogate.parameter_bounds,
+        "times": surrogate.times,
+        "fields": surrogate.fields,
+    }
+    return json.dumps(known)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""

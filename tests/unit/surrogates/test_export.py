@@ -1,0 +1,113 @@
+"""Exported surrogates run without melissa_gen."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from melissa_gen.errors import RunError
+from melissa_gen.surrogates import Surrogate, export
+
+FIXED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, n_inputs, output_shape):
+        super().__init__()
+        self.layer, self.shape = nn.Linear(n_inputs, 12), output_shape
+    def forward(self, x):
+        return self.layer(x).reshape(len(x), *self.shape)
+"""
+READER = """
+import sys
+sys.modules["melissa_gen"] = None
+import numpy as np, torch
+program = torch.export.load(sys.argv[1]).module()
+given = np.load(sys.argv[2])
+found = program(torch.from_numpy(given["parameters"]), torch.from_numpy(given["time"]))
+np.savez(sys.argv[3], **{name: values.detach().numpy() for name, values in found.items()})
+"""
+
+
+def surrogate_of(class_path="melissa_gen.surrogates.MLP", folder=".", **more):
+    bounds = {"a": (0.0, 1.0), "b": (1.0, 100.0)}
+    made = Surrogate(
+        bounds,
+        (0.0, 2.0),
+        {"u": (3, 4), "p": (3, 4)},
+        class_path,
+        base_folder=folder,
+        logarithmic=["b"],
+        **more,
+    )
+    made.set_output_statistics({"u": 5.0, "p": -1.0}, {"u": 2.0, "p": 3.0})
+    return made
+
+
+def inputs(rows):
+    random = np.random.default_rng(0)
+    return random.uniform((0.0, 1.0), (1.0, 100.0), (rows, 2)), random.uniform(0.0, 2.0, rows)
+
+
+@pytest.mark.slow
+def test_a_program_gives_the_same_fields_without_the_package(tmp_path):
+    surrogate = surrogate_of()
+    path = export(surrogate, tmp_path / "heat.pt2")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["heat.pt2"]
+    parameters, time = inputs(7)
+    np.savez(tmp_path / "given.npz", parameters=parameters, time=time)
+    words = [sys.executable, "-c", READER, path, tmp_path / "given.npz", tmp_path / "found.npz"]
+    subprocess.run(words, check=True)
+    with np.load(tmp_path / "found.npz") as found:
+        expected = surrogate.predict(dict(zip("ab", parameters.T, strict=True)), time)
+        for name in ("u", "p"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_program_holds_names_and_bounds(tmp_path):
+    path = export(surrogate_of(), tmp_path / "heat.pt2")
+    files = {"about.json": ""}
+    torch.export.load(path, extra_files=files)
+    about = json.loads(files["about.json"])
+    assert about["parameters"] == {"a": [0.0, 1.0], "b": [1.0, 100.0]}
+    assert about["fields"] == {"u": [3, 4], "p": [3, 4]} and about["times"] == [0.0, 2.0]
+
+
+@pytest.mark.slow
+def test_an_onnx_model_gives_the_same_fields(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    surrogate = surrogate_of(arguments={"hidden": [8]})
+    session = runtime.InferenceSession(export(surrogate, tmp_path / "heat.onnx"))
+    parameters, time = inputs(7)
+    found = session.run(None, {"parameters": parameters, "time": time})
+    expected = surrogate.predict(dict(zip("ab", parameters.T, strict=True)), time)
+    for name, values in zip((one.name for one in session.get_outputs()), found, strict=True):
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+    about = session.get_modelmeta().custom_metadata_map["about"]
+    assert list(json.loads(about)["parameters"]) == ["a", "b"]
+
+
+def test_a_network_that_fixes_the_number_of_rows_says_so_and_can_be_exported_for_one(tmp_path):
+    (tmp_path / "net.py").write_text(FIXED.replace("12", "24"))
+    surrogate = surrogate_of("net.py:Net", tmp_path)
+    with pytest.raises(
+        RunError, match=r"use x.shape\[0\] in place of len\(x\).*or give batch_size"
+    ):
+        export(surrogate, tmp_path / "net.pt2")
+    path = export(surrogate, tmp_path / "net.pt2", batch_size=5)
+    program = torch.export.load(path).module()
+    assert program(*map(torch.from_numpy, inputs(5)))["u"].shape == (5, 3, 4)
+
+
+def test_mistakes_have_one_sentence(tmp_path):
+    with pytest.raises(
+        RunError, match=r"legal are .pt2 \(a torch.export program\), .onnx \(ONNX\)"
+    ):
+        export(surrogate_of(), tmp_path / "heat.pt")
+    with pytest.raises(RunError, match="can't be written: No such file"):
+        export(surrogate_of(), tmp_path / "missing" / "heat.pt2")
