@@ -61,6 +61,15 @@ class Session(Generic[M]):
         self._unconfirmed: deque[tuple[int, M]] = deque()
         self._transmitted = self._pinged = clock()
 
+    def resume(self, received: int, sent: int) -> None:
+        """Continues a conversation whose earlier state was forgotten.
+
+        Args:
+            received: Number of the last message that counts as received.
+            sent: Number of the last message that the other end has received.
+        """
+        self.received, self.sent = received, sent
+
     @property
     def unconfirmed(self) -> int:
         """Number of messages that the other end has not confirmed."""

@@ -22,11 +22,11 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_link import JsonLink
 from melissa_gen.protocol.refusals import Refusal, Refusals
-from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.reservoir import RowSaver, Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
+from melissa_gen.server.ingest.client_sessions import ClientSessions
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.sinks import Sink
 
@@ -148,7 +148,7 @@ class Ingest:
         self._credit = CreditQueue(assembler.credit)
         self._finalized: list[list[Any]] = []
         self._refusals, self._strangers = Refusals(), strangers
-        self._sessions: dict[bytes, Session[bytes]] = {}
+        self._sessions = ClientSessions()
         self._shared: dict[bytes, SharedView] = {}
         self._ended: dict[bytes, float] = {}
         self._drained = 0.0
@@ -254,6 +254,7 @@ class Ingest:
                 self._report()
                 self._link.ping_if_due()
                 self._release_shared_memory()
+                self._sessions.forget_silent(self._shared)
                 reported = now
         self._finalize_counters()
         self._report(last=True)
@@ -318,7 +319,7 @@ class Ingest:
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
         message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share, wire.Ping)
-        session = self._sessions.setdefault(identity, Session())
+        session = self._sessions.heard(identity, header, message)
         if not session.accept(header.number, header.received):
             self._skip_rest()
             return
@@ -326,17 +327,14 @@ class Ingest:
             self._answer(identity, wire.Pong(message.sent), ordered=False)
             for lost in session.after_ping():
                 self._send_data(identity, lost)
-            self._skip_rest()
-            return
-        if isinstance(message, wire.Share):
+        elif isinstance(message, wire.Share):
             self._share(identity, message)
-            self._skip_rest()
-            return
-        if isinstance(message, wire.Finalize):
+        elif isinstance(message, wire.Finalize):
             settled, senders = self._assembler.finalize(message, header.rank)
             self._credit.add(senders)
             if settled is not None:
                 self._finalized.append(list(settled))
+        if not isinstance(message, wire.Part):
             self._skip_rest()
             return
         sender = Sender(identity, message.buffer)
@@ -443,7 +441,9 @@ class Ingest:
             self._answer(identity, wire.Credit(buffers))
 
     def _answer(self, identity: bytes, message: wire.Message, *, ordered: bool = True) -> None:
-        contact, session = self._contact, self._sessions[identity]
+        contact, session = self._contact, self._sessions.get(identity)
+        if session is None:
+            return
         number = session.number() if ordered else 0
         head = wire.encode(
             message, contact.epoch, self._rank, contact.token, number, session.received
