@@ -306,8 +306,18 @@ class Surrogate(nn.Module):
             self.output_offset.mul_(gain).add_(shift)
             self.output_gain.mul_(gain).clamp_(min=_SMALLEST_GAIN)
             self.corrected = True
-        recorded_factor = float(self._by_value(gain.square()).mean())
+        recorded_factor = self.recorded_factor(gain * width)
         return Rescaling(factors is not None, factors or {}, loss_factor, recorded_factor)
+
+    def recorded_factor(self, width: torch.Tensor) -> float:
+        """Returns the factor that converts losses on an earlier scale to the present one.
+
+        It is exact for squared errors if all channels have changed alike.
+
+        Args:
+            width: Widths of the channels on the earlier scale, `(K,)`.
+        """
+        return float(self._by_value((width / self.output_std).square()).mean())
 
     def predict(
         self, parameters: Mapping[str, ArrayLike], time: ArrayLike

@@ -91,12 +91,17 @@ class TrainingLoss:
         repeated = target.repeat_interleave(count, dim=0)
         return self(members.flatten(0, 1), repeated).view(-1, count)
 
+    @property
+    def scale_free(self) -> bool:
+        """Whether the loss does not depend on the scale of the output."""
+        return self._kind == "relative"
+
     def adapt(self, rescaling: Rescaling) -> Rescaling:
         """Returns what a change of the output's scale means for this loss.
 
         The relative loss does not depend on the scale, so that only the gradients of the last layer change.
         """
-        if self._kind != "relative":
+        if not self.scale_free:
             return rescaling
         factors = {parameter: 1.0 / factor for parameter, factor in rescaling.factors.items()}
         return dataclasses.replace(rescaling, factors=factors, loss_factor=1.0, recorded_factor=1.0)

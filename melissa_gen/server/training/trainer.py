@@ -207,12 +207,16 @@ class Trainer:
         while True:
             turn = self._next_turn()
             if turn.diverged:
+                width = self.surrogate.output_std.clone()
                 reason = self.guard.respond(self.batches, self.learning_rate)
                 if reason is not None:
                     self._hooks.fail(reason)
                     return reason
                 self._rate.reset()
                 self._scaling.recheck()
+                if not self._loss.scale_free:
+                    # Earlier weights come with their earlier scale.
+                    self._convert_losses(self.surrogate.recorded_factor(width))
             else:
                 self.guard.succeeded()
             if turn.drifted:
@@ -432,6 +436,10 @@ class Trainer:
             in_last_layer=rescaling.in_last_layer,
             fields=fields,
         )
+
+    def _convert_losses(self, factor: float) -> None:
+        self.loss *= factor
+        self.reservoir.rescale_losses(factor)
 
     def _validate(self) -> str | None:
         """Measures the validation error (collective); returns a sentence if the goal is reached by it."""

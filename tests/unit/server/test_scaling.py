@@ -171,3 +171,27 @@ def test_the_state_of_the_optimizer_becomes_that_of_the_new_scale():
     rescale_moments(optimizer, surrogate.rescale_output(np.zeros(1), np.ones(1)))
     for before, after in zip(usual[:-2], step()[:-2], strict=True):
         assert 0.5 < float(after.norm() / before.norm()) < 2.0
+
+
+def test_a_rollback_to_an_earlier_scale_converts_the_losses_back():
+    """The losses in memory are in the unit of the scale in use, also after weights of an earlier scale return."""
+    training = {"batch_size": 8, "learning_rate": 0.01, "on_divergence": "rollback"}
+    trainer, events = trainer_on_a_stream(training=training)
+    factors, learn = [], trainer.learn
+    trainer.reservoir.rescale_losses = factors.append
+    rescaled = lambda: [one for one in events if one["event"] == "rescaled"]  # noqa: E731
+    broken = []
+
+    def learn_and_break_once(batch, total):
+        if len(rescaled()) == 2 and not broken:
+            broken.append(trainer.batches)
+            with torch.no_grad():
+                next(trainer.surrogate.network.parameters()).fill_(torch.nan)
+        return learn(batch, total)
+
+    trainer.learn = learn_and_break_once
+    assert trainer.run() is None
+    assert broken and trainer.guard.rollbacks == 1
+    first = rescaled()[0]["fields"]["u"]["previous_width"][0]
+    last = rescaled()[-1]["fields"]["u"]["width"][0]
+    assert np.log(factors).sum() == pytest.approx(2 * np.log(first / last), abs=1e-3)
