@@ -1,8 +1,10 @@
-"""A TCP proxy in a thread for one port, which can cut and stall its connections."""
+"""A TCP proxy in a thread for one port, which can cut, stall and delay its connections."""
 
 import selectors
 import socket
 import threading
+import time
+from collections import deque
 
 
 class Proxy:
@@ -10,13 +12,16 @@ class Proxy:
 
     Args:
         target: The endpoint to forward to, `tcp://host:port`.
+        delay: Seconds by which all bytes arrive late.
 
     Attributes:
         endpoint: Where it listens.
         cuts: Number of connections that were cut.
     """
 
-    def __init__(self, target):
+    def __init__(self, target, delay=0.0):
+        self._delay, self._late = delay, deque()
+        self._abandons, self._abandoned = False, []
         self._target = _address(target)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.endpoint = "tcp://{}:{}".format(*self._listening.getsockname())
@@ -24,6 +29,7 @@ class Proxy:
         self.forwarded = 0
         self._lock = threading.Lock()
         self._pairs = {}
+        self._near = set()
         self._cut_at = []
         self._stalled = threading.Event()
         self._closing = False
@@ -43,6 +49,11 @@ class Proxy:
         with self._lock:
             self._cut_at = sorted(forwarded)
 
+    def abandon_after(self, *forwarded):
+        """As `cut_after`, but resets the connections of the peers alone: the target keeps its ends open."""
+        with self._lock:
+            self._cut_at, self._abandons = sorted(forwarded), True
+
     def stall(self):
         """Stops forwarding; bytes that arrive meanwhile are lost with their connection (see `resume`)."""
         self._stalled.set()
@@ -57,12 +68,15 @@ class Proxy:
         self._closing = True
         self._thread.join(timeout=10)
         self.cut()
-        self._listening.close()
+        for one in (self._listening, *self._abandoned):
+            one.close()
         self._selector.close()
 
     def _run(self):
         while not self._closing:
-            for key, _ in self._selector.select(0.02):
+            with self._lock:
+                self._forward_late()
+            for key, _ in self._selector.select(0.002 if self._late else 0.02):
                 with self._lock:
                     if key.fileobj is self._listening:
                         self._connect()
@@ -72,6 +86,7 @@ class Proxy:
     def _connect(self):
         near, _ = self._listening.accept()
         far = socket.create_connection(self._target)
+        self._near.add(near)
         for one, other in ((near, far), (far, near)):
             self._pairs[one] = other
             self._selector.register(one, selectors.EVENT_READ)
@@ -89,23 +104,53 @@ class Proxy:
                 self._cut_at.pop(0)
                 self._pairs[opened].sendall(data[: len(data) // 2])
                 for other in list(self._pairs):
-                    self._drop(other)
+                    self._abandon(other) if self._abandons else self._drop(other)
                 return
-            self._pairs[opened].sendall(data)
+            if self._delay:
+                self._late.append((time.monotonic() + self._delay, opened, data))
+            else:
+                self._pairs[opened].sendall(data)
         except OSError:
             self._drop(opened)
+
+    def _forward_late(self):
+        """Forwards the bytes whose time has come."""
+        while self._late and self._late[0][0] <= time.monotonic():
+            _, opened, data = self._late.popleft()
+            if opened in self._pairs:
+                try:
+                    self._pairs[opened].sendall(data)
+                except OSError:
+                    self._drop(opened)
 
     def _drop(self, opened, *, reset=True):
         if opened not in self._pairs:
             return
         self.cuts += reset
-        for one in (opened, self._pairs[opened]):
+        both = (opened, self._pairs[opened])
+        self._forget(*both)
+        for one in both:
+            self._reset(one) if reset else one.close()
+
+    def _abandon(self, opened):
+        if opened in self._near:
+            far = self._pairs[opened]
+            self._forget(opened, far)
+            self._abandoned.append(far)
+            self._reset(opened)
+            self.cuts += 1
+
+    def _forget(self, *both):
+        for one in both:
             del self._pairs[one]
+            self._near.discard(one)
             self._selector.unregister(one)
-            if reset:
-                linger = (1).to_bytes(4, "little") + bytes(4)
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            one.close()
+
+    @staticmethod
+    def _reset(opened):
+        linger = (1).to_bytes(4, "little") + bytes(4)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        opened.close()
 
 
 def _address(endpoint):

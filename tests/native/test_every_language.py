@@ -17,6 +17,7 @@ from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.sockets import bind_socket
+from tests.proxy import Proxy
 
 from .building import HERE
 from .probing import FIELDS, SIMULATIONS, assert_whole, serve_probe, start, words
@@ -90,6 +91,39 @@ def test_a_parameter_of_whole_numbers_is_an_integer(serve, command, language):
         done = start(serve_probe(serve), *command, "integer")
         assert done.returncode == 1
         assert "1 the parameter 'q' is a real number in the study" in done.stdout
+
+
+@pytest.fixture
+def behind_proxies(request):
+    """Puts a server behind a proxy for each port, by its contact file; returns the proxies."""
+
+    def place(server, **options):
+        made = [Proxy(port, **options) for port in (server.contact.control, *server.contact.data)]
+        for one in made:
+            request.addfinalizer(one.close)
+        control, *data = (one.endpoint for one in made)
+        replace(server.contact, control=control, data=tuple(data)).write(server.path)
+        return made
+
+    return place
+
+
+@pytest.mark.parametrize("fault", ["cut", "abandoned", "late"])
+def test_faults_of_connections_lose_and_repeat_nothing(serve, command, behind_proxies, fault):
+    server = serve_probe(serve, ranks=2, credit=1, ipc=False)
+    proxies = behind_proxies(server, delay=0.05 if fault == "late" else 0.0)
+    for proxy in proxies:
+        if fault == "cut":
+            # During the handshake (about 600 bytes), and inside of messages.
+            proxy.cut_after(300, 1500, 2500, 3200)
+        elif fault == "abandoned":
+            proxy.abandon_after(1500, 2500)
+    done = start(server, *command, "good")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+    assert server.finalized == {(s, 0, r): 3 for s, r in product(range(3), range(2))}
+    assert fault == "late" or all(proxy.cuts >= 2 for proxy in proxies), [p.cuts for p in proxies]
 
 
 def test_the_tail_of_a_finished_client_waits_for_a_busy_server(serve, command):
