@@ -114,11 +114,15 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         gc.freeze()
         gc.enable()
         handover = rank.run()
-        # Sends what is queued. A peer that never completes its handshake must not hold the server.
-        ending = threading.Thread(target=context.term, daemon=True)
-        ending.start()
-        ending.join(_LINGER_SECONDS)
+        _send_last_messages(context)
         return EXIT_HANDOVER if handover else 0
+
+
+def _send_last_messages(context: zmq.Context[Any]) -> None:
+    """Sends what is queued, for a bounded time: a peer that never completes its handshake must not hold the server."""
+    ending = threading.Thread(target=context.term, daemon=True)
+    ending.start()
+    ending.join(_LINGER_SECONDS)
 
 
 class _Rank:
