@@ -12,7 +12,7 @@ from melissa_gen.sampling.arguments import StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
 from melissa_gen.sampling.designs.table import read_points
 from melissa_gen.sampling.prior.joint_prior import Prior
-from melissa_gen.sampling.registry import METHODS, check_arguments, create
+from melissa_gen.sampling.registry import METHODS, Method, check_arguments, create, register
 
 __all__ = [
     "METHODS",
@@ -20,6 +20,7 @@ __all__ = [
     "SIGNALS",
     "DifficultyTracker",
     "Evidence",
+    "Method",
     "Prior",
     "Probe",
     "Proposals",
@@ -30,5 +31,6 @@ __all__ = [
     "create",
     "delta_loss",
     "read_points",
+    "register",
     "split_state",
 ]

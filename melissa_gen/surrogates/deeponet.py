@@ -24,7 +24,8 @@ class DeepONet(nn.Module):
         branch: Width of each hidden layer of the branch network.
         trunk: Width of each hidden layer of the trunk network.
         activation: Activation of both; see `MLP`.
-        dimensions: Number of the last axes of the output that belong to the grid; see `Grid.of`.
+        dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
+            channels. None takes two, or the only one.
 
     Raises:
         StudyError: An argument is not legal.

@@ -118,7 +118,7 @@ def _write(
         model.model.metadata_props["about"] = about
         model.save(path)
     except ImportError as error:
-        message = f"ONNX needs more packages: pip install 'melissa_gen[onnx]' ({error})"
+        message = f"ONNX needs more packages: pip install 'melissa-gen[onnx]' ({error})"
         raise RunError(message) from error
     except Exception as error:
         if isinstance(error, OSError):

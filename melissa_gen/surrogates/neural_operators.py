@@ -26,7 +26,8 @@ class FNO(nn.Module):
         n_modes: Fourier modes that are kept along each axis of the grid, or one number for all axes; None keeps up
             to 16 of them.
         hidden_channels: Channels of the layers.
-        dimensions: Number of the last axes of the output that belong to the grid; see `Grid.of`.
+        dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
+            channels. None takes two, or the only one.
         arguments: Further arguments of the class in `neuralop.models`.
 
     Raises:
@@ -118,7 +119,7 @@ def _model(name: str) -> type[nn.Module]:
     except ImportError as error:
         message = (
             f"surrogate.class {name} needs the package neuraloperator: "
-            f"pip install 'melissa_gen[operators]' ({error})"
+            f"pip install 'melissa-gen[operators]' ({error})"
         )
         raise StudyError(message) from error
     found: type[nn.Module] = getattr(models, name)

@@ -34,7 +34,8 @@ class UNet(nn.Module):
         width: Channels at full resolution, a multiple of 8; each level doubles them.
         levels: Number of levels with half the resolution of the one before.
         conditioning: `film` or `channels`.
-        dimensions: Number of the last axes of the output that belong to the grid; see `Grid.of`.
+        dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
+            channels. None takes two, or the only one.
 
     Raises:
         StudyError: An argument is not legal.

@@ -5,10 +5,17 @@ import pytest
 from pydantic import Field
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling import METHODS, Evidence, Prior, check_arguments, create
+from melissa_gen.sampling import (
+    METHODS,
+    Evidence,
+    Method,
+    Prior,
+    check_arguments,
+    create,
+    register,
+)
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.arguments import Arguments
-from melissa_gen.sampling.registry import Method, register
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}})
 

@@ -117,4 +117,4 @@ def test_without_the_package_an_operator_says_what_to_install():
         "FNO(3, (8, 8))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'melissa_gen[operators]'" in done.stderr.splitlines()[-1]
+    assert "pip install 'melissa-gen[operators]'" in done.stderr.splitlines()[-1]
