@@ -341,7 +341,7 @@ def export(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Run directories.")],
     output: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("comparison.html"),
 ) -> None:
     """Compare runs: a table of their errors and costs, and one HTML page with curves and points."""

@@ -1,6 +1,7 @@
 """The reference of the binary messages, from their classes."""
 
 import inspect
+import re
 from dataclasses import fields
 
 from generators.tables import table
@@ -24,7 +25,7 @@ def pages() -> dict[str, str | bytes]:
                 ("0", "4 bytes", "the bytes `MGEN`"),
                 ("4", "u16", "version of the protocol"),
                 ("6", "u16", "kind of message"),
-                ("8", "u32", "epoch: number of the server's incarnation"),
+                ("8", "u32", "epoch: number of earlier servers of the run"),
                 ("12", "u32", "rank of the sender in its MPI world"),
                 ("16", "16 bytes", "token: the run's secret, from the contact file"),
                 ("32", "u64", "number of the message; 0 for one outside the order"),
@@ -37,11 +38,13 @@ def pages() -> dict[str, str | bytes]:
         "that of its dimensions (u16), then start and extent along each dimension (u32).\n",
     ]
     for message in MESSAGES:
+        summary, _, attributes = (inspect.getdoc(message) or "").partition("\n\nAttributes:\n")
+        meanings = dict(re.findall(r"^ {4}(\w+): (.*)$", attributes, flags=re.M))
         rows = [
-            (f"`{field.name}`", f"`{kind}`")
+            (f"`{field.name}`", f"`{kind}`", *([meanings[field.name]] if meanings else ()))
             for field, kind in zip(fields(message), message.LAYOUT, strict=True)
         ]
-        text.append(f"## `{message.__name__}` ({message.KIND})\n\n{inspect.getdoc(message)}\n")
+        text.append(f"## `{message.__name__}` ({message.KIND})\n\n{summary}\n")
         if rows:
-            text.append(table(("field", "type"), rows))
+            text.append(table(("field", "type", "meaning")[: len(rows[0])], rows))
     return {PATH: "\n".join(text)}

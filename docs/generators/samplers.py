@@ -22,12 +22,12 @@ advice on what to choose.
 - λ is a point in the parameter space, d its dimension, p(λ) the prior.
 - Independent priors are mapped to the unit cube by their cumulative distribution functions, so that
   the prior is uniform there.
-- a(λ) is the acquisition: how difficult the surrogate finds λ. The adaptive methods aim at the
+- a(λ) is the acquisition: an estimate of the error of the surrogate at λ. The adaptive methods aim at the
   density g(λ) ∝ p(λ) a(λ)^β.
 - q(λ) = (1 - ρ) p(λ) + ρ g(λ) is the density of all proposals. The share ρ grows linearly from 0 to
   `sampler.max_adaptive_share` over `sampler.ramp_generations` generations. At least a tenth of the points comes
   from the prior, so the importance weights p/q are at most 10.
-- The loss weighs a sample with (p/q)^γ, where γ is `training.importance_exponent`.
+- The loss of a sample is multiplied by the weight (p/q)^γ, where γ is `training.importance_exponent`.
 
 ## Acquisition
 
@@ -43,14 +43,14 @@ novelty and 0 for all others. Before the surrogate can be evaluated, and with `g
 small networks regresses difficulty on λ: a(λ) = exp(μ(λ) + κ σ(λ)).
 
 The difficulty of a simulation is an exponential mean over its samples. Each sample is measured on its first
-pass through the network, before the optimizer step, because a loss that is measured later is low only because
-the sample was trained on. `sampler.difficulty` selects the signal.
+pass through the network, before the optimizer step, because its loss is low after it was trained on, whether the
+simulation is difficult or not. `sampler.difficulty` selects the signal.
 
 The rest of this page is generated from the modules of `melissa_gen/sampling/`, one for each method.
 
 """
 _GROUPS = {
-    "designs": ("Designs", "These methods do not look at the surrogate."),
+    "designs": ("Designs", "These methods do not use the surrogate."),
     "adaptive": ("Adaptive methods", "These methods learn where the surrogate has large errors."),
 }
 

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class JobsSection(Section):
-    """What a job asks its scheduler for, and what its script does before the program starts."""
+    """What a job requests from its scheduler, and what its script does before the program starts."""
 
     partition: Word | None = None
     """Partition, or queue."""
@@ -40,11 +40,11 @@ class JobsSection(Section):
     memory_per_cpu: Size | None = None
     """Memory for each CPU core that it has; excludes `memory`."""
     gpus_per_task: Count | None = None
-    """GPUs of each task; each sees its own alone."""
+    """GPUs of each task; a task sees only its own."""
     gres: Word | None = None
     """Generic resources on each of its nodes, such as `gpu:2`."""
     exclusive: bool | None = None
-    """Share its nodes with no other job."""
+    """Whether it shares its nodes with no other job."""
     het_group: Annotated[int, Field(ge=0, lt=128)] | None = None
     """Allocation mode: the component of a heterogeneous allocation that it runs on."""
     modules: list[Word] | None = None

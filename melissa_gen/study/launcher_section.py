@@ -25,7 +25,7 @@ class LauncherSection(Section):
     profile: str | None = None
     """Cluster profile with default values for this study: a name in `slurm/`, or the path of a YAML file."""
     clients: int = Field(default=1, gt=0)
-    """Simulation worlds that run at the same time."""
+    """Clients that run at the same time: MPI jobs of `simulation.processes` ranks that solve simulations."""
     connect_timeout: Duration | None = None
     """Time from the start of a client job until its first request (seconds); a solver's imports count.
 

@@ -17,9 +17,9 @@ class ReservoirSection(Section):
     """`reservoir`: random draws with repetition, and a new sample replaces one that was drawn before; `fifo`: each
     sample once, in the order of arrival; `firo`: each sample once, in random order."""
     capacity: int = Field(gt=0, lt=2**31)
-    """Samples per server rank."""
+    """Samples that a server rank keeps."""
     watermark: int = Field(gt=0)
-    """Samples per server rank before training starts."""
+    """Samples that each server rank must have before training starts."""
     eviction: Literal["random", "difficulty"] = "random"
     """Which sample that was drawn before makes room for a new one: `random`, any; `difficulty`, one whose last loss
     is not above the mean (as in R3)."""

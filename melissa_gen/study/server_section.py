@@ -18,7 +18,7 @@ class ServerSection(Section):
     ranks: int = Field(default=1, gt=0, lt=2**16)
     """MPI ranks of the server; each trains a replica of the network on its own share of the samples."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: the GPU that a rank has for itself, else the CPU; `cuda`: a GPU, shared if need be; `cpu`."""
+    """`auto`: the GPU that a rank has for itself, else the CPU; `cuda`: a GPU, which ranks may share; `cpu`."""
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     """`ipc` needs one machine; `auto` is ipc with the local back end, tcp with all others."""
     interface: str = "auto"
@@ -27,7 +27,8 @@ class ServerSection(Section):
     ports: Annotated[list[Port], Field(min_length=2, max_length=2)] | None = None
     """First and last port that tcp sockets may use, for example behind a firewall; none is any free port."""
     encrypt: Literal["all", "control"] = "all"
-    """On tcp: CURVE on every socket, or on the control sockets only (data then carries the run's token)."""
+    """On tcp: CURVE on every socket, or on the control sockets only; clients then log in to the data sockets with the
+    run's token."""
     shared_memory: bool = True
     """Read the fields of clients on a rank's own machine from their memory instead of through sockets."""
     credit: int | None = Field(default=None, gt=0, le=1024)
@@ -41,7 +42,7 @@ class ServerSection(Section):
     heartbeat_timeout: Duration = 20.0
     """Silence after which a peer counts as lost (seconds)."""
     progress_timeout: Duration = 600.0
-    """The study fails if for this long nothing moves although something is due, and the message says which part waits
-    for which: no sample is received, no batch trained and no simulation finished, or a rank of the server completes no
-    piece of its batch, validation or checkpoint. Time in which a client solves, or client jobs are queued or start,
-    does not count; a warning is shown after half of it (seconds)."""
+    """The study fails if there is no progress for this long although something is due; the message says which part
+    waits for which. No progress means that no sample is received, no batch trained and no simulation finished, or that
+    a rank of the server completes no piece of its batch, validation or checkpoint. Time in which a client solves, or
+    client jobs are queued or start, does not count; a warning is shown after half of it (seconds)."""

@@ -46,8 +46,8 @@ class Study(Section):
     )
     """Conditions on the parameters that every simulation has to meet, such as `a + b <= 1`."""
     feasible_points: str | None = None
-    """File of points (.csv with the names in its first line, .npy, .npz) whose law is the prior, for correlated inputs
-    or a region that no condition describes; the parameters' distributions then only give the ranges."""
+    """File of points (.csv with the names in its first line, .npy, .npz) that are draws of the prior, for correlated
+    inputs or a region that no condition describes. The distributions of the parameters then only give the ranges."""
     simulation: SimulationSection
     """The solver: how it is started and what it sends."""
     surrogate: SurrogateSection = SurrogateSection()
