@@ -1,15 +1,25 @@
 """The learning rate of each step: the schedule, the warm-up, and the reductions after a divergence."""
 
 import contextlib
+import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 __all__ = ["LearningRate"]
+
+_log = logging.getLogger(__name__)
+
+_SCHEDULED = frozenset(
+    {"lr", "initial_lr", "max_lr", "min_lr"}
+    | {"betas", "momentum", "base_momentum", "max_momentum"}
+)
+"""Settings of a parameter group that the schedules of torch change."""
 
 
 class LearningRate:
@@ -35,11 +45,15 @@ class LearningRate:
     ) -> None:
         self._optimizer, self._schedule = optimizer, schedule
         self._per_batch, self._warmup = per_batch, warmup
+        # What the study says, and what the schedule has set before its first step.
         self._initial = [
-            float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups
+            {key: group[key] for key in group if key != "params"}
+            for group in optimizer.param_groups
         ]
         self._batches = 0
         self._errors: list[float] = []
+        # Whether the schedule has a fixed number of steps and has taken all of them.
+        self._ended = False
 
     def at(self, batches: int, factor: float = 1.0) -> float:
         """Returns the rate of the next step (of the first parameter group).
@@ -68,7 +82,7 @@ class LearningRate:
         """Advances a schedule that steps with the batches."""
         self._batches += 1
         if self._schedule is not None and self._per_batch:
-            self._schedule.step()
+            self._advance(self._schedule.step)
 
     def after_validation(self, error: float) -> None:
         """Advances a schedule that steps with the validations.
@@ -80,13 +94,14 @@ class LearningRate:
             return
         self._errors.append(error)
         if isinstance(self._schedule, ReduceLROnPlateau):
-            self._schedule.step(error)
+            self._advance(partial(self._schedule.step, error))
         else:
-            self._schedule.step()
+            self._advance(self._schedule.step)
 
     def reset(self) -> None:
         """Sets the rates of the schedule again, after an earlier state of the optimizer was restored."""
-        rates = self._initial if self._schedule is None else self._schedule.get_last_lr()
+        initial = [one["lr"] for one in self._initial]
+        rates = initial if self._schedule is None else self._schedule.get_last_lr()
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
@@ -101,7 +116,8 @@ class LearningRate:
         A schedule or an initial rate that the study has changed since then counts from the first batch.
         """
         for group, initial in zip(self._optimizer.param_groups, self._initial, strict=True):
-            group["lr"] = group["initial_lr"] = initial
+            # An optimizer may have settings of its own there that change in training; those of the checkpoint stay.
+            group.update({k: v for k, v in initial.items() if k in _SCHEDULED or k not in group})
         with warnings.catch_warnings():
             # The schedule takes steps without the optimizer.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
@@ -109,6 +125,23 @@ class LearningRate:
                 self.after_batch()
             for error in state["errors"]:
                 self.after_validation(math.nan if error is None else error)
+
+    def _advance(self, step: Callable[[], None]) -> None:
+        """Takes a step of the schedule; one that has no further step keeps its last rate.
+
+        How many batches a study trains is not known before its end.
+        """
+        if self._ended:
+            return
+        try:
+            step()
+        except ValueError as reason:
+            self._ended = True
+            _log.warning(
+                "training.schedule %s can't take a further step (%s): the learning rate stays as it is",
+                type(self._schedule).__name__,
+                reason,
+            )
 
     def _factor(self, batches: int, factor: float) -> float:
         warmed = min(1.0, (batches + 1) / self._warmup) if self._warmup else 1.0

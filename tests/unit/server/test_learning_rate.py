@@ -73,6 +73,8 @@ def test_a_plateau_lowers_the_rate_after_validations_that_are_not_better():
         (schedules.CosineAnnealingWarmRestarts, {"T_0": 3}),
         (schedules.OneCycleLR, {"max_lr": 0.5, "total_steps": 20}),
         (schedules.CyclicLR, {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 3}),
+        (schedules.LinearLR, {"start_factor": 0.25, "total_iters": 9}),
+        (schedules.ConstantLR, {"factor": 0.1, "total_iters": 9}),
     ],
 )
 def test_a_resumed_schedule_continues_as_if_it_had_not_ended(schedule, arguments):
@@ -105,3 +107,36 @@ def test_a_study_resumed_with_another_rate_uses_it():
     other.load_state_dict(optimizer.state_dict())
     resumed.restore(rate.state())
     assert resumed.at(4) == pytest.approx(10 * BASE / 4)
+
+
+def test_a_study_resumed_with_another_schedule_takes_its_steps_from_the_first_batch():
+    arguments = {"max_lr": 0.5, "total_steps": 20}
+    rate, optimizer = rate_of(schedules.CyclicLR, {"base_lr": 0.01, "max_lr": 0.1})
+    other, fresh = rate_of(schedules.OneCycleLR, arguments)
+    for k in range(4):
+        batch(rate, optimizer, k)
+        batch(other, fresh, k)
+    for earlier in (optimizer, rate_of()[1]):
+        resumed, again = rate_of(schedules.OneCycleLR, arguments)
+        again.load_state_dict(earlier.state_dict())
+        resumed.restore(rate.state())
+        assert batch(resumed, again, 4) == pytest.approx(other.at(4))
+        assert again.param_groups[0]["max_lr"] == 0.5
+
+
+def test_settings_that_an_optimizer_keeps_in_its_groups_are_those_of_the_checkpoint():
+    rate, optimizer = rate_of()
+    optimizer.param_groups[0]["distance"] = 1.0
+    state = optimizer.state_dict()
+    state["param_groups"][0]["distance"] = 3.0
+    optimizer.load_state_dict(state)
+    rate.restore({"batches": 2, "errors": []})
+    assert optimizer.param_groups[0]["distance"] == 3.0
+
+
+def test_a_schedule_without_further_steps_keeps_its_last_rate(caplog):
+    rate, optimizer = rate_of(schedules.OneCycleLR, {"max_lr": 0.5, "total_steps": 50})
+    found = [batch(rate, optimizer, k) for k in range(55)]
+    assert found[50:] == [found[50]] * 5 and found[50] < BASE / 10
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "training.schedule OneCycleLR can't take a further step" in caplog.text
