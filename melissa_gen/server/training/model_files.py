@@ -1,6 +1,7 @@
 """Saves model and optimizer into the folder of a checkpoint, and loads them."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ OPTIMIZER = "optimizer.safetensors"
 
 def save_model(
     folder: Path, surrogate: Surrogate, optimizer: torch.optim.Optimizer
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Writes the files of `surrogates.save`, and `optimizer.safetensors`.
 
     Args:
@@ -27,7 +28,7 @@ def save_model(
         optimizer: Its optimizer.
 
     Returns:
-        The optimizer's settings, for `load_optimizer`.
+        The rest of the optimizer's state, in JSON types, for `load_optimizer`.
 
     Raises:
         OSError: The folder can't be written.
@@ -56,7 +57,7 @@ def load_model(folder: Path, surrogate: Surrogate) -> None:
 
 
 def load_optimizer(
-    folder: Path, optimizer: torch.optim.Optimizer, settings: list[dict[str, Any]]
+    folder: Path, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> None:
     """Loads the moments and step counts of a checkpoint into an optimizer of equal structure.
 
@@ -69,12 +70,14 @@ def load_optimizer(
         RunError: The files do not match, or can't be read.
     """
     path = folder / OPTIMIZER
-    state: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
+    state: dict[int, dict[str, Any]] = defaultdict(dict)
+    for number, values in settings["plain"].items():
+        state[int(number)].update(values)
     try:
         for name, tensor in safetensors.torch.load_file(path).items():
             number, _, key = name.partition(".")
             state[int(number)][key] = tensor
-        optimizer.load_state_dict({"state": dict(state), "param_groups": settings})
+        optimizer.load_state_dict({"state": dict(state), "param_groups": settings["groups"]})
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         message = f"{path} can't be loaded: {error}"
         raise RunError(message) from error
@@ -82,8 +85,8 @@ def load_optimizer(
 
 def _split_optimizer(
     optimizer: torch.optim.Optimizer,
-) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Returns the optimizer's tensors by name, and the settings of its parameter groups."""
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Returns the optimizer's tensors by name, and the rest: its parameter groups, and plain values of its state."""
     state = optimizer.state_dict()
     tensors = {
         f"{number}.{key}": value.detach().cpu().contiguous()
@@ -91,4 +94,11 @@ def _split_optimizer(
         for key, value in values.items()
         if isinstance(value, torch.Tensor)
     }
-    return tensors, state["param_groups"]
+    # Some optimizers count their steps in a plain number.
+    plain = {
+        str(number): {
+            key: value for key, value in values.items() if isinstance(value, str | int | float)
+        }
+        for number, values in state["state"].items()
+    }
+    return tensors, {"groups": state["param_groups"], "plain": plain}

@@ -17,6 +17,9 @@ __all__ = ["DRIFT", "Scaling", "rescale_moments"]
 DRIFT = 2.0
 """Factor between the measured width and the width in use, from which on the scale is adapted."""
 _VALUES_AT_ONCE = 1 << 22
+_OF_GRADIENTS = ("exp_avg", "exp_inf", "grad_avg", "momentum_buffer")
+_OF_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
+"""Names of the running means and sums of gradients, and of their squares, in the optimizers of torch."""
 
 
 class Scaling:
@@ -147,21 +150,22 @@ class Scaling:
 
 @torch.no_grad()
 def rescale_moments(optimizer: torch.optim.Optimizer, rescaling: Rescaling) -> None:
-    """Adapts Adam's running means of the gradients and their squares to a rescaled output.
+    """Adapts an optimizer's running means of the gradients and their squares to a rescaled output.
 
     They become those that training on the new scale would have led to, so that the next steps have their usual size.
 
     Args:
-        optimizer: The optimizer; SGD without momentum has no such state.
+        optimizer: The optimizer; state with other names than those of the classes of torch is left as it is.
         rescaling: What was changed.
     """
     all_others = torch.tensor(rescaling.loss_factor)
     for parameter in (one for group in optimizer.param_groups for one in group["params"]):
         state = optimizer.state.get(parameter, {})
         factor = rescaling.factors.get(parameter, all_others)
-        if "exp_avg" in state:
-            state["exp_avg"].mul_(factor.to(state["exp_avg"]))
-            state["exp_avg_sq"].mul_(factor.to(state["exp_avg_sq"]).square())
+        for names, power in ((_OF_GRADIENTS, 1), (_OF_SQUARES, 2)):
+            for value in (state.get(name) for name in names):
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    value.mul_(factor.to(value) ** power)
 
 
 def _differs(fitting: NDArray[np.float64], scale: NDArray[np.float64]) -> bool:

@@ -77,6 +77,31 @@ def test_restored_training_continues_exactly(tmp_path, kind):
         assert torch.equal(value, second.state_dict()[name]), name
 
 
+class Counting(torch.optim.Optimizer):
+    """Counts its steps in a plain number, as some optimizers do."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state:
+                state.update(step=0, exp_avg=torch.zeros_like(parameter))
+            state["step"] += 1
+
+
+def test_plain_numbers_in_the_state_of_an_optimizer_are_restored(tmp_path):
+    surrogate = make_surrogate(0)
+    optimizer, other = (Counting(surrogate.parameters(), 0.1) for _ in range(2))
+    learn(surrogate, optimizer, 3)
+    save(tmp_path, "latest", 3, surrogate=surrogate, optimizer=optimizer)
+    folder = tmp_path / "checkpoints" / "latest"
+    load_optimizer(folder, other, read_state(folder)["optimizer"])
+    learn(surrogate, other, 1)
+    assert {state["step"] for state in other.state.values()} == {4}
+
+
 def test_nested_values_and_arrays_round_trip(tmp_path):
     nested = {"sampler": {"x": np.arange(3.0), "rng": {"state": 2**100}}, "list": [1, {"b": None}]}
     save(tmp_path, "latest", 1, **nested)

@@ -151,11 +151,12 @@ def test_the_statistics_continue_after_a_checkpoint():
     assert not again.drifted() and again.adapt() is None
 
 
-def test_the_state_of_the_optimizer_becomes_that_of_the_new_scale():
+@pytest.mark.parametrize("name", ["Adam", "Adamax", "RMSprop", "Adagrad"])
+def test_the_state_of_the_optimizer_becomes_that_of_the_new_scale(name):
     """Gradients change by the same factors, so that the next step has its usual size."""
     surrogate = Surrogate({"a": (0, 1)}, (0, 1), {"u": (5,)}, arguments={"hidden": [16]})
     surrogate.set_output_statistics({"u": 0.0}, {"u": 1e-2})
-    optimizer = torch.optim.Adam(surrogate.parameters(), 1e-3)
+    optimizer = getattr(torch.optim, name)(surrogate.parameters(), 1e-3)
     points = torch.rand(32, 2)
     target = {"u": torch.sin(3 * points[:, :1] + points[:, 1:] * torch.arange(5))}
 
