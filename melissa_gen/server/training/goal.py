@@ -52,11 +52,15 @@ class Goal:
 
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint."""
-        return {"in_a_row": self._in_a_row}
+        return {"limits": self._limits, "in_a_row": self._in_a_row}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from the `state()` of an earlier server."""
-        self._in_a_row = state["in_a_row"]
+        """Continues from the `state()` of an earlier server.
+
+        Its validations do not count for other limits.
+        """
+        if state["limits"] == self._limits:
+            self._in_a_row = state["in_a_row"]
 
     def _figures(self) -> str:
         parts = [

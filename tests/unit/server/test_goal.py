@@ -41,3 +41,13 @@ def test_the_row_continues_after_a_restart():
     resumed = Goal({"p99": 0.1}, patience=2)
     resumed.restore(goal.state())
     assert resumed.check({"p99": 0.05}) is not None
+
+
+def test_a_row_within_other_limits_does_not_count_for_a_changed_goal():
+    goal = Goal({"p99": 0.1}, patience=2)
+    goal.check({"p99": 0.05})
+    goal.check({"p99": 0.05})
+    resumed = Goal({"p99": 0.01}, patience=2)
+    resumed.restore(goal.state())
+    assert resumed.check({"p99": 0.005}) is None
+    assert resumed.check({"p99": 0.005}) is not None
