@@ -143,9 +143,13 @@ class ProposalQueue:
         return proposal
 
     def add_losses(self, losses: Sequence[Sequence[float]]) -> None:
-        """Adds first-pass losses, each (simulation, loss, excess over the mean of its batch)."""
-        if losses:
-            numbers, values, excess = (np.array(column) for column in zip(*losses, strict=True))
+        """Adds first-pass losses, each (simulation, loss, excess over the mean of its batch).
+
+        Those of simulations that the study does not have are ignored.
+        """
+        planned = [one for one in losses if one[0] < self._total]
+        if planned:
+            numbers, values, excess = (np.array(column) for column in zip(*planned, strict=True))
             with self._condition:
                 self._tracker.observe(numbers.astype(np.int64), values, excess)
 

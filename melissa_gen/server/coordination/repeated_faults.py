@@ -62,7 +62,10 @@ class RepeatedFaults:
 
 def _kind(failure: Failure) -> Hashable | None:
     """Returns what two faults with the same cause have in common; None if the cause may lie outside the solver."""
-    if failure.code == "lost_steps" or failure.values.get("exit_status") in _FROM_OUTSIDE:
+    status = failure.values.get("exit_status")
+    # A client can send any values.
+    from_outside = isinstance(status, int) and status in _FROM_OUTSIDE
+    if failure.code == "lost_steps" or from_outside:
         return None
     values = {name: value for name, value in failure.values.items() if name not in _VARYING}
     texts = {

@@ -190,6 +190,12 @@ def test_losses_of_an_unknown_simulation_are_kept(queue, sampler, events):
     assert [e.simulation for e in sampler.evidence[2]] == [0]
 
 
+def test_losses_of_simulations_that_the_study_does_not_have_are_ignored(queue):
+    queue.start()
+    queue.add_losses([[2**62, 0.5, 0.0], [0, 0.5, 0.0]])
+    assert queue.difficulty(0) is not None
+
+
 def test_a_failed_simulation_is_announced_once(queue, sampler, events):
     queue.register(SimulationRecord(1, (0.75,), PRIOR, 0, -0.5, status=FAILED))
     for _ in range(3):

@@ -66,3 +66,10 @@ def test_what_may_come_from_outside_does_not_count(failure):
     faults = RepeatedFaults(1)
     assert faults.add(0, failure) is None
     assert not faults.permanent(1, failure)
+
+
+def test_an_exit_status_of_any_type_is_a_fault():
+    faults = RepeatedFaults(2)
+    odd = Failure.received("process_ended", '{"exit_status": [1]}')
+    assert faults.add(0, odd) is None
+    assert faults.add(1, odd) is not None
