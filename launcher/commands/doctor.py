@@ -29,7 +29,7 @@ from melissa_gen.protocol.contact import remove_stale_folders, socket_parent
 __all__ = ["Finding", "examine"]
 
 LEAST_SHM_BYTES = 64e6
-"""Maximum length of the path of a Unix socket on Linux (`sun_path`)."""
+"""Shared memory below which MPI may fail."""
 _HELLO = (
     "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); "
     "c.rank or print(n, ' '.join(MPI.Get_library_version().split()[:4]))"

@@ -55,8 +55,9 @@ def server_descriptors(clients: int, processes: int, ranks: int, *, shared_memor
 
 def client_descriptors(ranks: int) -> int:
     """Returns the descriptors that a client rank needs, for a server with this number of ranks."""
-    # For each server rank a ZeroMQ socket and its connection, and a memory file that is mapped.
-    return _OF_PROCESS + 4 * ranks
+    # For each server rank a ZeroMQ socket and its connection, two sockets that watch the handshake, and a memory file
+    # that is mapped.
+    return _OF_PROCESS + 6 * ranks
 
 
 def check_descriptors(needed: int, allowed: int, who: str) -> str:

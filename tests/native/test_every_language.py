@@ -348,7 +348,7 @@ def test_the_limit_on_file_descriptors_is_raised_or_named(serve, command):
     done = limited(64, 100)
     assert done.returncode == 1
     assert (
-        "1 a client of 1 server ranks needs 132 file descriptors, and the hard limit here is 100; "
+        "1 a client of 1 server ranks needs 134 file descriptors, and the hard limit here is 100; "
         "raise the limit (ulimit -n)"
     ) in done.stdout
 

@@ -30,6 +30,23 @@ for hard in (4096, 512):
     print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
+CONNECTING = """
+import os
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.descriptors import client_descriptors
+from melissa_gen.protocol.handshake import Handshake
+from melissa_gen.protocol.sockets import client_context, connect_socket
+RANKS = 200
+context, contact = client_context(RANKS), Contact(0, bytes(16), "here", "")
+files = [os.memfd_create("values") for _ in range(RANKS)]
+lines = []
+for rank in range(RANKS):
+    peer = connect_socket(context, contact, f"inproc://rank-{rank}", data=True)
+    lines.append((peer, Handshake(peer)))
+print(len(os.listdir("/proc/self/fd")), client_descriptors(RANKS))
+os._exit(0)
+"""
+
 
 def test_the_limit_of_the_launcher_is_raised_or_named_before_a_study_starts():
     command = [sys.executable, "-c", LIMITED, str(HEAT)]
@@ -52,8 +69,16 @@ def test_the_limit_of_a_server_grows_with_the_clients():
 def test_the_limit_of_a_client_grows_with_the_server():
     study = load_study(HEAT, ["server.ranks=500", "simulation.count=1000"])
     check_client_limit(study, 10_000)
-    with pytest.raises(RunError, match="a client of 500 server ranks needs 2128"):
+    with pytest.raises(RunError, match="a client of 500 server ranks needs 3128"):
         check_client_limit(study, 1024)
+
+
+def test_a_client_that_opens_all_its_connections_at_once_has_descriptors_for_them():
+    command = [sys.executable, "-c", CONNECTING]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    used, needed = map(int, done.stdout.split())
+    # The connections are not open yet, nor the files of MPI and the solver.
+    assert used + 200 + 50 < needed
 
 
 @given(st.integers(1, 10**4), st.integers(1, 10**3), st.integers(1, 10**3), st.booleans())

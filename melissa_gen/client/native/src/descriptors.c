@@ -5,8 +5,9 @@
 
 #include <sys/resource.h>
 
-/* Of MPI, the solver and its files; and for each server rank a ZeroMQ socket, its connection, and a memory file. */
-enum { OF_PROCESS = 128, OF_RANK = 4 };
+/* Of MPI, the solver and its files; and for each server rank a ZeroMQ socket, its connection, two sockets that watch the
+ * handshake, and a memory file. */
+enum { OF_PROCESS = 128, OF_RANK = 6 };
 
 char *descriptors_problem(size_t server_ranks)
 {
