@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from melissa_gen.errors import StudyError
 from melissa_gen.study import ClassSection, Study, TrainingSection
@@ -112,13 +112,20 @@ def build_schedule(
         base_folder: Folder to which a relative path of a class refers.
 
     Raises:
-        StudyError: The class can't be imported or created.
+        StudyError: The class can't be imported or created, or can't advance at each batch.
     """
     found = training.schedule_class
     if found is None:
         return None
     name, arguments = found
     cls = _SCHEDULE.load(name, base_folder)
+    step = training.schedule.step if training.schedule else "batch"
+    if step == "batch" and issubclass(cls, ReduceLROnPlateau):
+        message = (
+            f"training.schedule {cls.__name__} needs the error of a validation; set training.schedule.step to "
+            "validation"
+        )
+        raise StudyError(message)
     _SCHEDULE.check_arguments(cls, arguments, "training.schedule.arguments", first=(optimizer,))
     schedule = _created(_SCHEDULE.key, cls, arguments, optimizer)
     assert isinstance(schedule, LRScheduler)

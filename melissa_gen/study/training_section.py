@@ -90,8 +90,8 @@ class TrainingSection(Section):
     """Error of a sample that is minimized. `mse`: mean squared error on the scale of the fields; `relative`: mean
     squared error divided by the mean square of the sample's field, so that small fields count as much as large ones;
     `huber`: squared error that grows linearly for errors above 1; `h1`: mean squared error of the values and of their
-    differences along the axes. `class` names a function of (output, target), both `(n, *shape)`, that returns
-    `(n,)` or `(n, *shape)`."""
+    differences along the axes. `class` names a class whose objects take (output, target), both `(n, *shape)`, and
+    return `(n,)` or `(n, *shape)`."""
     draws_per_sample: float = Field(default=1.0, ge=1.0)
     """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
     max_draws_per_sample: float | None = Field(default=None, ge=1.0)

@@ -180,6 +180,7 @@ def test_callbacks_are_created_with_their_arguments(tmp_path):
             {"schedule": {"class": "Cosine"}},
             "training.schedule is 'Cosine', but it has no 'Cosine'",
         ),
+        ({"schedule": {"class": "ReduceLROnPlateau"}}, "set training.schedule.step to validation"),
         ({"loss": {"class": "MSELoss"}}, "legal are 'package.module.Class'"),
         ({"loss": {"class": "torch.nn.MSELoss"}}, r"returned \(\) for \(8, 6\).*reduction: none"),
         ({"loss": {"class": "own.py:Mean"}}, r"returned \(\) for \(8, 6\)"),
