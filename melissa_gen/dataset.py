@@ -225,18 +225,25 @@ class DatasetWriter:
         return {int(row): self._written[row].all(axis=0) for row in np.flatnonzero(begun)}
 
     def progress(self) -> dict[str, Any]:
-        """Returns the state for `restore`, in JSON types, after everything written is on disk.
+        """Returns the state for `restore`, in JSON types; call `sync` before it is recorded.
 
         Raises:
             DataError: The disk is full.
         """
         with _explained(self.partial, "written"):
             self._file.flush()
-            self._sync(self.partial)
         steps = {
             str(row): np.flatnonzero(whole).tolist() for row, whole in self.unfinished().items()
         }
         return {"complete": np.flatnonzero(self._finished).tolist(), "steps": steps}
+
+    def sync(self) -> None:
+        """Waits until everything that was written before the last `progress` is on disk (any thread).
+
+        Raises:
+            OSError: It can't be written to disk.
+        """
+        self._sync(self.partial)
 
     def restore(self, progress: Mapping[str, Any]) -> None:
         """Restores the `progress()` of an earlier writer. Data written later are overwritten.

@@ -20,10 +20,14 @@ class CheckpointWriter:
     Args:
         rank: This rank.
         shared: State that ingest reports to rank 0; this class writes `saved`.
+        sync: Waits until what the state names is on disk. This can take a minute, so that ingest must not do it: a rank
+            that sends no reports counts as lost.
     """
 
-    def __init__(self, rank: int, shared: RankState) -> None:
-        self._rank, self._shared = rank, shared
+    def __init__(
+        self, rank: int, shared: RankState, sync: Callable[[], None] = lambda: None
+    ) -> None:
+        self._rank, self._shared, self._sync = rank, shared, sync
         self._number = 0
         self._idle_since, self._last_seconds = 0.0, 0.0
         self._canceled = threading.Event()
@@ -83,6 +87,7 @@ class CheckpointWriter:
                 f"the checkpoint lacks the samples in memory of server rank {self._rank}: {error}"
             )
         try:
+            self._sync()
             write_state(partial, rank_files(self._rank), state)
         except OSError as error:
             problem = f"server rank {self._rank} can't write the checkpoint: {error}"

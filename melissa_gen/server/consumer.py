@@ -78,6 +78,13 @@ class Consumer(ABC):
             shared: The return value of `save_model`.
         """
 
+    def sync(self) -> None:  # noqa: B027
+        """Waits until the files that the last state of the sink names are on disk (any thread).
+
+        Raises:
+            OSError: They can't be written to disk.
+        """
+
     def save_model(self, folder: Path) -> dict[str, Any]:
         """Writes the model, which all ranks share, into the folder of a checkpoint (rank 0).
 

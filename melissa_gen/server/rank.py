@@ -137,7 +137,7 @@ class _Rank:
     ) -> None:
         self._setup, self._consumer, self._ingest = setup, consumer, ingest
         self._coordinator, self._collectives = coordinator, consumer.collectives
-        self._writer = CheckpointWriter(setup.rank, consumer.shared)
+        self._writer = CheckpointWriter(setup.rank, consumer.shared, consumer.sync)
 
     def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
         """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""

@@ -11,6 +11,7 @@ from melissa_gen.errors import DataError, RunError
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.events import WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import RankSetup
 from melissa_gen.sinks import ConformanceSink, DataSetSink, StreamSink
@@ -56,6 +57,8 @@ class StreamConsumer(Consumer):
             if due and self._hooks.may_checkpoint():
                 saved = time.monotonic()
                 self._hooks.checkpoint()
+                # It is written on another thread. The watchdog takes every other activity for work.
+                self.shared.activity = WAITING
         return self.shared.stop_reason
 
     @property
@@ -69,6 +72,10 @@ class StreamConsumer(Consumer):
 
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
         """Does nothing: the sink is restored before ingest starts."""
+
+    def sync(self) -> None:
+        """Waits until what the sink has written is on disk."""
+        self.sink.sync()
 
     def close(self, *, complete: bool) -> None:
         """Ends the use of the stream; a file that can't be completed fails the study."""

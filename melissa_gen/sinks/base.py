@@ -170,6 +170,13 @@ class StreamSink(ABC):
         """Returns the checkpoint state: the counters. Subclasses may add entries."""
         return {"counters": self.counters()}
 
+    def sync(self) -> None:  # noqa: B027
+        """Waits until what the last `state` names is on disk (any thread).
+
+        Raises:
+            OSError: It can't be written to disk.
+        """
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores the `state()` of an earlier server."""
         self._recorded = int(state["counters"]["recorded"])

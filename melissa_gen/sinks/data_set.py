@@ -45,6 +45,10 @@ class DataSetSink(StreamSink):
         """Flushes the file and returns the counters and the written time steps of each row."""
         return super().state() | {"rows": self._writer.progress()}
 
+    def sync(self) -> None:
+        """Waits until the time steps in the last `state` are on disk (any thread)."""
+        self._writer.sync()
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues the file of an earlier server."""
         super().restore(state)

@@ -267,5 +267,6 @@ def test_what_is_recorded_as_written_is_on_disk(tmp_path):
             writer.write(row, 0, "u", np.ones((4, 3)))
             writer.finish(row)
             assert writer.progress()["complete"] == list(range(row + 1))
+            writer.sync()
     before = ("d.h5.partial", ["d.h5.partial"])
     assert synced == [before, before, before, ("", ["d.h5"])]

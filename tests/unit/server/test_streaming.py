@@ -1,0 +1,63 @@
+"""Runs without a trainer: their checkpoints neither delay the reception nor hide that nothing happens."""
+
+import numpy as np
+
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.reservoir import Sample, SlotStore
+from melissa_gen.server.checkpointing import CheckpointWriter
+from melissa_gen.server.consumer import Hooks
+from melissa_gen.server.coordination.events import SAVING, WAITING
+from melissa_gen.server.streaming import StreamConsumer
+from melissa_gen.sinks import DataSetSink
+
+
+def sink_of(path, sync):
+    store = SlotStore({"u": ((3,), "f4")}, 2, 0)
+    writer = DatasetWriter(path, {"u": ((3,), "f4")}, 1, ["a"], 1, {}, sync=sync)
+    sink = DataSetSink(store, writer)
+    slot = store.acquire()
+    store.row(slot, "u")[:] = 1.0
+    sink.put(slot, Sample(0, 0, np.array([0.5, 0.0]), 1.0))
+    return sink
+
+
+def test_after_a_checkpoint_the_run_waits_for_samples_again(tmp_path):
+    consumer = StreamConsumer(sink_of(tmp_path / "d.h5", lambda path: None), checkpoint_every=0.0)
+    seen = []
+
+    def checkpoint():
+        seen.append(consumer.shared.activity)
+        consumer.shared.begin_piece(SAVING)
+        if len(seen) == 2:
+            consumer.sink.close()
+
+    nothing = lambda *given, **fields: None  # noqa: E731
+    consumer.attach(Hooks(nothing, nothing, nothing, checkpoint))
+    assert consumer.run() is None
+    assert seen == [WAITING, WAITING]
+    consumer.close(complete=True)
+
+
+def test_the_writer_of_a_checkpoint_waits_for_the_disk_and_ingest_does_not(tmp_path):
+    synced = []
+    sink = sink_of(tmp_path / "d.h5", lambda path: synced.append(list(tmp_path.glob("rank-0*"))))
+    consumer = StreamConsumer(sink, checkpoint_every=60.0)
+    state = sink.state()
+    assert state["rows"]["complete"] == [0] and synced == []
+    writer = CheckpointWriter(0, consumer.shared, consumer.sync)
+    part = writer.write(tmp_path, state, None)
+    # The state did not exist when the file was synced.
+    assert part.usable and synced == [[]]
+    assert list(tmp_path.glob("rank-0*"))
+    consumer.close(complete=True)
+
+
+def test_a_checkpoint_whose_data_can_not_be_written_is_not_used(tmp_path):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    sink = sink_of(tmp_path / "d.h5", full)
+    consumer = StreamConsumer(sink, checkpoint_every=60.0)
+    part = CheckpointWriter(0, consumer.shared, consumer.sync).write(tmp_path, sink.state(), None)
+    assert not part.usable and "No space left on device" in part.problem
+    consumer.close(complete=False)
