@@ -1,7 +1,7 @@
 """The conversations of a server rank with the ranks of all clients."""
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Container
 
 from melissa_gen.protocol.session import Session
@@ -20,6 +20,9 @@ class ClientSessions:
     Its session then continues after the number of its message. A message that was lost in that very moment would not
     be repeated; its time step is then missing, and the simulation is solved again.
 
+    Two kinds of silent clients are never forgotten: those that wait for buffers, which would be lost, and those to
+    which the server has only sent answers to pings, because they could not be recognized.
+
     Args:
         silence: Time without a message after which a session is forgotten (seconds).
         clock: Returns the time in seconds.
@@ -31,6 +34,8 @@ class ClientSessions:
         self._silence, self._clock = silence, clock
         # In the order of the last message.
         self._sessions: OrderedDict[bytes, tuple[Session[bytes], float]] = OrderedDict()
+        # Number of buffers that the server has not returned yet, of each client rank with any.
+        self._owed: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -58,6 +63,12 @@ class ClientSessions:
         self._sessions.move_to_end(identity)
         return session
 
+    def owe(self, identity: bytes, buffers: int) -> None:
+        """Counts the buffers of a client rank that the server has to return; a negative number was returned."""
+        self._owed[identity] += buffers
+        if self._owed[identity] <= 0:
+            del self._owed[identity]
+
     def forget_silent(self, kept: Container[bytes]) -> None:
         """Forgets the sessions that have been silent for long.
 
@@ -65,8 +76,8 @@ class ClientSessions:
             kept: Identities that are not forgotten: clients whose memory the server reads.
         """
         before = self._clock() - self._silence
-        for identity, (_, heard) in list(self._sessions.items()):
+        for identity, (session, heard) in list(self._sessions.items()):
             if heard > before:
                 return
-            if identity not in kept:
+            if session.sent and identity not in kept and identity not in self._owed:
                 del self._sessions[identity]

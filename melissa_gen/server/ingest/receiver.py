@@ -338,6 +338,7 @@ class Ingest:
             self._skip_rest()
             return
         sender = Sender(identity, message.buffer)
+        self._sessions.owe(identity, 1)
         try:
             place = self._assembler.place(message, header.rank)
         except ProtocolError:
@@ -439,6 +440,7 @@ class Ingest:
         """Returns buffers to clients; if idle, all of them, since clients may be blocked on them."""
         for identity, buffers in self._credit.take_due(idle=idle):
             self._answer(identity, wire.Credit(buffers))
+            self._sessions.owe(identity, -len(buffers))
 
     def _answer(self, identity: bytes, message: wire.Message, *, ordered: bool = True) -> None:
         contact, session = self._contact, self._sessions.get(identity)

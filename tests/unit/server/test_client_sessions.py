@@ -55,7 +55,7 @@ def test_clients_whose_memory_is_read_are_kept():
     clock = Clock()
     sessions = sessions_of(clock)
     for name in (b"shares", b"sends"):
-        hear(sessions, name, 1)
+        answer(hear(sessions, name, 1)[0])
     clock.now = 11.0
     sessions.forget_silent(kept={b"shares"})
     assert sessions.get(b"shares") is not None and sessions.get(b"sends") is None
@@ -95,3 +95,30 @@ def test_a_ping_of_a_silent_client_finds_everything_received():
 def test_a_message_after_a_lost_first_one_is_not_accepted():
     """A client that has heard nothing of the server is new: its first message must arrive first."""
     assert not hear(sessions_of(Clock()), b"new", 2)[1]
+
+
+def test_a_client_that_was_only_sent_pongs_goes_on_after_a_long_silence():
+    """Its messages confirm nothing, as on a rank that owns none of its steps. It looks like a new client."""
+    clock = Clock()
+    sessions = sessions_of(clock)
+    assert hear(sessions, b"slow", 1)[1]
+    clock.now = 11.0
+    sessions.forget_silent(kept=())
+    assert hear(sessions, b"slow", 2)[1]
+
+
+def test_a_client_gets_its_buffers_back_after_a_long_silence():
+    clock = Clock()
+    sessions = sessions_of(clock)
+    session, _ = hear(sessions, b"slow", 1)
+    answer(session)
+    sessions.owe(b"slow", 2)
+    clock.now = 11.0
+    sessions.forget_silent(kept=())
+    assert sessions.get(b"slow") is session
+    sessions.owe(b"slow", -1)
+    sessions.forget_silent(kept=())
+    assert sessions.get(b"slow") is session
+    sessions.owe(b"slow", -1)
+    sessions.forget_silent(kept=())
+    assert sessions.get(b"slow") is None
