@@ -13,6 +13,8 @@ from melissa_gen.protocol.failures import Failure
 
 __all__ = ["real_array"]
 
+# Types without unit and mask; nested lists may have millions of them.
+_NUMBERS = frozenset({float, int})
 _PLAIN_UNITS = ("", "dimensionless", "1.0 dimensionless", "None")
 
 
@@ -45,6 +47,8 @@ def real_array(values: Any, **where: Any) -> npt.NDArray[Any] | Failure:
 
 def _first_unit(values: Any) -> str:
     """Returns the unit of the values or, in lists, of the first item that has one, as text; else ""."""
+    if type(values) in _NUMBERS:
+        return ""
     if isinstance(values, list | tuple):
         return next(filter(None, map(_first_unit, values)), "")
     if "xarray" in _packages(values):
@@ -69,6 +73,8 @@ def _unit(values: Any) -> str:
 
 def _masked(values: Any) -> int:
     """Returns how many values are masked: in masked arrays, in arrays with a `mask`, and in lists of either."""
+    if type(values) in _NUMBERS:
+        return 0
     if isinstance(values, list | tuple):
         return sum(map(_masked, values))
     if isinstance(values, np.ma.MaskedArray):

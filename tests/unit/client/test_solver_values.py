@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from melissa_gen.client import solver_values
 from melissa_gen.client.solver_values import real_array
 from melissa_gen.protocol.failures import Failure
 
@@ -136,3 +137,16 @@ def test_a_description_is_no_unit():
             return PLAIN
 
     np.testing.assert_array_equal(real_array(Described(), field="u"), PLAIN)
+
+
+def test_the_numbers_in_nested_lists_are_not_examined_one_by_one(monkeypatch):
+    examined, packages = [], solver_values._packages
+
+    def counted(values):
+        examined.append(values)
+        return packages(values)
+
+    monkeypatch.setattr(solver_values, "_packages", counted)
+    found = real_array([[0.5] * 100, [1] * 100], field="u")
+    np.testing.assert_array_equal(found, np.repeat([[0.5], [1.0]], 100, axis=1))
+    assert len(examined) < 10
