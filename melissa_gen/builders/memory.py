@@ -127,13 +127,15 @@ def model_megabytes(study: Study) -> float:
     """Returns the memory of one rank's model during training in megabytes.
 
     It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds the copy of the sampler, and
-    one that is being sent to it. For a rollback after a divergence, two copies of weights and moments are kept.
+    one that is being sent to it. For a rollback after a divergence, two copies of weights and moments are kept. The
+    running mean of the weights is one more.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import build_surrogate
 
     weights = build_surrogate(study).parameters()
-    copies = 6 + 6 * (study.training.on_divergence == "rollback")
+    training = study.training
+    copies = 6 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
     return copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
 
 

@@ -41,6 +41,7 @@ FIXED = {
     "surrogate": "the checkpoint holds the weights of this network",
     "simulation": "all samples of a run, its validation set included, come from the same simulation",
     "training.optimizer": "the checkpoint holds the state of this optimizer",
+    "training.ema": "the checkpoint holds weights with or without their running mean",
     "training.decay": "the checkpoint holds the state of this optimizer",
     "training.importance_exponent": "the weights of the samples so far were computed with it",
     "training.validation": "all errors of a run are measured on the same validation set",

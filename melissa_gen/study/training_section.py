@@ -103,6 +103,9 @@ class TrainingSection(Section):
     on_divergence: Literal["stop", "rollback", "skip"] = "rollback"
     """After a batch whose loss or gradients are not finite: `stop` fails the study; `rollback` restores the weights of
     200 to 400 batches before and divides the learning rate by 4, at most four times; `skip` leaves the batch out."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the running mean of the weights that is kept at each batch, such as 0.999. The mean is validated, saved
+    and used by the sampler; none uses the weights of the last batch."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32.
     `tf32`: matrix products on GPUs round their inputs to 10 bits."""

@@ -12,20 +12,24 @@ from melissa_gen.errors import RunError
 from melissa_gen.surrogates import Surrogate, save
 from melissa_gen.surrogates.surrogate_files import WEIGHTS
 
-__all__ = ["load_model", "load_optimizer", "save_model"]
+__all__ = ["load_model", "load_optimizer", "load_training_weights", "save_model"]
 
-OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER, TRAINING = "optimizer.safetensors", "training.safetensors"
 
 
 def save_model(
-    folder: Path, surrogate: Surrogate, optimizer: torch.optim.Optimizer
+    folder: Path,
+    surrogate: Surrogate,
+    optimizer: torch.optim.Optimizer,
+    in_training: Surrogate | None = None,
 ) -> dict[str, Any]:
-    """Writes the files of `surrogates.save`, and `optimizer.safetensors`.
+    """Writes the files of `surrogates.save`, `optimizer.safetensors`, and with averaged weights `training.safetensors`.
 
     Args:
         folder: The folder of a checkpoint that is being written.
         surrogate: The model.
         optimizer: Its optimizer.
+        in_training: The surrogate in training, if `surrogate` has averaged weights.
 
     Returns:
         The rest of the optimizer's state, in JSON types, for `load_optimizer`.
@@ -37,6 +41,8 @@ def save_model(
     try:
         save(surrogate, folder)
         safetensors.torch.save_file(tensors, folder / OPTIMIZER)
+        if in_training is not None:
+            safetensors.torch.save_model(in_training, str(folder / TRAINING))
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error
     return settings
@@ -48,9 +54,22 @@ def load_model(folder: Path, surrogate: Surrogate) -> None:
     Raises:
         RunError: The files do not match, or can't be read.
     """
-    path = folder / WEIGHTS
+    _load_weights(folder / WEIGHTS, surrogate)
+
+
+def load_training_weights(folder: Path, surrogate: Surrogate) -> None:
+    """Loads the weights in training of a checkpoint whose model has averaged weights, into the surrogate in training.
+
+    Raises:
+        RunError: The file does not match, or can't be read.
+    """
+    _load_weights(folder / TRAINING, surrogate)
+
+
+def _load_weights(path: Path, surrogate: Surrogate) -> None:
+    device = str(surrogate.center.device)
     try:
-        safetensors.torch.load_model(surrogate, str(path), strict=True, device="cpu")
+        safetensors.torch.load_model(surrogate, str(path), strict=True, device=device)
     except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
         message = f"{path} can't be loaded: {error}"
         raise RunError(message) from error

@@ -9,17 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from melissa_gen.builders.optimizer import (
-    build_callbacks,
-    build_loss,
-    build_optimizer,
-    build_schedule,
-)
+from melissa_gen.builders.optimizer import build_callbacks
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
@@ -27,17 +20,13 @@ from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, T
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.callbacks import Callbacks, Progress
-from melissa_gen.server.training.divergence import DivergenceGuard
-from melissa_gen.server.training.first_pass_losses import FirstPass
 from melissa_gen.server.training.goal import Goal
-from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
-from melissa_gen.server.training.learning_rate import LearningRate
-from melissa_gen.server.training.network_modes import compile_network, precision
+from melissa_gen.server.training.learner import Learner
 from melissa_gen.server.training.pacing import Pacing, Supply, Turn
-from melissa_gen.server.training.scaling import Scaling, rescale_moments
+from melissa_gen.server.training.scaling import Scaling
 from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
-from melissa_gen.surrogates import MLP, DeepONet, Surrogate, UNet
+from melissa_gen.surrogates import Surrogate
 
 __all__ = ["Trainer"]
 
@@ -79,14 +68,13 @@ class Trainer:
         between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
 
     Attributes:
-        surrogate: The network in its physical units.
+        surrogate: The network in training, in its physical units.
         optimizer: The optimizer.
         reservoir: This rank's memory.
         rows: The rows of the last batch.
         goal: The accuracy at which the study ends.
         guard: What happens after a batch that is not finite.
         learned: Whether any rank has trained a batch with a finite loss.
-        batches: Batches trained so far.
         samples_drawn: Samples drawn so far, over all ranks.
         starved_seconds: Time spent waiting for samples (seconds).
         loss: Running mean of the loss; NaN before the first batch.
@@ -103,36 +91,30 @@ class Trainer:
         hooks: Hooks,
         between_steps: Callable[[Surrogate, int], None],
     ) -> None:
-        self.surrogate = surrogate.to(device)
         self._study, self._training = study, study.training
         self.reservoir, self._state, self._validation = reservoir, state, validation
         self._device, self._hooks, self._between_steps = device, hooks, between_steps
         self._ranks, self._rank = dist.get_world_size(), dist.get_rank()
-        on_gpu = [device] if device.type == "cuda" else None
-        self._network = DistributedDataParallel(
-            self.surrogate.network,
-            device_ids=on_gpu,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=_may_skip_parameters(self.surrogate),
+        self.rows = BatchRows(
+            reservoir.store.arrays,
+            self._training.batch_size,
+            len(study.parameters) + 1,
+            pin=device.type == "cuda",
         )
-        self.optimizer = build_optimizer(study.training, self.surrogate, study.folder)
-        self._rate = _learning_rate(study, self.optimizer)
+        self._learner = Learner(study, surrogate, self.rows, device)
+        self.surrogate, self.optimizer = self._learner.surrogate, self._learner.optimizer
+        self.guard = self._learner.guard
         until = study.training.until
         self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
         mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
         self._callbacks = Callbacks(mine)
-        self._loss = build_loss(study, self.surrogate)
-        self.guard = DivergenceGuard(study.training.on_divergence, self.surrogate, self.optimizer)
-        self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._scaling = Scaling(self.surrogate, reservoir, device)
-        self._importance = ImportanceWeights(self._training.importance_exponent)
         self._pacing = Pacing(
             self._ranks,
             self._training.draws_per_sample,
             self._training.max_draws_per_sample,
             slack=study.reservoir.watermark + self._training.batch_size,
         )
-        self.batches = 0
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan
@@ -140,15 +122,7 @@ class Trainer:
         # Totals of earlier servers that do not count for pacing, because the reservoir does not contain their samples.
         self._drawn_before = 0
         self._stored_before = reservoir.counters()["stored"]
-        self.rows = BatchRows(
-            reservoir.store.arrays,
-            self._training.batch_size,
-            len(study.parameters) + 1,
-            pin=device.type == "cuda",
-        )
         self._saved = time.monotonic()
-        if self._training.compile:
-            compile_network(self.surrogate, self._training, self._device)
 
     def state(self) -> dict[str, Any]:
         """Returns the state of this rank for a checkpoint, of JSON types, without model and optimizer."""
@@ -159,8 +133,7 @@ class Trainer:
             "starved_seconds": self.starved_seconds,
             "scaling": self._scaling.state(),
             "loss": None if math.isnan(self.loss) else self.loss,
-            "divergence": self.guard.state(),
-            "learning_rate": self._rate.state(),
+            "learner": self._learner.state(),
             "goal": self.goal.state(),
             "random": torch.get_rng_state().numpy().tobytes().hex(),
             "cuda_random": torch.cuda.get_rng_state(self._device).numpy().tobytes().hex()
@@ -170,13 +143,11 @@ class Trainer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server; model and optimizer were restored before."""
-        self.batches = state["batches"]
+        self._learner.restore(state["learner"], state["batches"])
         self.samples_drawn = state["samples_drawn"]
         self._restore_pacing()
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
-        self.guard.restore(state["divergence"])
-        self._rate.restore(state["learning_rate"])
         self.goal.restore(state["goal"])
         self._scaling.restore(state["scaling"])
         if state["random"] is not None:
@@ -207,16 +178,12 @@ class Trainer:
         while True:
             turn = self._next_turn()
             if turn.diverged:
-                width = self.surrogate.output_std.clone()
-                reason = self.guard.respond(self.batches, self.learning_rate)
+                reason, factor = self._learner.respond()
                 if reason is not None:
                     self._hooks.fail(reason)
                     return reason
-                self._rate.reset()
                 self._scaling.recheck()
-                if not self._loss.scale_free:
-                    # Earlier weights come with their earlier scale.
-                    self._convert_losses(self.surrogate.recorded_factor(width))
+                self._convert_losses(factor)
             else:
                 self.guard.succeeded()
             if turn.drifted:
@@ -248,7 +215,7 @@ class Trainer:
 
     def _progress(self, errors: dict[str, float] | None = None) -> Progress:
         """Returns what the callbacks receive."""
-        return Progress(self.batches, self.loss, self.learning_rate, self.surrogate, errors or {})
+        return Progress(self.batches, self.loss, self.learning_rate, self.model, errors or {})
 
     def end(self) -> None:
         """Calls the callbacks for the end of the training."""
@@ -260,37 +227,19 @@ class Trainer:
 
     def learn(self, batch: Batch | None, total: int) -> torch.Tensor:
         """Takes one optimizer step; returns the losses (n,) of this rank, computed before the step."""
-        count = batch.count if batch else 0
-        parameters, times, weights = self._inputs(batch)
-        self.guard.before_step(self.batches)
-        if not self.rows.filled:
-            # This rank has never had data: its only row is made up and must not enter a running mean.
-            self._network.eval()
-        with precision(self._training.precision, self._device):
-            output = self._network(self.surrogate.scale(parameters, times))
-        if not self.rows.filled:
-            self._network.train()  # type: ignore[no-untyped-call]
-        members = self.surrogate.members(output)
-        mean = members.float().mean(dim=1)
-        target = self._target() if self.rows.filled else mean.detach()
-        each = self._loss.of_members(members, target) * self._bootstrap(batch, len(weights))
-        # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
-        factors = weights * (self._ranks / total)
-        loss = (each.mean(dim=1) * factors).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        # The method has no type hints.
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses = self._loss(mean, target).detach()[:count]
-        if self.guard.allows_step(losses):
-            if batch is not None and not self.guard.noticed:
-                found = self._first_pass.measure(batch, losses, members.detach(), factors)
-                self._state.add_first_pass(found)
-            self.guard.clip(self._training.clip_gradients)
-            with self._rate.applied(self.batches, self.guard.rate_factor):
-                self.optimizer.step()
-        self._rate.after_batch()
-        self.batches += 1
+        losses, found = self._learner.step(batch, total)
+        self._state.add_first_pass(found)
         return losses
+
+    @property
+    def batches(self) -> int:
+        """Batches trained so far."""
+        return self._learner.batches
+
+    @property
+    def model(self) -> Surrogate:
+        """The surrogate that is validated and saved: with averaged weights if `training.ema` is set."""
+        return self._learner.model
 
     @property
     def device_name(self) -> str:
@@ -300,49 +249,17 @@ class Trainer:
     @property
     def effective_share(self) -> float:
         """Effective sample size of the batches, relative to their size."""
-        return self._importance.effective_share
+        return self._learner.effective_share
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return self._rate.at(self.batches, self.guard.rate_factor)
-
-    def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns parameters, times and weights of the rows; only those of the batch have a weight above 0."""
-        rows = self.rows.inputs if self.rows.filled else self.surrogate.middle()
-        weights = np.zeros(len(rows), np.float32)
-        if batch is not None:
-            weights[: batch.count] = self._importance.of_batch(
-                batch.simulation_weights, batch.weights
-            )
-        return (
-            torch.from_numpy(np.ascontiguousarray(rows[:, :-1])).to(self._device),
-            torch.from_numpy(np.ascontiguousarray(rows[:, -1])).to(self._device),
-            torch.from_numpy(weights).to(self._device),
-        )
-
-    def _target(self) -> torch.Tensor:
-        """Returns the standardized fields of the rows, on the device."""
-        return self.surrogate.target(
-            {
-                name: tensor[: self.rows.filled].to(self._device, non_blocking=True)
-                for name, tensor in self.rows.fields.items()
-            }
-        )
-
-    def _bootstrap(self, batch: Batch | None, rows: int) -> torch.Tensor:
-        """Returns the bootstrap weight of each member for each row (n, M); all equal unless members are heads."""
-        ensemble = self.surrogate.ensemble
-        if batch is None or ensemble is None or ensemble[0] != "heads":
-            return torch.ones(1, 1, device=self._device)
-        weights = np.ones((rows, ensemble[1]), np.float32)
-        weights[: batch.count] = bootstrap_weights(batch.simulations, ensemble[1], self._study.seed)
-        return torch.from_numpy(weights).to(self._device)
+        return self._learner.learning_rate
 
     def _next_turn(self) -> _Turn:
         """Agrees with all ranks on the next step; waits briefly if no step is possible (collective)."""
         self._state.turns += 1
-        self._between_steps(self.surrogate, self.batches)
+        self._between_steps(self.model, self.batches)
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
@@ -407,7 +324,7 @@ class Trainer:
             "loss": self.loss,
             "learning_rate": self.learning_rate,
             "starved_seconds": self.starved_seconds,
-            "effective_share": self._importance.effective_share,
+            "effective_share": self.effective_share,
         }
 
     def wait_for_first_samples(self) -> None:
@@ -420,14 +337,14 @@ class Trainer:
                 break
         self._hooks.event("training_started", device=self.device_name, gradients=dist.get_backend())
         self._scaling.start(self._validation.trajectories if self._validation else ())
+        self._learner.follow()
 
     def _rescale(self) -> None:
         """Adapts the scale of the fields to the samples of all ranks (collective)."""
         change = self._scaling.adapt()
         if change is None:
             return
-        rescaling, fields = self._loss.adapt(change[0]), change[1]
-        rescale_moments(self.optimizer, rescaling)
+        rescaling, fields = self._learner.rescaled(change[0]), change[1]
         self.loss *= rescaling.loss_factor
         self.reservoir.rescale_losses(rescaling.recorded_factor)
         self._hooks.event(
@@ -445,8 +362,8 @@ class Trainer:
         """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
         assert self._validation is not None
         began = time.monotonic()
-        errors = self._validation.errors(self.surrogate)
-        self._rate.after_validation(float(errors.total.mean()))
+        errors = self._validation.errors(self.model)
+        self._learner.rate.after_validation(float(errors.total.mean()))
         if self._rank == 0:
             seconds = time.monotonic() - began
             self._hooks.event(
@@ -462,16 +379,6 @@ class Trainer:
         return self.goal.check(summary)
 
 
-def _learning_rate(study: Study, optimizer: torch.optim.Optimizer) -> LearningRate:
-    training = study.training
-    return LearningRate(
-        optimizer,
-        build_schedule(training, optimizer, study.folder),
-        per_batch=training.schedule is None or training.schedule.step == "batch",
-        warmup=training.warmup,
-    )
-
-
 def _activity(pace: Turn) -> str:
     """Returns what this rank does next; after the last batch it validates and writes its results."""
     if pace.over:
@@ -483,8 +390,3 @@ def _activity(pace: Turn) -> str:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
-
-
-def _may_skip_parameters(surrogate: Surrogate) -> bool:
-    """Returns whether a forward pass may leave out parameters; the package's own networks never do."""
-    return any(type(network) not in (MLP, DeepONet, UNet) for network in surrogate.networks())

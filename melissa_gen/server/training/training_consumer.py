@@ -20,7 +20,12 @@ from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.device import device_of
 from melissa_gen.server.training.divergence import all_finite
-from melissa_gen.server.training.model_files import load_model, load_optimizer, save_model
+from melissa_gen.server.training.model_files import (
+    load_model,
+    load_optimizer,
+    load_training_weights,
+    save_model,
+)
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
 from melissa_gen.server.training.snapshots import Snapshots
 from melissa_gen.server.training.trainer import Trainer
@@ -120,12 +125,16 @@ class TrainingConsumer(Consumer):
 
     def restore(self, state: Mapping[str, Any], folder: Path, shared: Mapping[str, Any]) -> None:
         """Continues the training loop and the optimizer of an earlier server."""
+        if self._study.training.ema:
+            load_training_weights(folder, self.trainer.surrogate)
         load_optimizer(folder, self.trainer.optimizer, shared["optimizer"])
         self.trainer.restore(state)
 
     def save_model(self, folder: Path) -> dict[str, Any]:
         """Writes model and optimizer."""
-        settings = save_model(folder, self.trainer.surrogate, self.trainer.optimizer)
+        trainer = self.trainer
+        raw = trainer.surrogate if self._study.training.ema else None
+        settings = save_model(folder, trainer.model, trainer.optimizer, raw)
         return {"optimizer": settings}
 
     def write_results(self) -> None:
@@ -133,7 +142,7 @@ class TrainingConsumer(Consumer):
         if self._validation is not None and self.trainer.batches:
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
-            errors = self._validation.save_cases(self._surrogate, path, units)
+            errors = self._validation.save_cases(self.trainer.model, path, units)
             self._error = float(errors.total.mean())
             self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
             if self.trainer.goal.missed is not None:

@@ -1,0 +1,213 @@
+"""One optimizer step on a batch: forward pass, loss, backward pass, and the update of the weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.reservoir import Batch
+from melissa_gen.server.training.batch_rows import BatchRows
+from melissa_gen.server.training.divergence import DivergenceGuard
+from melissa_gen.server.training.first_pass_losses import FirstPass
+from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
+from melissa_gen.server.training.learning_rate import LearningRate
+from melissa_gen.server.training.network_modes import compile_network, precision
+from melissa_gen.server.training.scaling import rescale_moments
+from melissa_gen.server.training.weight_average import WeightAverage
+from melissa_gen.study import Study
+from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """The surrogate in training, with all that an optimizer step needs.
+
+    Args:
+        study: The study.
+        surrogate: The surrogate, with inputs and outputs in physical units.
+        rows: The rows of the batches.
+        device: The device of the network.
+
+    Attributes:
+        surrogate: The surrogate in training.
+        optimizer: The optimizer.
+        guard: What happens after a batch that is not finite.
+        rate: The learning rate.
+        batches: Steps taken so far.
+    """
+
+    def __init__(
+        self, study: Study, surrogate: Surrogate, rows: BatchRows, device: torch.device
+    ) -> None:
+        training = study.training
+        self.surrogate = surrogate.to(device)
+        self._training, self._seed = training, study.seed
+        self._rows, self._device, self._ranks = rows, device, dist.get_world_size()
+        self._average = WeightAverage(self.surrogate, training.ema) if training.ema else None
+        self._network = DistributedDataParallel(
+            self.surrogate.network,
+            device_ids=[device] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=_may_skip_parameters(self.surrogate),
+        )
+        self.optimizer = build_optimizer(training, self.surrogate, study.folder)
+        self.rate = LearningRate(
+            self.optimizer,
+            build_schedule(training, self.optimizer, study.folder),
+            per_batch=training.schedule is None or training.schedule.step == "batch",
+            warmup=training.warmup,
+        )
+        self._loss = build_loss(study, self.surrogate)
+        self.guard = DivergenceGuard(training.on_divergence, self.surrogate, self.optimizer)
+        self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
+        self._importance = ImportanceWeights(training.importance_exponent)
+        self.batches = 0
+        if training.compile:
+            compile_network(self.surrogate, training, device)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the state for a checkpoint, of JSON types, without the weights and the optimizer."""
+        return {"divergence": self.guard.state(), "learning_rate": self.rate.state()}
+
+    def restore(self, state: Mapping[str, Any], batches: int) -> None:
+        """Continues from the `state()` of an earlier server, after this number of steps."""
+        self.batches = batches
+        self.guard.restore(state["divergence"])
+        self.rate.restore(state["learning_rate"])
+
+    @property
+    def model(self) -> Surrogate:
+        """The surrogate that is validated and saved: with averaged weights if `training.ema` is set."""
+        return self._average.surrogate if self._average else self.surrogate
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.rate.at(self.batches, self.guard.rate_factor)
+
+    @property
+    def effective_share(self) -> float:
+        """Effective sample size of the batches, relative to their size."""
+        return self._importance.effective_share
+
+    def step(
+        self, batch: Batch | None, total: int
+    ) -> tuple[torch.Tensor, list[tuple[int, float, float]]]:
+        """Takes one optimizer step (collective).
+
+        Args:
+            batch: The samples of this rank, whose rows were drawn; None if it has none.
+            total: Samples of all ranks.
+
+        Returns:
+            The losses (n,) of this rank, computed before the step, and the difficulty of the new samples; see
+            `FirstPass.measure`.
+        """
+        count = batch.count if batch else 0
+        parameters, times, weights = self._inputs(batch)
+        self.guard.before_step(self.batches)
+        if not self._rows.filled:
+            # This rank has never had data: its only row is made up and must not enter a running mean.
+            self._network.eval()
+        with precision(self._training.precision, self._device):
+            output = self._network(self.surrogate.scale(parameters, times))
+        if not self._rows.filled:
+            self._network.train()  # type: ignore[no-untyped-call]
+        members = self.surrogate.members(output)
+        mean = members.float().mean(dim=1)
+        target = self._target() if self._rows.filled else mean.detach()
+        each = self._loss.of_members(members, target) * self._bootstrap(batch, len(weights))
+        # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
+        factors = weights * (self._ranks / total)
+        loss = (each.mean(dim=1) * factors).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        # The method has no type hints.
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses = self._loss(mean, target).detach()[:count]
+        found: list[tuple[int, float, float]] = []
+        if self.guard.allows_step(losses):
+            if batch is not None and not self.guard.noticed:
+                found = self._first_pass.measure(batch, losses, members.detach(), factors)
+            self.guard.clip(self._training.clip_gradients)
+            with self.rate.applied(self.batches, self.guard.rate_factor):
+                self.optimizer.step()
+            if self._average:
+                self._average.update(self.surrogate, self.batches)
+        self.rate.after_batch()
+        self.batches += 1
+        return losses, found
+
+    def respond(self) -> tuple[str | None, float]:
+        """Applies `training.on_divergence` after a batch that was not finite, on all ranks alike.
+
+        Returns:
+            The reason why the study must stop, or None; and the factor that converts earlier losses, because earlier
+            weights come with their earlier scale.
+        """
+        width, rollbacks = self.surrogate.output_std.clone(), self.guard.rollbacks
+        reason = self.guard.respond(self.batches, self.learning_rate)
+        if reason is not None:
+            return reason, 1.0
+        if self.guard.rollbacks > rollbacks:
+            self.rate.reset()
+            self.follow()
+        return None, 1.0 if self._loss.scale_free else self.surrogate.recorded_factor(width)
+
+    def follow(self) -> None:
+        """Sets the averaged weights to those in training, after these were set from outside."""
+        if self._average:
+            self._average.reset(self.surrogate)
+
+    def rescaled(self, rescaling: Rescaling) -> Rescaling:
+        """Adapts the optimizer and the averaged weights to a changed scale of the output.
+
+        Returns:
+            What the change means for this loss.
+        """
+        adapted = self._loss.adapt(rescaling)
+        if self._average:
+            self._average.rescale(self.surrogate)
+        rescale_moments(self.optimizer, adapted)
+        return adapted
+
+    def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns parameters, times and weights of the rows; only those of the batch have a weight above 0."""
+        rows = self._rows.inputs if self._rows.filled else self.surrogate.middle()
+        weights = np.zeros(len(rows), np.float32)
+        if batch is not None:
+            weights[: batch.count] = self._importance.of_batch(
+                batch.simulation_weights, batch.weights
+            )
+        return (
+            torch.from_numpy(np.ascontiguousarray(rows[:, :-1])).to(self._device),
+            torch.from_numpy(np.ascontiguousarray(rows[:, -1])).to(self._device),
+            torch.from_numpy(weights).to(self._device),
+        )
+
+    def _target(self) -> torch.Tensor:
+        """Returns the standardized fields of the rows, on the device."""
+        return self.surrogate.target(
+            {
+                name: tensor[: self._rows.filled].to(self._device, non_blocking=True)
+                for name, tensor in self._rows.fields.items()
+            }
+        )
+
+    def _bootstrap(self, batch: Batch | None, rows: int) -> torch.Tensor:
+        """Returns the bootstrap weight of each member for each row (n, M); all equal unless members are heads."""
+        ensemble = self.surrogate.ensemble
+        if batch is None or ensemble is None or ensemble[0] != "heads":
+            return torch.ones(1, 1, device=self._device)
+        weights = np.ones((rows, ensemble[1]), np.float32)
+        weights[: batch.count] = bootstrap_weights(batch.simulations, ensemble[1], self._seed)
+        return torch.from_numpy(weights).to(self._device)
+
+
+def _may_skip_parameters(surrogate: Surrogate) -> bool:
+    """Returns whether a forward pass may leave out parameters; the package's own networks never do."""
+    return any(type(network) not in (MLP, DeepONet, UNet) for network in surrogate.networks())
