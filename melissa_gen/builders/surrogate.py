@@ -3,7 +3,7 @@
 import torch
 
 from melissa_gen.builders.data_set import clock
-from melissa_gen.builders.optimizer import (
+from melissa_gen.builders.training import (
     build_callbacks,
     build_loss,
     build_optimizer,

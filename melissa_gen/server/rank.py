@@ -41,7 +41,7 @@ from melissa_gen.server.ingest.receiver import Ingest, SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.server.streaming import StreamConsumer, stream_sink
+from melissa_gen.server.sink_consumer import StreamConsumer, stream_sink
 from melissa_gen.server.training.thread_placement import (
     shorten_gil_switch_interval,
     split_cores,

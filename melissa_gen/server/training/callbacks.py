@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from melissa_gen.builders.optimizer import CALLBACK_METHODS
+from melissa_gen.builders.training import CALLBACK_METHODS
 from melissa_gen.surrogates import Surrogate
 
 __all__ = ["Callbacks", "Progress"]

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from melissa_gen.builders.optimizer import build_loss, build_optimizer, build_schedule
+from melissa_gen.builders.training import build_loss, build_optimizer, build_schedule
 from melissa_gen.reservoir import Batch
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard

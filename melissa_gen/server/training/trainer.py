@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from melissa_gen.builders.optimizer import build_callbacks
+from melissa_gen.builders.training import build_callbacks
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks

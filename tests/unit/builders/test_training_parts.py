@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from melissa_gen.builders.optimizer import (
+from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
+from melissa_gen.builders.training import (
     build_callbacks,
     build_loss,
     build_optimizer,
     build_schedule,
 )
-from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.errors import StudyError
 from melissa_gen.study import load_study
 
