@@ -7,7 +7,7 @@ from melissa_gen.reservoir import Sample, SlotStore
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.coordination.events import SAVING, WAITING
-from melissa_gen.server.streaming import StreamConsumer
+from melissa_gen.server.sink_consumer import StreamConsumer
 from melissa_gen.sinks import DataSetSink
 
 
