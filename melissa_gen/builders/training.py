@@ -92,8 +92,9 @@ def build_optimizer(
     cls = _OPTIMIZER.load(name, base_folder)
     given = {"lr": training.learning_rate, **arguments}
     # The fused kernels exist for real floating-point numbers only.
-    if name in _FUSED and not any(weight.is_complex() for weight in weights):
-        given.setdefault("fused", True)
+    chosen = {"fused", "foreach"} & arguments.keys()
+    if name in _FUSED and not chosen and not any(weight.is_complex() for weight in weights):
+        given["fused"] = True
     groups = _groups(training, weights)
     _OPTIMIZER.check_arguments(cls, given, "training.optimizer.arguments", first=(groups,))
     optimizer = _created(_OPTIMIZER.key, cls, given, groups)

@@ -107,7 +107,9 @@ class TrainingLoss:
         return dataclasses.replace(rescaling, factors=factors, loss_factor=1.0, recorded_factor=1.0)
 
     def _of_field(self, field: str, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        weight = self._weights[field].to(target.device)
+        if self._weights[field].device != target.device:
+            self._weights[field] = self._weights[field].to(target.device)
+        weight = self._weights[field]
         if self._kind == "relative":
             return self._relative(field, output, target, weight)
         if self._kind == "h1":

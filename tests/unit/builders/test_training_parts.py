@@ -90,6 +90,7 @@ def optimizer_of(study):
         ("AdamW", "AdamW"),
         ({"class": "RMSprop", "arguments": {"momentum": 0.5}}, "RMSprop"),
         ({"class": "torch.optim.NAdam"}, "NAdam"),
+        ({"class": "Adam", "arguments": {"foreach": True}}, "Adam"),
         ({"class": "own.py:Sign"}, "Sign"),
     ],
 )
