@@ -49,10 +49,13 @@ class Authenticator:
             return self._refusals.take()
 
     def _run(self) -> None:
-        with contextlib.suppress(zmq.ContextTerminated):
-            while True:
-                self._answer(self._socket.recv_multipart())
-        self._socket.close()
+        try:
+            with contextlib.suppress(zmq.ContextTerminated):
+                while True:
+                    self._answer(self._socket.recv_multipart())
+        finally:
+            # The context can't end while a socket is open.
+            self._socket.close()
 
     def _answer(self, request: list[bytes]) -> None:
         version, number, domain, _address, _identity, mechanism, *credentials = request

@@ -53,9 +53,11 @@ def main(path, seed):
                 *messages(json.loads(Path(path).read_text())),
                 *damaged(contact, chance),
             ):
-                peer.send_multipart(frames)
+                # A peer that the server has refused, or whose server has ended, has no connection to wait for.
+                with contextlib.suppress(zmq.Again):
+                    peer.send_multipart(frames, zmq.NOBLOCK)
             peer.close()
-    context.term()
+    context.destroy(linger=1000)
 
 
 if __name__ == "__main__":
