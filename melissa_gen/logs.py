@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
@@ -113,6 +113,31 @@ class _TerminalHandler(logging.Handler):
             print(f"melissa-gen: {level}{_text_of(record)}", file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
+
+
+class _LogFile(logging.FileHandler):
+    """Appends records to a file. If the disk is full, lines are lost, which is said once on standard error."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Handles an error while a record is written; called by `logging`."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._said:
+            self._said = True
+            text = (
+                f"can't write to the log {self.baseFilename}: {error.strerror}; its lines are lost"
+            )
+            print(f"melissa-gen: warning: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Closes the file; what a full disk does not take is lost."""
+        with suppress(OSError):
+            super().close()
 
 
 class _ViewHandler(logging.Handler):
@@ -249,7 +274,7 @@ def _restore_level(before: str | None) -> None:
 
 
 def _file_handler(path: Path, process: str, level: int) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path)
     handler.setFormatter(LineFormatter(process))
     handler.setLevel(level)
     return handler

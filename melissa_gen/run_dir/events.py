@@ -89,10 +89,7 @@ class EventLog:
                     data = data[self._file.write(data) :]
             except OSError as error:
                 self.failed = True
-                text = (
-                    f"can't write to the event log {self.path}: {error.strerror or error}; "
-                    "the run continues without event log"
-                )
+                text = f"can't write to the event log {self.path}: {error.strerror or error}"
                 raise RunError(text) from error
         return record
 

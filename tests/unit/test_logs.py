@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,14 @@ def test_importing_the_library_configures_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[[], [], []]"
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_one_line_on_the_terminal(capsys):
+    with run_log(Path("/dev/full")):
+        for number in range(3):
+            LOG.warning("line %d", number)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "line" in line]
+    assert said == (
+        "melissa-gen: warning: can't write to the log /dev/full: No space left on device; "
+        "its lines are lost"
+    )
