@@ -6,7 +6,7 @@ thread expects, so that no message ends it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from melissa_gen.errors import ProtocolError
 
@@ -26,6 +26,17 @@ __all__ = [
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=1 << 20)]
 _TilingFault = tuple[Literal["blocks_overlap", "blocks_leave_gaps"], Text]
+
+
+def _totals_are_numbers(training: dict[str, Any]) -> dict[str, Any]:
+    for name in ("batches", "samples_drawn", "starved_seconds"):
+        if training.get(name, 0) is None:
+            msg = f"'{name}' must be a number"
+            raise ValueError(msg)
+    return training
+
+
+_Figures = Annotated[dict[Text, Count | float | None], AfterValidator(_totals_are_numbers)]
 
 
 class Ping(BaseModel):
@@ -76,7 +87,7 @@ class Report(BaseModel):
     counters: SampleCounters
     reservoir: SinkCounters
     pending: Count
-    training: dict[Text, Count | float | None]
+    training: _Figures
     activity: Text
     turns: Count = 0
     pieces: Count = 0

@@ -95,6 +95,13 @@ def test_good_messages_are_read(kind):
     read_control_message({"type": kind, **(GOOD | ENDING)[kind]}, 1)
 
 
+@pytest.mark.parametrize("name", ["batches", "samples_drawn", "starved_seconds"])
+def test_a_total_of_the_training_must_be_a_number(name):
+    report = {"type": "rank_report", **(GOOD | ENDING)["rank_report"], "training": {name: None}}
+    with pytest.raises(ProtocolError, match=f"'{name}' must be a number"):
+        read_control_message(report, 1)
+
+
 @settings(max_examples=300)
 @given(data=st.data())
 def test_a_message_is_read_or_refused_and_what_is_read_can_be_shown(data):
