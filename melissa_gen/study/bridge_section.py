@@ -11,6 +11,7 @@ __all__ = [
     "BinaryReader",
     "BridgeSection",
     "CsvReader",
+    "FileReader",
     "FortranReader",
     "FunctionReader",
     "Hdf5Reader",
@@ -167,7 +168,7 @@ class FunctionReader(Section):
     """`file.py:name`, from the study's folder."""
 
 
-ReaderSection = Annotated[
+FileReader = (
     Hdf5Reader
     | NumpyReader
     | VtkReader
@@ -176,9 +177,11 @@ ReaderSection = Annotated[
     | BinaryReader
     | FortranReader
     | NetcdfReader
-    | OpenFoamReader
-    | FunctionReader,
-    Field(discriminator="format"),
+)
+"""A reader of files, as opposed to one of a case folder or of the user's own."""
+
+ReaderSection = Annotated[
+    FileReader | OpenFoamReader | FunctionReader, Field(discriminator="format")
 ]
 
 

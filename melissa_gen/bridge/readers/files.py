@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
-from melissa_gen.bridge.readers.formats import FileSection, load
+from melissa_gen.bridge.readers.formats import load
 from melissa_gen.errors import nearest
 from melissa_gen.study import SimulationSection
+from melissa_gen.study.bridge_section import FileReader
 
 __all__ = ["FilesReader", "in_order", "unfolded"]
 
@@ -58,7 +59,7 @@ class FilesReader:
 
     def __init__(
         self,
-        section: FileSection,
+        section: FileReader,
         simulation: SimulationSection,
         folder: Path,
     ) -> None:

@@ -16,6 +16,7 @@ from melissa_gen.bridge.readers.vtk import load_vtk
 from melissa_gen.study.bridge_section import (
     BinaryReader,
     CsvReader,
+    FileReader,
     FortranReader,
     Hdf5Reader,
     NetcdfReader,
@@ -24,22 +25,10 @@ from melissa_gen.study.bridge_section import (
     VtkReader,
 )
 
-__all__ = ["FileSection", "load"]
-
-FileSection = (
-    Hdf5Reader
-    | NumpyReader
-    | VtkReader
-    | CsvReader
-    | TextReader
-    | BinaryReader
-    | FortranReader
-    | NetcdfReader
-)
-"""A section of a reader of files."""
+__all__ = ["load"]
 
 
-def load(section: FileSection, path: Path) -> Arrays:
+def load(section: FileReader, path: Path) -> Arrays:
     """Reads one file. Raises any error of the library that reads the format."""
     match section:
         case Hdf5Reader():
