@@ -15,7 +15,7 @@ from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.selection import check_backend
-from melissa_gen.launcher.commands.generate import data_set_study
+from melissa_gen.launcher.commands.generate import dataset_study
 from melissa_gen.launcher.commands.key_location import locate_key
 from melissa_gen.launcher.commands.remedies import remedy
 from melissa_gen.launcher.jobs.execution import (
@@ -203,7 +203,7 @@ def _try_simulation(study: Study, view: RunView, lines: _Findings) -> _Timing | 
 
 def _run_once(study: Study, run_dir: Path, view: RunView) -> RunOutcome:
     """Runs one simulation of a study without retries; a conformance sink observes its fields."""
-    plan = data_set_study(study, 1)
+    plan = dataset_study(study, 1)
     plan = plan.model_copy(update={"simulation": plan.simulation.model_copy(update={"retries": 0})})
     purpose = Purpose("conformance", str(run_dir / OBSERVATIONS), study.seed)
     started = time.monotonic()

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from melissa_gen.builders.data_set import data_set_settings
+from melissa_gen.builders.dataset import dataset_settings
 from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.jobs.execution import (
@@ -28,8 +28,8 @@ from melissa_gen.study import Study
 
 __all__ = [
     "check_output",
-    "data_set_study",
-    "finish_data_set",
+    "dataset_study",
+    "finish_dataset",
     "generate",
     "move_bridge_output",
     "sample_count",
@@ -70,11 +70,11 @@ def generate(
     """
     started = time.monotonic()
     output = output.absolute()
-    plan = data_set_study(study, simulations)
+    plan = dataset_study(study, simulations)
     check_output(output, sample_count(plan) * plan.sample_bytes, overwrite=overwrite)
     solver_command(plan)
     check_backend(plan)
-    purpose = Purpose("data_set", str(output), seed, data_set_settings(study, simulations, seed))
+    purpose = Purpose("data_set", str(output), seed, dataset_settings(study, simulations, seed))
     where = run_dir or create_default_run_dir(study.name, Path.cwd(), suffix="-data")
     with held_run_dir(where) as held:
         view.say(f"run directory {held}")
@@ -83,10 +83,10 @@ def generate(
             view.console, f"data set: {simulations} simulations", sample_count(plan)
         )
         outcome = execute(plan, held, shown, ResumeInfo(started))
-        return finish_data_set(outcome, held, output, view)
+        return finish_dataset(outcome, held, output, view)
 
 
-def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunView) -> Path:
+def finish_dataset(outcome: RunOutcome, run_dir: Path, output: Path, view: RunView) -> Path:
     """Reports the outcome of a run that writes a data set.
 
     Returns:
@@ -106,7 +106,7 @@ def finish_data_set(outcome: RunOutcome, run_dir: Path, output: Path, view: RunV
     return output
 
 
-def data_set_study(study: Study, simulations: int) -> Study:
+def dataset_study(study: Study, simulations: int) -> Study:
     """Returns the study of a run without training, which has the same simulations and one server rank.
 
     Args:

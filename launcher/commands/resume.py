@@ -15,7 +15,7 @@ from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.selection import check_backend
-from melissa_gen.launcher.commands.generate import finish_data_set
+from melissa_gen.launcher.commands.generate import finish_dataset
 from melissa_gen.launcher.commands.run import present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
@@ -91,7 +91,7 @@ def resume_run(
             outcome = execute(study, run_dir, view, info)
             present(outcome, study, run_dir, view)
             return outcome
-        return _resume_data_set(study, run_dir, purpose, view, info)
+        return _resume_dataset(study, run_dir, purpose, view, info)
 
 
 def _changed_study(
@@ -158,14 +158,14 @@ def _apply(
         view.say(f"{key}: {change.before} -> {change.after}")
 
 
-def _resume_data_set(
+def _resume_dataset(
     study: Study, run_dir: Path, purpose: Purpose, view: RunView, info: ResumeInfo
 ) -> RunOutcome:
     count = study.simulation.count
     samples = count * study.simulation.time_steps
     shown = DataSetView(view.console, f"data set: {count} simulations", samples)
     outcome = execute(study, run_dir, shown, info)
-    view.say(str(finish_data_set(outcome, run_dir, Path(purpose.output), view)))
+    view.say(str(finish_dataset(outcome, run_dir, Path(purpose.output), view)))
     return outcome
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.builders.data_set import data_set_settings
+from melissa_gen.builders.dataset import dataset_settings
 from melissa_gen.builders.solver_files import SolverFiles, changed_files, solver_files
 from melissa_gen.dataset import Dataset, replace_settings
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.launcher.commands.generate import (
-    data_set_study,
+    dataset_study,
     move_bridge_output,
     sample_count,
 )
@@ -73,7 +73,7 @@ def validation_set(study: Study, cache: Path, view: RunView) -> Path:
     wanted = study.training.validation
     solver_command(study)
     files = solver_files(study)
-    settings = data_set_settings(study, wanted.simulations, wanted.seed, files.digests)
+    settings = dataset_settings(study, wanted.simulations, wanted.seed, files.digests)
     cached = CachedSet(cache.absolute(), settings)
     _make_cache(cache, wanted.simulations * study.simulation.time_steps * study.sample_bytes)
     if files.caveat():
@@ -101,7 +101,7 @@ class CachedSet:
 
     Attributes:
         cache: Folder of validation sets.
-        settings: Settings that determine the content of the set, from `data_set_settings`.
+        settings: Settings that determine the content of the set, from `dataset_settings`.
     """
 
     cache: Path
@@ -178,7 +178,7 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
         row = time.time_ns() % len(data)
         number = int(data.simulations[row])
         point, known = data.parameters[row].tolist(), data.read(row)
-    plan = data_set_study(study, 1)
+    plan = dataset_study(study, 1)
 
     def purpose(run_dir: Path) -> Purpose:
         output = str(run_dir / "again.h5")
@@ -210,7 +210,7 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
 def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView) -> None:
     """Solves the simulations of a set, or continues an interrupted creation."""
     wanted, path = study.training.validation, cached.path
-    plan = data_set_study(study, wanted.simulations)
+    plan = dataset_study(study, wanted.simulations)
 
     def purpose(run_dir: Path) -> Purpose:
         return Purpose("data_set", str(run_dir / "data.h5"), wanted.seed, dict(cached.settings))

@@ -2,7 +2,7 @@
 
 import torch
 
-from melissa_gen.builders.data_set import clock
+from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.training import (
     build_callbacks,
     build_loss,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zmq
 
-from melissa_gen.builders.data_set import clock
+from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.errors import RunError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from melissa_gen.builders.data_set import data_set_writer
+from melissa_gen.builders.dataset import dataset_writer
 from melissa_gen.builders.memory import field_specs, staging_slots
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.reservoir import SlotStore
@@ -14,7 +14,7 @@ from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import RankSetup
-from melissa_gen.sinks import ConformanceSink, DataSetSink, StreamSink
+from melissa_gen.sinks import ConformanceSink, DatasetSink, StreamSink
 
 __all__ = ["StreamConsumer", "stream_sink"]
 
@@ -104,4 +104,4 @@ def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
     output = Path(purpose.output)
     if purpose.kind == "conformance":
         return ConformanceSink(store, output)
-    return DataSetSink(store, data_set_writer(study, output, purpose.settings, resume=resume))
+    return DatasetSink(store, dataset_writer(study, output, purpose.settings, resume=resume))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from melissa_gen import reservoir as reservoirs
-from melissa_gen.builders.data_set import check_data_set
+from melissa_gen.builders.dataset import check_dataset
 from melissa_gen.builders.memory import field_specs, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
@@ -94,7 +94,7 @@ class TrainingConsumer(Consumer):
         # Ranks on other nodes may see a new file late, and all of them must take part.
         if self.collectives.from_rank_0(path.exists()):
             with Dataset(path) as data:
-                check_data_set(self._study, data)
+                check_dataset(self._study, data)
             rows = self._study.training.batch_size
             self._validation = Validation(path, self._device, rows, self.shared.begin_piece)
         self._trainer = Trainer(

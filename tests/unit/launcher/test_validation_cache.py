@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from melissa_gen.builders.data_set import data_set_settings
+from melissa_gen.builders.dataset import dataset_settings
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.launcher.commands.validation_cache import TOLERANCE, CachedSet, relative_difference
 
 
 def cached_set(study, cache, files):
-    return CachedSet(cache, data_set_settings(study, 1, 3, files))
+    return CachedSet(cache, dataset_settings(study, 1, 3, files))
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.coordination.events import SAVING, WAITING
 from melissa_gen.server.sink_consumer import StreamConsumer
-from melissa_gen.sinks import DataSetSink
+from melissa_gen.sinks import DatasetSink
 
 
 def sink_of(path, sync):
     store = SlotStore({"u": ((3,), "f4")}, 2, 0)
     writer = DatasetWriter(path, {"u": ((3,), "f4")}, 1, ["a"], 1, {}, sync=sync)
-    sink = DataSetSink(store, writer)
+    sink = DatasetSink(store, writer)
     slot = store.acquire()
     store.row(slot, "u")[:] = 1.0
     sink.put(slot, Sample(0, 0, np.array([0.5, 0.0]), 1.0))

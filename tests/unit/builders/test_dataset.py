@@ -2,12 +2,12 @@
 
 import json
 
-from melissa_gen.builders.data_set import clock, data_set_settings, grid_coordinates, physical_times
+from melissa_gen.builders.dataset import clock, dataset_settings, grid_coordinates, physical_times
 from melissa_gen.study import load_study
 
 
 def settings(path, *changes):
-    return data_set_settings(load_study(path, changes), 3, 1)
+    return dataset_settings(load_study(path, changes), 3, 1)
 
 
 def test_settings_round_trip_through_json(study_file):

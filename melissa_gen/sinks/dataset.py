@@ -10,10 +10,10 @@ from melissa_gen.dataset import DatasetWriter
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.sinks.base import StreamSink
 
-__all__ = ["DataSetSink"]
+__all__ = ["DatasetSink"]
 
 
-class DataSetSink(StreamSink):
+class DatasetSink(StreamSink):
     """Writes each sample to an HDF5 file. Row n of the file holds simulation n.
 
     Args:

@@ -10,16 +10,16 @@ from melissa_gen.dataset import Dataset, DatasetWriter
 from melissa_gen.study import SimulationSection, Study, TimesSection
 
 __all__ = [
-    "check_data_set",
+    "check_dataset",
     "clock",
-    "data_set_settings",
-    "data_set_writer",
+    "dataset_settings",
+    "dataset_writer",
     "grid_coordinates",
     "physical_times",
 ]
 
 
-def data_set_writer(
+def dataset_writer(
     study: Study, path: Path, settings: dict[str, Any], *, resume: bool
 ) -> DatasetWriter:
     """Creates the data set file of a study, with a row for each of its simulations.
@@ -27,7 +27,7 @@ def data_set_writer(
     Args:
         study: The study.
         path: The file.
-        settings: Settings that determine the data, from `data_set_settings`.
+        settings: Settings that determine the data, from `dataset_settings`.
         resume: Continue the partial file of an earlier server.
 
     Returns:
@@ -49,7 +49,7 @@ def data_set_writer(
     )
 
 
-def check_data_set(study: Study, data: Dataset) -> None:
+def check_dataset(study: Study, data: Dataset) -> None:
     """Checks that a data set has the parameters, fields and time steps of a study.
 
     Raises:
@@ -63,7 +63,7 @@ def _sizes(simulation: SimulationSection) -> dict[str, tuple[Sequence[int], str]
     return {name: (field.shape, field.dtype) for name, field in simulation.fields.items()}
 
 
-def data_set_settings(
+def dataset_settings(
     study: Study, simulations: int, seed: int, files: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Returns the settings that determine the content of a data set, including hashes of the solver's files.
