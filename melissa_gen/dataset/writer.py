@@ -1,19 +1,9 @@
-"""Reads and writes data sets of trajectories in one HDF5 file, in the layout of PDEBench.
-
-Each field is stored under its name, `(n, T, *shape)`; a single field is also linked as `tensor`, its
-name in PDEBench. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
-`parameters` `(n, d)` with the attribute `names`, `simulation` `(n,)`, `complete` `(n,)`, and the
-root attribute `settings`, the JSON text of the settings that determine the data. From melissa_gen,
-this module imports only `melissa_gen.errors` and `melissa_gen.run_dir.durable`.
-
-Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.
-"""
+"""Writes data set files."""
 
 import contextlib
-import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,17 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from melissa_gen.dataset.layout import AXES, LAYOUT, RESERVED, TENSOR, explained
 from melissa_gen.errors import DataError
 from melissa_gen.run_dir.durable import sync as sync_path
 
-__all__ = ["Dataset", "DatasetWriter", "replace_settings"]
-
-TENSOR = "tensor"
-"""Name of the only field in files of PDEBench."""
-LAYOUT = 2
-"""Version of the layout. Version 1 stored a single field only as `tensor`."""
-RESERVED = {"parameters", "simulation", "complete", "t-coordinate"}
-AXES = ("x", "y", "z")
+__all__ = ["DatasetWriter", "replace_settings"]
 
 
 class DatasetWriter:
@@ -91,7 +75,7 @@ class DatasetWriter:
         times = np.arange(time_steps) if times is None else times
         axes = {k: np.asarray(v, np.float64) for k, v in (coordinates or {}).items()}
         self._check(np.shape(times), axes)
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             if resume:
                 self._open(simulations, settings)
             else:
@@ -165,7 +149,7 @@ class DatasetWriter:
             message = f"row {row} of {self.path} is already finished"
             raise DataError(message)
         self._written[row] = False
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file["simulation"][row] = simulation
             self._file["parameters"][row] = values
 
@@ -193,7 +177,7 @@ class DatasetWriter:
                 f"{self.path} holds steps 0 to {self.time_steps - 1} of shape {shape}"
             )
             raise DataError(message)
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file[name][row, first:last] = arrays
         self._written[row, list(self.fields).index(name), first:last] = True
 
@@ -210,7 +194,7 @@ class DatasetWriter:
                 f"step {step} of field '{list(self.fields)[field]}' is missing"
             )
             raise DataError(message)
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file["complete"][row] = True
         self._finished[row] = True
 
@@ -230,7 +214,7 @@ class DatasetWriter:
         Raises:
             DataError: The disk is full.
         """
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file.flush()
         steps = {
             str(row): np.flatnonzero(whole).tolist() for row, whole in self.unfinished().items()
@@ -255,7 +239,7 @@ class DatasetWriter:
         self._written[progress["complete"]] = True
         for row, steps in progress["steps"].items():
             self._written[int(row)][:, steps] = True
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file["complete"][...] = self._finished
 
     def close(self) -> None:
@@ -266,7 +250,7 @@ class DatasetWriter:
         """
         if not self._file:
             return
-        with _explained(self.partial, "written"):
+        with explained(self.partial, "written"):
             self._file.close()
             self._sync(self.partial)
             os.replace(self.partial, self.path)
@@ -316,183 +300,5 @@ def replace_settings(path: str | Path, settings: Mapping[str, Any]) -> None:
     Raises:
         DataError: The file can't be written.
     """
-    with _explained(Path(path), "written"), h5py.File(path, "r+") as file:
+    with explained(Path(path), "written"), h5py.File(path, "r+") as file:
         file.attrs["settings"] = json.dumps(settings)
-
-
-class Dataset:
-    """Reads the complete trajectories of a data set file. Files of PDEBench can also be read.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        fields: Name of each field to its (shape, dtype).
-        time_steps: Number of time steps of each trajectory, T.
-        times: Physical times `(T,)`; time step numbers if the file has no times.
-        coordinates: Axis ("x", "y", "z") to the coordinates along it, if the file has them.
-        names: Names of the parameters.
-        parameters: Physical values `(n, d)`, float64.
-        simulations: Simulation numbers `(n,)`.
-        settings: Settings that determine the data, as passed to the writer.
-
-    Raises:
-        DataError: The file is missing, damaged, or has another layout.
-
-    Example:
-        >>> with Dataset("heat.h5") as data:
-        ...     trajectory = data.read(0)["u"]
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        with _explained(self.path, "read"):
-            self._file = h5py.File(self.path, "r")
-        try:
-            with _explained(self.path, "read"):
-                self._read_layout()
-        except BaseException:
-            self.close()
-            raise
-
-    def __len__(self) -> int:
-        """Number of complete trajectories, n."""
-        return len(self._rows)
-
-    def read(self, row: int, steps: slice = slice(None)) -> dict[str, NDArray[Any]]:
-        """Reads one trajectory.
-
-        Args:
-            row: Index of the trajectory, 0 to n - 1.
-            steps: Time steps to read; default: all.
-
-        Returns:
-            Field name to `(T, *shape)`.
-
-        Raises:
-            DataError: The file is damaged.
-            IndexError: The row does not exist.
-        """
-        if not 0 <= row < len(self):
-            message = f"{self.path} has trajectories 0 to {len(self) - 1}, not {row}"
-            raise IndexError(message)
-        with _explained(self.path, "read"):
-            return {name: values[self._rows[row], steps] for name, values in self._values.items()}
-
-    def require(
-        self,
-        parameters: Sequence[str],
-        fields: Mapping[str, tuple[Sequence[int], DTypeLike]],
-        time_steps: int,
-    ) -> None:
-        """Checks that the file fits a study.
-
-        Args:
-            parameters: Names of the parameters of the study, in their order.
-            fields: Name of each field of the study to its (shape, dtype).
-            time_steps: Number of time steps of the study, T.
-
-        Raises:
-            DataError: The file differs; the message names what the file has and what the study has.
-        """
-        wanted = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in fields.items()}
-        pairs: list[tuple[str, Any, Any]] = [
-            ("the parameters", list(self.names), list(parameters)),
-            ("the fields", sorted(self.fields), sorted(wanted)),
-            ("trajectories of this number of time steps:", self.time_steps, time_steps),
-        ]
-        for name in sorted(self.fields.keys() & wanted.keys()):
-            (shape, dtype), (study_shape, study_dtype) = self.fields[name], wanted[name]
-            pairs.append((f"the field '{name}' with the shape", shape, study_shape))
-            pairs.append((f"the field '{name}' with the type", dtype, study_dtype))
-        for what, found, expected in pairs:
-            if found != expected:
-                message = f"{self.path} has {what} {found}, but the study has {expected}"
-                raise DataError(message)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _read_layout(self) -> None:
-        file = self._file
-        layout = int(file.attrs.get("layout", 1))
-        if layout > LAYOUT:
-            message = (
-                f"{self.path} was written by a newer version of melissa_gen: it has the layout {layout}, "
-                f"and this version reads layouts up to {LAYOUT}"
-            )
-            raise DataError(message)
-        names = [str(name) for name in file.attrs.get("fields", [TENSOR])]
-        keys = {name: name for name in names}
-        if len(names) == 1 and names[0] not in file:
-            keys = {names[0]: TENSOR}
-        if not keys or not all(isinstance(file.get(key), h5py.Dataset) for key in keys.values()):
-            message = f"{self.path} is not a data set: it has neither '{TENSOR}' nor named fields"
-            raise DataError(message)
-        self._values = {name: file[key] for name, key in keys.items()}
-        sizes = {values.shape[:2] for values in self._values.values()}
-        if len(sizes) != 1 or len(next(iter(sizes))) < 2:
-            message = f"{self.path} is not a data set: its fields have sizes {sorted(sizes)}"
-            raise DataError(message)
-        total, self.time_steps = sizes.pop()
-        self.fields = {name: (v.shape[2:], v.dtype) for name, v in self._values.items()}
-        self._rows = np.flatnonzero(self._column("complete", np.ones(total, np.bool_)))
-        self.simulations = self._column("simulation", np.arange(total))[self._rows]
-        self.parameters = self._column("parameters", np.zeros((total, 0)))[self._rows]
-        self.names = self._parameter_names()
-        self.times = self._column("t-coordinate", np.arange(self.time_steps, dtype=np.float64))
-        self.coordinates = {
-            axis: file[f"{axis}-coordinate"][...] for axis in AXES if f"{axis}-coordinate" in file
-        }
-        self.settings: dict[str, Any] = json.loads(file.attrs.get("settings", "{}"))
-
-    def _parameter_names(self) -> list[str]:
-        count = self.parameters.shape[1]
-        if "parameters" not in self._file:
-            return []
-        names = [str(name) for name in self._file["parameters"].attrs.get("names", [])]
-        if len(names) != count:
-            message = f"{self.path} has {count} parameters with the names {names}"
-            raise DataError(message)
-        return names
-
-    def _column(self, name: str, default: NDArray[Any]) -> NDArray[Any]:
-        if name not in self._file:
-            return default
-        values: NDArray[Any] = self._file[name][...]
-        if name == "t-coordinate":
-            # Some files of PDEBench have one more time than time steps.
-            values = values[: self.time_steps]
-        if values.ndim != default.ndim or len(values) != len(default):
-            message = (
-                f"'{name}' in {self.path} has shape {values.shape}, not {len(default)} entries"
-            )
-            raise DataError(message)
-        return values
-
-
-@contextlib.contextmanager
-def _explained(path: Path, verb: str) -> Iterator[None]:
-    """Converts exceptions of HDF5 to a `DataError` that names the file."""
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        message = f"{path} can't be {verb}: there is no such file or folder"
-        raise DataError(message) from error
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        # HDF5 reports the errno of a failed write only in the text of the exception.
-        full = getattr(error, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}," in str(
-            error
-        )
-        reason = "the disk is full" if full else str(error)
-        message = f"{path} can't be {verb}: {reason}"
-        raise DataError(message) from error
