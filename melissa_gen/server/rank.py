@@ -37,16 +37,18 @@ from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.receiver import Ingest, SavedPart
+from melissa_gen.server.ingest.receiver import Ingest, RankState, SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
+from melissa_gen.server.side_sinks import side_sinks
 from melissa_gen.server.sink_consumer import StreamConsumer, stream_sink
 from melissa_gen.server.training.thread_placement import (
     shorten_gil_switch_interval,
     split_cores,
     started_on,
 )
+from melissa_gen.sinks import FanOut
 
 if TYPE_CHECKING:
     from melissa_gen.server.coordination.coordinator import Coordinator
@@ -98,17 +100,19 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
                 )
         contact = _complete_contact(world, coordinator)
         consumer = _consumer(setup, world, checkpoint, coordinator)
+        sink = FanOut(consumer.sink, side_sinks(setup, resume=checkpoint is not None))
         ingest = _start_ingest(
             setup,
             context,
             contact,
             data,
-            consumer,
+            sink,
+            consumer.shared,
             checkpoint,
             warnings,
             authenticator.take_refused,
         )
-        rank = _Rank(setup, consumer, ingest, coordinator)
+        rank = _Rank(setup, consumer, sink, ingest, coordinator)
         rank.start(checkpoint, damages)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
@@ -132,12 +136,13 @@ class _Rank:
         self,
         setup: RankSetup,
         consumer: Consumer,
+        sink: FanOut,
         ingest: Ingest,
         coordinator: "Coordinator | None",
     ) -> None:
-        self._setup, self._consumer, self._ingest = setup, consumer, ingest
+        self._setup, self._consumer, self._sink, self._ingest = setup, consumer, sink, ingest
         self._coordinator, self._collectives = coordinator, consumer.collectives
-        self._writer = CheckpointWriter(setup.rank, consumer.shared, consumer.sync)
+        self._writer = CheckpointWriter(setup.rank, consumer.shared, self._sync)
 
     def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
         """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""
@@ -197,16 +202,25 @@ class _Rank:
         status = "finished"
         if coordinator is not None:
             status, _ = coordinator.outcome(stopped, consumer.flaw, handover=handover)
-        consumer.close(complete=status == "finished")
+        complete = self._collectives.from_rank_0(status == "finished")
+        consumer.close(complete=complete)
+        self._sink.finish(self._collectives, complete=complete)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         ends = self._collectives.gather({"part": list(part), "peak": peak})
         if coordinator is not None:
             if saves:
                 coordinator.publish(name, state, [SavedPart(*end["part"]) for end in ends])
-            coordinator.finish(stopped, [end["peak"] for end in ends], consumer, handover=handover)
+            results = consumer.summary() | self._sink.summary()
+            peaks = [end["peak"] for end in ends]
+            coordinator.finish(stopped, consumer.flaw, peaks, results, handover=handover)
         self._collectives.barrier()
         self._collectives.close()
         return handover
+
+    def _sync(self) -> None:
+        """Waits until the files that the last state names are on disk."""
+        self._consumer.sync()
+        self._sink.sync()
 
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""
@@ -321,13 +335,13 @@ def _start_ingest(
     context: zmq.Context[Any],
     contact: Contact,
     data: zmq.Socket[bytes],
-    consumer: Consumer,
+    sink: FanOut,
+    shared: RankState,
     checkpoint: Checkpoint | None,
     warnings: Callable[[], list[str]],
     strangers: Callable[[], list[Refusal]],
 ) -> Ingest:
-    """Restores sink and assembler, and starts the ingest thread."""
-    sink = consumer.sink
+    """Restores sinks and assembler, and starts the ingest thread."""
     assembler = _assembler(setup, sink.store)
     if checkpoint is not None:
         restore_rank(setup, checkpoint, sink, assembler)
@@ -337,7 +351,7 @@ def _start_ingest(
         data,
         assembler,
         sink,
-        consumer.shared,
+        shared,
         setup.rank,
         clock(setup.study.simulation.times),
         warnings,

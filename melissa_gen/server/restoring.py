@@ -15,7 +15,7 @@ from melissa_gen.run_dir.checkpoint_folder import rows_file
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.done_steps import merged_done
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.sinks import Sink
+from melissa_gen.sinks import FanOut
 
 __all__ = ["redistributed", "restore_rank"]
 
@@ -23,17 +23,19 @@ _log = logging.getLogger(__name__)
 
 
 def restore_rank(
-    setup: RankSetup, checkpoint: Checkpoint, sink: Sink, assembler: Assembler
+    setup: RankSetup, checkpoint: Checkpoint, sink: FanOut, assembler: Assembler
 ) -> None:
-    """Restores assembler and sink, and the samples in memory if the checkpoint holds them.
+    """Restores assembler and sinks, and the samples in memory if the checkpoint holds them.
 
     Samples that can't be read are counted as withdrawn, with a warning.
     """
     states = checkpoint.rank_states()
     state = redistributed(states, setup.ranks, setup.study.simulation.time_steps)[setup.rank]
     sink.restore(state["reservoir"])
+    sink.restore_sides([one["reservoir"]["sides"] for one in states], setup.rank, setup.ranks)
     assembler.restore(state["assembler"])
-    if not isinstance(sink, Policy):
+    reservoir = sink.main
+    if not isinstance(reservoir, Policy):
         return
     moved = len(states) != setup.ranks
     saved = [n for n, one in enumerate(states) if one["rows_saved"]]
@@ -48,9 +50,9 @@ def restore_rank(
                 continue
             owners = _owners(reader.columns["simulation"], reader.columns["step"], setup.ranks)
             parts.append((reader, np.flatnonzero(owners == setup.rank)))
-        rows = _read(parts, sink, np.random.default_rng([setup.study.seed, setup.epoch]))
+        rows = _read(parts, reservoir, np.random.default_rng([setup.study.seed, setup.epoch]))
     if rows is not None:
-        sink.refill(rows)
+        reservoir.refill(rows)
         unseen = ~rows.columns["seen"]
         columns = rows.columns["simulation"][unseen], rows.columns["step"][unseen]
         assembler.remember(np.stack(columns, axis=1).tolist())

@@ -1,12 +1,24 @@
 """Sinks: the receivers of the samples of a server rank.
 
-The ingest thread assembles samples and puts them into one sink: the reservoir of a trainer, a data set file
-(`DatasetSink`), or the observations of a conformance check (`ConformanceSink`). The package may import `reservoir`,
-`protocol`, `dataset` and `errors`.
+The ingest thread assembles samples and puts them into a `FanOut`. It stores each sample in the main sink: the reservoir
+of a trainer, a data set file (`DatasetSink`), or the observations of a conformance check (`ConformanceSink`). It then
+gives the sample to each `SideSink` of the study. The package may import `reservoir`, `protocol`, `dataset` and
+`errors`.
 """
 
 from melissa_gen.sinks.base import Sink, StreamSink
 from melissa_gen.sinks.conformance import ConformanceSink, FieldObservation
 from melissa_gen.sinks.dataset import DatasetSink
+from melissa_gen.sinks.fan_out import FanOut
+from melissa_gen.sinks.side_sink import Ranks, SideSink
 
-__all__ = ["ConformanceSink", "DatasetSink", "FieldObservation", "Sink", "StreamSink"]
+__all__ = [
+    "ConformanceSink",
+    "DatasetSink",
+    "FanOut",
+    "FieldObservation",
+    "Ranks",
+    "SideSink",
+    "Sink",
+    "StreamSink",
+]

@@ -293,8 +293,9 @@ class Coordinator:
     def finish(
         self,
         stopped: str | None,
+        flaw: str | None,
         peaks: list[float],
-        consumer: Consumer,
+        results: dict[str, Any],
         *,
         handover: bool,
     ) -> None:
@@ -302,17 +303,18 @@ class Coordinator:
 
         Args:
             stopped: The reason why the study was stopped early, or None.
+            flaw: The `flaw` of this rank's consumer.
             peaks: The peak memory of each rank (10**6 bytes).
-            consumer: This rank's consumer.
+            results: The sections of consumer and side sinks in the summary.
             handover: Whether another server continues.
         """
-        status, reason = self.outcome(stopped, consumer.flaw, handover=handover)
+        status, reason = self.outcome(stopped, flaw, handover=handover)
         self.event("server_left" if handover else "run_finished", status=status)
         # The last reports of all ranks are in the control socket's queue: the thread reads them before it ends.
         self._control.finish(status, reason)
         self._heartbeats.close()
         if not handover:
-            self._write_results(self._summary(status, reason, peaks) | consumer.summary())
+            self._write_results(self._summary(status, reason, peaks) | results)
         self._log.close()
         for listener in self._listeners:
             listener.close()
