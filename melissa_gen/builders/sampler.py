@@ -80,9 +80,12 @@ def check_sampler(study: Study) -> None:
 
     Raises:
         StudyError: The prior is invalid, the method or an argument is unknown, the method requires
-            a prior with a density but the study has feasible points, or the method requires another
-            reservoir policy.
+            a prior with a density but the study has feasible points, another number of simulations, or
+            another reservoir policy.
     """
     prior = prior_of(study)
     check_arguments(study.sampler.method, study.sampler.arguments, tabulated=prior.tabulated)
+    check = METHODS[study.sampler.method].check
+    if check is not None:
+        check(prior, study.simulation.count)
     eviction_rule(study.sampler, study.reservoir)

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 KEPT_STATUSES = 4000
 PAUSE_SECONDS = 30.0
 """A longer gap between events is a pause between two starts of the run, because a status is written every second."""
-FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "table"}
+FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "pick_freeze", "table"}
 
 
 @dataclass(frozen=True)

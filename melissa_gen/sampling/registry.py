@@ -42,6 +42,7 @@ from melissa_gen.sampling.designs import (
     grid,
     halton,
     lhs,
+    pick_freeze,
     sobol,
     table,
     uniform,
@@ -62,12 +63,14 @@ class Method:
         needs_density: Whether it needs the prior's density, or a prior that fills the unit cube.
             A method that needs draws of the prior only also works from a table of points.
         eviction: Rule by which the reservoir must evict samples; None: the study determines it.
+        check: Checks the prior and the number of simulations before the start, or None.
     """
 
     arguments: type[Arguments]
     build: Callable[[Prior, int, Any, Ramp], Sampler]
     needs_density: bool = True
     eviction: Literal["difficulty"] | None = None
+    check: Callable[[Prior, int], None] | None = None
 
     @property
     def summary(self) -> str:
@@ -81,6 +84,9 @@ METHODS: dict[str, Method] = {
     "halton": Method(halton.HaltonArguments, halton.build),
     "lhs": Method(lhs.LhsArguments, lhs.build),
     "grid": Method(grid.GridArguments, grid.build),
+    "pick_freeze": Method(
+        pick_freeze.PickFreezeArguments, pick_freeze.build, check=pick_freeze.check
+    ),
     "table": Method(table.TableArguments, table.build, needs_density=False),
     "uniform_resampled": Method(
         uniform_resampled.UniformResampledArguments, uniform_resampled.build, needs_density=False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling import Evidence, Prior, create
+from melissa_gen.sampling import METHODS, Evidence, Prior, create
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}, "b": {"low": 0.0, "high": 1.0}})
 
@@ -158,3 +158,48 @@ def test_a_wrong_table_is_one_sentence(points, words, tmp_path):
     with pytest.raises(StudyError, match=words) as caught:
         create("table", PRIOR, 1, arguments={"points": points})
     assert "sampler.arguments.points" in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("base", ["sobol", "random"])
+def test_pick_freeze_draws_whole_groups_whatever_the_blocks(base):
+    three = Prior.from_mapping(
+        {name: {"low": low, "high": low + 1.0} for name, low in (("a", 0), ("b", 1), ("c", 2))}
+        | {"fixed": {"low": 5.0, "high": 5.0}}
+    )
+    whole = create("pick_freeze", three, 3, arguments={"base": base}).suggest(40).points
+    parts = create("pick_freeze", three, 3, arguments={"base": base})
+    pieces = np.concatenate([parts.suggest(n).points for n in (1, 2, 5, 0, 13, 19)])
+    np.testing.assert_array_equal(whole, pieces)
+    for group in whole.reshape(8, 5, 4):
+        first, second = group[:2]
+        assert not np.any(first[:3] == second[:3])
+        for axis in range(3):
+            expected = first.copy()
+            expected[axis] = second[axis]
+            np.testing.assert_array_equal(group[2 + axis], expected)
+    independent = whole.reshape(8, 5, 4)[:, :2]
+    if base == "sobol":  # A and B are balanced
+        for axis in range(3):
+            for member in range(2):
+                unit = independent[:, member, axis] - axis
+                assert sorted((unit * 8).astype(int)) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "constraints", "count", "sentence"),
+    [
+        ({"a": 1.0, "b": 1.0}, (), 10, "count 10 is not a multiple of 4, .*count is 8 and 12"),
+        ({"a": 1.0, "b": 1.0}, (), 3, "the nearest legal count is 4"),
+        ({"a": 0.0}, (), 2, "all parameters are fixed"),
+        ({"a": 1.0, "b": 1.0}, ("a < b",), 8, "remove the constraints"),
+    ],
+)
+def test_pick_freeze_says_what_it_needs(parameters, constraints, count, sentence):
+    prior = Prior.from_mapping(
+        {name: {"low": 0.0, "high": high} for name, high in parameters.items()}, constraints
+    )
+    with pytest.raises(StudyError, match=sentence):
+        METHODS["pick_freeze"].check(prior, count)
+    if constraints:
+        with pytest.raises(StudyError, match=sentence):
+            create("pick_freeze", prior, 1)

@@ -15,7 +15,17 @@ with contextlib.suppress(ImportError):
     importlib.import_module("libensemble.gen_classes.sampling")
 
 ADAPTIVE = set(METHODS) - {
-    *("uniform", "sobol", "halton", "lhs", "grid", "table", "uniform_resampled", "r3")
+    *(
+        "uniform",
+        "sobol",
+        "halton",
+        "lhs",
+        "grid",
+        "pick_freeze",
+        "table",
+        "uniform_resampled",
+        "r3",
+    )
 }
 ARGUMENTS = {
     "lhs": {"size": 24},

@@ -1,0 +1,138 @@
+"""All statistics of one field, as a study selects them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.statistics.estimator import Array
+from melissa_gen.statistics.moments import Moments
+from melissa_gen.statistics.quantiles import Quantiles
+from melissa_gen.statistics.ranges import Exceedance, Extremes
+from melissa_gen.statistics.sobol_groups import SobolGroups
+
+__all__ = ["FieldStatistics", "Selection"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The statistics of a field.
+
+    Attributes:
+        order: Highest order of the moments, 2 to 4.
+        thresholds: Thresholds of the exceedance, in the field's unit.
+        quantiles: Probabilities of the quantiles.
+        covariances: Number of parameters of the covariances, 0 for none.
+        sobol: Number of parameters of the Sobol indices, 0 for none.
+        open_groups: Incomplete groups of the Sobol indices that are kept in memory.
+    """
+
+    order: int = 4
+    thresholds: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    covariances: int = 0
+    sobol: int = 0
+    open_groups: int = 1
+
+    def megabytes(self, steps: int, shape: tuple[int, ...], item_bytes: int = 4) -> float:
+        """Returns the memory of the statistics of a field in megabytes, without copies.
+
+        Args:
+            steps: Number of time steps.
+            shape: Shape of the field.
+            item_bytes: Bytes of one value of a sample.
+        """
+        arrays = self.order + 2 + len(self.thresholds) + 2 * len(self.quantiles) + self.covariances
+        waiting = 0
+        if self.sobol:
+            arrays += 4 * self.sobol + 4
+            waiting = self.open_groups * (self.sobol + 2)
+        return steps * prod(shape) * (8 * arrays + item_bytes * waiting) / 1e6
+
+
+class FieldStatistics:
+    """The statistics of one field over all simulations, per time step and point.
+
+    Args:
+        steps: Number of time steps t.
+        shape: Shape of the field.
+        selection: The statistics.
+        dtype: Type of the field.
+    """
+
+    def __init__(
+        self, steps: int, shape: tuple[int, ...], selection: Selection, dtype: str = "float32"
+    ) -> None:
+        self.selection = selection
+        self.moments = Moments(steps, shape, selection.order, selection.covariances)
+        self.extremes = Extremes(steps, shape)
+        self.exceedance = (
+            Exceedance(steps, shape, selection.thresholds) if selection.thresholds else None
+        )
+        self.quantiles = (
+            Quantiles(steps, shape, selection.quantiles) if selection.quantiles else None
+        )
+        self.sobol = (
+            SobolGroups(steps, shape, selection.sobol, selection.open_groups, dtype)
+            if selection.sobol
+            else None
+        )
+
+    def update(
+        self, simulation: int, step: int, values: NDArray[Any], parameters: Array, weight: float
+    ) -> None:
+        """Adds one sample.
+
+        Args:
+            simulation: Number of the simulation.
+            step: Time step.
+            values: `(*shape)`.
+            parameters: Parameters of the simulation, `(d,)`.
+            weight: Importance weight; the Sobol indices do not use it.
+        """
+        exact = np.asarray(values, np.float64)
+        self.moments.update(step, exact, parameters, weight)
+        self.extremes.update(step, exact)
+        if self.exceedance is not None:
+            self.exceedance.update(step, exact, weight)
+        if self.quantiles is not None:
+            with np.errstate(invalid="ignore"):
+                deviation = np.sqrt(self.moments.variance(step))
+            low, high = (self.extremes.arrays[name][step] for name in ("minimum", "maximum"))
+            self.quantiles.update(step, exact, deviation, low, high, weight)
+        if self.sobol is not None:
+            self.sobol.update(simulation, step, exact)
+
+    def merge(self, other: Self) -> None:
+        """Adds the samples of another rank."""
+        for name, part in self._parts().items():
+            part.merge(other._parts()[name])
+
+    def results(self) -> dict[str, NDArray[Any]]:
+        """Returns all estimates by name; the first axis is the time step, the second the level or the parameter."""
+        found = self.moments.results() | self.extremes.results()
+        for part in (self.exceedance, self.quantiles):
+            found |= part.results() if part is not None else {}
+        return found | (self.sobol.indices.results() if self.sobol is not None else {})
+
+    def state(self) -> dict[str, Any]:
+        """Returns a copy of the state: nested dicts of arrays."""
+        return {name: part.state() for name, part in self._parts().items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues exactly from a `state()`."""
+        for name, part in self._parts().items():
+            part.restore(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "moments": self.moments,
+            "extremes": self.extremes,
+            "exceedance": self.exceedance,
+            "quantiles": self.quantiles,
+            "sobol": self.sobol,
+        }
+        return {name: part for name, part in parts.items() if part is not None}

@@ -1,0 +1,108 @@
+"""Gathers the samples of pick-freeze groups, whose simulations end at different times, for the Sobol indices."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.statistics.estimator import Array
+from melissa_gen.statistics.sobol_indices import SobolIndices
+
+__all__ = ["SobolGroups"]
+
+
+class SobolGroups:
+    """Adds a group to the indices of a time step as soon as the samples of all its members have arrived.
+
+    The members of group g are the simulations g (d + 2) to g (d + 2) + d + 1. Samples of incomplete groups are kept
+    in memory. If there are more groups than `open_groups`, the oldest is left out: one of its simulations has failed,
+    or is far behind. At the end, incomplete groups are left out too.
+
+    Args:
+        steps: Number of time steps t.
+        shape: Shape of the field.
+        parameters: Number of parameters d.
+        open_groups: Largest number of incomplete groups that are kept.
+        dtype: Type of the samples.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        shape: tuple[int, ...],
+        parameters: int,
+        open_groups: int,
+        dtype: str = "float32",
+    ) -> None:
+        self.indices = SobolIndices(steps, shape, parameters)
+        self._size, self._steps, self._open = parameters + 2, steps, open_groups
+        self._shape, self._dtype = shape, dtype
+        self._values: dict[int, NDArray[Any]] = {}
+        self._arrived: dict[int, NDArray[np.bool_]] = {}
+        self._abandoned: set[int] = set()
+
+    @property
+    def left_out(self) -> int:
+        """Number of groups so far that lack a sample and will not be completed."""
+        return len(self._abandoned)
+
+    @property
+    def waiting(self) -> int:
+        """Number of incomplete groups in memory."""
+        return len(self._values)
+
+    def update(self, simulation: int, step: int, values: Array) -> None:
+        """Adds one sample `(*shape)`."""
+        group, member = divmod(simulation, self._size)
+        if group in self._abandoned:
+            return
+        if group not in self._values:
+            if len(self._values) >= self._open:
+                self._abandon(min(self._values))
+            self._values[group] = np.zeros((self._steps, self._size, *self._shape), self._dtype)
+            self._arrived[group] = np.zeros((self._steps, self._size), bool)
+        self._values[group][step, member] = values
+        arrived = self._arrived[group]
+        arrived[step, member] = True
+        if arrived[step].all():
+            self.indices.update(step, self._values[group][step].astype(np.float64))
+            if arrived.all():
+                self._forget(group)
+
+    def finish(self) -> None:
+        """Leaves out the groups that are still incomplete."""
+        for group in sorted(self._values):
+            self._abandon(group)
+
+    def merge(self, other: Self) -> None:
+        """Adds the groups of another estimator; groups that are incomplete in both are not joined."""
+        self.indices.merge(other.indices)
+        self._abandoned |= other._abandoned
+
+    def state(self) -> dict[str, Any]:
+        """Returns a copy of the state: the indices and the samples of incomplete groups."""
+        numbers = sorted(self._values)
+        empty = np.zeros((0, self._steps, self._size, *self._shape), self._dtype)
+        return self.indices.state() | {
+            "open": np.array(numbers, np.int64),
+            "abandoned": np.array(sorted(self._abandoned), np.int64),
+            "values": np.stack([self._values[n] for n in numbers]) if numbers else empty,
+            "arrived": np.array([self._arrived[n] for n in numbers], bool),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues exactly from a `state()`."""
+        self.indices.restore(state)
+        self._abandoned = set(state["abandoned"].tolist())
+        self._values, self._arrived = {}, {}
+        for row, group in enumerate(state["open"].tolist()):
+            self._values[group] = state["values"][row].copy()
+            self._arrived[group] = state["arrived"][row].copy()
+
+    def _abandon(self, group: int) -> None:
+        self._abandoned.add(group)
+        self._forget(group)
+
+    def _forget(self, group: int) -> None:
+        del self._values[group], self._arrived[group]
