@@ -64,6 +64,8 @@ class Method:
             A method that needs draws of the prior only also works from a table of points.
         eviction: Rule by which the reservoir must evict samples; None: the study determines it.
         check: Checks the prior and the number of simulations before the start, or None.
+        ordered: Whether the number of a simulation determines the meaning of its point. All points are then drawn
+            before the start, so that no draw of the prior replaces one that is late.
     """
 
     arguments: type[Arguments]
@@ -71,6 +73,7 @@ class Method:
     needs_density: bool = True
     eviction: Literal["difficulty"] | None = None
     check: Callable[[Prior, int], None] | None = None
+    ordered: bool = False
 
     @property
     def summary(self) -> str:
@@ -85,7 +88,7 @@ METHODS: dict[str, Method] = {
     "lhs": Method(lhs.LhsArguments, lhs.build),
     "grid": Method(grid.GridArguments, grid.build),
     "pick_freeze": Method(
-        pick_freeze.PickFreezeArguments, pick_freeze.build, check=pick_freeze.check
+        pick_freeze.PickFreezeArguments, pick_freeze.build, check=pick_freeze.check, ordered=True
     ),
     "table": Method(table.TableArguments, table.build, needs_density=False),
     "uniform_resampled": Method(

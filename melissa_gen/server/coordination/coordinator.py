@@ -332,6 +332,9 @@ class Coordinator:
         if not self._trains:
             purpose = setup.purpose
             return FixedDesign(prior, study.simulation.count, purpose.seed, purpose.points)
+        size, low = sampler.generation_size, min(study.launcher.clients, sampler.generation_size)
+        if sampling.METHODS[sampler.method].ordered:
+            size = low = study.simulation.count
         return ProposalQueue(
             build_sampler(
                 sampler,
@@ -341,8 +344,8 @@ class Coordinator:
             ),
             prior,
             sampling.DifficultyTracker(sampler.difficulty),
-            size=sampler.generation_size,
-            low=min(study.launcher.clients, sampler.generation_size),
+            size=size,
+            low=low,
             total=study.simulation.count,
             importance_exponent=study.training.importance_exponent,
             seed=study.seed,
