@@ -223,7 +223,7 @@ class MixtureSampler(Sampler):
     def observe(self, probe: Probe) -> None:
         """Gives the rule a snapshot of the surrogate, and all points drawn so far."""
         if self.uses_surrogate:
-            seen = self._seen.sample(self._rng)
+            seen = self._seen.points()
             self.rule.observe(UnitCubeProbe(probe, self.prior).with_seen(seen))
 
     def log_density(self, points: Array) -> Array:
