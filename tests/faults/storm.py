@@ -2,24 +2,25 @@
 
 Run by hand, for as long as wanted:
 
-    python -m tests.faults.storm --storms 200 --seed 1
+    python -m tests.faults.storm --storms 200 --seed 1000 --output docs/storms.jsonl
     python -m tests.faults.storm --seconds 300
 
-Each storm prints its seed and its faults. The end is a table of the time to recover after each kind of fault, and
-`--output FILE` writes the same as JSON. The storm with the seed S is repeated by `--storms 1 --seed S`; the faults
-and their times are the same, the moments in the study where they strike are not.
+Each storm prints its seed and its faults. The end is a table of the time to recover after each kind of fault. `--output
+FILE` adds a line for each storm to a file. Storms that have passed according to the file are not played again, so that
+many storms can be played in several sittings, and the table is that of the whole file. The storm with the seed S is
+repeated by `--storms 1 --seed S`; the faults and their times are the same, the moments in the study where they strike
+are not.
 """
 
 import argparse
 import contextlib
+import functools
 import html.parser
 import json
 import os
 import random
-import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,13 +29,13 @@ import traceback
 from pathlib import Path
 
 from tests.conftest import Runs
-from tests.faults import storm_machine
+from tests.faults import storm_machine, storm_records
+from tests.faults.storm_faults import FAULTS, HEARTBEAT_TIMEOUT, PATIENCE, StormError, check
 
 SOLVER = Path(__file__).parent / "solver.py"
-COUNT, STEPS, RANKS, CLIENTS = 120, 10, 2, 4
-HEARTBEAT_TIMEOUT = 4
-PATIENCE = 150.0
-"""Seconds without an event of progress after which a running study counts as hanging."""
+STEPS, RANKS, CLIENTS = 10, 2, 4
+FEWEST, PER_FAULT = 40, 20
+"""Number of simulations of a study: the study has to last until its last fault strikes."""
 RESUMES = 6
 PROGRESS = ("simulation_finished", "run_finished")
 """Events after which a study has recovered."""
@@ -42,7 +43,6 @@ FIRST_PORT = 47_000
 CHANGES = {
     "name": "storm",
     "simulation.command": ["python", "solver.py", "--pause", "0.05"],
-    "simulation.count": COUNT,
     "simulation.time_steps": STEPS,
     "simulation.retries": 100,
     "simulation.timeout": 15,
@@ -58,10 +58,6 @@ CHANGES = {
 }
 
 
-class StormError(AssertionError):
-    """An invariant is violated."""
-
-
 class Storm:
     """One study and its faults.
 
@@ -75,12 +71,13 @@ class Storm:
         self.runs = Runs(folder, self.machine.inside)
         storm_machine.call("mount", "--bind", self.machine.shm, self.runs.shared)
         self.machine.callback(storm_machine.call, "umount", "--lazy", self.runs.shared)
-        self.study = self.runs.study(CHANGES, solver=SOLVER)
+        self.faults = self._choose(faults)
+        self.count = FEWEST + PER_FAULT * len(self.faults)
+        changes = CHANGES | {"simulation.count": self.count}
+        self.study = self.runs.study(changes, solver=SOLVER)
         self.run_dir = self.machine.disk / "run"
         self.run = None
-        self.faults = self._choose(faults)
         self.recoveries = []
-        self._struck = None
 
     def _choose(self, names):
         names = names or sorted(FAULTS)
@@ -226,18 +223,17 @@ class Storm:
         summary = json.loads((self.run_dir / "summary.json").read_text(), parse_constant=refuse)
         check(summary["status"] == "finished", f"status {summary['status']}")
         samples, simulations = summary["samples"], summary["simulations"]
+        planned = self.count * STEPS
         run.assert_adds_up()
         check(
-            simulations["completed"] + simulations["failed"] == COUNT,
+            simulations["completed"] + simulations["failed"] == self.count,
             f"simulations do not add up: {simulations}",
         )
         check(simulations["failed"] == 0, f"simulations were given up: {simulations}\n{output}")
         lines = run.simulations()
-        check(sorted(lines) == list(range(COUNT)), f"lines of simulations: {sorted(lines)}")
-        check(samples["trained"] <= COUNT * STEPS, f"a sample counts as two: {samples}")
-        check(
-            samples["trained"] + samples["withdrawn"] >= COUNT * STEPS, f"samples lack: {samples}"
-        )
+        check(sorted(lines) == list(range(self.count)), f"lines of simulations: {sorted(lines)}")
+        check(samples["trained"] <= planned, f"a sample counts as two: {samples}")
+        check(samples["trained"] + samples["withdrawn"] >= planned, f"samples lack: {samples}")
         page = (self.run_dir / "report.html").read_text("utf-8")
         check(page.rstrip().endswith("</html>"), "report.html is cut off")
         html.parser.HTMLParser().feed(page)
@@ -254,199 +250,51 @@ class Storm:
         check(not left or killed, f"left behind: {left}")
 
 
-def check(holds, otherwise):
-    """Raises `StormError` unless something holds."""
-    if not holds:
-        raise StormError(otherwise)
-
-
 def refuse(constant):
     """Refuses NaN and Infinity in JSON."""
     message = f"{constant} is not JSON"
     raise StormError(message)
 
 
-FAULTS = {}
-
-
-def fault(apply):
-    """Registers a fault under the name of its function."""
-    FAULTS[apply.__name__] = apply
-    return apply
-
-
-@fault
-def kill_client_rank(storm):
-    """A rank of a client is killed."""
-    storm.kill("solver.py")
-
-
-@fault
-def kill_server_rank(storm):
-    """A rank of the server is killed."""
-    storm.kill("melissa_gen.server")
-
-
-@fault
-def kill_client_mpirun(storm):
-    """The mpirun of a client is killed."""
-    storm.kill("mpirun solver.py")
-
-
-@fault
-def kill_server_mpirun(storm):
-    """The mpirun of the server is killed."""
-    storm.kill("mpirun melissa_gen.server")
-
-
-@fault
-def kill_launcher(storm):
-    """The launcher is killed; its children are not."""
-    storm.kill("launcher")
-    storm.run.process.wait()
-
-
-def freeze(storm, word, low, high):
-    """Stops a process for a while."""
-    pid = storm.kill(word, signal.SIGSTOP)
-    try:
-        storm.pause(low, high)
-    finally:
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-@fault
-def freeze_client(storm):
-    """A rank of a client stands still for up to twice the heartbeat timeout."""
-    freeze(storm, "solver.py", 0.1, 2 * HEARTBEAT_TIMEOUT)
-
-
-@fault
-def freeze_server(storm):
-    """A rank of the server stands still for up to twice the heartbeat timeout."""
-    freeze(storm, "melissa_gen.server", 0.1, 2 * HEARTBEAT_TIMEOUT)
-
-
-@fault
-def freeze_launcher(storm):
-    """The launcher stands still for up to twice the heartbeat timeout."""
-    freeze(storm, "launcher", 0.1, 2 * HEARTBEAT_TIMEOUT)
-
-
-@fault
-def cut_connections(storm):
-    """Connections to one port are reset."""
-    with storm.machine.filter(storm.port(), "reject with tcp reset"):
-        storm.pause(0.05, 0.5)
-
-
-@fault
-def black_hole(storm):
-    """Packets from and to one port disappear."""
-    with storm.machine.filter(storm.port(), "drop"):
-        storm.pause(0.5, 1.5 * HEARTBEAT_TIMEOUT)
-
-
-@fault
-def slow_network(storm):
-    """One port passes 20 kB a second; the rest is dropped and sent again by TCP."""
-    with storm.machine.filter(storm.port(), "limit rate over 20 kbytes/second drop"):
-        storm.pause(1.0, 4.0)
-
-
-@fault
-def full_disk(storm):
-    """The disk of the run directory is full for a while."""
-    with storm.machine.full(storm.machine.disk):
-        storm.pause(0.5, 3.0)
-
-
-@fault
-def full_shared_memory(storm):
-    """/dev/shm is full for a while."""
-    with storm.machine.full(storm.machine.shm):
-        storm.pause(0.5, 3.0)
-
-
-@fault
-def frozen_disk(storm):
-    """Writes to the disk of the run directory wait."""
-    with storm.machine.frozen_disk():
-        storm.pause(0.5, 1.5 * HEARTBEAT_TIMEOUT)
-
-
-@fault
-def clock_jump(storm):
-    """The wall clock jumps by an hour or a day, and back."""
-    with storm.machine.other_time(storm.random.choice([-86_400, -3600, 3600, 86_400])):
-        storm.pause(0.5, 2.0)
-
-
-@fault
-def second_launcher(storm):
-    """A second launcher resumes the run while the first is at work."""
-    before = storm.run.process.poll()
-    second = storm.runs.command(
-        "resume", storm.run_dir, run_dir=storm.run_dir, **storm.machine.environment
-    )
-    deadline = time.monotonic() + PATIENCE
-    while second.process.poll() is None and storm.run.process.poll() is None:
-        check(time.monotonic() < deadline, f"a second launcher waits:\n{second.output}")
-        time.sleep(0.05)
-    if before is None and storm.run.process.poll() is None:
-        check(second.code == 1, f"a second launcher ended with {second.code}:\n{second.output}")
-        check("is still running" in second.output, second.output)
-    elif second.process.poll() is None:
-        # The first ended in between, so that the second is the one that continues.
-        storm.run = second
-
-
-@fault
-def strange_messages(storm):
-    """Corrupted, truncated and repeated messages arrive, with and without the keys of the run."""
-    words = [sys.executable, "-m", "tests.faults.strange_messages", storm.run_dir / "contact.json"]
-    command = [*storm.machine.inside, *words, storm.random.randrange(10**6)]
-    done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
-    gone = "contact" in done.stderr or not (storm.run_dir / "contact.json").exists()
-    check(done.returncode == 0 or gone, f"the stranger itself failed: {done.stderr}")
-
-
-def table(recoveries):
-    """Returns a Markdown table of the seconds to recover by fault."""
-    lines = ["| fault | times | median (s) | longest (s) |", "| --- | --- | --- | --- |"]
-    for name in sorted({name for name, _ in recoveries}):
-        seconds = [s for n, s in recoveries if n == name]
-        what = re.sub(r"\.$", "", FAULTS[name].__doc__.splitlines()[0])
-        lines.append(
-            f"| {what} | {len(seconds)} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |"
-        )
-    return "\n".join(lines)
-
-
 def one(seed, faults=None):
-    """Plays one storm; returns its recoveries.
-
-    Raises:
-        StormError: Something that must hold does not; the folder of the study is kept and named.
-    """
+    """Plays one storm; returns its record. The folder of a study that failed is kept and named on the terminal."""
+    began, verdict = time.monotonic(), storm_records.PASSED
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     storm = Storm(folder, seed, faults)
     print(f"storm {seed}: {', '.join(storm.faults)}", flush=True)
     try:
         storm.play()
     except Exception as error:
-        kept = Path(tempfile.mkdtemp(prefix=f"storm-{seed}-failed-"))
-        shutil.copytree(storm.run_dir, kept / "run", dirs_exist_ok=True)
-        for terminal in folder.glob("terminal-*.txt"):
-            shutil.copy(terminal, kept)
-        message = f"storm {seed} ({', '.join(storm.faults)}): {error}\nkept in {kept}"
-        raise StormError(message) from error
+        own = isinstance(error, StormError)
+        verdict = (str(error) if own else f"an error of the storm itself: {error!r}").splitlines()[
+            0
+        ]
+        text = str(error) if own else traceback.format_exc()
+        print(f"storm {seed} failed: {text}\nkept in {keep(storm, folder)}", flush=True)
     finally:
         storm.close()
         shutil.rmtree(folder, ignore_errors=True)
-    return storm.recoveries
+    seconds = round(time.monotonic() - began, 1)
+    recoveries = [(name, round(after, 2)) for name, after in storm.recoveries]
+    return storm_records.Record(seed, storm.faults, recoveries, seconds, commit(), verdict)
+
+
+def keep(storm, folder):
+    """Copies run directory and terminals of a study; returns where to."""
+    kept = Path(tempfile.mkdtemp(prefix="failed-storm-"))
+    with contextlib.suppress(OSError, shutil.Error):
+        shutil.copytree(storm.run_dir, kept / "run")
+    for terminal in folder.glob("terminal-*.txt"):
+        shutil.copy(terminal, kept)
+    return kept
+
+
+@functools.cache
+def commit():
+    """The short name of the commit of this checkout, with a "+" if files were changed; "" outside of a checkout."""
+    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(words, cwd=SOLVER.parent, check=False, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def main():
@@ -456,29 +304,29 @@ def main():
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--faults", nargs="+", choices=sorted(FAULTS))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="read and extend the records")
     options = parser.parse_args()
+    if options.faults and options.output:
+        parser.error(
+            "--output keeps storms whose faults follow from the seed; it excludes --faults"
+        )
     if options.storms == 1_000_000 and options.seconds == float("inf"):
         options.seconds = 300.0
     if problem := storm_machine.missing():
         sys.exit(problem)
-    began, recoveries, failures, played = time.monotonic(), [], [], 0
-    while played < options.storms and time.monotonic() - began < options.seconds:
-        try:
-            recoveries += one(options.seed + played, options.faults)
-        except StormError as error:
-            print(error, flush=True)
-            failures.append(str(error).splitlines()[0])
-        except Exception:
-            traceback.print_exc()
-            failures.append(f"storm {options.seed + played}: an error of the storm itself")
-        played += 1
-    print(table(recoveries))
-    print(f"{played} storms from seed {options.seed}: {len(failures)} failed", *failures, sep="\n")
-    if options.output:
-        found = {"seed": options.seed, "storms": played, "failures": failures}
-        options.output.write_text(json.dumps(found | {"recoveries": recoveries}, indent=1))
-    sys.exit(bool(failures))
+    records = storm_records.read(options.output) if options.output else []
+    began, played = time.monotonic(), []
+    for seed in storm_records.open_seeds(records, options.seed, options.storms):
+        if time.monotonic() - began > options.seconds:
+            break
+        played.append(one(seed, options.faults))
+        if options.output:
+            storm_records.append(options.output, played[-1])
+    print(storm_records.table(records + played))
+    failed = [record for record in played if not record.passed]
+    print(storm_records.account(records + played))
+    print(*(f"storm {r.seed} ({', '.join(r.faults)}): {r.verdict}" for r in failed), sep="\n")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
