@@ -28,6 +28,7 @@ from melissa_gen.reservoir import RowSaver, Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
 from melissa_gen.server.ingest.client_sessions import ClientSessions
 from melissa_gen.server.ingest.credit import CreditQueue
+from melissa_gen.server.ingest.ended_attempts import EndedAttempts
 from melissa_gen.sinks import Sink
 
 __all__ = ["STOPPED", "Assignment", "Ingest", "RankState", "SavedPart"]
@@ -146,7 +147,7 @@ class Ingest:
         # Simulations that are over, and whose parameters are not needed any more.
         self._over: deque[int] = deque()
         self._credit = CreditQueue(assembler.credit)
-        self._finalized: list[list[Any]] = []
+        self._finalized = EndedAttempts()
         self._refusals, self._strangers = Refusals(), strangers
         self._sessions = ClientSessions()
         self._shared: dict[bytes, SharedView] = {}
@@ -205,13 +206,8 @@ class Ingest:
         self._closing = True
         self._ringer.send(b"")
         self._thread.join(timeout=30)
-        for opened in (
-            self._ringer,
-            self._bell,
-            self._data,
-            self._link.socket,
-            *self._shared.values(),
-        ):
+        sockets = (self._ringer, self._bell, self._data, self._link.socket)
+        for opened in (*sockets, *self._shared.values()):
             opened.close()
         return self._last or self._snapshot(rows_file)
 
@@ -250,7 +246,7 @@ class Ingest:
                 self._sink.store.saver = saver
                 self._taken.put((state, saver))
             now = time.monotonic()
-            if self._finalized or now - reported > self._report_seconds:
+            if now - reported > self._report_seconds or self._finalized.due(self._pending):
                 self._report()
                 self._link.ping_if_due()
                 self._release_shared_memory()
@@ -273,7 +269,7 @@ class Ingest:
         self._last = self._snapshot(self._rows_file)
         self._assembler.close_all()
         while self._pending:
-            self._assembler.reject(self._pending.popleft())
+            self._reject(self._pending.popleft())
         self._sink.close()
         self._assembler.forget(self._sink.unseen().tolist())
         self._sink.withdraw_all(STOPPED)
@@ -333,7 +329,7 @@ class Ingest:
             settled, senders = self._assembler.finalize(message, header.rank)
             self._credit.add(senders)
             if settled is not None:
-                self._finalized.append(list(settled))
+                self._finalized.add(settled)
         if not isinstance(message, wire.Part):
             self._skip_rest()
             return
@@ -408,7 +404,7 @@ class Ingest:
         while self._pending:
             whole = self._pending[0]
             if self._state.stop_reason is not None or self._sink.closed:
-                self._assembler.reject(whole)
+                self._reject(whole)
             elif not self._put(whole):
                 break
             self._pending.popleft()
@@ -417,6 +413,11 @@ class Ingest:
             self._state.reception_over and not self._pending
         ):
             self._sink.close()
+
+    def _reject(self, whole: WholeSample) -> None:
+        """Drops a sample for good; its simulation is not finished, so that a resumed study solves it again."""
+        self._assembler.reject(whole)
+        self._finalized.discard(whole)
 
     def _drop_assignments(self) -> None:
         """Drops the parameters of simulations that are over, unless one of their samples may still wait for room."""
@@ -490,11 +491,10 @@ class Ingest:
                 "activity": self._state.activity,
                 "turns": self._state.turns,
                 "pieces": self._state.pieces,
-                "finalized": self._finalized,
+                "finalized": self._finalized.take(self._pending),
                 "refused": [r.as_list() for r in (*self._refusals.take(), *self._strangers())],
                 "first_pass": self._state.take_first_pass(),
                 "saved": list(self._state.saved),
                 "warnings": self._warnings(),
             }
         )
-        self._finalized = []

@@ -377,6 +377,34 @@ def test_untrained_samples_of_a_checkpoint_are_accepted_again_by_the_next_server
     assembler.close_all()
 
 
+def test_a_simulation_is_reported_as_ended_when_its_samples_are_stored(rank, client):
+    rank.assign()
+    for step in range(CAPACITY):
+        client.send(part(step), *payload(step))
+        assert credit(client) == (0,)
+    client.send(part(CAPACITY), *payload(CAPACITY))
+    client.send(wire.Finalize(0, 0, CAPACITY + 1, 1))
+    rank.wait(lambda r: r["pending"] == 1 and r["counters"]["received"] == CAPACITY + 1)
+    client.send(part(CAPACITY, attempt=1), *payload(CAPACITY))
+    rank.wait(lambda r: r["counters"]["duplicate"] == 1)
+    assert rank.finalized == []
+    rank.draw()
+    rank.wait(lambda _: rank.finalized)
+    assert rank.finalized == [[0, 0, CAPACITY + 1, CAPACITY + 1, []]]
+
+
+def test_a_simulation_whose_samples_a_stop_rejects_is_not_reported_as_ended(rank, client):
+    """A resumed study solves it again; if it counted as finished, these samples would never be trained."""
+    rank.assign()
+    for step in range(CAPACITY + 1):
+        client.send(part(step), *payload(step))
+    client.send(wire.Finalize(0, 0, CAPACITY + 1, 1))
+    rank.wait(lambda r: r["pending"] == 1 and r["counters"]["received"] == CAPACITY + 1)
+    rank.tell("stop", reason="enough")
+    assert rank.end()["counters"]["rejected"] == 1
+    assert rank.finalized == []
+
+
 def test_a_sample_waits_for_the_assignment_of_its_simulation(rank, client):
     client.send(part(0), *payload(0))
     rank.wait(lambda r: r["pending"] == 1)
