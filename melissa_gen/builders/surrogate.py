@@ -3,6 +3,7 @@
 import torch
 
 from melissa_gen.builders.dataset import clock
+from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import (
     build_callbacks,
     build_loss,
@@ -13,27 +14,32 @@ from melissa_gen.study import FieldSection, FixedScaleSection, Study, SurrogateS
 from melissa_gen.surrogates import FieldScale, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
+from melissa_gen.tasks import Task
 
 __all__ = ["build_surrogate", "members_of", "training_trial", "try_surrogate"]
 
 
-def build_surrogate(study: Study) -> Surrogate:
+def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
     """Creates the surrogate of a study. Its output scaling is set later, from the data.
+
+    Args:
+        study: The study.
+        task: Its task; default: a new one.
 
     Raises:
         StudyError: The network class can't be imported, or its output does not match the fields.
     """
     time_of = clock(study.simulation.times)
-    return Surrogate(
-        {name: p.typical_range for name, p in study.parameters.items()},
-        (time_of(0), time_of(study.simulation.time_steps - 1)),
-        {name: f.shape for name, f in study.simulation.fields.items()},
-        study.surrogate.class_path,
-        study.surrogate.arguments,
-        study.folder,
-        members_of(study.surrogate),
-        {name: _scale(field) for name, field in study.simulation.fields.items()},
-        [name for name, p in study.parameters.items() if p.logarithmic],
+    return (task or build_task(study)).make_surrogate(
+        parameters={name: p.typical_range for name, p in study.parameters.items()},
+        times=(time_of(0), time_of(study.simulation.time_steps - 1)),
+        fields={name: f.shape for name, f in study.simulation.fields.items()},
+        class_path=study.surrogate.class_path,
+        arguments=study.surrogate.arguments,
+        base_folder=study.folder,
+        ensemble=members_of(study.surrogate),
+        scales={name: _scale(field) for name, field in study.simulation.fields.items()},
+        logarithmic=[name for name, p in study.parameters.items() if p.logarithmic],
     )
 
 

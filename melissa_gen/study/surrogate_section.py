@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from melissa_gen.study.base_section import Section
+from melissa_gen.study.base_section import ClassSection, Section
 
 __all__ = ["EnsembleSection", "SurrogateSection"]
 
@@ -26,8 +26,9 @@ class SurrogateSection(Section):
     """`package.module.Class` or `file.py:Class`, a `torch.nn.Module`; it may import other files of its folder."""
     arguments: dict[str, Any] = Field(default={})
     """Further arguments of its constructor."""
-    task: Literal["direct"] = "direct"
-    """`direct`: (parameters, time) to field."""
+    task: str | ClassSection = "direct"
+    """What the network learns. `direct`: (parameters, time) to field; or a class `file.py:Class`. A task with arguments
+    is written as `{class: NAME, arguments: {...}}`."""
     ensemble: EnsembleSection | None = None
     """Members whose disagreement is measured. None is a single network; a method that needs members uses snapshots."""
 

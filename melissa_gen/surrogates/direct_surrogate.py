@@ -84,6 +84,9 @@ class Surrogate(nn.Module):
         (64,)
     """
 
+    task = "direct"
+    """Name of the kind in the file of a saved surrogate."""
+
     center: torch.Tensor
     half_width: torch.Tensor
     log_inputs: torch.Tensor

@@ -40,7 +40,7 @@ def save(
     source = source_file(surrogate.class_path, surrogate.base_folder)
     model = {
         "format": FORMAT,
-        "task": "direct",
+        "task": surrogate.task,
         "class": surrogate.class_path,
         "source": source.name if source else None,
         "arguments": surrogate.arguments,

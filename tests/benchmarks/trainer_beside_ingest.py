@@ -180,6 +180,7 @@ def _rank(
     from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
     from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.study import Study
+    from melissa_gen.tasks import Direct
 
     study = Study.model_validate(
         {
@@ -211,6 +212,7 @@ def _rank(
         os.sched_setaffinity(0, {cores[0]})
     trainer = Trainer(
         study,
+        Direct(),
         build_surrogate(study),
         rank.reservoir,
         rank.state,

@@ -20,6 +20,7 @@ from melissa_gen.server.training.scaling import rescale_moments
 from melissa_gen.server.training.weight_average import WeightAverage
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
+from melissa_gen.tasks import Rows, Task
 
 __all__ = ["Learner"]
 
@@ -29,6 +30,7 @@ class Learner:
 
     Args:
         study: The study.
+        task: What an item of a batch is.
         surrogate: The surrogate, with inputs and outputs in physical units.
         rows: The rows of the batches.
         device: The device of the network.
@@ -42,9 +44,10 @@ class Learner:
     """
 
     def __init__(
-        self, study: Study, surrogate: Surrogate, rows: BatchRows, device: torch.device
+        self, study: Study, task: Task, surrogate: Surrogate, rows: BatchRows, device: torch.device
     ) -> None:
         training = study.training
+        self._task = task
         self.surrogate = surrogate.to(device)
         self._training, self._seed = training, study.seed
         self._rows, self._device, self._ranks = rows, device, dist.get_world_size()
@@ -109,30 +112,29 @@ class Learner:
             `FirstPass.measure`.
         """
         count = batch.count if batch else 0
-        parameters, times, weights = self._inputs(batch)
+        rows, weights = self._on_device(batch)
         self.guard.before_step(self.batches)
         if not self._rows.filled:
             # This rank has never had data: its only row is made up and must not enter a running mean.
             self._network.eval()
         with precision(self._training.precision, self._device):
-            output = self._network(self.surrogate.scale(parameters, times))
+            compared = self._task.compare(self.surrogate, self._network, rows, self.batches)
         if not self._rows.filled:
             self._network.train()  # type: ignore[no-untyped-call]
-        members = self.surrogate.members(output)
-        mean = members.float().mean(dim=1)
-        target = self._target() if self._rows.filled else mean.detach()
-        each = self._loss.of_members(members, target) * self._bootstrap(batch, len(weights))
+        of_members, of_mean = self._task.losses(self._loss, compared)
+        each = of_members * self._bootstrap(batch, len(weights))
         # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
         factors = weights * (self._ranks / total)
         loss = (each.mean(dim=1) * factors).sum()
         self.optimizer.zero_grad(set_to_none=True)
         # The method has no type hints.
         loss.backward()  # type: ignore[no-untyped-call]
-        losses = self._loss(mean, target).detach()[:count]
+        losses = of_mean.detach()[:count]
         found: list[tuple[int, float, float]] = []
         if self.guard.allows_step(losses):
             if batch is not None and not self.guard.noticed:
-                found = self._first_pass.measure(batch, losses, members.detach(), factors)
+                members = compared[0].members.detach()
+                found = self._first_pass.measure(batch, losses, members, factors)
             self.guard.clip(self._training.clip_gradients)
             with self.rate.applied(self.batches, self.guard.rate_factor):
                 self.optimizer.step()
@@ -175,28 +177,23 @@ class Learner:
         rescale_moments(self.optimizer, adapted)
         return adapted
 
-    def _inputs(self, batch: Batch | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns parameters, times and weights of the rows; only those of the batch have a weight above 0."""
-        rows = self._rows.inputs if self._rows.filled else self.surrogate.middle()
-        weights = np.zeros(len(rows), np.float32)
+    def _on_device(self, batch: Batch | None) -> tuple[Rows, torch.Tensor]:
+        """Returns the rows and their weights; only the rows of the batch have a weight above 0."""
+        filled = self._rows.filled
+        if filled:
+            fields = {
+                name: tensor[:filled].to(self._device, non_blocking=True)
+                for name, tensor in self._rows.fields.items()
+            }
+            rows = Rows(torch.from_numpy(self._rows.inputs).to(self._device), fields)
+        else:
+            rows = self._task.example(self.surrogate)
+        weights = np.zeros(len(rows.inputs), np.float32)
         if batch is not None:
             weights[: batch.count] = self._importance.of_batch(
                 batch.simulation_weights, batch.weights
             )
-        return (
-            torch.from_numpy(np.ascontiguousarray(rows[:, :-1])).to(self._device),
-            torch.from_numpy(np.ascontiguousarray(rows[:, -1])).to(self._device),
-            torch.from_numpy(weights).to(self._device),
-        )
-
-    def _target(self) -> torch.Tensor:
-        """Returns the standardized fields of the rows, on the device."""
-        return self.surrogate.target(
-            {
-                name: tensor[: self._rows.filled].to(self._device, non_blocking=True)
-                for name, tensor in self._rows.fields.items()
-            }
-        )
+        return rows, torch.from_numpy(weights).to(self._device)
 
     def _bootstrap(self, batch: Batch | None, rows: int) -> torch.Tensor:
         """Returns the bootstrap weight of each member for each row (n, M); all equal unless members are heads."""

@@ -27,6 +27,7 @@ from melissa_gen.server.training.scaling import Scaling
 from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
+from melissa_gen.tasks import Task
 
 __all__ = ["Trainer"]
 
@@ -59,6 +60,7 @@ class Trainer:
 
     Args:
         study: The study.
+        task: What an item of a batch is.
         surrogate: The surrogate, with inputs and outputs in physical units.
         reservoir: The reservoir of this rank.
         state: Shared with the ingest thread.
@@ -83,6 +85,7 @@ class Trainer:
     def __init__(
         self,
         study: Study,
+        task: Task,
         surrogate: Surrogate,
         reservoir: Policy,
         state: RankState,
@@ -101,7 +104,7 @@ class Trainer:
             len(study.parameters) + 1,
             pin=device.type == "cuda",
         )
-        self._learner = Learner(study, surrogate, self.rows, device)
+        self._learner = Learner(study, task, surrogate, self.rows, device)
         self.surrogate, self.optimizer = self._learner.surrogate, self._learner.optimizer
         self.guard = self._learner.guard
         until = study.training.until

@@ -13,6 +13,7 @@ from melissa_gen.builders.dataset import check_dataset
 from melissa_gen.builders.memory import field_specs, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
@@ -69,14 +70,17 @@ class TrainingConsumer(Consumer):
         self.collectives = TorchCollectives(self._device)
         # The initial weights must be equal on all ranks; later random numbers must differ between ranks.
         torch.manual_seed(study.seed)
-        self._surrogate = build_surrogate(study)
+        self._task = build_task(study)
+        self._surrogate = build_surrogate(study, self._task)
         if checkpoint is not None:
             load_model(checkpoint.folder, self._surrogate)
         torch.manual_seed(study.seed + 1 + setup.rank)
         self._reservoir = _reservoir(study, setup.rank)
         self.sink = self._reservoir
         self.shared = RankState()
-        self._between_steps = _snapshot_offer(study, self._surrogate, proposals)
+        self._between_steps = _snapshot_offer(
+            study, self._surrogate, proposals if self._task.predicts_anywhere else None
+        )
         self._validation: Validation | None = None
         self._trainer: Trainer | None = None
         self._error: float | None = None
@@ -96,9 +100,12 @@ class TrainingConsumer(Consumer):
             with Dataset(path) as data:
                 check_dataset(self._study, data)
             rows = self._study.training.batch_size
-            self._validation = Validation(path, self._device, rows, self.shared.begin_piece)
+            self._validation = Validation(
+                path, self._device, rows, self.shared.begin_piece, self._task
+            )
         self._trainer = Trainer(
             self._study,
+            self._task,
             self._surrogate,
             self._reservoir,
             self.shared,
@@ -219,7 +226,14 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
 def _snapshot_offer(
     study: Study, surrogate: Surrogate, proposals: ProposalQueue | None
 ) -> Callable[[Surrogate, int], None]:
-    """Returns the function that the trainer calls between two steps to provide snapshots for the sampler."""
+    """Returns the function that the trainer calls between two steps to provide snapshots for the sampler.
+
+    Args:
+        study: The study.
+        surrogate: The surrogate before training.
+        proposals: The queue whose sampler uses the surrogate; None if there is none here. Where the surrogate can't
+            predict from parameters alone, the sampler learns from parameters and difficulties alone.
+    """
     if proposals is None or not proposals.uses_surrogate:
         return lambda surrogate, batches: None
     ensemble = study.surrogate.ensemble

@@ -1,7 +1,7 @@
 """The error on simulations that are not used in training; they are distributed over the ranks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.surrogates import Surrogate, nrmse
+from melissa_gen.tasks import Direct, Task
 
 __all__ = ["Errors", "Validation", "error_summary"]
 
@@ -49,6 +50,7 @@ class Validation:
         device: The device of the network.
         rows: Time steps that are predicted at once, which bounds the memory of a forward pass.
         begin_piece: Called with an activity of `coordination.events` before each prediction and each collective.
+        task: Predicts the trajectories.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Validation:
         device: torch.device,
         rows: int,
         begin_piece: Callable[[str], None] = lambda activity: None,
+        task: Task | None = None,
     ) -> None:
-        self._begin_piece = begin_piece
+        self._begin_piece, self._task = begin_piece, task or Direct()
         self._path, self._device, self._at_once = path, device, rows
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         with Dataset(path) as data:
@@ -70,6 +73,7 @@ class Validation:
                 {name: torch.from_numpy(array) for name, array in data.read(row).items()}
                 for row in self._rows
             ]
+        self._steps = self._task.predicted_steps(len(self._times))
         self._means, self._magnitudes = self._usual_values()
 
     @property
@@ -78,17 +82,17 @@ class Validation:
         return self._fields
 
     def errors(self, surrogate: Surrogate) -> Errors:
-        """Returns the NRMSE of every simulation and field over all steps; the same on each rank (collective)."""
+        """Returns the NRMSE of each simulation and field over the predicted steps; equal on all ranks (collective)."""
         surrogate.eval()
-        found = self._compared(lambda row: self._predict(surrogate, row))
+        found = self._compared(self._predictions(surrogate, self._rows, self._fields))
         surrogate.train()
         return found
 
     def errors_of_mean(self) -> Errors:
         """Returns the NRMSE of predicting the mean of each field over the set (collective)."""
-        fields = dict(zip(self._rows, self._fields, strict=True))
         return self._compared(
-            lambda row: {n: torch.full_like(t, self._means[n]) for n, t in fields[row].items()}
+            {n: torch.full_like(t[self._steps], self._means[n]) for n, t in one.items()}
+            for one in self._fields
         )
 
     def save_cases(self, surrogate: Surrogate, path: Path, units: dict[str, str]) -> Errors:
@@ -103,17 +107,19 @@ class Validation:
         errors = found.total
         order = np.argsort(errors)
         cases = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
-        steps = np.unique(np.linspace(0, len(self._times) - 1, _PICTURE_STEPS).astype(int))
+        shown = np.unique(np.linspace(0, len(self._steps) - 1, _PICTURE_STEPS).astype(int))
+        steps = np.array(self._steps)[shown]
         with Dataset(self._path) as data:
             true = [data.read(row) for row in cases]
             names = list(data.names)
-        predicted = [self._predict(surrogate.eval(), row) for row in cases]
+        given = [{name: torch.from_numpy(one[name]) for name in self._names} for one in true]
+        predicted = list(self._predictions(surrogate.eval(), cases, given))
         pictures: dict[str, Any] = {}
         for k, field in enumerate(self._names):
             # Without a number, the arrays of the first field.
             end = f"_{k}" if k else ""
             pictures[f"true{end}"] = np.stack([one[field][steps] for one in true])
-            pictures[f"predicted{end}"] = np.stack([p[field][steps].cpu() for p in predicted])
+            pictures[f"predicted{end}"] = np.stack([p[field].cpu()[shown] for p in predicted])
         np.savez_compressed(
             path,
             nrmse=errors,
@@ -146,32 +152,37 @@ class Validation:
             dict(zip(self._names, roots.tolist(), strict=True)),
         )
 
-    def _compared(self, predict: Callable[[int], dict[str, torch.Tensor]]) -> Errors:
+    def _compared(self, predictions: Iterable[dict[str, torch.Tensor]]) -> Errors:
         """Returns the errors of predictions of this rank's simulations, of all ranks together (collective)."""
         count = len(self.parameters)
         found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
-        for row, true in zip(self._rows, self._fields, strict=True):
-            predicted = predict(row)
+        for row, true, predicted in zip(self._rows, self._fields, predictions, strict=True):
             for k, name in enumerate(self._names):
                 one = predicted[name].to(self._device)[None]
-                magnitude = self._magnitudes[name]
-                found[row, k] = nrmse(one, true[name].to(self._device)[None], magnitude)[0]
+                wanted = true[name][self._steps].to(self._device)[None]
+                found[row, k] = nrmse(one, wanted, self._magnitudes[name])[0]
         self._begin_piece(JOINING)
         dist.all_reduce(found)
         columns = found.cpu().numpy().T
         return Errors(dict(zip(self._names, columns, strict=True)))
 
-    @torch.no_grad()
-    def _predict(self, surrogate: Surrogate, row: int) -> dict[str, torch.Tensor]:
-        """Predicts a trajectory, some time steps at once: field to (T, *shape)."""
-        point = torch.from_numpy(self.parameters[row]).to(self._device)
-        parts: list[dict[str, torch.Tensor]] = []
-        for times in torch.split(self._times, self._at_once):
-            self._begin_piece(VALIDATING)
-            answer: Any = surrogate(point.expand(len(times), -1), times)
-            named = answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
-            parts.append(named)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def _predictions(
+        self,
+        surrogate: Surrogate,
+        rows: Sequence[int],
+        true: Sequence[Mapping[str, torch.Tensor]],
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields the prediction of each simulation: field name to `(K, *shape)`."""
+        points = torch.from_numpy(self.parameters[list(rows)]).to(self._device)
+        with torch.no_grad():
+            yield from self._task.trajectories(
+                surrogate,
+                points,
+                self._times,
+                true,
+                self._at_once,
+                lambda: self._begin_piece(VALIDATING),
+            )
 
 
 def error_summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from melissa_gen.server.ingest.receiver import Assignment, RankState
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.surrogates import Surrogate
+from melissa_gen.tasks import Direct
 from tests.unit.server.trainers import generator, study_of, world
 
 __all__ = ["generator", "world"]
@@ -66,7 +67,7 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
     )
     surrogate = build_surrogate(study)
     trainer = Trainer(
-        study, surrogate, memory, state, None, torch.device("cpu"), hooks, lambda *_: None
+        study, Direct(), surrogate, memory, state, None, torch.device("cpu"), hooks, lambda *_: None
     )
     return trainer, events
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from melissa_gen import reservoir
 from melissa_gen.builders.memory import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.task import build_task
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.trainer import Trainer
@@ -68,4 +69,5 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     hooks = Hooks(nothing, nothing, fail, nothing)
     surrogate = build_surrogate(study)
     device = torch.device(device)
-    return Trainer(study, surrogate, memory, state, None, device, hooks, nothing), state
+    task = build_task(study)
+    return Trainer(study, task, surrogate, memory, state, None, device, hooks, nothing), state

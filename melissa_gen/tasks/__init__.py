@@ -1,0 +1,12 @@
+"""Tasks: what one item of a batch is, and how a surrogate learns it and is validated.
+
+A `Task` says which time steps an item needs, compares the predictions for a batch with the simulated fields, and
+predicts whole trajectories. The training loop knows no task by name. From melissa_gen, this package imports only
+`surrogates` and `errors`.
+"""
+
+from melissa_gen.tasks.base import Rows, Task, Window
+from melissa_gen.tasks.creation import create_task
+from melissa_gen.tasks.direct import Direct
+
+__all__ = ["Direct", "Rows", "Task", "Window", "create_task"]

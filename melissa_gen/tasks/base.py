@@ -1,0 +1,166 @@
+"""The interface of a task, and the window of time steps that one of its items needs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from melissa_gen.errors import StudyError
+from melissa_gen.surrogates import Surrogate
+from melissa_gen.surrogates.training_loss import TrainingLoss
+
+__all__ = ["Compared", "Rows", "Task", "Window"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The time steps of one simulation that an item needs.
+
+    Attributes:
+        history: Steps that are given.
+        horizon: Steps that are predicted.
+        stride: Distance between two of these steps, in time steps of the simulation.
+    """
+
+    history: int = 0
+    horizon: int = 1
+    stride: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps in the window."""
+        return self.history + self.horizon
+
+    @property
+    def span(self) -> int:
+        """Number of time steps from the first to the last one of the window, both included."""
+        return (self.steps - 1) * self.stride + 1
+
+
+class Rows(NamedTuple):
+    """The rows of a batch, on the device of the network.
+
+    Attributes:
+        inputs: Parameters and time in physical units, `(n, d + 1)`; `(n, steps, d + 1)` if the window has several
+            steps.
+        fields: Field name to physical values `(n, *shape)`, or `(n, steps, *shape)`.
+    """
+
+    inputs: torch.Tensor
+    fields: Mapping[str, torch.Tensor]
+
+
+class Compared(NamedTuple):
+    """A prediction for each row, and what it is compared with; both are standardized.
+
+    Attributes:
+        members: The predictions of all M ensemble members, `(n, M, *output_shape)`.
+        target: The simulated fields, `(n, *output_shape)`.
+    """
+
+    members: torch.Tensor
+    target: torch.Tensor
+
+
+class Task(ABC):
+    """What one item of a batch is, and how a surrogate learns it.
+
+    A task holds settings only. All its methods take the surrogate.
+
+    Attributes:
+        name: Name of the task in the study file.
+        window: The time steps that an item needs.
+        predicts_anywhere: Whether the surrogate predicts fields from parameters and times alone, as samplers that
+            use its predictions need it.
+    """
+
+    name: str
+    window: Window
+    predicts_anywhere: bool
+
+    @abstractmethod
+    def make_surrogate(self, **description: Any) -> Surrogate:
+        """Creates the surrogate of this task from the arguments of `Surrogate`."""
+
+    @abstractmethod
+    def example(self, surrogate: Surrogate) -> Rows:
+        """Returns one made-up row, for a rank that has no data yet."""
+
+    @abstractmethod
+    def compare(
+        self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int
+    ) -> list[Compared]:
+        """Predicts each target of a batch during training.
+
+        Args:
+            surrogate: The surrogate in training.
+            network: Its network, with synchronized gradients.
+            rows: The rows.
+            batches: Batches trained so far.
+
+        Returns:
+            At least one prediction for each row, with its target.
+        """
+
+    def losses(
+        self, loss: TrainingLoss, compared: Sequence[Compared]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the losses `(n, M)` of each ensemble member, and those of their mean `(n,)`.
+
+        Args:
+            loss: The loss of the study.
+            compared: What `compare` has returned.
+        """
+        each = [loss.of_members(one.members, one.target) for one in compared]
+        means = [loss(one.members.detach().float().mean(dim=1), one.target) for one in compared]
+        if len(compared) == 1:
+            return each[0], means[0]
+        return torch.stack(each).mean(dim=0), torch.stack(means).mean(dim=0)
+
+    @abstractmethod
+    def predicted_steps(self, time_steps: int) -> list[int]:
+        """Returns the time steps of a simulation that `trajectories` predicts."""
+
+    @abstractmethod
+    def trajectories(
+        self,
+        surrogate: Surrogate,
+        parameters: torch.Tensor,
+        times: torch.Tensor,
+        true: Sequence[Mapping[str, torch.Tensor]],
+        rows: int,
+        begin_piece: Callable[[], None],
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Predicts whole simulations.
+
+        Args:
+            surrogate: The surrogate, in evaluation mode.
+            parameters: Physical values, `(m, d)`.
+            times: Physical time of each time step, `(T,)`.
+            true: For each of the m simulations, the field name with its simulated values `(T, *shape)`, of which a
+                task may use the first steps.
+            rows: Largest number of rows of a forward pass.
+            begin_piece: Called before each forward pass.
+
+        Yields:
+            For each simulation, the field name with the predicted steps `(K, *shape)`.
+        """
+
+    def check(self, time_steps: int) -> None:
+        """Checks that a simulation is long enough.
+
+        Args:
+            time_steps: Time steps of a simulation.
+
+        Raises:
+            StudyError: The window is longer than a simulation.
+        """
+        if self.window.span > time_steps:
+            message = (
+                f"surrogate.task {self.name} needs windows of {self.window.span} time steps, but "
+                f"simulation.time_steps is {time_steps}: shorten its history, rollout or stride, or send more steps"
+            )
+            raise StudyError(message)

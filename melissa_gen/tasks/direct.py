@@ -1,0 +1,67 @@
+"""The task `direct`: parameters and time to the fields at that time."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from melissa_gen.surrogates import Surrogate
+from melissa_gen.tasks.base import Compared, Rows, Task, Window
+
+__all__ = ["Direct"]
+
+
+class Direct(Task):
+    """Maps parameters and time to the fields at that time; an item is one time step."""
+
+    name = "direct"
+    predicts_anywhere = True
+
+    def __init__(self) -> None:
+        self.window = Window()
+
+    def make_surrogate(self, **description: Any) -> Surrogate:
+        """Creates the surrogate."""
+        return Surrogate(**description)
+
+    def example(self, surrogate: Surrogate) -> Rows:
+        """Returns the middle of the bounds, without fields."""
+        return Rows(torch.from_numpy(surrogate.middle()).to(surrogate.center.device), {})
+
+    def compare(
+        self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int
+    ) -> list[Compared]:
+        """Predicts the fields of each row."""
+        inputs = surrogate.scale(rows.inputs[:, :-1], rows.inputs[:, -1])
+        members = surrogate.members(network(inputs))
+        # A rank that has never had data compares its prediction with itself.
+        target = (
+            surrogate.target(rows.fields) if rows.fields else members.float().mean(dim=1).detach()
+        )
+        return [Compared(members, target)]
+
+    def predicted_steps(self, time_steps: int) -> list[int]:
+        """Returns all time steps."""
+        return list(range(time_steps))
+
+    def trajectories(
+        self,
+        surrogate: Surrogate,
+        parameters: torch.Tensor,
+        times: torch.Tensor,
+        true: Sequence[Mapping[str, torch.Tensor]],
+        rows: int,
+        begin_piece: Callable[[], None],
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Predicts some time steps of a simulation at once."""
+        for point in parameters:
+            parts: list[dict[str, torch.Tensor]] = []
+            for some in torch.split(times, rows):
+                begin_piece()
+                answer: Any = surrogate(point.expand(len(some), -1), some)
+                named = (
+                    answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
+                )
+                parts.append(named)
+            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
