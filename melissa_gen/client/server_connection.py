@@ -1,6 +1,7 @@
 """Streams the samples of a client to the training server.
 
-Each rank sends its parts directly to the server rank that owns the sample. A credit is a buffer: `send` copies the
+Each rank sends its parts directly to the server rank that owns the simulation, to which it connects when it has the
+first one of that rank. A credit is a buffer: `send` copies the
 values of the solver into a free buffer. A server on the same machine reads the buffer in place; otherwise ZeroMQ sends
 it without another copy. The server returns the buffer when the sample is in its reservoir. The memory is therefore
 bounded, and the solver can reuse its arrays at once.
@@ -43,7 +44,7 @@ _HANDSHAKE_SECONDS = 60.0
 
 
 class ServerConnection:
-    """Connection of one client rank to all server ranks.
+    """Connection of one client rank to the server ranks that own its simulations.
 
     Args:
         communicator: The ranks of this client.
@@ -137,9 +138,9 @@ class ServerConnection:
     def send(
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
-        """Copies the blocks and sends them to the owner of the sample. Waits for credit."""
+        """Copies the blocks and sends them to the owner of the simulation. Waits for credit."""
         number, attempt = issued.simulation, issued.attempt
-        channel = self._channel(wire.owner(number, step, len(self._channels)))
+        channel = self._channel(wire.owner(number, len(self._channels)))
         self._wait_for_credit(channel, number, step)
         buffer = channel.fill(blocks)
         channel.send(
@@ -148,10 +149,9 @@ class ServerConnection:
         self._note(wire.SOLVING, number, step + 1)
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
-        """Tells every server rank that this rank has sent all its parts."""
+        """Tells the owner of the simulation that this rank has sent all its parts."""
         end = wire.Finalize(issued.simulation, issued.attempt, steps, self._communicator.size)
-        for rank in range(len(self._channels)):
-            self._channel(rank).line.send(end)
+        self._channel(wire.owner(issued.simulation, len(self._channels))).line.send(end)
 
     def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
         """Tells the server that the simulation is given up, or that a declaration is wrong."""
@@ -255,7 +255,7 @@ class ServerConnection:
             now = time.monotonic()
             if not (warned or channel.line.answered) and now - opened > _HANDSHAKE_SECONDS:
                 warned = True
-                rank = wire.owner(simulation, step, len(self._channels))
+                rank = wire.owner(simulation, len(self._channels))
                 self._warn_of_silence(rank, now - opened)
             if self._heartbeat is not None:
                 self._heartbeat.progress.credit_seconds += now - began

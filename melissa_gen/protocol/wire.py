@@ -1,4 +1,4 @@
-"""The binary messages between simulation clients and the training server, version 4.
+"""The binary messages between simulation clients and the training server, version 5.
 
 All integers are little-endian and unaligned. Every message starts with the same 48 bytes:
 
@@ -19,8 +19,8 @@ The body follows, with the fields in the order of each message class below: ``u1
 a u16 length and UTF-8 bytes, and ``[T]`` is a u16 count and that many values of type T.
 
 A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block in C
-order, in the type that the study declares. The sample (simulation, time step) belongs to the server rank
-``owner(simulation, step, ranks)``, and a part is sent directly to the data socket of that rank. A sender may have
+order, in the type that the study declares. All time steps of a simulation belong to the server rank
+``owner(simulation, ranks)``, and its parts are sent directly to the data socket of that rank. A sender may have
 `Welcome.credit` parts in flight to each server rank. Each part names the buffer that it was copied to, and `Credit`
 returns buffers when their sample is in the reservoir or was counted as a duplicate.
 
@@ -35,6 +35,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol.wire_types import (
@@ -81,14 +84,15 @@ __all__ = [
     "decode_header",
     "encode",
     "named_values",
-    "owned_steps",
     "owner",
 ]
 
 MAGIC = b"MGEN"
-VERSION = 4
+VERSION = 5
 ANY = -1
 """`Next.simulation` of a client that solves any simulation."""
+
+Simulations = TypeVar("Simulations", int, npt.NDArray[np.int64])
 
 _HEADER = struct.Struct("<4sHHII16sQQ")
 _START = struct.Struct("<4sH")
@@ -173,7 +177,7 @@ class Done(Message):
 
 @dataclass(frozen=True, slots=True)
 class Finalize(Message):
-    """Sent by each client rank to each data socket after its last part; `steps` time steps were sent in all."""
+    """Sent by each client rank to the owner after the last part of a simulation, of `steps` time steps."""
 
     KIND, LAYOUT = 7, ("u32", "u32", "u32", "u32")
     simulation: int
@@ -283,14 +287,9 @@ SOLVING, WAITING_FOR_CREDIT, WAITING_FOR_PARAMETERS = range(3)
 """Values of `Alive.state`."""
 
 
-def owner(simulation: int, step: int, ranks: int) -> int:
-    """Returns the server rank that a sample belongs to. Consecutive time steps belong to different ranks."""
-    return (simulation + step) % ranks
-
-
-def owned_steps(simulation: int, time_steps: int, rank: int, ranks: int) -> range:
-    """Returns the time steps of a simulation whose `owner` is a server rank."""
-    return range((rank - simulation) % ranks, time_steps, ranks)
+def owner(simulation: Simulations, ranks: int) -> Simulations:
+    """Returns the server rank that all time steps of a simulation belong to; of several simulations, an array."""
+    return simulation % ranks
 
 
 def named_values(

@@ -30,7 +30,7 @@ def restore_rank(
     Samples that can't be read are counted as withdrawn, with a warning.
     """
     states = checkpoint.rank_states()
-    state = redistributed(states, setup.ranks, setup.study.simulation.time_steps)[setup.rank]
+    state = redistributed(states, setup.ranks)[setup.rank]
     sink.restore(state["reservoir"])
     sink.restore_sides([one["reservoir"]["sides"] for one in states], setup.rank, setup.ranks)
     assembler.restore(state["assembler"])
@@ -48,7 +48,7 @@ def restore_rank(
             except DataError as error:
                 _log.warning("the samples in memory of server rank %d are lost: %s", number, error)
                 continue
-            owners = _owners(reader.columns["simulation"], reader.columns["step"], setup.ranks)
+            owners = wire.owner(reader.columns["simulation"], setup.ranks)
             parts.append((reader, np.flatnonzero(owners == setup.rank)))
         rows = _read(parts, reservoir, np.random.default_rng([setup.study.seed, setup.epoch]))
     if rows is not None:
@@ -58,9 +58,7 @@ def restore_rank(
         assembler.remember(np.stack(columns, axis=1).tolist())
 
 
-def redistributed(
-    states: Sequence[Mapping[str, Any]], ranks: int, time_steps: int
-) -> list[Mapping[str, Any]]:
+def redistributed(states: Sequence[Mapping[str, Any]], ranks: int) -> list[Mapping[str, Any]]:
     """Returns the states of assembler and reservoir for a number of ranks.
 
     Each sample in memory moves to the rank that owns it; the totals of all others are those of rank 0. The sums over
@@ -69,16 +67,15 @@ def redistributed(
     Args:
         states: The states of all earlier ranks, in order.
         ranks: Number of ranks now.
-        time_steps: Samples per simulation over all ranks.
     """
     if len(states) == ranks:
         return list(states)
     assemblers = [state["assembler"] for state in states]
     reservoirs = [state["reservoir"] for state in states]
     unseen = np.concatenate([one["unseen"] for one in assemblers])
-    owners = _owners(unseen[:, 0], unseen[:, 1], ranks)
+    owners = wire.owner(unseen[:, 0], ranks)
     counters = _summed([one["counters"] for one in reservoirs])
-    done = merged_done([one["done"] for one in assemblers], time_steps)
+    done = merged_done([one["done"] for one in assemblers])
     found: list[Mapping[str, Any]] = []
     for rank in range(ranks):
         mine = unseen[owners == rank]
@@ -104,14 +101,6 @@ def redistributed(
             }
         )
     return found
-
-
-def _owners(
-    simulations: NDArray[np.int64], steps: NDArray[np.int64], ranks: int
-) -> NDArray[np.int64]:
-    """Returns the `wire.owner` of each sample."""
-    samples = zip(simulations.tolist(), steps.tolist(), strict=True)
-    return np.array([wire.owner(*sample, ranks) for sample in samples], np.int64)
 
 
 def _summed(counters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -177,14 +177,6 @@ class Study(Section):
                 "set surrogate.ensemble.kind to heads or members"
             )
             raise ValueError(msg)
-        produced = self.simulation.count * self.simulation.time_steps
-        if self.server.ranks * reservoir.watermark > produced:
-            msg = (
-                f"reservoir.watermark {reservoir.watermark} is never reached: {self.server.ranks} server ranks "
-                f"share the {produced} samples that simulation.count * simulation.time_steps gives; "
-                f"at most {produced // self.server.ranks} is legal"
-            )
-            raise ValueError(msg)
         for name, field in self.simulation.fields.items():
             points = 1
             for size in field.shape:
@@ -195,6 +187,25 @@ class Study(Section):
                     f"simulation.fields.{name}.shape; at most {points} is legal"
                 )
                 raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        simulation, ranks, watermark = self.simulation, self.server.ranks, self.reservoir.watermark
+        if ranks > simulation.count:
+            msg = (
+                f"server.ranks {ranks} is more than simulation.count {simulation.count}: each simulation belongs to "
+                f"one server rank; at most {simulation.count} is legal"
+            )
+            raise ValueError(msg)
+        received = simulation.count // ranks * simulation.time_steps
+        if watermark > received:
+            msg = (
+                f"reservoir.watermark {watermark} is never reached: each simulation belongs to one of the "
+                f"{ranks} server ranks, and {simulation.count // ranks} of simulation.count {simulation.count} give a "
+                f"rank {received} samples; at most {received} is legal"
+            )
+            raise ValueError(msg)
         return self
 
 

@@ -117,7 +117,7 @@ class Run:
 
     def _records(self) -> Ledger:
         simulation = self._study.simulation
-        return Ledger(simulation.count, simulation.time_steps, 1, simulation.retries)
+        return Ledger(simulation.count, simulation.time_steps, simulation.retries)
 
     def _proposals(self, prior: Any, facts: Any) -> ProposalQueue:
         study = self._study

@@ -228,9 +228,10 @@ class FakeServer:
             return
         if isinstance(message, wire.Finalize):
             assert message.ranks == self.hello.ranks
+            assert rank == wire.owner(message.simulation, len(self.data))
             self.finalized[message.simulation, header.rank, rank] = message.steps
             return
-        assert rank == wire.owner(message.simulation, message.step, len(self.data))
+        assert rank == wire.owner(message.simulation, len(self.data))
         assert message.ranks == self.hello.ranks
         assert message.buffer < self.welcome.credit
         sample = self.samples.setdefault(

@@ -217,10 +217,10 @@ int main(void)
     cJSON_ArrayForEach(vector, cJSON_GetObjectItem(vectors, "refused")) add_read(results, vector);
     cJSON *owners = cJSON_AddArrayToObject(results, "owners");
     cJSON_ArrayForEach(vector, cJSON_GetObjectItem(vectors, "owners")) {
-        uint32_t values[3];
-        for (int i = 0; i < 3; i++)
+        uint32_t values[2];
+        for (int i = 0; i < 2; i++)
             values[i] = (uint32_t)cJSON_GetArrayItem(vector, i)->valuedouble;
-        cJSON_AddItemToArray(owners, cJSON_CreateNumber(wire_owner(values[0], values[1], values[2])));
+        cJSON_AddItemToArray(owners, cJSON_CreateNumber(wire_owner(values[0], values[1])));
     }
     cJSON *sentences = cJSON_AddArrayToObject(results, "sentences");
     cJSON_ArrayForEach(vector, cJSON_GetObjectItem(vectors, "failures")) {

@@ -89,9 +89,7 @@ class Coordinator:
         beats, beats_endpoint = bind_socket(context, contact, "heartbeat", address, ports=ports)
         self.contact = replace(contact, control=control_endpoint, heartbeat=beats_endpoint)
         simulation = study.simulation
-        self._ledger = Ledger(
-            simulation.count, simulation.time_steps, study.server.ranks, simulation.retries
-        )
+        self._ledger = Ledger(simulation.count, simulation.time_steps, simulation.retries)
         self.proposals = self._point_source(setup)
         self._checkpoint, self._solved_again = checkpoint, 0
         lost = 0

@@ -51,7 +51,6 @@ class Ledger:
     Args:
         count: Simulations planned.
         time_steps: Samples that each must send.
-        server_ranks: Server ranks, each of which reports on each attempt.
         retries: Restarts of a simulation whose process died, before it is dropped.
 
     Attributes:
@@ -59,9 +58,9 @@ class Ledger:
         records: All drawn simulations.
     """
 
-    def __init__(self, count: int, time_steps: int, server_ranks: int, retries: int) -> None:
+    def __init__(self, count: int, time_steps: int, retries: int) -> None:
         self.count = count
-        self._time_steps, self._ranks, self._retries = time_steps, server_ranks, retries
+        self._time_steps, self._retries = time_steps, retries
         self.records = SimulationTable(count)
         self._waiting: deque[int] = deque()
 
@@ -104,7 +103,6 @@ class Ledger:
         self._waiting.remove(record.simulation)
         record.status, record.job, record.issued_at = RUNNING, job, now
         record.attempts += 1
-        record.reports = {}
         self.records.update(record)
         return record.attempt
 
@@ -124,7 +122,6 @@ class Ledger:
 
     def finalized(
         self,
-        rank: int,
         simulation: int,
         attempt: int,
         steps: int,
@@ -132,7 +129,7 @@ class Ledger:
         now: float,
         fault: Sequence[str] = (),
     ) -> AttemptOutcome | None:
-        """Records the report of a server rank on an attempt that has ended, with its number of samples.
+        """Records the report of the owner on an attempt that has ended, with its number of samples.
 
         A fault of the decomposition (code and field) ends the simulation: it would be the same in each attempt.
         """
@@ -142,17 +139,13 @@ class Ledger:
         if fault:
             failure = Failure.of(fault[0], simulation=simulation, field=fault[1])
             return self._end(record, failure, now, retry=False)
-        record.reports[rank] = complete
-        if len(record.reports) < self._ranks:
-            return None
-        received = sum(record.reports.values())
         if steps < self._time_steps:
             values = {"simulation": simulation, "steps": steps, "time_steps": self._time_steps}
             return self._end(record, Failure.of("too_few_steps", **values), now, retry=False)
-        if received < self._time_steps:
-            failure = Failure.of("lost_steps", received=received, time_steps=self._time_steps)
+        if complete < self._time_steps:
+            failure = Failure.of("lost_steps", received=complete, time_steps=self._time_steps)
             return self._end(record, failure, now, retry=True)
-        record.status, record.finished_at, record.samples = FINISHED, now, received
+        record.status, record.finished_at, record.samples = FINISHED, now, complete
         self.records.update(record)
         return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 

@@ -122,7 +122,7 @@ class ControlMachine:
             ledger,
             proposals,
             settings.clients,
-            announce=lambda record: self._send_ranks(assignment(record)),
+            announce=lambda record: self._send_owner(record, assignment(record)),
         )
         # Attempts whose job has ended while reports may still arrive.
         self._draining = DrainingAttempts(ledger, settings.timeouts.exit_grace)
@@ -291,10 +291,11 @@ class ControlMachine:
     # Server ranks.
 
     def _connect_rank(self, rank: int) -> None:
-        """Sends a server rank what the others have already been sent, of the simulations that are not over."""
+        """Sends a server rank what it would have been sent before, of its simulations that are not over."""
         self._ranks.add(rank)
         for record in (*self._ledger.running(), *self._ledger.waiting()):
-            self._actions.send_rank(rank, assignment(record))
+            if self._owner(record) == rank:
+                self._actions.send_rank(rank, assignment(record))
         if self._stop_reason is not None:
             self._actions.send_rank(rank, {"type": "stop", "reason": self._stop_reason})
         if self._reception_over:
@@ -310,7 +311,6 @@ class ControlMachine:
         for ended in report.finalized:
             self._end_attempt(
                 self._ledger.finalized(
-                    report.rank,
                     ended.simulation,
                     ended.attempt,
                     ended.steps,
@@ -380,7 +380,7 @@ class ControlMachine:
         self._draining.discard(record.simulation)
         over = outcome.finished or outcome.dropped
         at = {"simulation": record.simulation, "attempt": record.attempt}
-        self._send_ranks({"type": "closed", **at, "over": over})
+        self._send_owner(record, {"type": "closed", **at, "over": over})
         if outcome.dropped:
             # The sampler does not know a simulation that was not issued to a client.
             self._proposals.register(record)
@@ -485,3 +485,11 @@ class ControlMachine:
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         for rank in sorted(self._ranks):
             self._actions.send_rank(rank, message)
+
+    def _send_owner(self, record: SimulationRecord, message: Mapping[str, Any]) -> None:
+        """Sends a message to the server rank that all samples of a simulation belong to."""
+        if (rank := self._owner(record)) in self._ranks:
+            self._actions.send_rank(rank, message)
+
+    def _owner(self, record: SimulationRecord) -> int:
+        return wire.owner(record.simulation, self._settings.welcome.server_ranks)

@@ -4,7 +4,7 @@ A simulation that is not over is also kept as an object. The number of these is 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -58,8 +58,6 @@ class SimulationRecord:
     """The last failure."""
     issued_at: float | None = None
     finished_at: float | None = None
-    reports: dict[int, int] = field(default_factory=dict)
-    """Number of complete samples of the running attempt by server rank."""
 
     @property
     def attempt(self) -> int:

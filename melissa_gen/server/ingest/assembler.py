@@ -117,7 +117,7 @@ class Assembler:
 
     Args:
         fields: The study's fields.
-        time_steps: Samples per simulation over all server ranks.
+        time_steps: Samples per simulation.
         simulations: Number of simulations.
         tries: Largest number of attempts at a simulation.
         rank: This server rank.
@@ -262,7 +262,7 @@ class Assembler:
             return None, []
         steps = min(*attempt.finalized.values(), self._time_steps)
         senders = self.close(end.simulation, end.attempt)
-        for step in wire.owned_steps(end.simulation, steps, self._rank, self._ranks):
+        for step in range(steps):
             if not attempt.seen[step]:
                 attempt.seen[step] = 1
                 self.counters.produced += 1
@@ -391,13 +391,14 @@ class Assembler:
         if simulation >= self._simulations or attempt >= self._tries or rank >= ranks:
             message = f"simulation {simulation}, attempt {attempt}, rank {rank} of {ranks}: not in this study"
             raise ProtocolError(message)
+        if wire.owner(simulation, self._ranks) != self._rank:
+            message = f"simulation {simulation}: belongs to another server rank"
+            raise ProtocolError(message)
 
     def _check(self, part: wire.Part, rank: int) -> None:
         self._check_names(part.simulation, part.attempt, rank, part.ranks)
         if part.step >= self._time_steps:
             fault = f"the study has {self._time_steps} time steps"
-        elif wire.owner(part.simulation, part.step, self._ranks) != self._rank:
-            fault = "belongs to another server rank"
         elif part.buffer >= self.credit:
             fault = f"buffer {part.buffer} is beyond the credit of {self.credit}"
         else:

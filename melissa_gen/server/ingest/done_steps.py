@@ -1,10 +1,9 @@
-"""The complete time steps of each simulation on one server rank, in little memory for finished simulations."""
+"""The complete time steps of the simulations of one server rank, in little memory for finished simulations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from melissa_gen.protocol import wire
 
@@ -14,11 +13,11 @@ __all__ = ["DoneSteps", "merged_done"]
 class DoneSteps:
     """Which samples this rank has received.
 
-    A simulation of which all samples of this rank are complete takes one byte; one under way takes one byte a step.
+    A simulation of which all samples are complete takes one byte; one under way takes one byte a step.
 
     Args:
         simulations: Number of simulations.
-        time_steps: Samples per simulation over all server ranks.
+        time_steps: Samples per simulation.
         rank: This server rank.
         ranks: Number of server ranks.
     """
@@ -44,7 +43,7 @@ class DoneSteps:
             return
         if simulation not in self._partial:
             self._partial[simulation] = bytearray(self._time_steps)
-            self._missing[simulation] = len(self._owned(simulation))
+            self._missing[simulation] = self._time_steps
         self._partial[simulation][step] = 1
         self._missing[simulation] -= 1
         if not self._missing[simulation]:
@@ -57,10 +56,8 @@ class DoneSteps:
             return
         if self._complete[simulation]:
             self._complete[simulation] = 0
-            steps = bytearray(self._time_steps)
-            for one in self._owned(simulation):
-                steps[one] = 1
-            self._partial[simulation], self._missing[simulation] = steps, 0
+            self._partial[simulation] = bytearray(b"\1" * self._time_steps)
+            self._missing[simulation] = 0
         self._partial[simulation][step] = 0
         self._missing[simulation] += 1
 
@@ -74,43 +71,25 @@ class DoneSteps:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restores the `state()` of an earlier server."""
-        known = np.unpackbits(state["complete"])[: len(self._complete)].tobytes()
-        self._complete = bytearray(known.ljust(len(self._complete), b"\0"))
+        """Restores the simulations of this rank from the `state()` of an earlier server, or from a merged one."""
+        known = np.unpackbits(state["complete"])[: len(self._complete)]
+        known[wire.owner(np.arange(len(known)), self._ranks) != self._rank] = 0
+        self._complete = bytearray(known.tobytes().ljust(len(self._complete), b"\0"))
         steps = np.unpackbits(state["steps"], axis=1, count=self._time_steps)
         for simulation, row in zip(state["partial"].tolist(), steps, strict=True):
-            for step in self._owned(simulation):
-                if row[step]:
-                    self.add(simulation, step)
-
-    def _owned(self, simulation: int) -> range:
-        return wire.owned_steps(simulation, self._time_steps, self._rank, self._ranks)
+            if wire.owner(simulation, self._ranks) == self._rank:
+                self._partial[simulation] = bytearray(row.tobytes())
+                self._missing[simulation] = self._time_steps - int(row.sum())
 
 
-def merged_done(states: Sequence[Mapping[str, Any]], time_steps: int) -> dict[str, Any]:
+def merged_done(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merges the states of all ranks to one that every rank of another number of ranks can restore.
 
     Args:
-        states: Results of `DoneSteps.state` of all ranks, in order.
-        time_steps: Samples per simulation over all ranks.
+        states: Results of `DoneSteps.state` of all ranks, each of which has other simulations.
     """
-    ranks = len(states)
-    complete = np.stack([np.unpackbits(state["complete"]) for state in states]).astype(bool)
-    steps: dict[int, NDArray[np.uint8]] = {}
-    some = np.flatnonzero(complete.any(axis=0) & ~complete.all(axis=0)).tolist()
-    for simulation in {*some, *(n for state in states for n in state["partial"].tolist())}:
-        steps[simulation] = np.zeros(time_steps, np.uint8)
-        for rank in np.flatnonzero(complete[:, simulation]).tolist():
-            owned = wire.owned_steps(simulation, time_steps, rank, ranks)
-            steps[simulation][list(owned)] = 1
-    for state in states:
-        rows = np.unpackbits(state["steps"], axis=1, count=time_steps)
-        for simulation, row in zip(state["partial"].tolist(), rows, strict=True):
-            steps[simulation] |= row
     return {
-        "complete": np.packbits(complete.all(axis=0)),
-        "partial": np.array(list(steps), np.int64),
-        "steps": np.packbits(
-            np.array(list(steps.values()), np.uint8).reshape(len(steps), time_steps), axis=1
-        ),
+        "complete": np.bitwise_or.reduce([state["complete"] for state in states]),
+        "partial": np.concatenate([state["partial"] for state in states]),
+        "steps": np.concatenate([state["steps"] for state in states]),
     }

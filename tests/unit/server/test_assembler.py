@@ -87,7 +87,7 @@ class AssemblerMachine(RuleBasedStateMachine):
     )
     def deliver(self, simulation, attempt, step, rank, damaged=False):
         rank %= self.clients
-        if wire.owner(simulation, step, self.server_ranks) != 0:
+        if wire.owner(simulation, self.server_ranks) != 0:
             return
         part = wire.Part(simulation, attempt, step, self.clients, 0, self.blocks[rank])
         sender = self.sender()
@@ -134,6 +134,8 @@ class AssemblerMachine(RuleBasedStateMachine):
     )
     def finalize(self, simulation, attempt, steps, only):
         """Finalizes an attempt for all client ranks, or for one."""
+        if wire.owner(simulation, self.server_ranks) != 0:
+            return
         ranks = range(self.clients) if only is None else [only % self.clients]
         for rank in ranks:
             end = wire.Finalize(simulation, attempt, steps, self.clients)
@@ -308,7 +310,7 @@ def test_blocks_that_do_not_tile_the_field_are_rejected_at_once(assembler, store
         (part(*HALVES[0]), 2, "rank 2 of 2: not in this study"),
         (part(*HALVES[0], step=TIME_STEPS), 0, "the study has 4 time steps"),
         (part(*HALVES[0], step=2**32 - 1), 0, "the study has 4 time steps"),
-        (part(*HALVES[0], step=1), 0, "belongs to another server rank"),
+        (part(*HALVES[0], simulation=1), 0, "belongs to another server rank"),
         (part(*HALVES[0], buffer=CREDIT), 0, "buffer 3 is beyond the credit of 3"),
         (part(HALVES[0][0]), 0, "does not hold each field once"),
         (part(HALVES[0][0], HALVES[0][0]), 0, "does not hold each field once"),
@@ -341,17 +343,15 @@ def test_finalize_counts_missing_samples(assembler):
         send(assembler, part(*HALVES[rank]), rank)
     assert assembler.finalize(wire.Finalize(0, 0, 4, 2), 0) == (None, [])
     settled, senders = assembler.finalize(wire.Finalize(0, 0, 3, 2), 1)
-    assert settled[:4] == (
-        0,
-        0,
-        3,
-        1,
-    )  # the shorter count, and of steps 0 and 2 only the first arrived
+    # The shorter count; of its steps only the first one arrived.
+    assert settled[:4] == (0, 0, 3, 1)
     assert senders == []
-    assert (assembler.counters.produced, assembler.counters.lost) == (2, 1)
+    assert (assembler.counters.produced, assembler.counters.lost) == (3, 2)
     assert assembler.finalize(wire.Finalize(0, 0, 4, 2), 1) == (None, [])
     assert send(assembler, part(*HALVES[0], step=2), 0) is Fate.REPEATED  # counted as lost already
-    assert assembler.counters.produced == 2
+    assert assembler.counters.produced == 3
+    with pytest.raises(ProtocolError, match="simulation 1: belongs to another server rank"):
+        assembler.finalize(wire.Finalize(1, 0, 3, 2), 0)
 
 
 def test_incomplete_samples_are_lost_with_their_attempt(assembler, store):

@@ -81,7 +81,7 @@ class Driver:
     ):
         times = replace(ControlTimeouts(), **timeouts)
         settings = ControlSettings(WELCOME, 1, clients, per_simulation, times, identical_failures)
-        self.ledger = Ledger(COUNT, STEPS, RANKS, RETRIES)
+        self.ledger = Ledger(COUNT, STEPS, RETRIES)
         self.points = Points()
         self.machine = ControlMachine(settings, self.ledger, self.points)
         self.now = 100.0
@@ -107,10 +107,9 @@ class Driver:
         return next(a.message for a in actions if isinstance(a, SendClient))
 
     def finalize(self, simulation, attempt=0, steps=STEPS, complete=STEPS):
-        """Both ranks report the end of an attempt, each with half of the complete samples."""
-        for rank, share in enumerate((complete // 2, complete - complete // 2)):
-            report = AttemptReport(simulation, attempt, steps, share)
-            self.handle(RankReport(rank, finalized=(report,)))
+        """The owner reports the end of an attempt, with its complete samples."""
+        report = AttemptReport(simulation, attempt, steps, complete)
+        self.handle(RankReport(wire.owner(simulation, RANKS), finalized=(report,)))
 
     def tick(self, seconds=0.0, **pulses):
         self.now += seconds
@@ -149,12 +148,24 @@ def test_a_study_from_its_first_client_to_the_end_of_reception():
     assert driver.points.registered == [0, 1, 2]
 
 
-def test_every_rank_is_sent_the_parameters_and_a_late_one_all_of_them():
+def test_the_owner_is_sent_the_parameters_and_a_late_one_all_of_its_simulations():
     driver = Driver()
-    driver.join("client-0")
+    for job in ("client-0", "client-1"):
+        driver.join(job)
+    sent = [a for a in driver.actions if isinstance(a, SendRank)]
+    assert [(a.rank, a.message["type"], a.message["simulation"]) for a in sent] == [
+        (0, "assigned", 0),
+        (1, "assigned", 1),
+    ]
+    driver.finalize(1)
+    closed = [a for a in driver.actions if isinstance(a, SendRank)][-1]
+    assert (closed.rank, closed.message["type"]) == (1, "closed")
     driver.handle(StopRequested("enough"))
-    late = [a.message["type"] for a in driver.handle(RankHello(1))]
-    assert late == ["assigned", "stop"]
+    late = [
+        [(a.message["type"], a.message.get("simulation")) for a in driver.handle(RankHello(rank))]
+        for rank in range(RANKS)
+    ]
+    assert late == [[("assigned", 0), ("stop", None)], [("stop", None)]]
 
 
 def test_a_client_that_dies_is_retried_with_the_same_parameters_and_then_dropped():

@@ -61,7 +61,7 @@ class Server:
         whole = replace(contact, heartbeat=self.at("heartbeat"), data=(self.at("data"),))
         self.contact = replace(whole, control=self.at("control"), machines=("elsewhere",))
         self.events = []
-        self.ledger = Ledger(COUNT, STEPS, 1, 0)
+        self.ledger = Ledger(COUNT, STEPS, 0)
         self.heartbeats = HeartbeatThread(contact, sockets["heartbeat"])
         self.control = ControlThread(
             study,

@@ -24,7 +24,7 @@ from melissa_gen.server.coordination.simulation_table import row_bytes
 
 DIED = Failure.of("process_ended", exit_status=9)
 
-COUNT, STEPS, RANKS = 4, 6, 2
+COUNT, STEPS = 4, 6
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -35,7 +35,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(retries=st.integers(0, 2))
     def begin(self, retries):
         self.retries = retries
-        self.ledger = Ledger(COUNT, STEPS, RANKS, retries)
+        self.ledger = Ledger(COUNT, STEPS, retries)
         self.ends = Counter()
         self.now = 0.0
         self.jobs = 0
@@ -82,13 +82,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         which=attempts,
-        rank=st.integers(0, RANKS - 1),
         steps=st.integers(STEPS - 1, STEPS),
-        complete=st.integers(2, 3),
+        complete=st.integers(STEPS - 1, STEPS),
     )
-    def report(self, which, rank, steps, complete):
+    def report(self, which, steps, complete):
         before = self.status(*which)
-        outcome = self.ledger.finalized(rank, *which, steps, complete, self.now)
+        outcome = self.ledger.finalized(*which, steps, complete, self.now)
         self.settle(outcome, *which, before)
         if outcome is not None and outcome.finished:
             assert steps == STEPS
@@ -96,8 +95,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(which=attempts)
     def complete(self, which):
-        for rank in range(RANKS):
-            self.report(which, rank, STEPS, STEPS // RANKS)
+        self.report(which, STEPS, STEPS)
 
     @rule(which=attempts, retry=st.booleans())
     def fail(self, which, retry):
@@ -122,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(simulation=st.sampled_from([-1, COUNT, 10**9]), attempt=st.integers(0, 3))
     def report_of_nothing(self, simulation, attempt):
-        assert self.ledger.finalized(0, simulation, attempt, STEPS, STEPS, self.now) is None
+        assert self.ledger.finalized(simulation, attempt, STEPS, STEPS, self.now) is None
         assert self.ledger.failed(simulation, attempt, DIED, self.now, retry=True) is None
 
     @invariant()
@@ -151,7 +149,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_next_server_knows_the_same(self):
         if not hasattr(self, "ledger"):
             return
-        other = Ledger(COUNT, STEPS, RANKS, self.retries)
+        other = Ledger(COUNT, STEPS, self.retries)
         running = {r.simulation for r in self.ledger.running()}
         assert other.restore(self.ledger.state()) == len(running)
         for mine, theirs in zip(self.ledger.records, other.records, strict=True):
@@ -170,19 +168,14 @@ TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline
 
 @pytest.fixture
 def ledger():
-    ledger = Ledger(2, STEPS, RANKS, retries=1)
+    ledger = Ledger(2, STEPS, retries=1)
     ledger.add((1.0, 2.0), "prior", 0, -1.5)
     ledger.add((3.0, 4.0), "diffusion_posterior", 1, None)
     return ledger
 
 
-def run(ledger, record, steps=STEPS, complete=STEPS // RANKS, now=7.0):
-    outcomes = [
-        ledger.finalized(rank, record.simulation, record.attempt, steps, complete, now)
-        for rank in range(RANKS)
-    ]
-    assert outcomes[:-1] == [None] * (RANKS - 1)
-    return outcomes[-1]
+def run(ledger, record, steps=STEPS, complete=STEPS, now=7.0):
+    return ledger.finalized(record.simulation, record.attempt, steps, complete, now)
 
 
 def test_a_simulation_cut_short_is_not_tried_again(ledger):
@@ -197,7 +190,7 @@ def test_a_simulation_cut_short_is_not_tried_again(ledger):
 def test_samples_that_did_not_arrive_are_tried_again(ledger):
     record = ledger.records[0]
     ledger.issue(record, "client-0", 1.0)
-    outcome = run(ledger, record, complete=2)
+    outcome = run(ledger, record, complete=4)
     assert not outcome.dropped
     assert outcome.failure.sentence == "only 4 of 6 time steps arrived completely"
     ledger.issue(record, "client-1", 2.0)
@@ -223,14 +216,14 @@ def test_line(ledger):
 
 
 def test_running_simulations_are_repeated_by_the_next_server_without_using_retries():
-    first = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
+    first = Ledger(count=4, time_steps=2, retries=0)
     for n in range(3):
         first.add((float(n),), "prior", 0, None)
     done, under_way, _ = first.records
     first.issue(done, "client-0", 1.0)
-    first.finalized(0, 0, 0, 2, 2, 2.0)
+    first.finalized(0, 0, 2, 2, 2.0)
     first.issue(under_way, "client-1", 3.0)
-    second = Ledger(count=4, time_steps=2, server_ranks=1, retries=0)
+    second = Ledger(count=4, time_steps=2, retries=0)
     assert second.restore(first.state()) == 1
     kept = second.records[0]
     assert (kept.status, kept.attempts, kept.samples) == (FINISHED, 1, 2)
@@ -244,12 +237,12 @@ def test_running_simulations_are_repeated_by_the_next_server_without_using_retri
 
 
 def test_an_attempt_that_failed_by_itself_still_counts_after_a_restart():
-    first = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
+    first = Ledger(count=1, time_steps=2, retries=1)
     record = first.add((0.0,), "prior", 0, None)
     first.issue(record, "client-0", 1.0)
     assert not first.failed(0, 0, DIED, 2.0, retry=True).dropped
     first.issue(record, "client-1", 3.0)
-    second = Ledger(count=1, time_steps=2, server_ranks=1, retries=1)
+    second = Ledger(count=1, time_steps=2, retries=1)
     second.restore(first.state())
     again = second.records[0]
     assert second.issue(again, "client-2", 4.0) == 2
@@ -262,22 +255,22 @@ def test_a_fault_of_the_decomposition_is_not_tried_again(ledger, code):
     """It would be the same in each attempt."""
     record = ledger.records[0]
     ledger.issue(record, "client-0", 1.0)
-    outcome = ledger.finalized(0, record.simulation, record.attempt, STEPS, 0, 7.0, (code, "u"))
+    outcome = ledger.finalized(record.simulation, record.attempt, STEPS, 0, 7.0, (code, "u"))
     assert outcome.dropped
     assert record.status == FAILED
     assert str(record.failure).startswith("field 'u': the blocks of the client's ranks")
-    assert ledger.finalized(1, 0, record.attempt, STEPS, 0, 7.0, (code, "u")) is None
+    assert ledger.finalized(0, record.attempt, STEPS, 0, 7.0, (code, "u")) is None
 
 
 def test_a_million_simulations_are_kept_in_columns():
     """A checkpoint copies only what may change, and only simulations that are not over are objects."""
     count = 3000
-    ledger = Ledger(count, STEPS, 1, retries=0)
+    ledger = Ledger(count, STEPS, retries=0)
     for number in range(count):
         record = ledger.add((float(number), 2.0), "prior", 0, -1.5)
         ledger.issue(record, "client-0", 1.0 + number)
         if number % 100:
-            ledger.finalized(0, number, 0, STEPS, STEPS, 2.0 + number)
+            ledger.finalized(number, 0, STEPS, STEPS, 2.0 + number)
         else:
             ledger.failed(number, 0, DIED, 2.0 + number, retry=True)
     assert not ledger.records.live
@@ -292,10 +285,10 @@ def test_a_million_simulations_are_kept_in_columns():
 
 
 def test_a_later_study_of_more_simulations_continues_from_the_same_records():
-    first = Ledger(1, STEPS, 1, retries=0)
+    first = Ledger(1, STEPS, retries=0)
     first.issue(first.add((1.0,), "prior", 0, None), "client-0", 1.0)
-    first.finalized(0, 0, 0, STEPS, STEPS, 2.0)
-    second = Ledger(3, STEPS, 1, retries=0)
+    first.finalized(0, 0, STEPS, STEPS, 2.0)
+    second = Ledger(3, STEPS, retries=0)
     second.restore(first.state())
     second.issue(second.add((2.0,), "breed", 1, -0.5), "client-0", 3.0)
     assert [r.method for r in second.records] == ["prior", "breed"]
@@ -303,7 +296,7 @@ def test_a_later_study_of_more_simulations_continues_from_the_same_records():
 
 
 def test_the_last_failure_is_named_if_nothing_was_completed():
-    ledger = Ledger(2, STEPS, 1, retries=0)
+    ledger = Ledger(2, STEPS, retries=0)
     for number in range(2):
         ledger.issue(ledger.add((1.0,), "prior", 0, None), "client-0", 1.0)
         ledger.failed(number, 0, DIED, 5.0 - number, retry=True)

@@ -22,7 +22,7 @@ class Client:
     def send(self, ranks):
         """Sends one sample, if its rank has granted credit."""
         if self.steps:
-            rank = owner(*self.steps[0], len(ranks))
+            rank = owner(self.steps[0][0], len(ranks))
             if self.credit[rank]:
                 self.credit[rank] -= 1
                 ranks[rank].pending.append((self, self.steps.popleft()))
@@ -170,7 +170,7 @@ BOUNDS = [{"at_least": 3.0, "at_most": 3.0}, {"at_most": 1.0}, {"at_least": 2.0}
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("first", [0, 20], ids=["from-the-start", "later"])
 def test_a_rank_that_gets_nothing_does_not_stop_the_others(first, bounds):
-    """After the first simulations, all have one time step, which belongs to the same rank."""
+    """After the first simulations, those of one rank have no time step."""
     lengths = [2] * first + [1 if n % 2 == 0 else 0 for n in range(200)]
     Model(ranks=2, lengths=lengths, **bounds).run().assert_adds_up()
 

@@ -268,12 +268,12 @@ def feed(queue, ledger, count, first=0):
 
 
 def test_the_next_server_continues_the_proposals(sampler):
-    prior, ledger = sampler.prior, Ledger(100, 1, 1, 0)
+    prior, ledger = sampler.prior, Ledger(100, 1, 0)
     first = uniform_queue(prior, Events())
     first.make_generation()
     feed(first, ledger, 2)
     state = json.loads(json.dumps(first.state(), default=as_list), object_hook=as_array)
-    second, ledger_2 = uniform_queue(prior, Events()), Ledger(100, 1, 1, 0)
+    second, ledger_2 = uniform_queue(prior, Events()), Ledger(100, 1, 0)
     ledger_2.restore(ledger.state())
     second.restore(state, ledger_2.records)
     for queue in (first, second):

@@ -16,7 +16,7 @@ SAMPLES = st.lists(
 
 
 def of_rank(samples, rank, ranks):
-    return [sample for sample in samples if wire.owner(*sample, ranks) == rank]
+    return [sample for sample in samples if wire.owner(sample[0], ranks) == rank]
 
 
 @given(samples=SAMPLES, removed=SAMPLES, ranks=st.integers(1, 7))
@@ -58,7 +58,7 @@ def test_samples_move_to_their_owner_and_the_sums_stay(samples, before, after, u
                 "reservoir": {"counters": stored, "random": {"rank": rank}},
             }
         )
-    found = redistributed(states, after, STEPS)
+    found = redistributed(states, after)
     assert len(found) == after
     for key in ("stored", "trained", "unseen"):
         sums = [sum(one["reservoir"]["counters"][key] for one in of) for of in (states, found)]

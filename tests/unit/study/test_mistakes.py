@@ -123,7 +123,11 @@ def test_wrong_unit(tmp_path, data, key, value, expected):
         ),
         (
             {"simulation.count": 3},
-            ["reservoir.watermark 200 is never reached", "at most 150 is legal"],
+            ["reservoir.watermark 200 is never reached", "1 of simulation.count 3", "at most 100"],
+        ),
+        (
+            {"simulation.count": 1},
+            ["server.ranks 2 is more than simulation.count 1", "at most 1 is legal"],
         ),
         (
             {"reservoir.policy": "fifo"},

@@ -35,7 +35,7 @@ struct mg_client {
     struct wire_welcome welcome;
     struct placement placements[WIRE_FIELDS];
     size_t buffer_size;
-    struct channel *channels; /* one per server rank */
+    struct channel *channels; /* one per server rank, opened when needed */
     struct wire_out out;
 
     bool started, running;

@@ -344,7 +344,7 @@ static int open_channel(mg_client *client, uint32_t rank)
 
 struct channel *connection_channel(mg_client *client)
 {
-    return &client->channels[wire_owner(client->simulation, client->step, client->welcome.server_ranks)];
+    return &client->channels[wire_owner(client->simulation, client->welcome.server_ranks)];
 }
 
 static int check_server(mg_client *client)
@@ -417,17 +417,14 @@ int connection_send_part(mg_client *client)
 
 int connection_finalize(mg_client *client)
 {
-    int status = MG_OK;
-    for (uint32_t rank = 0; status == MG_OK && rank < client->welcome.server_ranks; rank++) {
-        status = open_channel(client, rank);
-        if (status == MG_OK)
-            session_number(&client->channels[rank].session, &client->peer);
-        wire_finalize(&client->out, &client->peer, client->simulation, client->attempt, client->step,
-                      (uint32_t)client->communicator.size);
-        if (status == MG_OK)
-            status = send_message(client, client->channels[rank].socket, &client->channels[rank].session);
-    }
-    return status;
+    struct channel *channel = connection_channel(client);
+    int status = open_channel(client, (uint32_t)(channel - client->channels));
+    if (status != MG_OK)
+        return status;
+    session_number(&channel->session, &client->peer);
+    wire_finalize(&client->out, &client->peer, client->simulation, client->attempt, client->step,
+                  (uint32_t)client->communicator.size);
+    return send_message(client, channel->socket, &channel->session);
 }
 
 int connection_fail(mg_client *client, int64_t simulation)

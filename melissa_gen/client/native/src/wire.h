@@ -1,4 +1,4 @@
-/* The messages between clients and server, version 4; melissa_gen/protocol/wire.py describes every byte. */
+/* The messages between clients and server, version 5; melissa_gen/protocol/wire.py describes every byte. */
 #ifndef MELISSA_GEN_WIRE_H
 #define MELISSA_GEN_WIRE_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_VERSION = 4, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+enum { WIRE_VERSION = 5, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
 
 enum {
     WIRE_HELLO = 1,
@@ -115,7 +115,7 @@ char *wire_read_credit(const void *data, size_t size, uint16_t **buffers, uint16
 
 void wire_free_welcome(struct wire_welcome *welcome);
 
-/* The server rank that a sample belongs to. */
-uint32_t wire_owner(uint32_t simulation, uint32_t step, uint32_t ranks);
+/* The server rank that all time steps of a simulation belong to. */
+uint32_t wire_owner(uint32_t simulation, uint32_t ranks);
 
 #endif
