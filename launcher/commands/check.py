@@ -69,7 +69,8 @@ def check_study(
     lines.good(f"study '{study.name}': every key is legal")
     lines.attempt("sampler", lambda: check_sampler(study))
     lines.attempt("back end", lambda: check_backend(study))
-    surrogate = lines.attempt("surrogate", lambda: _surrogate(study))
+    trains = study.training.enabled
+    surrogate = lines.attempt("surrogate", lambda: _surrogate(study)) if trains else None
     lines.attempt("memory", lambda: check_memory(study))
     command = lines.attempt("command", lambda: _command(study))
     timing = _try_simulation(study, view, lines) if command is not None else None

@@ -128,6 +128,7 @@ def dataset_study(study: Study, simulations: int) -> Study:
                 }
             ),
             "reservoir": type(study.reservoir).model_validate({"capacity": 1, "watermark": 1}),
+            "record": None,
             "sampler": type(study.sampler).model_validate({"method": "uniform"}),
             "server": study.server.model_copy(
                 update={"ranks": 1, "device": "cpu", "pin_ingest": False}
@@ -143,39 +144,43 @@ def dataset_study(study: Study, simulations: int) -> Study:
     return plain
 
 
-def check_output(output: Path, size: int, *, overwrite: bool) -> None:
+def check_output(
+    output: Path, size: int, *, overwrite: bool = False, what: str = "--output"
+) -> None:
     """Checks before the first simulation that the output file can be written.
 
     Args:
         output: The file, absolute.
         size: Its size in bytes.
         overwrite: Whether to replace an existing file.
+        what: The option or key that names the file.
 
     Raises:
         RunError: The output is a folder, it exists already, its folder can't be written, or its disk is full.
     """
     if output.is_dir():
-        message = f"--output {output} is a folder; give the name of a file in it, for example {output / 'data.h5'}"
+        message = f"{what} {output} is a folder; give the name of a file in it, for example {output / 'data.h5'}"
         raise RunError(message)
     if os.path.lexists(output) and not (output.is_file() or output.is_symlink()):
-        message = f"--output {output} is a device or socket and not a file; choose another name"
+        message = f"{what} {output} is a device or socket and not a file; choose another name"
         raise RunError(message)
     if os.path.lexists(output) and not overwrite:
-        message = f"--output {output} exists already; choose another name, or add --overwrite to replace it"
+        more = ", or add --overwrite to replace it" if what == "--output" else ""
+        message = f"{what} {output} exists already; choose another name{more}"
         raise RunError(message)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"--output {output}: the folder can't be created: {error.strerror}"
+        message = f"{what} {output}: the folder can't be created: {error.strerror}"
         raise RunError(message) from None
     try:
         # Permissions are not sufficient: the file system may be read-only, or a server may refuse the superuser.
         with tempfile.TemporaryFile(dir=output.parent, prefix=output.name):
             pass
     except OSError as error:
-        message = f"--output {output}: the folder {output.parent} is not writable: {error.strerror}"
+        message = f"{what} {output}: the folder {output.parent} is not writable: {error.strerror}"
         raise RunError(message) from None
-    check_space(output.parent, f"--output {output}", size)
+    check_space(output.parent, f"{what} {output}", size)
 
 
 def move_bridge_output(run_dir: Path, output: Path) -> None:

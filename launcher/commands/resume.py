@@ -152,7 +152,8 @@ def _apply(
 
         check_sampler(study)
         check_memory(study)
-        try_surrogate(study)
+        if study.training.enabled:
+            try_surrogate(study)
     record_changes(study, run_dir, changes)
     for key, change in changes.items():
         view.say(f"{key}: {change.before} -> {change.after}")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from melissa_gen.builders.memory import check_memory, disk_promise, promised_megabytes
+from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
+from melissa_gen.launcher.commands.generate import check_output
 from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
@@ -40,18 +41,20 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     started = time.monotonic()
     check_sampler(study)
     check_memory(study)
-    try_surrogate(study)
+    if study.training.enabled:
+        try_surrogate(study)
     solver_command(study)
     check_backend(study)
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")
-        promised = promised_megabytes(study)
+        promised = required_megabytes(study)
         view.say(
             f"memory: at most {promised:,.0f} MB in each of {study.server.ranks} server rank(s)"
         )
-        if study.reservoir.checkpoint:
+        check_record(study, run_dir)
+        if study.reservoir.checkpoint and study.training.enabled:
             view.say(disk_promise(study, run_dir))
-        if study.training.validation.simulations > 0:
+        if study.training.enabled and study.training.validation.simulations > 0:
             _link_validation_set(
                 validation_set(study, run_dir.parent / "validation", view), run_dir
             )
@@ -59,6 +62,20 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         outcome = execute(study, run_dir, view, ResumeInfo(started))
         present(outcome, study, run_dir, view)
         return outcome
+
+
+def check_record(study: Study, run_dir: Path) -> None:
+    """Checks that the file in which a study is recorded can be written, and that its disk has room.
+
+    Raises:
+        RunError: It can't be written.
+    """
+    if study.record is None:
+        return
+    fields = study.simulation.fields if study.record.fields is None else study.record.fields
+    share = sum(study.field_bytes(name) for name in fields)
+    size = study.simulation.count * study.simulation.time_steps * share
+    check_output(run_dir / study.record.file, size, what="record.file")
 
 
 def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:

@@ -1,7 +1,7 @@
 """Data sets of a study: physical times, coordinates, settings that determine the content, and the writer."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ __all__ = [
 
 
 def dataset_writer(
-    study: Study, path: Path, settings: dict[str, Any], *, resume: bool
+    study: Study,
+    path: Path,
+    settings: dict[str, Any],
+    *,
+    resume: bool,
+    fields: Collection[str] | None = None,
 ) -> DatasetWriter:
     """Creates the data set file of a study, with a row for each of its simulations.
 
@@ -29,6 +34,7 @@ def dataset_writer(
         path: The file.
         settings: Settings that determine the data, from `dataset_settings`.
         resume: Continue the partial file of an earlier server.
+        fields: Names of the fields in the file; None: all.
 
     Returns:
         The writer.
@@ -36,9 +42,10 @@ def dataset_writer(
     Raises:
         DataError: The file can't be written.
     """
+    sizes = _sizes(study.simulation)
     return DatasetWriter(
         path,
-        _sizes(study.simulation),
+        {name: size for name, size in sizes.items() if fields is None or name in fields},
         study.simulation.time_steps,
         list(study.parameters),
         study.simulation.count,

@@ -7,6 +7,7 @@ import psutil
 
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
+from melissa_gen.sinks import QUEUE_BYTES
 from melissa_gen.study import SimulationSection, Study
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "checkpoint_megabytes",
     "disk_promise",
     "promised_megabytes",
+    "required_megabytes",
     "reservoir_megabytes",
     "staging_slots",
     "stream_megabytes",
@@ -152,13 +154,29 @@ def promised_megabytes(study: Study) -> float:
     if samples:
         # The prediction of one simulation, its error, and the square of the error.
         share += 3 * study.simulation.time_steps * study.sample_bytes / 1e6
-    return reservoir_megabytes(study) + base_megabytes(study) + model_megabytes(study) + share
+    held = reservoir_megabytes(study) + side_megabytes(study)
+    return held + base_megabytes(study) + model_megabytes(study) + share
+
+
+def side_megabytes(study: Study) -> float:
+    """Returns the memory of the sinks beside the training in one rank, in megabytes."""
+    if study.record is None:
+        return 0.0
+    simulation = study.simulation
+    # The queue of the recording, and the flag of each time step of each field.
+    flags = simulation.count * simulation.time_steps * len(simulation.fields)
+    return (QUEUE_BYTES + study.sample_bytes + flags) / 1e6
+
+
+def required_megabytes(study: Study) -> float:
+    """Returns the memory limit of one server rank of a study in megabytes, with or without training."""
+    return promised_megabytes(study) if study.training.enabled else stream_megabytes(study)
 
 
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study.simulation), staging_slots(study))
-    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
+    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study) + side_megabytes(study)
     return needed + TCP_MEGABYTES * study.over_tcp
 
 
@@ -175,6 +193,8 @@ def check_memory(study: Study) -> None:
         StudyError: The reservoirs need too much memory. The message gives the required memory, the available memory
             and the largest possible capacity.
     """
+    if not study.training.enabled:
+        return
     needed = reservoir_megabytes(study)
     if study.reservoir.max_memory is not None:
         limit, source = study.reservoir.max_memory / 1e6, "reservoir.max_memory"

@@ -84,6 +84,14 @@ def check_sampler(study: Study) -> None:
             another reservoir policy.
     """
     prior = prior_of(study)
+    method = METHODS.get(study.sampler.method)
+    if not study.training.enabled and method is not None and method.learns:
+        designs = ", ".join(name for name, one in METHODS.items() if not one.learns)
+        msg = (
+            f"sampler.method {study.sampler.method} learns from the training, and training.enabled is false; legal "
+            f"are {designs}"
+        )
+        raise StudyError(msg)
     check_arguments(study.sampler.method, study.sampler.arguments, tabulated=prior.tabulated)
     check = METHODS[study.sampler.method].check
     if check is not None:

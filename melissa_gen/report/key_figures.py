@@ -29,13 +29,20 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("simulations", text + (f", {count(failed)} failed" if failed > 0 else "")))
     if summary.get("samples"):
         received, lost, trained = (whole("samples", k) for k in ("received", "lost", "trained"))
-        found.append(("samples", f"{received} received, {lost} lost, {trained} trained on"))
+        used = f"{trained} trained on"
+        if "recorded" in summary["samples"]:
+            used = f"{whole('samples', 'recorded')} used"
+        found.append(("samples", f"{received} received, {lost} lost, {used}"))
     if summary.get("training"):
         batches, loss = whole("training", "batches"), real("training", "final_loss")
         found.append(("training", f"{batches} batches, final loss {loss}"))
     if (summary.get("validation") or {}).get("nrmse"):
         mean, p99, worst = (real("validation", "nrmse", k) for k in ("mean", "p99", "max"))
         found.append(("validation", f"NRMSE mean {mean}, p99 {p99}, max {worst}"))
+    if record := summary.get("record"):
+        dropped = number_at(summary, "record", "dropped")
+        text = f"{whole('record', 'simulations')} simulations in {record.get('file')}"
+        found.append(("record", text + (f", {count(dropped)} samples dropped" * (dropped > 0))))
     if "wall_seconds" in summary:
         found.append(("time", duration(number_at(summary, "wall_seconds"))))
     return found

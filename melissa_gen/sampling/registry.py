@@ -66,6 +66,7 @@ class Method:
         check: Checks the prior and the number of simulations before the start, or None.
         ordered: Whether the number of a simulation determines the meaning of its point. All points are then drawn
             before the start, so that no draw of the prior replaces one that is late.
+        learns: Whether it learns from the training.
     """
 
     arguments: type[Arguments]
@@ -74,6 +75,7 @@ class Method:
     eviction: Literal["difficulty"] | None = None
     check: Callable[[Prior, int], None] | None = None
     ordered: bool = False
+    learns: bool = True
 
     @property
     def summary(self) -> str:
@@ -82,17 +84,24 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "uniform": Method(uniform.UniformArguments, uniform.build, needs_density=False),
-    "sobol": Method(sobol.SobolArguments, sobol.build),
-    "halton": Method(halton.HaltonArguments, halton.build),
-    "lhs": Method(lhs.LhsArguments, lhs.build),
-    "grid": Method(grid.GridArguments, grid.build),
+    "uniform": Method(uniform.UniformArguments, uniform.build, needs_density=False, learns=False),
+    "sobol": Method(sobol.SobolArguments, sobol.build, learns=False),
+    "halton": Method(halton.HaltonArguments, halton.build, learns=False),
+    "lhs": Method(lhs.LhsArguments, lhs.build, learns=False),
+    "grid": Method(grid.GridArguments, grid.build, learns=False),
     "pick_freeze": Method(
-        pick_freeze.PickFreezeArguments, pick_freeze.build, check=pick_freeze.check, ordered=True
+        pick_freeze.PickFreezeArguments,
+        pick_freeze.build,
+        check=pick_freeze.check,
+        ordered=True,
+        learns=False,
     ),
-    "table": Method(table.TableArguments, table.build, needs_density=False),
+    "table": Method(table.TableArguments, table.build, needs_density=False, learns=False),
     "uniform_resampled": Method(
-        uniform_resampled.UniformResampledArguments, uniform_resampled.build, needs_density=False
+        uniform_resampled.UniformResampledArguments,
+        uniform_resampled.build,
+        needs_density=False,
+        learns=False,
     ),
     "pool": Method(pool.PoolArguments, pool.build, needs_density=False),
     "rad": Method(rad.RadArguments, rad.build, needs_density=False),

@@ -99,8 +99,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
                     setup, context, contact, checkpoint, abort=partial(world.Abort, 1)
                 )
         contact = _complete_contact(world, coordinator)
-        consumer = _consumer(setup, world, checkpoint, coordinator)
-        sink = FanOut(consumer.sink, side_sinks(setup, resume=checkpoint is not None))
+        consumer, sink = _consumer(setup, world, checkpoint, coordinator)
         ingest = _start_ingest(
             setup,
             context,
@@ -319,15 +318,20 @@ def _consumer(
     world: Any,
     checkpoint: Checkpoint | None,
     coordinator: "Coordinator | None",
-) -> Consumer:
-    """Creates the consumer of the samples: the trainer, or a sink without training."""
-    if not setup.purpose.trains:
+) -> tuple[Consumer, FanOut]:
+    """Creates the consumer of the samples, the trainer or a sink without training; and the side sinks beside it."""
+    sides = side_sinks(setup, resume=checkpoint is not None)
+    consumer: Consumer
+    if not setup.trains:
         sink = stream_sink(setup, resume=checkpoint is not None)
-        return StreamConsumer(sink, setup.study.training.checkpoint_every)
+        consumer = StreamConsumer(sink, setup.study.training.checkpoint_every, sides)
+        return consumer, FanOut(sink, sides)
     # Importing torch takes two seconds, which runs without a trainer can save.
     from melissa_gen.server.training.training_consumer import TrainingConsumer
 
-    return TrainingConsumer(setup, world, checkpoint, coordinator.queue if coordinator else None)
+    proposals = coordinator.queue if coordinator else None
+    consumer = TrainingConsumer(setup, world, checkpoint, proposals)
+    return consumer, FanOut(consumer.sink, sides)
 
 
 def _start_ingest(

@@ -43,6 +43,11 @@ class RankSetup:
     began: float
     ingest_cores: set[int] | None = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether a surrogate is trained."""
+        return self.purpose.trains and self.study.training.enabled
+
     @classmethod
     def read(cls, run_dir: Path, world: Any) -> Self:
         """Reads `study.yaml` and `run.json` of a run directory.

@@ -1,7 +1,10 @@
 """Creates the sinks that use the samples of a study beside its training."""
 
+from melissa_gen.builders.dataset import dataset_settings, dataset_writer
+from melissa_gen.errors import DataError
 from melissa_gen.server.setup import RankSetup
-from melissa_gen.sinks import SideSink
+from melissa_gen.sinks import RecordSink, SideSink
+from melissa_gen.study import RecordSection
 
 __all__ = ["side_sinks"]
 
@@ -19,4 +22,26 @@ def side_sinks(setup: RankSetup, *, resume: bool) -> list[SideSink]:
     found: list[SideSink] = []
     if not setup.purpose.trains:
         return found
+    if setup.study.record is not None:
+        found.append(_record(setup, setup.study.record, resume=resume))
     return found
+
+
+def _record(setup: RankSetup, section: RecordSection, *, resume: bool) -> RecordSink:
+    """Creates the sink that writes a file; one that can't be continued ends the recording.
+
+    Raises:
+        DataError: A new file can't be written.
+    """
+    study = setup.study
+    # Hashes of the solver's files would forbid to resume the run after a change in another file.
+    settings = dataset_settings(study, study.simulation.count, study.seed, files={})
+    fields = section.fields or list(study.simulation.fields)
+    path, failure = setup.run_dir / section.file, None
+    try:
+        writer = dataset_writer(study, path, settings, resume=resume, fields=fields)
+    except DataError as error:
+        if not resume:
+            raise
+        writer, failure = None, str(error)
+    return RecordSink(writer, fields, waits=not study.training.enabled, failure=failure)

@@ -1,7 +1,7 @@
-"""Consumes the stream without a trainer, for data sets and conformance checks; does not import torch."""
+"""Consumes the stream without a trainer: data sets, checks, and studies without a surrogate; does not import torch."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import WAITING
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import RankSetup
-from melissa_gen.sinks import ConformanceSink, DatasetSink, StreamSink
+from melissa_gen.sinks import ConformanceSink, DatasetSink, PassingSink, SideSink, StreamSink
 
 __all__ = ["StreamConsumer", "stream_sink"]
 
@@ -27,13 +27,16 @@ class StreamConsumer(Consumer):
     Args:
         sink: The sink.
         checkpoint_every: Seconds between checkpoints.
+        sides: Side sinks that are the only use of the samples; the study fails once all have ended.
     """
 
-    def __init__(self, sink: StreamSink, checkpoint_every: float) -> None:
+    def __init__(
+        self, sink: StreamSink, checkpoint_every: float, sides: Sequence[SideSink] = ()
+    ) -> None:
         self.sink: StreamSink = sink
         self.shared = RankState()
         self.collectives = SingleRank()
-        self._every = checkpoint_every
+        self._every, self._sides = checkpoint_every, sides
 
     def attach(self, hooks: Hooks) -> None:
         """Stores the hooks."""
@@ -43,6 +46,9 @@ class StreamConsumer(Consumer):
         """Waits until reception has ended, and saves checkpoints at the given interval."""
         saved = time.monotonic()
         while not self.sink.wait_closed(_POLL_SECONDS):
+            if self.flaw is not None:
+                self._hooks.fail(self.flaw)
+                return self.flaw
             error = self.shared.error
             if isinstance(error, DataError):
                 # The user can fix a full disk or a damaged file, so one sentence without a traceback is sufficient.
@@ -88,6 +94,13 @@ class StreamConsumer(Consumer):
         """Returns the sections of the sink."""
         return self.sink.summary()
 
+    @property
+    def flaw(self) -> str | None:
+        """Why all side sinks have ended, if they are the only use of the samples."""
+        if not self._sides or any(side.failure is None for side in self._sides):
+            return None
+        return "; ".join(f"{side.name} has ended: {side.failure}" for side in self._sides)
+
 
 def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
     """Builds the sink of a run without a trainer.
@@ -102,6 +115,8 @@ def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
     study, purpose = setup.study, setup.purpose
     store = SlotStore(field_specs(study.simulation), staging_slots(study), 0)
     output = Path(purpose.output)
+    if purpose.kind == "training":
+        return PassingSink(store)
     if purpose.kind == "conformance":
         return ConformanceSink(store, output)
     return DatasetSink(store, dataset_writer(study, output, purpose.settings, resume=resume))

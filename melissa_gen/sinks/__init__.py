@@ -10,14 +10,19 @@ from melissa_gen.sinks.base import Sink, StreamSink
 from melissa_gen.sinks.conformance import ConformanceSink, FieldObservation
 from melissa_gen.sinks.dataset import DatasetSink
 from melissa_gen.sinks.fan_out import FanOut
+from melissa_gen.sinks.passing import PassingSink
+from melissa_gen.sinks.record import QUEUE_BYTES, RecordSink
 from melissa_gen.sinks.side_sink import Ranks, SideSink
 
 __all__ = [
+    "QUEUE_BYTES",
     "ConformanceSink",
     "DatasetSink",
     "FanOut",
     "FieldObservation",
+    "PassingSink",
     "Ranks",
+    "RecordSink",
     "SideSink",
     "Sink",
     "StreamSink",

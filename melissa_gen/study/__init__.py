@@ -5,6 +5,7 @@ from melissa_gen.study.changes import Change, changes_between, check_changes, va
 from melissa_gen.study.field_section import FieldSection, FixedScaleSection
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.launcher_section import LauncherSection
+from melissa_gen.study.record_section import RecordSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
@@ -21,6 +22,7 @@ __all__ = [
     "FixedScaleSection",
     "JobsSection",
     "LauncherSection",
+    "RecordSection",
     "ReservoirSection",
     "SamplerSection",
     "ServerSection",

@@ -12,6 +12,7 @@ from melissa_gen.distributions import Parameter
 from melissa_gen.errors import StudyError
 from melissa_gen.study.base_section import Section
 from melissa_gen.study.launcher_section import LauncherSection
+from melissa_gen.study.record_section import RecordSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
@@ -58,6 +59,8 @@ class Study(Section):
     """The memory from which each server rank draws its batches."""
     sampler: SamplerSection = SamplerSection()
     """What chooses the parameters of the next simulations."""
+    record: RecordSection | None = None
+    """A file in which the samples are recorded while they arrive; none records nothing."""
     server: ServerSection = ServerSection()
     """The training server: ranks, device, network."""
     launcher: LauncherSection = LauncherSection()
@@ -101,8 +104,12 @@ class Study(Section):
     @property
     def sample_bytes(self) -> int:
         """Bytes of the fields of one sample."""
-        fields = self.simulation.fields.values()
-        return sum(math.prod(f.shape) * int(f.dtype[-2:]) // 8 for f in fields)
+        return sum(map(self.field_bytes, self.simulation.fields))
+
+    def field_bytes(self, name: str) -> int:
+        """Returns the bytes of one field of one sample."""
+        field = self.simulation.fields[name]
+        return math.prod(field.shape) * int(field.dtype[-2:]) // 8
 
     @property
     def credit(self) -> int:
@@ -141,8 +148,39 @@ class Study(Section):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_reservoir(cls, given: Any) -> Any:
+        """Adds the reservoir to a study without training, which has none."""
+        training = given.get("training") if isinstance(given, dict) else None
+        trains = not isinstance(training, dict) or training.get("enabled") is not False
+        if trains or "reservoir" in given:
+            return given
+        return {**given, "reservoir": {"capacity": 1, "watermark": 1}}
+
+    @model_validator(mode="after")
+    def _recorded(self) -> Self:
+        if self.record is None:
+            if not self.training.enabled:
+                msg = "training.enabled is false, and nothing else uses the samples: add the section record"
+                raise ValueError(msg)
+            return self
+        if self.server.ranks > 1:
+            msg = f"record needs server.ranks 1, because one process writes the file; found {self.server.ranks}"
+            raise ValueError(msg)
+        unknown = [name for name in self.record.fields or () if name not in self.simulation.fields]
+        if unknown:
+            msg = (
+                f"record.fields has '{unknown[0]}', which is no field of the study; legal are "
+                f"{', '.join(self.simulation.fields)}"
+            )
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if not self.training.enabled:
+            return self
         reservoir, training = self.reservoir, self.training
         if reservoir.watermark > reservoir.capacity:
             raise _clash(

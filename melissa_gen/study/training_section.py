@@ -119,6 +119,8 @@ class TrainingSection(Section):
     """The study ends when the validation error is this small, and runs no more simulations; none runs all."""
     checkpoint_every: Duration = 60.0
     """Time between two checkpoints (seconds)."""
+    enabled: bool = True
+    """Whether a surrogate is trained; false needs another use of the samples, such as `record`."""
 
     @property
     def optimizer_class(self) -> tuple[str, dict[str, Any]]:

@@ -6,9 +6,11 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
+from melissa_gen.dataset import Dataset
 from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
@@ -154,7 +156,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
 
 
 def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
-    gated = Gated(runs)
+    gated = Gated(runs, **{"server.ranks": 1, "record": {}})
     gated.run.interrupt()
     assert gated.run.wait().code == 130
     stopped = gated.run.summary
@@ -174,6 +176,12 @@ def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
     assert second.summary["training"]["batches"] > stopped["training"]["batches"]
     names = [event["job"] for event in second.events("client_connected")]
     assert len(set(names)) == len(names), "clients of both parts have names of their own"
+    # The file that is recorded was continued.
+    record = {"file": str(second.run_dir / "record.h5"), "simulations": COUNT, "dropped": 0}
+    assert second.summary["record"] == record | {"failure": None}
+    with Dataset(record["file"]) as data:
+        assert sorted(data.simulations.tolist()) == list(range(COUNT))
+        assert all(np.isfinite(data.read(row)["u"]).all() for row in range(COUNT))
 
 
 def test_stop_now(runs):

@@ -177,3 +177,24 @@ def test_a_validation_set_that_fails_ends_the_study_with_its_reason(runs):
     assert run.code == 1
     assert "the validation set: all 2 simulations failed" in run.last_line
     assert "NaN" in run.last_line
+
+
+def test_a_study_without_a_surrogate_only_records(module_runs):
+    """Any sampler that does not learn, the run's accounting, and a file as `generate` writes it."""
+    study = module_runs.study(
+        {"training": {"enabled": False}, "record": {"file": "all.h5"}, "sampler.method": "sobol"},
+        solver=SOLVER,
+    )
+    run = module_runs.start(study).wait()
+    assert run.code == 0, run.output
+    summary = recorded(run)
+    count = summary["simulations"]["completed"]
+    output = run.run_dir / "all.h5"
+    record = {"file": str(output), "simulations": count, "dropped": 0, "failure": None}
+    assert summary["record"] == record and summary["sampler"]["method"] == "sobol"
+    assert "training" not in summary
+    numbers, points, fields = content(output)
+    assert numbers == list(range(count)) and np.isfinite(fields).all()
+    lines = run.simulations()
+    known = [list(lines[number]["parameters"].values()) for number in numbers]
+    np.testing.assert_array_equal(points, known)

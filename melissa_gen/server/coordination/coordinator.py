@@ -72,7 +72,7 @@ class Coordinator:
     ) -> None:
         study = setup.study
         self._study, self._run_dir, self._began = study, setup.run_dir, setup.began
-        self._trains = setup.purpose.trains
+        self._trains = setup.trains
         events = setup.run_dir / "events.jsonl"
         before = last_status(events) or {}
         self._log = EventLog(events)
@@ -327,7 +327,7 @@ class Coordinator:
         """Creates the source of the next parameters: the study's sampler, or draws from the prior."""
         study = setup.study
         prior, sampler = prior_of(study), study.sampler
-        if not self._trains:
+        if not setup.purpose.trains:
             purpose = setup.purpose
             return FixedDesign(prior, study.simulation.count, purpose.seed, purpose.points)
         size, low = sampler.generation_size, min(study.launcher.clients, sampler.generation_size)
@@ -384,7 +384,7 @@ class Coordinator:
                     name: {"nrmse": errors}
                     for name, errors in self._board.validation_by_field.items()
                 },
-                "simulations": self._study.training.validation.simulations,
+                "simulations": self._study.training.validation.simulations * self._trains,
             },
             "sampler": {
                 k: figures[k]

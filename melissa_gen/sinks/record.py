@@ -1,0 +1,201 @@
+"""Records the stream of a study in a data set file while the study trains."""
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.errors import DataError
+from melissa_gen.reservoir import Sample
+from melissa_gen.sinks.side_sink import Ranks, SideSink
+
+__all__ = ["QUEUE_BYTES", "RecordSink"]
+
+QUEUE_BYTES = 64_000_000
+"""Memory for samples that are received and not written yet."""
+
+
+class _Row(NamedTuple):
+    """A sample to write; its fields are copies."""
+
+    simulation: int
+    step: int
+    parameters: NDArray[np.float64]
+    fields: dict[str, NDArray[Any]]
+    nbytes: int
+
+
+class _Mark(NamedTuple):
+    """A place between two samples; the state of all samples before it is added to `state`."""
+
+    state: dict[str, Any]
+    reached: threading.Event
+
+
+class RecordSink(SideSink):
+    """Writes each sample to an HDF5 file, on a thread of its own. Row n of the file holds simulation n.
+
+    Ingest never waits for the disk: a sample that finds the queue full is not written and counted as dropped, and its
+    simulation stays incomplete in the file. Where nothing else uses the samples, ingest waits instead.
+
+    Args:
+        writer: The file; the sink closes it. None: the recording has ended before.
+        fields: Names of the fields that are written.
+        waits: Whether ingest waits for room in the queue.
+        queue_bytes: Size of the queue. A larger sample still finds room in an empty queue.
+        failure: Why the recording has ended before.
+    """
+
+    name = "record"
+
+    def __init__(
+        self,
+        writer: DatasetWriter | None,
+        fields: Sequence[str],
+        *,
+        waits: bool = False,
+        queue_bytes: int = QUEUE_BYTES,
+        failure: str | None = None,
+    ) -> None:
+        self._writer, self._fields, self._waits = writer, tuple(fields), waits
+        self._limit, self._held = queue_bytes, 0
+        self._queue: deque[_Row | _Mark | None] = deque()
+        self._changed = threading.Condition()
+        self._dropped = 0
+        self._mark = _Mark({}, threading.Event())
+        # Number of time steps written, for each simulation that has started and is not complete.
+        self._steps: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self.failure = failure
+        if writer is not None:
+            self._thread.start()
+
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Adds a copy of the sample to the queue."""
+        nbytes = sum(fields[name].nbytes for name in self._fields)
+        with self._changed:
+            if self._waits:
+                self._changed.wait_for(lambda: self._fits(nbytes) or self.failure is not None)
+            if self.failure is not None:
+                return
+            if not self._fits(nbytes):
+                self._dropped += 1
+                return
+        row = _Row(
+            sample.simulation,
+            sample.step,
+            np.array(sample.inputs, np.float64)[:-1],
+            {name: fields[name].copy() for name in self._fields},
+            nbytes,
+        )
+        self._add(row, nbytes)
+
+    def state(self) -> dict[str, Any]:
+        """Returns a state that the recording thread completes when it has written all samples consumed so far."""
+        self._mark = _Mark({"dropped": self._dropped}, threading.Event())
+        if self._writer is None:
+            self._mark.state.update(failure=self.failure, rows=None)
+            self._mark.reached.set()
+        else:
+            self._add(self._mark)
+        return self._mark.state
+
+    def sync(self) -> None:
+        """Waits until the samples of the last `state` are on disk."""
+        mark = self._mark
+        if self._writer is None or not mark.state:
+            return
+        mark.reached.wait()
+        if mark.state["failure"] is None:
+            try:
+                self._writer.sync()
+            except OSError as error:
+                self.failure = f"{self._writer.partial} can't be written: {error.strerror}"
+                mark.state["failure"] = self.failure
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continues the file of an earlier server, unless its recording has ended."""
+        for state in states:
+            self._dropped += state["dropped"]
+            self.failure = self.failure or state["failure"]
+            if self._writer is not None and self.failure is None:
+                self._writer.restore(state["rows"])
+                begun = self._writer.unfinished()
+                self._steps = {row: int(steps.sum()) for row, steps in begun.items()}
+
+    def finish(self, ranks: Ranks, *, complete: bool) -> None:
+        """Writes what is queued and closes the file. It gets its final name if the study is complete."""
+        if self._writer is None:
+            return
+        self._add(None)
+        self._thread.join()
+        if complete and self.failure is None:
+            self._writer.close()
+        else:
+            self._writer.abandon()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the file, the number of its simulations, and the samples that were not written."""
+        rows = self._writer.rows_finished if self._writer is not None else 0
+        file = str(self._writer.path) if self._writer is not None else None
+        return {"file": file, "simulations": rows, "dropped": self._dropped}
+
+    def _fits(self, nbytes: int) -> bool:
+        return self._held == 0 or self._held + nbytes <= self._limit
+
+    def _add(self, item: _Row | _Mark | None, nbytes: int = 0) -> None:
+        with self._changed:
+            self._queue.append(item)
+            self._held += nbytes
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue)
+                item = self._queue.popleft()
+            if item is None:
+                return
+            try:
+                if isinstance(item, _Mark):
+                    self._reach(item)
+                elif self.failure is None:
+                    self._write(item)
+            except Exception as error:
+                known = isinstance(error, DataError)
+                self._fail(str(error) if known else f"{type(error).__name__}: {error}")
+            if isinstance(item, _Mark):
+                item.state.setdefault("rows", None)
+                item.state["failure"] = self.failure
+                item.reached.set()
+            else:
+                with self._changed:
+                    self._held -= item.nbytes
+                    self._changed.notify_all()
+
+    def _fail(self, reason: str) -> None:
+        with self._changed:
+            self.failure = reason
+            self._changed.notify_all()
+
+    def _reach(self, mark: _Mark) -> None:
+        if self._writer is not None and self.failure is None:
+            mark.state["rows"] = self._writer.progress()
+
+    def _write(self, row: _Row) -> None:
+        """Writes one time step. The last time step of a simulation completes its row."""
+        writer, simulation = self._writer, row.simulation
+        assert writer is not None
+        if simulation not in self._steps:
+            writer.begin(simulation, simulation, row.parameters)
+            self._steps[simulation] = 0
+        for name, values in row.fields.items():
+            writer.write(simulation, row.step, name, values)
+        self._steps[simulation] += 1
+        if self._steps[simulation] == writer.time_steps:
+            writer.finish(simulation)
+            del self._steps[simulation]

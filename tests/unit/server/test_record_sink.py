@@ -1,0 +1,147 @@
+"""Recording the stream: every sample in the file, bounded memory, and a full disk that ends the recording alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from melissa_gen.dataset import Dataset, DatasetWriter
+from melissa_gen.errors import DataError
+from melissa_gen.reservoir import Sample
+from melissa_gen.server.checkpointing import CheckpointWriter
+from melissa_gen.server.collectives import SingleRank
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.sinks import RecordSink
+
+FIELDS = {"u": ((3,), "f4")}
+STEPS = 2
+
+
+class Gate(DatasetWriter):
+    """A file whose disk takes nothing until `opened` is set, or is full from a simulation on."""
+
+    def __init__(self, path, simulations=4, full_from=None, **options):
+        self.opened, self.full_from = threading.Event(), full_from
+        self.begun = threading.Event()
+        super().__init__(path, FIELDS, STEPS, ["a"], simulations, {"study": 1}, **options)
+
+    def write(self, row, step, name, array):
+        self.begun.set()
+        self.opened.wait()
+        if self.full_from is not None and row >= self.full_from:
+            message = f"{self.partial} can't be written: the disk is full"
+            raise DataError(message)
+        super().write(row, step, name, array)
+
+
+def open_gate(path, **options):
+    writer = Gate(path, **options)
+    writer.opened.set()
+    return writer
+
+
+def give(sink, simulation, step):
+    values = np.full(3, 10 * simulation + step, np.float32)
+    sink.consume(Sample(simulation, step, (simulation / 2, 0.1)), {"u": values})
+    values[:] = np.nan  # ingest uses the array again
+
+
+def content(path):
+    with Dataset(path) as data:
+        return {
+            int(n): (data.parameters[row].tolist(), data.read(row)["u"][:, 0].tolist())
+            for row, n in enumerate(data.simulations)
+        }
+
+
+def test_the_file_holds_what_arrived_in_any_order(tmp_path):
+    sink = RecordSink(open_gate(tmp_path / "r.h5"), ["u"])
+    for simulation, step in [(2, 1), (0, 0), (2, 0), (3, 0), (0, 1)]:
+        give(sink, simulation, step)
+    sink.finish(SingleRank(), complete=True)
+    # The last time step of simulation 3 has never come.
+    assert content(tmp_path / "r.h5") == {0: ([0.0], [0.0, 1.0]), 2: ([1.0], [20.0, 21.0])}
+    assert sink.summary() == {"file": str(tmp_path / "r.h5"), "simulations": 2, "dropped": 0}
+
+
+def test_ingest_does_not_wait_for_a_slow_disk_and_what_finds_no_room_is_counted(tmp_path):
+    writer = Gate(tmp_path / "r.h5")
+    sink = RecordSink(writer, ["u"], queue_bytes=2 * 12)
+    give(sink, 0, 0)
+    assert writer.begun.wait(30)
+    # One sample is being written, one waits, and the queue has no room for more.
+    for simulation, step in [(0, 1), (1, 0), (1, 1)]:
+        give(sink, simulation, step)
+    writer.opened.set()
+    sink.finish(SingleRank(), complete=True)
+    assert sink.summary()["dropped"] == 2 and sink.failure is None
+    assert content(tmp_path / "r.h5") == {0: ([0.0], [0.0, 1.0])}
+
+
+def test_where_nothing_else_uses_the_samples_ingest_waits(tmp_path):
+    writer = Gate(tmp_path / "r.h5")
+    sink = RecordSink(writer, ["u"], waits=True, queue_bytes=12)
+    samples = [(simulation, step) for simulation in range(4) for step in range(STEPS)]
+    ingest = threading.Thread(target=lambda: [give(sink, *sample) for sample in samples])
+    ingest.start()
+    assert writer.begun.wait(30)
+    assert ingest.is_alive()
+    writer.opened.set()
+    ingest.join(30)
+    sink.finish(SingleRank(), complete=True)
+    assert len(content(tmp_path / "r.h5")) == 4 and sink.summary()["dropped"] == 0
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_full_disk_ends_the_recording(tmp_path, waits):
+    room = 24 if waits else 10_000
+    writer = open_gate(tmp_path / "r.h5", full_from=1)
+    sink = RecordSink(writer, ["u"], waits=waits, queue_bytes=room)
+    for simulation in range(4):
+        for step in range(STEPS):
+            give(sink, simulation, step)
+    state = sink.state()
+    sink.sync()
+    assert "the disk is full" in sink.failure and state["failure"] == sink.failure
+    sink.finish(SingleRank(), complete=True)
+    assert not (tmp_path / "r.h5").exists()
+    # A resumed run does not continue it.
+    again = RecordSink(open_gate(tmp_path / "r.h5", resume=True), ["u"])
+    again.restore([state])
+    assert "the disk is full" in again.failure
+    again.finish(SingleRank(), complete=True)
+
+
+def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path):
+    synced = []
+    first = open_gate(tmp_path / "r.h5", sync=lambda path: synced.append(path.name))
+    sink = RecordSink(first, ["u"])
+    for sample in [(0, 0), (0, 1), (1, 0)]:
+        give(sink, *sample)
+    state = sink.state()
+    part = CheckpointWriter(0, RankState(), sink.sync).write(tmp_path, state, None)
+    assert part.usable and synced == ["r.h5.partial"]
+    assert state["rows"] == {"complete": [0], "steps": {"1": [0]}}
+    # What came after the checkpoint is lost with the server, and comes again.
+    give(sink, 1, 1)
+    sink.finish(SingleRank(), complete=False)
+    again = RecordSink(open_gate(tmp_path / "r.h5", resume=True), ["u"])
+    again.restore([state])
+    for sample in [(1, 1), (2, 0), (2, 1)]:
+        give(again, *sample)
+    again.finish(SingleRank(), complete=True)
+    assert {n: values for n, (_, values) in content(tmp_path / "r.h5").items()} == {
+        0: [0.0, 1.0],
+        1: [10.0, 11.0],
+        2: [20.0, 21.0],
+    }
+
+
+def test_a_recording_that_ended_before_takes_nothing():
+    sink = RecordSink(None, ["u"], failure="the file is gone")
+    give(sink, 0, 0)
+    state = sink.state()
+    sink.sync()
+    assert state == {"dropped": 0, "failure": "the file is gone", "rows": None}
+    sink.finish(SingleRank(), complete=True)
+    assert sink.summary() == {"file": None, "simulations": 0, "dropped": 0}

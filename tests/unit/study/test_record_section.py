@@ -1,0 +1,50 @@
+"""What a study says about recording, and about a study without a surrogate."""
+
+import pytest
+import yaml
+
+from melissa_gen.builders.sampler import check_sampler
+from melissa_gen.errors import StudyError
+from melissa_gen.study import load_study
+from tests.unit.small_study import write_small_study
+
+
+@pytest.fixture
+def small(tmp_path):
+    return write_small_study(tmp_path / "study")
+
+
+def test_a_study_records_nothing_unless_it_says_so(small):
+    assert load_study(small).record is None
+    study = load_study(small, ["record={}"])
+    assert study.record.file == "record.h5" and study.record.fields is None
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["record={}", "server.ranks=2"], "record needs server.ranks 1"),
+        (
+            ["record.fields=[v]"],
+            "record.fields has 'v', which is no field of the study; legal are u",
+        ),
+        (
+            ["training.enabled=false"],
+            "training.enabled is false, and nothing else uses the samples",
+        ),
+    ],
+)
+def test_mistakes_are_named(small, words, sentence):
+    with pytest.raises(StudyError, match=sentence.replace(".", r"\.")):
+        load_study(small, words)
+
+
+def test_a_study_without_training_needs_no_reservoir_and_no_sampler_that_learns(small):
+    whole = yaml.safe_load(small.read_text())
+    del whole["reservoir"]
+    whole |= {"training": {"enabled": False}, "record": {}}
+    small.write_text(yaml.safe_dump(whole))
+    study = load_study(small)
+    with pytest.raises(StudyError, match=r"training\.enabled is false; legal"):
+        check_sampler(study)
+    check_sampler(load_study(small, ["sampler.method=sobol"]))
