@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from melissa_gen.run_dir.folder import LOCK
 from melissa_gen.study import Study
 
 __all__ = ["FileLimits", "SolverFiles", "changed_files", "solver_files"]
@@ -142,7 +143,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_output(entries: Iterable["os.DirEntry[str]"]) -> bool:
-    return any(entry.name in _OUTPUT_FOLDER_MARKS for entry in entries)
+    names = {entry.name for entry in entries}
+    # A run directory whose run has not begun has a lock and no `run.json`.
+    return not names.isdisjoint(_OUTPUT_FOLDER_MARKS) or {LOCK, "logs"} <= names
 
 
 def _is_study(path: Path) -> bool:

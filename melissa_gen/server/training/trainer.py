@@ -121,6 +121,7 @@ class Trainer:
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan
+        self._rollbacks = 0
         self.learned = False
         # Totals of earlier servers that do not count for pacing, because the reservoir does not contain their samples.
         self._drawn_before = 0
@@ -151,6 +152,7 @@ class Trainer:
         self._restore_pacing()
         self.starved_seconds = state["starved_seconds"]
         self.loss = math.nan if state["loss"] is None else state["loss"]
+        self._rollbacks = self.guard.rollbacks
         self.goal.restore(state["goal"])
         self._scaling.restore(state["scaling"])
         if state["random"] is not None:
@@ -316,7 +318,10 @@ class Trainer:
             values = losses.cpu().double().numpy()
             self.reservoir.update_losses(batch, values)
             mean = float(values.mean())
-            smooth = mean if math.isnan(self.loss) else self.loss
+            # The losses before a rollback belong to weights that were given up.
+            fresh = math.isnan(self.loss) or self.guard.rollbacks > self._rollbacks
+            self._rollbacks = self.guard.rollbacks
+            smooth = mean if fresh else self.loss
             self.loss = _SMOOTHING * smooth + (1 - _SMOOTHING) * mean
         self._publish()
 

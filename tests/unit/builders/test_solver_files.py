@@ -47,6 +47,7 @@ def test_a_file_that_the_solver_can_read_decides(folder, name):
         "study.yaml",
         "run/run.json",
         "run/logs/client-0.txt",
+        "starting/.lock",
         "validation/CACHEDIR.TAG",
         "venv/pyvenv.cfg",
         "phys/__pycache__/core.cpython-311.pyc",
@@ -58,6 +59,7 @@ def test_a_file_that_the_solver_can_read_decides(folder, name):
 )
 def test_outputs_and_the_study_itself_do_not_decide(folder, name):
     write(folder / "run/run.json", "{}")
+    (folder / "starting/logs").mkdir(parents=True)
     path = folder / name
     if not path.exists():
         write(path)

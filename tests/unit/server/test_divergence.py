@@ -41,6 +41,13 @@ def test_training_continues_from_earlier_weights_with_a_lower_rate():
     assert all_finite(trainer.surrogate) and math.isfinite(trainer.loss) and trainer.learned
 
 
+def test_the_loss_is_that_of_the_weights_after_a_rollback():
+    """The steps are far too large: the losses reach 10^6 until a batch is not finite, and are small afterwards."""
+    trainer, reason = trained("rollback", (), optimizer="SGD", learning_rate=10.0)
+    assert reason is None and trainer.guard.rollbacks >= 1
+    assert trainer.loss < 10.0
+
+
 def test_a_batch_is_skipped():
     trainer, reason = trained("skip", {3, 4})
     assert reason is None
