@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.run_dir.events import read_events
 from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
+from melissa_gen.run_dir.recorded_simulations import read_simulations
 from melissa_gen.run_dir.tables import table
 from melissa_gen.study import Study, load_study
 
@@ -97,7 +98,9 @@ class Run:
 
         A pandas data frame if pandas is installed, else a list of records.
         """
-        return table(self.recorded.simulations)
+        path = self.path / "simulations.jsonl"
+        found = read_simulations(path) if path.exists() else ()
+        return table([record for record in found if record is not None])
 
     @cached_property
     def validation(self) -> Any:

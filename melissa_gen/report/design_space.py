@@ -22,6 +22,7 @@ __all__ = [
     "generation_colors",
     "generations",
     "marginals_figure",
+    "numbers",
     "relevance",
     "scatter",
     "spending_figure",
@@ -215,7 +216,7 @@ def scatter(
         filled: Which points are filled circles, `(n,)`; the others are open circles.
     """
     points = run.points()
-    x = np.arange(len(points), dtype=np.float64) if across is None else points[:, across]
+    x = numbers(run) if across is None else points[:, across]
     y = points[:, up]
     known = np.isfinite(values)
     size = float(np.clip(9000 / max(len(points), 1), 7, 32))
@@ -256,6 +257,11 @@ def scatter(
 def generation_colors() -> Colormap:
     """Returns the color scale of the generations."""
     return LinearSegmentedColormap.from_list("generation", GENERATIONS)
+
+
+def numbers(run: RecordedRun) -> Floats:
+    """Returns the number of each simulation, `(n,)`."""
+    return np.array([number_at(one, "simulation") for one in run.simulations])
 
 
 def generations(run: RecordedRun) -> Floats:

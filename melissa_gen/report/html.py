@@ -33,7 +33,6 @@ from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = ["page_environment", "render_report", "write_page", "write_report"]
 
-SHOWN_SIMULATIONS = 300
 SHOWN_NOTES = 40
 NOTABLE = (
     *("client_lost", "client_failed", "simulation_failed"),
@@ -287,6 +286,14 @@ def _parameter(run: RecordedRun, name: str, value: float) -> str:
     return count(value) if run.whole(name) else number(value, 4)
 
 
+def _which(run: RecordedRun) -> str:
+    """Returns a sentence on the simulations that the figures show."""
+    shown, total = len(run.simulations), run.digest.total
+    if shown == total:
+        return "All simulations of the run."
+    return f"{shown:,} of the {total:,} simulations of the run, evenly spaced."
+
+
 def _space(run: RecordedRun) -> list[Drawing]:
     names, points = run.parameter_names, run.points()
     most = ""
@@ -299,7 +306,7 @@ def _space(run: RecordedRun) -> list[Drawing]:
     return _drawn(
         (
             design_space.spending_figure,
-            "All simulations of the run. Open circles were drawn from the prior, filled circles by the "
+            f"{_which(run)} Open circles were drawn from the prior, filled circles by the "
             f"adaptive method; the color is the generation.{most}",
         ),
         (
@@ -379,9 +386,7 @@ def _simulations(run: RecordedRun) -> dict[str, Any]:
         event.get("simulation"): str(event.get("reason") or "")
         for event in run.kind("simulation_failed")
     }
-    bad = [one for one in run.simulations if one.get("status") == "failed"]
-    good = [one for one in run.simulations if one.get("status") != "failed"]
-    hardest = sorted(good, key=lambda one: -np.nan_to_num(number_at(one, "difficulty"), nan=-1.0))
+    digest = run.digest
     rows = [
         {
             "simulation": one["simulation"],
@@ -394,16 +399,17 @@ def _simulations(run: RecordedRun) -> dict[str, Any]:
             "difficulty": number(number_at(one, "difficulty")),
             "attempts": count(number_at(one, "attempts")),
             "seconds": duration(number_at(one, "finished_at") - number_at(one, "issued_at")),
-            "reason": reasons.get(one["simulation"], ""),
+            "reason": str(one.get("reason") or reasons.get(one["simulation"], "")),
         }
-        for one in [*bad, *hardest]
+        for one in [*digest.failed, *digest.hardest]
     ]
     return {
         "names": [label(name, run.unit(name)) for name in names],
-        "failed": rows[: len(bad)],
-        "others": rows[len(bad) : len(bad) + SHOWN_SIMULATIONS],
-        "total": len(rows),
-        "left_out": max(0, len(good) - SHOWN_SIMULATIONS),
+        "failed": rows[: len(digest.failed)],
+        "failures": digest.failures,
+        "others": rows[len(digest.failed) :],
+        "total": digest.total,
+        "left_out": digest.total - digest.failures - len(digest.hardest),
     }
 
 

@@ -3,7 +3,9 @@
 import json
 import math
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,20 @@ import yaml
 from melissa_gen.distributions import Distribution, parse_parameter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.events import Event, number_at, read_events
+from melissa_gen.run_dir.recorded_simulations import SimulationDigest
+from melissa_gen.run_dir.thinning import EvenSample, Newest
 
 __all__ = ["RecordedRun", "ValidationCases"]
 
 Floats = npt.NDArray[np.float64]
 
 KEPT_STATUSES = 4000
+KEPT = 20_000
+"""Largest number of simulations, and of events of each kind, that are kept."""
 PAUSE_SECONDS = 30.0
 """A longer gap between events is a pause between two starts of the run, because a status is written every second."""
+THINNED = ("validation", "generation")
+"""Kinds of events that are drawn as curves. Of the others, the newest are kept."""
 FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "pick_freeze", "table"}
 
 
@@ -105,11 +113,12 @@ class RecordedRun:
         study: The study including defaults; `{}` if it can't be read.
         study_text: Text of `study.yaml`.
         summary: Content of `summary.json`; `{}` if it can't be read.
-        simulations: Records of `simulations.jsonl`.
+        digest: The simulations of `simulations.jsonl`.
         statuses: The `status` events, evenly thinned to a few thousand, without those of training that was lost with
             a server and repeated.
         seconds: Running time at each status without the pauses between restarts, `(len(statuses),)`.
-        events: All other events in order, each with the additional key `running_seconds`.
+        events: The other events in order, each with the additional key `running_seconds`. Of each kind, at most `KEPT`
+            are kept: evenly thinned if they are drawn as curves, else the newest.
         cases: The validation cases, or None.
         missing: Name of each file that can't be used, to a sentence that gives the reason.
     """
@@ -118,7 +127,7 @@ class RecordedRun:
     study: dict[str, Any] = field(default_factory=dict)
     study_text: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
-    simulations: list[dict[str, Any]] = field(default_factory=list)
+    digest: SimulationDigest = field(default_factory=SimulationDigest)
     statuses: list[Event] = field(default_factory=list)
     seconds: Floats = field(default_factory=lambda: np.zeros(0))
     events: list[Event] = field(default_factory=list)
@@ -126,8 +135,12 @@ class RecordedRun:
     missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path | str) -> "RecordedRun":
+    def read(cls, path: Path | str, kept: int = KEPT) -> "RecordedRun":
         """Reads all files of the directory that exist.
+
+        Args:
+            path: The directory.
+            kept: Largest number of simulations, and of events of each kind, that are kept in memory.
 
         Raises:
             DataError: The directory does not exist.
@@ -138,10 +151,15 @@ class RecordedRun:
             raise DataError(text)
         folder._read_study()
         folder._read_summary()
-        folder._read_simulations()
-        folder._read_events()
+        folder._read_simulations(kept)
+        folder._read_events(kept)
         folder._read_cases()
         return folder
+
+    @property
+    def simulations(self) -> list[dict[str, Any]]:
+        """The simulations in order, evenly thinned if there are many."""
+        return self.digest.sample
 
     def column(self, *keys: str) -> Floats:
         """Returns the number under nested keys of each status, NaN if it is missing."""
@@ -248,63 +266,57 @@ class RecordedRun:
         else:
             self.missing["summary.json"] = "summary.json is incomplete and can't be read."
 
-    def _read_simulations(self) -> None:
-        text = self._text("simulations.jsonl")
-        broken = 0
-        for line in (text or "").splitlines():
-            try:
-                one = json.loads(line)
-            except ValueError:
-                one = None
-            if isinstance(one, dict) and "simulation" in one:
-                self.simulations.append(one)
-            else:
-                broken += 1
-        if text is not None and not self.simulations:
-            self.missing["simulations.jsonl"] = "No simulation is recorded in simulations.jsonl."
-        elif broken:
-            self.missing["simulations.jsonl lines"] = (
-                f"{broken} line(s) of simulations.jsonl are incomplete and were skipped."
+    def _read_simulations(self, kept: int) -> None:
+        name = "simulations.jsonl"
+        try:
+            self.digest = SimulationDigest.read(self.path / name, kept)
+        except FileNotFoundError:
+            self.missing[name] = f"The run directory holds no {name}."
+            return
+        except OSError as error:
+            self.missing[name] = f"{name} can't be read: {error.strerror or error}."
+            return
+        if not self.digest.total:
+            self.missing[name] = f"No simulation is recorded in {name}."
+        elif self.digest.damaged:
+            self.missing[f"{name} lines"] = (
+                f"{self.digest.damaged} line(s) of {name} are incomplete and were skipped."
             )
 
-    def _read_events(self) -> None:
+    def _read_events(self, kept: int) -> None:
         path = self.path / "events.jsonl"
-        seconds: list[float] = []
-        clock, latest, stride, seen = 0.0, math.nan, 1, 0
-        for event in read_events(path):
-            now = number_at(event, "time")
+        statuses = EvenSample[tuple[float, Event]](min(kept, KEPT_STATUSES))
+        # The other events by kind, with their place in the file.
+        thinned = {kind: EvenSample[tuple[int, Event]](kept) for kind in THINNED}
+        newest: dict[str, Newest[tuple[int, Event]]] = {}
+        clock, latest = 0.0, math.nan
+        for place, event in enumerate(read_events(path)):
+            now, kind = number_at(event, "time"), event["event"]
             if 0 < now - latest < PAUSE_SECONDS:
                 clock += now - latest
             latest = now if math.isnan(latest) else max(latest, now)
-            if event["event"] != "status":
-                # Several threads write events, so that their order may differ slightly from their times.
-                moment = max(0.0, clock - (latest - now))
-                if event["event"] == "resumed":
-                    seconds = self._drop_lost_training(number_at(event, "batches"), seconds)
-                self.events.append({**event, "running_seconds": moment})
+            if kind == "status":
+                statuses.add((clock, event))
                 continue
-            seen += 1
-            if seen % stride == 0:
-                self.statuses.append(event)
-                seconds.append(clock)
-            if len(self.statuses) > KEPT_STATUSES:
-                self.statuses, seconds, stride = self.statuses[1::2], seconds[1::2], 2 * stride
-        self.seconds = np.array(seconds)
+            if kind == "resumed":
+                # Training after the checkpoint from which a run was resumed was repeated.
+                batches = number_at(event, "batches")
+                statuses.keep(_until(batches, "training", "batches"))
+                thinned["validation"].keep(_until(batches, "batches"))
+            # Several threads write events, so that their order may differ slightly from their times.
+            event["running_seconds"] = max(0.0, clock - (latest - now))
+            if kind in thinned:
+                thinned[kind].add((place, event))
+            else:
+                newest.setdefault(str(kind), Newest(kept)).add((place, event))
+        found = [*chain(*thinned.values(), *newest.values())]
+        self.events = [event for _, event in sorted(found, key=lambda one: one[0])]
+        self.seconds = np.array([moment for moment, _ in statuses])
+        self.statuses = [event for _, event in statuses]
         if not path.exists():
             self.missing["events.jsonl"] = "The run directory holds no events.jsonl."
         elif not self.statuses:
             self.missing["events.jsonl"] = "events.jsonl holds no status: the run ended too early."
-
-    def _drop_lost_training(self, batches: float, seconds: list[float]) -> list[float]:
-        """Drops records of training after the checkpoint from which a run was resumed: it was repeated."""
-        kept = [not number_at(one, "training", "batches") > batches for one in self.statuses]
-        self.statuses = [one for one, keep in zip(self.statuses, kept, strict=True) if keep]
-        self.events = [
-            one
-            for one in self.events
-            if one["event"] != "validation" or not number_at(one, "batches") > batches
-        ]
-        return [moment for moment, keep in zip(seconds, kept, strict=True) if keep]
 
     def points_of_mesh(self) -> Floats | None:
         """Returns the coordinates `(n, dimensions)` of an unstructured mesh, or None if the run has none."""
@@ -330,3 +342,8 @@ class RecordedRun:
             self.missing[name] = f"The run directory holds no {name}: no validation was finished."
         except (KeyError, ValueError, IndexError, OSError, zipfile.BadZipFile) as error:
             self.missing[name] = f"{name} can't be read: {error}."
+
+
+def _until(batches: float, *keys: str) -> Callable[[tuple[float, Event]], bool]:
+    """Returns a function that says whether an event was written before any later batch."""
+    return lambda one: not number_at(one[1], *keys) > batches

@@ -22,6 +22,7 @@ NAMES = (
         "sampler_cost",
     ),
     "bookkeeping",
+    "large_runs",
     "navier_stokes",
     "slurm",
 )

@@ -9,6 +9,7 @@ from melissa_gen.report import curves, design_space
 from melissa_gen.report.drawing import pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
+from melissa_gen.run_dir.recorded_simulations import SimulationDigest
 
 
 def cases(shape, steps=3, **values):
@@ -43,7 +44,7 @@ def run_of(points, difficulty, method="pool"):
         }
         for place, point in enumerate(points)
     ]
-    return RecordedRun(path=None, simulations=simulations)
+    return RecordedRun(path=None, digest=SimulationDigest(sample=simulations))
 
 
 def drawn(draw, *arguments):

@@ -277,6 +277,33 @@ def test_a_long_run_is_thinned_evenly(tmp_path):
     assert len(set(run.column("elapsed")[1:] - run.column("elapsed")[:-1])) == 1
 
 
+def test_a_run_of_many_simulations_is_read_in_bounded_memory(tmp_path):
+    count, kept = 3_000, 100
+    with (tmp_path / "simulations.jsonl").open("w") as file:
+        for number in range(count):
+            status = "failed" if number % 2 else "finished"
+            line = {"simulation": number, "status": status, "difficulty": number, "generation": 1}
+            file.write(json.dumps({**line, "parameters": {"a": number}, "reason": "NaN"}) + "\n")
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for number in range(count):
+            log.write("simulation_finished", time=float(number), simulation=number)
+            log.write("generation", time=float(number), generation=number)
+    run = RecordedRun.read(tmp_path, kept=kept)
+    assert [run.digest.total, run.digest.failures] == [count, count // 2]
+    assert kept / 2 <= len(run.simulations) <= kept
+    assert len(set(np.diff([one["simulation"] for one in run.simulations]))) == 1
+    assert run.digest.hardest[0]["simulation"] == count - 2
+    # Events that are drawn as a curve are thinned, and the newest of the others are kept.
+    newest = [event["simulation"] for event in run.kind("simulation_finished")]
+    assert newest == list(range(count - kept, count))
+    assert run.kind("generation")[0]["generation"] < kept < len(run.kind("generation")) * 2
+    page = render_report(run)
+    assert f"{len(run.simulations)} of the 3,000 simulations of the run" in page
+    assert "1500 failed" in page and "The first 300 are listed" in page
+    assert "1200 less difficult ones are omitted" in page
+    assert len(page) < 2_000_000
+
+
 def test_every_field_has_its_errors_and_pictures(tmp_path):
     path = write_run(tmp_path / "run", simulations=40, seconds=60)
     with np.load(path / "validation_errors.npz") as found:
