@@ -380,6 +380,29 @@ def generate(
 
 
 @app.command()
+def train(
+    study: StudyFile,
+    data: Annotated[
+        list[Path], typer.Option("--data", metavar="FILE", help="A data set file; repeatable.")
+    ],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to write the run [default: runs/NAME-DATE].")
+    ] = None,
+    overrides: Overrides = None,
+    profile: Profile = None,
+) -> None:
+    """Train the surrogate of a study on recorded data, without solvers."""
+    from melissa_gen.launcher.commands.train import train_on_data
+    from melissa_gen.report.live import LiveView
+    from melissa_gen.study import load_study
+
+    loaded = load_study(study, _with_profile(overrides, profile))
+    with steady_output():
+        code = train_on_data(loaded, data, run_dir, LiveView()).code
+    raise typer.Exit(code)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the study file, for editors."""
     from melissa_gen.study import json_schema

@@ -70,7 +70,8 @@ def resume_run(
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
         _check_checkpoint(study, run_dir)
-        solver_command(study)
+        if not purpose.data:
+            solver_command(study)
         check_backend(study)
         # A launcher that was killed could not remove the shared-memory segments of its jobs.
         remove_abandoned_segments(float(run["created"]))
@@ -108,6 +109,9 @@ def _changed_study(
     changed = load_study(path, overrides, folder=folder)
     changes = changes_between(study, changed)
     check_changes(changes)
+    if "simulation.count" in changes and purpose.data:
+        msg = f"the run in {run_dir} trains on recorded data, whose files give simulation.count"
+        raise RunError(msg)
     if "simulation.count" in changes and not purpose.trains:
         msg = (
             f"the run in {run_dir} writes a data set, whose points were drawn together: it can't be extended; write "
@@ -127,7 +131,8 @@ def _check_unfinished(study: Study, run_dir: Path, purpose: Purpose) -> None:
         return
     more = f"; 'melissa-gen resume {run_dir} --simulations N' adds simulations, with N above {planned:.0f} in total"
     msg = f"the run in {run_dir} has finished; there is nothing to resume"
-    raise RunError(msg + (more if purpose.trains and not math.isnan(planned) else ""))
+    extensible = purpose.trains and not purpose.data and not math.isnan(planned)
+    raise RunError(msg + (more if extensible else ""))
 
 
 def _check_checkpoint(study: Study, run_dir: Path) -> None:

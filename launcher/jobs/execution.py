@@ -19,6 +19,7 @@ from melissa_gen.logs import message_of, run_log, warnings_shown
 from melissa_gen.protocol.contact import remove_stale_folders
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.checkpoint_folder import newest
+from melissa_gen.run_dir.folder import read_purpose
 from melissa_gen.study import Study
 
 __all__ = ["ResumeInfo", "RunInterruptedError", "RunOutcome", "can_resume", "execute"]
@@ -114,6 +115,9 @@ def execute(
     remove_stale_folders()
     backend = make_backend(study, run_dir / "logs")
     limits = limits_of(study)
+    if read_purpose(run_dir).data:
+        # The server reads recorded data itself.
+        limits = replace(limits, clients=0)
     if unconnected is not None:
         limits = replace(limits, unconnected=unconnected)
     loop = JobLoop(

@@ -5,8 +5,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.solver_files import solver_files
-from melissa_gen.dataset import Dataset, DatasetWriter
+from melissa_gen.dataset import Dataset, DatasetWriter, Trajectories
+from melissa_gen.errors import DataError
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.sampling import Prior
 from melissa_gen.study import SimulationSection, Study, TimesSection
 
 __all__ = [
@@ -16,6 +22,7 @@ __all__ = [
     "dataset_writer",
     "grid_coordinates",
     "physical_times",
+    "recorded_trajectories",
 ]
 
 
@@ -63,6 +70,45 @@ def check_dataset(study: Study, data: Dataset) -> None:
         DataError: It has others.
     """
     data.require(list(study.parameters), _sizes(study.simulation), study.simulation.time_steps)
+
+
+def recorded_trajectories(study: Study, purpose: Purpose) -> Trajectories:
+    """Opens the data set files that a run trains on.
+
+    Args:
+        study: The study.
+        purpose: Names the files, and the trajectories that are not trained on.
+
+    Raises:
+        DataError: A file can't be read, or is not of the study's simulation.
+    """
+    prior = prior_of(study)
+    paths = [Path(name) for name in purpose.data]
+    return Trajectories(paths, lambda data: _check_recorded(study, prior, data), purpose.held_out)
+
+
+def _check_recorded(study: Study, prior: Prior, data: Dataset) -> None:
+    """Checks that a file holds trajectories of a study: its fields, times, and points of its prior."""
+    fields = list(study.simulation.fields)
+    if len(fields) == 1:
+        data.rename_tensor(fields[0])
+    check_dataset(study, data)
+    times = physical_times(study.simulation)
+    numbers = np.arange(data.time_steps)
+    if not (np.allclose(data.times, times) or np.array_equal(data.times, numbers)):
+        message = (
+            f"{data.path} has the physical times {data.times[0]:g} to {data.times[-1]:g}, but the study has "
+            f"{times[0]:g} to {times[-1]:g}; correct simulation.times, or use a file of this study"
+        )
+        raise DataError(message)
+    outside = np.flatnonzero(np.isneginf(prior.log_density(data.parameters)))
+    if len(data) and len(outside):
+        point = dict(zip(data.names, data.parameters[outside[0]].tolist(), strict=True))
+        message = (
+            f"{data.path} has a trajectory with {point}, which is outside the distributions in parameters; widen them, "
+            "or use a file of this study"
+        )
+        raise DataError(message)
 
 
 def _sizes(simulation: SimulationSection) -> dict[str, tuple[Sequence[int], str]]:

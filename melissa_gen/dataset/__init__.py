@@ -10,6 +10,7 @@ Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.
 """
 
 from melissa_gen.dataset.reader import Dataset
+from melissa_gen.dataset.trajectories import Trajectories
 from melissa_gen.dataset.writer import DatasetWriter, replace_settings
 
-__all__ = ["Dataset", "DatasetWriter", "replace_settings"]
+__all__ = ["Dataset", "DatasetWriter", "Trajectories", "replace_settings"]

@@ -41,6 +41,8 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self._values: dict[str, Any] = {}
         with explained(self.path, "read"):
             self._file = h5py.File(self.path, "r")
         try:
@@ -104,6 +106,12 @@ class Dataset:
             if found != expected:
                 message = f"{self.path} has {what} {found}, but the study has {expected}"
                 raise DataError(message)
+
+    def rename_tensor(self, name: str) -> None:
+        """Gives the only field of a file of PDEBench, `tensor`, the name that a study has for it."""
+        if list(self.fields) == [TENSOR]:
+            self.fields = {name: self.fields[TENSOR]}
+            self._values = {name: self._values[TENSOR]}
 
     def close(self) -> None:
         """Closes the file."""

@@ -17,6 +17,8 @@ class Purpose:
         seed: Seed for drawing the parameters if there is no sampler.
         settings: Settings that determine the content of the data set, in JSON types.
         points: Parameters of each simulation; None: they are drawn from the prior.
+        data: Data set files whose trajectories take the place of simulations; none if solvers run.
+        held_out: Indices of the trajectories that are not trained on.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
@@ -24,6 +26,8 @@ class Purpose:
     seed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     points: list[list[float]] | None = None
+    data: list[str] = field(default_factory=list)
+    held_out: list[int] = field(default_factory=list)
 
     @property
     def trains(self) -> bool:

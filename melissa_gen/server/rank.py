@@ -175,6 +175,11 @@ class _Rank:
                     self._consumer.progress, sum(one["samples"] for one in restored)
                 )
             used = f"{checkpoint.folder} is used" if checkpoint else "the run begins anew"
+            if self._setup.purpose.data:
+                # The client library is needed by no other server.
+                from melissa_gen.server.recorded_data import start_recorded_data
+
+                start_recorded_data(self._setup, coordinator.fail)
             for warning in (*self._consumer.warnings, *(f"{d}; {used}" for d in damages)):
                 coordinator.warn(warning)
 

@@ -198,3 +198,30 @@ def test_a_study_without_a_surrogate_only_records(module_runs):
     lines = run.simulations()
     known = [list(lines[number]["parameters"].values()) for number in numbers]
     np.testing.assert_array_equal(points, known)
+
+
+def test_a_study_trains_on_recorded_data_without_its_solver(whole, module_runs):
+    """The usual accounting, validation and results; the trajectories of the files are the simulations."""
+    _, output = whole
+    study = module_runs.study(
+        {"training.validation.simulations": 2, "training.validation.seed": 5, "server.ranks": 2},
+        solver=SOLVER,
+    )
+    # Nothing starts it.
+    (study.parent / "solver.py").unlink()
+    words = ("--data", output, "--run-dir", study.parent / "run")
+    run = module_runs.command("train", study, *words, run_dir=study.parent / "run").wait()
+    run.assert_finished()
+    counts = {"planned": 7, "completed": 7, "failed": 0, "retried": 0}
+    assert run.summary["simulations"] == counts
+    assert run.summary["samples"]["trained"] == 70
+    assert run.summary["validation"]["simulations"] == 2
+    assert not list((run.run_dir / "logs").glob("client-*"))
+    numbers, points, _ = content(output)
+    held, trained, values = content(run.run_dir / "validation.h5")
+    kept = np.delete(points, held, axis=0)
+    lines = run.simulations()
+    found = [list(lines[number]["parameters"].values()) for number in range(7)]
+    np.testing.assert_array_equal(found, kept)
+    np.testing.assert_array_equal(trained, points[held])
+    assert np.isfinite(values).all() and set(held) < set(numbers)

@@ -10,6 +10,7 @@ from typing import Any
 import zmq
 
 from melissa_gen import sampling
+from melissa_gen.builders.dataset import recorded_trajectories
 from melissa_gen.builders.memory import promised_megabytes, stream_megabytes
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.sampler import build_sampler, study_facts
@@ -327,8 +328,12 @@ class Coordinator:
         """Creates the source of the next parameters: the study's sampler, or draws from the prior."""
         study = setup.study
         prior, sampler = prior_of(study), study.sampler
-        if not setup.purpose.trains:
-            purpose = setup.purpose
+        purpose = setup.purpose
+        if purpose.data:
+            with recorded_trajectories(study, purpose) as data:
+                points = data.parameters.tolist()
+            return FixedDesign(prior, study.simulation.count, purpose.seed, points)
+        if not purpose.trains:
             return FixedDesign(prior, study.simulation.count, purpose.seed, purpose.points)
         size, low = sampler.generation_size, min(study.launcher.clients, sampler.generation_size)
         if sampling.METHODS[sampler.method].ordered:

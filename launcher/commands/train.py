@@ -1,0 +1,120 @@
+"""The command `melissa-gen train`: trains on recorded data, without solvers."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from melissa_gen.builders.dataset import dataset_writer, recorded_trajectories
+from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.dataset import Trajectories
+from melissa_gen.errors import StudyError
+from melissa_gen.launcher.backends.selection import check_backend
+from melissa_gen.launcher.commands.run import present
+from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
+from melissa_gen.report.views import RunView
+from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.purpose import Purpose
+from melissa_gen.study import Study, load_study
+
+__all__ = ["train_on_data"]
+
+
+def train_on_data(
+    study: Study, files: Sequence[Path], run_dir: Path | None, view: RunView
+) -> RunOutcome:
+    """Trains the surrogate of a study on the trajectories of data set files.
+
+    `training.validation.simulations` of them, drawn with `training.validation.seed`, are the validation set; the others
+    take the place of the study's simulations.
+
+    Args:
+        study: The study.
+        files: The files: of `melissa-gen generate`, of `record`, or in the layout of PDEBench.
+        run_dir: The run directory; it must not contain a run. None: a new directory `runs/NAME-DATE`.
+        view: Displays the progress of the run.
+
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        DataError: A file can't be read, or does not fit the study.
+        MelissaGenError: The run could not be started.
+    """
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate import try_surrogate
+
+    started = time.monotonic()
+    if not study.training.enabled:
+        message = "training.enabled is false, so that there is nothing to train; set it to true"
+        raise StudyError(message)
+    paths = [path.absolute() for path in files]
+    with recorded_trajectories(study, Purpose(data=[str(path) for path in paths])) as data:
+        held_out = _held_out(study, len(data), paths)
+        purpose = Purpose(data=[str(path) for path in paths], held_out=held_out)
+        plan = _plan(study, len(data) - len(held_out))
+        check_memory(plan)
+        try_surrogate(plan)
+        check_backend(plan)
+        with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as held:
+            view.say(f"run directory {held}")
+            promised, ranks = required_megabytes(plan), plan.server.ranks
+            view.say(f"memory: at most {promised:,.0f} MB in each of {ranks} server rank(s)")
+            if plan.reservoir.checkpoint:
+                view.say(disk_promise(plan, held))
+            if held_out:
+                _write_validation_set(study, data, held_out, held / "validation.h5")
+            record_run(plan, held, purpose)
+            # Checks that concern the number of simulations, which the files give.
+            plan = load_study(held / "study.yaml", folder=study.folder)
+            outcome = execute(plan, held, view, ResumeInfo(started))
+            present(outcome, plan, held, view)
+            return outcome
+
+
+def _plan(study: Study, trajectories: int) -> Study:
+    """Returns the study whose simulations are the trajectories of the files."""
+    simulation = study.simulation.model_copy(
+        update={
+            "count": trajectories,
+            "mode": "persistent",
+            "processes": 1,
+            "bridge": None,
+            "retries": 0,
+        }
+    )
+    launcher = study.launcher.model_copy(update={"clients": 1})
+    return study.model_copy(update={"simulation": simulation, "launcher": launcher, "record": None})
+
+
+def _held_out(study: Study, trajectories: int, paths: Sequence[Path]) -> list[int]:
+    """Draws the trajectories of the validation set.
+
+    Raises:
+        StudyError: No trajectory would be left to train on.
+    """
+    section = study.training.validation
+    if section.simulations >= trajectories:
+        names = " and ".join(map(str, paths))
+        message = (
+            f"training.validation.simulations is {section.simulations}, but {names} hold only {trajectories} "
+            f"trajectories, of which some must be left to train on; at most {trajectories - 1} is legal"
+        )
+        raise StudyError(message)
+    random = np.random.default_rng(section.seed)
+    return sorted(random.choice(trajectories, section.simulations, replace=False).tolist())
+
+
+def _write_validation_set(study: Study, data: Trajectories, rows: list[int], path: Path) -> None:
+    """Copies trajectories to the validation set of the run."""
+    plan = _plan(study, len(rows))
+    with dataset_writer(plan, path, {"held_out": rows}, resume=False) as writer:
+        for place, row in enumerate(rows):
+            writer.begin(place, row, data.parameters[row])
+            step = 0
+            for part in data.parts(row):
+                for name, values in part.items():
+                    writer.write_steps(place, step, name, values)
+                step += len(next(iter(part.values())))
+            writer.finish(place)

@@ -1,0 +1,78 @@
+"""Streams recorded trajectories to the server of which this process is rank 0, in the place of the solvers."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from melissa_gen.builders.dataset import recorded_trajectories
+from melissa_gen.client.communicator import SingleProcess
+from melissa_gen.client.destination import IssuedSimulation, Placement
+from melissa_gen.client.server_connection import ServerConnection
+from melissa_gen.dataset import Trajectories
+from melissa_gen.errors import DataError, ServerLost
+from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.setup import RankSetup
+
+__all__ = ["start_recorded_data"]
+
+_log = logging.getLogger(__name__)
+
+
+def start_recorded_data(setup: RankSetup, fail: Callable[[str], None]) -> None:
+    """Starts the thread that sends the trajectories of the run's data files; the server must be reachable.
+
+    The thread is a client like a solver: simulation n of the run is trajectory n of the files, the server asks for it
+    when it has room, and accounting, flow control and resuming are those of every run.
+
+    Args:
+        setup: The study, and the files in its purpose.
+        fail: Stops the study, with a sentence as the reason.
+    """
+    thread = threading.Thread(target=_stream, args=(setup, fail), name="recorded data", daemon=True)
+    thread.start()
+
+
+def _stream(setup: RankSetup, fail: Callable[[str], None]) -> None:
+    try:
+        with recorded_trajectories(setup.study, setup.purpose) as data:
+            _send_all(setup, data)
+    except ServerLost as lost:
+        # The study has stopped, and its server needs no more data.
+        _log.info("the recorded data is needed no more: %s", lost)
+    except Exception as error:
+        _log.exception("the recorded data can't be sent")
+        fail(f"the recorded data can't be sent: {error}")
+
+
+def _send_all(setup: RankSetup, data: Trajectories) -> None:
+    connection = ServerConnection(SingleProcess(), Path(setup.run_dir / "contact.json"))
+    try:
+        for name, field in setup.study.simulation.fields.items():
+            shape = tuple(field.shape)
+            placement = Placement(shape, (0,) * len(shape), shape, np.dtype(field.dtype))
+            connection.declare(name, placement)
+        while (issued := connection.next()) is not None:
+            _send_one(connection, issued, data)
+    finally:
+        connection.close()
+
+
+def _send_one(connection: ServerConnection, issued: IssuedSimulation, data: Trajectories) -> None:
+    """Sends a trajectory; one that can't be read or is not finite fails as a simulation does."""
+    step = 0
+    try:
+        for part in data.parts(issued.simulation):
+            for name, values in part.items():
+                if not np.isfinite(values).all():
+                    message = f"field '{name}' of recorded trajectory {issued.simulation} has NaN or infinity"
+                    raise DataError(message)
+            for place in range(len(next(iter(part.values())))):
+                connection.send(issued, step, {name: part[name][place] for name in part})
+                step += 1
+    except DataError as error:
+        connection.fail(issued, step, Failure.of("given_up", text=str(error)))
+    else:
+        connection.finalize(issued, step)

@@ -1,0 +1,44 @@
+"""What `melissa-gen train` refuses before anything is started."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.errors import DataError, StudyError
+from melissa_gen.launcher.commands.train import train_on_data
+from melissa_gen.report.live import LiveView
+from melissa_gen.study import load_study
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    path = tmp_path / "data.h5"
+    with DatasetWriter(path, {"u": ((3,), "f4")}, 5, ["a", "b"], 2, {}) as writer:
+        for row in range(2):
+            writer.begin(row, row, [0.5, 1.5])
+            writer.write_steps(row, 0, "u", np.zeros((5, 3), np.float32))
+            writer.finish(row)
+    return path
+
+
+def refused(study_file, path, *words):
+    view = LiveView(Console(quiet=True))
+    with pytest.raises((StudyError, DataError)) as caught:
+        train_on_data(load_study(study_file, words), [path], None, view)
+    return str(caught.value)
+
+
+def test_some_trajectories_must_be_left_to_train_on(study_file, recorded):
+    sentence = refused(study_file, recorded, "training.validation.simulations=2")
+    assert sentence.startswith("training.validation.simulations is 2, but ")
+    assert "hold only 2 trajectories" in sentence and "at most 1 is legal" in sentence
+
+
+def test_a_study_without_training_has_nothing_to_train(study_file, recorded):
+    words = ("training.enabled=false", "record={}")
+    assert "training.enabled is false" in refused(study_file, recorded, *words)
+
+
+def test_a_file_that_is_missing_is_named(study_file, tmp_path):
+    assert f"{tmp_path / 'none.h5'} can't be read" in refused(study_file, tmp_path / "none.h5")
