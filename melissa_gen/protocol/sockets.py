@@ -9,6 +9,7 @@ import psutil
 import zmq
 
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.handshake import watch_handshake
 from melissa_gen.protocol.session import new_identity
@@ -121,6 +122,7 @@ def bind_socket(
     queue: int = 1000,
     data: bool = False,
     ports: Sequence[int] | None = None,
+    authenticator: Authenticator | None = None,
 ) -> tuple[zmq.Socket[bytes], str]:
     """Opens a server socket (ROUTER) on ipc or a random tcp port.
 
@@ -136,6 +138,7 @@ def bind_socket(
         queue: Largest number of queued messages per peer.
         data: Whether this is a data socket, which is encrypted only with `Contact.encrypt_data`.
         ports: First and last tcp port that may be used; None: any.
+        authenticator: The one of the context, which then also counts peers that do not authenticate at all.
 
     Returns:
         The socket and the endpoint that peers connect to.
@@ -159,6 +162,8 @@ def bind_socket(
             bound.curve_secretkey = contact.curve.server_secret.encode()
         else:
             bound.plain_server = True
+        if authenticator is not None:
+            authenticator.watch(bound, name)
     port = _bind(bound, address, ports)
     return bound, f"tcp://{address}:{port}"
 

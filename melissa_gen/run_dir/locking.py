@@ -7,9 +7,12 @@ machine that has ended does not count.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +25,9 @@ __all__ = ["LockedError", "held", "holder_of"]
 _log = logging.getLogger(__name__)
 
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+_TURN_SECONDS = 5.0
+_PAUSE_SECONDS = 0.005
 
 Flock = Callable[[IO[Any], int], None]
 
@@ -97,20 +103,50 @@ def _owned(path: Path) -> Iterator[None]:
     """
     file = _owner_file(path)
     _log.warning("the file system of %s has no locks (flock); %s takes their place", path, file)
+    with _one_at_a_time(file):
+        _create_owner_file(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _create_owner_file(file: Path) -> None:
     while True:
         try:
             with file.open("x", encoding="utf-8") as created:
                 created.write(f"{_this_process()}\n{start_of_process(os.getpid())}\n")
-            break
+            return
         except FileExistsError:
             if owner := _owner(file):
                 msg = f"{owner} (if it has ended, delete {file})"
                 raise LockedError(msg) from None
             file.unlink(missing_ok=True)
-    try:
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Lets one process of this machine at a time replace an owner file.
+
+    Otherwise, of two processes that find the file of an ended owner, one could delete the new file of the other. Other
+    machines delete no file. A socket in the abstract namespace of Linux has a name that ends with its process.
+    """
+    if sys.platform != "linux":
         yield
-    finally:
-        file.unlink(missing_ok=True)
+        return
+    name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()
+    until = time.monotonic() + _TURN_SECONDS
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as turn:
+        while True:
+            try:
+                turn.bind(f"\0melissa_gen-{name}")
+                break
+            except OSError:
+                if time.monotonic() > until:
+                    msg = f"another process, which is about to create {file}"
+                    raise LockedError(msg) from None
+                time.sleep(_PAUSE_SECONDS)
+        yield
 
 
 def _owner_file(path: Path) -> Path:

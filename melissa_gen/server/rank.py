@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -56,8 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["run_rank"]
 
 _HEADER_ROOM = 65_536
-_LINGER_SECONDS = 3.0
-"""Longest time at the end in which queued messages are sent."""
 
 
 def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list) -> int:
@@ -96,7 +93,12 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
 
             with started_on(setup.ingest_cores):
                 coordinator = Coordinator(
-                    setup, context, contact, checkpoint, abort=partial(world.Abort, 1)
+                    setup,
+                    context,
+                    contact,
+                    checkpoint,
+                    abort=partial(world.Abort, 1),
+                    authenticator=authenticator,
                 )
         contact = _complete_contact(world, coordinator)
         consumer, sink = _consumer(setup, world, checkpoint, coordinator)
@@ -117,15 +119,9 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         gc.freeze()
         gc.enable()
         handover = rank.run()
-        _send_last_messages(context)
+        # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
+        context.term()
         return EXIT_HANDOVER if handover else 0
-
-
-def _send_last_messages(context: zmq.Context[Any]) -> None:
-    """Sends what is queued, for a bounded time: a peer that never completes its handshake must not hold the server."""
-    ending = threading.Thread(target=context.term, daemon=True)
-    ending.start()
-    ending.join(_LINGER_SECONDS)
 
 
 class _Rank:
@@ -305,6 +301,7 @@ def _open_data_socket(
             queue=study.credit * (1 + len(study.simulation.fields)) + 8,
             data=True,
             ports=study.server.ports,
+            authenticator=authenticator,
         )
     machine = this_machine() if study.server.shared_memory else ""
     ranks = all_gather_json(world, [endpoint, machine])

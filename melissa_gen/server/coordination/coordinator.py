@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import zmq
@@ -15,6 +16,7 @@ from melissa_gen.builders.memory import promised_megabytes, stream_megabytes
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.sampler import build_sampler, study_facts
 from melissa_gen.errors import RunError
+from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.run_dir.checkpoint import (
@@ -57,6 +59,7 @@ class Coordinator:
         contact: Secrets of this incarnation, and all ranks' data sockets.
         checkpoint: The checkpoint to continue from, or None.
         abort: Ends all ranks of the server at once.
+        authenticator: The authenticator of the context, which counts refused connections.
 
     Attributes:
         contact: The contact with all endpoints.
@@ -70,6 +73,7 @@ class Coordinator:
         contact: Contact,
         checkpoint: Checkpoint | None,
         abort: Callable[[], None],
+        authenticator: Authenticator | None = None,
     ) -> None:
         study = setup.study
         self._study, self._run_dir, self._began = study, setup.run_dir, setup.began
@@ -84,10 +88,11 @@ class Coordinator:
             batches = checkpoint.state["batches"] if checkpoint else None
             self._listeners.append(TensorBoardWriter(setup.run_dir / "tensorboard", batches))
         address, ports = listening_address(study), study.server.ports
-        control, control_endpoint = bind_socket(
-            context, contact, "control", address, queue=0, ports=ports
+        bind = partial(
+            bind_socket, context, contact, address=address, ports=ports, authenticator=authenticator
         )
-        beats, beats_endpoint = bind_socket(context, contact, "heartbeat", address, ports=ports)
+        control, control_endpoint = bind("control", queue=0)
+        beats, beats_endpoint = bind("heartbeat")
         self.contact = replace(contact, control=control_endpoint, heartbeat=beats_endpoint)
         simulation = study.simulation
         self._ledger = Ledger(simulation.count, simulation.time_steps, simulation.retries)
@@ -197,9 +202,9 @@ class Coordinator:
         state: dict[str, Any] = {"began": time.monotonic(), "batches": consumer.progress}
         state["fit"] = consumer.fit_to_save
         try:
-            partial = begin_checkpoint(self._run_dir / "checkpoints" / name)
+            folder = begin_checkpoint(self._run_dir / "checkpoints" / name)
             if state["fit"]:
-                state |= consumer.save_model(partial)
+                state |= consumer.save_model(folder)
         except (OSError, RunError) as error:
             self.fail(f"can't write the checkpoint: {error}")
         with self._control.lock:

@@ -1,6 +1,7 @@
 """The learning rate of each step: the schedule, the warm-up, and the reductions after a divergence."""
 
 import contextlib
+import json
 import logging
 import math
 import warnings
@@ -54,6 +55,8 @@ class LearningRate:
         self._errors: list[float] = []
         # Whether the schedule has a fixed number of steps and has taken all of them.
         self._ended = False
+        # What tells one schedule from another: its class and its state before the first step.
+        self._made = self._schedule_state()
 
     def at(self, batches: int, factor: float = 1.0) -> float:
         """Returns the rate of the next step (of the first parameter group).
@@ -106,25 +109,55 @@ class LearningRate:
             group["lr"] = rate
 
     def state(self) -> dict[str, Any]:
-        """Returns the state for a checkpoint, of JSON types: the steps of the schedule so far."""
+        """Returns the state for a checkpoint, of JSON types: the steps of the schedule so far, and where they led."""
         errors = [error if math.isfinite(error) else None for error in self._errors]
-        return {"batches": self._batches, "errors": errors}
+        steps = {"batches": self._batches, "errors": errors}
+        return steps | {"made": self._made, "now": self._schedule_state(), "ended": self._ended}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Repeats the steps of an earlier server; called on a new object, after the optimizer was restored.
+        """Continues the schedule of an earlier server; called on a new object, after the optimizer was restored.
 
-        A schedule or an initial rate that the study has changed since then counts from the first batch.
+        A schedule or an initial rate that the study has changed since then counts from the first batch: its steps are
+        repeated, which takes some seconds for a million batches. So are those of a schedule whose state is not of JSON
+        types.
         """
         for group, initial in zip(self._optimizer.param_groups, self._initial, strict=True):
             # An optimizer may have settings of its own there that change in training; those of the checkpoint stay.
-            group.update({k: v for k, v in initial.items() if k in _SCHEDULED or k not in group})
+            known = self._same_schedule(state)
+            replaced = frozenset() if known else _SCHEDULED
+            group.update({k: v for k, v in initial.items() if k in replaced or k not in group})
+        errors = [math.nan if error is None else error for error in state["errors"]]
+        if self._same_schedule(state):
+            assert self._schedule is not None
+            self._schedule.load_state_dict(state["now"]["state"])
+            self._batches, self._errors, self._ended = state["batches"], errors, state["ended"]
+            return
         with warnings.catch_warnings():
             # The schedule takes steps without the optimizer.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-            for _ in range(state["batches"]):
+            for _ in range(state["batches"] if self._schedule is not None else 0):
                 self.after_batch()
-            for error in state["errors"]:
-                self.after_validation(math.nan if error is None else error)
+            for error in errors:
+                self.after_validation(error)
+        self._batches = state["batches"]
+
+    def _same_schedule(self, state: Mapping[str, Any]) -> bool:
+        """Whether a state is that of this schedule, with the same arguments and initial rates."""
+        return self._made is not None and state.get("made") == self._made
+
+    def _schedule_state(self) -> dict[str, Any] | None:
+        """Returns class and state of the schedule, of JSON types, or None if that is not possible."""
+        if self._schedule is None:
+            return None
+        kind = type(self._schedule)
+        state = {"class": f"{kind.__module__}.{kind.__qualname__}", "per_batch": self._per_batch}
+        try:
+            found: dict[str, Any] = json.loads(
+                json.dumps(state | {"state": self._schedule.state_dict()}, allow_nan=False)
+            )
+        except (TypeError, ValueError):
+            return None
+        return found
 
     def _advance(self, step: Callable[[], None]) -> None:
         """Takes a step of the schedule; one that has no further step keeps its last rate.

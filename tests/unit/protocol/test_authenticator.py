@@ -1,5 +1,7 @@
 """Who may connect to a server over the network, and what a peer without the keys can do there: nothing."""
 
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from melissa_gen.protocol.sockets import bind_socket, connect_socket
 from tests.conftest import wait_for
 
 PATIENCE = 10_000
+NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 SILENCE = 300
 
 
@@ -21,11 +24,16 @@ class Server:
     def __init__(self, *, encrypt_data=False, data=True, authenticated=True):
         self.context = zmq.Context()
         self.contact = Contact.new(0, "here", ipc=False, encrypt_data=encrypt_data)
-        if authenticated:
-            self.authenticator = Authenticator(self.context, self.contact)
+        self.authenticator = Authenticator(self.context, self.contact) if authenticated else None
         self.data = data
         self.socket, self.endpoint = bind_socket(
-            self.context, self.contact, "data-0", "127.0.0.1", data=data, limit=100_000
+            self.context,
+            self.contact,
+            "data-0",
+            "127.0.0.1",
+            data=data,
+            limit=100_000,
+            authenticator=self.authenticator,
         )
         self.peers = zmq.Context()
 
@@ -117,6 +125,61 @@ def test_without_an_authenticator_nobody_is_accepted(serve, kind):
     peer = server.connect()
     peer.send(b"hello")
     assert not server.socket.poll(SILENCE)
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+def test_a_peer_that_does_not_authenticate_is_counted(serve, kind):
+    server = serve(**SOCKETS[kind])
+    host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+    refused = []
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(NULL_GREETING)
+        wait_for(lambda: refused.extend(server.authenticator.take_refused()) or refused, "refusal")
+    assert refused[0].source == "connections to data-0"
+    assert refused[0].reason.endswith("it uses another security mechanism")
+
+
+STRANGE = (
+    [b"1.0"],
+    [b"1.0", b"1", b"\xff", b"", b"", b"PLAIN"],
+    [b"", b"", b"", b"", b"", b"CURVE"],
+)
+
+
+@pytest.mark.parametrize("request_frames", STRANGE)
+def test_a_malformed_request_is_refused_and_ends_nothing(serve, request_frames):
+    """The thread of the authenticator lives on, and the context can end, which waits for its sockets."""
+    server = serve()
+    asking = server.context.socket(zmq.REQ)
+    asking.connect("inproc://zeromq.zap.01")
+    asking.send_multipart(request_frames)
+    assert asking.poll(PATIENCE)
+    assert asking.recv_multipart()[2] == b"400"
+    asking.close()
+    peer = server.connect()
+    peer.send(b"hello")
+    assert server.socket.poll(PATIENCE)
+
+
+def test_the_context_of_a_server_ends_while_strangers_are_connected(serve):
+    server = serve()
+    host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+    silent = socket.create_connection((host, int(port)))
+    garbage = socket.create_connection((host, int(port)))
+    garbage.sendall(bytes(range(256)))
+    peers = [server.connect(contact) for contact in (None, stranger(server.contact, "data"))]
+    for peer in peers:
+        peer.send(b"hello")
+    assert server.socket.poll(PATIENCE)
+    identity, _ = server.socket.recv_multipart()
+    server.socket.send_multipart([identity, bytes(50_000)])
+    server.socket.close()
+    ending = threading.Thread(target=server.context.term, daemon=True)
+    ending.start()
+    ending.join(PATIENCE / 1000)
+    assert not ending.is_alive()
+    silent.close()
+    garbage.close()
 
 
 def test_the_contact_file_does_not_suffice_to_be_the_server(serve, tmp_path):

@@ -1,11 +1,15 @@
 """Locks of a run directory, also on a file system without locks."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +71,45 @@ def test_without_locks_another_process_with_the_number_does_not_hold_the_lock(tm
     (tmp_path / ".lock.owner").write_text(f"{HERE}\n1\n")
     with held(lock, flock):
         pass
+
+
+class SlowFile(type(Path())):
+    """A path where two threads that would delete the same file do so in the worst order: after the other's creation."""
+
+    meeting, created = threading.Barrier(2), threading.Event()
+
+    def unlink(self, missing_ok=False):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            if self.meeting.wait(timeout=0.2) == 0:
+                self.created.wait(10)
+        super().unlink(missing_ok)
+
+    def open(self, mode="r", **options):
+        opened = super().open(mode, **options)
+        if mode == "x":
+            self.created.set()
+        return opened
+
+
+def test_of_two_that_find_the_file_of_an_ended_owner_one_gets_the_lock(tmp_path):
+    lock, flock, tried = (
+        SlowFile(tmp_path / ".lock"),
+        unsupported(errno.ENOLCK),
+        threading.Barrier(2),
+    )
+    (tmp_path / ".lock.owner").write_text(f"{HERE}\n1\n")
+
+    def start(_):
+        try:
+            with held(lock, flock):
+                tried.wait(30)
+                return 1
+        except LockedError:
+            tried.wait(30)
+            return 0
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(start, range(2))) == 1
 
 
 def test_without_locks_a_process_of_another_machine_holds_the_lock_until_its_file_is_deleted(

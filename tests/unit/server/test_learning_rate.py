@@ -1,5 +1,8 @@
 """Schedules of the learning rate: steps, warm-up, divergence and resumed studies."""
 
+import json
+import time
+
 import pytest
 import torch
 from torch.optim import lr_scheduler as schedules
@@ -87,6 +90,28 @@ def test_a_resumed_schedule_continues_as_if_it_had_not_ended(schedule, arguments
     for k in range(7, 12):
         assert batch(resumed, other, k) == pytest.approx(batch(rate, optimizer, k))
         assert other.param_groups[0]["betas"] == pytest.approx(optimizer.param_groups[0]["betas"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "arguments"),
+    [(schedules.StepLR, {"step_size": 4_000_000}), (schedules.CosineAnnealingLR, {"T_max": 10**8})],
+)
+def test_a_schedule_is_resumed_after_ten_million_batches_without_repeating_them(
+    schedule, arguments
+):
+    rate, optimizer = rate_of(schedule, arguments)
+    batch(rate, optimizer, 0)
+    state = json.loads(json.dumps(rate.state()))
+    state["batches"] = state["now"]["state"]["last_epoch"] = 10**7
+    state["now"]["state"]["_last_lr"] = [0.025]
+    resumed, other = rate_of(schedule, arguments)
+    other.load_state_dict(optimizer.state_dict())
+    began = time.process_time()
+    resumed.restore(state)
+    assert time.process_time() - began < 1.0
+    assert resumed.state() == state
+    resumed.reset()
+    assert resumed.at(10**7) == 0.025
 
 
 def test_a_resumed_plateau_remembers_the_errors():
