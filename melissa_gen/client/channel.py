@@ -30,7 +30,7 @@ class Channel:
 
     Attributes:
         warned: Whether the user knows that the server has not accepted the connection.
-        unshared: Why there is no shared memory for the buffers although the server could read it; else empty.
+        unshared: Why the buffers are not in shared memory although the server is on this machine; else empty.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Channel:
             if isinstance(message, wire.Credit):
                 self._free += message.buffers
             else:
-                # The server rank can't read the memory of this process.
+                self.unshared = message.reason
                 self._use_private_buffers()
 
     def close(self, until: float) -> None:

@@ -261,6 +261,8 @@ class ServerConnection:
                 self._heartbeat.progress.credit_seconds += now - began
                 began = now
                 self._check_server()
+        # The first buffers become free when the server has answered the offer of memory.
+        self._show_unshared(channel)
         self._check_server()
 
     def _warn_of_silence(self, server_rank: int, seconds: float) -> None:
@@ -319,11 +321,15 @@ class ServerConnection:
                 self._placements,
                 share=self._contact.shares_memory(rank),
             )
-            if found.unshared and not self._unshared:
-                text = f"there is no shared memory for the fields ({found.unshared}): they are sent through a socket"
-                show_user(_log, logging.WARNING, text)
-            self._unshared = self._unshared or found.unshared
+            self._show_unshared(found)
         return found
+
+    def _show_unshared(self, channel: Channel) -> None:
+        """Says once why fields are sent through a socket although the server is on this machine."""
+        if channel.unshared and not self._unshared:
+            text = f"there is no shared memory for the fields ({channel.unshared}): they are sent through a socket"
+            show_user(_log, logging.WARNING, text)
+        self._unshared = self._unshared or channel.unshared
 
     def _converse(self, endpoint: str, *, data: bool = False) -> Conversation:
         queue = 0 if data else 1000

@@ -92,14 +92,8 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
             from melissa_gen.server.coordination.coordinator import Coordinator
 
             with started_on(setup.ingest_cores):
-                coordinator = Coordinator(
-                    setup,
-                    context,
-                    contact,
-                    checkpoint,
-                    abort=partial(world.Abort, 1),
-                    authenticator=authenticator,
-                )
+                abort = partial(world.Abort, 1)
+                coordinator = Coordinator(setup, context, contact, checkpoint, abort, authenticator)
         contact = _complete_contact(world, coordinator)
         consumer, sink = _consumer(setup, world, checkpoint, coordinator)
         ingest = _start_ingest(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +55,14 @@ WAYS = {
 def test_a_client_sends_the_fields_of_its_solver(serve, command, way):
     server = serve_probe(serve, ranks=2, credit=1, **WAYS[way])
     done = start(server, *command, "good")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    # A server that refuses the offer of shared memory is no failure, but slower: it is told once.
+    said = (
+        []
+        if way != "refused"
+        else ["there is no shared memory for the fields (not here): they are sent through a socket"]
+    )
+    assert done.stderr.splitlines() == said
     server.close()
     assert_whole(server)
     assert server.finalized == {(s, 0, s % 2): 3 for s in range(3)}
@@ -270,10 +278,18 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, com
     assert server.beats  # a client that lives shorter may end before its first
 
 
-def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, command):
-    done = start(serve_probe(serve, mute_after=1, heartbeat_timeout=0.5), *command, "stuck")
-    assert done.returncode == -signal.SIGTERM
-    assert "ending: the training server has been silent for" in done.stderr
+def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, command, tmp_path):
+    """Before, it removes the open shared memory of its MPI job, which MPICH would leave behind."""
+    shared = Path("/dev/shm") / f"mpich_shm_{tmp_path.parent.name}{tmp_path.name}"
+    shared.touch()
+    try:
+        server = serve_probe(serve, mute_after=1, heartbeat_timeout=0.5)
+        done = start(server, "bash", "-c", 'exec 7<"$0"; exec "$@"', shared, *command, "stuck")
+        assert done.returncode == -signal.SIGTERM
+        assert "ending: the training server has been silent for" in done.stderr
+        assert not shared.exists()
+    finally:
+        shared.unlink(missing_ok=True)
 
 
 def test_a_stopping_server_sends_its_reason(serve, command):

@@ -1,7 +1,7 @@
 """Saves model and optimizer into the folder of a checkpoint, and loads them."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def save_model(
     surrogate: Surrogate,
     optimizer: torch.optim.Optimizer,
     in_training: Surrogate | None = None,
+    begin_file: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Writes the files of `surrogates.save`, `optimizer.safetensors`, and with averaged weights `training.safetensors`.
 
@@ -30,6 +31,7 @@ def save_model(
         surrogate: The model.
         optimizer: Its optimizer.
         in_training: The surrogate in training, if `surrogate` has averaged weights.
+        begin_file: Called before each file: a piece of work that the progress watchdog counts.
 
     Returns:
         The rest of the optimizer's state, in JSON types, for `load_optimizer`.
@@ -39,9 +41,12 @@ def save_model(
     """
     tensors, settings = _split_optimizer(optimizer)
     try:
+        begin_file()
         save(surrogate, folder)
+        begin_file()
         safetensors.torch.save_file(tensors, folder / OPTIMIZER)
         if in_training is not None:
+            begin_file()
             safetensors.torch.save_model(in_training, str(folder / TRAINING))
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.events import SAVING
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
@@ -141,7 +143,8 @@ class TrainingConsumer(Consumer):
         """Writes model and optimizer."""
         trainer = self.trainer
         raw = trainer.surrogate if self._study.training.ema else None
-        settings = save_model(folder, trainer.model, trainer.optimizer, raw)
+        begin = partial(self.shared.begin_piece, SAVING)
+        settings = save_model(folder, trainer.model, trainer.optimizer, raw, begin)
         return {"optimizer": settings}
 
     def write_results(self) -> None:

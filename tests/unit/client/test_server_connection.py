@@ -19,7 +19,7 @@ WAYS = {"frames": {}, "shared": {"shared": True}, "refused": {"shared": True, "m
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_samples_arrive_unchanged(serve, way):
+def test_samples_arrive_unchanged(serve, way, caplog):
     server = serve(U, P, **WAYS[way])
     with Client() as client:
         client.field("p", shape=(5,))
@@ -39,6 +39,8 @@ def test_samples_arrive_unchanged(serve, way):
         assert (values["u"] == 10 * part.simulation + part.step).all()
         assert np.array_equal(values["p"], np.arange(5.0) + part.step)
     assert not server.failed
+    told = caplog.text.count("there is no shared memory for the fields (not here)")
+    assert told == (way == "refused")
 
 
 @pytest.mark.parametrize("way", ["frames", "shared"])

@@ -40,7 +40,8 @@ char *channel_open(struct channel *channel, const struct contact *contact, void 
         for (uint16_t b = 0; b < credit; b++)
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
     } else {
-        channel->unshared = contact->in_place[server_rank] ? errno : 0;
+        if (contact->in_place[server_rank] && (channel->unshared = text_format("%s", strerror(errno))) == NULL)
+            return wire_no_memory;
         if (!use_private_buffers(channel, credit))
             return wire_no_memory;
     }
@@ -60,8 +61,12 @@ static char *take_answer(struct channel *channel, zmq_msg_t *message)
     size_t size = zmq_msg_size(message);
     uint16_t kind = 0, *buffers = NULL, count = 0;
     char *wrong = wire_kind(data, size, &kind);
-    if (wrong == NULL && kind == WIRE_REFUSED && channel->shared.memory != NULL)
+    if (wrong == NULL && kind == WIRE_REFUSED && channel->shared.memory != NULL) {
+        wrong = wire_read_text(data, size, &channel->unshared);
+        if (wrong != NULL)
+            return wrong;
         return use_private_buffers(channel, channel->credit) ? NULL : wire_no_memory;
+    }
     if (wrong == NULL && kind != WIRE_CREDIT) {
         wrong = text_format("a message of kind %u, where Credit is legal", kind);
         wrong = wrong == NULL ? wire_no_memory : wrong;
@@ -197,5 +202,6 @@ void channel_free_buffers(struct channel *channel)
     free(channel->buffers);
     free(channel->free_list);
     free(channel->is_free);
+    free(channel->unshared);
     memset(channel, 0, sizeof *channel);
 }

@@ -18,7 +18,7 @@ struct channel {
     bool *is_free;
     size_t size;
     unsigned char **buffers;
-    int unshared; /* why there is no shared memory although the server could read it (errno), or 0 */
+    char *unshared; /* why the buffers are not in shared memory although the server is on this machine, or NULL */
     struct shared_memory shared; /* holds the buffers if the server reads them in place */
 };
 

@@ -2,12 +2,14 @@
 
 #include "text.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -81,6 +83,23 @@ static bool listen_once(struct heartbeat *heartbeat, void *peer)
     return true;
 }
 
+/* Removes the shared memory file of this MPI job, which MPICH leaves behind when its ranks are ended. */
+static void drop_shared_memory(void)
+{
+    static const char PREFIX[] = "/dev/shm/mpich_shm_";
+    DIR *opened = opendir("/proc/self/fd");
+    for (struct dirent *entry; opened != NULL && (entry = readdir(opened)) != NULL;) {
+        char target[256];
+        ssize_t size = readlinkat(dirfd(opened), entry->d_name, target, sizeof target - 1);
+        if (size > 0 && strncmp(target, PREFIX, sizeof PREFIX - 1) == 0) {
+            target[size] = '\0';
+            unlink(target);
+        }
+    }
+    if (opened != NULL)
+        closedir(opened);
+}
+
 /* Gives the thread of the solver time to notice, then ends the process, which may wait in an MPI call forever. */
 static void end_stuck_solver(struct heartbeat *heartbeat)
 {
@@ -88,6 +107,7 @@ static void end_stuck_solver(struct heartbeat *heartbeat)
         return;
     fprintf(stderr, "ending: %s\n", heartbeat->reason);
     fflush(stderr);
+    drop_shared_memory();
     kill(getpid(), SIGTERM);
 }
 

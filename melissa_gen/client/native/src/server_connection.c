@@ -314,6 +314,15 @@ int connection_next(mg_client *client, bool *found)
 
 /* Sending. */
 
+/* Says once why fields are sent through a socket although the server is on this machine. */
+static void show_unshared(mg_client *client, const struct channel *channel)
+{
+    if (channel->unshared != NULL && !client->unshared)
+        fprintf(stderr, "there is no shared memory for the fields (%s): they are sent through a socket\n",
+                channel->unshared);
+    client->unshared |= channel->unshared != NULL;
+}
+
 static int open_channel(mg_client *client, uint32_t rank)
 {
     struct channel *channel = &client->channels[rank];
@@ -328,10 +337,7 @@ static int open_channel(mg_client *client, uint32_t rank)
                                client->buffer_size);
     if (wrong != NULL)
         return client_error_from(client, MG_ERROR_SYSTEM, wrong);
-    if (channel->unshared != 0 && !client->unshared)
-        fprintf(stderr, "there is no shared memory for the fields (%s): they are sent through a socket\n",
-                strerror(channel->unshared));
-    client->unshared |= channel->unshared != 0;
+    show_unshared(client, channel);
     if (is_new) /* no buffer is used before the server has answered */
         session_ping(&channel->session, channel->socket, &client->out, &client->peer, false);
     if (!is_new || channel->shared.memory == NULL)
@@ -382,8 +388,10 @@ int connection_take_buffer(mg_client *client)
     }
     if (began > 0.0)
         heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step, heartbeat_now() - began, 0);
-    if (status == MG_OK)
+    if (status == MG_OK) { /* the first buffers are free when the server has answered the offer of memory */
+        show_unshared(client, channel);
         client->buffer = channel_take(channel);
+    }
     return status;
 }
 
