@@ -102,6 +102,16 @@ def test_plain_numbers_in_the_state_of_an_optimizer_are_restored(tmp_path):
     assert {state["step"] for state in other.state.values()} == {4}
 
 
+def test_the_watchdog_counts_each_file_of_a_model(tmp_path):
+    surrogate, written = make_surrogate(0), []
+    optimizer = torch.optim.Adam(surrogate.parameters())
+    learn(surrogate, optimizer, 1)
+    files = lambda: written.append({path.suffix for path in tmp_path.iterdir()})  # noqa: E731
+    save_model(tmp_path, surrogate, optimizer, surrogate, files)
+    assert written[0] == set() and len(written) == 3
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
 def test_nested_values_and_arrays_round_trip(tmp_path):
     nested = {"sampler": {"x": np.arange(3.0), "rng": {"state": 2**100}}, "list": [1, {"b": None}]}
     save(tmp_path, "latest", 1, **nested)
