@@ -5,11 +5,11 @@ solves once with the parameters of the command line and writes an HDF5 file.
 """
 
 import argparse
-import math
 
+from modes import amplitude, mode_of, study_lines
 from mpi4py import MPI
 from options import Parser, end_all_ranks_on_error, field_names, merged, number, only_rank_zero
-from spectral import FIELDS, Flow, KolmogorovSolver, mode_names, mode_of
+from spectral import FIELDS, Flow, KolmogorovSolver
 
 from melissa_gen.client import Client
 
@@ -83,27 +83,6 @@ def command_line() -> Parser:
     return parser
 
 
-def amplitude(text: str) -> tuple[str, float]:
-    """Parses the amplitude of a wave, such as `cos_2_m1=0.5`."""
-    name, _, value = text.partition("=")
-    if mode_of(name) is None:
-        message = f"'{text}' is not of the form cos_KX_KY=X or sin_KX_KY=X (m1 stands for -1)"
-        raise argparse.ArgumentTypeError(message)
-    return name, number(float)(value)
-
-
-def study_lines(waves: int, vorticity: float = 2.0) -> str:
-    """Returns the parameters of a study: uniform wave amplitudes.
-
-    Args:
-        waves: number of waves.
-        vorticity: root mean square of the resulting vorticity.
-    """
-    reach = vorticity * math.sqrt(3.0 / waves)
-    range_ = f"{{distribution: uniform, low: {-reach:.3g}, high: {reach:.3g}}}"
-    return "\n".join(f"  {name}: {range_}" for name in mode_names(waves))
-
-
 def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
     """Reads the command line and creates the solver.
 
@@ -116,7 +95,7 @@ def set_up(comm: MPI.Comm) -> tuple[argparse.Namespace, KolmogorovSolver]:
     with only_rank_zero(comm):
         args = parser.parse_args()
         if args.list_waves:
-            print(study_lines(args.list_waves))
+            print(study_lines(args.list_waves, size=2.0))
             parser.exit()
         try:
             solver = KolmogorovSolver(comm, args.resolution)

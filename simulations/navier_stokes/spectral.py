@@ -7,16 +7,16 @@ on [0, 2 pi]^2 with vorticity w. The force A sin(kf y) acts along x; the last te
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from modes import wave_spectrum
 from mpi4py import MPI
 from numpy.typing import NDArray
 from slabs import SlabTransform
 
-__all__ = ["FIELDS", "Flow", "KolmogorovSolver", "mode_names", "mode_of"]
+__all__ = ["FIELDS", "Flow", "KolmogorovSolver"]
 
 Field = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -55,35 +55,6 @@ class Flow:
                 "integer, since the box is periodic"
             )
             raise ValueError(message)
-
-
-def mode_names(count: int) -> list[str]:
-    """Returns the names of the coefficients of the `count` longest waves, two for each wave.
-
-    `cos_2_m1` is the factor of cos(2 x - y) in the initial vorticity. The wave vectors k and -k
-    describe the same wave; the name is that with kx > 0, or kx = 0 and ky > 0. Waves of equal length
-    are ordered by kx, then ky.
-    """
-    # The half disc of this radius contains more than `count` waves.
-    reach = math.isqrt(2 * count) + 2
-    waves = [
-        (kx, ky)
-        for kx in range(reach + 1)
-        for ky in range(-reach, reach + 1)
-        if 0 < kx * kx + ky * ky <= reach * reach and (kx > 0 or ky > 0)
-    ]
-    waves.sort(key=lambda k: (k[0] ** 2 + k[1] ** 2, k))
-    texts = [f"{kx}_{ky}".replace("-", "m") for kx, ky in waves[:count]]
-    return [f"{kind}_{text}" for text in texts for kind in ("cos", "sin")]
-
-
-def mode_of(name: str) -> tuple[str, int, int] | None:
-    """Parses a name like those of `mode_names` to (cos or sin, kx, ky); returns None for others."""
-    found = re.fullmatch(r"(cos|sin)_(m?\d+)_(m?\d+)", name)
-    if found is None:
-        return None
-    kx, ky = (int(text.replace("m", "-")) for text in found.groups()[1:])
-    return (found[1], kx, ky) if (kx, ky) != (0, 0) else None
 
 
 class KolmogorovSolver:
@@ -139,34 +110,7 @@ class KolmogorovSolver:
         Raises:
             ValueError: a name does not have this form, or its wave is too short for the resolution.
         """
-        spectrum = np.zeros((2 * self.cutoff + 1, self._ky.shape[1]), np.complex128)
-        for name, amplitude in coefficients.items():
-            mode = mode_of(name)
-            if mode is None:
-                message = (
-                    f"'{name}' names no wave; cos_2_m1 is the amplitude of cos(2 x - y), "
-                    "sin_0_1 that of sin(y)"
-                )
-                raise ValueError(message)
-            kind, kx, ky = mode
-            if max(abs(kx), abs(ky)) > self.cutoff:
-                message = (
-                    f"the wave of '{name}' is too short: {self.resolution} points along each axis "
-                    f"carry wave numbers up to {self.cutoff}"
-                )
-                raise ValueError(message)
-            # Real part of (a or -i a) exp(i k.x), as two conjugate halves.
-            half = 0.5 * amplitude * (1.0 if kind == "cos" else -1j)
-            self._add(spectrum, kx, ky, half)
-            self._add(spectrum, -kx, -ky, np.conj(half))
-        return spectrum
-
-    def _add(self, spectrum: Spectrum, kx: int, ky: int, value: complex) -> None:
-        """Adds to a coefficient if this rank owns it. The grid is shifted by half a cell."""
-        first, last = self._transform.columns
-        if first <= ky < last:
-            phase = np.exp(1j * math.pi * (kx + ky) / self.resolution)
-            spectrum[kx, ky - first] += value * phase
+        return wave_spectrum(self._transform, coefficients)
 
     def forcing(self, flow: Flow) -> Spectrum:
         """Returns the coefficients of -A kf cos(kf y), the curl of the force.

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from modes import mode_names
 from mpi4py import MPI
 from options import Parser, number, only_rank_zero
 from scipy.integrate import simpson
-from spectral import Flow, KolmogorovSolver, mode_names
+from spectral import Flow, KolmogorovSolver
 from wake import Case, RegularMesh, WakeSolver
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The solvers of burgers and gray_scott in real MPI worlds."""
+"""The solvers of burgers, gray_scott and the 2-D kuramoto_sivashinsky in real MPI worlds."""
 
 import os
 import subprocess
@@ -17,6 +17,7 @@ MPIRUN = Path(sys.executable).parent / "mpirun"
 BURGERS = ("burgers/burgers.py", "--steps", 2, "--interval", 0.001, "--resolution", 37)
 BURGERS += ("--viscosity", 0.05)
 GRAY_SCOTT = ("gray_scott/gray_scott.py", "--steps", 2, "--interval", 10, "--resolution", 19)
+PLANE = ("kuramoto_sivashinsky/plane.py", "--steps", 3, "--resolution", 22)
 
 
 def mpirun(ranks, script, *options):
@@ -33,7 +34,7 @@ def mpirun(ranks, script, *options):
     )
 
 
-@pytest.mark.parametrize("command", [BURGERS, GRAY_SCOTT], ids=lambda one: one[0])
+@pytest.mark.parametrize("command", [BURGERS, GRAY_SCOTT, PLANE], ids=lambda one: one[0])
 def test_the_fields_do_not_depend_on_the_number_of_ranks(tmp_path, command):
     found = []
     for ranks in (1, 3):

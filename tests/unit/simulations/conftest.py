@@ -12,10 +12,14 @@ ROOT = Path(__file__).parents[3] / "simulations"
 
 @pytest.fixture(scope="session")
 def load():
-    """Imports all modules of a folder in simulations/ and leaves `sys.modules` unchanged."""
+    """Imports modules of a folder in simulations/ and leaves `sys.modules` unchanged.
 
-    def modules(folder):
-        names = [path.stem for path in (ROOT / folder).glob("*.py")]
+    By default these are all modules except `network`, which needs torch.
+    """
+
+    def modules(folder, *names):
+        everything = {path.stem for path in (ROOT / folder).glob("*.py")}
+        names = names or everything - {"network"}
         outside = {name: sys.modules.pop(name, None) for name in names}
         sys.path.insert(0, str(ROOT / folder))
         try:

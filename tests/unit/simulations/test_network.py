@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def network(load):
-    return load("burgers").network
+    return load("burgers", "network").network
 
 
 def test_a_shifted_initial_state_gives_a_shifted_answer(network):
