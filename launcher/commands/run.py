@@ -35,16 +35,16 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     Raises:
         MelissaGenError: The run could not be started.
     """
-    # Imported here because importing torch takes seconds.
-    from melissa_gen.builders.surrogate import try_surrogate
-
     started = time.monotonic()
     check_sampler(study)
     check_memory(study)
-    if study.training.enabled:
-        try_surrogate(study)
     solver_command(study)
     check_backend(study)
+    if study.training.enabled:
+        # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
+        from melissa_gen.builders.surrogate import try_surrogate
+
+        try_surrogate(study)
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")
         promised = required_megabytes(study)

@@ -351,9 +351,17 @@ def _job_exited(transition: _Transition, event: JobExited) -> None:
             f"{transition.state.unconnected} client jobs in a row ended before they had asked for a simulation, "
             f"the last one with {_exit_text(event)}"
         )
+        if event.code == 0:
+            message += _NEVER_ASKED
         transition.decide(Finish("failed", message, event.job))
         transition.send(type="stop", reason=message)
         transition.end_within(transition.state.limits.stop)
+
+
+_NEVER_ASKED = (
+    "; a solver opens a Client and asks it for simulations "
+    "(Python: 'for simulation in client:'; C and Fortran: mg_next; a program that can't: simulation.bridge)"
+)
 
 
 def _exit_text(event: ServerExited | JobExited) -> str:

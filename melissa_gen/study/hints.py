@@ -1,5 +1,6 @@
 """Hints in messages about a study: the legal word that was meant, and the line to write instead."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -165,7 +166,10 @@ def _line(key: str, value: Any) -> str:
     return text.strip()[1:-1]
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str) -> list[str] | list[int]:
+    between = re.fullmatch(r"\s*(\d+)\s*[-:,\s]\s*(\d+)\s*", text)
+    if between:
+        return [int(one) for one in between.groups()]
     try:
         return shlex.split(text)
     except ValueError:

@@ -93,7 +93,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         msg = f"{path}: can't read the study file: {error.strerror}"
         raise StudyError(msg) from None
     except UnicodeDecodeError:
-        msg = f"{path}: is not a text file in UTF-8"
+        msg = f"{path}: is not a text file in UTF-8; save it with this encoding"
         raise StudyError(msg) from None
     try:
         data = yaml.load(text, Loader=_Loader)
@@ -101,6 +101,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        if r"'\t'" in problem:
+            problem = "it contains a tab; indent with spaces"
         msg = f"{path}:{where} is not valid YAML: {problem}"
         raise StudyError(msg) from None
     if data is None:

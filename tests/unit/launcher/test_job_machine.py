@@ -111,17 +111,19 @@ def test_a_client_that_never_connects_is_ended():
     assert "did not connect within 50 s" in stop.reason
 
 
-def test_three_clients_in_a_row_without_hello_end_the_study():
+@pytest.mark.parametrize(("code", "advised"), [(2, False), (0, True)])
+def test_three_clients_in_a_row_without_hello_end_the_study(code, advised):
     study = Study(Limits(clients=1))
     for number in range(3):
         study(WantedJobs(ended=number, clients=1))
-        new = study(JobExited(f"client-{number}", 2))
+        new = study(JobExited(f"client-{number}", code))
     assert told(new)[-1]["type"] == "stop"
     assert study(WantedJobs(ended=3, clients=1)) == []
     (end,) = study(ServerFinished("stopped"), ServerExited(0))
     assert end.status == "failed"
     assert end.log == "client-2"
-    assert "exit status 2" in end.message
+    assert f"exit status {code}" in end.message
+    assert ("for simulation in client" in end.message) == advised
 
 
 def test_a_hello_in_between_starts_the_count_anew():

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from melissa_gen.builders.surrogate import try_surrogate
 from melissa_gen.errors import StudyError
@@ -121,6 +122,15 @@ def test_networks_that_can_not_be_trained_are_refused_in_one_sentence(study, nam
         try_surrogate(study(name))
     text = str(error.value)
     assert words in text and f":{name}'" in text and "\n" not in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_this_machine_lacks_is_refused_before_the_start():
+    given = study_of(server={"device": "cuda"})
+    with pytest.raises(
+        StudyError, match=r"'cuda'.* no CUDA device on this machine; legal here: cpu"
+    ):
+        try_surrogate(given)
 
 
 def test_a_normalization_needs_more_than_one_row(study):

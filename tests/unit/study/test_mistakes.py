@@ -187,6 +187,7 @@ def test_bounds_are_finite(tmp_path, key, bound):
         ("simulation.command", "python heat.py", ["simulation.command is", "list"]),
         ("simulation.command", ["python", 1], ["simulation.command.1 is 1", "string"]),
         ("training", [1] * 1000, ["training is [1, 1, 1, 1, 1, 1, ...]"]),
+        ("server.ports", "5000-5010", ["write a list: ports: [5000, 5010]"]),
         ("name", "", ["name is ''"]),
         (3, 4, ["3 is not legal as a key"]),
         (None, 4, ["null is not legal as a key"]),
@@ -214,7 +215,9 @@ def test_missing_section(tmp_path, data, key):
         ("a: 1\nb: 2\na: 3\n", "line 3 is not valid YAML: the key 'a' is written twice"),
         ("s:\n  a: 1\n  a: 2\n", "line 3 is not valid YAML: the key 'a' is written twice"),
         ("a: [1, 2\nb: 3\n", "is not valid YAML"),
-        ("\tname: heat", "is not valid YAML"),
+        ("\tname: heat", "line 1 is not valid YAML: it contains a tab; indent with spaces"),
+        ("a:\n  b: 1\n\tc: 2\n", "line 3 is not valid YAML: it contains a tab"),
+        ("a: @x\n", "character '@' that cannot start any token"),
         ("a: 1\n---\nb: 2\n", "is not valid YAML"),
         ("? [1, 2]\n: 3\n", "line 1 is not valid YAML: a key is not a plain word"),
         ("a: &x {b: *x}", "is not valid YAML"),
@@ -227,7 +230,7 @@ def test_missing_section(tmp_path, data, key):
         ("# nothing\n", "is empty; a study is a mapping"),
         ("- a\n- b\n", "holds list; a study is a mapping"),
         ("heat", "holds str; a study is a mapping"),
-        (b"name: caf\xe9\n", "is not a text file in UTF-8"),
+        (b"name: caf\xe9\n", "is not a text file in UTF-8; save it with this encoding"),
         ("name: heat".encode("utf-16"), "is not a text file in UTF-8"),
         (bytes(range(256)) * 8, "is not a text file in UTF-8"),
         (b"\x00\x01\x02", "is not valid YAML"),
@@ -235,6 +238,13 @@ def test_missing_section(tmp_path, data, key):
 )
 def test_not_a_study(tmp_path, text, expected):
     assert expected in complaint(tmp_path, text)
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), "\ufeff".__add__])
+def test_line_ends_and_byte_order_mark_of_windows(tmp_path, data, change):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(change(yaml.safe_dump(data)).encode())
+    assert load_study(path).name == data["name"]
 
 
 def test_missing_file_and_folder(tmp_path):
