@@ -9,6 +9,7 @@ from melissa_gen.distributions.continuous import LogUniform, Normal, Uniform
 from melissa_gen.distributions.discrete import Categorical, Fixed, Integer
 from melissa_gen.distributions.distribution import Distribution
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.legal_values import legal_value, short_value
 
 __all__ = ["Parameter", "parse_parameter"]
 
@@ -67,4 +68,4 @@ def _sentence(name: str, kind: str, error: ValidationError) -> str:
         return f"{key} is missing, a {kind} distribution needs it."
     if first["type"] == "value_error":
         return f"{key}: {first['msg'].removeprefix('Value error, ')}."
-    return f"{key} is {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}."
+    return f"{key} is {short_value(first['input'])}; {legal_value(first)}."

@@ -1,6 +1,6 @@
 """Base class of the samplers' argument models, and the check of the arguments that a user gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.legal_values import legal_value, short_value
 
 __all__ = ["Arguments", "StudyFacts", "parse_arguments"]
 
@@ -73,13 +74,32 @@ def parse_arguments(model: type[A], method: str, given: Mapping[str, Any]) -> A:
     try:
         return model(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["sampler.arguments", *(str(part) for part in first["loc"])])
-        found = first.get("input")
-        hint = ""
-        if first["type"] == "literal_error":
-            options = str(first.get("ctx", {}).get("expected", "")).replace("'", "")
-            hint = nearest(str(found), options.replace(" or ", ", ").split(", "))
-        text = first["msg"]
-        msg = f"{where} is {found!r}: {text[:1].lower()}{text[1:]}{hint}."
-        raise StudyError(msg) from None
+        raise StudyError(_sentence(given, error)) from None
+
+
+def _sentence(given: Mapping[str, Any], error: ValidationError) -> str:
+    """Returns the sentence about the first illegal value. A value of a union has an error for each of its types."""
+    details = error.errors(include_url=False)
+    first, keys = details[0], _keys(given, details[0]["loc"])
+    where = ".".join(["sampler.arguments", *map(str, keys)])
+    if first["type"] == "value_error":
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{where} is {short_value(first['input'])}: {reason}."
+    same = [one for one in details if _keys(given, one["loc"]) == keys]
+    hint = ""
+    if first["type"] == "literal_error":
+        hint = nearest(str(first["input"]), str(first["ctx"]["expected"]).split("'")[1::2])
+    legal = "; ".join(dict.fromkeys(legal_value(one) for one in same))
+    return f"{where} is {short_value(first['input'])}; {legal}{hint}."
+
+
+def _keys(given: Any, location: Sequence[Any]) -> list[Any]:
+    """Returns the keys of an error's location, without the types that pydantic inserts for unions."""
+    keys: list[Any] = []
+    node = given
+    for part in location:
+        is_index = isinstance(node, list | tuple) and isinstance(part, int) and part < len(node)
+        if is_index or (isinstance(node, Mapping) and part in node):
+            keys.append(part)
+            node = node[part]
+    return keys

@@ -1,11 +1,11 @@
 """Describes the first error of a study in one sentence: the key, what was found, and what is legal."""
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from melissa_gen.legal_values import legal_value, short_value
 from melissa_gen.study.hints import dotted_keys, key_hint, line_to_write, word_hint
 
 __all__ = ["describe"]
@@ -57,23 +57,27 @@ def _sentence(
         word, legal = _tags(root, data, location)
         tag = error["input"].get(word)
         hint = word_hint(str(tag), legal)
-        return f"{key}.{word} is {_short(tag)}{hint}; legal: {', '.join(legal)}"
+        return f"{key}.{word} is {short_value(tag)}{hint}; legal: {', '.join(legal)}"
     if kind == "union_tag_not_found":
         word, legal = _tags(root, data, location)
         return f"the key '{key}.{word}' is missing; legal: {', '.join(legal)}"
     if kind == "invalid_key":
         where = f" in {key}" if key else ""
-        return f"{_short(error['input'])} is not legal as a key{where}; a key is a string"
+        return f"{short_value(error['input'])} is not legal as a key{where}; a key is a string"
     if kind == "value_error":
         reason = error["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(error["input"], dict | BaseModel) else f" {_short(error['input'])}"
+        found = (
+            ""
+            if isinstance(error["input"], dict | BaseModel)
+            else f" {short_value(error['input'])}"
+        )
         return f"{key}{found} {reason}".strip()
     hint = ""
     if kind == "literal_error":
         hint = word_hint(str(error["input"]), str(error["ctx"]["expected"]).split("'")[1::2])
     expected = _expected(root, data, location)
     line = line_to_write(str(location[-1]) if location else "", kind, error["input"], expected)
-    return f"{key} is {_short(error['input'])}{hint}; {line or _legal_value(error)}"
+    return f"{key} is {short_value(error['input'])}{hint}; {line or legal_value(error)}"
 
 
 def _all_keys(root: type[BaseModel]) -> list[str]:
@@ -125,61 +129,6 @@ def _tags(
         if legal:
             return word, sorted(legal)
     return "", []
-
-
-def _legal_value(error: Any) -> str:
-    """Returns what is legal in place of a value, in words."""
-    kind: str = error["type"]
-    limits = {
-        name: int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-        for name, limit in error.get("ctx", {}).items()
-    }
-    if kind in _WORDS:
-        return _WORDS[kind].format_map(limits)
-    if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(str(limits["pattern"]), "it has characters that are not legal here")
-    message: str = error["msg"]
-    return message[0].lower() + message[1:]
-
-
-_WORDS = {
-    "int_type": "an integer is legal",
-    "int_from_float": "an integer is legal",
-    "float_type": "a number is legal",
-    "finite_number": "a finite number is legal",
-    "bool_type": "true or false is legal",
-    "string_type": "a string is legal",
-    "list_type": "a list is legal",
-    "literal_error": "legal: {expected}",
-    "greater_than": "a number greater than {gt} is legal",
-    "greater_than_equal": "a number of at least {ge} is legal",
-    "less_than": "a number below {lt} is legal",
-    "less_than_equal": "a number of at most {le} is legal",
-    "too_short": "the least number of entries is {min_length}",
-    "too_long": "at most {max_length} entries are legal",
-    "string_too_short": "the least number of characters is {min_length}",
-    "string_too_long": "at most {max_length} characters are legal",
-}
-"""What is legal, by the type of pydantic's error, with the limits of the error."""
-_NAME = "letters, digits and _ are legal, and the first character must not be a digit"
-_PATTERNS = {
-    r"^[A-Za-z_][A-Za-z0-9_]{0,62}$": f"{_NAME}; at most 63 characters",
-    r"^[A-Za-z_][A-Za-z0-9_]*$": _NAME,
-    r"^[^\x00]*$": "a null character is not legal",
-    r"^[^\n\r]+$": "one line of text is legal",
-    r"^[^\s'\"\\$`;&|<>]+$": "a word without blanks, quotes and characters of a shell is legal",
-    r"^.+\.py:[A-Za-z_]\w*$": "file.py:function is legal",
-}
-"""The same for strings, by their pattern."""
-
-
-def _short(value: Any) -> str:
-    """Returns a value in a short form for a message, with the words of YAML."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    words = reprlib.Repr()
-    words.maxstring = words.maxother = 60
-    return words.repr(value)
 
 
 def _legal_keys(root: type[BaseModel], data: Mapping[str, Any], location: list[Any]) -> list[str]:

@@ -61,6 +61,27 @@ def test_errors_are_one_sentence(settings, words):
     assert "\n" not in text and text.endswith(".")
 
 
+WRONG = ([[]], {"a": {}}, "many", -1e9, 1e18, 0.5, None, float("nan"), [["a"]])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_illegal_arguments_have_plain_words(method):
+    """A sentence never holds the words of the library that checks the types."""
+    for key in METHODS[method].arguments.model_fields:
+        for value in WRONG:
+            try:
+                check_arguments(method, {key: value})
+            except StudyError as error:
+                text = str(error)
+                assert text.startswith(f"sampler.arguments.{key}"), text
+                assert "should" not in text and "nput" not in text and "valid " not in text, text
+
+
+def test_every_type_of_an_argument_is_named():
+    with pytest.raises(StudyError, match=r"points is 3; a string is legal; a list is legal\."):
+        check_arguments("table", {"points": 3})
+
+
 def test_arguments_reach_the_method():
     points = create("grid", PRIOR, 1, arguments={"levels": 2}).suggest(9).points
     assert set(points[:, 0]) == {0.25, 0.75}
