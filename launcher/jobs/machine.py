@@ -194,7 +194,7 @@ class _Transition:
                 attempts={},
                 unconnected=0,
                 reason="",
-                incarnation=state.incarnation + 1,
+                earlier_servers=state.earlier_servers + 1,
                 deadline=state.now + state.limits.server_start,
             )
             self.actions.append(StartServer(resume=True))
@@ -214,7 +214,7 @@ def _server_exited(transition: _Transition, event: ServerExited) -> None:
     message = f"the server ended with {_exit_text(event)} before the study was over"
     if state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):
         transition.replace_server()
-    elif state.phase == "running" or (state.phase == "starting" and state.incarnation > 0):
+    elif state.phase == "running" or (state.phase == "starting" and state.earlier_servers > 0):
         if state.lost < state.limits.server_retries:
             transition.set(lost=state.lost + 1)
             transition.replace_server()

@@ -86,7 +86,7 @@ class State:
         outcome: How the study ends; None until that is decided.
         interrupted: Whether the user has asked to stop.
         reason: The reason that the server gave for stopping.
-        incarnation: Number of servers that were started before this one.
+        earlier_servers: Number of servers that were started before this one.
         lost: Number of servers that died or stopped responding.
         server_killed: Whether SIGKILL was sent to a server that is being replaced.
     """
@@ -106,7 +106,7 @@ class State:
     outcome: Finish | None = None
     interrupted: bool = False
     reason: str = ""
-    incarnation: int = 0
+    earlier_servers: int = 0
     lost: int = 0
     server_killed: bool = False
 

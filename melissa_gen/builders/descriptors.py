@@ -13,14 +13,14 @@ __all__ = ["check_client_limit", "check_server_limit"]
 
 
 def check_server_limit(study: Study, allowed: int | None = None) -> None:
-    """Checks that a process of this machine may open as many descriptors as a rank of the server needs.
+    """Checks the limit of this machine for a server rank, which has a socket and a segment for each rank of each client.
 
     Args:
         study: The study.
         allowed: The limit; None: that of this process, after its soft limit was raised to the hard one.
 
     Raises:
-        RunError: It may not.
+        RunError: A server rank needs more descriptors than this process may open.
     """
     clients, processes = study.launcher.clients, study.simulation.processes
     ranks = study.server.ranks
@@ -31,14 +31,14 @@ def check_server_limit(study: Study, allowed: int | None = None) -> None:
 
 
 def check_client_limit(study: Study, allowed: int | None = None) -> None:
-    """Checks the same for a rank of a client.
+    """Checks the limit of this machine for a client rank, which has a connection to each server rank.
 
     Args:
         study: The study.
         allowed: The limit; None: that of this process, after its soft limit was raised to the hard one.
 
     Raises:
-        RunError: It may not.
+        RunError: A client rank needs more descriptors than this process may open.
     """
     ranks = study.server.ranks
     _check(client_descriptors(ranks), allowed, f"a client of {ranks} server ranks")

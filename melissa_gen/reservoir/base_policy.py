@@ -244,7 +244,7 @@ class Policy(ABC):
                 self._freed_late.clear()
                 self._condition.notify_all()
 
-    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:  # noqa: B027
+    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
         """Records the losses of a batch. Policies that do not depend on the loss ignore them.
 
         Args:
@@ -252,7 +252,7 @@ class Policy(ABC):
             losses: Loss of each sample, `(count,)`, non-negative.
         """
 
-    def rescale_losses(self, factor: float) -> None:  # noqa: B027
+    def rescale_losses(self, factor: float) -> None:
         """Converts the recorded losses to another unit. Policies that do not depend on the loss have none.
 
         Args:

@@ -56,7 +56,7 @@ class Collectives(ABC):
     def from_rank_0(self, value: bool) -> bool:
         """Returns rank 0's value on every rank."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Ends the communication between the ranks."""
 
 

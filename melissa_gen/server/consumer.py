@@ -78,7 +78,7 @@ class Consumer(ABC):
             shared: The return value of `save_model`.
         """
 
-    def sync(self) -> None:  # noqa: B027
+    def sync(self) -> None:
         """Waits until the files that the last state of the sink names are on disk (any thread).
 
         Raises:
@@ -93,10 +93,10 @@ class Consumer(ABC):
         """
         return {}
 
-    def write_results(self) -> None:  # noqa: B027
+    def write_results(self) -> None:
         """Writes results after the end of the stream, while ingest still runs (collective)."""
 
-    def close(self, *, complete: bool) -> None:  # noqa: B027
+    def close(self, *, complete: bool) -> None:
         """Ends the use of the stream, after ingest has ended.
 
         Args:

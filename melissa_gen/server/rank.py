@@ -267,7 +267,7 @@ def _reserve_ingest_core(world: Any) -> set[int] | None:
 def _open_data_socket(
     setup: RankSetup, world: Any, context: zmq.Context[Any]
 ) -> tuple[Contact, zmq.Socket[bytes], Authenticator]:
-    """Agrees on the secrets of this incarnation and binds the data sockets of all ranks (collective).
+    """Agrees on the secrets of this server and binds the data sockets of all ranks (collective).
 
     Secrets are exchanged by MPI, so that they are not stored in a network service or a file.
 

@@ -170,7 +170,7 @@ class StreamSink(ABC):
         """Returns the checkpoint state: the counters. Subclasses may add entries."""
         return {"counters": self.counters()}
 
-    def sync(self) -> None:  # noqa: B027
+    def sync(self) -> None:
         """Waits until what the last `state` names is on disk (any thread).
 
         Raises:
@@ -181,7 +181,7 @@ class StreamSink(ABC):
         """Restores the `state()` of an earlier server."""
         self._recorded = int(state["counters"]["recorded"])
 
-    def finish(self, *, complete: bool) -> None:  # noqa: B027
+    def finish(self, *, complete: bool) -> None:
         """Finishes the output after the last sample.
 
         Args:

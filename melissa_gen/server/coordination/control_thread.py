@@ -90,7 +90,7 @@ class ControlThread:
 
     Args:
         study: The study.
-        contact: Secrets of this incarnation.
+        contact: Secrets of this server process.
         socket: The bound control socket; owned by the thread from `start` on.
         heartbeats: Heartbeats of the clients.
         ledger: The state of all simulations.

@@ -56,7 +56,7 @@ class Coordinator:
     Args:
         setup: The study and this rank.
         context: The process's ZeroMQ context.
-        contact: Secrets of this incarnation, and all ranks' data sockets.
+        contact: Secrets of this server process, and all ranks' data sockets.
         checkpoint: The checkpoint to continue from, or None.
         abort: Ends all ranks of the server at once.
         authenticator: The authenticator of the context, which counts refused connections.

@@ -22,7 +22,7 @@ class HeartbeatThread:
     """Receives and answers the heartbeats of all clients.
 
     Args:
-        contact: Secrets of this incarnation.
+        contact: Secrets of this server process.
         socket: The bound heartbeat socket.
 
     Attributes:

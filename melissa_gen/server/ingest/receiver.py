@@ -105,7 +105,7 @@ class Ingest:
 
     Args:
         context: The process's ZeroMQ context.
-        contact: Secrets of this incarnation.
+        contact: Secrets of this server process.
         data: The bound data socket.
         assembler: Assembles samples from parts.
         sink: Destination of the samples.

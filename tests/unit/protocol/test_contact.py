@@ -90,7 +90,7 @@ def test_ipc_folder_is_private():
         folder.rmdir()
 
 
-def test_two_incarnations_share_no_secret():
+def test_two_servers_share_no_secret():
     a, b = (Contact.new(1, "h", ipc=False, encrypt_data=True) for _ in range(2))
     assert a.token != b.token
     assert a.curve.server_secret != b.curve.server_secret
