@@ -13,7 +13,7 @@ __all__ = ["check_client_limit", "check_server_limit"]
 
 
 def check_server_limit(study: Study, allowed: int | None = None) -> None:
-    """Checks the limit of this machine for a server rank, which has a socket and a segment for each rank of each client.
+    """Checks the limit of this machine for a server rank, which has sockets and memory for each client rank.
 
     Args:
         study: The study.
