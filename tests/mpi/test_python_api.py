@@ -57,8 +57,8 @@ VALIDATED = {"training.validation": {"simulations": 2, "every": 5}}
 
 
 @pytest.fixture
-def study(module_runs):
-    return module_runs.study(VALIDATED, solver=SOLVER)
+def study(runs):
+    return runs.study(VALIDATED, solver=SOLVER)
 
 
 def script(runs, study, text):
@@ -68,13 +68,13 @@ def script(runs, study, text):
     return runs.command(command=(sys.executable, str(path)), cwd=runs.folder)
 
 
-def test_studies_are_run_read_and_compared(module_runs, study):
-    called = script(module_runs, study, SCRIPT)
+def test_studies_are_run_read_and_compared(runs, study):
+    called = script(runs, study, SCRIPT)
     assert called.wait().code == 0, called.output
     # The run that failed prints its events as lines, without the codes of a terminal.
     assert "\x1b" not in called.output
     assert called.last_line == "all is well"
-    module_runs.assert_nothing_left()
+    runs.assert_nothing_left()
 
 
 INTERRUPTED = textwrap.dedent(
@@ -92,9 +92,9 @@ INTERRUPTED = textwrap.dedent(
 )
 
 
-def test_an_interrupted_call_raises_and_is_resumed(module_runs):
-    gate = module_runs.folder / "gate"
-    study = module_runs.study(
+def test_an_interrupted_call_raises_and_is_resumed(runs):
+    gate = runs.folder / "gate"
+    study = runs.study(
         {
             "simulation.command": ["python", "solver.py", "--gate", str(gate)],
             "simulation.count": 12,
@@ -102,7 +102,7 @@ def test_an_interrupted_call_raises_and_is_resumed(module_runs):
         solver=SOLVER,
     )
     run_dir = study.parent / "run"
-    called = script(module_runs, study, f"RUN_DIR = {str(run_dir)!r}\n{INTERRUPTED}")
+    called = script(runs, study, f"RUN_DIR = {str(run_dir)!r}\n{INTERRUPTED}")
     called.run_dir = run_dir
     # Simulations from number 6 on wait for the gate: the run cannot end before it is interrupted.
     called.wait_event("simulation_finished", 6)
@@ -111,4 +111,4 @@ def test_an_interrupted_call_raises_and_is_resumed(module_runs):
     gate.touch()
     assert called.wait().code == 0, called.output
     assert called.last_line == "finished"
-    module_runs.assert_nothing_left()
+    runs.assert_nothing_left()
