@@ -1,6 +1,9 @@
 """The documentation agrees with the code: generated pages are complete, and printed commands and studies are legal."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -199,6 +202,29 @@ def printed_commands():
             pieces = re.split(r"&&|;", line.strip().removeprefix("$ "))
             found += [(name, p.strip()) for p in pieces if p.strip().startswith("melissa-gen ")]
     return found
+
+
+def listed_names():
+    """Import paths of the names that the page of the Python interface lists: the heading, or else the name itself."""
+    text = (PAGES / "reference" / "python.md").read_text("utf-8")
+    for block in text.split("\n::: ")[1:]:
+        name = block.split()[0]
+        heading = re.search(r"heading: ([\w.]+)", block)
+        yield heading[1] if heading else name
+
+
+def test_the_public_python_names_are_those_of_the_page():
+    listed = set(listed_names())
+    assert len(listed) > 25
+    for path in listed:
+        package, _, name = path.rpartition(".")
+        found, home = pkgutil.resolve_name(path), pkgutil.resolve_name(package)
+        exported = inspect.ismodule(found) or inspect.isclass(home) or name in home.__all__
+        assert exported, f"{path} is not in an __all__"
+    # The names of the entry points are public without exception.
+    for package in ("melissa_gen", "melissa_gen.client"):
+        for name in set(importlib.import_module(package).__all__) - {"__version__", "Study"}:
+            assert f"{package}.{name}" in listed
 
 
 def test_printed_commands_are_legal():
