@@ -1,6 +1,8 @@
 #include "server_connection.h"
 
+#include "control_socket.h"
 #include "descriptors.h"
+#include "handshake.h"
 #include "reaching.h"
 #include "text.h"
 
@@ -11,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <zmq.h>
-
-static const double HANDSHAKE_SECONDS = 60.0;
 
 /* Of a request for a simulation; rank 0 shares it with all ranks. DONE: nothing is left to solve. STOPPED: the server
  * stops, although something may be left. */
@@ -31,6 +31,11 @@ static int send_message(mg_client *client, void *socket, struct session *session
     if (!session_send(session, socket, &client->out, NULL, 0))
         return system_error(client, "can't send to the training server");
     return MG_OK;
+}
+
+int connection_send_control(mg_client *client)
+{
+    return send_message(client, client->control, &client->control_session);
 }
 
 /* Receives the buffers that the server has returned; fails if it does not accept the connection. */
@@ -70,8 +75,7 @@ static int repeat_lost(mg_client *client)
     return MG_OK;
 }
 
-/* Waits for a message on the control socket. Returns false at the deadline, or if the heartbeat has ended. */
-static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
+bool connection_receive(mg_client *client, double seconds, zmq_msg_t *message)
 {
     double until = heartbeat_now() + seconds;
     const char *reason;
@@ -89,8 +93,7 @@ static bool receive(mg_client *client, double seconds, zmq_msg_t *message)
     return false;
 }
 
-/* Sets the error of rank 0 on all ranks. */
-static int share_error(mg_client *client, int code)
+int connection_share_error(mg_client *client, int code)
 {
     uint64_t size = client->communicator.rank == 0 && client->error != NULL ? strlen(client->error) : 0;
     if (!communicator_share(&client->communicator, &size, sizeof size))
@@ -109,88 +112,6 @@ static int share_error(mg_client *client, int code)
 
 /* The handshake. */
 
-/* Tries all ports of the server: a simulation that is issued to a client without a connection is lost. */
-static int try_ports(mg_client *client)
-{
-    const struct contact *contact = &client->contact;
-    char *problem = reaching_problem(contact->control, client->host);
-    if (problem == NULL)
-        problem = reaching_problem(contact->heartbeat, client->host);
-    for (size_t rank = 0; problem == NULL && rank < contact->ranks; rank++)
-        problem = reaching_problem(contact->data[rank], client->host);
-    return problem == NULL ? MG_OK : client_error_from(client, MG_ERROR_USAGE, problem);
-}
-
-static int introduce(mg_client *client, zmq_msg_t *answer)
-{
-    int status = try_ports(client);
-    if (status != MG_OK)
-        return status;
-    client->control = contact_connect(&client->contact, client->context, client->contact.control, NULL);
-    if (client->control == NULL)
-        return client_error(client, MG_ERROR_USAGE, "can't connect to the training server's %s: %s",
-                            client->contact.control, zmq_strerror(errno));
-    session_number(&client->control_session, &client->peer);
-    wire_hello(&client->out, &client->peer, client->job, client->host, (uint32_t)getpid(),
-               (uint32_t)client->communicator.size);
-    status = send_message(client, client->control, &client->control_session);
-    if (status != MG_OK || receive(client, HANDSHAKE_SECONDS, answer))
-        return status;
-    return client_error(client, MG_ERROR_USAGE, "the training server on %s (%s) did not answer within %.0f s",
-                        client->contact.host, client->contact.control, HANDSHAKE_SECONDS);
-}
-
-static int understand(mg_client *client, const void *data, size_t size)
-{
-    uint16_t kind = 0;
-    char *text = NULL, *wrong = wire_kind(data, size, &kind);
-    if (wrong == NULL && kind == WIRE_REFUSED)
-        wrong = wire_read_text(data, size, &text);
-    else if (wrong == NULL && kind == WIRE_WELCOME)
-        wrong = wire_read_welcome(data, size, &client->welcome);
-    else if (wrong == NULL)
-        return client_error(client, MG_ERROR_USAGE, "a message of kind %u, where Welcome, Refused is legal", kind);
-    if (wrong != NULL)
-        return client_error_from(client, MG_ERROR_USAGE, wrong);
-    if (text != NULL)
-        return client_error_from(client, MG_ERROR_USAGE, text);
-    const struct wire_welcome *welcome = &client->welcome;
-    bool sound = welcome->credit > 0 && welcome->server_ranks > 0 && welcome->fields > 0 && welcome->heartbeat > 0 &&
-                 welcome->heartbeat_timeout > 0 && welcome->server_ranks <= client->contact.ranks;
-    if (!sound)
-        return client_error(client, MG_ERROR_USAGE, "the training server's welcome does not fit its contact file");
-    return MG_OK;
-}
-
-/* Performs the handshake on rank 0 and shares the answer with the other ranks. */
-static int shake_hands(mg_client *client)
-{
-    uint64_t size[2] = {0, MG_OK}; /* size of the message, status */
-    zmq_msg_t answer;
-    zmq_msg_init(&answer);
-    if (client->communicator.rank == 0) {
-        size[1] = (uint64_t)introduce(client, &answer);
-        size[0] = zmq_msg_size(&answer);
-    }
-    int status = MG_OK;
-    unsigned char *data = NULL;
-    if (!communicator_share(&client->communicator, size, sizeof size))
-        status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
-    else if (size[1] != MG_OK)
-        status = share_error(client, (int)size[1]);
-    else if ((data = malloc(size[0] + 1)) == NULL)
-        status = client_error(client, MG_ERROR_SYSTEM, "out of memory");
-    if (status == MG_OK && client->communicator.rank == 0)
-        memcpy(data, zmq_msg_data(&answer), size[0]);
-    if (status == MG_OK && !communicator_share(&client->communicator, data, size[0]))
-        status = client_error(client, MG_ERROR_SYSTEM, "MPI_Ibcast failed");
-    if (status == MG_OK)
-        status = understand(client, data, size[0]);
-    zmq_msg_close(&answer);
-    free(data);
-    return status;
-}
-
 int connection_open(mg_client *client)
 {
     char *problem = descriptors_problem(client->contact.ranks);
@@ -199,7 +120,7 @@ int connection_open(mg_client *client)
     client->context = contact_context(&client->contact);
     if (client->context == NULL)
         return system_error(client, "can't start ZeroMQ");
-    int status = shake_hands(client);
+    int status = handshake(client);
     if (status != MG_OK)
         return status;
     client->channels = calloc(client->welcome.server_ranks, sizeof *client->channels);
@@ -270,13 +191,13 @@ static enum outcome ask(mg_client *client)
     heartbeat_note(client->heartbeat, WIRE_WAITING_FOR_PARAMETERS, 0, 0, 0, 0);
     session_number(&client->control_session, &client->peer);
     wire_next(&client->out, &client->peer, client->only);
-    if (send_message(client, client->control, &client->control_session) != MG_OK)
+    if (connection_send_control(client) != MG_OK)
         return REFUSED;
     zmq_msg_t message;
     zmq_msg_init(&message);
     enum outcome outcome = STOPPED;
     const char *reason = NULL;
-    if (receive(client, INFINITY, &message)) {
+    if (connection_receive(client, INFINITY, &message)) {
         outcome = read_answer(client, zmq_msg_data(&message), zmq_msg_size(&message));
     } else if (heartbeat_ended(client->heartbeat, &reason) == HEARTBEAT_SILENT) {
         client_error(client, MG_ERROR_SERVER_LOST, "%s", reason);
@@ -300,7 +221,7 @@ int connection_next(mg_client *client, bool *found)
     enum outcome outcome = (enum outcome)client->answer[0];
     if (outcome == REFUSED || outcome == LOST) {
         client->lost = true;
-        return share_error(client, outcome == LOST ? MG_ERROR_SERVER_LOST : MG_ERROR_USAGE);
+        return connection_share_error(client, outcome == LOST ? MG_ERROR_SERVER_LOST : MG_ERROR_USAGE);
     }
     client->done = outcome == DONE;
     if (outcome != FOUND)
@@ -455,7 +376,7 @@ int connection_fail(mg_client *client, int64_t simulation)
         wire_failed(&client->out, &client->peer, client->job, simulation, simulation < 0 ? 0 : client->attempt,
                     simulation < 0 ? 0 : client->step, code, values);
     free(plain);
-    return connected ? send_message(client, client->control, &client->control_session)
+    return connected ? connection_send_control(client)
                      : system_error(client, "can't connect to the training server");
 }
 
