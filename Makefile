@@ -5,8 +5,8 @@ STUDY ?= simulations/heat/study.yaml
 # Least share of lines that the unit tests cover, in percent.
 COVERAGE := 80
 # Tests that run without the measurement of coverage: it sees nothing of other processes, and it doubles the time of
-# property tests, whose many examples cover the same lines. They are also those that take long: one test goes to a worker
-# at a time, so that no core is idle at the end; tests that share a run stay together (see tests/conftest.py).
+# property tests, whose many examples cover the same lines. They run in the order of the folders: the short property
+# tests come last, so that no core is idle while the last long file runs.
 UNCOVERED := mpi or slow or hypothesis
 
 .PHONY: help setup run test test-long lint docs
@@ -30,7 +30,7 @@ test: setup ## lint, type-check, and run every test but the long ones
 	@echo "test: ruff, mypy, then pytest"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 --durations=10 --cov --cov-report= --cov-fail-under=$(COVERAGE) -m "not ($(UNCOVERED) or long or slurm or oar)"
-	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadgroup -m "($(UNCOVERED)) and not (long or slurm or oar)"
+	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile --no-loadscope-reorder -m "($(UNCOVERED)) and not (long or slurm or oar)"
 
 test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster and of an OAR
 	@echo "test-long: pytest"

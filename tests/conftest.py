@@ -42,15 +42,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keeps the tests of a file that share runs in one worker of `--dist loadgroup`, so that each run is made once."""
-    for item in items:
-        if "module_runs" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 PATIENCE = 120.0
 """Seconds that a test waits for something that must come; only a failure waits that long."""
 MARK = "MELISSA_GEN_TEST"
