@@ -26,6 +26,7 @@ __all__ = [
     "configure_process",
     "configured_command",
     "level_environment",
+    "log_thread_error",
     "message_of",
     "run_log",
     "warnings_shown",
@@ -34,6 +35,8 @@ __all__ = [
 LEVEL_VARIABLE = "MELISSA_GEN_LOG_LEVEL"
 """Environment variable by which the launcher passes the level to the processes that it starts."""
 LEVELS = ("debug", "info", "warning", "error")
+
+_log = logging.getLogger(__name__)
 
 _PACKAGE = "melissa_gen"
 _PYTHON_WARNINGS = "py.warnings"
@@ -57,6 +60,18 @@ class LineFormatter(logging.Formatter):
             f"%(asctime)s.%(msecs)03d %(levelname)s {who} [%(process)d] %(name)s: %(message)s",
             "%Y-%m-%d %H:%M:%S",
         )
+
+
+def log_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Logs an error that has ended a thread as one line, and with its traceback at the level debug.
+
+    It takes the place of `threading.excepthook`. Threads of melissa_gen handle their errors. Those of libraries, such as
+    the writer of TensorBoard, raise them again in the thread that uses them, and an error of the disk needs no traceback.
+    """
+    name = error.thread.name if error.thread else "unknown"
+    trace = error.exc_value if isinstance(error.exc_value, Exception) else None
+    _log.warning("the thread %s has ended: %s: %s", name, error.exc_type.__name__, error.exc_value)
+    _log.debug("its traceback:", exc_info=trace)
 
 
 class WarningCollector(logging.Handler):

@@ -5,10 +5,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from melissa_gen.errors import MelissaGenError
-from melissa_gen.logs import WarningCollector, configure_process
+from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
 
 _log = logging.getLogger("melissa_gen.server")
 
@@ -23,6 +24,7 @@ def main() -> None:
 
     world = MPI.COMM_WORLD
     configure_process("server", world.Get_rank())
+    threading.excepthook = log_thread_error
     # Rank 0 collects the warnings of all ranks and shows each of them once.
     warnings = WarningCollector()
     logging.getLogger().addHandler(warnings)

@@ -1,7 +1,9 @@
+import errno
 import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from melissa_gen.logs import (
     WarningCollector,
     configured_command,
     level_environment,
+    log_thread_error,
     message_of,
     run_log,
     warnings_shown,
@@ -127,3 +130,17 @@ def test_a_full_disk_costs_lines_of_the_log_and_one_line_on_the_terminal(capsys)
         "melissa-gen: warning: can't write to the log /dev/full: No space left on device; "
         "its lines are lost"
     )
+
+
+def test_an_error_that_ends_a_thread_of_a_library_is_one_line(caplog):
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    thread = threading.Thread(target=write, name="writer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", log_thread_error)
+        thread.start()
+        thread.join()
+    (record,) = caplog.records
+    told = "the thread writer has ended: OSError: [Errno 28] No space left on device"
+    assert (record.getMessage(), record.exc_info) == (told, None)
