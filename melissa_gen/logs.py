@@ -65,8 +65,8 @@ class LineFormatter(logging.Formatter):
 def log_thread_error(error: threading.ExceptHookArgs) -> None:
     """Logs an error that has ended a thread as one line, and with its traceback at the level debug.
 
-    It takes the place of `threading.excepthook`. Threads of melissa_gen handle their errors. Those of libraries, such as
-    the writer of TensorBoard, raise them again in the thread that uses them, and an error of the disk needs no traceback.
+    It takes the place of `threading.excepthook`. Threads of melissa_gen handle their errors. Those of libraries, such
+    as the writer of TensorBoard, raise them again in the thread that uses them; a full disk needs no traceback.
     """
     name = error.thread.name if error.thread else "unknown"
     trace = error.exc_value if isinstance(error.exc_value, Exception) else None
