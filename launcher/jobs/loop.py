@@ -103,9 +103,9 @@ class JobLoop:
             for name, code, why in self.backend.poll():
                 if why:
                     self._warn(f"{name}: {why}")
+                # The last messages of the server, or about a client, were sent before the job ended.
+                self._receive(wait=0 if self._has_connected(name) else 200)
                 if name == SERVER:
-                    # Its last messages were sent before it ended.
-                    self._receive(wait=200)
                     self._disconnect()
                     self._handle(machine.ServerExited(code, why))
                     if self._state.phase in ("replacing", "starting"):
@@ -114,6 +114,11 @@ class JobLoop:
                     self._handle(machine.JobExited(name, code, why, self._ending(name, code)))
             self._check_timeouts()
         return self._finish
+
+    def _has_connected(self, name: str) -> bool:
+        """Whether the server has said that a client job has asked for a simulation."""
+        job = self._state.jobs.get(name)
+        return job is not None and job.connected
 
     def close(self) -> None:
         """Kills all running jobs, and removes the files of a server that died."""

@@ -1,0 +1,79 @@
+"""The main loop of the launcher, with a back end and a server that the test plays."""
+
+from dataclasses import replace
+
+import zmq
+
+from melissa_gen.launcher.backends.base import SERVER, JobExit
+from melissa_gen.launcher.jobs.loop import JobLoop, limits_of
+from melissa_gen.launcher.jobs.signals import Signals
+from melissa_gen.protocol import json_messages
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.sockets import bind_socket
+
+
+class View:
+    def update(self, status):
+        pass
+
+    def event(self, event):
+        pass
+
+
+class Backend:
+    """Runs no process. At the end of its only client job, the message that it has connected is still unread."""
+
+    queued = frozenset()
+
+    def __init__(self, run_dir):
+        self.run_dir, self.context, self.started = run_dir, zmq.Context(), []
+        self.contact = Contact.new(0, "here", ipc=True, encrypt_data=False)
+        self.socket, endpoint = bind_socket(self.context, self.contact, "control", "")
+        self.contact = replace(self.contact, control=endpoint, heartbeat=endpoint, data=(endpoint,))
+        self.launcher, self.ended = b"", False
+
+    def start(self, name, command, processes, environment):
+        self.started.append(name)
+        if name == SERVER:
+            self.contact.write(self.run_dir / "contact.json")
+
+    def tell(self, kind, **values):
+        message = json_messages.pack(self.contact.token, {"type": kind, **values})
+        self.socket.send_multipart([self.launcher, *message])
+
+    def poll(self):
+        if not self.launcher and self.socket.poll(0):
+            self.launcher = self.socket.recv_multipart()[0]
+            self.tell("want", clients=1, ended=0)
+        if "client-0" in self.started and not self.ended:
+            self.ended = True
+            self.tell("connected", job="client-0")
+            self.tell("finished", status="finished")
+            return [JobExit("client-0", 0)]
+        return [JobExit(SERVER, 0)] if self.ended else []
+
+    def notes(self):
+        return []
+
+    def seconds_left(self, name):
+        return None
+
+    def kill_all(self):
+        pass
+
+    terminate = kill = lambda self, name: None
+
+    def close(self):
+        self.context.destroy(linger=0)
+
+
+def test_a_client_that_ends_at_once_after_its_request_has_connected(study, tmp_path):
+    backend = Backend(tmp_path)
+    limits = replace(limits_of(study), unconnected=1)
+    loop = JobLoop(study, tmp_path, backend, View(), limits, resume=False, next_job=0)
+    try:
+        with Signals() as signals:
+            finish = loop.run(signals)
+    finally:
+        loop.close()
+    assert (finish.status, backend.started) == ("finished", [SERVER, "client-0"])
