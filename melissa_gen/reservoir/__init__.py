@@ -11,6 +11,7 @@ from melissa_gen.reservoir.creation import create
 from melissa_gen.reservoir.draw_once import FIFO, FIRO
 from melissa_gen.reservoir.row_file import RowReader, RowSaver
 from melissa_gen.reservoir.samples import Batch, Sample, StoredRows
+from melissa_gen.reservoir.segments import WindowShape
 from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 from melissa_gen.reservoir.weighted_reservoir import WeightedReservoir
@@ -29,6 +30,7 @@ __all__ = [
     "SlotStore",
     "StoredRows",
     "WeightedReservoir",
+    "WindowShape",
     "create",
     "megabytes",
 ]

@@ -1,15 +1,17 @@
 """Base class of the reservoir policies: locking, counters, pacing, and copying rows into a batch."""
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.reservoir.batches import check_out, copied
+from melissa_gen.reservoir.policy_rules import PolicyRules
 from melissa_gen.reservoir.samples import Batch, Sample, Selection, StoredRows
+from melissa_gen.reservoir.segments import IN_NO_WINDOW, Segments, WindowShape
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["LOST_WITH_SERVER", "Policy"]
@@ -18,7 +20,7 @@ LOST_WITH_SERVER = "lost with an earlier server"
 """Reason for withdrawing the samples that were in memory when a server ended before its study."""
 
 
-class Policy(ABC):
+class Policy(PolicyRules):
     """Decides which stored samples can be drawn and which are evicted.
 
     One ingest thread calls `put`, one training thread calls `draw`. A sample is never evicted
@@ -55,6 +57,11 @@ class Policy(ABC):
         self.store = store
         self.capacity = capacity
         self.watermark = watermark
+        self.restorable = capacity
+        # Rows that are evicted at once: single time steps, or segments of several.
+        self._limit = capacity
+        self._segments: Segments | None = None
+        self._steps: int | None = None
         self._random = np.random.default_rng(seed)
         self._condition = threading.Condition()
         self._closed = False
@@ -67,67 +74,32 @@ class Policy(ABC):
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
         self._arrivals: dict[int, None] = {}  # in order
-        # Slots that a draw is copying without holding the lock. If one of them is evicted
-        # meanwhile, it is released only after the copy.
+        # Slots that a draw is copying without the lock; one that is evicted meanwhile is released after the copy.
         self._copied: frozenset[int] = frozenset()
         self._freed_late: list[int] = []
 
-    # Methods that a policy implements. They are called with the lock held.
-
-    @abstractmethod
-    def _size(self) -> int:
-        """Number of samples stored."""
-
-    @abstractmethod
-    def _unseen(self) -> int:
-        """Number of stored samples that have never been drawn."""
-
-    @abstractmethod
-    def _needed(self, n: int) -> int:
-        """Number of samples that must be stored for a draw of n while reception is open."""
-
-    @abstractmethod
-    def _insert(self, slot: int) -> None:
-        """Adds a filled slot to the stored samples."""
-
-    @abstractmethod
-    def _can_evict(self) -> bool:
-        """Whether any stored sample can be evicted."""
-
-    @abstractmethod
-    def _evict(self) -> int:
-        """Evicts one sample and returns its slot."""
-
-    @abstractmethod
-    def _select(self, n: int) -> Selection:
-        """Selects at most n samples for a draw."""
-
-    @abstractmethod
-    def _all(self) -> list[int]:
-        """Slots of all stored samples."""
-
-    @abstractmethod
-    def _unseen_slots(self) -> list[int]:
-        """Slots of all samples that have never been drawn."""
-
-    def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
-        """Values of samples that the policy keeps beside the store, `(n,)` each."""
-        return {}
-
-    def _restore_columns(
-        self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Restores what the policy keeps beside the store, after the samples are inserted.
+    def form_windows(self, shape: WindowShape, time_steps: int, growing: int) -> None:
+        """Makes windows of several time steps the items that are drawn; called before the first sample.
 
         Args:
-            slots: Slots of the samples, `(n,)`.
-            columns: Columns of `rows`, `(n,)` each: those of `_columns`, and `place` and `seen`.
-        """
-        return
+            shape: The windows.
+            time_steps: Time steps of a simulation.
+            growing: Number of simulations that may have incomplete segments at once.
 
-    @abstractmethod
-    def _clear(self) -> list[int]:
-        """Removes all samples and returns their slots."""
+        Raises:
+            StudyError: The policy draws single time steps only, or the capacity is below that of a segment.
+        """
+        if not self.forms_windows:
+            message = (
+                "reservoir.policy must be reservoir for a task whose items have several time steps; fifo and firo "
+                "draw single time steps"
+            )
+            raise StudyError(message)
+        self._segments = Segments(self.store, shape, time_steps, growing)
+        self._steps, longest = shape.steps, self._segments.longest
+        self._limit = self._segments.fitting(self.capacity)
+        self.watermark = min(self.watermark, self._limit * self._segments.most_windows)
+        self.restorable = self.capacity + growing * longest
 
     # Methods for the ingest thread.
 
@@ -159,11 +131,12 @@ class Policy(ABC):
             self.store.simulations[slot] = sample.simulation
             self.store.steps[slot] = sample.step
             self.store.weights[slot] = sample.weight
-            if self._size() >= self.capacity:
-                self._free(self._evict())
-            self._insert(slot)
-            self._arrivals[slot] = None
             self._stored += 1
+            self._arrivals[slot] = None
+            for row in self._complete_rows(slot):
+                if self._size() >= self._limit and self._can_evict():
+                    self._free_row(self._evict())
+                self._insert(row)
             self._blocked = False
             self._condition.notify_all()
             return True
@@ -178,24 +151,19 @@ class Policy(ABC):
         """Ends reception. Remaining samples are drawn without waiting and removed when drawn."""
         with self._condition:
             self._closed = True
+            if self._segments is not None:
+                self._withdraw(self._segments.drop_incomplete(), IN_NO_WINDOW)
             self._condition.notify_all()
 
     def withdraw_all(self, reason: str) -> int:
-        """Removes all samples, e.g. when the run stops early.
-
-        Args:
-            reason: Reason under which samples that were never drawn are counted.
-
-        Returns:
-            Number of removed samples that were never drawn.
-        """
+        """Removes all samples; returns the number of those never drawn, which are counted under `reason`."""
         with self._condition:
-            unseen = self._unseen()
+            unseen = self._unseen_steps()
             self._arrivals = {}
-            for slot in self._clear():
+            rows = self._clear()
+            for slot in rows if self._segments is None else self._segments.clear():
                 self._free(slot)
-            if unseen:
-                self._withdrawn[reason] = self._withdrawn.get(reason, 0) + unseen
+            self._count_withdrawn(reason, unseen)
             self._condition.notify_all()
             return unseen
 
@@ -221,25 +189,29 @@ class Policy(ABC):
             StudyError: The capacity of a policy that removes drawn samples is less than n.
             ValueError: An array in `out` is too short or has another dtype.
         """
-        self._check_out(n, out)
+        check_out(self.store, n, self._steps, out)
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            slots, unseen, removed, weights = self._select(n)
-            first = len({slot for slot, new in zip(slots, unseen, strict=True) if new})
-            self._trained += first
+            selection, windows = self._select(n), None
+            if self._segments is None:
+                new = zip(selection.slots, selection.unseen, strict=True)
+                self._trained += len({slot for slot, unseen in new if unseen})
+                self._copied = frozenset(selection.slots)
+            else:
+                selection, windows = self._take_windows(self._segments, selection)
             self._draws += 1
-            self._samples_drawn += len(slots)
-            self._copied = frozenset(slots)
-            if not removed:
+            self._samples_drawn += len(selection.slots)
+            if not selection.removed:
                 # Samples drawn for the first time can be evicted now: ingest does not wait for the copy.
                 self._condition.notify_all()
         try:
-            return self._copy(slots, unseen, weights, out)
+            return copied(self.store, selection, windows, out)
         finally:
             with self._condition:
                 self._copied = frozenset()
-                for slot in [*self._freed_late, *(slots if removed else ())]:
+                removed = selection.slots if selection.removed and windows is None else ()
+                for slot in [*self._freed_late, *removed]:
                     self.store.release(slot)
                 self._freed_late.clear()
                 self._condition.notify_all()
@@ -300,9 +272,9 @@ class Policy(ABC):
     # Methods for any thread.
 
     def __len__(self) -> int:
-        """Number of samples stored now."""
+        """Number of items that can be drawn: samples, or windows of several time steps."""
         with self._condition:
-            return self._size()
+            return self._items()
 
     @property
     def closed(self) -> bool:
@@ -330,13 +302,17 @@ class Policy(ABC):
     def unseen(self) -> NDArray[np.int64]:
         """Simulation number and time step of each stored sample that has never been drawn, `(n, 2)`."""
         with self._condition:
-            slots = np.array(self._unseen_slots(), np.intp)
+            if self._segments is None:
+                slots = np.array(self._unseen_slots(), np.intp)
+            else:
+                held = self._segments.slots()
+                slots = held[~self._segments.trained[held]]
             return np.stack([self.store.simulations[slots], self.store.steps[slots]], axis=1)
 
     def slots(self) -> list[int]:
         """Slots of the stored samples. Samples that have been drawn may be evicted at any time."""
         with self._condition:
-            return self._all()
+            return self._all() if self._segments is None else self._segments.slots().tolist()
 
     def counters(self) -> dict[str, Any]:
         """Returns a consistent snapshot of the counters of this rank.
@@ -348,14 +324,15 @@ class Policy(ABC):
             invariant is stored = trained + unseen + sum of withdrawn.
         """
         with self._condition:
-            unseen = self._unseen()
+            unseen = self._unseen_steps()
+            held = self._size() if self._segments is None else self._segments.held
             return {
                 "stored": self._stored,
                 "trained": self._trained,
                 "withdrawn": dict(self._withdrawn),
                 "draws": self._draws,
                 "samples_drawn": self._samples_drawn,
-                "seen": self._size() - unseen,
+                "seen": held - unseen,
                 "unseen": unseen,
             }
 
@@ -386,8 +363,7 @@ class Policy(ABC):
             self._draws = int(counters["draws"])
             self._samples_drawn = int(counters["samples_drawn"])
             self._withdrawn = {str(k): int(v) for k, v in counters["withdrawn"].items()}
-            if lost := int(counters["unseen"]):
-                self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) + lost
+            self._count_withdrawn(LOST_WITH_SERVER, int(counters["unseen"]))
             # A rank that did not exist before keeps its own generator.
             if state["random"] is not None:
                 self._random.bit_generator.state = state["random"]
@@ -401,12 +377,17 @@ class Policy(ABC):
         """Returns the slots of the stored samples, and what else is needed to restore them with `refill`."""
         with self._condition:
             store, order = self.store, np.array(self._all(), np.intp)
-            place = np.argsort(order)
-            slots = order[place]
+            places = np.full(store.slots, len(order))
+            places[order] = np.arange(len(order))
             seen = np.ones(store.slots, bool)
-            seen[np.array(self._unseen_slots(), np.intp)] = False
-            columns = {
-                "place": place,
+            if self._segments is None:
+                slots, more = np.sort(order), {}
+                seen[np.array(self._unseen_slots(), np.intp)] = False
+            else:
+                slots = self._segments.slots()
+                seen, more = self._segments.trained, self._segments.columns(slots)
+            columns = more | {
+                "place": places[slots],
                 "seen": seen[slots],
                 "simulation": store.simulations[slots],
                 "step": store.steps[slots],
@@ -425,13 +406,16 @@ class Policy(ABC):
             store, slots = self.store, rows.slots
             store.simulations[slots], store.steps[slots] = columns["simulation"], columns["step"]
             store.weights[slots] = columns["weight"]
+            self._count_withdrawn(LOST_WITH_SERVER, -int(np.count_nonzero(~columns["seen"])))
+            if self._segments is not None:
+                segments = set(self._segments.restore(slots, columns))
+                here = np.array([slot in segments for slot in slots.tolist()], bool)
+                slots = slots[here]
+                columns = {name: column[here] for name, column in columns.items()}
+                columns["seen"] = columns["rounds"] > 0
             for slot in slots[np.argsort(columns["place"], kind="stable")].tolist():
                 self._insert(slot)
             self._restore_columns(slots, columns)
-            found = int(np.count_nonzero(~columns["seen"]))
-            self._withdrawn[LOST_WITH_SERVER] = self._withdrawn.get(LOST_WITH_SERVER, 0) - found
-            if not self._withdrawn[LOST_WITH_SERVER]:
-                del self._withdrawn[LOST_WITH_SERVER]
             self._refilled = True
             self._condition.notify_all()
 
@@ -440,10 +424,10 @@ class Policy(ABC):
     def _room(self) -> bool:
         if self._allowed is not None and self._stored >= self._allowed:
             return False
-        return self._size() < self.capacity or self._can_evict()
+        return self._size() < self._limit or self._can_evict()
 
     def _ready(self, n: int) -> bool:
-        size = self._size()
+        size = self._items()
         return size >= (1 if self._closed else max(1, self._needed(n)))
 
     def _free(self, slot: int) -> None:
@@ -452,43 +436,59 @@ class Policy(ABC):
         else:
             self.store.release(slot)
 
-    # Private methods that do not require the lock.
+    def _free_row(self, row: int) -> None:
+        """Frees what is evicted at once."""
+        for slot in (row,) if self._segments is None else self._segments.release(row):
+            self._free(slot)
 
-    def _copy(
-        self,
-        slots: Sequence[int],
-        unseen: Sequence[bool],
-        weights: NDArray[np.float64],
-        out: Mapping[str, NDArray[Any]],
-    ) -> Batch:
-        """Copies the rows of the selected slots into `out`."""
-        index = np.asarray(slots, np.intp)
-        count = len(index)
-        fields = {name: array[:count] for name, array in out.items()}
-        for name, array in fields.items():
-            # Mode "clip" writes directly into `out`; the default mode allocates a buffer.
-            np.take(self.store.arrays[name], index, axis=0, out=array, mode="clip")
-        return Batch(
-            count=count,
-            fields=fields,
-            inputs=self.store.inputs[index],
-            simulations=self.store.simulations[index],
-            steps=self.store.steps[index],
-            first_time=np.asarray(unseen, np.bool_),
-            slots=index,
-            weights=weights,
-            simulation_weights=self.store.weights[index],
-        )
+    def _unseen_steps(self) -> int:
+        return self._unseen() if self._segments is None else self._segments.unseen
 
-    def _check_out(self, n: int, out: Mapping[str, NDArray[Any]]) -> None:
-        if n < 1:
-            message = f"a batch must have at least one sample, not {n}"
-            raise ValueError(message)
-        for name, array in out.items():
-            rows = self.store.arrays[name]
-            if array.dtype != rows.dtype or array.shape[1:] != rows.shape[1:] or len(array) < n:
-                message = (
-                    f"a batch of {n} of field '{name}' needs {(n, *rows.shape[1:])} {rows.dtype}, "
-                    f"not {array.shape} {array.dtype}"
-                )
-                raise ValueError(message)
+    def _items(self) -> int:
+        if self._segments is None:
+            return self._size()
+        return self._segments.left if self._closed else self._segments.windows
+
+    def _complete_rows(self, slot: int) -> Iterable[int]:
+        """Adds a time step; returns the rows that are complete by it."""
+        if self._segments is None:
+            return (slot,)
+        segments, store = self._segments, self.store
+        rows = segments.add(slot, int(store.simulations[slot]), int(store.steps[slot]))
+        dropped = segments.surplus()
+        if segments.without_segment(slot) and slot not in dropped:
+            segments.forget(slot)
+            dropped.append(slot)
+        self._withdraw(dropped, IN_NO_WINDOW)
+        return rows
+
+    def _withdraw(self, slots: list[int], reason: str) -> None:
+        """Frees time steps; those in no drawn window are counted as withdrawn."""
+        assert self._segments is not None
+        lost = int(np.count_nonzero(~self._segments.trained[slots])) if slots else 0
+        self._count_withdrawn(reason, lost)
+        for slot in slots:
+            self._arrivals.pop(slot, None)
+            self._free(slot)
+
+    def _count_withdrawn(self, reason: str, count: int) -> None:
+        total = self._withdrawn.get(reason, 0) + count
+        self._withdrawn.pop(reason, None)
+        if total:
+            self._withdrawn[reason] = total
+
+    def _take_windows(
+        self, segments: Segments, selection: Selection
+    ) -> tuple[Selection, list[list[int]]]:
+        """Draws a window of each selected segment; returns the selection and the slots of each window."""
+        windows, unseen = [], []
+        for row in selection.slots:
+            slots, first, new = segments.take(row, self._random, last=self._closed)
+            windows.append(slots)
+            unseen.append(first)
+            self._trained += new
+        self._copied = frozenset(slot for slots in windows for slot in slots)
+        for row in dict.fromkeys(selection.slots):
+            if segments.drawn(row, last=self._closed) and self._finish(row):
+                self._free_row(row)
+        return selection._replace(unseen=unseen), windows

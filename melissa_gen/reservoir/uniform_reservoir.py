@@ -34,6 +34,8 @@ class Reservoir(Policy):
         True
     """
 
+    forms_windows = True
+
     def __init__(
         self,
         store: SlotStore,
@@ -73,9 +75,8 @@ class Reservoir(Policy):
         return slot
 
     def _select(self, n: int) -> Selection:
-        size = len(self._order)
         if self._closed:
-            places = self._random.choice(size, min(n, size), replace=False).tolist()
+            places = self._without_repetition(n, 0)
             preferred = len(places)
         else:
             places = self._first_draws(n)
@@ -84,26 +85,43 @@ class Reservoir(Policy):
         slots = [self._order[place] for place in places]
         weights = self._weights(slots, preferred)
         unseen = [place >= self._seen for place in places]
-        for slot in set(slots):
-            if self._closed:
-                self._remove(slot)
-            else:
-                self._mark_seen(slot)
+        if self._segments is None:
+            for slot in set(slots):
+                self._finish(slot)
         return Selection(slots, unseen, self._closed, weights)
 
     def _first_draws(self, n: int) -> list[int]:
         """Places of at most n samples that are drawn because they were never drawn before."""
-        if not self._unseen_first:
-            return []
-        count = min(n, self._unseen())
-        places = self._random.choice(self._unseen(), count, replace=False)
-        found: list[int] = (self._seen + places).tolist()
-        return found
+        return self._without_repetition(n, self._seen) if self._unseen_first else []
+
+    def _without_repetition(self, n: int, begin: int) -> list[int]:
+        """Places of at most n items among the samples from a place on; a segment has an item for each window left."""
+        if self._segments is None:
+            size = len(self._order) - begin
+            found: list[int] = (begin + self._random.choice(size, min(n, size), False)).tolist()
+            return found
+        tickets = self._segments.tickets(self._order[begin:])
+        chosen = self._random.choice(len(tickets), min(n, len(tickets)), replace=False)
+        return [self._place[tickets[number]] for number in chosen.tolist()]
+
+    def _finish(self, row: int) -> bool:
+        if self._closed:
+            self._remove(row)
+        else:
+            self._mark_seen(row)
+        return self._closed
 
     def _repeatable_draws(self, n: int) -> list[int]:
         """Places of n samples that are drawn from all samples, with repetition."""
         found: list[int] = self._random.integers(len(self._order), size=n).tolist()
-        return found
+        if self._segments is None:
+            return found
+        # A segment with fewer windows is drawn less often, so that all windows are equally likely.
+        most = self._segments.most_windows
+        kept = [
+            p for p in found if self._random.random() * most < self._segments.size(self._order[p])
+        ]
+        return kept + (self._repeatable_draws(n - len(kept)) if len(kept) < n else [])
 
     def _weights(self, slots: list[int], preferred: int) -> NDArray[np.float64]:
         """Importance weights of selected samples (see `Batch`).

@@ -119,7 +119,7 @@ def _read(
 ) -> StoredRows | None:
     """Reads rows of several files into the slots of a policy; at most its capacity, first those never drawn."""
     seen = [reader.columns["seen"][rows] for reader, rows in parts]
-    room = policy.capacity - sum(int((~one).sum()) for one in seen)
+    room = policy.restorable - sum(int((~one).sum()) for one in seen)
     found = []
     for number, (reader, rows) in enumerate(parts):
         drawn = rows[seen[number]]

@@ -5,6 +5,7 @@ outputs are in physical units. `save` and `load` store it as safetensors and JSO
 this package imports only `melissa_gen.errors`.
 """
 
+from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.deeponet import DeepONet
 from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
 from melissa_gen.surrogates.export import export
@@ -24,6 +25,7 @@ __all__ = [
     "MLP",
     "TFNO",
     "UNO",
+    "AutoregressiveSurrogate",
     "DeepONet",
     "FieldScale",
     "LastLayer",

@@ -134,17 +134,36 @@ class Surrogate(nn.Module):
         self.register_load_state_dict_post_hook(_note_correction)  # type: ignore[no-untyped-call]
 
         network = load_class(class_path, base_folder)
-        n_inputs = len(self.parameter_bounds) + 1
+        n_inputs, given = self.n_inputs, self.network_arguments(network)
         self.ensemble = ensemble
         if ensemble is None:
-            self.network = construct(network, n_inputs, self.output_shape, self.arguments)
+            self.network = construct(network, n_inputs, self.output_shape, given)
         else:
             self.network = ensemble_of(
                 *ensemble,
                 self.output_shape,
-                lambda shape: construct(network, n_inputs, shape, self.arguments),
+                lambda shape: construct(network, n_inputs, shape, given),
             )
         self._check_network(n_inputs)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs of the network: parameters and time."""
+        return len(self.parameter_bounds) + 1
+
+    def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
+        """Returns the arguments of the network's class beside `n_inputs` and `output_shape`."""
+        return self.arguments
+
+    def random_inputs(self, rows: int) -> torch.Tensor:
+        """Returns random inputs of the network `(rows, n_inputs)`, as they occur in training."""
+        low, high = (self.center + sign * self.half_width for sign in (-1, 1))
+        inputs = low + (high - low) * torch.rand(rows, len(low), dtype=low.dtype)
+        return self.scaling()(inputs[:, :-1], inputs[:, -1])
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the arguments of a derived class in JSON types, for `save`."""
+        return {}
 
     def forward(
         self, parameters: torch.Tensor, time: torch.Tensor, *, standardized: bool = False
@@ -163,10 +182,7 @@ class Surrogate(nn.Module):
         output = self.member_outputs(parameters, time).mean(dim=1)
         if standardized:
             return output
-        physical = {}
-        for name, values in self.split(output).items():
-            mean, std = self.scale_of(name, torch.float32)
-            physical[name] = self.scales[name].back(values.float() * std + mean)
+        physical = self.physical(output)
         return physical if len(physical) > 1 else next(iter(physical.values()))
 
     # The base class declares two overloads.
@@ -301,7 +317,7 @@ class Surrogate(nn.Module):
             times = self.ensemble[1] if self.ensemble and heads else 1
             factors = rescale_outputs(
                 self.networks(),
-                len(self.parameter_bounds) + 1,
+                self.n_inputs,
                 self._by_value(gain).repeat(times),
                 self._by_value(shift).repeat(times),
             )
@@ -339,15 +355,7 @@ class Surrogate(nn.Module):
         Raises:
             DataError: A parameter is missing or unknown.
         """
-        for name in parameters:
-            if name not in self.parameter_bounds:
-                hint = nearest(name, self.parameter_bounds)
-                message = f"the surrogate has no parameter '{name}'{hint}"
-                raise DataError(message)
-        if missing := [name for name in self.parameter_bounds if name not in parameters]:
-            message = f"the surrogate also needs a value of {', '.join(missing)}"
-            raise DataError(message)
-        given = [parameters[name] for name in self.parameter_bounds]
+        given = self.ordered(parameters)
         columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
         single = columns[0].ndim == 0
         bounds = [*self.parameter_bounds.items(), ("time", self.times)]
@@ -365,6 +373,30 @@ class Surrogate(nn.Module):
         named = answer if isinstance(answer, dict) else {next(iter(self.fields)): answer}
         arrays = {name: values.cpu().numpy() for name, values in named.items()}
         return {name: values[0] if single else values for name, values in arrays.items()}
+
+    def ordered(self, parameters: Mapping[str, ArrayLike]) -> list[ArrayLike]:
+        """Returns the values of named parameters in the order of the inputs.
+
+        Raises:
+            DataError: A parameter is missing or unknown.
+        """
+        for name in parameters:
+            if name not in self.parameter_bounds:
+                hint = nearest(name, self.parameter_bounds)
+                message = f"the surrogate has no parameter '{name}'{hint}"
+                raise DataError(message)
+        if missing := [name for name in self.parameter_bounds if name not in parameters]:
+            message = f"the surrogate also needs a value of {', '.join(missing)}"
+            raise DataError(message)
+        return [parameters[name] for name in self.parameter_bounds]
+
+    def physical(self, standardized: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Converts standardized fields `(n, *output_shape)` to physical ones: name to `(n, *shape)`."""
+        found = {}
+        for name, values in self.split(standardized).items():
+            mean, std = self.scale_of(name, torch.float32)
+            found[name] = self.scales[name].back(values.float() * std + mean)
+        return found
 
     def split(self, output: torch.Tensor) -> dict[str, torch.Tensor]:
         """Splits the output `(n, *output_shape)` by field: name to `(n, *shape)`, standardized."""

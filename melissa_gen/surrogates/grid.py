@@ -55,3 +55,16 @@ class Grid(NamedTuple):
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Repeats values `(n, k)` at each point: `(n, k, *points)`."""
         return values.reshape(*values.shape, *[1] * len(self.points)).expand(-1, -1, *self.points)
+
+    def input_channels(self, n_inputs: int, history: int) -> int:
+        """Returns the number of input fields if the last inputs are the fields of some time steps."""
+        return n_inputs - history * self.channels * (math.prod(self.points) - 1)
+
+    def fields_and_constants(
+        self, inputs: torch.Tensor, history: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Splits inputs `(n, n_inputs)` into the fields of time steps `(n, k, *points)` and the other inputs."""
+        count = history * self.channels * math.prod(self.points)
+        split = inputs.shape[1] - count
+        fields = inputs[:, split:].reshape(inputs.shape[0], history * self.channels, *self.points)
+        return fields, inputs[:, :split]

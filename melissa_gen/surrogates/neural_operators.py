@@ -28,6 +28,7 @@ class FNO(nn.Module):
         hidden_channels: Channels of the layers.
         dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
             channels. None takes two, or the only one.
+        history: Number of time steps whose fields are the last inputs; the task `autoregressive` sets it.
         arguments: Further arguments of the class in `neuralop.models`.
 
     Raises:
@@ -43,17 +44,18 @@ class FNO(nn.Module):
         n_modes: int | Sequence[int] | None = None,
         hidden_channels: int = 32,
         dimensions: int | None = None,
+        history: int = 0,
         **arguments: Any,
     ) -> None:
         super().__init__()
         self.output_shape = tuple(output_shape)
-        self._grid = Grid.of(output_shape, dimensions)
+        self._grid, self._history = Grid.of(output_shape, dimensions), history
         cls = _model(self.model)
         given = self._arguments(n_modes, arguments)
         # Some models print their settings.
         with contextlib.redirect_stdout(io.StringIO()):
             self.operator = cls(
-                in_channels=n_inputs,
+                in_channels=self._grid.input_channels(n_inputs, history),
                 out_channels=self._grid.channels,
                 hidden_channels=hidden_channels,
                 **given,
@@ -61,7 +63,9 @@ class FNO(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
-        outputs: torch.Tensor = self.operator(self._grid.spread(inputs).contiguous())
+        fields, constants = self._grid.fields_and_constants(inputs, self._history)
+        channels = torch.cat([fields, self._grid.spread(constants)], dim=1)
+        outputs: torch.Tensor = self.operator(channels)
         return outputs.reshape(inputs.shape[0], *self.output_shape)
 
     def _arguments(

@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 
 from melissa_gen.errors import DataError, RunError
+from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.source_files import class_name, source_file, source_files
@@ -19,6 +20,7 @@ __all__ = ["load", "save"]
 FORMAT = 3
 OLDEST = 2
 """Format 2 has one standardized scale for each field, and no log scales."""
+_KINDS = {kind.task: kind for kind in (Surrogate, AutoregressiveSurrogate)}
 WEIGHTS, MODEL = "model.safetensors", "model.json"
 
 
@@ -41,6 +43,7 @@ def save(
     model = {
         "format": FORMAT,
         "task": surrogate.task,
+        "settings": surrogate.settings(),
         "class": surrogate.class_path,
         "source": source.name if source else None,
         "arguments": surrogate.arguments,
@@ -103,7 +106,8 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
             # Use the copy in this folder: the original file may have changed or disappeared.
             name = Path(str(model["source"])).name
             class_path = f"{name}:{class_name(class_path)}"
-        surrogate = Surrogate(
+        surrogate = _KINDS[model["task"]](
+            **model.get("settings", {}),
             parameters=model["parameters"],
             times=model["times"],
             fields=model["fields"],

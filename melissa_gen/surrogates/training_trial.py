@@ -113,9 +113,7 @@ class TrainingTrial:
     def _output(self, rows: int, mode: str) -> torch.Tensor:
         """Returns the network's output for random inputs within the bounds, after a check of type and shape."""
         surrogate = self._surrogate
-        low, high = (surrogate.center + sign * surrogate.half_width for sign in (-1, 1))
-        inputs = low + (high - low) * torch.rand(rows, len(low), dtype=low.dtype)
-        scaled = surrogate.scaling()(inputs[:, :-1], inputs[:, -1])
+        scaled = surrogate.random_inputs(rows)
         try:
             with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
                 output = surrogate.network(scaled)

@@ -1,5 +1,6 @@
 """U-Net that is conditioned on parameters and time."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class UNet(nn.Module):
         conditioning: `film` or `channels`.
         dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
             channels. None takes two, or the only one.
+        history: Number of time steps whose fields are the last inputs and become channels; the task `autoregressive`
+            sets it.
 
     Raises:
         StudyError: An argument is not legal.
@@ -55,6 +58,7 @@ class UNet(nn.Module):
         levels: int = 3,
         conditioning: Literal["film", "channels"] = "film",
         dimensions: int | None = None,
+        history: int = 0,
     ) -> None:
         super().__init__()
         if width <= 0 or width % _GROUPS:
@@ -76,13 +80,14 @@ class UNet(nn.Module):
             )
             raise StudyError(message)
         self._factor, self._pool = 2**levels, _POOLS[axes]
-        self._as_channels = conditioning == "channels"
+        self._as_channels, self._history = conditioning == "channels", history
+        constants = n_inputs - history * grid.channels * math.prod(grid.points)
         condition = 0 if self._as_channels else 4 * width
         self.embedding = (
             None
             if self._as_channels
             else nn.Sequential(
-                nn.Linear(n_inputs, condition),
+                nn.Linear(constants, condition),
                 nn.SiLU(),
                 nn.Linear(condition, condition),
                 nn.SiLU(),
@@ -90,7 +95,7 @@ class UNet(nn.Module):
         )
         convolution = _CONVOLUTIONS[axes]
         widths = [width * 2**level for level in range(levels + 1)]
-        fields = axes + (n_inputs if self._as_channels else 0)
+        fields = axes + history * grid.channels + (constants if self._as_channels else 0)
         self.first = convolution(fields, width, 3, padding=1)
         self.down = nn.ModuleList(
             _Block(convolution, widths[max(level - 1, 0)], widths[level], condition)
@@ -107,10 +112,12 @@ class UNet(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         axes = len(self._grid.points)
+        given, constants = self._grid.fields_and_constants(inputs, self._history)
         fields = self.coordinates.expand(inputs.shape[0], *self.coordinates.shape)
+        fields = torch.cat([fields, given], dim=1) if self._history else fields
         if self._as_channels:
-            fields = torch.cat([fields, self._grid.spread(inputs)], dim=1)
-        condition = None if self.embedding is None else self.embedding(inputs)
+            fields = torch.cat([fields, self._grid.spread(constants)], dim=1)
+        condition = None if self.embedding is None else self.embedding(constants)
         missing = [-count % self._factor for count in reversed(self._grid.points)]
         padded = functional.pad(fields, [one for count in missing for one in (0, count)])
         hidden = self.first(padded)

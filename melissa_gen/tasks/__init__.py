@@ -5,8 +5,9 @@ predicts whole trajectories. The training loop knows no task by name. From melis
 `surrogates` and `errors`.
 """
 
+from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Rows, Task, Window
 from melissa_gen.tasks.creation import create_task
 from melissa_gen.tasks.direct import Direct
 
-__all__ = ["Direct", "Rows", "Task", "Window", "create_task"]
+__all__ = ["Autoregressive", "Direct", "Rows", "Task", "Window", "create_task"]

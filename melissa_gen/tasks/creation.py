@@ -6,12 +6,13 @@ from typing import Any
 
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.surrogates.class_path import ClassKey
+from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Task
 from melissa_gen.tasks.direct import Direct
 
 __all__ = ["create_task"]
 
-_TASKS: dict[str, type[Task]] = {"direct": Direct}
+_TASKS: dict[str, type[Task]] = {"direct": Direct, "autoregressive": Autoregressive}
 _KEY = ClassKey("surrogate.task", Task, "task.py:MyTask")
 
 

@@ -24,8 +24,9 @@ class FirstPass:
 
     def __init__(self, signal: str, surrogate: Surrogate) -> None:
         self._signal = signal
-        inputs = len(surrogate.parameter_bounds) + 1
-        self._last = LastLayer(surrogate.network, inputs) if signal == "gradient_norm" else None
+        self._last = (
+            LastLayer(surrogate.network, surrogate.n_inputs) if signal == "gradient_norm" else None
+        )
 
     def measure(
         self, batch: Batch, losses: torch.Tensor, members: torch.Tensor, factors: torch.Tensor

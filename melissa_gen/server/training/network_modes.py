@@ -8,6 +8,7 @@ import torch
 from melissa_gen.errors import RunError
 from melissa_gen.study import TrainingSection
 from melissa_gen.surrogates import Surrogate
+from melissa_gen.surrogates.network_class import input_dtype
 
 __all__ = ["compile_network", "precision"]
 
@@ -26,8 +27,9 @@ def compile_network(surrogate: Surrogate, training: TrainingSection, device: tor
         RunError: The network can't be compiled on this machine.
     """
     rows = training.batch_size
-    parameters = torch.zeros(rows, len(surrogate.parameter_bounds), device=device)
-    inputs = surrogate.scale(parameters, torch.zeros(rows, device=device))
+    inputs = torch.zeros(
+        rows, surrogate.n_inputs, device=device, dtype=input_dtype(surrogate.network)
+    )
     surrogate.network.compile()
     try:
         with precision(training.precision, device):

@@ -1,0 +1,66 @@
+"""Copies the rows of a draw into the arrays of the caller."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir.samples import Batch, Selection
+from melissa_gen.reservoir.slot_store import SlotStore
+
+__all__ = ["check_out", "copied"]
+
+
+def copied(
+    store: SlotStore,
+    selection: Selection,
+    windows: Sequence[Sequence[int]] | None,
+    out: Mapping[str, NDArray[Any]],
+) -> Batch:
+    """Copies the rows of the selected slots into `out`.
+
+    Args:
+        store: The rows.
+        selection: What was selected.
+        windows: The slots of each item if an item has several time steps.
+        out: Field name to an array.
+    """
+    index = np.asarray(selection.slots, np.intp)
+    rows = index if windows is None else np.asarray(windows, np.intp)
+    count = len(index)
+    fields = {name: array[:count] for name, array in out.items()}
+    for name, array in fields.items():
+        # Mode "clip" writes directly into `out`; the default mode allocates a buffer.
+        np.take(store.arrays[name], rows, axis=0, out=array, mode="clip")
+    return Batch(
+        count=count,
+        fields=fields,
+        inputs=store.inputs[rows],
+        simulations=store.simulations[index],
+        steps=store.steps[index],
+        first_time=np.asarray(selection.unseen, np.bool_),
+        slots=index,
+        weights=selection.weights,
+        simulation_weights=store.weights[index],
+    )
+
+
+def check_out(store: SlotStore, n: int, steps: int | None, out: Mapping[str, NDArray[Any]]) -> None:
+    """Checks the arrays into which a batch of n items is copied.
+
+    Raises:
+        ValueError: An array is too short or has another shape or dtype.
+    """
+    if n < 1:
+        message = f"a batch must have at least one sample, not {n}"
+        raise ValueError(message)
+    for name, array in out.items():
+        rows = store.arrays[name]
+        shape = rows.shape[1:] if steps is None else (steps, *rows.shape[1:])
+        if array.dtype != rows.dtype or array.shape[1:] != shape or len(array) < n:
+            message = (
+                f"a batch of {n} of field '{name}' needs {(n, *shape)} {rows.dtype}, "
+                f"not {array.shape} {array.dtype}"
+            )
+            raise ValueError(message)

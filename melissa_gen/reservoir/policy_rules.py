@@ -1,0 +1,83 @@
+"""What a reservoir policy decides: which rows are selected, kept and evicted."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir.samples import Selection
+
+__all__ = ["PolicyRules"]
+
+
+class PolicyRules(ABC):
+    """The methods that a policy implements. `Policy` calls them with its lock held.
+
+    A row is what is stored and evicted at once: a sample, or a segment of several time steps.
+
+    Attributes:
+        forms_windows: Whether rows may be segments.
+    """
+
+    forms_windows = False
+
+    @abstractmethod
+    def _size(self) -> int:
+        """Number of samples stored."""
+
+    @abstractmethod
+    def _unseen(self) -> int:
+        """Number of stored samples that have never been drawn."""
+
+    @abstractmethod
+    def _needed(self, n: int) -> int:
+        """Number of samples that must be stored for a draw of n while reception is open."""
+
+    @abstractmethod
+    def _insert(self, slot: int) -> None:
+        """Adds a filled slot to the stored samples."""
+
+    @abstractmethod
+    def _can_evict(self) -> bool:
+        """Whether any stored sample can be evicted."""
+
+    @abstractmethod
+    def _evict(self) -> int:
+        """Evicts one sample and returns its slot."""
+
+    @abstractmethod
+    def _select(self, n: int) -> Selection:
+        """Selects at most n samples for a draw."""
+
+    def _finish(self, row: int) -> bool:
+        """Notes that all windows of a row were drawn; returns whether this removes the row."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def _all(self) -> list[int]:
+        """Slots of all stored samples."""
+
+    @abstractmethod
+    def _unseen_slots(self) -> list[int]:
+        """Slots of all samples that have never been drawn."""
+
+    def _columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """Values of samples that the policy keeps beside the store, `(n,)` each."""
+        return {}
+
+    def _restore_columns(
+        self, slots: NDArray[np.intp], columns: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Restores what the policy keeps beside the store, after the samples are inserted.
+
+        Args:
+            slots: Slots of the samples, `(n,)`.
+            columns: Columns of `rows`, `(n,)` each: those of `_columns`, and `place` and `seen`.
+        """
+        return
+
+    @abstractmethod
+    def _clear(self) -> list[int]:
+        """Removes all samples and returns their slots."""
