@@ -16,6 +16,8 @@ __all__ = [
     "check_memory",
     "checkpoint_megabytes",
     "disk_promise",
+    "growing_simulations",
+    "growing_slots",
     "promised_megabytes",
     "required_megabytes",
     "reservoir_megabytes",
@@ -90,6 +92,26 @@ def staging_slots(study: Study) -> int:
     return (study.launcher.clients + 1) * study.credit
 
 
+def growing_simulations(study: Study) -> int:
+    """Returns the simulations whose windows may be incomplete at once: those of all clients, and a lost one."""
+    return study.launcher.clients + 1
+
+
+def growing_slots(study: Study) -> int:
+    """Returns the slots for time steps of windows that are not complete yet, in addition to the capacity."""
+    # Importing torch takes seconds.
+    if study.surrogate.task == "direct":
+        return 0
+    from melissa_gen.builders.task import build_task
+    from melissa_gen.reservoir import WindowShape
+
+    window = build_task(study).window
+    if window.span == 1:
+        return 0
+    longest = WindowShape(window.steps, window.stride).longest_segment(study.simulation.time_steps)
+    return growing_simulations(study) * longest
+
+
 def field_specs(simulation: SimulationSection) -> dict[str, tuple[tuple[int, ...], str]]:
     """Returns the name of each field with its (shape, dtype)."""
     return {name: (tuple(f.shape), f.dtype) for name, f in simulation.fields.items()}
@@ -97,7 +119,7 @@ def field_specs(simulation: SimulationSection) -> dict[str, tuple[tuple[int, ...
 
 def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
-    slots = study.reservoir.capacity + staging_slots(study)
+    slots = study.reservoir.capacity + staging_slots(study) + growing_slots(study)
     return megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
 
 
@@ -108,9 +130,10 @@ def checkpoint_megabytes(study: Study) -> float:
     """
     if not study.reservoir.checkpoint:
         return 0.0
-    # Beside its fields and inputs, a row has at most seven small values.
-    row = study.sample_bytes + 4 * (len(study.parameters) + 1) + 7 * 8
-    return 2 * study.server.ranks * study.reservoir.capacity * row / 1e6
+    # Beside its fields and inputs, a row has at most nine small values.
+    row = study.sample_bytes + 4 * (len(study.parameters) + 1) + 9 * 8
+    rows = study.reservoir.capacity + growing_slots(study)
+    return 2 * study.server.ranks * rows * row / 1e6
 
 
 def disk_promise(study: Study, run_dir: Path) -> str:

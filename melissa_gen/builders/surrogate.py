@@ -34,6 +34,7 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
     return (task or build_task(study)).make_surrogate(
         parameters={name: p.typical_range for name, p in study.parameters.items()},
         times=(time_of(0), time_of(study.simulation.time_steps - 1)),
+        time_steps=study.simulation.time_steps,
         fields={name: f.shape for name, f in study.simulation.fields.items()},
         class_path=study.surrogate.class_path,
         arguments=study.surrogate.arguments,

@@ -1,5 +1,7 @@
 """Builds the task of a study."""
 
+from melissa_gen.errors import StudyError
+from melissa_gen.protocol.wire import owner
 from melissa_gen.study import ClassSection, Study
 from melissa_gen.tasks import Task, create_task
 
@@ -18,4 +20,25 @@ def build_task(study: Study) -> Task:
     else:
         task = create_task(section, None, study.folder)
     task.check(study.simulation.time_steps)
+    if task.window.span > 1:
+        _check_windows(study, task)
     return task
+
+
+def _check_windows(study: Study, task: Task) -> None:
+    """Checks that the rest of the study can work with windows of several time steps.
+
+    Raises:
+        StudyError: One sentence on the key that does not fit.
+    """
+    ranks, policy = study.server.ranks, study.reservoir.policy
+    what = f"surrogate.task {task.name} has windows of {task.window.span} time steps, so that"
+    if any(owner(0, step, ranks) != owner(0, 0, ranks) for step in range(ranks)):
+        message = f"{what} all time steps of a simulation must be on one server rank: server.ranks is {ranks}, legal is 1"
+        raise StudyError(message)
+    if policy != "reservoir":
+        message = f"{what} reservoir.policy must be reservoir: {policy} draws single time steps"
+        raise StudyError(message)
+    if study.sampler.difficulty == "gradient_norm":
+        message = f"{what} sampler.difficulty gradient_norm is not available; use loss, delta_loss or disagreement"
+        raise StudyError(message)

@@ -1,4 +1,4 @@
-"""Autoregressive surrogate: a network that maps the last fields of a simulation and its parameters to the next fields."""
+"""Autoregressive surrogate: a network that maps the last fields and the parameters to the next fields."""
 
 import inspect
 import math
@@ -63,7 +63,7 @@ class AutoregressiveSurrogate(Surrogate):
         super().__init__(**description)
         for name in ("input_mean", "input_std"):
             self.register_buffer(name, torch.zeros_like(self.output_mean))
-        self.input_std.fill_(math.nan)
+        self.input_std.fill_(1.0)
         self.register_buffer("increment", torch.ones((), dtype=torch.float64))
 
     def settings(self) -> dict[str, Any]:
@@ -92,11 +92,10 @@ class AutoregressiveSurrogate(Surrogate):
         values = torch.randn(rows, self.n_inputs - self._constants, dtype=constants.dtype)
         return torch.cat([constants, values], dim=1)
 
-    def start_inputs(self) -> None:
-        """Fixes the scale of the given fields to the present scale of the output, once."""
-        if torch.isnan(self.input_std).any():
-            self.input_mean.copy_(self.output_mean)
-            self.input_std.copy_(self.output_std)
+    def fix_input_scale(self) -> None:
+        """Sets the scale of the given fields to the present scale of the output."""
+        self.input_mean.copy_(self.output_mean)
+        self.input_std.copy_(self.output_std)
 
     def step(
         self,

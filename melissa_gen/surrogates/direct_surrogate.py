@@ -161,6 +161,9 @@ class Surrogate(nn.Module):
         inputs = low + (high - low) * torch.rand(rows, len(low), dtype=low.dtype)
         return self.scaling()(inputs[:, :-1], inputs[:, -1])
 
+    def fix_input_scale(self) -> None:
+        """Notes that the scale of the output was set for the first time; the inputs here have scales of their own."""
+
     def settings(self) -> dict[str, Any]:
         """Returns the arguments of a derived class in JSON types, for `save`."""
         return {}

@@ -94,7 +94,7 @@ class Autoregressive(Task):
         assert isinstance(surrogate, AutoregressiveSurrogate)
         states = surrogate.standardized(rows.fields)
         if batches == 0:
-            _start(surrogate, states, self.window.history)
+            _set_increment(surrogate, states, self.window.history)
         given = states[:, : self.window.history]
         if self._noise:
             given = given + self._noise * torch.randn_like(given)
@@ -153,9 +153,8 @@ class Autoregressive(Task):
 
 
 @torch.no_grad()
-def _start(surrogate: AutoregressiveSurrogate, states: torch.Tensor, history: int) -> None:
-    """Sets the scales of the network's inputs and increments from the first batch of all ranks (collective)."""
-    surrogate.start_inputs()
+def _set_increment(surrogate: AutoregressiveSurrogate, states: torch.Tensor, history: int) -> None:
+    """Sets the scale of the increments from the first batch of all ranks (collective)."""
     change = (states[:, history] - states[:, history - 1]).double()
     sums = torch.stack([change.square().sum(), change.new_tensor(change.numel())])
     if dist.is_initialized():

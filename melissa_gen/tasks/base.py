@@ -83,7 +83,7 @@ class Task(ABC):
 
     @abstractmethod
     def make_surrogate(self, **description: Any) -> Surrogate:
-        """Creates the surrogate of this task from the arguments of `Surrogate`."""
+        """Creates the surrogate of this task from the arguments of `Surrogate`, and `time_steps` of a simulation."""
 
     @abstractmethod
     def example(self, surrogate: Surrogate) -> Rows:

@@ -23,6 +23,7 @@ class Direct(Task):
 
     def make_surrogate(self, **description: Any) -> Surrogate:
         """Creates the surrogate."""
+        description.pop("time_steps", None)
         return Surrogate(**description)
 
     def example(self, surrogate: Surrogate) -> Rows:

@@ -21,24 +21,35 @@ class BatchRows:
         arrays: Field to an array of rows `(..., *shape)`, of the reservoir's slots.
         size: Rows of a full batch.
         inputs: Number of inputs: the parameters and the time.
+        steps: Time steps of a row.
         pin: Whether the fields are in pinned memory, for copies to a GPU.
 
     Attributes:
-        fields: Field to the rows `(size, *shape)`, of which the first are those of the last batch.
+        fields: Field to the rows, of which the first are those of the last batch: `(size, *shape)`, or
+            `(size, steps, *shape)` for several steps.
         filled: Number of rows that hold data.
     """
 
     def __init__(
-        self, arrays: Mapping[str, npt.NDArray[np.generic]], size: int, inputs: int, *, pin: bool
+        self,
+        arrays: Mapping[str, npt.NDArray[np.generic]],
+        size: int,
+        inputs: int,
+        steps: int = 1,
+        *,
+        pin: bool,
     ) -> None:
+        several = (steps,) if steps > 1 else ()
         self.fields = {
             name: torch.empty(
-                (size, *array.shape[1:]), dtype=torch.from_numpy(array[:0]).dtype, pin_memory=pin
+                (size, *several, *array.shape[1:]),
+                dtype=torch.from_numpy(array[:0]).dtype,
+                pin_memory=pin,
             )
             for name, array in arrays.items()
         }
         self._views = {name: tensor.numpy() for name, tensor in self.fields.items()}
-        self._inputs = np.zeros((size, inputs))
+        self._inputs = np.zeros((size, *several, inputs))
         self._size = size
         self.filled = 0
 

@@ -72,6 +72,7 @@ class Scaling:
             {name: center[part] for name, part in parts.items()},
             {name: width[part] for name, part in parts.items()},
         )
+        self._surrogate.fix_input_scale()
         self._started = True
 
     def adapt(self) -> tuple[Rescaling, dict[str, dict[str, list[float]]]] | None:

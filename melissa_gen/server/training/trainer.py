@@ -102,6 +102,7 @@ class Trainer:
             reservoir.store.arrays,
             self._training.batch_size,
             len(study.parameters) + 1,
+            task.window.steps,
             pin=device.type == "cuda",
         )
         self._learner = Learner(study, task, surrogate, self.rows, device)

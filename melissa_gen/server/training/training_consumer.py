@@ -11,7 +11,12 @@ import torch
 
 from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.dataset import check_dataset
-from melissa_gen.builders.memory import field_specs, staging_slots
+from melissa_gen.builders.memory import (
+    field_specs,
+    growing_simulations,
+    growing_slots,
+    staging_slots,
+)
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
@@ -35,6 +40,7 @@ from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
+from melissa_gen.tasks import Window
 
 __all__ = ["TrainingConsumer"]
 
@@ -77,7 +83,7 @@ class TrainingConsumer(Consumer):
         if checkpoint is not None:
             load_model(checkpoint.folder, self._surrogate)
         torch.manual_seed(study.seed + 1 + setup.rank)
-        self._reservoir = _reservoir(study, setup.rank)
+        self._reservoir = _reservoir(study, self._task.window, setup.rank)
         self.sink = self._reservoir
         self.shared = RankState()
         self._between_steps = _snapshot_offer(
@@ -205,15 +211,15 @@ class TrainingConsumer(Consumer):
         return [self._complaint] if self._complaint else []
 
 
-def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
+def _reservoir(study: Study, window: Window, rank: int) -> reservoirs.Policy:
     """Creates the reservoir of one rank, with slots for samples that are being assembled."""
     section = study.reservoir
     rows = reservoirs.SlotStore(
         field_specs(study.simulation),
-        section.capacity + staging_slots(study),
+        section.capacity + staging_slots(study) + growing_slots(study),
         len(study.parameters) + 1,
     )
-    return reservoirs.create(
+    policy = reservoirs.create(
         section.policy,
         rows,
         section.capacity,
@@ -224,6 +230,10 @@ def _reservoir(study: Study, rank: int) -> reservoirs.Policy:
         # Where draws are limited, repeated ones would use up the draws that unseen samples need.
         unseen_first=study.training.max_draws_per_sample is not None,
     )
+    if window.span > 1:
+        shape = reservoirs.WindowShape(window.steps, window.stride)
+        policy.form_windows(shape, study.simulation.time_steps, growing_simulations(study))
+    return policy
 
 
 def _snapshot_offer(
