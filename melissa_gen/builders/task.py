@@ -1,7 +1,6 @@
 """Builds the task of a study."""
 
 from melissa_gen.errors import StudyError
-from melissa_gen.protocol.wire import owner
 from melissa_gen.study import ClassSection, Study
 from melissa_gen.tasks import Task, create_task
 
@@ -31,11 +30,8 @@ def _check_windows(study: Study, task: Task) -> None:
     Raises:
         StudyError: One sentence on the key that does not fit.
     """
-    ranks, policy = study.server.ranks, study.reservoir.policy
+    policy = study.reservoir.policy
     what = f"surrogate.task {task.name} has windows of {task.window.span} time steps, so that"
-    if any(owner(0, step, ranks) != owner(0, 0, ranks) for step in range(ranks)):
-        message = f"{what} all time steps of a simulation must be on one server rank: server.ranks is {ranks}, legal is 1"
-        raise StudyError(message)
     if policy != "reservoir":
         message = f"{what} reservoir.policy must be reservoir: {policy} draws single time steps"
         raise StudyError(message)

@@ -27,8 +27,8 @@ class SurrogateSection(Section):
     arguments: dict[str, Any] = Field(default={})
     """Further arguments of its constructor."""
     task: str | ClassSection = "direct"
-    """What the network learns. `direct`: (parameters, time) to field; `autoregressive`: (the last fields,
-    parameters) to the next fields; or a class `file.py:Class`. A task with arguments is written as `{class: NAME, arguments: {...}}`."""
+    """What the network learns. `direct`: (parameters, time) to field; `autoregressive`: (last fields, parameters) to
+    next fields; or a class `file.py:Class`. Arguments are given as `{class: NAME, arguments: {...}}`."""
     ensemble: EnsembleSection | None = None
     """Members whose disagreement is measured. None is a single network; a method that needs members uses snapshots."""
 

@@ -92,6 +92,14 @@ class AutoregressiveSurrogate(Surrogate):
         values = torch.randn(rows, self.n_inputs - self._constants, dtype=constants.dtype)
         return torch.cat([constants, values], dim=1)
 
+    def example_fields(self, rows: int) -> dict[str, torch.Tensor]:
+        """Returns the usual values of the given steps: name to `(rows, history, *shape)`."""
+        zeros = torch.zeros(rows, *self.output_shape, device=self.center.device)
+        return {
+            name: values[:, None].repeat(1, self.history, *[1] * (values.dim() - 1))
+            for name, values in self.physical(zeros).items()
+        }
+
     def fix_input_scale(self) -> None:
         """Sets the scale of the given fields to the present scale of the output."""
         self.input_mean.copy_(self.output_mean)

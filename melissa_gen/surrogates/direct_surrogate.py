@@ -161,6 +161,10 @@ class Surrogate(nn.Module):
         inputs = low + (high - low) * torch.rand(rows, len(low), dtype=low.dtype)
         return self.scaling()(inputs[:, :-1], inputs[:, -1])
 
+    def example_fields(self, rows: int) -> dict[str, torch.Tensor]:
+        """Returns fields as `forward` takes them beside parameters and time: none here."""
+        return {}
+
     def fix_input_scale(self) -> None:
         """Notes that the scale of the output was set for the first time; the inputs here have scales of their own."""
 

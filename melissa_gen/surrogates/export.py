@@ -27,8 +27,10 @@ class _Physical(nn.Module):
         super().__init__()
         self.surrogate = surrogate
 
-    def forward(self, parameters: torch.Tensor, time: torch.Tensor) -> dict[str, torch.Tensor]:
-        answer = self.surrogate(parameters, time)
+    def forward(
+        self, parameters: torch.Tensor, time: torch.Tensor, *fields: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        answer = self.surrogate(parameters, time, *fields)
         return answer if isinstance(answer, dict) else {next(iter(self.surrogate.fields)): answer}
 
 
@@ -36,8 +38,9 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
     """Writes a program that maps physical parameters and times to physical fields.
 
     The program takes `parameters` `(n, d)`, in the order of `surrogate.parameter_bounds`, and `time` `(n,)`, both
-    float64, and returns each field `(n, *shape)`. The names and bounds of the parameters are in the file as JSON: the
-    extra file `about.json` of a torch.export program, the property `about` of an ONNX model.
+    float64, and returns each field `(n, *shape)`. A surrogate of the task `autoregressive` also takes the last steps of
+    each field, `(n, history, *shape)`, and returns the next one. The names and bounds of the parameters are in
+    the file as JSON: the extra file `about.json` of a torch.export program, the property `about` of an ONNX model.
 
     Args:
         surrogate: The surrogate.
@@ -63,8 +66,10 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
         raise RunError(message)
     rows = batch_size or _ROWS
     example = torch.from_numpy(surrogate.middle()).to(surrogate.center).repeat(rows, 1)
-    given = (example[:, :-1].contiguous(), example[:, -1].contiguous())
-    any_number = None if batch_size else ({0: torch.export.Dim("n")}, {0: torch.export.Dim("n")})
+    fields = surrogate.example_fields(rows)
+    given = (example[:, :-1].contiguous(), example[:, -1].contiguous(), *fields.values())
+    rows_vary = {0: torch.export.Dim("n")}
+    any_number = None if batch_size else (rows_vary, rows_vary, (rows_vary,) * len(fields))
     training = surrogate.training
     surrogate.eval()
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
@@ -106,10 +111,11 @@ def _write(
             torch.export.save(exported, file, extra_files={ABOUT: about})
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    given_fields = program.surrogate.example_fields(1)
     try:
         model = torch.onnx.export(
             exported,
-            input_names=["parameters", "time"],
+            input_names=["parameters", "time", *(f"last_{name}" for name in given_fields)],
             output_names=list(program.surrogate.fields),
             dynamo=True,
             verbose=False,

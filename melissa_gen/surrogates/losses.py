@@ -82,3 +82,16 @@ def _check(prediction: torch.Tensor, target: torch.Tensor) -> None:
     if prediction.shape != target.shape:
         message = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ"
         raise ValueError(message)
+
+
+def steps_correlated(predicted: torch.Tensor, true: torch.Tensor, threshold: float = 0.8) -> int:
+    """Returns the number of steps before the correlation of the fields `(K, *shape)` falls below the threshold."""
+    one, other = (fields.double().flatten(1) for fields in (predicted, true))
+    one, other = (fields - fields.mean(dim=1, keepdim=True) for fields in (one, other))
+    product = (one * other).sum(dim=1)
+    # Constant fields count as correlated where both are.
+    size = one.norm(dim=1) * other.norm(dim=1)
+    below = product < threshold * size
+    below |= (size == 0) & ((one.norm(dim=1) > 0) | (other.norm(dim=1) > 0))
+    found = torch.nonzero(below)
+    return int(found[0]) if len(found) else len(predicted)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.surrogates import Surrogate, nrmse
+from melissa_gen.surrogates.losses import steps_correlated
 from melissa_gen.tasks import Direct, Task
 
 __all__ = ["Errors", "Validation", "error_summary"]
@@ -27,9 +28,16 @@ class Errors:
 
     Attributes:
         by_field: Field name to the errors `(n,)` of the n simulations.
+        steps: The predicted time steps, `(K,)`.
+        by_step: Mean over simulations and fields of the NRMSE of each of these steps, `(K,)`.
+        correlated: Mean over simulations and fields of the number of predicted steps before the correlation of
+            prediction and simulation falls below 0.8.
     """
 
     by_field: dict[str, npt.NDArray[np.float64]]
+    steps: npt.NDArray[np.int64]
+    by_step: npt.NDArray[np.float64]
+    correlated: float
 
     @property
     def total(self) -> npt.NDArray[np.float64]:
@@ -132,6 +140,8 @@ class Validation:
             unit=np.array(units[self._names[0]]),
             field_names=np.array(self._names),
             units=np.array([units[name] for name in self._names]),
+            predicted_steps=found.steps,
+            nrmse_by_step=found.by_step,
             field_nrmse=np.stack(list(found.by_field.values()), axis=1),
             **pictures,
         )
@@ -156,15 +166,25 @@ class Validation:
         """Returns the errors of predictions of this rank's simulations, of all ranks together (collective)."""
         count = len(self.parameters)
         found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
+        by_step = torch.zeros(len(self._steps) + 1, dtype=torch.float64, device=self._device)
         for row, true, predicted in zip(self._rows, self._fields, predictions, strict=True):
             for k, name in enumerate(self._names):
                 one = predicted[name].to(self._device)[None]
                 wanted = true[name][self._steps].to(self._device)[None]
                 found[row, k] = nrmse(one, wanted, self._magnitudes[name])[0]
+                by_step[:-1] += nrmse(one[0], wanted[0], self._magnitudes[name])
+                by_step[-1] += steps_correlated(one[0], wanted[0])
         self._begin_piece(JOINING)
         dist.all_reduce(found)
+        dist.all_reduce(by_step)
         columns = found.cpu().numpy().T
-        return Errors(dict(zip(self._names, columns, strict=True)))
+        means = by_step.cpu().numpy() / (count * len(self._names))
+        return Errors(
+            dict(zip(self._names, columns, strict=True)),
+            np.array(self._steps),
+            means[:-1],
+            float(means[-1]),
+        )
 
     def _predictions(
         self,

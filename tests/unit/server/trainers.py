@@ -55,6 +55,9 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     memory = reservoir.create(
         rows.policy, store, rows.capacity, rows.watermark, 0, rows.eviction, rows.draws
     )
+    task = build_task(study)
+    if task.window.span > 1:
+        memory.form_windows(reservoir.WindowShape(task.window.steps, task.window.stride), steps, 2)
     state = RankState()
     for simulation in range(count):
         a = simulation / count
@@ -69,5 +72,4 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     hooks = Hooks(nothing, nothing, fail, nothing)
     surrogate = build_surrogate(study)
     device = torch.device(device)
-    task = build_task(study)
     return Trainer(study, task, surrogate, memory, state, None, device, hooks, nothing), state

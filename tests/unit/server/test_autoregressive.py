@@ -1,0 +1,196 @@
+"""The task `autoregressive`: training on windows, rollouts in the validation, files, and mistakes."""
+
+import numpy as np
+import pytest
+import torch
+
+from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
+from melissa_gen.builders.task import build_task
+from melissa_gen.dataset import DatasetWriter
+from melissa_gen.errors import DataError, StudyError
+from melissa_gen.server.training.validation import Validation
+from melissa_gen.surrogates import AutoregressiveSurrogate, export, load, save
+from melissa_gen.tasks import Autoregressive
+from tests.unit.server.trainers import generator, study_of, trainer_of, world
+
+__all__ = ["generator", "world"]
+
+
+def task_of(**arguments):
+    return {"class": "autoregressive", "arguments": arguments}
+
+
+def study_with(arguments, steps=8, **sections):
+    sections = {"training": {"learning_rate": 0.01}, **sections}
+    sections["surrogate"] = {"task": task_of(**arguments), **sections.get("surrogate", {})}
+    sections["simulation"] = {"time_steps": steps}
+    sections["reservoir"] = {"capacity": 96, "watermark": 8}
+    return study_of(**sections)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"history": 2, "stride": 2, "time": True},
+        {"predicts": "increment", "noise": 0.01},
+        {"rollout": 3, "pushforward": True},
+        {"rollout": [{"batches": 0, "rollout": 1}, {"batches": 4, "rollout": 2}]},
+    ],
+)
+@pytest.mark.parametrize("ensemble", [None, {"kind": "heads"}])
+def test_windows_are_learned(arguments, ensemble):
+    trainer, state = trainer_of(study_with(arguments, surrogate={"ensemble": ensemble}))
+    trainer.wait_for_first_samples()
+    batch = trainer.draw(8)
+    losses = [float(trainer.learn(batch, 8).mean()) for _ in range(150)]
+    assert losses[-1] < 0.5 * losses[0] or ("noise" in arguments and losses[-1] < losses[0])
+    assert {n for n, *_ in state.take_first_pass()} <= set(range(12))
+
+
+def test_all_windows_are_drawn_and_the_losses_reach_their_simulations():
+    trainer, state = trainer_of(study_with({"rollout": 2}))
+    assert trainer.run() is None
+    found = state.take_first_pass()
+    # 12 simulations with windows of 3 steps in 8.
+    assert len(found) == 12 * 6 and trainer.batches == 9
+    counters = trainer.reservoir.counters()
+    assert counters["trained"] == counters["stored"] == 96
+
+
+def test_a_rank_without_data_takes_part():
+    trainer, _ = trainer_of(study_with({"history": 2}))
+    trainer.learn(None, 8)
+    assert all((w.grad == 0).all() for w in trainer.surrogate.parameters())
+    assert all(torch.isfinite(t).all() for t in trainer.surrogate.state_dict().values())
+
+
+def growth(path, rate=0.1, simulations=3, steps=9):
+    """Trajectories that grow by a constant factor, which a network can represent exactly."""
+    with DatasetWriter(path, {"u": ((4,), "f4")}, steps, ["a"], simulations, {}) as writer:
+        for row in range(simulations):
+            writer.begin(row, row, [row / simulations])
+            for step in range(steps):
+                writer.write(row, step, "u", np.arange(1, 5) * (1 + rate) ** step)
+            writer.finish(row)
+    return path
+
+
+class Factor(torch.nn.Module):
+    """Multiplies the last field."""
+
+    def __init__(self, n_inputs, output_shape, history):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(1.0))
+        self.values = output_shape[0]
+
+    def forward(self, inputs):
+        return self.factor * inputs[:, -self.values :]
+
+
+def rolled(tmp_path, factor, **arguments):
+    task = Autoregressive(**arguments)
+    surrogate = task.make_surrogate(
+        parameters={"a": (0, 1)},
+        times=(0, 8),
+        time_steps=9,
+        fields={"u": (4,)},
+        class_path=f"{__file__}:Factor",
+    )
+    surrogate.network.factor.data.fill_(factor)
+    validation = Validation(growth(tmp_path / "d.h5"), torch.device("cpu"), 2, task=task)
+    return surrogate, validation
+
+
+@pytest.mark.parametrize(("history", "stride"), [(1, 1), (2, 1), (2, 3)])
+def test_a_rollout_from_the_first_steps_has_the_error_of_its_steps(tmp_path, history, stride):
+    surrogate, validation = rolled(tmp_path, 1.1**stride, history=history, stride=stride)
+    assert validation.errors(surrogate).total == pytest.approx(0.0, abs=1e-5)
+    surrogate.network.factor.data.fill_(1.0)
+    steps = np.arange(history * stride, 9, stride)
+    start = 1.1 ** ((history - 1) * stride)
+    wanted = np.sqrt(np.square(1.1**steps - start).sum() / np.square(1.1**steps).sum())
+    found = validation.errors(surrogate)
+    assert found.total == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(found.by_step, 1 - start / 1.1**steps, rtol=1e-4)
+    np.testing.assert_array_equal(found.steps, steps)
+
+
+def test_a_rollout_that_diverges_has_a_large_finite_error(tmp_path):
+    surrogate, validation = rolled(tmp_path, 1e30)
+    found = validation.errors(surrogate)
+    assert np.isfinite(found.total).all() and (found.total > 100).all()
+    assert np.isfinite(found.by_step).all()
+
+
+def test_a_saved_surrogate_predicts_from_its_first_steps(tmp_path):
+    study = study_with({"history": 2, "predicts": "increment"})
+    surrogate = build_surrogate(study).eval()
+    save(surrogate, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert isinstance(loaded, AutoregressiveSurrogate)
+    initial = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
+    first = surrogate.predict({"a": 0.5}, {"u": initial}, steps=5)["u"]
+    assert first.shape == (5, 6)
+    np.testing.assert_array_equal(loaded.predict({"a": 0.5}, {"u": initial}, 5)["u"], first)
+    with pytest.raises(DataError, match="it must be \\(2, 6\\)"):
+        loaded.predict({"a": 0.5}, {"u": initial[0]}, 5)
+    export(loaded, tmp_path / "step.pt2")
+    program = torch.export.load(tmp_path / "step.pt2").module()
+    given = torch.from_numpy(initial)[None]
+    answer = program(
+        torch.tensor([[0.5]], dtype=torch.float64),
+        torch.tensor([1.0], dtype=torch.float64),
+        given,
+    )
+    np.testing.assert_allclose(answer["u"][0].detach(), first[0], rtol=1e-5)
+
+
+def test_a_changed_scale_keeps_the_function():
+    for predicts in ("field", "increment"):
+        surrogate = build_surrogate(study_with({"predicts": predicts}))
+        surrogate.set_output_statistics({"u": 1.0}, {"u": 2.0})
+        surrogate.fix_input_scale()
+        initial = np.arange(6, dtype=np.float32)
+        before = surrogate.predict({"a": 0.3}, {"u": initial}, 3)["u"]
+        surrogate.rescale_output(np.array([3.0]), np.array([20.0]))
+        after = surrogate.predict({"a": 0.3}, {"u": initial}, 3)["u"]
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["UNet", "FNO"])
+@pytest.mark.parametrize("conditioning", [{}, {"conditioning": "channels"}])
+def test_networks_on_grids_get_the_fields_as_channels(network, conditioning):
+    pytest.importorskip("neuralop") if network == "FNO" else None
+    if network == "FNO" and conditioning:
+        return
+    sizes = {"hidden_channels": 8} if network == "FNO" else {"width": 8, "levels": 1}
+    study = study_with(
+        {"history": 2},
+        surrogate={"class": f"melissa_gen.surrogates.{network}", "arguments": sizes | conditioning},
+    )
+    try_surrogate(study)
+    surrogate = build_surrogate(study).eval()
+    given = torch.randn(1, 2, 6)
+    one, time = torch.full((1, 1), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    assert not torch.equal(surrogate(one, time, given)["u"], surrogate(one, time, 2 * given)["u"])
+    other = torch.full((1, 1), 0.9, dtype=torch.float64)
+    assert not torch.equal(surrogate(one, time, given)["u"], surrogate(other, time, given)["u"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sections", "words"),
+    [
+        ({"history": 9}, {}, "needs windows of 10 time steps, but simulation.time_steps is 8"),
+        ({"history": 0}, {}, "surrogate.task.arguments.history is 0"),
+        ({"rollout": []}, {}, "surrogate.task.arguments.rollout is []"),
+        ({"rollout": [{"batches": 5, "rollout": 2}]}, {}, "ascending batches from 0"),
+        ({"predicts": "change"}, {}, "field and increment"),
+        ({"noise": -1.0}, {}, "surrogate.task.arguments.noise is -1.0"),
+        ({}, {"sampler": {"difficulty": "gradient_norm"}}, "gradient_norm is not available"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, sections, words):
+    with pytest.raises(StudyError) as error:
+        build_task(study_with(arguments, **sections))
+    assert words in str(error.value) and "\n" not in str(error.value)
