@@ -69,7 +69,9 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
     fields = surrogate.example_fields(rows)
     given = (example[:, :-1].contiguous(), example[:, -1].contiguous(), *fields.values())
     rows_vary = {0: torch.export.Dim("n")}
-    any_number = None if batch_size else (rows_vary, rows_vary, (rows_vary,) * len(fields))
+    # The fields are variable arguments, which have one entry together, and none if there are no fields.
+    of_fields = [(rows_vary,) * len(fields)] if fields else []
+    any_number = None if batch_size else (rows_vary, rows_vary, *of_fields)
     training = surrogate.training
     surrogate.eval()
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
