@@ -3,6 +3,7 @@
 A simulation that is not over is also kept as an object. The number of these is bounded by the number of clients.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -24,6 +25,9 @@ __all__ = [
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 _STATUSES = (WAITING, RUNNING, FINISHED, FAILED)
+_DRAWN = ("parameters", "log_density", "weight", "generation", "method")
+_BLOCK = 4096
+"""Rows that are converted at once."""
 _PROGRESS = np.dtype(
     [
         ("status", np.uint8),
@@ -129,7 +133,14 @@ class SimulationTable(Sequence[SimulationRecord]):
         return self.live.get(number) or self._record(number)
 
     def __iter__(self) -> Iterator[SimulationRecord]:
-        return (self[number] for number in range(self._size))
+        # Converting a block of rows at once takes a fraction of the time of one row after the other.
+        for start in range(0, self._size, _BLOCK):
+            part = slice(start, min(start + _BLOCK, self._size))
+            drawn = self._drawn[part]
+            rows = zip(*(drawn[name].tolist() for name in _DRAWN), strict=True)
+            progress = self._progress[part].tolist()
+            for number, (row, state) in enumerate(zip(rows, progress, strict=True), start):
+                yield self.live.get(number) or self._built(number, row, state)
 
     def append(self, record: SimulationRecord) -> None:
         """Adds a simulation, whose number must be the next one."""
@@ -206,12 +217,18 @@ class SimulationTable(Sequence[SimulationRecord]):
             self._failures[record.simulation] = (failure.code, failure.values_json)
 
     def _record(self, number: int) -> SimulationRecord:
-        parameters, log_density, weight, generation, method = self._drawn[number].item()
-        status, attempts, interrupted, samples, issued, finished = self._progress[number].item()
+        drawn = [self._drawn[name][number].tolist() for name in _DRAWN]
+        return self._built(number, drawn, self._progress[number].item())
+
+    def _built(
+        self, number: int, drawn: Sequence[Any], progress: Sequence[Any]
+    ) -> SimulationRecord:
+        parameters, log_density, weight, generation, method = drawn
+        status, attempts, interrupted, samples, issued, finished = progress
         failure = self._failures.get(number)
         return SimulationRecord(
             number,
-            tuple(np.asarray(parameters).tolist()),
+            tuple(parameters),
             self._methods[method],
             generation,
             _known(log_density),
@@ -252,4 +269,4 @@ def _number(value: float | None) -> float:
 
 
 def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return None if math.isnan(value) else value

@@ -215,6 +215,17 @@ def test_line(ledger):
     assert (line["log_density"], line["difficulty"], line["reason"]) == (None, 0.5, None)
 
 
+def test_reading_all_records_gives_what_reading_each_gives():
+    ledger = Ledger(count=5_000, time_steps=1, retries=0)
+    for number in range(ledger.count):
+        record = ledger.add((float(number), 1.0), "prior", number // 7, 0.5)
+        if number % 3:
+            ledger.issue(record, "client-0", 1.0)
+        if number % 3 == 2:
+            ledger.finalized(number, 0, 1, 1, 2.0)
+    assert list(ledger.records) == [ledger.records[number] for number in range(ledger.count)]
+
+
 def test_running_simulations_are_repeated_by_the_next_server_without_using_retries():
     first = Ledger(count=4, time_steps=2, retries=0)
     for n in range(3):
