@@ -12,6 +12,7 @@ from melissa_gen.run_dir.events import read_events
 from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
 from melissa_gen.run_dir.recorded_simulations import read_simulations
 from melissa_gen.run_dir.tables import table
+from melissa_gen.statistics import STATISTICS_FILE, StatisticsResults
 from melissa_gen.study import Study, load_study
 
 if TYPE_CHECKING:
@@ -115,6 +116,15 @@ class Run:
     def cases(self) -> ValidationCases | None:
         """The errors of all validation simulations and the fields of three; None before the first validation."""
         return self.recorded.cases
+
+    @cached_property
+    def statistics(self) -> StatisticsResults:
+        """The statistics of the fields, those of the newest checkpoint if the run has not ended.
+
+        Raises:
+            DataError: The study computes none, or none have been written yet.
+        """
+        return StatisticsResults.read(self.path / STATISTICS_FILE)
 
     def surrogate(self, device: str = "cpu") -> "Surrogate":
         """Loads the trained surrogate, or that of the newest checkpoint if the run has not finished.

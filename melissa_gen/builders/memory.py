@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 
+from melissa_gen.builders.statistics import statistics_megabytes
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
 from melissa_gen.sinks import QUEUE_BYTES
@@ -30,6 +31,9 @@ BASE_MEGABYTES = 500.0
 
 STREAM_MEGABYTES = 300.0
 """Memory of the server of a run without a trainer, in addition to its slots. It does not load torch."""
+
+SAMPLER_MEGABYTES = 200.0
+"""Memory of a sampler in a study without training; quasi-random sequences load torch."""
 
 GPU_MEGABYTES = 1400.0
 """Host memory of the CUDA and NCCL libraries; measured: 1,120 to 1,260."""
@@ -70,7 +74,7 @@ def base_megabytes(study: Study) -> float:
     needed = BASE_MEGABYTES
     if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
         needed += GPU_MEGABYTES
-    needed += bookkeeping_megabytes(study)
+    needed += bookkeeping_megabytes(study) + statistics_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
 
 
@@ -199,7 +203,9 @@ def required_megabytes(study: Study) -> float:
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study.simulation), staging_slots(study))
-    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study) + side_megabytes(study)
+    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
+    needed += side_megabytes(study) + statistics_megabytes(study)
+    needed += SAMPLER_MEGABYTES * (not study.training.enabled)
     return needed + TCP_MEGABYTES * study.over_tcp
 
 
@@ -210,12 +216,20 @@ def _gpu_here() -> bool:
 
 
 def check_memory(study: Study) -> None:
-    """Checks that the reservoirs of a study fit into memory.
+    """Checks that the statistics and the reservoirs of a study fit into memory.
 
     Raises:
-        StudyError: The reservoirs need too much memory. The message gives the required memory, the available memory
+        StudyError: They need too much memory. The message gives the required memory, the available memory
             and the largest possible capacity.
     """
+    statistics, share = statistics_megabytes(study), psutil.virtual_memory().available / 1e6
+    share /= study.server.ranks
+    if statistics > share:
+        msg = (
+            f"statistics need {statistics:.0f} MB in each of {study.server.ranks} server ranks; the free memory of "
+            f"this machine allows {share:.0f} MB: name fewer fields, quantiles or thresholds in the section statistics"
+        )
+        raise StudyError(msg)
     if not study.training.enabled:
         return
     needed = reservoir_megabytes(study)

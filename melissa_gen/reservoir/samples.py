@@ -1,5 +1,6 @@
 """Samples as the policies exchange them: put, drawn and restored samples."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,12 +18,14 @@ class Sample(NamedTuple):
         step: Time step.
         inputs: Input vector of the surrogate: parameters and time, `(n_inputs,)`.
         weight: Importance weight of the simulation.
+        log_density: Log density with which its parameters were drawn; NaN if it is unknown.
     """
 
     simulation: int
     step: int
     inputs: ArrayLike
     weight: float = 1.0
+    log_density: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """Creates the sinks that use the samples of a study beside its training."""
 
 from melissa_gen.builders.dataset import dataset_settings, dataset_writer
+from melissa_gen.builders.statistics import statistics_plan
 from melissa_gen.errors import DataError
 from melissa_gen.server.setup import RankSetup
-from melissa_gen.sinks import RecordSink, SideSink
+from melissa_gen.sinks import RecordSink, SideSink, StatisticsSink
+from melissa_gen.statistics import STATISTICS_FILE
 from melissa_gen.study import RecordSection
 
 __all__ = ["side_sinks"]
@@ -24,6 +26,11 @@ def side_sinks(setup: RankSetup, *, resume: bool) -> list[SideSink]:
         return found
     if setup.study.record is not None:
         found.append(_record(setup, setup.study.record, resume=resume))
+    study = setup.study
+    if study.statistics is not None:
+        plan = statistics_plan(study, study.statistics)
+        path = setup.run_dir / STATISTICS_FILE
+        found.append(StatisticsSink(plan, path, setup.rank, setup.ranks))
     return found
 
 

@@ -50,3 +50,7 @@ class Estimator(ABC):
                 msg = f"the array {name} of the statistics is {found}; {array.shape} is needed"
                 raise ValueError(msg)
             array[...] = state[name]
+
+    def adopt(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Uses the arrays of a `state()` without a copy."""
+        self.arrays = {name: state[name] for name in self.arrays}

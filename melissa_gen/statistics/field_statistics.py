@@ -127,6 +127,22 @@ class FieldStatistics:
         for name, part in self._parts().items():
             part.restore(state[name])
 
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        """Uses the arrays of a `state()` without a copy, for `results` and as the argument of `merge`."""
+        for name, part in self._parts().items():
+            part.adopt(state[name])
+
+    def finish(self) -> None:
+        """Leaves out the groups of the Sobol indices that are incomplete; no sample may follow."""
+        if self.sobol is not None:
+            self.sobol.finish()
+
+    def figures(self) -> dict[str, float]:
+        """Returns the numbers of the whole field by name."""
+        if self.sobol is None:
+            return {}
+        return {"groups_left_out": self.sobol.left_out, "groups_open": self.sobol.waiting}
+
     def _parts(self) -> dict[str, Any]:
         parts = {
             "moments": self.moments,

@@ -94,11 +94,20 @@ class SobolGroups:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues exactly from a `state()`."""
         self.indices.restore(state)
+        self._take_groups(state)
+        self._values = {group: values.copy() for group, values in self._values.items()}
+        self._arrived = {group: arrived.copy() for group, arrived in self._arrived.items()}
+
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        """Uses the arrays of a `state()` without a copy."""
+        self.indices.adopt(state)
+        self._take_groups(state)
+
+    def _take_groups(self, state: Mapping[str, Any]) -> None:
+        numbers = state["open"].tolist()
         self._abandoned = set(state["abandoned"].tolist())
-        self._values, self._arrived = {}, {}
-        for row, group in enumerate(state["open"].tolist()):
-            self._values[group] = state["values"][row].copy()
-            self._arrived[group] = state["arrived"][row].copy()
+        self._values = dict(zip(numbers, state["values"], strict=True))
+        self._arrived = dict(zip(numbers, state["arrived"], strict=True))
 
     def _abandon(self, group: int) -> None:
         self._abandoned.add(group)

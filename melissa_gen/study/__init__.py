@@ -10,6 +10,7 @@ from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection, TimesSection
+from melissa_gen.study.statistics_section import StatisticsSection
 from melissa_gen.study.study import Study, json_schema, load_study
 from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
@@ -27,6 +28,7 @@ __all__ = [
     "SamplerSection",
     "ServerSection",
     "SimulationSection",
+    "StatisticsSection",
     "Study",
     "SurrogateSection",
     "TimesSection",

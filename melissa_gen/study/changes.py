@@ -48,6 +48,7 @@ FIXED = {
     "training.enabled": "the checkpoint holds a network, or none",
     "record": "the file holds the samples so far",
     "reservoir": "the samples in memory are those of this reservoir",
+    "statistics": "the statistics cover all samples so far",
     "sampler": "the checkpoint holds the state of this sampler",
     "launcher.profile": "the values of a profile are part of the run's study already; set them one by one",
 }

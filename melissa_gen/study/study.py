@@ -17,6 +17,7 @@ from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection
+from melissa_gen.study.statistics_section import StatisticsSection
 from melissa_gen.study.study_file import read_study
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection
@@ -61,6 +62,8 @@ class Study(Section):
     """What chooses the parameters of the next simulations."""
     record: RecordSection | None = None
     """A file in which the samples are recorded while they arrive; none records nothing."""
+    statistics: StatisticsSection | None = None
+    """Statistics that are computed while the samples arrive; none computes none."""
     server: ServerSection = ServerSection()
     """The training server: ranks, device, network."""
     launcher: LauncherSection = LauncherSection()
@@ -161,8 +164,11 @@ class Study(Section):
     @model_validator(mode="after")
     def _recorded(self) -> Self:
         if self.record is None:
-            if not self.training.enabled:
-                msg = "training.enabled is false, and nothing else uses the samples: add the section record"
+            if not self.training.enabled and self.statistics is None:
+                msg = (
+                    "training.enabled is false, and nothing else uses the samples: add the section record or "
+                    "statistics"
+                )
                 raise ValueError(msg)
             return self
         if self.server.ranks > 1:
@@ -173,6 +179,34 @@ class Study(Section):
             msg = (
                 f"record.fields has '{unknown[0]}', which is no field of the study; legal are "
                 f"{', '.join(self.simulation.fields)}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        section = self.statistics
+        if section is None:
+            return self
+        fields = list(section.fields or self.simulation.fields)
+        for key, names, legal in (
+            ("fields", fields, list(self.simulation.fields)),
+            ("thresholds", section.thresholds, fields),
+        ):
+            unknown = [name for name in names if name not in legal]
+            if unknown:
+                msg = f"statistics.{key} has the field '{unknown[0]}'; legal are {', '.join(legal)}"
+                raise ValueError(msg)
+        if section.sobol and self.sampler.method != "pick_freeze":
+            msg = (
+                "statistics.sobol needs the groups of simulations of sampler.method pick_freeze; "
+                f"found {self.sampler.method}"
+            )
+            raise ValueError(msg)
+        if section.sobol and self.server.ranks > 1:
+            msg = (
+                "statistics.sobol needs server.ranks 1, because one rank gathers the samples of a group; "
+                f"found {self.server.ranks}"
             )
             raise ValueError(msg)
         return self

@@ -105,6 +105,7 @@ class ControlStandIn:
                 "simulation": self._issued,
                 "parameters": VALUES,
                 "weight": 1.0,
+                "log_density": None,
             }
             self._socket.send_multipart(
                 [self._rank, *json_messages.pack(self.contact.token, assigned)]

@@ -71,4 +71,5 @@ def assignment(record: SimulationRecord) -> dict[str, Any]:
         "simulation": record.simulation,
         "parameters": [float(value) for value in record.parameters],
         "weight": record.weight,
+        "log_density": record.log_density,
     }

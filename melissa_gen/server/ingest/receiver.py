@@ -26,6 +26,7 @@ from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.reservoir import RowSaver, Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
+from melissa_gen.server.ingest.assignment import Assignment
 from melissa_gen.server.ingest.client_sessions import ClientSessions
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.ended_attempts import EndedAttempts
@@ -41,13 +42,6 @@ MEMORY_GRACE_SECONDS = 2.0
 """Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
 """Reason of samples that were withdrawn because the study stopped before they were used."""
-
-
-class Assignment(NamedTuple):
-    """Parameters of a simulation, and the importance weight of its samples."""
-
-    parameters: tuple[float, ...]
-    weight: float
 
 
 class SavedPart(NamedTuple):
@@ -430,7 +424,9 @@ class Ingest:
             # The parameters, sent by rank 0, have not arrived yet.
             return False
         inputs = (*assignment.parameters, self._time_of(whole.step))
-        sample = Sample(whole.simulation, whole.step, inputs, assignment.weight)
+        sample = Sample(
+            whole.simulation, whole.step, inputs, assignment.weight, assignment.log_density
+        )
         if self._sink.put(whole.slot, sample):
             return True
         # Set before the second attempt, so that the trainer wakes this thread if it makes room in between.
@@ -462,8 +458,8 @@ class Ingest:
         for message in self._link.receive():
             match message["type"]:
                 case "assigned":
-                    self._state.assignments[message["simulation"]] = Assignment(
-                        tuple(message["parameters"]), message["weight"]
+                    self._state.assignments[message["simulation"]] = Assignment.from_message(
+                        message
                     )
                 case "closed":
                     simulation, attempt = message["simulation"], message["attempt"]

@@ -84,7 +84,9 @@ class Rank:
         self.control.send_multipart([self.identity, *frames])
 
     def assign(self, simulation=0, parameter=1.5):
-        self.tell("assigned", simulation=simulation, parameters=[parameter], weight=1.0)
+        self.tell(
+            "assigned", simulation=simulation, parameters=[parameter], weight=1.0, log_density=None
+        )
 
     def draw(self, n=1):
         batch = self.reservoir.draw(n, self.out, below_watermark=True)

@@ -1,0 +1,249 @@
+"""Computes the statistics of the fields while the samples of a study arrive."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.errors import DataError
+from melissa_gen.reservoir import Sample
+from melissa_gen.sinks.side_sink import Ranks, SideSink
+from melissa_gen.statistics import (
+    FieldResults,
+    FieldStatistics,
+    Selection,
+    StatisticsResults,
+    importance_weights,
+)
+
+__all__ = ["FieldPlan", "StatisticsPlan", "StatisticsSink"]
+
+_KEPT_WEIGHTS = 10_000
+
+
+@dataclass(frozen=True)
+class FieldPlan:
+    """A field and its statistics.
+
+    Attributes:
+        shape: Shape of the field.
+        dtype: Type of the field.
+        unit: Unit of the field.
+        selection: The statistics.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class StatisticsPlan:
+    """What the statistics of a study are computed of.
+
+    Attributes:
+        fields: Name of each field to its plan.
+        times: Physical time of each time step.
+        parameters: Names of the parameters that vary.
+        columns: Their places among all parameters.
+        log_prior: Returns log p, `(n,)`, at points `(n, d)` of all parameters.
+    """
+
+    fields: Mapping[str, FieldPlan]
+    times: Sequence[float]
+    parameters: Sequence[str]
+    columns: Sequence[int]
+    log_prior: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+class StatisticsSink(SideSink):
+    """Computes statistics, and writes them to an HDF5 file at each checkpoint and at the end.
+
+    A sample counts once: the first complete one of each simulation and time step, also of a simulation that fails
+    later. Its weight is p/q, the density of the prior over that of its drawing. Where q is unknown, the weight is 1.
+
+    With several ranks, each writes its part beside the file, and rank 0 merges them.
+
+    Args:
+        plan: What is computed.
+        path: The HDF5 file.
+        rank: This rank.
+        ranks: Number of server ranks.
+    """
+
+    name: ClassVar[str] = "statistics"
+
+    def __init__(self, plan: StatisticsPlan, path: Path, rank: int = 0, ranks: int = 1) -> None:
+        self._plan, self._path, self._rank, self._ranks = plan, path, rank, ranks
+        self._columns = np.array(plan.columns, np.intp)
+        self._fields = {name: self._new(one) for name, one in plan.fields.items()}
+        self._unknown = 0
+        self._weights: dict[int, float] = {}
+        self._state: dict[str, Any] = {}
+        self._results: StatisticsResults | None = None
+
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Adds the sample to the statistics of its time step."""
+        point = np.asarray(sample.inputs, np.float64)[:-1]
+        weight = self._weight(sample, point)
+        self._unknown += not np.isfinite(sample.log_density)
+        for name, statistics in self._fields.items():
+            parameters = point[self._columns]
+            statistics.update(sample.simulation, sample.step, fields[name], parameters, weight)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the whole state; a resumed run has the same statistics as one without interruption."""
+        fields = {name: statistics.state() for name, statistics in self._fields.items()}
+        self._state = {"unknown_density": self._unknown, "fields": fields}
+        return self._state
+
+    def sync(self) -> None:
+        """Writes the results of the last `state`; with several ranks, with the newest parts of the others."""
+        if not self._state:
+            return
+        fields = {name: self._new(one) for name, one in self._plan.fields.items()}
+        for name, statistics in fields.items():
+            statistics.adopt(self._state["fields"][name])
+        self._write_part(fields)
+        if self._rank == 0:
+            self._merged(fields).write(self._path)
+
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continues from the states of earlier servers."""
+        for state in states:
+            self._unknown += state["unknown_density"]
+            for name, statistics in self._fields.items():
+                earlier = self._new(self._plan.fields[name])
+                earlier.restore(state["fields"][name])
+                if state is states[0]:
+                    self._fields[name] = earlier
+                else:
+                    statistics.merge(earlier)
+
+    def finish(self, ranks: Ranks, *, complete: bool) -> None:
+        """Writes the results of all ranks (collective)."""
+        if complete:
+            for statistics in self._fields.values():
+                statistics.finish()
+        problem = self.failure
+        try:
+            if problem is None:
+                self._write_part(self._fields)
+        except OSError as error:
+            problem = f"{self._part(self._rank)} can't be written: {error.strerror}"
+        found = ranks.gather({"problem": problem, "unknown": self._unknown})
+        self._unknown = sum(one["unknown"] for one in found)
+        problems = [one["problem"] for one in found if one["problem"] is not None]
+        if problems:
+            raise DataError(problems[0])
+        if self._rank == 0:
+            self._results = self._merged(self._fields)
+            self._results.write(self._path)
+            for rank in range(self._ranks):
+                self._part(rank).unlink(missing_ok=True)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the file, and for each field the samples and the Sobol indices of the whole field."""
+        results = self._results
+        fields = {} if results is None else results.fields
+        names = self._plan.parameters
+        return {
+            "file": str(self._path),
+            "unknown_density": self._unknown,
+            "fields": {name: _figures(field, names) for name, field in fields.items()},
+        }
+
+    def _new(self, one: FieldPlan) -> FieldStatistics:
+        return FieldStatistics(len(self._plan.times), one.shape, one.selection, one.dtype)
+
+    def _weight(self, sample: Sample, point: NDArray[np.float64]) -> float:
+        """Returns the importance weight of a simulation."""
+        weight = self._weights.get(sample.simulation)
+        if weight is None:
+            if len(self._weights) >= _KEPT_WEIGHTS:
+                self._weights.clear()
+            log_prior = self._plan.log_prior(point[None])
+            weight = float(importance_weights(log_prior, [sample.log_density])[0])
+            self._weights[sample.simulation] = weight
+        return weight
+
+    def _part(self, rank: int) -> Path:
+        return self._path.with_name(f"{self._path.stem}-{rank}.npz")
+
+    def _write_part(self, fields: Mapping[str, FieldStatistics]) -> None:
+        """Writes the state of this rank for rank 0."""
+        if self._rank == 0:
+            return
+        arrays = {
+            f"{name}/{part}/{key}": array
+            for name, statistics in fields.items()
+            for part, state in statistics.state().items()
+            for key, array in state.items()
+        }
+        partial = self._part(self._rank).with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(self._part(self._rank))
+
+    def _merged(self, mine: Mapping[str, FieldStatistics]) -> StatisticsResults:
+        """Returns the results of rank 0 and of the parts that the other ranks have written."""
+        merged = dict(mine)
+        for rank in range(1, self._ranks):
+            if self._part(rank).exists():
+                with np.load(self._part(rank), allow_pickle=False) as part:
+                    merged = {name: self._joined(name, merged[name], part) for name in merged}
+        return StatisticsResults(
+            {name: self._results_of(name, one) for name, one in merged.items()},
+            tuple(self._plan.parameters),
+            np.array(self._plan.times, np.float64),
+        )
+
+    def _joined(self, name: str, mine: FieldStatistics, part: Mapping[str, Any]) -> FieldStatistics:
+        """Returns the statistics of a field with those that another rank has written."""
+        both, other = (self._new(self._plan.fields[name]) for _ in range(2))
+        both.restore(mine.state())
+        other.adopt(
+            {
+                key: {inner: part[f"{name}/{key}/{inner}"] for inner in state}
+                for key, state in mine.state().items()
+            }
+        )
+        both.merge(other)
+        return both
+
+    def _results_of(self, name: str, statistics: FieldStatistics) -> FieldResults:
+        plan = self._plan.fields[name]
+        return FieldResults(
+            statistics.results(),
+            plan.unit,
+            plan.selection.thresholds,
+            plan.selection.quantiles,
+            statistics.figures(),
+        )
+
+
+def _figures(field: FieldResults, parameters: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures of a field for `summary.json`."""
+    found: dict[str, Any] = {
+        "samples": int(field["count"].sum()),
+        "effective_size": float(field["effective_size"].min()),
+    }
+    if "first_order" in field.estimates:
+        found["sobol"] = {
+            "groups": int(field["groups"].min()),
+            "groups_left_out": int(field.figures["groups_left_out"]),
+            **{
+                order: dict(zip(parameters, _numbers(field.aggregated(order)), strict=True))
+                for order in ("first_order", "total_order")
+            },
+        }
+    return found
+
+
+def _numbers(values: NDArray[np.float64]) -> list[float | None]:
+    """Returns the values in JSON types; None where a value is not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]

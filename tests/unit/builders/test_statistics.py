@@ -1,0 +1,62 @@
+"""The section `statistics` of a study: what is refused, its plan, and its memory."""
+
+from pathlib import Path
+
+import pytest
+
+from melissa_gen.builders.memory import check_memory, promised_megabytes
+from melissa_gen.builders.statistics import statistics_megabytes, statistics_plan
+from melissa_gen.errors import StudyError
+from melissa_gen.study import load_study
+
+HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"statistics.fields": ["heat"]}, "statistics.fields has the field 'heat'; legal are"),
+        ({"statistics.thresholds": {"heat": [1]}}, "statistics.thresholds has the field 'heat'"),
+        ({"statistics.quantiles": [1.0]}, "a number below 1 is legal"),
+        ({"statistics.moments": 5}, "2, 3 or 4"),
+        ({"statistics.sobol": True}, "needs the groups of simulations of sampler.method pick_fr"),
+        (
+            {"statistics.sobol": True, "sampler.method": "pick_freeze", "server.ranks": 2},
+            "statistics.sobol needs server.ranks 1",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(overrides, sentence):
+    with pytest.raises(StudyError, match=sentence) as caught:
+        load_study(HEAT, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_plan_and_the_promise_of_memory():
+    study = load_study(
+        HEAT,
+        {
+            "statistics.thresholds": {"temperature": [300.0]},
+            "statistics.quantiles": [0.1, 0.9],
+            "statistics.covariance": True,
+            "server.device": "cpu",
+        },
+    )
+    plan = statistics_plan(study, study.statistics)
+    selection = plan.fields["temperature"].selection
+    assert selection.thresholds == (300.0,) and selection.quantiles == (0.1, 0.9)
+    assert selection.covariances == len(study.parameters) and selection.sobol == 0
+    assert len(plan.times) == study.simulation.time_steps
+    more = statistics_megabytes(study)
+    assert more > 0.1
+    without = load_study(HEAT, {"server.device": "cpu"})
+    assert promised_megabytes(study) == pytest.approx(promised_megabytes(without) + more)
+
+
+def test_statistics_that_do_not_fit_into_memory_are_refused():
+    study = load_study(
+        HEAT,
+        {"statistics": {}, "simulation.fields.temperature.shape": [2_000_000, 1000]},
+    )
+    with pytest.raises(StudyError, match=r"statistics need .* MB .*: name fewer fields"):
+        check_memory(study)

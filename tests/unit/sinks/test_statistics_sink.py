@@ -1,0 +1,234 @@
+"""The statistics of a study: over ranks, resumed runs, failed simulations, and adaptive samplers."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from melissa_gen.errors import DataError
+from melissa_gen.reservoir import Sample
+from melissa_gen.sampling import Evidence, Prior, create
+from melissa_gen.server.collectives import SingleRank
+from melissa_gen.sinks import FieldPlan, StatisticsPlan, StatisticsSink
+from melissa_gen.statistics import Selection, StatisticsResults
+
+PRIOR = Prior.from_mapping(
+    {
+        "a": {"low": 0.0, "high": 1.0},
+        "fixed": {"low": 2.0, "high": 2.0},
+        "b": {"low": 0.0, "high": 1.0},
+    }
+)
+SHAPE, STEPS = (2, 3), 2
+
+
+def plan_of(prior=PRIOR, shape=SHAPE, steps=STEPS, **selection):
+    return StatisticsPlan(
+        fields={"u": FieldPlan(shape, "float32", "K", Selection(**selection))},
+        times=[0.5 * step for step in range(steps)],
+        parameters=prior.free_names,
+        columns=prior.free_columns,
+        log_prior=prior.log_density,
+    )
+
+
+ALL = plan_of(thresholds=(1.0,), quantiles=(0.5,), covariances=2, sobol=2, open_groups=3)
+
+
+def give(sink, points, simulations, steps=range(STEPS), log_density=0.0):
+    for simulation in simulations:
+        a, fixed, b = points[simulation]
+        for step in steps:
+            values = np.full(SHAPE, a * a + 0.3 * b * (step + 1) + fixed, np.float32)
+            values += np.arange(6, dtype=np.float32).reshape(SHAPE) * a
+            sample = Sample(simulation, step, (a, fixed, b, 0.5 * step), 0.1, log_density)
+            sink.consume(sample, {"u": values})
+
+
+def points_of(groups=16):
+    return create("pick_freeze", PRIOR, 3).suggest(4 * groups).points
+
+
+def test_the_file_holds_the_estimates_with_named_axes(tmp_path):
+    xarray = pytest.importorskip("xarray", reason="to_xarray needs xarray")
+    sink = StatisticsSink(ALL, tmp_path / "s.h5")
+    points = points_of()
+    give(sink, points, range(64))
+    sink.finish(SingleRank(), complete=True)
+    read = StatisticsResults.read(tmp_path / "s.h5")
+    assert read.parameters == ("a", "b") and read.times.tolist() == [0.0, 0.5]
+    field = read.fields["u"]
+    assert field.unit == "K" and field["mean"].shape == (STEPS, *SHAPE)
+    expected = points[:, 0] ** 2 + 0.3 * points[:, 2] + 2.0
+    assert field["mean"][0, 0, 0] == pytest.approx(expected.mean(), 1e-6)
+    found = read.to_xarray()["u"]
+    assert isinstance(found, xarray.Dataset)
+    assert found.covariance.dims == ("time", "parameter", "axis_0", "axis_1")
+    assert found.first_order.sel(parameter="a").shape == (STEPS, *SHAPE)
+    assert found.exceedance.threshold.values.tolist() == [1.0]
+    with pytest.raises(KeyError, match="no estimate 'median', only correlation, count"):
+        field["median"]
+    figures = sink.summary()["fields"]["u"]
+    assert figures["samples"] == 128 and figures["sobol"]["groups"] == 16
+    assert figures["sobol"]["groups_left_out"] == 0
+    first = figures["sobol"]["first_order"]
+    assert first["a"] > 0.8 > 0.2 > first["b"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.h5"]
+
+
+def test_a_resumed_study_has_the_same_file_as_one_without_interruption(tmp_path):
+    points = points_of()
+    whole = StatisticsSink(ALL, tmp_path / "whole.h5")
+    give(whole, points, range(64))
+    whole.finish(SingleRank(), complete=True)
+    first = StatisticsSink(ALL, tmp_path / "parts.h5")
+    give(first, points, range(30))
+    state = first.state()
+    first.sync()
+    early = StatisticsResults.read(tmp_path / "parts.h5").fields["u"]
+    assert early["count"].tolist() == [30, 30] and early["groups"].tolist() == [7, 7]
+    assert early.figures == {"groups_left_out": 0, "groups_open": 1}
+    give(first, points, range(30, 40))  # lost with the server
+    second = StatisticsSink(ALL, tmp_path / "parts.h5")
+    second.restore([state])
+    give(second, points, range(30, 64))
+    second.finish(SingleRank(), complete=True)
+    both = [
+        StatisticsResults.read(tmp_path / f"{name}.h5").fields["u"] for name in ("whole", "parts")
+    ]
+    assert both[0].figures == both[1].figures
+    for name, array in both[0].estimates.items():
+        np.testing.assert_array_equal(array, both[1][name], err_msg=name)
+
+
+class Threads:
+    """Collectives of ranks that are threads."""
+
+    def __init__(self, ranks):
+        self._barrier, self._values = threading.Barrier(ranks, timeout=30), {}
+
+    def of(self, rank):
+        return _Rank(self._barrier, self._values, rank)
+
+
+class _Rank:
+    def __init__(self, barrier, values, rank):
+        self._barrier, self._values, self._mine = barrier, values, rank
+
+    def barrier(self):
+        self._barrier.wait()
+
+    def gather(self, value):
+        self._values[self._mine] = value
+        self._barrier.wait()
+        return [self._values[rank] for rank in sorted(self._values)]
+
+
+def finish_together(sinks):
+    threads, failures = Threads(len(sinks)), {}
+
+    def run(rank):
+        try:
+            sinks[rank].finish(threads.of(rank), complete=True)
+        except DataError as error:
+            failures[rank] = str(error)
+
+    started = [threading.Thread(target=run, args=(rank,)) for rank in range(len(sinks))]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join()
+    return failures
+
+
+WITHOUT_SOBOL = plan_of(thresholds=(1.0,), covariances=2)
+
+
+def test_two_ranks_give_the_results_of_one(tmp_path):
+    points = points_of()
+    one = StatisticsSink(WITHOUT_SOBOL, tmp_path / "one.h5")
+    give(one, points, range(64))
+    one.finish(SingleRank(), complete=True)
+    sinks = [StatisticsSink(WITHOUT_SOBOL, tmp_path / "two.h5", rank, 2) for rank in range(2)]
+    for simulation in range(64):
+        for step in range(STEPS):
+            give(sinks[(simulation + step) % 2], points, [simulation], [step])
+    for sink in reversed(sinks):
+        sink.state()
+        sink.sync()  # a checkpoint
+    assert finish_together(sinks) == {}
+    found = [StatisticsResults.read(tmp_path / f"{name}.h5").fields["u"] for name in ("one", "two")]
+    for name, array in found[0].estimates.items():
+        np.testing.assert_allclose(found[1][name], array, 1e-9, err_msg=name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
+
+
+def test_a_run_with_fewer_ranks_continues_the_statistics_of_all(tmp_path):
+    points = points_of()
+    earlier = [StatisticsSink(WITHOUT_SOBOL, tmp_path / "s.h5", rank, 2) for rank in range(2)]
+    give(earlier[0], points, range(20))
+    give(earlier[1], points, range(20, 40))
+    later = StatisticsSink(WITHOUT_SOBOL, tmp_path / "s.h5")
+    later.restore([sink.state() for sink in earlier])
+    give(later, points, range(40, 64))
+    later.finish(SingleRank(), complete=True)
+    field = StatisticsResults.read(tmp_path / "s.h5").fields["u"]
+    assert field["count"].tolist() == [64, 64]
+    expected = points[:, 0] ** 2 + 0.3 * points[:, 2] + 2.0
+    assert field["mean"][0, 0, 0] == pytest.approx(expected.mean(), 1e-6)
+
+
+def test_a_rank_that_cannot_write_ends_the_statistics_of_all(tmp_path):
+    sinks = [
+        StatisticsSink(WITHOUT_SOBOL, folder / "s.h5", rank, 2)
+        for rank, folder in enumerate((tmp_path, tmp_path / "missing"))
+    ]
+    failures = finish_together(sinks)
+    assert set(failures) == {0, 1}
+    assert "s-1.npz can't be written: No such file or directory" in failures[0]
+
+
+def test_groups_that_lack_a_simulation_are_counted(tmp_path):
+    points = points_of()
+    sink = StatisticsSink(ALL, tmp_path / "s.h5")
+    give(sink, points, [n for n in range(64) if n not in (5, 6, 40)])
+    give(sink, points, [40], steps=[0])  # failed after its first time step
+    sink.finish(SingleRank(), complete=True)
+    sobol = sink.summary()["fields"]["u"]["sobol"]
+    assert (sobol["groups"], sobol["groups_left_out"]) == (14, 2)
+    field = StatisticsResults.read(tmp_path / "s.h5").fields["u"]
+    assert field["count"].tolist() == [62, 61] and field["groups"].tolist() == [15, 14]
+
+
+@pytest.mark.parametrize("method", ["pool", "diffusion_posterior"])
+def test_weights_keep_the_estimates_of_adaptive_samplers_unbiased(method, tmp_path):
+    """The sampler prefers large values; the estimates are those under the prior nevertheless."""
+    prior = Prior.from_mapping({"x": {"low": 0.0, "high": 1.0}})
+    plan = plan_of(prior, shape=(1,), steps=1, quantiles=(0.8,))
+    sampler = create(method, prior, 1, ramp_generations=1)
+    weighted, plain = (StatisticsSink(plan, tmp_path / f"{name}.h5") for name in "wp")
+    number = 0
+    for _ in range(25):
+        proposals = sampler.suggest(80)
+        values = np.exp(2.0 * proposals.points[:, 0])
+        for point, density, value in zip(
+            proposals.points, proposals.log_density, values, strict=True
+        ):
+            field = {"u": np.array([value], np.float32)}
+            weighted.consume(Sample(number, 0, (*point, 0.0), 1.0, density), field)
+            plain.consume(Sample(number, 0, (*point, 0.0), 1.0), field)
+            number += 1
+        evidence = zip(range(number - 80, number), proposals.points, values, strict=True)
+        sampler.ingest([Evidence(n, point, float(value), 10) for n, point, value in evidence])
+    for sink in (weighted, plain):
+        sink.finish(SingleRank(), complete=True)
+    mean, quantile = (np.exp(2.0) - 1) / 2, np.exp(1.6)
+    found, biased = (StatisticsResults.read(tmp_path / f"{name}.h5").fields["u"] for name in "wp")
+    assert abs(found["mean"][0, 0] - mean) < 3 * found["mean_error"][0, 0]
+    assert abs(found["quantile"][0, 0, 0] - quantile) < 3 * found["quantile_error"][0, 0, 0]
+    # Without the weights both are far off.
+    assert abs(biased["mean"][0, 0] - mean) > 6 * biased["mean_error"][0, 0]
+    assert abs(biased["quantile"][0, 0, 0] - quantile) > 6 * biased["quantile_error"][0, 0, 0]
+    assert found["effective_size"][0] < 0.95 * number
+    assert weighted.summary()["unknown_density"] == 0
+    assert plain.summary()["unknown_density"] == number
