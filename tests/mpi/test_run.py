@@ -38,9 +38,9 @@ def run(module_runs):
 
 @pytest.fixture(scope="module")
 def second(run, module_runs):
-    """The same study again, without a name for its folder, with one server rank and a queue of samples."""
+    """The same study again, without a name for its folder."""
     more = {"simulation.count": 4, "sampler.method": "twisted", "server.ranks": 1}
-    more |= {"reservoir.policy": "fifo", "training.draws_per_sample": 1}
+    more["training.draws_per_sample"] = 2
     words = settings(SMALL | more)
     return module_runs.command("run", HEAT, *words, cwd=module_runs.folder).wait()
 

@@ -33,6 +33,12 @@ VARIANTS = {
         "simulation.count": 5,
         "sampler.method": "sobol",
     },
+    "fifo, one server rank": {
+        "reservoir.policy": "fifo",
+        "training.draws_per_sample": 1,
+        "server.ranks": 1,
+        "sampler.method": "uniform",
+    },
 }
 
 
