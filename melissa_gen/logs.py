@@ -67,7 +67,10 @@ def log_thread_error(error: threading.ExceptHookArgs) -> None:
 
     It takes the place of `threading.excepthook`. Threads of melissa_gen handle their errors. Those of libraries, such
     as the writer of TensorBoard, raise them again in the thread that uses them; a full disk needs no traceback.
+    SystemExit ends a thread without an error, as in Python itself.
     """
+    if issubclass(error.exc_type, SystemExit):
+        return
     name = error.thread.name if error.thread else "unknown"
     trace = error.exc_value if isinstance(error.exc_value, Exception) else None
     _log.warning("the thread %s has ended: %s: %s", name, error.exc_type.__name__, error.exc_value)

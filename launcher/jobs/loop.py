@@ -100,11 +100,13 @@ class JobLoop:
             self._connect()
             self._receive()
             self._check_queue()
-            for name, code, why in self.backend.poll():
+            ended = self.backend.poll()
+            if not all(self._has_connected(name) for name, *_ in ended):
+                # The last messages of the server, or about a client, were sent before the job ended.
+                self._receive(wait=200)
+            for name, code, why in ended:
                 if why:
                     self._warn(f"{name}: {why}")
-                # The last messages of the server, or about a client, were sent before the job ended.
-                self._receive(wait=0 if self._has_connected(name) else 200)
                 if name == SERVER:
                     self._disconnect()
                     self._handle(machine.ServerExited(code, why))

@@ -144,3 +144,12 @@ def test_an_error_that_ends_a_thread_of_a_library_is_one_line(caplog):
     (record,) = caplog.records
     told = "the thread writer has ended: OSError: [Errno 28] No space left on device"
     assert (record.getMessage(), record.exc_info) == (told, None)
+
+
+def test_a_thread_that_exits_is_no_error(caplog):
+    thread = threading.Thread(target=sys.exit, args=(1,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", log_thread_error)
+        thread.start()
+        thread.join()
+    assert not caplog.records

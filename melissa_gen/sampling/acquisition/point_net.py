@@ -56,7 +56,7 @@ class PointNet:
             self._insert(points, counts)
 
     def remove(self, point: Single) -> None:
-        """Removes a point (k,) of the net that stands for no other one; of others, the net knows no place."""
+        """Removes a point (k,), unless it stands for others, too, or another one stands for it."""
         for place in np.flatnonzero((self.points == point).all(axis=1)):
             self._counts[place] -= 1
         kept = self._counts > 0

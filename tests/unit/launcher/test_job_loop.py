@@ -1,5 +1,6 @@
 """The main loop of the launcher, with a back end and a server that the test plays."""
 
+import time
 from dataclasses import replace
 
 import zmq
@@ -25,8 +26,9 @@ class Backend:
 
     queued = frozenset()
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir, clients=1):
         self.run_dir, self.context, self.started = run_dir, zmq.Context(), []
+        self.clients = clients
         self.contact = Contact.new(0, "here", ipc=True, encrypt_data=False)
         self.socket, endpoint = bind_socket(self.context, self.contact, "control", "")
         self.contact = replace(self.contact, control=endpoint, heartbeat=endpoint, data=(endpoint,))
@@ -41,10 +43,13 @@ class Backend:
         message = json_messages.pack(self.contact.token, {"type": kind, **values})
         self.socket.send_multipart([self.launcher, *message])
 
-    def poll(self):
+    def meet(self):
         if not self.launcher and self.socket.poll(0):
             self.launcher = self.socket.recv_multipart()[0]
-            self.tell("want", clients=1, ended=0)
+            self.tell("want", clients=self.clients, ended=0)
+
+    def poll(self):
+        self.meet()
         if "client-0" in self.started and not self.ended:
             self.ended = True
             self.tell("connected", job="client-0")
@@ -67,13 +72,37 @@ class Backend:
         self.context.destroy(linger=0)
 
 
-def test_a_client_that_ends_at_once_after_its_request_has_connected(study, tmp_path):
-    backend = Backend(tmp_path)
-    limits = replace(limits_of(study), unconnected=1)
-    loop = JobLoop(study, tmp_path, backend, View(), limits, resume=False, next_job=0)
+class Failing(Backend):
+    """All its client jobs end at the same time, without a message; then the server ends."""
+
+    def poll(self):
+        self.meet()
+        if len(self.started) == 1 + self.clients and not self.ended:
+            self.ended = True
+            return [JobExit(name, 1) for name in self.started[1:]]
+        return [JobExit(SERVER, 0)] if self.ended else []
+
+
+def play(study, backend, limits):
+    loop = JobLoop(study, backend.run_dir, backend, View(), limits, resume=False, next_job=0)
     try:
         with Signals() as signals:
-            finish = loop.run(signals)
+            return loop.run(signals)
     finally:
         loop.close()
+
+
+def test_a_client_that_ends_at_once_after_its_request_has_connected(study, tmp_path):
+    backend = Backend(tmp_path)
+    finish = play(study, backend, replace(limits_of(study), unconnected=1))
     assert (finish.status, backend.started) == ("finished", [SERVER, "client-0"])
+
+
+def test_client_jobs_that_end_together_are_waited_for_once(study, tmp_path):
+    clients = 50
+    backend = Failing(tmp_path, clients)
+    limits = replace(limits_of(study), clients=clients, unconnected=2 * clients, server_retries=0)
+    began = time.monotonic()
+    finish = play(study, backend, limits)
+    assert (finish.status, len(backend.started)) == ("failed", 1 + clients)
+    assert time.monotonic() - began < 5, "a wait of 0.2 s for each job"
