@@ -1,6 +1,7 @@
 /* The calls of melissa_gen.h that give the parameters of a simulation. */
 #include "client_state.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Sets *index to the number of a parameter. */
@@ -43,6 +44,6 @@ int mg_parameter_integer(mg_client *client, const char *name, int64_t *value)
                             "the parameter '%s' is a real number in the study; read it as a real number, or declare "
                             "it with the distribution integer",
                             name);
-    *value = (int64_t)client->answer[3 + index];
+    *value = llround(client->answer[3 + index]);
     return MG_OK;
 }
