@@ -129,6 +129,7 @@ def dataset_study(study: Study, simulations: int) -> Study:
             ),
             "reservoir": type(study.reservoir).model_validate({"capacity": 1, "watermark": 1}),
             "record": None,
+            "statistics": None,
             "sampler": type(study.sampler).model_validate({"method": "uniform"}),
             "server": study.server.model_copy(
                 update={"ranks": 1, "device": "cpu", "pin_ingest": False}

@@ -49,6 +49,12 @@ def train_on_data(
     if not study.training.enabled:
         message = "training.enabled is false, so that there is nothing to train; set it to true"
         raise StudyError(message)
+    if study.statistics is not None and study.statistics.sobol:
+        message = (
+            "statistics.sobol needs the groups of simulations that sampler.method pick_freeze draws, and recorded data has "
+            "no groups; set it to false"
+        )
+        raise StudyError(message)
     paths = [path.absolute() for path in files]
     with recorded_trajectories(study, Purpose(data=[str(path) for path in paths])) as data:
         held_out = _held_out(study, len(data), paths)

@@ -163,6 +163,12 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _recorded(self) -> Self:
+        if not self.training.enabled and self.server.ranks > 1:
+            msg = (
+                "training.enabled is false, which needs server.ranks 1, because the ranks share the work of the training; "
+                f"found {self.server.ranks}"
+            )
+            raise ValueError(msg)
         if self.record is None:
             if not self.training.enabled and self.statistics is None:
                 msg = (

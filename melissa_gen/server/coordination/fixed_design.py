@@ -43,7 +43,10 @@ class FixedDesign:
             if given is None
             else np.array(given, np.float64)
         )
-        self._points, self._densities = points, prior.log_density(points)
+        # What has drawn given points is unknown.
+        unknown = np.full(len(points), np.nan)
+        self._points = points
+        self._densities = prior.log_density(points) if given is None else unknown
         self._taken = 0
 
     def set_probe(self, probe: Callable[[], Any]) -> None:

@@ -42,3 +42,8 @@ def test_a_study_without_training_has_nothing_to_train(study_file, recorded):
 
 def test_a_file_that_is_missing_is_named(study_file, tmp_path):
     assert f"{tmp_path / 'none.h5'} can't be read" in refused(study_file, tmp_path / "none.h5")
+
+
+def test_sobol_indices_are_refused_because_recorded_data_has_no_groups(study_file, recorded):
+    words = ("statistics.sobol=true", "sampler={method: pick_freeze}")
+    assert "statistics.sobol needs the groups" in refused(study_file, recorded, *words)

@@ -32,6 +32,10 @@ def test_a_study_records_nothing_unless_it_says_so(small):
             ["training.enabled=false"],
             "training.enabled is false, and nothing else uses the samples",
         ),
+        (
+            ["training.enabled=false", "statistics={}", "server.ranks=2"],
+            "training.enabled is false, which needs server.ranks 1",
+        ),
     ],
 )
 def test_mistakes_are_named(small, words, sentence):
