@@ -51,8 +51,8 @@ def train_on_data(
         raise StudyError(message)
     if study.statistics is not None and study.statistics.sobol:
         message = (
-            "statistics.sobol needs the groups of simulations that sampler.method pick_freeze draws, and recorded data has "
-            "no groups; set it to false"
+            "statistics.sobol needs the groups of simulations that sampler.method pick_freeze draws, and recorded "
+            "data has no groups; set it to false"
         )
         raise StudyError(message)
     paths = [path.absolute() for path in files]

@@ -43,6 +43,8 @@ class FanOut:
         # Unseen samples of the last checkpoint, which the side sinks have used and the main sink may have lost.
         self._used: set[tuple[int, int]] = set()
         self._warned: set[str] = set()
+        # Why side sinks have ended, in the last state.
+        self._failures: dict[str, str | None] = {}
 
     def put(self, slot: int, sample: Sample) -> bool:
         """Adds a completed sample. Returns False if the main sink has no room; the caller tries again later."""
@@ -98,7 +100,9 @@ class FanOut:
                 self._end(side, error)
         again = np.array(sorted(self._used), np.int64).reshape(-1, 2)
         used = np.concatenate([self.main.unseen(), again])
-        return self.main.state() | {"sides": {"used": used, "states": states}}
+        self._failures = {side.name: side.failure for side in self.sides}
+        sides = {"used": used, "states": states, "failures": self._failures}
+        return self.main.state() | {"sides": sides}
 
     def sync(self) -> None:
         """Waits until the files that the last `state` names are on disk (any thread); a side sink that fails ends."""
@@ -107,6 +111,7 @@ class FanOut:
                 side.sync()
             except Exception as error:
                 self._end(side, error)
+            self._failures[side.name] = side.failure
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores the main sink; see `restore_sides`."""
@@ -125,6 +130,8 @@ class FanOut:
         mine = [*saved[rank : rank + 1], *(saved[ranks:] if rank == 0 else ())]
         for side in self.sides:
             side.restore([one["states"][side.name] for one in mine if side.name in one["states"]])
+            ended = [one["failures"].get(side.name) for one in mine]
+            side.failure = next((reason for reason in ended if reason is not None), side.failure)
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of the side sinks after the last sample (collective)."""

@@ -126,21 +126,28 @@ class StatisticsSink(SideSink):
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of all ranks (collective)."""
-        if complete:
-            for statistics in self._fields.values():
-                statistics.finish()
         problem = self.failure
         try:
+            for statistics in self._fields.values() if complete else ():
+                statistics.finish()
             if problem is None:
                 self._write_part(self._fields)
-        except OSError as error:
-            problem = f"{self._part(self._rank)} can't be written: {error.strerror}"
+        except Exception as error:
+            # The other ranks wait for this one.
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            problem = f"{self._part(self._rank)} can't be written: {reason}"
         found = ranks.gather({"problem": problem, "unknown": self._unknown})
         self._unknown = sum(one["unknown"] for one in found)
         problems = [one["problem"] for one in found if one["problem"] is not None]
         if problems:
             raise DataError(problems[0])
         if self._rank == 0:
+            missing = [path for path in map(self._part, range(1, self._ranks)) if not path.exists()]
+            if missing:
+                message = (
+                    f"{missing[0]}, the part of another server rank, can't be seen on this node"
+                )
+                raise DataError(message)
             self._results = self._merged(self._fields)
             self._results.write(self._path)
             for rank in range(self._ranks):

@@ -165,7 +165,7 @@ class Study(Section):
     def _recorded(self) -> Self:
         if not self.training.enabled and self.server.ranks > 1:
             msg = (
-                "training.enabled is false, which needs server.ranks 1, because the ranks share the work of the training; "
+                "training.enabled is false, which needs server.ranks 1, because only the training is shared by ranks; "
                 f"found {self.server.ranks}"
             )
             raise ValueError(msg)

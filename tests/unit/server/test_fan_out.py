@@ -88,6 +88,29 @@ def test_a_sink_that_fails_ends_alone_with_one_warning(caplog):
     assert broken.finished and other.finished
 
 
+@pytest.mark.parametrize("method", ["consume", "state", "sync"])
+def test_a_sink_that_has_ended_stays_so_after_a_restart(method):
+    """It lacks the samples that arrived since."""
+
+    class Failing(Sum):
+        pass
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    setattr(Failing, method, fail)
+    sink = FanOut(reservoir(), [Failing("sum"), Sum("other")])
+    assert offer(sink, 1)
+    saved = sink.state()["sides"]
+    sink.sync()
+    again = FanOut(reservoir(), [Sum("sum"), Sum("other")])
+    again.restore_sides([saved], 0, 1)
+    assert offer(again, 2)
+    ended, other = again.sides
+    assert ended.failure == "[Errno 28] No space left on device" and (2, 0) not in ended.samples
+    assert other.failure is None and other.samples == [(1, 0), (2, 0)]
+
+
 def test_a_defect_is_named_by_its_type(caplog):
     class Defect(Sum):
         def state(self):

@@ -188,6 +188,17 @@ def test_a_rank_that_cannot_write_ends_the_statistics_of_all(tmp_path):
     assert "s-1.npz can't be written: No such file or directory" in failures[0]
 
 
+def test_a_part_that_rank_0_does_not_see_is_no_rank_without_samples(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    sinks = [
+        StatisticsSink(WITHOUT_SOBOL, folder / "s.h5", rank, 2)
+        for rank, folder in enumerate((tmp_path, tmp_path / "elsewhere"))
+    ]
+    failures = finish_together(sinks)
+    assert "s-1.npz, the part of another server rank, can't be seen" in failures[0]
+    assert not (tmp_path / "s.h5").exists()
+
+
 def test_groups_that_lack_a_simulation_are_counted(tmp_path):
     points = points_of()
     sink = StatisticsSink(ALL, tmp_path / "s.h5")
