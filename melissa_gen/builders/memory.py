@@ -176,11 +176,16 @@ def promised_megabytes(study: Study) -> float:
     Raises:
         StudyError: The surrogate can't be built.
     """
-    samples = study.training.validation.simulations * study.simulation.time_steps
-    share = samples * study.sample_bytes / 1e6 / study.server.ranks
-    if samples:
+    simulations = study.training.validation.simulations
+    each = study.simulation.time_steps * study.sample_bytes / 1e6
+    share = simulations * each / study.server.ranks
+    if simulations:
         # The prediction of one simulation, its error, and the square of the error.
-        share += 3 * study.simulation.time_steps * study.sample_bytes / 1e6
+        share += 3 * each
+    if study.surrogate.task != "direct":
+        # Rollouts of several simulations at once, and the steps of one that they are compared with.
+        mine = -(-simulations // study.server.ranks)
+        share += (min(study.training.batch_size, mine) + 1) * each
     held = reservoir_megabytes(study) + side_megabytes(study)
     return held + base_megabytes(study) + model_megabytes(study) + share
 

@@ -82,6 +82,18 @@ class Autoregressive(Task):
         inputs = torch.from_numpy(surrogate.middle()).to(surrogate.center.device)
         return Rows(inputs[:, None].expand(1, steps, -1), fields)
 
+    def start(self, surrogate: Surrogate, rows: Rows) -> None:
+        """Sets the scale of the increments from the first batch of all ranks (collective)."""
+        assert isinstance(surrogate, AutoregressiveSurrogate)
+        if self._predicts != "increment":
+            return
+        last = self.window.history
+        sums = change_sums(surrogate.standardized(rows.fields)[:, last - 1 : last + 1])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        width = float((sums[0] / sums[1].clamp(min=1)).sqrt())
+        surrogate.increment.fill_(width if width > 0 else 1.0)
+
     def rollout_at(self, batches: int) -> int:
         """Returns the number of steps that are predicted after this number of batches."""
         place = bisect_right([first for first, _ in self._schedule], batches)
@@ -93,8 +105,6 @@ class Autoregressive(Task):
         """Predicts the steps of the rollout one after another."""
         assert isinstance(surrogate, AutoregressiveSurrogate)
         states = surrogate.standardized(rows.fields)
-        if batches == 0:
-            _set_increment(surrogate, states, self.window.history)
         given = states[:, : self.window.history]
         if self._noise:
             given = given + self._noise * torch.randn_like(given)
@@ -132,6 +142,7 @@ class Autoregressive(Task):
         steps = self.predicted_steps(len(times))
         first = [number * self.window.stride for number in range(self.window.history)]
         for begin in range(0, len(true), rows):
+            begin_piece()
             some = true[begin : begin + rows]
             given = surrogate.standardized(
                 {
@@ -152,15 +163,13 @@ class Autoregressive(Task):
                 }
 
 
-@torch.no_grad()
-def _set_increment(surrogate: AutoregressiveSurrogate, states: torch.Tensor, history: int) -> None:
-    """Sets the scale of the increments from the first batch of all ranks (collective)."""
-    change = (states[:, history] - states[:, history - 1]).double()
-    sums = torch.stack([change.square().sum(), change.new_tensor(change.numel())])
-    if dist.is_initialized():
-        dist.all_reduce(sums)
-    width = float((sums[0] / sums[1]).sqrt())
-    surrogate.increment.fill_(width if width > 0 else 1.0)
+def change_sums(states: torch.Tensor) -> torch.Tensor:
+    """Returns the sum of the squares of the changes between two time steps `(n, 2, *output_shape)`, and their number.
+
+    The made-up row of a rank without data does not change, and counts as none.
+    """
+    change = (states[:, 1] - states[:, 0]).double()
+    return torch.stack([change.square().sum(), change.any() * change.new_tensor(change.numel())])
 
 
 def _schedule(rollout: int | Sequence[Mapping[str, int]]) -> list[tuple[int, int]]:

@@ -89,6 +89,15 @@ class Task(ABC):
     def example(self, surrogate: Surrogate) -> Rows:
         """Returns one made-up row, for a rank that has no data yet."""
 
+    def start(self, surrogate: Surrogate, rows: Rows) -> None:
+        """Sets what the surrogate takes from the data, before the first step of all ranks (collective).
+
+        Args:
+            surrogate: The surrogate, whose output has its scale.
+            rows: The first batch of this rank.
+        """
+        return
+
     @abstractmethod
     def compare(
         self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int

@@ -113,6 +113,9 @@ class Learner:
         """
         count = batch.count if batch else 0
         rows, weights = self._on_device(batch)
+        if not self.batches:
+            self._task.start(self.surrogate, rows)
+            self.follow()
         self.guard.before_step(self.batches)
         if not self._rows.filled:
             # This rank has never had data: its only row is made up and must not enter a running mean.

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from melissa_gen.builders.memory import promised_megabytes
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.surrogates import AutoregressiveSurrogate, export, load, save
-from melissa_gen.tasks import Autoregressive
+from melissa_gen.tasks import Autoregressive, Rows
+from melissa_gen.tasks.autoregressive import change_sums
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
@@ -56,6 +58,35 @@ def test_all_windows_are_drawn_and_the_losses_reach_their_simulations():
     assert len(found) == 12 * 6 and trainer.batches == 9
     counters = trainer.reservoir.counters()
     assert counters["trained"] == counters["stored"] == 96
+
+
+@pytest.mark.parametrize("section", [{"ema": 0.9}, {"on_divergence": "rollback"}])
+def test_averaged_and_restored_weights_have_the_scale_of_the_increments(section):
+    study = study_with({"predicts": "increment"}, training=section | {"learning_rate": 0.01})
+    trainer, _ = trainer_of(study)
+    trainer.wait_for_first_samples()
+    trainer.learn(trainer.draw(8), 8)
+    assert trainer.surrogate.increment != 1.0
+    assert trainer.model.increment == trainer.surrogate.increment
+    if "on_divergence" in section:
+        width = float(trainer.surrogate.increment)
+        trainer.surrogate.network.requires_grad_(False)
+        for weight in trainer.surrogate.parameters():
+            weight.fill_(float("nan"))
+        trainer.surrogate.network.requires_grad_(True)
+        trainer.learn(trainer.draw(8), 8)
+        trainer.guard.respond(trainer.batches, trainer.learning_rate)
+        assert float(trainer.surrogate.increment) == width
+
+
+def test_the_scale_of_the_increments_is_that_of_the_ranks_with_data():
+    task = Autoregressive(predicts="increment")
+    surrogate = build_surrogate(study_with({"predicts": "increment"}), task)
+    fields = {"u": torch.arange(36.0).reshape(3, 2, 6)}
+    task.start(surrogate, Rows(torch.zeros(3, 2, 2), fields))
+    assert float(surrogate.increment) == 6.0
+    made_up = surrogate.standardized(task.example(surrogate).fields)
+    assert change_sums(made_up).tolist() == [0.0, 0.0]
 
 
 def test_a_rank_without_data_takes_part():
@@ -194,3 +225,14 @@ def test_a_mistake_is_one_sentence(arguments, sections, words):
     with pytest.raises(StudyError) as error:
         build_task(study_with(arguments, **sections))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_promised_memory_covers_rollouts_of_several_simulations():
+    def promised(batch_size):
+        validation = {"simulations": 20, "every": 10}
+        training = {"batch_size": batch_size, "validation": validation}
+        study = study_with({}, steps=50, training=training)
+        return promised_megabytes(study), 50 * study.sample_bytes / 1e6
+
+    (few, each), (many, _) = promised(2), promised(8)
+    assert many - few == pytest.approx(6 * each)
