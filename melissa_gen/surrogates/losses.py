@@ -4,6 +4,7 @@ import torch
 
 __all__ = ["member_losses", "nrmse", "per_sample_loss"]
 
+_VALUES_AT_ONCE = 1 << 18
 LEAST_SHARE = 0.1
 """A field that is smaller than this share of its usual magnitude is compared with that share."""
 
@@ -85,13 +86,19 @@ def _check(prediction: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def steps_correlated(predicted: torch.Tensor, true: torch.Tensor, threshold: float = 0.8) -> int:
-    """Returns the number of steps before the correlation of the fields `(K, *shape)` falls below the threshold."""
-    one, other = (fields.double().flatten(1) for fields in (predicted, true))
-    one, other = (fields - fields.mean(dim=1, keepdim=True) for fields in (one, other))
-    product = (one * other).sum(dim=1)
-    # Constant fields count as correlated where both are.
-    size = one.norm(dim=1) * other.norm(dim=1)
-    below = product < threshold * size
-    below |= (size == 0) & ((one.norm(dim=1) > 0) | (other.norm(dim=1) > 0))
-    found = torch.nonzero(below)
-    return int(found[0]) if len(found) else len(predicted)
+    """Returns the number of steps before the correlation of the fields `(K, *shape)` falls below the threshold.
+
+    Constant fields count as correlated where both are, and fields that are not finite as uncorrelated.
+    """
+    begin = 0
+    # The copies in double precision are those of a few steps, whatever the length of the simulation.
+    rows = max(1, _VALUES_AT_ONCE // max(true[0].numel(), 1))
+    for pair in zip(torch.split(predicted, rows), torch.split(true, rows), strict=True):
+        one, other = (fields.double().flatten(1) for fields in pair)
+        one, other = (fields - fields.mean(dim=1, keepdim=True) for fields in (one, other))
+        product, first, second = (one * other).sum(dim=1), one.norm(dim=1), other.norm(dim=1)
+        fits = (product >= threshold * first * second) & ((first > 0) == (second > 0))
+        if not fits.all():
+            return begin + int(torch.nonzero(~fits)[0])
+        begin += len(product)
+    return begin

@@ -99,7 +99,7 @@ class Validation:
     def errors_of_mean(self) -> Errors:
         """Returns the NRMSE of predicting the mean of each field over the set (collective)."""
         return self._compared(
-            {n: torch.full_like(t[self._steps], self._means[n]) for n, t in one.items()}
+            {n: torch.full_like(self._predictable(t), self._means[n]) for n, t in one.items()}
             for one in self._fields
         )
 
@@ -170,7 +170,7 @@ class Validation:
         for row, true, predicted in zip(self._rows, self._fields, predictions, strict=True):
             for k, name in enumerate(self._names):
                 one = predicted[name].to(self._device)[None]
-                wanted = true[name][self._steps].to(self._device)[None]
+                wanted = self._predictable(true[name]).to(self._device)[None]
                 found[row, k] = nrmse(one, wanted, self._magnitudes[name])[0]
                 by_step[:-1] += nrmse(one[0], wanted[0], self._magnitudes[name])
                 by_step[-1] += steps_correlated(one[0], wanted[0])
@@ -185,6 +185,10 @@ class Validation:
             means[:-1],
             float(means[-1]),
         )
+
+    def _predictable(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns the time steps that are predicted; all of them without a copy."""
+        return values if len(self._steps) == len(values) else values[self._steps]
 
     def _predictions(
         self,
