@@ -1,7 +1,7 @@
 """Base class of the reservoir policies: locking, counters, pacing, and copying rows into a batch."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ class Policy(PolicyRules):
         self._segments = Segments(self.store, shape, time_steps, growing)
         self._steps, longest = shape.steps, self._segments.longest
         self._limit = self._segments.fitting(self.capacity)
-        self.watermark = min(self.watermark, self._limit * self._segments.most_windows)
+        self.watermark = min(self.watermark, self._limit * self._segments.least_windows)
         self.restorable = self.capacity + growing * longest
 
     # Methods for the ingest thread.
@@ -133,9 +133,10 @@ class Policy(PolicyRules):
             self.store.weights[slot] = sample.weight
             self._stored += 1
             self._arrivals[slot] = None
-            for row in self._complete_rows(slot):
-                if self._size() >= self._limit and self._can_evict():
-                    self._free_row(self._evict())
+            rows = self._complete_rows(slot)
+            while self._size() + len(rows) > self._limit and self._can_evict():
+                self._free_row(self._evict())
+            for row in rows:
                 self._insert(row)
             self._blocked = False
             self._condition.notify_all()
@@ -438,8 +439,11 @@ class Policy(PolicyRules):
 
     def _free_row(self, row: int) -> None:
         """Frees what is evicted at once."""
-        for slot in (row,) if self._segments is None else self._segments.release(row):
-            self._free(slot)
+        if self._segments is None:
+            self._free(row)
+        else:
+            # With few windows at a large stride, some steps are in none of them.
+            self._withdraw(self._segments.release(row), IN_NO_WINDOW)
 
     def _unseen_steps(self) -> int:
         return self._unseen() if self._segments is None else self._segments.unseen
@@ -449,7 +453,7 @@ class Policy(PolicyRules):
             return self._size()
         return self._segments.left if self._closed else self._segments.windows
 
-    def _complete_rows(self, slot: int) -> Iterable[int]:
+    def _complete_rows(self, slot: int) -> Sequence[int]:
         """Adds a time step; returns the rows that are complete by it."""
         if self._segments is None:
             return (slot,)

@@ -17,7 +17,7 @@ from melissa_gen.reservoir.slot_store import SlotStore
 __all__ = ["IN_NO_WINDOW", "Segments", "WindowShape"]
 
 IN_NO_WINDOW = "in no complete window"
-"""Reason for withdrawing time steps whose neighbors in time never arrived."""
+"""Reason for withdrawing time steps whose neighbors in time never arrived, or between the strides of few windows."""
 _LEAST_WINDOWS, _WINDOWS_PER_OVERLAP = 8, 4
 
 
@@ -70,7 +70,8 @@ class Segments:
         count = -(-windows // (self.longest - shape.span + 1))
         # Segments of nearly equal size: first window of each, and one past the last.
         self._begins = [number * windows // count for number in range(count + 1)]
-        self.most_windows = max(b - a for a, b in zip(self._begins, self._begins[1:], strict=False))
+        # Segments differ by one window at most.
+        self.least_windows, self.most_windows = windows // count, -(-windows // count)
         self.trained = np.zeros(store.slots, bool)
         self.held = self.unseen = self.windows = self.left = 0
         self._users = np.zeros(store.slots, np.int64)

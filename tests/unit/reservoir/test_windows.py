@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melissa_gen import reservoir
 from melissa_gen.errors import StudyError
-from melissa_gen.reservoir import Sample, SlotStore, WindowShape
+from melissa_gen.reservoir import Sample, SlotStore, StoredRows, WindowShape
 
 FIELDS = {"u": ((2,), "f4")}
 
@@ -89,6 +89,52 @@ def test_steps_without_neighbors_are_withdrawn_with_the_reason():
     memory.close()
     assert balanced(memory)["withdrawn"] == {"in no complete window": 6}
     assert memory.drained
+
+
+def test_steps_between_the_strides_of_few_windows_are_withdrawn():
+    shape = WindowShape(3, 4)
+    memory = memory_of(shape, 10, capacity=10)
+    for simulation in range(3):
+        for step in range(10):
+            while not put(memory, simulation, step):
+                draw(memory, 1, 3)
+            balanced(memory)
+    memory.close()
+    while draw(memory, 1, 3) is not None:
+        balanced(memory)
+    # Windows begin at steps 0 and 1, so that they never contain steps 2, 3, 6 and 7.
+    assert balanced(memory)["withdrawn"] == {"in no complete window": 12}
+    assert memory.drained and memory.store.free == memory.store.slots
+
+
+def test_a_full_memory_reaches_its_watermark_whatever_the_sizes_of_its_segments():
+    memory = memory_of(WindowShape(2), 18, capacity=9, watermark=9)
+    for step in range(18):
+        put(memory, 0, step)
+    assert memory.ready(1)
+
+
+def test_a_restored_memory_with_more_segments_than_it_keeps_shrinks():
+    """Two server ranks become one: it takes more segments than fit beside those that arrive."""
+    old = memory_of(WindowShape(2), 12)
+    for simulation in range(5):
+        for step in range(12):
+            put(old, simulation, step)
+    while len(old.unseen()):
+        draw(old, 8, 2)
+    rows = old.rows()
+    rows = StoredRows(rows.slots[:54], {name: column[:54] for name, column in rows.columns.items()})
+    memory = memory_of(WindowShape(2), 12, capacity=27)
+    assert memory.restorable == 54
+    memory.restore(old.state())
+    slots = np.array([memory.store.acquire() for _ in rows.slots], np.intp)
+    memory.refill(rows._replace(slots=slots))
+    for step in range(12):
+        for simulation in range(20, 23):
+            while not put(memory, simulation, step):
+                draw(memory, 8, 2)
+            balanced(memory)
+    assert len(memory.slots()) <= 27
 
 
 @pytest.mark.parametrize(
