@@ -74,8 +74,9 @@ class Policy(PolicyRules):
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
         self._arrivals: dict[int, None] = {}  # in order
-        # Slots that a draw is copying without the lock; one that is evicted meanwhile is released after the copy.
+        # Slots that are read without the lock, by a draw or after `take_arrivals`; evicted ones are released later.
         self._copied: frozenset[int] = frozenset()
+        self._taken: frozenset[int] = frozenset()
         self._freed_late: list[int] = []
 
     def form_windows(self, shape: WindowShape, time_steps: int, growing: int) -> None:
@@ -160,7 +161,6 @@ class Policy(PolicyRules):
         """Removes all samples; returns the number of those never drawn, which are counted under `reason`."""
         with self._condition:
             unseen = self._unseen_steps()
-            self._arrivals = {}
             rows = self._clear()
             for slot in rows if self._segments is None else self._segments.clear():
                 self._free(slot)
@@ -194,7 +194,7 @@ class Policy(PolicyRules):
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            selection, windows = self._select(n), None
+            selection, windows, self._taken = self._select(n), None, frozenset()
             if self._segments is None:
                 new = zip(selection.slots, selection.unseen, strict=True)
                 self._trained += len({slot for slot, unseen in new if unseen})
@@ -211,10 +211,9 @@ class Policy(PolicyRules):
         finally:
             with self._condition:
                 self._copied = frozenset()
-                removed = selection.slots if selection.removed and windows is None else ()
-                for slot in [*self._freed_late, *removed]:
-                    self.store.release(slot)
-                self._freed_late.clear()
+                self._release_late()
+                for slot in selection.slots if selection.removed and windows is None else ():
+                    self._free(slot)
                 self._condition.notify_all()
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
@@ -233,9 +232,11 @@ class Policy(PolicyRules):
         """
 
     def take_arrivals(self) -> list[int]:
-        """Returns the slots filled since the last call. Their samples stay unchanged until the next draw."""
+        """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or draw."""
         with self._condition:
             taken, self._arrivals = list(self._arrivals), {}
+            self._taken = frozenset(taken)
+            self._release_late()
             return taken
 
     def ready(self, n: int) -> bool:
@@ -432,10 +433,16 @@ class Policy(PolicyRules):
         return size >= (1 if self._closed else max(1, self._needed(n)))
 
     def _free(self, slot: int) -> None:
-        if slot in self._copied:
+        self._arrivals.pop(slot, None)
+        if slot in self._copied or slot in self._taken:
             self._freed_late.append(slot)
         else:
             self.store.release(slot)
+
+    def _release_late(self) -> None:
+        for slot in self._freed_late:
+            self.store.release(slot)
+        self._freed_late.clear()
 
     def _free_row(self, row: int) -> None:
         """Frees what is evicted at once."""
@@ -472,7 +479,6 @@ class Policy(PolicyRules):
         lost = int(np.count_nonzero(~self._segments.trained[slots])) if slots else 0
         self._count_withdrawn(reason, lost)
         for slot in slots:
-            self._arrivals.pop(slot, None)
             self._free(slot)
 
     def _count_withdrawn(self, reason: str, count: int) -> None:

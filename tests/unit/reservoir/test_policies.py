@@ -264,6 +264,10 @@ def test_rows_stay_intact_while_both_threads_run(policy):
     def train():
         out = {"u": np.empty((8, *shape), "f4")}
         while not memory.drained:
+            slots = memory.take_arrivals()
+            arrived, numbers = store.arrays["u"][slots], store.simulations[slots]
+            if (arrived != numbers[:, None, None]).any():
+                errors.append(numbers)
             if not memory.wait_ready(8, timeout=30):
                 continue
             batch = memory.draw(8, out)
@@ -284,6 +288,31 @@ def test_rows_stay_intact_while_both_threads_run(policy):
     assert seen == set(range(total))
     assert memory.counters()["trained"] == total
     assert store.free == store.slots
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_a_sample_that_left_before_the_arrivals_were_taken_is_not_among_them(policy):
+    memory = build(policy, capacity=1)
+    fill(memory, [1])
+    draw(memory, 1)
+    fill(memory, [2])
+    taken = memory.take_arrivals()
+    assert memory.store.simulations[taken].tolist() == [2]
+
+
+def test_arrivals_are_not_overwritten_before_the_next_draw():
+    memory = build(capacity=1)
+    store = memory.store
+    fill(memory, [1])
+    draw(memory, 1)
+    taken = memory.take_arrivals()
+    fill(memory, [2, 3])
+    # The first sample was evicted, and the third one was refused.
+    free = [store.acquire() for _ in range(store.free)]
+    assert len(free) == 1 and taken[0] not in free
+    assert store.row(taken[0], "u")[0] == store.simulations[taken[0]] == 1
+    draw(memory, 1)
+    assert store.acquire() == taken[0]
 
 
 def test_illegal_sizes_and_names_are_explained():
