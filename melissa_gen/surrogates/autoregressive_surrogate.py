@@ -218,9 +218,15 @@ class AutoregressiveSurrogate(Surrogate):
             DataError: A parameter or a field is missing, unknown, or has another shape.
         """
         values = np.array(self.ordered(parameters), np.float64)[None]
+        if set(initial) != set(self.fields):
+            message = (
+                f"initial holds {', '.join(initial) or 'no field'}; it must hold {', '.join(self.fields)}, the fields "
+                "of the simulation"
+            )
+            raise DataError(message)
         given = {}
         for name, shape in self.fields.items():
-            array = np.asarray(initial.get(name, math.nan), np.float32)
+            array = np.asarray(initial[name], np.float32)
             if self.history == 1 and array.shape == shape:
                 array = array[None]
             if array.shape != (self.history, *shape):

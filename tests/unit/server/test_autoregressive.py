@@ -166,6 +166,9 @@ def test_a_saved_surrogate_predicts_from_its_first_steps(tmp_path):
     np.testing.assert_array_equal(loaded.predict({"a": 0.5}, {"u": initial}, 5)["u"], first)
     with pytest.raises(DataError, match="it must be \\(2, 6\\)"):
         loaded.predict({"a": 0.5}, {"u": initial[0]}, 5)
+    for fields in ({}, {"u": initial, "v": initial}):
+        with pytest.raises(DataError, match="it must hold u, the fields"):
+            loaded.predict({"a": 0.5}, fields, 5)
     export(loaded, tmp_path / "step.pt2")
     program = torch.export.load(tmp_path / "step.pt2").module()
     given = torch.from_numpy(initial)[None]
