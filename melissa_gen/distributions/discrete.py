@@ -5,7 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from melissa_gen.distributions.distribution import Array, Distribution
 from melissa_gen.units import Unit
@@ -18,7 +24,13 @@ _DECADES = 100.0
 
 def _as_written(value: Any, validate: ValidatorFunctionWrapHandler) -> float:
     """Checks a number, and keeps it an integer if it is written as one."""
-    number: float = validate(value)
+    try:
+        number: float = validate(value)
+    except ValidationError:
+        if not isinstance(value, str):
+            raise
+        msg = "is not a number; write a number for each category, such as 0 and 1, and let the solver give it a name"
+        raise ValueError(msg) from None
     return value if isinstance(value, int) else number
 
 

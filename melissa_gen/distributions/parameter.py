@@ -67,5 +67,6 @@ def _sentence(name: str, kind: str, error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key} is missing, a {kind} distribution needs it."
     if first["type"] == "value_error":
-        return f"{key}: {first['msg'].removeprefix('Value error, ')}."
+        found = ":" if isinstance(first["input"], dict) else f" {short_value(first['input'])}"
+        return f"{key}{found} {first['msg'].removeprefix('Value error, ')}."
     return f"{key} is {short_value(first['input'])}; {legal_value(first)}."
