@@ -12,8 +12,10 @@ from melissa_gen.study import StatisticsSection, Study
 
 __all__ = ["statistics_megabytes", "statistics_plan"]
 
-_COPIES = 3
-"""The statistics themselves, their copy for a checkpoint, and the results that are computed from it."""
+_COPIES = 4.0
+"""The statistics themselves, their copy for a checkpoint, and twice the results that are computed from it."""
+_COPIES_TO_MERGE = 1.5
+"""More copies with several ranks: the sum over the ranks, and the part of a rank that is added to it."""
 
 
 def statistics_plan(study: Study, section: StatisticsSection) -> StatisticsPlan:
@@ -50,7 +52,8 @@ def statistics_megabytes(study: Study) -> float:
     if study.statistics is None:
         return 0.0
     simulation, section = study.simulation, study.statistics
-    return _COPIES * sum(
+    copies = _COPIES + _COPIES_TO_MERGE * (study.server.ranks > 1)
+    return copies * sum(
         _selection(study, section, name, len(study.parameters)).megabytes(
             simulation.time_steps,
             tuple(simulation.fields[name].shape),

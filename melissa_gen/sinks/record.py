@@ -66,6 +66,7 @@ class RecordSink(SideSink):
         self._queue: deque[_Row | _Mark | None] = deque()
         self._changed = threading.Condition()
         self._dropped = 0
+        self._whole = False
         self._mark = _Mark({}, threading.Event())
         # Number of time steps written, for each simulation that has started and is not complete.
         self._steps: dict[int, int] = {}
@@ -135,13 +136,16 @@ class RecordSink(SideSink):
         self._thread.join()
         if complete and self.failure is None:
             self._writer.close()
+            self._whole = True
         else:
             self._writer.abandon()
 
     def summary(self) -> dict[str, Any]:
         """Returns the file, the number of its simulations, and the samples that were not written."""
-        rows = self._writer.rows_finished if self._writer is not None else 0
-        file = str(self._writer.path) if self._writer is not None else None
+        if self._writer is None:
+            return {"file": None, "simulations": 0, "dropped": self._dropped}
+        rows = self._writer.rows_finished
+        file = str(self._writer.path if self._whole else self._writer.partial)
         return {"file": file, "simulations": rows, "dropped": self._dropped}
 
     def _fits(self, nbytes: int) -> bool:

@@ -105,10 +105,8 @@ class StatisticsSink(SideSink):
         """Writes the results of the last `state`; with several ranks, with the newest parts of the others."""
         if not self._state:
             return
-        fields = {name: self._new(one) for name, one in self._plan.fields.items()}
-        for name, statistics in fields.items():
-            statistics.adopt(self._state["fields"][name])
-        self._write_part(fields)
+        fields = {name: self._with_state(name, one) for name, one in self._state["fields"].items()}
+        self._write_part(self._state["fields"])
         if self._rank == 0:
             self._merged(fields).write(self._path)
 
@@ -127,11 +125,13 @@ class StatisticsSink(SideSink):
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of all ranks (collective)."""
         problem = self.failure
+        # The last checkpoint is complete.
+        self._state = {}
         try:
             for statistics in self._fields.values() if complete else ():
                 statistics.finish()
             if problem is None:
-                self._write_part(self._fields)
+                self._write_part({name: one.state() for name, one in self._fields.items()})
         except Exception as error:
             # The other ranks wait for this one.
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -181,14 +181,14 @@ class StatisticsSink(SideSink):
     def _part(self, rank: int) -> Path:
         return self._path.with_name(f"{self._path.stem}-{rank}.npz")
 
-    def _write_part(self, fields: Mapping[str, FieldStatistics]) -> None:
-        """Writes the state of this rank for rank 0."""
+    def _write_part(self, states: Mapping[str, Any]) -> None:
+        """Writes the states of the fields of this rank for rank 0."""
         if self._rank == 0:
             return
         arrays = {
             f"{name}/{part}/{key}": array
-            for name, statistics in fields.items()
-            for part, state in statistics.state().items()
+            for name, parts in states.items()
+            for part, state in parts.items()
             for key, array in state.items()
         }
         partial = self._part(self._rank).with_suffix(".partial")
@@ -199,28 +199,24 @@ class StatisticsSink(SideSink):
     def _merged(self, mine: Mapping[str, FieldStatistics]) -> StatisticsResults:
         """Returns the results of rank 0 and of the parts that the other ranks have written."""
         merged = dict(mine)
-        for rank in range(1, self._ranks):
-            if self._part(rank).exists():
-                with np.load(self._part(rank), allow_pickle=False) as part:
-                    merged = {name: self._joined(name, merged[name], part) for name in merged}
+        paths = [path for path in map(self._part, range(1, self._ranks)) if path.exists()]
+        if paths:
+            merged = {name: self._with_state(name, one.state()) for name, one in mine.items()}
+        for path in paths:
+            with np.load(path, allow_pickle=False) as part:
+                for name, statistics in merged.items():
+                    statistics.merge(self._with_state(name, _state_in(part, name)))
         return StatisticsResults(
             {name: self._results_of(name, one) for name, one in merged.items()},
             tuple(self._plan.parameters),
             np.array(self._plan.times, np.float64),
         )
 
-    def _joined(self, name: str, mine: FieldStatistics, part: Mapping[str, Any]) -> FieldStatistics:
-        """Returns the statistics of a field with those that another rank has written."""
-        both, other = (self._new(self._plan.fields[name]) for _ in range(2))
-        both.restore(mine.state())
-        other.adopt(
-            {
-                key: {inner: part[f"{name}/{key}/{inner}"] for inner in state}
-                for key, state in mine.state().items()
-            }
-        )
-        both.merge(other)
-        return both
+    def _with_state(self, name: str, state: Mapping[str, Any]) -> FieldStatistics:
+        """Returns statistics of a field that use the arrays of a state without a copy."""
+        statistics = self._new(self._plan.fields[name])
+        statistics.adopt(state)
+        return statistics
 
     def _results_of(self, name: str, statistics: FieldStatistics) -> FieldResults:
         plan = self._plan.fields[name]
@@ -231,6 +227,16 @@ class StatisticsSink(SideSink):
             plan.selection.quantiles,
             statistics.figures(),
         )
+
+
+def _state_in(part: Mapping[str, NDArray[Any]], name: str) -> dict[str, dict[str, NDArray[Any]]]:
+    """Returns the state of a field in the file of a rank."""
+    state: dict[str, dict[str, NDArray[Any]]] = {}
+    for key in part:
+        field, estimator, array = key.split("/")
+        if field == name:
+            state.setdefault(estimator, {})[array] = part[key]
+    return state
 
 
 def _figures(field: FieldResults, parameters: Sequence[str]) -> dict[str, Any]:

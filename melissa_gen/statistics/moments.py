@@ -133,9 +133,13 @@ class Moments(Estimator):
         ratio = self.variance() / sums
         # A constant field or parameter has no variance, but its covariance is 0.
         spread = arrays["parameter_sum"]
-        product = spread.reshape(*spread.shape, *(1,) * (sums.ndim - 1)) * sums[:, None]
+        scale = spread.reshape(*spread.shape, *(1,) * (sums.ndim - 1)) * sums[:, None]
+        np.sqrt(scale, out=scale)
         ratio = np.where(sums > 0, ratio, along(np.where(arrays["count"] > 1, 0.0, np.nan), sums))
-        return {"covariance": cross * ratio[:, None], "correlation": cross / np.sqrt(product)}
+        return {
+            "covariance": cross * ratio[:, None],
+            "correlation": np.divide(cross, scale, out=scale),
+        }
 
 
 def _add_sums(

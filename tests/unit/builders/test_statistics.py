@@ -1,12 +1,16 @@
 """The section `statistics` of a study: what is refused, its plan, and its memory."""
 
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from melissa_gen.builders.memory import check_memory, promised_megabytes
 from melissa_gen.builders.statistics import statistics_megabytes, statistics_plan
 from melissa_gen.errors import StudyError
+from melissa_gen.reservoir import Sample
+from melissa_gen.sinks import StatisticsSink
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
@@ -60,3 +64,50 @@ def test_statistics_that_do_not_fit_into_memory_are_refused():
     )
     with pytest.raises(StudyError, match=r"statistics need .* MB .*: name fewer fields"):
         check_memory(study)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"moments": 2},
+        {"moments": 4},
+        {"covariance": True, "moments": 2},
+        {"quantiles": [0.1, 0.9], "thresholds": {"temperature": [0.5]}, "covariance": True},
+    ],
+)
+def test_a_checkpoint_keeps_the_promise_of_memory(selection, ranks, tmp_path):
+    """Rank 0 needs most, because it adds up the parts of all ranks."""
+    study = load_study(
+        HEAT,
+        {
+            "statistics": selection,
+            "server.ranks": ranks,
+            "simulation.time_steps": 3,
+            "simulation.fields.temperature.shape": [100, 100],
+            "reservoir.watermark": 1,
+            "training.batch_size": 1,
+        },
+    )
+    plan = statistics_plan(study, study.statistics)
+    random = np.random.default_rng(1)
+
+    def fill(rank):
+        sink = StatisticsSink(plan, tmp_path / "s.h5", rank, ranks)
+        for simulation in range(3):
+            point = (*random.uniform(100, 500, len(study.parameters)), 0.0)
+            for step in range(3):
+                field = {"temperature": random.random((100, 100), np.float32)}
+                sink.consume(Sample(simulation, step, point, 1.0, 0.0), field)
+        sink.state()
+        sink.sync()
+
+    for rank in range(1, ranks):
+        fill(rank)
+    tracemalloc.start()
+    try:
+        fill(0)
+        peak = tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * statistics_megabytes(study) < peak < statistics_megabytes(study)

@@ -105,6 +105,7 @@ def test_a_full_disk_ends_the_recording(tmp_path, waits):
     assert "the disk is full" in sink.failure and state["failure"] == sink.failure
     sink.finish(SingleRank(), complete=True)
     assert not (tmp_path / "r.h5").exists()
+    assert sink.summary()["file"] == str(tmp_path / "r.h5.partial")
     # A resumed run does not continue it.
     again = RecordSink(open_gate(tmp_path / "r.h5", resume=True), ["u"])
     again.restore([state])
