@@ -229,7 +229,12 @@ def _errors(run: RecordedRun) -> list[Drawing]:
         (
             design_space.error_figure,
             f"{count(known)} simulations that were never trained on. The normalized root mean "
-            "square error (NRMSE) of each is computed over all its time steps.",
+            "square error (NRMSE) of each is computed over all its predicted time steps.",
+        ),
+        (
+            curves.error_against_time_figure,
+            "The error at each predicted time step, over the same simulations. The correlation time is the time of "
+            "the last step before the correlation of prediction and simulation falls below 0.8.",
         ),
         run=run,
     )

@@ -90,6 +90,8 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
         found = {f"validation/{key}": value for key, value in _numbers(event.get("nrmse"))}
         for name, errors in (event.get("fields") or {}).items():
             found |= {f"validation/{name}/{key}": value for key, value in _numbers(errors)}
+        found["validation/correlation_time"] = number_at(event, "correlation_time")
+        found |= _errors_at_steps(event.get("against_time"))
     elif kind == "generation":
         step = _step(event, "generation", 0)
         for key in ("suggested", "adaptive", "late", "seconds"):
@@ -99,6 +101,20 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
     for tag, value in found.items():
         if math.isfinite(value):
             yield tag, value, step
+
+
+def _errors_at_steps(curve: Any) -> dict[str, float]:
+    """Returns the mean errors at five of the predicted steps, from the first to the last one."""
+    if not isinstance(curve, Mapping) or not curve.get("steps"):
+        return {}
+    last = len(curve["steps"]) - 1
+    places = sorted({last * part // 4 for part in range(5)})
+    values = {place: curve["mean"][place] for place in places}
+    return {
+        f"validation/at_step/{curve['steps'][place]}": value
+        for place, value in values.items()
+        if value is not None
+    }
 
 
 def _step(event: Event, key: str, default: int) -> int:

@@ -48,6 +48,10 @@ class ValidationCases:
         true: Field of the solver, `(3, k, *shape)`.
         predicted: Field of the surrogate, `(3, k, *shape)`.
         points: Parameters of all validation simulations, `(n, d)`.
+        times: Physical times of the K predicted steps, `(K,)`; empty in files of older versions.
+        by_step: Error of each validation simulation at each of these steps, `(n, K)`.
+        correlation_times: For each validation simulation, the time of the last step before the correlation of
+            prediction and simulation falls below 0.8, `(n,)`.
         fields: The same for each field, with the errors of this field; empty in the elements.
     """
 
@@ -61,6 +65,9 @@ class ValidationCases:
     true: Floats
     predicted: Floats
     points: Floats
+    times: Floats
+    by_step: Floats
+    correlation_times: Floats
     fields: list["ValidationCases"] = field(default_factory=list)
 
     @classmethod
@@ -87,6 +94,9 @@ class ValidationCases:
                 true=data["true"].astype(np.float64),
                 predicted=data["predicted"].astype(np.float64),
                 points=data["parameters"].astype(np.float64),
+                times=_of_newer_versions(data, "predicted_times"),
+                by_step=_of_newer_versions(data, "nrmse_by_step"),
+                correlation_times=_of_newer_versions(data, "correlation_times"),
             )
             # Older versions wrote only the first field.
             fields = data.get("field_names", ())
@@ -342,6 +352,12 @@ class RecordedRun:
             self.missing[name] = f"The run directory holds no {name}: no validation was finished."
         except (KeyError, ValueError, IndexError, OSError, zipfile.BadZipFile) as error:
             self.missing[name] = f"{name} can't be read: {error}."
+
+
+def _of_newer_versions(data: Any, name: str) -> Floats:
+    """Returns an array that older versions did not write; empty if it is missing."""
+    found: Floats = np.asarray(data.get(name, ()), np.float64)
+    return found
 
 
 def _until(batches: float, *keys: str) -> Callable[[tuple[float, Event]], bool]:

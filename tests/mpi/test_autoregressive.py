@@ -46,6 +46,9 @@ def test_a_study_with_windows_is_stopped_resumed_and_finished(runs):
     assert samples["trained"] >= COUNT * STEPS - samples["withdrawn"]
     (resumed,) = run.events("resumed")
     assert summary["training"]["batches"] > resumed["batches"] > 0
+    errors = summary["validation"]["against_time"]
+    assert errors["steps"] == list(range(2, STEPS)) and np.isfinite(errors["p95"]).all()
+    assert summary["validation"]["correlation_time"] <= errors["times"][-1]
 
     surrogate = load(run.run_dir / "checkpoints" / "final")
     trajectory = surrogate.predict({"a": 0.5, "b": 1.0}, {"u": np.zeros((2, 12, 4))}, 8)["u"]

@@ -44,6 +44,7 @@ from melissa_gen.server.setup import Checkpoint, RankSetup
 __all__ = ["Coordinator"]
 
 _POLL_SECONDS = 0.05
+_IN_TIME = ("against_time", "correlation_time")
 _TOLD_TO_LAUNCHER = (
     *("resumed", "training_started", "rescaled"),
     *("checkpoint", "generation", "validation"),
@@ -108,6 +109,7 @@ class Coordinator:
         self._board.validation = checkpoint.state["validation"] if checkpoint else None
         if checkpoint:
             self._board.validation_by_field = checkpoint.state["validation_by_field"]
+            self._board.validation_in_time = checkpoint.state.get("validation_in_time", {})
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._control = ControlThread(
             study,
@@ -173,6 +175,7 @@ class Coordinator:
         if event == "validation":
             self._board.validation = fields["nrmse"]
             self._board.validation_by_field = fields["fields"]
+            self._board.validation_in_time = {k: fields[k] for k in _IN_TIME}
         if event in _TOLD_TO_LAUNCHER:
             self._control.tell_launcher(record | {"type": "event"})
         return record
@@ -216,6 +219,7 @@ class Coordinator:
                 "proposals": self.proposals.state(),
                 "validation": self._board.validation,
                 "validation_by_field": self._board.validation_by_field,
+                "validation_in_time": self._board.validation_in_time,
                 "lost": self._board.lost,
             }
 
@@ -394,6 +398,7 @@ class Coordinator:
                     name: {"nrmse": errors}
                     for name, errors in self._board.validation_by_field.items()
                 },
+                **self._board.validation_in_time,
                 "simulations": self._study.training.validation.simulations * self._trains,
             },
             "sampler": {

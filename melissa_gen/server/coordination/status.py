@@ -23,6 +23,7 @@ class StatusBoard:
     Attributes:
         validation: The newest errors, or None.
         validation_by_field: The same for each field.
+        validation_in_time: The newest errors against time, and the correlation time; empty if there are none.
         lost: Samples lost with an earlier server.
     """
 
@@ -36,6 +37,7 @@ class StatusBoard:
         self._waited: dict[str, dict[str, float]] = {}
         self.validation: dict[str, float] | None = None
         self.validation_by_field: dict[str, dict[str, float]] = {}
+        self.validation_in_time: dict[str, Any] = {}
 
     def report(self, report: dict[str, Any]) -> None:
         """Replaces the report of a rank."""

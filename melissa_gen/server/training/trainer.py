@@ -381,6 +381,8 @@ class Trainer:
                 seconds=seconds,
                 nrmse=error_summary(errors.total),
                 fields=errors.by_field_summary(),
+                correlation_time=float(errors.correlation_times.mean()),
+                against_time=errors.against_time(),
                 simulations=len(errors.total),
             )
         summary = error_summary(errors.total)

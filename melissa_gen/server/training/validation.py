@@ -20,6 +20,7 @@ from melissa_gen.tasks import Direct, Task
 __all__ = ["Errors", "Validation", "error_summary"]
 
 _PICTURE_STEPS = 3
+_REPORTED_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Errors:
 
     Attributes:
         by_field: Field name to the errors `(n,)` of the n simulations.
-        steps: The predicted time steps, `(K,)`.
-        by_step: Mean over simulations and fields of the NRMSE of each of these steps, `(K,)`.
-        correlated: Mean over simulations and fields of the number of predicted steps before the correlation of
-            prediction and simulation falls below 0.8.
+        steps: The K predicted time steps, `(K,)`.
+        times: The physical times of these steps, `(K,)`.
+        by_step: NRMSE of each simulation at each of these steps, mean over the fields, `(n, K)`.
+        correlation_times: For each simulation, the physical time of the last step before the correlation of
+            prediction and simulation falls below 0.8, mean over the fields, `(n,)`.
     """
 
     by_field: dict[str, npt.NDArray[np.float64]]
     steps: npt.NDArray[np.int64]
+    times: npt.NDArray[np.float64]
     by_step: npt.NDArray[np.float64]
-    correlated: float
+    correlation_times: npt.NDArray[np.float64]
 
     @property
     def total(self) -> npt.NDArray[np.float64]:
@@ -48,6 +51,19 @@ class Errors:
     def by_field_summary(self) -> dict[str, dict[str, float]]:
         """Returns the statistics of each field's errors."""
         return {name: error_summary(errors) for name, errors in self.by_field.items()}
+
+    def against_time(self) -> dict[str, list[float]]:
+        """Returns statistics over the simulations at up to 50 of the predicted steps, evenly spaced."""
+        count = len(self.steps)
+        shown = np.unique(np.linspace(0, count - 1, min(count, _REPORTED_STEPS)).astype(int))
+        errors = self.by_step[:, shown]
+        return {
+            "steps": self.steps[shown].tolist(),
+            "times": self.times[shown].tolist(),
+            "mean": errors.mean(axis=0).tolist(),
+            "median": np.median(errors, axis=0).tolist(),
+            "p95": np.quantile(errors, 0.95, axis=0).tolist(),
+        }
 
 
 class Validation:
@@ -141,7 +157,9 @@ class Validation:
             field_names=np.array(self._names),
             units=np.array([units[name] for name in self._names]),
             predicted_steps=found.steps,
+            predicted_times=found.times,
             nrmse_by_step=found.by_step,
+            correlation_times=found.correlation_times,
             field_nrmse=np.stack(list(found.by_field.values()), axis=1),
             **pictures,
         )
@@ -166,24 +184,28 @@ class Validation:
         """Returns the errors of predictions of this rank's simulations, of all ranks together (collective)."""
         count = len(self.parameters)
         found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
-        by_step = torch.zeros(len(self._steps) + 1, dtype=torch.float64, device=self._device)
+        by_step = torch.zeros(count, len(self._steps) + 1, dtype=found.dtype, device=self._device)
+        times = self._times[self._steps]
+        # Where no step is correlated, the time before the first one.
+        ends = torch.cat([self._times[max(self._steps[0] - 1, 0)][None], times])
         for row, true, predicted in zip(self._rows, self._fields, predictions, strict=True):
             for k, name in enumerate(self._names):
                 one = predicted[name].to(self._device)[None]
                 wanted = self._predictable(true[name]).to(self._device)[None]
                 found[row, k] = nrmse(one, wanted, self._magnitudes[name])[0]
-                by_step[:-1] += nrmse(one[0], wanted[0], self._magnitudes[name])
-                by_step[-1] += steps_correlated(one[0], wanted[0])
+                by_step[row, :-1] += nrmse(one[0], wanted[0], self._magnitudes[name])
+                by_step[row, -1] += ends[steps_correlated(one[0], wanted[0])]
         self._begin_piece(JOINING)
         dist.all_reduce(found)
         dist.all_reduce(by_step)
         columns = found.cpu().numpy().T
-        means = by_step.cpu().numpy() / (count * len(self._names))
+        means = by_step.cpu().numpy() / len(self._names)
         return Errors(
             dict(zip(self._names, columns, strict=True)),
             np.array(self._steps),
-            means[:-1],
-            float(means[-1]),
+            times.cpu().numpy(),
+            means[:, :-1],
+            means[:, -1],
         )
 
     def _predictable(self, values: torch.Tensor) -> torch.Tensor:

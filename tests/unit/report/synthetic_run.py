@@ -304,6 +304,9 @@ def _write_cases(path, names, points, errors, shape, random):
         unit="K",
         true=true,
         predicted=true + scale * wave,
+        predicted_times=np.linspace(0.1, 1.0, 10),
+        nrmse_by_step=errors[:, None] * np.linspace(0.5, 1.5, 10),
+        correlation_times=np.full(len(errors), 0.8),
     )
 
 

@@ -83,7 +83,7 @@ def test_every_section_has_its_figures(page):
         assert section in outline.ids
     assert outline.drawings == {
         "training": 2,
-        "error": 1,
+        "error": 2,
         "cases": 3,
         "space": 3,
         "sampler": 2,

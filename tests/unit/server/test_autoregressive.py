@@ -143,8 +143,14 @@ def test_a_rollout_from_the_first_steps_has_the_error_of_its_steps(tmp_path, his
     wanted = np.sqrt(np.square(1.1**steps - start).sum() / np.square(1.1**steps).sum())
     found = validation.errors(surrogate)
     assert found.total == pytest.approx(wanted, rel=1e-5)
-    np.testing.assert_allclose(found.by_step, 1 - start / 1.1**steps, rtol=1e-4)
+    for one in found.by_step:
+        np.testing.assert_allclose(one, 1 - start / 1.1**steps, rtol=1e-4)
     np.testing.assert_array_equal(found.steps, steps)
+    # Each field is a multiple of the prediction, so that all steps are correlated.
+    np.testing.assert_array_equal(found.correlation_times, [found.times[-1]] * 3)
+    curve = found.against_time()
+    assert curve["steps"] == steps.tolist() and curve["times"] == found.times.tolist()
+    np.testing.assert_allclose(curve["p95"], found.by_step[0])
 
 
 def test_a_rollout_that_diverges_has_a_large_finite_error(tmp_path):
@@ -152,6 +158,8 @@ def test_a_rollout_that_diverges_has_a_large_finite_error(tmp_path):
     found = validation.errors(surrogate)
     assert np.isfinite(found.total).all() and (found.total > 100).all()
     assert np.isfinite(found.by_step).all()
+    surrogate.network.factor.data.fill_(-1.0)
+    np.testing.assert_array_equal(validation.errors(surrogate).correlation_times, [0.0] * 3)
 
 
 def test_a_saved_surrogate_predicts_from_its_first_steps(tmp_path):

@@ -84,4 +84,7 @@ def test_a_field_that_is_zero_in_one_simulation_does_not_own_its_error(tmp_path)
         ("v", "m/s", (3, 2, 3)),
     ]
     np.testing.assert_array_equal(cases.fields[1].nrmse, found.by_field["v"])
+    np.testing.assert_array_equal(cases.by_step, found.by_step)
+    np.testing.assert_array_equal(cases.times, found.times)
+    np.testing.assert_array_equal(cases.correlation_times, found.correlation_times)
     np.testing.assert_array_equal(cases.fields[1].predicted, np.full((3, 2, 3), 5.0))
