@@ -218,24 +218,7 @@ class AutoregressiveSurrogate(Surrogate):
             DataError: A parameter or a field is missing, unknown, or has another shape.
         """
         values = np.array(self.ordered(parameters), np.float64)[None]
-        if set(initial) != set(self.fields):
-            message = (
-                f"initial holds {', '.join(initial) or 'no field'}; it must hold {', '.join(self.fields)}, the fields "
-                "of the simulation"
-            )
-            raise DataError(message)
-        given = {}
-        for name, shape in self.fields.items():
-            array = np.asarray(initial[name], np.float32)
-            if self.history == 1 and array.shape == shape:
-                array = array[None]
-            if array.shape != (self.history, *shape):
-                message = (
-                    f"initial['{name}'] has the shape {array.shape}; it must be {(self.history, *shape)}, the "
-                    "last steps of the simulation"
-                )
-                raise DataError(message)
-            given[name] = torch.from_numpy(np.array(array))[None].to(self.center.device)
+        given = self._given(initial)
         begin = self.times[0] + (self.history - 1) * self.stride * self.interval
         start = torch.tensor([begin if time is None else time], dtype=torch.float64)
         training = self.training
@@ -258,3 +241,29 @@ class AutoregressiveSurrogate(Surrogate):
             else np.zeros((0, *shape), np.float32)
             for name, shape in self.fields.items()
         }
+
+    def _given(self, initial: Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
+        """Returns the given steps of each field, `(1, history, *shape)`.
+
+        Raises:
+            DataError: A field is missing, unknown, or has another shape.
+        """
+        if set(initial) != set(self.fields):
+            message = (
+                f"initial holds {', '.join(initial) or 'no field'}; it must hold {', '.join(self.fields)}, the fields "
+                "of the simulation"
+            )
+            raise DataError(message)
+        given = {}
+        for name, shape in self.fields.items():
+            array = np.asarray(initial[name], np.float32)
+            if self.history == 1 and array.shape == shape:
+                array = array[None]
+            if array.shape != (self.history, *shape):
+                message = (
+                    f"initial['{name}'] has the shape {array.shape}; it must be {(self.history, *shape)}, the "
+                    "last steps of the simulation"
+                )
+                raise DataError(message)
+            given[name] = torch.from_numpy(np.array(array))[None].to(self.center.device)
+        return given
