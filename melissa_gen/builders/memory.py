@@ -92,8 +92,12 @@ def unknown_gpu(study: Study) -> bool:
 
 
 def staging_slots(study: Study) -> int:
-    """Returns the slots in addition to the capacity: samples being received, and those of a lost client."""
-    return (study.launcher.clients + 1) * study.credit
+    """Returns the slots in addition to the capacity: samples being received, those of a lost client, and one message.
+
+    A message is read only if all its time steps have a slot.
+    """
+    flow = study.flow
+    return (study.launcher.clients + 1) * flow.steps + flow.chunk_steps - 1
 
 
 def growing_simulations(study: Study) -> int:

@@ -1,10 +1,14 @@
 """Streams the samples of a client to the training server.
 
 Each rank sends its parts directly to the server rank that owns the simulation, to which it connects when it has the
-first one of that rank. A credit is a buffer: `send` copies the
-values of the solver into a free buffer. A server on the same machine reads the buffer in place; otherwise ZeroMQ sends
-it without another copy. The server returns the buffer when the sample is in its reservoir. The memory is therefore
-bounded, and the solver can reuse its arrays at once.
+first one of that rank. A credit is a buffer of several time steps: `send` copies the values of the solver into the
+current one. A server on the same machine reads the buffer in place; otherwise ZeroMQ sends it without another copy. The
+server returns the buffer when the samples are in its reservoir. The memory is therefore bounded, and the solver can
+reuse its arrays at once.
+
+What was copied is sent when the buffer is full, with the last time step, before a failure is reported, and when the
+next time step would come too late (`server.chunk_latency`), assuming that it takes as long as this one. No thread
+watches the time: if the solver then takes longer than expected, what was copied is sent at its next call.
 """
 
 import logging
@@ -72,7 +76,9 @@ class ServerConnection:
         # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
         self._unshared = ""
-        self._repeated = time.monotonic()
+        self._repeated = self._returned = time.monotonic()
+        # When the first time step that was not sent was copied.
+        self._collecting = 0.0
         self._control: Conversation | None = None
         self._heartbeat: Heartbeat | None = None
         self._welcome = self._introduce()
@@ -133,23 +139,37 @@ class ServerConnection:
         values = wire.named_values(parameters, answer[3:].tolist())
         found = IssuedSimulation(int(answer[1]), int(answer[2]), values)
         self._note(wire.SOLVING, found.simulation, 0)
+        self._returned = time.monotonic()
         return found
 
     def send(
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
-        """Copies the blocks and sends them to the owner of the simulation. Waits for credit."""
-        number, attempt = issued.simulation, issued.attempt
+        """Copies the blocks, and sends what was copied if it should not wait longer. Waits for credit."""
+        called = time.monotonic()
+        solving = called - self._returned
+        number = issued.simulation
         channel = self._channel(wire.owner(number, len(self._channels)))
         self._wait_for_credit(channel, number, step)
-        buffer = channel.fill(blocks)
-        channel.send(
-            wire.Part(number, attempt, step, self._communicator.size, buffer, self._blocks)
-        )
+        if not channel.waiting:
+            self._collecting = called
+        channel.add(blocks)
+        late = called - self._collecting + solving > self._welcome.chunk_latency
+        if late or channel.full or step + 1 == self._welcome.time_steps:
+            self._flush(issued, step + 1)
         self._note(wire.SOLVING, number, step + 1)
+        self._returned = time.monotonic()
+
+    def _flush(self, issued: IssuedSimulation, steps: int) -> None:
+        """Sends the time steps of a simulation that were copied and not sent; `steps` were copied in all."""
+        channel = self._channels[wire.owner(issued.simulation, len(self._channels))]
+        if channel is not None:
+            ranks = self._communicator.size
+            channel.flush(issued.simulation, issued.attempt, steps, ranks, self._blocks)
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Tells the owner of the simulation that this rank has sent all its parts."""
+        self._flush(issued, steps)
         end = wire.Finalize(issued.simulation, issued.attempt, steps, self._communicator.size)
         self._channel(wire.owner(issued.simulation, len(self._channels))).line.send(end)
 
@@ -157,6 +177,8 @@ class ServerConnection:
         """Tells the server that the simulation is given up, or that a declaration is wrong."""
         if self._control is None:
             self._control = self._converse(self._contact.control)
+        if issued is not None:
+            self._flush(issued, step)
         number, attempt = (-1, 0) if issued is None else (issued.simulation, issued.attempt)
         failed = wire.Failed(self._job, number, attempt, step, failure.code, failure.values_json)
         self._control.send(failed)
@@ -317,7 +339,7 @@ class ServerConnection:
                 raise ClientError(msg)
             found = self._channels[rank] = Channel(
                 self._converse(endpoint, data=True),
-                self._welcome.credit,
+                (self._welcome.credit, self._welcome.chunk_steps),
                 self._placements,
                 share=self._contact.shares_memory(rank),
             )

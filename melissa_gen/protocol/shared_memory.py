@@ -5,12 +5,13 @@ user, so that a killed process leaves nothing behind. `wire.Share` tells the ser
 `wire.Part` then has no payload, and the server copies the values from the buffer that the part names.
 
 The file starts with 64 bytes, of which the first 8 are `Share.nonce`. The buffers follow, each with the blocks of a
-part in order, every block rounded up to 64 bytes. The file is sealed against shrinking, so that its mapping stays
-valid.
+part in order, each block at `Welcome.chunk_steps` time steps and rounded up to 64 bytes. The file is sealed against
+shrinking, so that its mapping stays valid.
 """
 
 import contextlib
 import fcntl
+import math
 import mmap
 import os
 import secrets
@@ -47,7 +48,7 @@ class SharedBuffers:
 
     Args:
         count: Number of buffers.
-        blocks: Extent and type of each block of a part.
+        blocks: Extent and type of each block in a buffer; the first dimension is the time step.
 
     Raises:
         OSError: The system does not support such memory, or has not enough.
@@ -121,17 +122,29 @@ class SharedView:
             msg = f"process {pid} is not the one that offers its memory"
             raise ProtocolError(msg)
 
-    def read(self, buffer: int, into: Sequence[npt.NDArray[Any]]) -> bool:
-        """Copies the blocks of a part from a buffer; False if the buffer is not inside the memory."""
-        stride = sum(_rounded(array.nbytes) for array in into)
+    def read(
+        self, part: tuple[int, int, int], steps: int, blocks: Sequence[tuple[tuple[int, ...], Any]]
+    ) -> list[npt.NDArray[Any]] | None:
+        """Returns the values of a part, as views of the memory; None if they are not inside.
+
+        Args:
+            part: Number of the buffer, place of the first time step in it, and number of time steps.
+            steps: Time steps that a buffer holds.
+            blocks: Extent and type of each block, without the time step.
+        """
+        buffer, place, count = part
+        sizes = [math.prod(extent) * np.dtype(dtype).itemsize for extent, dtype in blocks]
+        stride = sum(_rounded(steps * size) for size in sizes)
         offset = _ALIGNMENT + buffer * stride
-        if offset + stride > len(self._memory):
-            return False
-        for array in into:
-            values = np.frombuffer(self._memory, array.dtype, array.size, offset)
-            np.copyto(array, values.reshape(array.shape))
-            offset += _rounded(array.nbytes)
-        return True
+        if offset + stride > len(self._memory) or place + count > steps:
+            return None
+        found = []
+        for (extent, dtype), size in zip(blocks, sizes, strict=True):
+            values = count * math.prod(extent)
+            flat = np.frombuffer(self._memory, dtype, values, offset + place * size)
+            found.append(flat.reshape((count, *extent)))
+            offset += _rounded(steps * size)
+        return found
 
     @property
     def alive(self) -> bool:

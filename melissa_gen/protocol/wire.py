@@ -18,11 +18,13 @@ offset type meaning
 The body follows, with the fields in the order of each message class below: ``u16 u32 i64 f64`` are numbers, ``str`` is
 a u16 length and UTF-8 bytes, and ``[T]`` is a u16 count and that many values of type T.
 
-A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block in C
-order, in the type that the study declares. All time steps of a simulation belong to the server rank
-``owner(simulation, ranks)``, and its parts are sent directly to the data socket of that rank. A sender may have
-`Welcome.credit` parts in flight to each server rank. Each part names the buffer that it was copied to, and `Credit`
-returns buffers when their sample is in the reservoir or was counted as a duplicate.
+A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block at
+`count` consecutive time steps, ``(count, *extent)`` in C order, in the type that the study declares. All time steps of
+a simulation belong to the server rank ``owner(simulation, ranks)``, and its parts are sent directly to the data socket
+of that rank. A sender may have `Welcome.credit` buffers in use for each server rank; each holds `Welcome.chunk_steps`
+time steps. A part names the buffer that holds its time steps, and the place of the first one there. `Credit` returns
+the buffer once for each part, when its samples are in the reservoir or were counted as duplicates. A buffer whose
+places were all used is free again when it has been returned for each of its parts.
 
 If a server rank runs on the machine of the client (`Contact.machines`), the client rank may offer its buffers in shared
 memory with `Share`, before its first part to that server rank (`melissa_gen.protocol.shared_memory`). The answer is
@@ -132,10 +134,12 @@ class Hello(Message):
 class Welcome(Message):
     """Answer of the server to `Hello`: what the study expects of a client."""
 
-    KIND, LAYOUT = 2, ("u16", "u16", "u32", "f64", "f64", "[parameter]", "[field]")
+    KIND, LAYOUT = 2, ("u16", "u16", "u16", "u32", "f64", "f64", "f64", "[parameter]", "[field]")
     credit: int
+    chunk_steps: int
     server_ranks: int
     time_steps: int
+    chunk_latency: float
     heartbeat: float
     heartbeat_timeout: float
     parameters: tuple[StudyParameter, ...]
@@ -210,20 +214,33 @@ class Failed(Message):
 
 @dataclass(frozen=True, slots=True)
 class Part(Message):
-    """The blocks of one sample that one client rank computes; their values follow, one frame per block."""
+    """The blocks that one client rank computes, at consecutive time steps; their values follow, one frame per block.
 
-    KIND, LAYOUT = 9, ("u32", "u32", "u32", "u32", "u16", "[block]")
+    Attributes:
+        simulation: Number of the simulation.
+        attempt: Number of the attempt.
+        step: First time step.
+        count: Number of time steps.
+        ranks: Number of client ranks.
+        buffer: Number of the buffer that holds the values.
+        place: Place of the first time step in the buffer.
+        blocks: Place of the values in each field.
+    """
+
+    KIND, LAYOUT = 9, ("u32", "u32", "u32", "u16", "u32", "u16", "u16", "[block]")
     simulation: int
     attempt: int
     step: int
+    count: int
     ranks: int
     buffer: int
+    place: int
     blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Credit(Message):
-    """The server returns buffers to a client rank (data socket)."""
+    """The server returns buffers to a client rank, each as often as parts of it were sent (data socket)."""
 
     KIND, LAYOUT = 10, ("[u16]",)
     buffers: tuple[int, ...]

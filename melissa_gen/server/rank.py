@@ -291,8 +291,8 @@ def _open_data_socket(
             contact,
             f"data-{setup.rank}",
             listening_address(study),
-            limit=largest + _HEADER_ROOM,
-            queue=study.credit * (1 + len(study.simulation.fields)) + 8,
+            limit=study.flow.chunk_steps * largest + _HEADER_ROOM,
+            queue=study.flow.steps * (1 + len(study.simulation.fields)) + 8,
             data=True,
             ports=study.server.ports,
             authenticator=authenticator,
@@ -375,7 +375,7 @@ def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
         setup.rank,
         setup.ranks,
         rows,
-        setup.study.credit,
+        setup.study.flow,
     )
 
 

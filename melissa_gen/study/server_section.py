@@ -31,8 +31,15 @@ class ServerSection(Section):
     run's token."""
     shared_memory: bool = True
     """Read the fields of clients on a rank's own machine from their memory instead of through sockets."""
-    credit: int | None = Field(default=None, gt=0, le=1024)
-    """Samples that one client rank may have in flight to one server rank; none is what 8 MB hold, from 4 to 16."""
+    credit: int | None = Field(default=None, gt=0, le=8192)
+    """Time steps that one client rank may have in flight to one server rank; none is 8 messages (`chunk_steps`), at
+    least 16 time steps, but no more than 8 MB hold; at least 4."""
+    chunk_steps: int | None = Field(default=None, gt=0, le=1024)
+    """Most consecutive time steps that a client sends in one message; none is as many as 256 KiB of a client rank hold,
+    at most 256, a quarter of `credit`, and `simulation.time_steps`."""
+    chunk_latency: Duration = 0.05
+    """Longest time that a client collects time steps for one message (seconds). A solver whose time steps take longer
+    sends each at once."""
     threads: int = Field(default=1, gt=0)
     """Torch threads per rank."""
     pin_ingest: bool = False

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from melissa_gen.distributions import Parameter
 from melissa_gen.errors import StudyError
 from melissa_gen.study.base_section import Section
+from melissa_gen.study.flow import BUFFERS, Flow, default_flow
 from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.record_section import RecordSection
 from melissa_gen.study.reservoir_section import ReservoirSection
@@ -24,16 +25,6 @@ from melissa_gen.study.training_section import TrainingSection
 from melissa_gen.study.word_types import Name
 
 __all__ = ["Study", "json_schema", "load_study"]
-
-_CREDIT_BYTES = 8_000_000
-
-
-def default_credit(sample_bytes: int) -> int:
-    """Returns the default of `server.credit`: 8 MB of samples, at least 4 and at most 16.
-
-    The overhead per message makes more credit useful for small samples.
-    """
-    return min(max(_CREDIT_BYTES // sample_bytes, 4), 16)
 
 
 class Study(Section):
@@ -115,9 +106,16 @@ class Study(Section):
         return math.prod(field.shape) * int(field.dtype[-2:]) // 8
 
     @property
-    def credit(self) -> int:
-        """Samples that one client rank may have in flight to one server rank."""
-        return self.server.credit or default_credit(self.sample_bytes)
+    def flow(self) -> Flow:
+        """How one client rank sends time steps to one server rank."""
+        server, simulation = self.server, self.simulation
+        if server.chunk_steps is None:
+            steps, ranks = simulation.time_steps, simulation.processes
+            return default_flow(self.sample_bytes, ranks, steps, credit=server.credit)
+        chunk = min(server.chunk_steps, simulation.time_steps)
+        if server.credit is not None:
+            return Flow(server.credit // chunk, chunk)
+        return Flow(max(default_flow(self.sample_bytes).steps // chunk, BUFFERS), chunk)
 
     @property
     def over_tcp(self) -> bool:
@@ -136,6 +134,17 @@ class Study(Section):
             raise ValueError(msg)
         if self.server.transport == "ipc" and self.launcher.backend != "local":
             msg = f"server.transport ipc needs one machine; with launcher.backend {self.launcher.backend} use tcp"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _buffered(self) -> Self:
+        credit, chunk = self.server.credit, self.server.chunk_steps or 1
+        if credit is not None and chunk > 1 and credit < BUFFERS * chunk:
+            msg = (
+                f"server.credit {credit} is less than {BUFFERS} messages of server.chunk_steps {chunk}; "
+                f"at least {BUFFERS * chunk} is legal"
+            )
             raise ValueError(msg)
         return self
 

@@ -33,11 +33,11 @@ from typing import Any
 
 import numpy as np
 import zmq
-from loopback import ControlStandIn, Flow, Rank, flow_over, new_contact, stream, word_from
+from loopback import ControlStandIn, Rank, Rate, flow_over, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, interleaved, ratio
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.study.study import default_credit
+from melissa_gen.study.flow import Flow, default_flow
 
 WAYS = {"ipc": ("ipc", True), "tcp": ("tcp", True), "tcp, by socket": ("tcp", False)}
 """Transport, and whether the client's memory is read in place."""
@@ -50,7 +50,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument(
-        "--credit", type=int, help="buffers of the client (server.credit); by default a study's"
+        "--credit", type=int, help="time steps in flight (server.credit); by default a study's"
     )
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
@@ -73,8 +73,8 @@ def main() -> None:
         os.environ.update(allocator(over_tcp=transport == "tcp"))
         for size in args.sizes:
             shape = SIZES[size]
-            credit = args.credit or default_credit(4 * int(np.prod(shape)))
-            cases = _cases(transport, shape, credit, shared, warm, window)
+            flow = default_flow(4 * int(np.prod(shape)), credit=args.credit)
+            cases = _cases(transport, shape, flow, shared, warm, window)
             flows = interleaved(cases, repetitions)
             found = {name: [flow.rate for flow in flows[name]] for name in cases}
             best = max(("rows", "frames"), key=lambda name: statistics.median(found[name]))
@@ -92,10 +92,10 @@ def main() -> None:
 
 
 def _cases(
-    transport: str, shape: tuple[int, ...], credit: int, shared: bool, warm: float, window: float
-) -> dict[str, Callable[[], Flow]]:
+    transport: str, shape: tuple[int, ...], flow: Flow, shared: bool, warm: float, window: float
+) -> dict[str, Callable[[], Rate]]:
     return {
-        "ours": lambda: ours(transport, shape, credit, shared, warm, window),
+        "ours": lambda: ours(transport, shape, flow, shared, warm, window),
         "passes": lambda: raw(transport, shape, "passes", warm, window),
         "rows": lambda: raw(transport, shape, "rows", warm, window),
         "frames": lambda: raw(transport, shape, "frames", warm, window),
@@ -106,15 +106,15 @@ def _cases(
 
 
 def ours(
-    transport: str, shape: tuple[int, ...], credit: int, shared: bool, warm: float, window: float
-) -> Flow:
+    transport: str, shape: tuple[int, ...], flow: Flow, shared: bool, warm: float, window: float
+) -> Rate:
     """Samples into the reservoir."""
     with tempfile.TemporaryDirectory() as folder:
-        control = ControlStandIn(new_contact(transport), shape, credit)
+        control = ControlStandIn(new_contact(transport), shape, flow)
         here, there = SPAWN.Pipe()
         receiver = SPAWN.Process(
             target=_receive_ours,
-            args=(there, control.contact.to_json(), shape, credit, shared, warm, window),
+            args=(there, control.contact.to_json(), shape, flow, shared, warm, window),
             daemon=True,
         )
         receiver.start()
@@ -123,7 +123,7 @@ def ours(
         _write_contact(word_from(here, receiver), contact_file)
         sender = SPAWN.Process(target=stream, args=(contact_file, shape, None), daemon=True)
         sender.start()
-        found: Flow = word_from(here, receiver, sender)
+        found: Rate = word_from(here, receiver, sender)
         control.end_clients()
         sender.join()
         here.send("end")
@@ -143,7 +143,7 @@ def _receive_ours(
     pipe: Connection,
     contact: str,
     shape: tuple[int, ...],
-    credit: int,
+    flow: Flow,
     shared: bool,
     warm: float,
     window: float,
@@ -152,7 +152,7 @@ def _receive_ours(
 
     from melissa_gen.protocol.contact import Contact
 
-    rank = Rank(Contact.from_json(contact), shape, _rows(shape), 1, credit, shared=shared)
+    rank = Rank(Contact.from_json(contact), shape, _rows(shape), 1, flow, shared=shared)
     rank.ingest.start()
     over = Event()
 
@@ -194,7 +194,7 @@ def _rows(shape: tuple[int, ...]) -> int:
 # Raw.
 
 
-def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: float) -> Flow:
+def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: float) -> Rate:
     """Messages that arrive."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"ipc://{folder}/raw" if transport == "ipc" else "tcp://127.0.0.1:*"
@@ -210,7 +210,7 @@ def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: 
             target=_send_raw, args=(word_from(here, receiver), shape, into == "passes"), daemon=True
         )
         sender.start()
-        found: Flow = word_from(here, receiver, sender)
+        found: Rate = word_from(here, receiver, sender)
         sender.terminate()
         sender.join()
         receiver.join()
@@ -260,7 +260,7 @@ def _receive_raw(
     while (now := time.perf_counter()) < began + window:
         receive(burst)
         received += burst
-    pipe.send(Flow(received / (now - began), (time.process_time() - worked) / received))
+    pipe.send(Rate(received / (now - began), (time.process_time() - worked) / received))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from melissa_gen.reservoir import Reservoir, SlotStore
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.receiver import Ingest, RankState
+from melissa_gen.study.flow import Flow
 
 FIELD = "u"
 STEPS = 2000
@@ -47,10 +48,10 @@ class ControlStandIn:
     Args:
         contact: Secrets and transport.
         shape: Shape of the only field.
-        credit: Buffers of a client.
+        flow: Buffers of a client, and time steps that each holds.
     """
 
-    def __init__(self, contact: Contact, shape: tuple[int, ...], credit: int) -> None:
+    def __init__(self, contact: Contact, shape: tuple[int, ...], flow: Flow) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         if not contact.runtime_folder:
             Authenticator(self._context, contact)
@@ -59,9 +60,10 @@ class ControlStandIn:
         self.contact = replace(contact, control=where, heartbeat=heartbeat)
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._welcome = wire.Welcome(
-            credit,
+            *flow,
             1,
             STEPS,
+            0.05,
             1.0,
             20.0,
             tuple(map(wire.StudyParameter, PARAMETERS)),
@@ -142,7 +144,7 @@ class Rank:
         shape: Shape of the only field.
         capacity: Of the reservoir, in samples.
         watermark: Of the reservoir.
-        credit: Buffers of a client.
+        flow: Buffers of a client, and time steps that each holds.
         shared: Whether a client's buffers are read in place, as on one machine.
     """
 
@@ -152,7 +154,7 @@ class Rank:
         shape: tuple[int, ...],
         capacity: int,
         watermark: int,
-        credit: int,
+        flow: Flow,
         *,
         shared: bool = True,
     ) -> None:
@@ -164,17 +166,17 @@ class Rank:
             contact,
             "data-0",
             "127.0.0.1",
-            limit=4 * int(np.prod(shape)) + 65_536,
-            queue=2 * credit + 8,
+            limit=4 * flow.chunk_steps * int(np.prod(shape)) + 65_536,
+            queue=2 * flow.steps + 8,
             data=True,
         )
         machine = this_machine() if shared else ""
         self.contact = replace(contact, data=(endpoint,), machines=(machine,))
-        store = SlotStore({FIELD: (shape, "f4")}, capacity + 2 * credit, len(PARAMETERS) + 1)
+        store = SlotStore({FIELD: (shape, "f4")}, capacity + 2 * flow.steps, len(PARAMETERS) + 1)
         self.reservoir = OpenReservoir(store, capacity, watermark, seed=0)
         self.state = RankState()
         fields = [wire.StudyField(FIELD, "float32", shape)]
-        assembler = Assembler(fields, STEPS, SIMULATIONS, 1, 0, 1, store, credit)
+        assembler = Assembler(fields, STEPS, SIMULATIONS, 1, 0, 1, store, flow)
         self.ingest = Ingest(
             self._context, self.contact, data, assembler, self.reservoir, self.state, 0, float
         )
@@ -225,16 +227,16 @@ def word_from(pipe: Connection, *processes: BaseProcess) -> Any:
     return pipe.recv()
 
 
-class Flow(NamedTuple):
+class Rate(NamedTuple):
     """Rate of received messages, and CPU time per message of all threads of the receiving process."""
 
     rate: float
     cpu_seconds: float
 
 
-def flow_over(count: Callable[[], int], seconds: float) -> Flow:
+def flow_over(count: Callable[[], int], seconds: float) -> Rate:
     """Returns how fast a counter grows, and this process's CPU time per count."""
     first, worked, began = count(), time.process_time(), time.perf_counter()
     time.sleep(seconds)
     last, worked_on, ended = count(), time.process_time(), time.perf_counter()
-    return Flow((last - first) / (ended - began), (worked_on - worked) / max(last - first, 1))
+    return Rate((last - first) / (ended - began), (worked_on - worked) / max(last - first, 1))

@@ -35,11 +35,11 @@ from loopback import FIELD, PARAMETERS, ControlStandIn, Rank, new_contact, strea
 from measure import Result, Target, command_line, environment, finish, ratio
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.study.study import default_credit
+from melissa_gen.study.flow import default_flow
 
 SHAPE = (100, 100)
 CAPACITY = 2000
-CREDIT = default_credit(4 * SHAPE[0] * SHAPE[1])
+FLOW = default_flow(4 * SHAPE[0] * SHAPE[1])
 RATE = 1000.0
 MODES = ("idle", "1,000/s", "as drawn", "saturated")
 SPAWN = multiprocessing.get_context("spawn")
@@ -104,7 +104,7 @@ def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[s
     repetitions = args.repetitions or (3 if args.quick else 11)
     settle, window = (0.3, 0.7) if args.quick else (0.7, 2.5)
     os.sched_setaffinity(0, {cores[-1]} if pinned else set(cores))
-    control = ControlStandIn(new_contact("ipc"), SHAPE, CREDIT)
+    control = ControlStandIn(new_contact("ipc"), SHAPE, FLOW)
     mode = SPAWN.Value("i", 0)
     with tempfile.TemporaryDirectory() as folder:
         here, there = SPAWN.Pipe()
@@ -203,7 +203,7 @@ def _rank(
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
     os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
-    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, CREDIT)
+    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, FLOW)
     _fill(rank)
     rank.ingest.start()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))

@@ -19,7 +19,7 @@ CHECKED_BYTES = 24
 
 def damaged(contact, chance):
     """Yields messages of authenticated peers with a flipped bit, cut short, and repeated."""
-    part = wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0, 0), (12, 4)),))
+    part = wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (0, 0), (12, 4)),))
     kinds = (
         wire.Hello("stranger", "elsewhere", 1, 1),
         wire.Alive("stranger", 0, 0, 0, 0.0, 0.0),

@@ -57,8 +57,8 @@ def messages(contact):
     token, epoch = bytes.fromhex(contact["token"]), contact["epoch"]
     hello = wire.encode(wire.Hello("stranger", "elsewhere", 1, 1), epoch, 0, token)
     alive = wire.encode(wire.Alive("stranger", 0, 0, 0, 0.0, 0.0), epoch, 0, token)
-    part = wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0, 0), (12, 4)),))
-    huge = wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0, 0), (2**32 - 1, 4)),))
+    part = wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (0, 0), (12, 4)),))
+    huge = wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (0, 0), (2**32 - 1, 4)),))
     yield [b""]
     yield [b"hello"]
     yield [bytes(1 << 16)]

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import atheris
+import numpy as np
 
 with atheris.instrument_imports(include=["melissa_gen"]):
     from melissa_gen.errors import ProtocolError
@@ -24,12 +25,12 @@ with atheris.instrument_imports(include=["melissa_gen"]):
 
 VECTORS = Path(__file__).parents[1] / "unit" / "protocol" / "vectors.json"
 FIELDS = (wire.StudyField("u", "float32", (4, 3)), wire.StudyField("p", "float64", (5,)))
-SLOTS = 6
+SLOTS = 8
 
 
 def assembler() -> tuple[Assembler, SlotStore]:
     store = SlotStore({f.name: (f.shape, f.dtype) for f in FIELDS}, SLOTS, n_inputs=1)
-    return Assembler(FIELDS, 8, 4, 3, rank=0, ranks=2, store=store, credit=4), store
+    return Assembler(FIELDS, 8, 4, 3, rank=0, ranks=2, store=store, flow=(4, 3)), store
 
 
 def one_input(data: bytes) -> None:
@@ -56,12 +57,12 @@ def one_input(data: bytes) -> None:
             continue
         if isinstance(place, Fate):
             continue
-        for array in place.arrays:
-            array[...] = 1
-        whole = parts.received(place, Sender(b"x", message.buffer))
-        if whole is not None and whole.slot is not None:
-            held += 1
-            parts.reject(whole)
+        for block, (shape, dtype) in enumerate(place.payload):
+            place.write(block, np.ones(shape, dtype))
+        for whole in parts.received(place, Sender(b"x", message.buffer)):
+            if whole.slot is not None:
+                held += 1
+                parts.reject(whole)
     parts.close_all()
     counts = parts.counters
     assert counts.produced == counts.received + counts.lost
@@ -83,7 +84,7 @@ def fill(folder: Path) -> None:
     ]
     raw = b""
     for rank, (places, ranks) in enumerate([(halves[0], 2), (halves[1], 2), (blocks, 1)]):
-        part = wire.Part(ranks, 0, 0 if ranks == 2 else 1, ranks, 0, tuple(places))
+        part = wire.Part(ranks, 0, 0 if ranks == 2 else 1, 2, ranks, 0, 1, tuple(places))
         one = wire.encode(part, 1, rank % 2 if ranks == 2 else 0, bytes(16))
         raw += len(one).to_bytes(2, "little") + one
         end = wire.encode(wire.Finalize(ranks, 0, 8, ranks), 1, rank % ranks, bytes(16))

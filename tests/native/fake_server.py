@@ -27,6 +27,8 @@ class FakeServer:
         ranks: Server ranks: data sockets.
         ipc: Unix sockets, else tcp with CURVE.
         credit: Buffers per client rank and server rank.
+        chunk: Time steps that a buffer holds.
+        latency: Seconds that a client may collect time steps for one message.
         heartbeat_timeout: Seconds after which clients take a silent server for lost.
         mute_after: Parts after which it neither gives credit nor answers heartbeats.
         stop: Reason to end clients with, as answer to heartbeats.
@@ -39,6 +41,7 @@ class FakeServer:
 
     Attributes:
         samples: (simulation, step) to name to the whole field, NaN where nothing arrived.
+        cuts: (simulation, first time step, number of time steps) of each part.
         finalized: (simulation, client rank, server rank) to steps.
         failed: The Failed messages.
         hello: The last Hello.
@@ -57,6 +60,8 @@ class FakeServer:
         ranks=1,
         ipc=True,
         credit=2,
+        chunk=1,
+        latency=60.0,
         heartbeat_timeout=20.0,
         mute_after=None,
         stop=None,
@@ -76,8 +81,10 @@ class FakeServer:
         self.todo, self.names = list(enumerate(simulations)), names
         self.welcome = wire.Welcome(
             credit,
+            chunk,
             ranks,
             time_steps,
+            latency,
             0.1,
             heartbeat_timeout,
             tuple(
@@ -88,6 +95,7 @@ class FakeServer:
         )
         self.mute_after, self.stop, self.refuse = mute_after, stop, refuse
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
+        self.cuts = []
         self.hello, self.parts, self.error = None, 0, None
         self.context = zmq.Context()
         contact = Contact.new(7, "here", ipc=ipc, encrypt_data=encrypt_data)
@@ -234,21 +242,27 @@ class FakeServer:
         assert rank == wire.owner(message.simulation, len(self.data))
         assert message.ranks == self.hello.ranks
         assert message.buffer < self.welcome.credit
-        sample = self.samples.setdefault(
-            (message.simulation, message.step),
-            {name: np.full(shape, np.nan, dtype) for name, (dtype, shape) in self.fields.items()},
-        )
-        types = [self.welcome.fields[block.field].dtype for block in message.blocks]
+        places = [(b.extent, self.welcome.fields[b.field].dtype) for b in message.blocks]
         if self.maps and identity in self.views:
             assert not payload
-            payload = [np.empty(b.extent, t) for b, t in zip(message.blocks, types, strict=True)]
-            assert self.views[identity].read(message.buffer, payload)
+            where = (message.buffer, message.place, message.count)
+            payload = self.views[identity].read(where, self.welcome.chunk_steps, places)
         assert len(payload) == len(message.blocks) == len(self.fields)
-        for block, dtype, raw in zip(message.blocks, types, payload, strict=True):
-            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
-            target = sample[self.welcome.fields[block.field].name][region]
-            assert np.isnan(target).all(), "blocks overlap, or a part came twice"
-            target[...] = np.frombuffer(raw, dtype).reshape(block.extent)
+        for block, (extent, dtype), raw in zip(message.blocks, places, payload, strict=True):
+            values = np.frombuffer(raw, dtype).reshape((message.count, *extent))
+            for step, one in enumerate(values, message.step):
+                self._store(message.simulation, step, block, one)
+        self.cuts.append((message.simulation, message.step, message.count))
         self.parts += 1
         if not self.mute:
             self._send(self.data[rank], identity, wire.Credit((message.buffer,)))
+
+    def _store(self, simulation, step, block, values):
+        sample = self.samples.setdefault(
+            (simulation, step),
+            {name: np.full(shape, np.nan, dtype) for name, (dtype, shape) in self.fields.items()},
+        )
+        region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
+        target = sample[self.welcome.fields[block.field].name][region]
+        assert np.isnan(target).all(), "blocks overlap, or a part came twice"
+        target[...] = values

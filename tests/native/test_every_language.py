@@ -48,6 +48,9 @@ WAYS = {
     "tcp with data in the clear": {"ipc": False, "encrypt_data": False},
     "shared": {"shared": True},
     "refused": {"shared": True, "maps": False},
+    "chunks": {"chunk": 2},
+    "shared chunks": {"shared": True, "chunk": 2},
+    "refused chunks": {"shared": True, "maps": False, "chunk": 2},
 }
 
 
@@ -59,7 +62,7 @@ def test_a_client_sends_the_fields_of_its_solver(serve, command, way):
     # A server that refuses the offer of shared memory is no failure, but slower: it is told once.
     said = (
         []
-        if way != "refused"
+        if not way.startswith("refused")
         else ["there is no shared memory for the fields (not here): they are sent through a socket"]
     )
     assert done.stderr.splitlines() == said
@@ -68,6 +71,30 @@ def test_a_client_sends_the_fields_of_its_solver(serve, command, way):
     assert server.finalized == {(s, 0, s % 2): 3 for s in range(3)}
     assert server.failed == []
     assert (server.hello.job, server.hello.ranks) == ("job", 1)
+    if "chunks" in way:
+        # A buffer of two time steps holds those of two simulations of the same server rank.
+        cuts = [(0, 0, 2), (0, 2, 1), (2, 0, 1), (2, 1, 2)]
+        assert [cut for cut in server.cuts if cut[0] != 1] == cuts
+    else:
+        assert all(count == 1 for *_, count in server.cuts)
+
+
+def test_a_slow_solver_sends_each_step_at_once(serve, command):
+    server = serve_probe(serve, chunk=3, latency=0.0)
+    done = start(server, *command, "good")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+    assert all(count == 1 for *_, count in server.cuts)
+
+
+def test_the_steps_before_a_failure_arrive(serve, command):
+    server = serve_probe(serve, chunk=3)
+    start(server, *command, "nan")
+    server.close()
+    assert server.failed
+    failed = server.failed[0]
+    assert sum(n for s, _, n in server.cuts if s == failed.simulation) == failed.step
 
 
 def test_blocks_that_are_not_contiguous_are_sent_as_they_are(serve, command):

@@ -75,8 +75,10 @@ static int write_message(const cJSON *vector, struct wire_out *out)
     } else if (strcmp(message, "Part") == 0) {
         struct wire_block blocks[WIRE_FIELDS] = {0};
         uint16_t count = read_blocks(cJSON_GetObjectItem(body, "blocks"), blocks);
-        wire_part(out, &peer, u32(body, "simulation"), u32(body, "attempt"), u32(body, "step"), u32(body, "ranks"),
-                  (uint16_t)number(body, "buffer"), blocks, count);
+        struct wire_steps steps = {u32(body, "simulation"), u32(body, "attempt"), u32(body, "step"),
+                                   (uint16_t)number(body, "count"), (uint16_t)number(body, "buffer"),
+                                   (uint16_t)number(body, "place")};
+        wire_part(out, &peer, &steps, u32(body, "ranks"), blocks, count);
     } else if (strcmp(message, "Share") == 0) {
         wire_share(out, &peer, u32(body, "pid"), u32(body, "descriptor"), (int64_t)number(body, "nonce"),
                    (uint16_t)number(body, "buffers"));
@@ -96,8 +98,10 @@ static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
 {
     static const char *const types[] = {"float32", "float64"};
     cJSON_AddNumberToObject(body, "credit", welcome->credit);
+    cJSON_AddNumberToObject(body, "chunk_steps", welcome->chunk_steps);
     cJSON_AddNumberToObject(body, "server_ranks", welcome->server_ranks);
     cJSON_AddNumberToObject(body, "time_steps", welcome->time_steps);
+    cJSON_AddNumberToObject(body, "chunk_latency", welcome->chunk_latency);
     cJSON_AddNumberToObject(body, "heartbeat", welcome->heartbeat);
     cJSON_AddNumberToObject(body, "heartbeat_timeout", welcome->heartbeat_timeout);
     cJSON *parameters = cJSON_AddArrayToObject(body, "parameters");

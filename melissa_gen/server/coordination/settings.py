@@ -102,9 +102,10 @@ def control_settings(study: Study) -> ControlSettings:
         for name, section in simulation.fields.items()
     )
     welcome = wire.Welcome(
-        study.credit,
+        *study.flow,
         server.ranks,
         simulation.time_steps,
+        server.chunk_latency,
         server.heartbeat,
         server.heartbeat_timeout,
         study_parameters(study.parameters),

@@ -4,11 +4,11 @@ A sample is (simulation, attempt, time step). Its parts come from the ranks of o
 complete sample of each (simulation, time step) is kept, from any attempt; all others are only counted.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import Enum
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,85 +19,18 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.wire_types import REMEMBERED_BLOCKS
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.ingest.done_steps import DoneSteps
+from melissa_gen.server.ingest.samples import (
+    Counters,
+    Fate,
+    Finalized,
+    PartialSample,
+    Region,
+    Sender,
+    Target,
+    WholeSample,
+)
 
 __all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
-
-
-_Region = tuple[slice, ...]
-
-
-@dataclass
-class Counters:
-    """Samples of this rank; `produced = received + lost`, `received = stored + duplicate + rejected`."""
-
-    produced: int = 0
-    received: int = 0
-    lost: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    bytes: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Returns the counts by name."""
-        return asdict(self)
-
-
-class Sender(NamedTuple):
-    """A client rank to which a buffer must be returned as credit, by its socket identity."""
-
-    identity: bytes
-    buffer: int
-
-
-class Target(NamedTuple):
-    """Destination of a part's payload: one array per block; arrays that are not contiguous need staging."""
-
-    sample: "_Sample"
-    blocks: tuple[wire.Block, ...]
-    arrays: list[npt.NDArray[Any]]
-    rank: int
-
-
-class WholeSample(NamedTuple):
-    """A complete sample with its senders, and its slot unless it is not to be stored."""
-
-    simulation: int
-    attempt: int
-    step: int
-    slot: int | None
-    senders: list[Sender]
-    refusal: str | None = None
-
-
-class Finalized(NamedTuple):
-    """The end of an attempt, reported by all ranks of its client, as seen by this server rank.
-
-    `fault` is the code of a failure and its field if the blocks of the ranks don't cover a field exactly, else empty.
-    """
-
-    simulation: int
-    attempt: int
-    steps: int
-    complete: int
-    fault: tuple[str, ...] = ()
-
-
-class Fate(Enum):
-    """The reason why a part is not stored."""
-
-    DUPLICATE = "duplicate"
-    LATE = "late"
-    REPEATED = "repeated"
-
-
-@dataclass
-class _Sample:
-    simulation: int
-    attempt: int
-    step: int
-    slot: int
-    ranks: dict[int, tuple[wire.Block, ...]] = field(default_factory=dict)
-    senders: list[Sender] = field(default_factory=list)
 
 
 @dataclass
@@ -123,7 +56,7 @@ class Assembler:
         rank: This server rank.
         ranks: Number of server ranks.
         store: Slots in which samples are assembled.
-        credit: Number of buffers per client rank.
+        flow: Number of buffers per client rank, and time steps that each holds.
     """
 
     def __init__(
@@ -135,20 +68,21 @@ class Assembler:
         rank: int,
         ranks: int,
         store: SlotStore,
-        credit: int,
+        flow: tuple[int, int],
     ) -> None:
         self.counters = Counters()
         self._fields = tuple(fields)
         self._time_steps, self._simulations, self._tries = time_steps, simulations, tries
-        self._rank, self._ranks, self.credit = rank, ranks, credit
+        self._rank, self._ranks = rank, ranks
+        self.credit, self.chunk_steps = flow
         self._store = store
-        self._samples: dict[tuple[int, int, int], _Sample] = {}
+        self._samples: dict[tuple[int, int, int], PartialSample] = {}
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._done = DoneSteps(simulations, time_steps, rank, ranks)
         # Simulations that are over, of which the newest still have records of their attempts, and all others a flag.
         self._settled: deque[int] = deque()
         self._forgotten = bytearray(simulations)
-        self._known_regions: dict[tuple[wire.Block, ...], list[tuple[str, _Region]]] = {}
+        self._known_regions: dict[tuple[wire.Block, ...], list[tuple[str, Region]]] = {}
         self._tilings: dict[tuple[tuple[wire.Block, ...], ...], tuple[str, ...]] = {}
         self._over = False
 
@@ -164,8 +98,8 @@ class Assembler:
 
     @property
     def has_room(self) -> bool:
-        """Whether a slot is free for a new sample."""
-        return self._store.free > 0
+        """Whether slots are free for the new samples of any part."""
+        return self._store.free >= self.chunk_steps
 
     def place(self, part: wire.Part, rank: int) -> Target | Fate:
         """Determines the destination of a part before its payload is read.
@@ -175,7 +109,7 @@ class Assembler:
             rank: The client rank that sent it.
 
         Returns:
-            The destination of the payload, or the reason why it is discarded.
+            The destination of the payload, or, if none of its time steps is stored, the reason for the first one.
 
         Raises:
             ProtocolError: The header does not match the study; nothing was allocated or counted.
@@ -184,43 +118,63 @@ class Assembler:
         regions = self._regions(part, rank)
         if self._forgotten[part.simulation]:
             return Fate.REPEATED
-        key = (part.simulation, part.attempt, part.step)
         attempt = self._attempt(part.simulation, part.attempt, part.ranks)
-        sample = self._samples.get(key)
-        if sample is None:
-            if attempt.seen[part.step]:
-                return Fate.REPEATED
-            attempt.seen[part.step] = 1
-            self.counters.produced += 1
-            if (part.simulation, part.step) in self._done:
-                self.counters.received += 1
-                self.counters.duplicate += 1
-                attempt.complete += 1
-                return Fate.DUPLICATE
-            if attempt.closed and part.ranks > 1:
-                self.counters.lost += 1
-                return Fate.LATE
-            slot = self._store.acquire()
-            if slot is None:
-                message = "no slot is free: parts must not be read before one is"
-                raise RuntimeError(message)
-            sample = _Sample(*key, slot)
-            self._samples[key] = sample
-        elif rank in sample.ranks:
-            return Fate.REPEATED
-        arrays = [self._store.row(sample.slot, name)[region] for name, region in regions]
-        return Target(sample, part.blocks, arrays, rank)
+        placed = [
+            self._place(attempt, (part.simulation, part.attempt, step), rank)
+            for step in range(part.step, part.step + part.count)
+        ]
+        places = [place for place, one in enumerate(placed) if isinstance(one, PartialSample)]
+        if not places:
+            assert isinstance(placed[0], Fate)
+            return placed[0]
+        samples = [one for one in placed if isinstance(one, PartialSample)]
+        rows = [(self._store.arrays[name], region) for name, region in regions]
+        return Target(samples, places, part.count, part.blocks, rows, rank)
 
-    def received(self, target: Target, sender: Sender) -> WholeSample | None:
-        """Records that a part's payload has been received; returns the sample if it is complete now."""
-        sample = target.sample
-        sample.ranks[target.rank] = target.blocks
-        sample.senders.append(sender)
-        self.counters.bytes += sum(array.nbytes for array in target.arrays)
+    def _place(
+        self, attempt: _Attempt, key: tuple[int, int, int], rank: int
+    ) -> PartialSample | Fate:
+        """Returns the sample of one time step that needs the values of a rank, or why they are discarded."""
+        sample = self._samples.get(key)
+        if sample is not None:
+            return Fate.REPEATED if rank in sample.ranks else sample
+        simulation, _, step = key
+        if attempt.seen[step]:
+            return Fate.REPEATED
+        attempt.seen[step] = 1
+        self.counters.produced += 1
+        if (simulation, step) in self._done:
+            self.counters.received += 1
+            self.counters.duplicate += 1
+            attempt.complete += 1
+            return Fate.DUPLICATE
+        if attempt.closed and attempt.ranks > 1:
+            self.counters.lost += 1
+            return Fate.LATE
+        slot = self._store.acquire()
+        if slot is None:
+            message = "no slot is free: parts must not be read before one is"
+            raise RuntimeError(message)
+        sample = self._samples[key] = PartialSample(*key, slot)
+        return sample
+
+    def received(self, target: Target, sender: Sender) -> list[WholeSample]:
+        """Records that a part's payload has been received; returns the samples that are complete now."""
+        sender.steps = len(target.samples)
+        for block, (rows, _) in zip(target.blocks, target.rows, strict=True):
+            self.counters.bytes += sender.steps * math.prod(block.extent) * rows.itemsize
+        attempt = self._attempts[target.samples[0].simulation, target.samples[0].attempt]
+        whole = []
+        for sample in target.samples:
+            sample.ranks[target.rank] = target.blocks
+            sample.senders.append(sender)
+            if len(sample.ranks) == attempt.ranks:
+                whole.append(self._completed(sample, attempt))
+        return whole
+
+    def _completed(self, sample: PartialSample, attempt: _Attempt) -> WholeSample:
+        """Decides whether a sample of which all parts have arrived is stored."""
         key = (sample.simulation, sample.attempt, sample.step)
-        attempt = self._attempts[key[:2]]
-        if len(sample.ranks) < attempt.ranks:
-            return None
         del self._samples[key]
         self.counters.received += 1
         refusal = None
@@ -239,8 +193,8 @@ class Assembler:
         return WholeSample(*key, None, sample.senders, refusal)
 
     def damaged(self, target: Target) -> list[Sender]:
-        """Drops the sample of a part whose payload had the wrong size; returns its senders."""
-        return self._lose(target.sample)
+        """Drops the samples of a part whose payload had the wrong size; returns the senders of their other parts."""
+        return [sender for sample in target.samples for sender in self._lose(sample)]
 
     def finalize(self, end: wire.Finalize, rank: int) -> tuple[Finalized | None, list[Sender]]:
         """Records that a client rank has sent everything; ends the attempt when all its ranks have.
@@ -352,7 +306,7 @@ class Assembler:
         self._over = True
         return [sender for key in list(self._attempts) for sender in self.close(*key)]
 
-    def _lose(self, sample: _Sample) -> list[Sender]:
+    def _lose(self, sample: PartialSample) -> list[Sender]:
         del self._samples[(sample.simulation, sample.attempt, sample.step)]
         self._store.release(sample.slot)
         self.counters.lost += 1
@@ -375,7 +329,7 @@ class Assembler:
             raise ProtocolError(message)
         return state
 
-    def _tiling_fault(self, sample: _Sample) -> tuple[str, ...]:
+    def _tiling_fault(self, sample: PartialSample) -> tuple[str, ...]:
         """Returns the fault of blocks that don't cover each field exactly, else (); cached per decomposition."""
         blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
         known = self._tilings.get(blocks)
@@ -397,8 +351,12 @@ class Assembler:
 
     def _check(self, part: wire.Part, rank: int) -> None:
         self._check_names(part.simulation, part.attempt, rank, part.ranks)
-        if part.step >= self._time_steps:
+        if part.step + part.count > self._time_steps:
             fault = f"the study has {self._time_steps} time steps"
+        elif not 0 < part.count <= self.chunk_steps - part.place:
+            fault = (
+                f"{part.count} time steps from place {part.place} of a buffer of {self.chunk_steps}"
+            )
         elif part.buffer >= self.credit:
             fault = f"buffer {part.buffer} is beyond the credit of {self.credit}"
         else:
@@ -406,7 +364,7 @@ class Assembler:
         message = f"part of simulation {part.simulation}, step {part.step}, rank {rank}: {fault}"
         raise ProtocolError(message)
 
-    def _regions(self, part: wire.Part, rank: int) -> list[tuple[str, _Region]]:
+    def _regions(self, part: wire.Part, rank: int) -> list[tuple[str, Region]]:
         """Returns each field's name and the region of its block; cached per blocks."""
         known = self._known_regions.get(part.blocks)
         if known is not None:
@@ -415,7 +373,7 @@ class Assembler:
         if sorted(block.field for block in part.blocks) != list(range(len(self._fields))):
             message = f"{where}: does not hold each field once"
             raise ProtocolError(message)
-        found: list[tuple[str, _Region]] = []
+        found: list[tuple[str, Region]] = []
         for block in part.blocks:
             shape = self._fields[block.field].shape
             if len(block.start) != len(shape) or not all(

@@ -26,9 +26,11 @@ class CreditQueue:
         return bool(self._buffers)
 
     def add(self, senders: Iterable[Sender]) -> None:
-        """Adds buffers whose content has been used or dropped."""
+        """Notes samples that were used or dropped; adds the buffers of parts that have no other sample left."""
         for sender in senders:
-            self._buffers.setdefault(sender.identity, []).append(sender.buffer)
+            sender.steps -= 1
+            if sender.steps <= 0:
+                self._buffers.setdefault(sender.identity, []).append(sender.buffer)
 
     def take_due(self, *, idle: bool) -> list[tuple[bytes, tuple[int, ...]]]:
         """Removes and returns the buffers to return now, by socket identity.

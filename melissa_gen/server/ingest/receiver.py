@@ -5,6 +5,7 @@ senders is returned later. The trainer wakes the thread through an inproc socket
 """
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -22,7 +23,6 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_link import JsonLink
 from melissa_gen.protocol.refusals import Refusal, Refusals
-from melissa_gen.protocol.shared_memory import SharedView
 from melissa_gen.protocol.sockets import connect_socket
 from melissa_gen.reservoir import RowSaver, Sample
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
@@ -30,6 +30,7 @@ from melissa_gen.server.ingest.assignment import Assignment
 from melissa_gen.server.ingest.client_sessions import ClientSessions
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.ended_attempts import EndedAttempts
+from melissa_gen.server.ingest.shared_clients import SharedClients
 from melissa_gen.sinks import Sink
 
 __all__ = ["STOPPED", "Assignment", "Ingest", "RankState", "SavedPart"]
@@ -130,7 +131,7 @@ class Ingest:
         self._contact, self._data = contact, data
         self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of, self._warnings = rank, time_of, warnings
-        self._memory_grace, self._report_seconds = memory_grace, report_seconds
+        self._report_seconds = report_seconds
         self._link = JsonLink(connect_socket(context, contact, contact.control, queue=0), contact)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
@@ -144,8 +145,7 @@ class Ingest:
         self._finalized = EndedAttempts()
         self._refusals, self._strangers = Refusals(), strangers
         self._sessions = ClientSessions()
-        self._shared: dict[bytes, SharedView] = {}
-        self._ended: dict[bytes, float] = {}
+        self._shared = SharedClients(assembler.chunk_steps, memory_grace)
         self._drained = 0.0
         self._closing = False
         self._rows_file: Path | None = None
@@ -201,7 +201,7 @@ class Ingest:
         self._ringer.send(b"")
         self._thread.join(timeout=30)
         sockets = (self._ringer, self._bell, self._data, self._link.socket)
-        for opened in (*sockets, *self._shared.values()):
+        for opened in (*sockets, self._shared):
             opened.close()
         return self._last or self._snapshot(rows_file)
 
@@ -243,7 +243,7 @@ class Ingest:
             if now - reported > self._report_seconds or self._finalized.due(self._pending):
                 self._report()
                 self._link.ping_if_due()
-                self._release_shared_memory()
+                self._shared.release_ended(self._drained)
                 self._sessions.forget_silent(self._shared)
                 reported = now
         self._finalize_counters()
@@ -339,19 +339,20 @@ class Ingest:
             self._credit.add([sender])
             self._skip_rest()
             return
-        if not self._fill(place, sender):
+        if not self._fill(place, message, identity):
             self._credit.add([sender, *self._assembler.damaged(place)])
             text = f"a part of simulation {message.simulation} whose payload has another size than its header says"
             raise ProtocolError(text)
-        whole = self._assembler.received(place, sender)
-        if whole is None:
-            return
-        if whole.slot is not None:
-            self._pending.append(whole)
-            return
-        self._credit.add(whole.senders)
-        if whole.refusal:
-            text = f"sample {whole.step} of simulation {whole.simulation}: {whole.refusal}"
+        refused = None
+        for whole in self._assembler.received(place, sender):
+            if whole.slot is not None:
+                self._pending.append(whole)
+                continue
+            self._credit.add(whole.senders)
+            if whole.refusal:
+                refused = whole
+        if refused is not None:
+            text = f"sample {refused.step} of simulation {refused.simulation}: {refused.refusal}"
             raise ProtocolError(text)
 
     def _share(self, identity: bytes, offer: wire.Share) -> None:
@@ -360,38 +361,29 @@ class Ingest:
             if offer.buffers != self._assembler.credit:
                 text = f"{offer.buffers} buffers, where the credit is {self._assembler.credit}"
                 raise ProtocolError(text)
-            view = SharedView(offer.pid, offer.descriptor, offer.nonce)
+            self._shared.add(identity, offer)
         except ProtocolError as error:
             self._answer(identity, wire.Refused(str(error)))
             return
-        if identity in self._shared:
-            self._shared[identity].close()
-        self._shared[identity] = view
         self._answer(identity, wire.Credit(tuple(range(offer.buffers))))
 
-    def _release_shared_memory(self) -> None:
-        """Unmaps the memory of clients that have ended, once their last parts have been read."""
-        now = time.monotonic()
-        for identity, view in list(self._shared.items()):
-            if not view.alive:
-                noticed = self._ended.setdefault(identity, now)
-                if self._drained > noticed + self._memory_grace:
-                    del self._shared[identity], self._ended[identity]
-                    view.close()
-
-    def _fill(self, target: Target, sender: Sender) -> bool:
+    def _fill(self, target: Target, part: wire.Part, identity: bytes) -> bool:
         """Copies the payload of a part to its destination; returns whether it has the correct size."""
-        if sender.identity in self._shared and not self._more():
-            return self._shared[sender.identity].read(sender.buffer, target.arrays)
-        for array in target.arrays:
+        if identity in self._shared and not self._more():
+            return self._shared.read(identity, part.buffer, part.place, target)
+        for block, (shape, dtype) in enumerate(target.payload):
             if not self._more():
                 return False
-            direct = array.flags.c_contiguous
-            landing = array if direct else np.empty(array.shape, array.dtype)
-            if self._data.recv_into(landing.data) != array.nbytes:
+            size = math.prod(shape) * dtype.itemsize
+            direct = target.direct(block)
+            if direct is not None:
+                if self._data.recv_into(direct.data) != size:
+                    return False
+                continue
+            frame = self._data.recv(copy=False)
+            if len(frame) != size:
                 return False
-            if not direct:
-                array[...] = landing
+            target.write(block, np.frombuffer(frame.buffer, dtype).reshape(shape))
         return not self._more()
 
     def _store_pending(self) -> None:

@@ -31,6 +31,8 @@ class Server:
         steps=3,
         count=2,
         credit=4,
+        chunk=1,
+        latency=60.0,
         heartbeat_timeout=60.0,
         reads=True,
         shared=False,
@@ -39,6 +41,7 @@ class Server:
         self.maps, self.views, self.sessions = maps, {}, {}
         self.passes = 1 + int(shared)
         self.fields, self.steps, self.count, self.credit = fields, steps, count, credit
+        self.chunk, self.latency = chunk, latency
         self.heartbeat_timeout = heartbeat_timeout
         self.context = zmq.Context()
         contact = Contact.new(5, "node17", ipc=True, encrypt_data=False)
@@ -68,7 +71,14 @@ class Server:
             self.reads.set()
         self.beats = True
         self.stop_reason = None
-        self.parts, self.finalized, self.failed, self.hellos, self.alive = [], [], [], [], []
+        self.cuts, self.parts, self.finalized, self.failed, self.hellos, self.alive = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self.changed = threading.Condition()
         self.issued = 0
         self.closing = False
@@ -129,8 +139,10 @@ class Server:
             self.hellos.append(message)
             welcome = wire.Welcome(
                 self.credit,
+                self.chunk,
                 1,
                 self.steps,
+                self.latency,
                 0.05,
                 self.heartbeat_timeout,
                 (wire.StudyParameter("a", "integer"), wire.StudyParameter("b")),
@@ -168,17 +180,22 @@ class Server:
             self.finalized.append(message)
             return
         fields = [self.fields[block.field] for block in message.blocks]
-        values = {
-            spec.name: np.empty(block.extent, spec.dtype)
-            for spec, block in zip(fields, message.blocks, strict=True)
-        }
+        places = [
+            (block.extent, spec.dtype) for spec, block in zip(fields, message.blocks, strict=True)
+        ]
         if self.maps and identity in self.views:
             assert len(frames) == 1
-            assert self.views[identity].read(message.buffer, list(values.values()))
+            where = (message.buffer, message.place, message.count)
+            found = self.views[identity].read(where, self.chunk, places)
         else:
-            for array, raw in zip(values.values(), frames[1:], strict=True):
-                array[...] = np.frombuffer(raw, array.dtype).reshape(array.shape)
-        self.parts.append((message, values))
+            found = [
+                np.frombuffer(raw, dtype).reshape((message.count, *extent))
+                for raw, (extent, dtype) in zip(frames[1:], places, strict=True)
+            ]
+        for n in range(message.count):
+            values = {spec.name: every[n].copy() for spec, every in zip(fields, found, strict=True)}
+            self.parts.append((replace(message, step=message.step + n, count=1), values))
+        self.cuts.append((message.simulation, message.step, message.count))
         self.answer("data", identity, wire.Credit((message.buffer,)))
 
     def wait(self, condition):

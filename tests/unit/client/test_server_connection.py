@@ -319,3 +319,56 @@ def test_no_contact_file_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("MELISSA_GEN_SERVER", str(tmp_path / "contact.json"))
     with pytest.raises(ClientError, match=r"contact\.json: can't read the server's contact file"):
         Client()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fast_solver_sends_chunks(serve, way):
+    """A buffer of four time steps holds those of two simulations; the last time step is not kept back."""
+    server = serve(U, P, steps=6, chunk=4, **WAYS[way])
+    with Client() as client:
+        client.field("u", shape=(4, 3))
+        client.field("p", shape=(5,))
+        for simulation in client:
+            for step in range(6):
+                simulation.send(u=np.full((4, 3), step), p=np.arange(5) + step)
+            server.wait(lambda s, n=simulation.number: len(s.parts) == 6 * (n + 1))
+    assert server.cuts == [(0, 0, 4), (0, 4, 2), (1, 0, 2), (1, 2, 4)]
+    for part, values in server.parts:
+        assert (values["u"] == part.step).all()
+        assert np.array_equal(values["p"], np.arange(5.0) + part.step)
+    assert [f.steps for f in server.finalized] == [6, 6]
+
+
+def test_a_slow_solver_sends_each_step_at_once(serve):
+    server = serve(U, steps=6, count=1, chunk=4, latency=0.0)
+    with Client() as client:
+        client.field("u", shape=(4, 3))
+        for simulation in client:
+            for step in range(6):
+                simulation.send(u=np.zeros((4, 3)))
+                server.wait(lambda s, n=step: len(s.parts) == n + 1)
+    assert server.cuts == [(0, step, 1) for step in range(6)]
+
+
+def test_a_failure_comes_after_the_steps_before_it(serve):
+    server = serve(U, steps=6, chunk=4)
+    with pytest.raises(SimulationError), Client() as client:
+        client.field("u", shape=(4, 3))
+        for simulation in client:
+            simulation.send(u=np.zeros((4, 3)))
+            simulation.send(u=np.full((4, 3), np.nan))
+    server.wait(lambda s: s.failed and s.parts)
+    assert server.cuts == [(0, 0, 1)]
+
+
+def test_the_memory_in_flight_does_not_depend_on_the_cut(serve):
+    """Parts of one time step fill a buffer, too: a client may be as far ahead as with full ones."""
+    server = serve(U, steps=8, count=1, credit=2, chunk=4, latency=0.0, reads=False)
+    with Client() as client:
+        client.field("u", shape=(4, 3))
+        for simulation in client:
+            for step in range(8):
+                simulation.send(u=np.full((4, 3), step))
+            assert not server.parts
+            server.reads.set()
+        server.wait(lambda s: len(s.parts) == 8 and s.finalized)

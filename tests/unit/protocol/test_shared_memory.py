@@ -5,7 +5,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 
 from melissa_gen.protocol.shared_memory import SharedView
@@ -55,9 +54,11 @@ def test_a_process_with_the_number_of_an_ended_client_is_not_the_client():
         first = offer
         view = SharedView(*first)
         assert view.alive
-        array = np.empty(2)
-        assert view.read(0, [array])
-        assert array.tolist() == [1.0, 2.0]
+        block = ((), "f8")
+        assert [a.tolist() for a in view.read((0, 0, 2), 2, [block])] == [[1.0, 2.0]]
+        assert [a.tolist() for a in view.read((0, 1, 1), 2, [block])] == [[2.0]]
+        assert view.read((0, 1, 2), 2, [block]) is None
+        assert view.read((1, 0, 1), 2, [block]) is None
     assert not view.alive
     with offering(first[0]) as again:
         if isinstance(again, str) or again[0] != first[0]:

@@ -179,11 +179,11 @@ def test_epoch_and_token_are_named():
         wire.Hello("j", "h", -1, 1),
         wire.Credit((70_000,)),
         wire.Credit((1,) * 70_000),
-        wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (), ()),)),
-        wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (1, 2), (1,)),)),
-        wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (-1,), (1,)),)),
-        wire.Part(0, 0, 0, 1, 0, (wire.Block(0, (0,), (1,)),) * 17),
-        wire.Welcome(1, 1, 1, 1.0, 1.0, (), (wire.StudyField("u", "float32", (1,) * 5),)),
+        wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (), ()),)),
+        wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (1, 2), (1,)),)),
+        wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (-1,), (1,)),)),
+        wire.Part(0, 0, 0, 1, 1, 0, 0, (wire.Block(0, (0,), (1,)),) * 17),
+        wire.Welcome(1, 1, 1, 1, 0.05, 1.0, 1.0, (), (wire.StudyField("u", "float32", (1,) * 5),)),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -208,7 +208,7 @@ def test_neighbouring_simulations_go_to_different_ranks():
 
 
 def test_the_blocks_of_thousands_of_ranks_are_read_once():
-    parts = [wire.Part(0, 0, 0, 3000, 0, (wire.Block(0, (n,), (1,)),)) for n in range(3000)]
+    parts = [wire.Part(0, 0, 0, 1, 3000, 0, 0, (wire.Block(0, (n,), (1,)),)) for n in range(3000)]
     frames = [wire.encode(part, 0, 0, TOKEN) for part in parts]
     first, second = ([wire.decode(frame, wire.Part).blocks for frame in frames] for _ in range(2))
     assert first == [part.blocks for part in parts]

@@ -33,14 +33,14 @@ def payload(step, blocks=WHOLE):
 class Rank:
     """An ingest thread, and a stand-in for rank 0."""
 
-    def __init__(self, context, bound, credit=CREDIT, **options):
+    def __init__(self, context, bound, credit=CREDIT, chunk=1, **options):
         contact, sockets = bound
         self.contact, self.control = contact, sockets["control"]
         sizes = {f.name: (f.shape, f.dtype) for f in FIELDS}
-        self.store = SlotStore(sizes, CAPACITY + 2 * credit, n_inputs=2)
+        self.store = SlotStore(sizes, CAPACITY + 2 * credit * chunk, n_inputs=2)
         self.reservoir = create("reservoir", self.store, CAPACITY, 1, seed=0)
         self.state = RankState()
-        assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, self.store, credit)
+        assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, self.store, (credit, chunk))
         self.ingest = Ingest(
             context,
             contact,
@@ -108,8 +108,8 @@ class Rank:
         return None
 
 
-def part(step, blocks=WHOLE, *, attempt=0, ranks=1, buffer=0, simulation=0):
-    return wire.Part(simulation, attempt, step, ranks, buffer, tuple(blocks))
+def part(step, blocks=WHOLE, *, count=1, attempt=0, ranks=1, buffer=0, place=0, simulation=0):
+    return wire.Part(simulation, attempt, step, count, ranks, buffer, place, tuple(blocks))
 
 
 def credit(client):

@@ -5,7 +5,7 @@ from collections import Counter, deque
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -14,7 +14,7 @@ from melissa_gen.protocol import wire
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.ingest.assembler import Assembler, Counters, Fate, Sender
 
-SIMULATIONS, TRIES, TIME_STEPS, CREDIT = 2, 2, 4, 3
+SIMULATIONS, TRIES, TIME_STEPS, CREDIT, CHUNK = 2, 2, 4, 3, 3
 
 
 def source(field, simulation, step):
@@ -50,7 +50,7 @@ def decompositions(draw):
 class AssemblerMachine(RuleBasedStateMachine):
     """Checks that each delivered part returns one credit to its sender."""
 
-    @initialize(setup=decompositions(), slots=st.integers(2, 5), ranks=st.integers(1, 2))
+    @initialize(setup=decompositions(), slots=st.integers(3, 7), ranks=st.integers(1, 2))
     def begin(self, setup, slots, ranks):
         self.fields, self.blocks = setup
         self.clients = len(self.blocks)
@@ -59,7 +59,7 @@ class AssemblerMachine(RuleBasedStateMachine):
         self.store = SlotStore(sizes, slots, n_inputs=1)
         self.server_ranks = ranks
         self.assembler = Assembler(
-            self.fields, TIME_STEPS, SIMULATIONS, TRIES, 0, ranks, self.store, CREDIT
+            self.fields, TIME_STEPS, SIMULATIONS, TRIES, 0, ranks, self.store, (CREDIT, CHUNK)
         )
         self.sent = itertools.count()
         self.owed, self.paid = Counter(), Counter()
@@ -74,22 +74,29 @@ class AssemblerMachine(RuleBasedStateMachine):
 
     def pay(self, senders):
         for sender in senders:
-            self.paid[sender] += 1
-            assert self.paid[sender] <= self.owed[sender]
+            sender.steps -= 1
+            assert sender.steps >= 0
+            if sender.steps == 0:
+                self.paid[sender] += 1
+                assert self.paid[sender] <= self.owed[sender]
 
     @precondition(lambda self: self.assembler.has_room)
     @rule(
         simulation=st.integers(0, SIMULATIONS - 1),
         attempt=st.integers(0, TRIES - 1),
         step=st.integers(0, TIME_STEPS - 1),
+        count=st.integers(1, CHUNK),
         rank=st.integers(0, 3),
         damaged=st.sampled_from([False] * 7 + [True]),
     )
-    def deliver(self, simulation, attempt, step, rank, damaged=False):
+    def deliver(self, simulation, attempt, step, rank, count=1, damaged=False):
         rank %= self.clients
+        count = min(count, TIME_STEPS - step)
         if wire.owner(simulation, self.server_ranks) != 0:
             return
-        part = wire.Part(simulation, attempt, step, self.clients, 0, self.blocks[rank])
+        part = wire.Part(
+            simulation, attempt, step, count, self.clients, 0, CHUNK - count, self.blocks[rank]
+        )
         sender = self.sender()
         place = self.assembler.place(part, rank)
         if isinstance(place, Fate):
@@ -98,20 +105,21 @@ class AssemblerMachine(RuleBasedStateMachine):
         if damaged:
             self.pay([sender, *self.assembler.damaged(place)])
             return
-        for block, array in zip(part.blocks, place.arrays, strict=True):
+        for number, block in enumerate(part.blocks):
             region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
-            array[...] = source(self.fields[block.field], simulation, step)[region]
-        whole = self.assembler.received(place, sender)
-        if whole is None:
-            return
-        assert whole.refusal is None
-        assert (whole.simulation, whole.attempt, whole.step) == (simulation, attempt, step)
-        if whole.slot is None:
-            self.pay(whole.senders)
-        else:
-            assert (simulation, step) not in self.kept
-            self.kept.add((simulation, step))
-            self.pending.append(whole)
+            field = self.fields[block.field]
+            values = [source(field, simulation, step + n)[region] for n in range(count)]
+            place.write(number, np.stack(values))
+        for whole in self.assembler.received(place, sender):
+            assert whole.refusal is None
+            assert (whole.simulation, whole.attempt) == (simulation, attempt)
+            assert step <= whole.step < step + count
+            if whole.slot is None:
+                self.pay(whole.senders)
+            else:
+                assert (simulation, whole.step) not in self.kept
+                self.kept.add((simulation, whole.step))
+                self.pending.append(whole)
 
     @rule(
         simulation=st.integers(0, SIMULATIONS - 1),
@@ -207,14 +215,14 @@ def test_the_next_server_accepts_rejected_samples_and_no_duplicates():
     def make():
         rows = SlotStore({"u": ((1,), "float32")}, 4, n_inputs=1)
         spec = wire.StudyField("u", "float32", (1,))
-        return Assembler([spec], TIME_STEPS, SIMULATIONS, TRIES, 0, 1, rows, CREDIT)
+        return Assembler([spec], TIME_STEPS, SIMULATIONS, TRIES, 0, 1, rows, (CREDIT, 1))
 
     def deliver(assembler, step, attempt=0):
-        header = wire.Part(0, attempt, step, 1, 0, (wire.Block(0, (0,), (1,)),))
+        header = wire.Part(0, attempt, step, 1, 1, 0, 0, (wire.Block(0, (0,), (1,)),))
         place = assembler.place(header, 0)
         if isinstance(place, Fate):
             return place
-        return assembler.received(place, Sender(b"x", 0))
+        return assembler.received(place, Sender(b"x", 0))[0]
 
     first = make()
     trained, unseen = (deliver(first, step) for step in range(2))
@@ -240,11 +248,11 @@ def store():
 
 @pytest.fixture
 def assembler(store):
-    return Assembler(FIELDS, TIME_STEPS, SIMULATIONS, TRIES, 0, 2, store, CREDIT)
+    return Assembler(FIELDS, TIME_STEPS, SIMULATIONS, TRIES, 0, 2, store, (CREDIT, CHUNK))
 
 
-def part(*blocks, simulation=0, attempt=0, step=0, ranks=2, buffer=0):
-    return wire.Part(simulation, attempt, step, ranks, buffer, tuple(blocks))
+def part(*blocks, simulation=0, attempt=0, step=0, count=1, ranks=2, buffer=0, place=0):
+    return wire.Part(simulation, attempt, step, count, ranks, buffer, place, tuple(blocks))
 
 
 def u(start, extent):
@@ -261,7 +269,9 @@ HALVES = [(u((0, 0), (2, 3)), p(0, 3)), (u((2, 0), (2, 3)), p(3, 3))]
 def send(assembler, part, rank):
     sender = Sender(b"%d" % rank, part.buffer)
     place = assembler.place(part, rank)
-    return place if isinstance(place, Fate) else assembler.received(place, sender)
+    if isinstance(place, Fate):
+        return place
+    return next(iter(assembler.received(place, sender)), None)
 
 
 def test_a_sample_is_whole_when_all_ranks_have_sent(assembler):
@@ -312,6 +322,10 @@ def test_blocks_that_do_not_tile_the_field_are_rejected_at_once(assembler, store
         (part(*HALVES[0], step=2**32 - 1), 0, "the study has 4 time steps"),
         (part(*HALVES[0], simulation=1), 0, "belongs to another server rank"),
         (part(*HALVES[0], buffer=CREDIT), 0, "buffer 3 is beyond the credit of 3"),
+        (part(*HALVES[0], step=2, count=3), 0, "the study has 4 time steps"),
+        (part(*HALVES[0], count=0), 0, "0 time steps from place 0 of a buffer of 3"),
+        (part(*HALVES[0], count=4), 0, "4 time steps from place 0 of a buffer of 3"),
+        (part(*HALVES[0], count=2, place=2), 0, "2 time steps from place 2 of a buffer of 3"),
         (part(HALVES[0][0]), 0, "does not hold each field once"),
         (part(HALVES[0][0], HALVES[0][0]), 0, "does not hold each field once"),
         (part(*HALVES[0], wire.Block(2, (0,), (1,))), 0, "does not hold each field once"),
@@ -377,3 +391,62 @@ def test_new_attempts_after_the_stop_are_not_awaited(assembler, store):
     assembler.close_all()
     assert send(assembler, part(*HALVES[0], attempt=1), 0) is Fate.LATE
     assert store.free == 4
+
+
+def cut(draw, steps, length):
+    """Cuts time steps 0 to `steps` into parts of at most `length`, as (first, count)."""
+    parts, first = [], 0
+    while first < steps:
+        count = draw(st.integers(1, min(length, steps - first)))
+        parts.append((first, count))
+        first += count
+    return parts
+
+
+@st.composite
+def deliveries(draw):
+    """Parts of two client ranks that cut the time steps differently; some are lost, some come twice."""
+    parts = [(rank, *one) for rank in (0, 1) for one in cut(draw, TIME_STEPS, CHUNK)]
+    kept = draw(st.lists(st.sampled_from(parts), min_size=1, max_size=2 * len(parts)))
+    return draw(st.permutations(kept))
+
+
+@given(deliveries())
+def test_any_cut_into_parts_gives_the_samples_of_single_steps(delivered):
+    def run(parts):
+        rows = SlotStore({f.name: (f.shape, f.dtype) for f in FIELDS}, 2 * TIME_STEPS, n_inputs=1)
+        assembler = Assembler(
+            FIELDS, TIME_STEPS, SIMULATIONS, TRIES, 0, 1, rows, (2 * TIME_STEPS, CHUNK)
+        )
+        stored, senders = {}, []
+        for rank, step, count in parts:
+            header = part(*HALVES[rank], step=step, count=count)
+            place = assembler.place(header, rank)
+            senders.append(sender := Sender(b"%d" % rank, 0))
+            if isinstance(place, Fate):
+                sender.steps = 0
+                continue
+            for number, block in enumerate(header.blocks):
+                region = tuple(
+                    slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True)
+                )
+                field = FIELDS[block.field]
+                values = [source(field, 0, step + n)[region] for n in range(count)]
+                place.write(number, np.stack(values))
+            for whole in assembler.received(place, sender):
+                stored[whole.step] = [rows.row(whole.slot, f.name).copy() for f in FIELDS]
+                for one in whole.senders:
+                    one.steps -= 1
+        for one in assembler.close_all():
+            one.steps -= 1
+        assert not any(sender.steps for sender in senders)
+        return stored, assembler.counters
+
+    single = [(rank, step + n, 1) for rank, step, count in delivered for n in range(count)]
+    chunks, steps = run(delivered), run(single)
+    assert chunks[1] == steps[1]
+    assert chunks[0].keys() == steps[0].keys()
+    for step, fields in chunks[0].items():
+        for field, values, expected in zip(FIELDS, fields, steps[0][step], strict=True):
+            assert np.array_equal(values, expected)
+            assert np.array_equal(values, source(field, 0, step))

@@ -39,8 +39,10 @@ from melissa_gen.server.coordination.settings import ControlSettings, ControlTim
 STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
 WELCOME = wire.Welcome(
     4,
+    1,
     RANKS,
     STEPS,
+    0.05,
     1.0,
     20.0,
     (wire.StudyParameter("a"),),

@@ -79,7 +79,7 @@ class Server:
         self.reservoir = create("reservoir", store, 64, 1, seed=0)
         self.state = RankState()
         fields = control_settings(study).welcome.fields
-        assembler = Assembler(fields, STEPS, COUNT, 1, 0, 1, store, study.credit)
+        assembler = Assembler(fields, STEPS, COUNT, 1, 0, 1, store, study.flow)
         self.ingest = Ingest(
             self.context,
             replace(whole, control=self.at("rank")),

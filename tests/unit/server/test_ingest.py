@@ -138,7 +138,7 @@ def strangers_bytes(contact):
 
 def shared_client(client):
     """Offers memory as a client of all fields does; returns its buffers."""
-    blocks = [(f.shape, np.dtype(f.dtype)) for f in FIELDS]
+    blocks = [((1, *f.shape), np.dtype(f.dtype)) for f in FIELDS]
     shared = SharedBuffers(CREDIT, blocks)
     client.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, CREDIT))
     assert credit(client) == tuple(range(CREDIT))
@@ -171,7 +171,8 @@ def test_blocks_from_the_memory_of_two_ranks(rank, peer):
     for number, blocks in enumerate(HALVES):
         client = peer("data")
         shared = SharedBuffers(
-            CREDIT, [(b.extent, np.dtype(f.dtype)) for b, f in zip(blocks, FIELDS, strict=True)]
+            CREDIT,
+            [((1, *b.extent), np.dtype(f.dtype)) for b, f in zip(blocks, FIELDS, strict=True)],
         )
         client.send(wire.Share(os.getpid(), shared.descriptor, shared.nonce, CREDIT), rank=number)
         assert credit(client) == (0, 1)
@@ -228,7 +229,7 @@ CHILD = """
 import os, sys
 import numpy as np
 from melissa_gen.protocol.shared_memory import SharedBuffers
-shared = SharedBuffers(2, [((4, 3), np.dtype("f4")), ((5,), np.dtype("f8"))])
+shared = SharedBuffers(2, [((1, 4, 3), np.dtype("f4")), ((1, 5), np.dtype("f8"))])
 for buffer in shared.arrays:
     for array in buffer:
         array.fill(os.getpid())
@@ -363,7 +364,7 @@ def test_untrained_samples_of_a_checkpoint_are_accepted_again_by_the_next_server
     saved, saver = rank.ingest.state(None)
     assert saver is None
 
-    assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, rank.store, CREDIT)
+    assembler = Assembler(FIELDS, STEPS, 2, 2, 0, 1, rank.store, (CREDIT, 1))
     assembler.restore(saved["assembler"])
     reservoir = create("reservoir", rank.store, CAPACITY, 1, seed=1)
     reservoir.restore(saved["reservoir"])
@@ -482,3 +483,44 @@ def test_a_lost_peer_does_not_stop_the_others(rank, client, peer):
     rank.tell("closed", simulation=0, attempt=0, over=False)
     client.send(part(0, attempt=1), *payload(0))
     assert credit(client) == (0,)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["frames", "shared"])
+def test_a_chunk_becomes_samples_and_gives_its_buffer_back_once(context, bound, peer, shared):
+    rank = Rank(context, bound, credit=2, chunk=4)
+    client = peer("data")
+    rank.assign()
+    memory = None
+    if shared:
+        memory = SharedBuffers(2, [((4, *f.shape), np.dtype(f.dtype)) for f in FIELDS])
+        client.send(wire.Share(os.getpid(), memory.descriptor, memory.nonce, 2))
+        assert credit(client) == (0, 1)
+
+    def send(first, count, place, attempt):
+        steps = map(payload, range(first, first + count))
+        frames = [b"".join(one) for one in zip(*steps, strict=True)]
+        if memory is not None:
+            for array, raw in zip(memory.arrays[1], frames, strict=True):
+                values = np.frombuffer(raw, array.dtype).reshape((count, *array.shape[1:]))
+                array[place : place + count] = values
+            frames = []
+        client.send(part(first, count=count, buffer=1, place=place, attempt=attempt), *frames)
+
+    send(0, 2, 1, 0)
+    assert credit(client) == (1,)
+    # The first two time steps are known already; there is room for no other than the next one after a draw.
+    send(1, 3, 1, 1)
+    rank.wait(lambda r: r["pending"] == 2)
+    assert client.silent()
+    found = {}
+    while len(found) < 4:
+        batch = rank.draw()
+        if batch is not None:
+            found[int(batch.steps[0])] = [batch.fields[f.name][0].copy() for f in FIELDS]
+    assert credit(client) == (1,)
+    for step, fields in found.items():
+        assert all(np.array_equal(a, b) for a, b in zip(fields, source(step), strict=True))
+    report = rank.end()
+    counts = report["counters"]
+    assert (counts["produced"], counts["duplicate"], counts["lost"]) == (5, 1, 0)
+    assert rank.store.free == rank.store.slots

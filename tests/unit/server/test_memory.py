@@ -24,14 +24,14 @@ def test_a_reservoir_that_fits_is_accepted():
 
 
 def test_the_largest_legal_capacity_is_named_and_is_legal():
-    limit = ["reservoir.max_memory=20 MB"]
+    limit = ["reservoir.max_memory=30 MB"]
     study = load_study(HEAT, limit)
     with pytest.raises(StudyError) as caught:
         check_memory(study)
     sentence = str(caught.value)
     needed = reservoir_megabytes(study)
     assert f"reservoir.capacity 2000 needs {needed:.0f} MB in each of 2 server ranks" in sentence
-    assert "reservoir.max_memory allows 20 MB" in sentence
+    assert "reservoir.max_memory allows 30 MB" in sentence
     most = int(sentence.rsplit(" ", 1)[1])
     assert most > 200
     check_memory(load_study(HEAT, [*limit, f"reservoir.capacity={most}"]))
@@ -48,13 +48,30 @@ def test_more_than_the_machine_has():
 def test_samples_in_flight_have_reserved_rows():
     study = load_study(HEAT, ["launcher.clients=3", "server.credit=5"])
     assert staging_slots(study) == 20
+    chunks = load_study(HEAT, ["launcher.clients=3", "server.chunk_steps=5", "server.credit=40"])
+    assert chunks.flow == (8, 5)
+    assert staging_slots(chunks) == 4 * 40 + 4
 
 
-@pytest.mark.parametrize(("side", "credit"), [(100, 16), (512, 7), (1024, 4), (4096, 4)])
-def test_small_fields_have_more_buffers(side, credit):
-    study = load_study(HEAT)
+@pytest.mark.parametrize(
+    ("side", "processes", "credit", "flow"),
+    [
+        (8, 1, None, (8, 100)),  # a whole simulation
+        (32, 1, None, (8, 64)),
+        (100, 1, None, (8, 6)),
+        (100, 2, None, (8, 13)),
+        (512, 1, None, (7, 1)),
+        (1024, 1, None, (4, 1)),
+        (4096, 1, None, (4, 1)),
+        (100, 1, 16, (4, 4)),
+        (100, 1, 2, (2, 1)),
+    ],
+)
+def test_a_message_has_about_256_kib(side, processes, credit, flow):
+    changes = [] if credit is None else [f"server.credit={credit}"]
+    study = load_study(HEAT, [f"simulation.processes={processes}", *changes])
     study.simulation.fields["temperature"].shape[:] = [side, side]
-    assert study.credit == credit
+    assert study.flow == flow
 
 
 @pytest.mark.parametrize(

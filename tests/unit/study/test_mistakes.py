@@ -126,6 +126,10 @@ def test_wrong_unit(tmp_path, data, key, value, expected):
             ["reservoir.watermark 200 is never reached", "1 of simulation.count 3", "at most 100"],
         ),
         (
+            {"server.credit": 8, "server.chunk_steps": 4},
+            ["server.credit 8 is less than 4 messages of server.chunk_steps 4", "at least 16"],
+        ),
+        (
             {"simulation.count": 1},
             ["server.ranks 2 is more than simulation.count 1", "at most 1 is legal"],
         ),

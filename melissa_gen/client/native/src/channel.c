@@ -9,6 +9,15 @@
 #include <string.h>
 #include <zmq.h>
 
+/* The server, or the channel itself, returns a buffer for one of its parts. */
+static void put_back(struct channel *channel, uint16_t buffer)
+{
+    if (channel->parts[buffer] == 0) /* returned too often */
+        return;
+    if (--channel->parts[buffer] == 0 && buffer != channel->current)
+        channel->free_list[channel->free++] = buffer;
+}
+
 /* Allocates private buffers, from which ZeroMQ sends. All of them are free. */
 static bool use_private_buffers(struct channel *channel, uint16_t credit)
 {
@@ -18,27 +27,32 @@ static bool use_private_buffers(struct channel *channel, uint16_t credit)
         if (buffer == NULL)
             return false;
         channel->buffers[channel->credit] = buffer;
-        channel->is_free[channel->credit] = false;
-        channel_put_back(channel, channel->credit);
+        channel->parts[channel->credit] = 1;
+        put_back(channel, channel->credit);
     }
     return true;
 }
 
 char *channel_open(struct channel *channel, const struct contact *contact, void *context, size_t server_rank,
-                   uint16_t credit, size_t size)
+                   const struct wire_welcome *welcome, size_t size)
 {
+    uint16_t credit = welcome->credit;
     if (channel->socket != NULL)
         return NULL;
     channel->free_list = calloc(credit, sizeof *channel->free_list);
-    channel->is_free = calloc(credit, sizeof *channel->is_free);
+    channel->parts = calloc(credit, sizeof *channel->parts);
+    channel->steps = welcome->chunk_steps;
+    channel->current = -1;
     channel->buffers = calloc(credit, sizeof *channel->buffers);
-    if (channel->free_list == NULL || channel->is_free == NULL || channel->buffers == NULL)
+    if (channel->free_list == NULL || channel->parts == NULL || channel->buffers == NULL)
         return wire_no_memory;
     channel->size = (size + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT;
     if (contact->in_place[server_rank] && shared_memory_open(&channel->shared, credit, channel->size)) {
         channel->credit = credit;
-        for (uint16_t b = 0; b < credit; b++)
+        for (uint16_t b = 0; b < credit; b++) {
             channel->buffers[b] = channel->shared.memory + SHARED_ALIGNMENT + b * channel->size;
+            channel->parts[b] = 1; /* the server returns each buffer once when it can read them */
+        }
     } else {
         if (contact->in_place[server_rank] && (channel->unshared = text_format("%s", strerror(errno))) == NULL)
             return wire_no_memory;
@@ -75,7 +89,7 @@ static char *take_answer(struct channel *channel, zmq_msg_t *message)
         wrong = wire_read_credit(data, size, &buffers, &count);
     for (uint16_t b = 0; wrong == NULL && b < count; b++)
         if (buffers[b] < channel->credit)
-            channel_put_back(channel, buffers[b]);
+            put_back(channel, buffers[b]);
     free(buffers);
     return wrong;
 }
@@ -168,19 +182,33 @@ void channel_wait(struct channel *channel, long milliseconds)
     zmq_poll(&item, 1, milliseconds);
 }
 
-uint16_t channel_take(struct channel *channel)
+bool channel_has_credit(const struct channel *channel)
 {
-    uint16_t buffer = channel->free_list[--channel->free];
-    channel->is_free[buffer] = false;
-    return buffer;
+    return (channel->current >= 0 || channel->free > 0) && channel->session.answered;
 }
 
-void channel_put_back(struct channel *channel, uint16_t buffer)
+void channel_take(struct channel *channel)
 {
-    if (channel->is_free[buffer]) /* returned twice */
+    if (channel->current >= 0)
         return;
-    channel->is_free[buffer] = true;
-    channel->free_list[channel->free++] = buffer;
+    channel->current = channel->free_list[--channel->free];
+    channel->place = channel->unsent = 0;
+}
+
+bool channel_take_unsent(struct channel *channel, struct wire_steps *steps)
+{
+    if (channel->current < 0 || channel->place == channel->unsent)
+        return false;
+    steps->buffer = (uint16_t)channel->current;
+    steps->place = channel->unsent;
+    steps->count = (uint16_t)(channel->place - channel->unsent);
+    channel->parts[channel->current]++;
+    channel->unsent = channel->place;
+    if (channel->place == channel->steps) {
+        channel->current = -1;
+        channel->place = channel->unsent = 0;
+    }
+    return true;
 }
 
 void channel_close(struct channel *channel, int linger)
@@ -201,7 +229,7 @@ void channel_free_buffers(struct channel *channel)
     session_free(&channel->session);
     free(channel->buffers);
     free(channel->free_list);
-    free(channel->is_free);
+    free(channel->parts);
     free(channel->unshared);
     memset(channel, 0, sizeof *channel);
 }

@@ -48,10 +48,8 @@ static int read_environment(mg_client *client, const char **server)
 static mg_client *new_client(struct communicator communicator)
 {
     mg_client *client = calloc(1, sizeof *client);
-    if (client != NULL) {
+    if (client != NULL)
         client->communicator = communicator;
-        client->buffer = -1;
-    }
     return client;
 }
 
@@ -228,9 +226,7 @@ static void forget_given(mg_client *client)
 /* Tells the server that the simulation is given up, for the reason of the last error. */
 static int give_up(mg_client *client)
 {
-    if (client->buffer >= 0)
-        channel_put_back(connection_channel(client), (uint16_t)client->buffer);
-    client->buffer = -1;
+    client->collected = false;
     forget_given(client);
     client->running = false;
     connection_fail(client, client->simulation);
@@ -264,7 +260,7 @@ static int missing_field(const mg_client *client)
 
 static int end_simulation(mg_client *client)
 {
-    if (client->buffer >= 0) {
+    if (client->collected) {
         struct failure failure = step_failure(client, "missing_field");
         failure_text(&failure, "field", client->welcome.field[missing_field(client)].name);
         return give_up_for(client, failure);
@@ -289,9 +285,9 @@ static int start_loop(mg_client *client)
     client->buffer_size = 0;
     for (uint16_t f = 0; f < client->welcome.fields; f++) {
         struct placement *placed = &client->placements[f];
-        size_t bytes = placed->count * values_size((mg_type)client->welcome.field[f].dtype);
+        placed->size = placed->count * values_size((mg_type)client->welcome.field[f].dtype);
         placed->offset = client->buffer_size;
-        client->buffer_size += (bytes + 63) / 64 * 64;
+        client->buffer_size += (client->welcome.chunk_steps * placed->size + 63) / 64 * 64;
     }
     client->started = true;
     return MG_OK;
@@ -397,12 +393,14 @@ static int send_block(mg_client *client, const char *name, mg_type type, int64_t
     if (!client->running)
         return client_error(client, MG_ERROR_USAGE, "mg_send: no simulation is under way; call mg_next first");
     int index, status = check_sent(client, name, count, &index);
-    if (status == MG_OK && client->buffer < 0)
-        status = connection_take_buffer(client);
+    if (status == MG_OK && !client->collected)
+        status = connection_take_place(client);
     if (status != MG_OK)
         return status;
+    client->collected = true;
     struct placement *placed = &client->placements[index];
-    unsigned char *copy = connection_channel(client)->buffers[client->buffer] + placed->offset;
+    struct channel *channel = connection_channel(client);
+    unsigned char *copy = channel->buffers[channel->current] + placed->offset + channel->place * placed->size;
     mg_type wanted = (mg_type)client->welcome.field[index].dtype;
     bool finite = strides == NULL
                       ? values_copy(copy, wanted, values, type, placed->count)
@@ -412,10 +410,8 @@ static int send_block(mg_client *client, const char *name, mg_type type, int64_t
     placed->given = true;
     if (missing_field(client) >= 0)
         return MG_OK;
-    status = connection_send_part(client);
     forget_given(client);
-    client->step++;
-    return status;
+    return connection_complete_step(client);
 }
 
 int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values)

@@ -12,7 +12,7 @@
 struct placement {
     bool declared, given; /* given: sent for the current time step */
     mg_type type;         /* in which the solver computes */
-    size_t count, offset; /* number of values; offset in a credit buffer (bytes) */
+    size_t count, size, offset; /* number of values; bytes of a time step; offset in a credit buffer (bytes) */
     struct wire_block block;
 };
 
@@ -41,7 +41,9 @@ struct mg_client {
     bool started, running;
     uint32_t simulation, attempt, step;
     double *answer; /* of rank 0, shared with all ranks: outcome, simulation, attempt, parameters */
-    int buffer;     /* that holds the current time step, or -1 */
+    bool collected; /* whether a buffer has a place for the current time step, of which some fields may be there */
+    bool late;      /* whether the next time step is expected too late to be sent with this one */
+    double returned, collecting; /* when the solver got back control; when the first unsent time step was copied */
 };
 
 /* Sets the sentence of the client's last error and returns `status`. */

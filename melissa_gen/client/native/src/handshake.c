@@ -57,7 +57,7 @@ static int understand(mg_client *client, const void *data, size_t size)
     if (text != NULL)
         return client_error_from(client, MG_ERROR_USAGE, text);
     const struct wire_welcome *welcome = &client->welcome;
-    bool sound = welcome->credit > 0 && welcome->server_ranks > 0 && welcome->fields > 0 && welcome->heartbeat > 0 &&
+    bool sound = welcome->credit > 0 && welcome->chunk_steps > 0 && welcome->server_ranks > 0 && welcome->fields > 0 && welcome->heartbeat > 0 &&
                  welcome->heartbeat_timeout > 0 && welcome->server_ranks <= client->contact.ranks;
     if (!sound)
         return client_error(client, MG_ERROR_USAGE, "the training server's welcome does not fit its contact file");

@@ -230,6 +230,7 @@ int connection_next(mg_client *client, bool *found)
     client->simulation = (uint32_t)client->answer[1];
     client->attempt = (uint32_t)client->answer[2];
     heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, 0, 0, 0);
+    client->returned = heartbeat_now();
     return MG_OK;
 }
 
@@ -254,8 +255,7 @@ static int open_channel(mg_client *client, uint32_t rank)
         wire_free(problem);
         return MG_ERROR_USAGE;
     }
-    char *wrong = channel_open(channel, &client->contact, client->context, rank, client->welcome.credit,
-                               client->buffer_size);
+    char *wrong = channel_open(channel, &client->contact, client->context, rank, &client->welcome, client->buffer_size);
     if (wrong != NULL)
         return client_error_from(client, MG_ERROR_SYSTEM, wrong);
     show_unshared(client, channel);
@@ -291,14 +291,15 @@ static int hear(mg_client *client, struct channel *channel)
     return status == MG_OK ? check_server(client) : status;
 }
 
-int connection_take_buffer(mg_client *client)
+int connection_take_place(mg_client *client)
 {
     struct channel *channel = connection_channel(client);
+    double called = heartbeat_now();
     int status = open_channel(client, (uint32_t)(channel - client->channels));
     if (status == MG_OK)
         status = hear(client, channel);
     double began = 0.0;
-    while (status == MG_OK && (channel->free == 0 || !channel->session.answered)) {
+    while (status == MG_OK && !channel_has_credit(channel)) {
         double now = heartbeat_now();
         double waited = began > 0.0 ? now - began : 0.0;
         began = now;
@@ -311,43 +312,61 @@ int connection_take_buffer(mg_client *client)
         heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step, heartbeat_now() - began, 0);
     if (status == MG_OK) { /* the first buffers are free when the server has answered the offer of memory */
         show_unshared(client, channel);
-        client->buffer = channel_take(channel);
+        channel_take(channel);
+        if (channel->place == channel->unsent)
+            client->collecting = called;
+        client->late = called - client->collecting + called - client->returned > client->welcome.chunk_latency;
     }
     return status;
 }
 
-int connection_send_part(mg_client *client)
+/* Sends the time steps that were copied and not sent as one part. */
+static int send_unsent(mg_client *client)
 {
     struct channel *channel = connection_channel(client);
+    struct wire_steps steps = {.simulation = client->simulation, .attempt = client->attempt};
+    if (channel->socket == NULL || !channel_take_unsent(channel, &steps))
+        return MG_OK;
+    steps.first = client->step - steps.count;
     struct wire_block blocks[WIRE_FIELDS];
     uint16_t count = client->welcome.fields;
     for (uint16_t f = 0; f < count; f++)
         blocks[f] = client->placements[f].block;
     session_number(&channel->session, &client->peer);
-    wire_part(&client->out, &client->peer, client->simulation, client->attempt, client->step,
-              (uint32_t)client->communicator.size, (uint16_t)client->buffer, blocks, count);
+    wire_part(&client->out, &client->peer, &steps, (uint32_t)client->communicator.size, blocks, count);
     if (client->out.failed)
         return client_error(client, MG_ERROR_SYSTEM, "out of memory");
     struct session_frame payload[WIRE_FIELDS];
     for (uint16_t f = 0; f < count; f++) {
         const struct placement *placed = &client->placements[f];
-        size_t item = client->welcome.field[f].dtype == MG_FLOAT32 ? sizeof(float) : sizeof(double);
-        payload[f] =
-            (struct session_frame){channel->buffers[client->buffer] + placed->offset, placed->count * item};
+        payload[f] = (struct session_frame){channel->buffers[steps.buffer] + placed->offset + steps.place * placed->size,
+                                            steps.count * placed->size};
     }
     bool in_place = channel->shared.memory != NULL;
     bool sent = session_send(&channel->session, channel->socket, &client->out, payload, in_place ? 0 : count);
-    client->buffer = -1;
-    if (!sent)
-        return system_error(client, "can't send to the training server");
-    heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step + 1, 0, 0);
-    return MG_OK;
+    return sent ? MG_OK : system_error(client, "can't send to the training server");
+}
+
+int connection_complete_step(mg_client *client)
+{
+    struct channel *channel = connection_channel(client);
+    int status = MG_OK;
+    channel->place++;
+    client->step++;
+    client->collected = false;
+    if (client->late || channel->place == channel->steps || client->step == client->welcome.time_steps)
+        status = send_unsent(client);
+    heartbeat_note(client->heartbeat, WIRE_SOLVING, client->simulation, client->step, 0, 0);
+    client->returned = heartbeat_now();
+    return status;
 }
 
 int connection_finalize(mg_client *client)
 {
     struct channel *channel = connection_channel(client);
     int status = open_channel(client, (uint32_t)(channel - client->channels));
+    if (status == MG_OK)
+        status = send_unsent(client);
     if (status != MG_OK)
         return status;
     session_number(&channel->session, &client->peer);
@@ -368,6 +387,8 @@ int connection_fail(mg_client *client, int64_t simulation)
         code = "other";
         values = plain == NULL ? "{}" : plain;
     }
+    if (simulation >= 0)
+        send_unsent(client);
     if (client->control == NULL)
         client->control = contact_connect(&client->contact, client->context, client->contact.control, NULL);
     bool connected = client->control != NULL;

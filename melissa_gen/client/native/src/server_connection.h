@@ -10,11 +10,13 @@ int connection_open(mg_client *client);
 /* Waits for the next simulation; *found is false if there are no more. Collective. */
 int connection_next(mg_client *client, bool *found);
 
-/* Waits for credit and takes the buffer of the current time step. */
-int connection_take_buffer(mg_client *client);
+/* Waits for a place for the current time step in a buffer. */
+int connection_take_place(mg_client *client);
 
-/* Sends the buffer of the current time step. */
-int connection_send_part(mg_client *client);
+/* Counts the current time step, whose values were all copied. Sends what was copied if the buffer is full, with the last
+ * time step, or if the next one would come later than Welcome.chunk_latency after the first one that was not sent,
+ * assuming that it takes as long as this one. */
+int connection_complete_step(mg_client *client);
 
 /* Tells the owner of the simulation that this rank has sent all its parts. */
 int connection_finalize(mg_client *client);

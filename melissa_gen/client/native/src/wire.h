@@ -55,9 +55,9 @@ struct wire_parameter {
 };
 
 struct wire_welcome {
-    uint16_t credit, server_ranks;
+    uint16_t credit, chunk_steps, server_ranks;
     uint32_t time_steps;
-    double heartbeat, heartbeat_timeout;
+    double chunk_latency, heartbeat, heartbeat_timeout;
     uint16_t parameters;
     struct wire_parameter *parameter;
     uint16_t fields;
@@ -90,8 +90,14 @@ void wire_finalize(struct wire_out *, const struct wire_peer *, uint32_t simulat
                    uint32_t ranks);
 void wire_failed(struct wire_out *, const struct wire_peer *, const char *job, int64_t simulation, uint32_t attempt,
                  uint32_t step, const char *code, const char *values);
-void wire_part(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t step,
-               uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count);
+/* Consecutive time steps of one simulation, and where a buffer holds them. */
+struct wire_steps {
+    uint32_t simulation, attempt, first;
+    uint16_t count, buffer, place;
+};
+
+void wire_part(struct wire_out *, const struct wire_peer *, const struct wire_steps *steps, uint32_t ranks,
+               const struct wire_block *blocks, uint16_t count);
 void wire_share(struct wire_out *, const struct wire_peer *, uint32_t pid, uint32_t descriptor, int64_t nonce,
                 uint16_t buffers);
 void wire_ping(struct wire_out *, const struct wire_peer *, int64_t sent);

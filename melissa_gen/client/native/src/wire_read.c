@@ -162,8 +162,10 @@ char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welc
     struct reader in = body(data, size);
     memset(welcome, 0, sizeof *welcome);
     welcome->credit = take_u16(&in);
+    welcome->chunk_steps = take_u16(&in);
     welcome->server_ranks = take_u16(&in);
     welcome->time_steps = take_u32(&in);
+    welcome->chunk_latency = take_f64(&in);
     welcome->heartbeat = take_f64(&in);
     welcome->heartbeat_timeout = take_f64(&in);
     uint16_t parameters = take_u16(&in);

@@ -140,15 +140,17 @@ void wire_share(struct wire_out *out, const struct wire_peer *peer, uint32_t pid
     put_u16(out, buffers);
 }
 
-void wire_part(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
-               uint32_t step, uint32_t ranks, uint16_t buffer, const struct wire_block *blocks, uint16_t count)
+void wire_part(struct wire_out *out, const struct wire_peer *peer, const struct wire_steps *steps, uint32_t ranks,
+               const struct wire_block *blocks, uint16_t count)
 {
     begin(out, peer, WIRE_PART);
-    put_u32(out, simulation);
-    put_u32(out, attempt);
-    put_u32(out, step);
+    put_u32(out, steps->simulation);
+    put_u32(out, steps->attempt);
+    put_u32(out, steps->first);
+    put_u16(out, steps->count);
     put_u32(out, ranks);
-    put_u16(out, buffer);
+    put_u16(out, steps->buffer);
+    put_u16(out, steps->place);
     put_u16(out, count);
     for (uint16_t b = 0; b < count; b++) {
         put_u16(out, blocks[b].field);
