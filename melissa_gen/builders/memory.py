@@ -144,6 +144,19 @@ def checkpoint_megabytes(study: Study) -> float:
     return 2 * study.server.ranks * rows * row / 1e6
 
 
+def batch_megabytes(study: Study) -> float:
+    """Returns the memory of the rows of one batch in megabytes.
+
+    It holds the fields of each row and their standardized copy. In a rollout, the inputs of each step are a copy more.
+    """
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.task import build_task
+
+    window = build_task(study).window
+    steps = 2 * window.steps + window.history * window.horizon
+    return study.training.batch_size * steps * study.sample_bytes / 1e6
+
+
 def disk_promise(study: Study, run_dir: Path) -> str:
     """Returns a sentence on the disk space of checkpoints, and whether the disk of the run directory has it."""
     needed, free = checkpoint_megabytes(study), shutil.disk_usage(run_dir).free / 1e6
@@ -190,7 +203,7 @@ def promised_megabytes(study: Study) -> float:
         # Rollouts of several simulations at once, and the steps of one that they are compared with.
         mine = -(-simulations // study.server.ranks)
         share += (min(study.training.batch_size, mine) + 1) * each
-    held = reservoir_megabytes(study) + side_megabytes(study)
+    held = reservoir_megabytes(study) + batch_megabytes(study) + side_megabytes(study)
     return held + base_megabytes(study) + model_megabytes(study) + share
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.builders.memory import (
+    batch_megabytes,
     bookkeeping_megabytes,
     check_memory,
     checkpoint_megabytes,
@@ -81,6 +82,23 @@ def test_a_gpu_and_the_compiler_have_their_part_of_the_promise(change, more):
     plain = promised_megabytes(load_study(HEAT, ["server.device=cpu"]))
     study = load_study(HEAT, ["server.device=cpu", change])
     assert promised_megabytes(study) == pytest.approx(plain + more)
+
+
+def test_the_rows_of_a_batch_are_part_of_the_promise():
+    row = load_study(HEAT).sample_bytes / 1e6
+    task = "surrogate.task={class: autoregressive, arguments: {history: 3, rollout: 2}}"
+    sizes = {32: [], 64: []}
+    for size, promised in sizes.items():
+        for change in ("surrogate.task=direct", task):
+            changes = ["server.device=cpu", f"training.batch_size={size}", change]
+            study = load_study(HEAT, [*changes, "training.validation.simulations=0"])
+            promised.append(promised_megabytes(study))
+            # Five steps and their copy; three given steps for each of the two that are predicted.
+            assert batch_megabytes(study) == pytest.approx(
+                size * row * (16 if change == task else 2)
+            )
+    assert sizes[64][0] - sizes[32][0] == pytest.approx(32 * 2 * row)
+    assert sizes[64][1] - sizes[32][1] == pytest.approx(32 * 16 * row)
 
 
 def test_the_records_of_all_simulations_are_part_of_the_promise():
