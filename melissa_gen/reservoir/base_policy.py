@@ -45,15 +45,7 @@ class Policy(PolicyRules):
         watermark: int = 0,
         seed: int | np.random.Generator = 0,
     ) -> None:
-        if not 1 <= capacity < store.slots:
-            message = (
-                f"reservoir.capacity is {capacity}, but the store has {store.slots} rows: "
-                f"legal are 1 to {store.slots - 1}, because one row must remain free for receiving"
-            )
-            raise StudyError(message)
-        if not 0 <= watermark <= capacity:
-            message = f"reservoir.watermark is {watermark}: legal are 0 to the capacity, {capacity}"
-            raise StudyError(message)
+        store.check_capacity(capacity, watermark)
         self.store = store
         self.capacity = capacity
         self.watermark = watermark

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from melissa_gen.errors import RunError
+from melissa_gen.errors import RunError, StudyError
 
 __all__ = ["FieldSpec", "Saver", "SlotStore", "megabytes"]
 
@@ -115,6 +115,22 @@ class SlotStore:
     def free(self) -> int:
         """Number of free slots."""
         return len(self._free)
+
+    def check_capacity(self, capacity: int, watermark: int) -> None:
+        """Checks the sizes of a policy that uses these slots.
+
+        Raises:
+            StudyError: The capacity or the watermark is out of range.
+        """
+        if not 1 <= capacity < self.slots:
+            message = (
+                f"reservoir.capacity is {capacity}, but the store has {self.slots} rows: "
+                f"legal are 1 to {self.slots - 1}, because one row must remain free for receiving"
+            )
+            raise StudyError(message)
+        if not 0 <= watermark <= capacity:
+            message = f"reservoir.watermark is {watermark}: legal are 0 to the capacity, {capacity}"
+            raise StudyError(message)
 
     def acquire(self) -> int | None:
         """Acquires a free slot. Returns None if all slots are in use."""

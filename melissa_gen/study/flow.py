@@ -33,7 +33,8 @@ def default_flow(
     """Returns the default of `server.credit` and `server.chunk_steps`.
 
     A message of 256 KiB hardly takes longer than one of 4 KB. There are at least four buffers if any of them holds more
-    than one time step: a client rank may wait for another one that has not filled its buffer yet.
+    than one time step: a client rank may wait for another one that has not filled its buffer yet. No more than the time
+    steps of one simulation are in flight: what is solved far ahead of the training can't follow its difficulties.
 
     Args:
         step_bytes: Bytes of all fields at one time step.
@@ -43,6 +44,6 @@ def default_flow(
     """
     chunk = min(max(_CHUNK_BYTES * processes // step_bytes, 1), _CHUNK_STEPS, time_steps)
     held = max(_CREDIT_BYTES // step_bytes, BUFFERS)
-    steps = credit or min(held, max(16, 2 * BUFFERS * chunk))
+    steps = credit or min(held, max(16, min(2 * BUFFERS * chunk, time_steps)))
     chunk = min(chunk, max(steps // BUFFERS, 1))
     return Flow(steps // chunk, chunk)

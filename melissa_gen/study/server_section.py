@@ -32,8 +32,8 @@ class ServerSection(Section):
     shared_memory: bool = True
     """Read the fields of clients on a rank's own machine from their memory instead of through sockets."""
     credit: int | None = Field(default=None, gt=0, le=8192)
-    """Time steps that one client rank may have in flight to one server rank; none is 8 messages (`chunk_steps`), at
-    least 16 time steps, but no more than 8 MB hold; at least 4."""
+    """Time steps that one client rank may have in flight to one server rank; none is 8 messages (`chunk_steps`), but
+    no more than one simulation has or 8 MB hold; at least 16, of large fields 4."""
     chunk_steps: int | None = Field(default=None, gt=0, le=1024)
     """Most consecutive time steps that a client sends in one message; none is as many as 256 KiB of a client rank hold,
     at most 256, a quarter of `credit`, and `simulation.time_steps`."""

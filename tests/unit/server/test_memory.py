@@ -57,10 +57,10 @@ def test_samples_in_flight_have_reserved_rows():
 @pytest.mark.parametrize(
     ("side", "processes", "credit", "flow"),
     [
-        (8, 1, None, (8, 100)),  # a whole simulation
-        (32, 1, None, (8, 64)),
+        (8, 1, None, (4, 25)),  # one simulation in all
+        (32, 1, None, (4, 25)),
         (100, 1, None, (8, 6)),
-        (100, 2, None, (8, 13)),
+        (100, 2, None, (7, 13)),
         (512, 1, None, (7, 1)),
         (1024, 1, None, (4, 1)),
         (4096, 1, None, (4, 1)),
