@@ -403,6 +403,19 @@ def train(
 
 
 @app.command()
+def replay(
+    run_dir: RunDir,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the trained surrogate.")
+    ] = None,
+) -> None:
+    """Repeat the training of a recorded run on one CPU, and compare all losses and the final weights."""
+    from melissa_gen.launcher.commands.replay import replay_run
+
+    print(replay_run(run_dir, output))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the study file, for editors."""
     from melissa_gen.study import json_schema

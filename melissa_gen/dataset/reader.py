@@ -20,6 +20,7 @@ class Dataset:
 
     Args:
         path: The file.
+        complete: Whether trajectories that are not complete are left out.
 
     Attributes:
         fields: Name of each field to its (shape, dtype).
@@ -39,8 +40,8 @@ class Dataset:
         ...     trajectory = data.read(0)["u"]
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, complete: bool = True) -> None:
+        self.path, self._complete = Path(path), complete
         self.fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._values: dict[str, Any] = {}
         with explained(self.path, "read"):
@@ -146,7 +147,8 @@ class Dataset:
             raise DataError(message)
         total, self.time_steps = sizes.pop()
         self.fields = {name: (v.shape[2:], v.dtype) for name, v in self._values.items()}
-        self._rows = np.flatnonzero(self._column("complete", np.ones(total, np.bool_)))
+        whole = np.ones(total, np.bool_)
+        self._rows = np.flatnonzero(self._column("complete", whole) if self._complete else whole)
         self.simulations = self._column("simulation", np.arange(total))[self._rows]
         self.parameters = self._column("parameters", np.zeros((total, 0)))[self._rows]
         self.names = self._parameter_names()

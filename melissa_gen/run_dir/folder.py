@@ -20,6 +20,7 @@ from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.study import Change, Study, write_study
 
 __all__ = [
+    "BATCH_ORDER",
     "LOCK",
     "RunDirInUseError",
     "check_space",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 LOCK = ".lock"
+BATCH_ORDER = "batches.bin"
+"""File with the order in which batches were drawn, of a run that records its samples."""
 
 LEAST_FREE_BYTES = 10_000_000
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -21,6 +21,8 @@ from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset
+from melissa_gen.reservoir.batch_order import OrderRecorder
+from melissa_gen.run_dir.folder import BATCH_ORDER
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import SAVING
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
@@ -85,6 +87,14 @@ class TrainingConsumer(Consumer):
         torch.manual_seed(study.seed + 1 + setup.rank)
         self._reservoir = _reservoir(study, self._task.window, setup.rank)
         self.sink = self._reservoir
+        # The training loop receives its samples from here; a record also has their order.
+        self._source = self._reservoir
+        order = setup.run_dir / BATCH_ORDER
+        if study.record is not None and checkpoint is None:
+            self._source = cast("reservoirs.Policy", OrderRecorder(self._reservoir, order))
+        elif study.record is not None:
+            # A training that was interrupted can't be repeated in one piece.
+            order.unlink(missing_ok=True)
         self.shared = RankState()
         self._between_steps = _snapshot_offer(
             study, self._surrogate, proposals if self._task.predicts_anywhere else None
@@ -115,7 +125,7 @@ class TrainingConsumer(Consumer):
             self._study,
             self._task,
             self._surrogate,
-            self._reservoir,
+            self._source,
             self.shared,
             self._validation,
             self._device,
@@ -127,6 +137,8 @@ class TrainingConsumer(Consumer):
         """Trains until the stream has ended and the reservoir is empty."""
         stopped = self.trainer.run()
         self.trainer.end()
+        if isinstance(self._source, OrderRecorder):
+            self._source.close_order()
         return stopped
 
     @property

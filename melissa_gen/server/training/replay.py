@@ -1,0 +1,181 @@
+"""Repeats the training of a recorded run, batch by batch, on one CPU."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch._C._distributed_c10d import HashStore
+
+from melissa_gen.builders.dataset import clock
+from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.task import build_task
+from melissa_gen.dataset import Dataset
+from melissa_gen.reservoir import Batch, Policy, SlotStore
+from melissa_gen.reservoir.batch_order import Turn, read_order
+from melissa_gen.server.consumer import Hooks
+from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.training.trainer import Trainer
+from melissa_gen.server.training.validation import Validation
+from melissa_gen.study import Study
+from melissa_gen.surrogates import Surrogate
+
+__all__ = ["Replayed", "replay"]
+
+_CACHE_BYTES = 256_000_000
+
+
+class Replayed(NamedTuple):
+    """The repeated training.
+
+    Attributes:
+        surrogate: The trained surrogate.
+        losses: Mean loss of each batch of the run, and of the repeated training, `(batches, 2)`.
+    """
+
+    surrogate: Surrogate
+    losses: NDArray[np.float64]
+
+
+def replay(study: Study, record: Path, order: Path, validation: Path | None) -> Replayed:
+    """Trains on the samples of a record in the order in which a run with one server rank drew them.
+
+    Args:
+        study: The study of the run.
+        record: The data set file that the run has recorded.
+        order: The order of its batches.
+        validation: The validation set of the run, or None.
+
+    Raises:
+        DataError: A file can't be read.
+    """
+    torch.set_num_threads(study.server.threads)
+    device = torch.device("cpu")
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        torch.manual_seed(study.seed)
+        task = build_task(study)
+        surrogate = build_surrogate(study, task)
+        torch.manual_seed(study.seed + 1)
+        state = RankState()
+        measure = None
+        if validation is not None:
+            rows = study.training.batch_size
+            measure = Validation(validation, device, rows, state.begin_piece, task)
+        training = study.training.model_copy(update={"callbacks": []})
+        quiet = study.model_copy(update={"training": training})
+        hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)
+        with Dataset(record, complete=False) as data:
+            tape = _Tape(study, data, read_order(order))
+            trainer = Trainer(
+                quiet,
+                task,
+                surrogate,
+                cast("Policy", tape),
+                state,
+                measure,
+                device,
+                hooks,
+                _nothing,
+            )
+            trainer.run()
+        return Replayed(trainer.model, np.array(tape.losses).reshape(-1, 2))
+    finally:
+        dist.destroy_process_group()
+
+
+def _nothing(*given: Any, **fields: Any) -> None:
+    """Does nothing: a replay has no launcher, checkpoints and events."""
+
+
+class _Tape:
+    """Stands for a reservoir in the training loop, and gives it what the reservoir of a run gave in each turn."""
+
+    refilled, blocked, closed = False, False, True
+
+    def __init__(self, study: Study, data: Dataset, turns: Iterator[Turn]) -> None:
+        self._data, self._turns = data, turns
+        self._time_of = clock(study.simulation.times)
+        self._turn, self._next = next(turns, None), next(turns, None)
+        self._drawing: Turn | None = None
+        self._started = False
+        self.losses: list[tuple[float, float]] = []
+        self.store = SlotStore(field_specs(study.simulation), 1, len(study.parameters) + 1)
+        trajectory = study.sample_bytes * study.simulation.time_steps
+        cached = functools.lru_cache(max(1, _CACHE_BYTES // trajectory))
+        self._trajectory = cached(data.read)
+
+    def counters(self) -> dict[str, int]:
+        return {"stored": 0}
+
+    def __len__(self) -> int:
+        for turn in (self._turn, self._next):
+            if turn is not None and turn.drawn is not None:
+                return len(turn.drawn)
+        return 0
+
+    @property
+    def drained(self) -> bool:
+        return self._turn is None or (self._next is None and self._turn.drawn is None)
+
+    def ready(self, n: int) -> bool:
+        """Whether the run took a step; the first one of all is agreed on in the turn before its batch is drawn."""
+        turn = self._turn if self._started else self._next
+        return turn is not None and turn.drawn is not None
+
+    def wait_ready(self, n: int, timeout: float) -> bool:
+        return self.ready(n)
+
+    def allow_puts(self, total: int) -> None:
+        pass
+
+    def take_arrivals(self) -> list[int]:
+        """Loads the samples that arrived in this turn, and goes to the next turn."""
+        self._started = self._started or self.ready(1)
+        turn, self._turn, self._next = self._turn, self._next, next(self._turns, None)
+        self._drawing = turn
+        if turn is None or not len(turn.arrived):
+            return []
+        self.store.arrays = self._fields(turn.arrived)
+        return list(range(len(turn.arrived)))
+
+    def draw(self, n: int, out: Mapping[str, NDArray[Any]], **more: Any) -> Batch | None:
+        turn = self._drawing
+        if turn is None or turn.drawn is None:
+            return None
+        assert turn.weights is not None and turn.simulation_weights is not None
+        count = len(turn.drawn)
+        fields = {name: array[:count] for name, array in out.items()}
+        for name, values in self._fields(turn.drawn).items():
+            fields[name][:] = values
+        inputs = [(*self._data.parameters[n], self._time_of(step)) for n, step in turn.drawn]
+        return Batch(
+            count=count,
+            fields=fields,
+            inputs=np.array(inputs, self.store.inputs.dtype),
+            simulations=turn.drawn[:, 0],
+            steps=turn.drawn[:, 1],
+            first_time=np.zeros(count, np.bool_),
+            slots=np.arange(count),
+            weights=turn.weights,
+            simulation_weights=turn.simulation_weights,
+        )
+
+    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
+        assert self._drawing is not None
+        before = np.nan if self._drawing.loss is None else self._drawing.loss
+        self.losses.append((before, float(losses.mean())))
+
+    def rescale_losses(self, factor: float) -> None:
+        pass
+
+    def _fields(self, names: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        rows = [(self._trajectory(simulation), step) for simulation, step in names.tolist()]
+        return {
+            name: np.stack([row[name][step] for row, step in rows]) for name in self._data.fields
+        }
