@@ -82,8 +82,8 @@ def test_losses_and_weights_are_identical(tmp_path, sections):
     threads = torch.get_num_threads()
     study = study_of(**sections)
     section = study.reservoir
-    # Samples that are being copied into a batch still occupy their slots.
-    slots = section.capacity + study.training.batch_size + 2
+    # Samples that are being copied into a batch, or measured, still occupy their slots.
+    slots = section.capacity + 2 * study.training.batch_size + 2
     store = reservoir.SlotStore(field_specs(study.simulation), slots, 2)
     memory = reservoir.create(
         section.policy, store, section.capacity, section.watermark, 3, draws=section.draws
