@@ -64,8 +64,6 @@ def _checked_record(run: Run) -> Path:
     why = ""
     if section is None or not run.study.training.enabled:
         why = "its study has no section record, or no training"
-    elif run.study.server.ranks > 1:
-        why = f"it had {run.study.server.ranks} server ranks, and a replay repeats one"
     elif run.study.surrogate.task != "direct":
         why = f"surrogate.task is {run.study.surrogate.task}, and a replay repeats the task direct"
     elif run.study.training.compile:
