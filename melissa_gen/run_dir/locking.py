@@ -141,7 +141,10 @@ def _one_at_a_time(file: Path) -> Iterator[None]:
             try:
                 turn.bind(f"\0melissa_gen-{name}")
                 break
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    # The system has no such names.
+                    break
                 if time.monotonic() > until:
                     msg = f"another process, which is about to create {file}"
                     raise LockedError(msg) from None

@@ -143,7 +143,9 @@ class LearningRate:
 
     def _same_schedule(self, state: Mapping[str, Any]) -> bool:
         """Whether a state is that of this schedule, with the same arguments and initial rates."""
-        return self._made is not None and state.get("made") == self._made
+        known = self._made is not None and state.get("made") == self._made
+        # The state of a schedule may stop to be of JSON types while it runs.
+        return known and state.get("now") is not None
 
     def _schedule_state(self) -> dict[str, Any] | None:
         """Returns class and state of the schedule, of JSON types, or None if that is not possible."""

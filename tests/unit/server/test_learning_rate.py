@@ -114,6 +114,26 @@ def test_a_schedule_is_resumed_after_ten_million_batches_without_repeating_them(
     assert resumed.at(10**7) == 0.025
 
 
+class Collecting(schedules.StepLR):
+    """A schedule of a user, whose state is of JSON types only before its first step."""
+
+    def step(self, epoch=None):
+        super().step(epoch)
+        if self.last_epoch:
+            self.seen = {self.last_epoch}
+
+
+def test_the_steps_of_a_schedule_without_a_state_of_json_types_are_repeated():
+    arguments = {"step_size": 2, "gamma": 0.5}
+    rate, optimizer = rate_of(Collecting, arguments)
+    for k in range(4):
+        batch(rate, optimizer, k)
+    resumed, other = rate_of(Collecting, arguments)
+    other.load_state_dict(optimizer.state_dict())
+    resumed.restore(json.loads(json.dumps(rate.state())))
+    assert resumed.at(4) == pytest.approx(BASE / 4)
+
+
 def test_a_resumed_plateau_remembers_the_errors():
     settings = {"patience": 1, "factor": 0.1}
     rate, _ = rate_of(schedules.ReduceLROnPlateau, settings, per_batch=False)

@@ -24,6 +24,8 @@ def test_a_study_records_nothing_unless_it_says_so(small):
     ("words", "sentence"),
     [
         (["record={}", "server.ranks=2"], "record needs server.ranks 1"),
+        (["record.file=study.yaml"], "study.yaml has another suffix than .h5 or .hdf5"),
+        (["record.file=./validation.h5"], "is a file that the study writes itself"),
         (
             ["record.fields=[v]"],
             "record.fields has 'v', which is no field of the study; legal are u",
