@@ -27,6 +27,9 @@ def cases(shape, steps=3, **values):
             "true": true,
             "predicted": true + 0.1,
             "points": random.random((50, 2)),
+            "times": np.zeros(0),
+            "by_step": np.zeros((50, 0)),
+            "correlation_times": np.zeros(0),
             **values,
         }
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.builders.memory import promised_megabytes
+from melissa_gen.builders.memory import batch_megabytes, promised_megabytes
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
@@ -243,7 +243,7 @@ def test_the_promised_memory_covers_rollouts_of_several_simulations():
         validation = {"simulations": 20, "every": 10}
         training = {"batch_size": batch_size, "validation": validation}
         study = study_with({}, steps=50, training=training)
-        return promised_megabytes(study), 50 * study.sample_bytes / 1e6
+        return promised_megabytes(study) - batch_megabytes(study), 50 * study.sample_bytes / 1e6
 
     (few, each), (many, _) = promised(2), promised(8)
     assert many - few == pytest.approx(6 * each)

@@ -175,7 +175,7 @@ def test_the_welcome_holds_the_settings_of_the_study(serve):
     welcome = client.receive(wire.Welcome)
     assert welcome.fields == (wire.StudyField("temperature", "float32", (100, 100)),)
     assert [p.name for p in welcome.parameters] == list(server.study.parameters)
-    assert (welcome.time_steps, welcome.server_ranks, welcome.credit) == (STEPS, 1, 8)
+    assert (welcome.time_steps, welcome.server_ranks, welcome.credit) == (STEPS, 1, 4)
     ask(client)
     assert server.launcher.receive_json("connected")["job"] == "client-0"
 
