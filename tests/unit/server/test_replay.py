@@ -81,6 +81,8 @@ def trained(study, memory, order):
 def test_losses_and_weights_are_identical(tmp_path, sections):
     threads = torch.get_num_threads()
     study = study_of(**sections)
+    # Sums are rounded otherwise with another number of threads.
+    torch.set_num_threads(study.server.threads)
     section = study.reservoir
     # Samples that are being copied into a batch, or measured, still occupy their slots.
     slots = section.capacity + 2 * study.training.batch_size + 2
