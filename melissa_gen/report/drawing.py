@@ -10,11 +10,13 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
@@ -23,6 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 __all__ = [
     "COLORS",
+    "Drawing",
     "color_scale",
     "duration_axis",
     "label",
@@ -190,3 +193,21 @@ def to_svg(figure: Figure) -> str:
         body = body.replace(value, f"var(--{name}, {value})")
     width = int(figure.get_figwidth() * PIXELS_PER_INCH)
     return f'<svg {box[0] if box else ""} style="max-width:{width}px" role="img">{body}'
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the page.
+
+    Attributes:
+        svg: The SVG element.
+        caption: The caption below the figure.
+    """
+
+    svg: Markup
+    caption: str
+
+    @classmethod
+    def of(cls, figure: Figure, caption: str) -> Self:
+        """Renders a figure."""
+        return cls(Markup(to_svg(figure)), caption)

@@ -1,13 +1,28 @@
-"""Figures of validation cases: the true field, the predicted field, and their difference."""
+"""Figures of fields: maps of 2-D and 3-D fields, and the true, the predicted field and their difference of a case."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from melissa_gen.report.drawing import COLORS, color_scale, label, new_figure, pretty_unit
 from melissa_gen.run_dir.recorded_run import ValidationCases
 
-__all__ = ["case_figure", "slice_note"]
+__all__ = [
+    "MapRow",
+    "case_figure",
+    "chosen",
+    "limits",
+    "map_columns",
+    "maps_figure",
+    "on_mesh",
+    "slice_note",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -16,7 +31,25 @@ LARGEST_PICTURE = 140
 """Maximum pixels along a side of an image, so that three cases of nine images stay below 2 MB."""
 MOST_POINTS = 500
 """Maximum number of points of an unstructured mesh in one image."""
-ROWS = ("true", "predicted", "difference")
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A row of maps that share one color scale.
+
+    Attributes:
+        name: Label at the left.
+        values: The fields, `(k, height, width)`, or `(k, n)` on an unstructured mesh.
+        colors: The color map.
+        limits: Smallest and largest value of the scale.
+        bar: Label of the color bar; None if the next row has the same scale, and one bar for both.
+    """
+
+    name: str
+    values: Floats
+    colors: Colormap
+    limits: tuple[float, float]
+    bar: str | None
 
 
 def case_figure(
@@ -40,17 +73,24 @@ def case_figure(
         true, predicted = true.swapaxes(1, 2), predicted.swapaxes(1, 2)
     if true.ndim == 1:
         return _series(cases, true, predicted)
-    flat = points is not None and points.ndim == 2 and points.shape[1] > 1
-    if flat and true.ndim == 2 and points is not None and len(points) == true.shape[1]:
-        return _mesh(cases, true, predicted, points)
-    if true.ndim == 2:
+    mesh = points if on_mesh(true.shape[1:], points) else None
+    if true.ndim == 2 and mesh is None:
         return _lines(cases, true, predicted)
-    return _pictures(cases, true, predicted)
+    return _maps(cases, true, predicted, mesh)
 
 
-def slice_note(cases: ValidationCases) -> str:
-    """Describes the slice that is shown of a field with more than two axes; "" for other fields."""
-    shape = cases.true.shape[2:]
+def on_mesh(shape: tuple[int, ...], points: Floats | None) -> bool:
+    """Returns whether a field of this shape has its values at the points of a mesh of at least 2 dimensions."""
+    return (
+        points is not None
+        and points.ndim == 2
+        and points.shape[1] > 1
+        and shape == points.shape[:1]
+    )
+
+
+def slice_note(shape: tuple[int, ...]) -> str:
+    """Describes the slice that is shown of a field of more than two axes; "" for other fields."""
     if len(shape) <= 2:
         return ""
     places = ", ".join(f"axis {axis} at {size // 2}" for axis, size in enumerate(shape[:-2]))
@@ -63,12 +103,12 @@ def _flat(field: Floats) -> Floats:
     return field
 
 
-def _chosen(steps: int, most: int) -> list[int]:
+def chosen(steps: int, most: int) -> list[int]:
     """Returns evenly spaced time steps, including the last."""
     return sorted({round(place) for place in np.linspace(steps - 1, 0, min(steps, most))})
 
 
-def _limits(values: Floats) -> tuple[float, float]:
+def limits(values: Floats) -> tuple[float, float]:
     """Returns the smallest and largest finite value; widened by 0.5 on each side if they are equal."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -79,90 +119,103 @@ def _title(cases: ValidationCases, column: int) -> str:
     return f"time step {cases.time_steps[column]}"
 
 
-def _pictures(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure:
-    height, width = true.shape[1:]
+def map_columns(values: Floats) -> int:
+    """Returns how many maps of `(..., height, width)`, or `(..., n)` on a mesh, fit side by side."""
+    return 2 if values.ndim > 2 and values.shape[-1] > 1.6 * values.shape[-2] else 3
+
+
+def maps_figure(
+    rows: Sequence[MapRow], titles: Sequence[str], points: Floats | None = None
+) -> Figure:
+    """Draws rows of maps: images, or colored points of an unstructured mesh projected along the third axis.
+
+    Args:
+        rows: The rows, each with k maps.
+        titles: Titles of the k columns.
+        points: Coordinates of the values on an unstructured mesh, `(n, dimensions)`.
+    """
+    if points is None:
+        height, width = rows[0].values.shape[1:]
+    else:
+        width, height = np.maximum(np.ptp(points[:, :2], axis=0), 1e-300)
     upright = min(max(height / width, 0.2), 2.0)
-    columns = _chosen(len(true), 3 if width <= 1.6 * height else 2)
-    stride = max(1, -(-max(height, width) // LARGEST_PICTURE))
-    true, predicted = true[columns, ::stride, ::stride], predicted[columns, ::stride, ::stride]
-    difference = predicted - true
-    low, high = _limits(np.stack([true, predicted]))
-    reach = max(map(abs, _limits(difference)))
-    each = min((WIDTH - 140) / len(columns), 172.0 if upright > 0.6 else 270.0)
-    image = new_figure(140 + each * len(columns), 36 + 3 * each * upright)
-    grid = image.subplots(3, len(columns), squeeze=False)
-    scales = (
-        (true, color_scale("viridis"), low, high),
-        (predicted, color_scale("viridis"), low, high),
-        (difference, color_scale("RdBu_r"), -reach, reach),
-    )
-    for row, (values, colors, least, most) in enumerate(scales):
-        for column, place in enumerate(columns):
-            axes = grid[row, column]
-            shown = axes.imshow(
-                values[column], cmap=colors, vmin=least, vmax=most, origin="lower", aspect="auto"
-            )
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
-            if row == 0:
-                axes.set_title(_title(cases, place), loc="center", fontsize=12, fontweight="normal")
+    each = min((WIDTH - 140) / len(titles), 172.0 if upright > 0.6 else 270.0)
+    image = new_figure(140 + each * len(titles), 36 + len(rows) * each * upright)
+    grid = image.subplots(len(rows), len(titles), squeeze=False)
+    first = 0
+    for place, row in enumerate(rows):
+        for axes, values in zip(grid[place], row.values, strict=True):
+            shown = _map(axes, values, row, points)
         if each * upright > 90:
-            grid[row, 0].set_ylabel(ROWS[row])
+            grid[place, 0].set_ylabel(row.name)
         else:
             # The image is too low for a rotated label.
-            grid[row, 0].set_ylabel(ROWS[row], rotation=0, ha="right", va="center")
-        if row != 1:
-            below = grid[:2, :] if row == 0 else grid[2:, :]
-            bar = image.colorbar(shown, ax=list(below.ravel()), fraction=0.05, pad=0.02)
+            grid[place, 0].set_ylabel(row.name, rotation=0, ha="right", va="center")
+        if row.bar is not None:
+            sharing = list(grid[first : place + 1].ravel())
+            bar = image.colorbar(shown, ax=sharing, fraction=0.05, pad=0.02)
             bar.outline.set_visible(False)
-            bar.set_label(
-                label(cases.field_name, cases.unit) if row == 0 else pretty_unit(cases.unit)
-            )
+            bar.set_label(row.bar)
+            first = place + 1
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, loc="center", fontsize=12, fontweight="normal")
     return image
 
 
-def _mesh(cases: ValidationCases, true: Floats, predicted: Floats, points: Floats) -> Figure:
-    """Draws the values on an unstructured mesh as colored points, projected along the third axis."""
-    columns = _chosen(len(true), 3)
+def _map(axes: Axes, values: Floats, row: MapRow, points: Floats | None) -> ScalarMappable:
+    low, high = row.limits
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if points is None:
+        stride = max(1, -(-max(values.shape) // LARGEST_PICTURE))
+        return axes.imshow(
+            values[::stride, ::stride],
+            cmap=row.colors,
+            vmin=low,
+            vmax=high,
+            origin="lower",
+            aspect="auto",
+        )
     stride = -(-len(points) // MOST_POINTS)
-    points, true, predicted = points[::stride], true[:, ::stride], predicted[:, ::stride]
-    image = new_figure(WIDTH, 560)
-    grid = image.subplots(3, len(columns), squeeze=False)
-    low, high = _limits(np.stack([true[columns], predicted[columns]]))
-    reach = max(map(abs, _limits(predicted[columns] - true[columns])))
-    size = min(60.0, 12_000 / len(points))
-    rows = (
-        (true, "viridis", low, high),
-        (predicted, "viridis", low, high),
-        (predicted - true, "RdBu_r", -reach, reach),
+    points = points[::stride, :2]
+    axes.set_aspect("equal")
+    return axes.scatter(
+        points[:, 0],
+        points[:, 1],
+        c=values[::stride],
+        s=min(60.0, 12_000 / len(points)),
+        cmap=row.colors,
+        vmin=low,
+        vmax=high,
+        linewidths=0,
+        plotnonfinite=True,
     )
-    for row, (values, colors, least, most) in enumerate(rows):
-        for column, step in enumerate(columns):
-            axes = grid[row, column]
-            shown = axes.scatter(
-                *points[:, :2].T,
-                c=values[step],
-                s=size,
-                cmap=color_scale(colors),
-                vmin=least,
-                vmax=most,
-                linewidths=0,
-            )
-            axes.set_aspect("equal")
-            axes.set_axis_off()
-            if row == 0:
-                axes.set_title(_title(cases, step), loc="center", fontsize=12, fontweight="normal")
-        unit = label(cases.field_name, cases.unit) if row == 0 else pretty_unit(cases.unit)
-        bar = image.colorbar(shown, ax=list(grid[row]), fraction=0.05, pad=0.02)
-        bar.outline.set_visible(False)
-        bar.set_label(unit if row == 0 else ROWS[row])
-    return image
+
+
+def _maps(cases: ValidationCases, true: Floats, predicted: Floats, points: Floats | None) -> Figure:
+    columns = chosen(len(true), map_columns(true))
+    true, predicted = true[columns], predicted[columns]
+    difference = predicted - true
+    scale = color_scale("viridis"), limits(np.stack([true, predicted]))
+    reach = max(map(abs, limits(difference)))
+    rows = (
+        MapRow("true", true, *scale, None),
+        MapRow("predicted", predicted, *scale, label(cases.field_name, cases.unit)),
+        MapRow(
+            "difference",
+            difference,
+            color_scale("RdBu_r"),
+            (-reach, reach),
+            pretty_unit(cases.unit),
+        ),
+    )
+    return maps_figure(rows, [_title(cases, column) for column in columns], points)
 
 
 def _lines(cases: ValidationCases, true: Floats, predicted: Floats) -> Figure:
-    columns = _chosen(len(true), 3)
+    columns = chosen(len(true), 3)
     image = new_figure(WIDTH, 340)
     grid = image.subplots(
         2, len(columns), squeeze=False, sharex=True, sharey="row", height_ratios=(2, 1)

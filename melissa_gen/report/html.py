@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from melissa_gen.errors import RunError
 from melissa_gen.report import curves, design_space
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.report.drawing import label, pretty_unit, styled, to_svg
+from melissa_gen.report.drawing import Drawing, label, pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.report.live import event_text
 from melissa_gen.report.quantities import (
@@ -27,6 +26,7 @@ from melissa_gen.report.quantities import (
     rate,
     share,
 )
+from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
@@ -38,19 +38,6 @@ NOTABLE = (
     *("client_lost", "client_failed", "simulation_failed"),
     *("refused", "warning", "rescaled", "stopping"),
 )
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of the page.
-
-    Attributes:
-        svg: The SVG element.
-        caption: The caption below the figure.
-    """
-
-    svg: Markup
-    caption: str
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -114,7 +101,8 @@ def render_report(run: RecordedRun) -> str:
             "errors": _errors(run),
             "field_errors": _field_errors(run),
             "cases": _cases(run),
-            "slice_note": slice_note(run.cases) if run.cases else "",
+            "slice_note": slice_note(run.cases.true.shape[2:]) if run.cases else "",
+            "statistics": statistics_part(run),
             "space": _space(run),
             "sampler": _sampler(run),
             "flow": _flow(run),
@@ -135,7 +123,7 @@ def _drawn(
     for draw, caption in wanted:
         image = draw(run)
         if image is not None:
-            drawings.append(Drawing(Markup(to_svg(image)), caption))
+            drawings.append(Drawing.of(image, caption))
     return drawings
 
 
@@ -260,15 +248,13 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
     cases = run.cases
     if cases is None:
         return []
-    # The axes of a domain are in the order x, y, z.
-    x_first = bool((run.study.get("simulation") or {}).get("domain"))
     found = []
     for case, name in enumerate(cases.names):
         pictures = [
             {
                 "field": one.field_name,
                 "error": number(float(one.nrmse[one.index[case]])),
-                "svg": Markup(to_svg(case_figure(one, case, x_first, run.points_of_mesh()))),
+                "svg": Markup(to_svg(case_figure(one, case, run.x_first, run.points_of_mesh()))),
             }
             for one in cases.fields
         ]

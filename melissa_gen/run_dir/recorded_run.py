@@ -199,6 +199,11 @@ class RecordedRun:
         declared = (self.study.get("parameters") or {}).get(parameter)
         return str(declared.get("unit") or "") if isinstance(declared, dict) else ""
 
+    @property
+    def x_first(self) -> bool:
+        """Whether the first axis of a field is x: the axes of a domain are in the order x, y, z."""
+        return bool((self.study.get("simulation") or {}).get("domain"))
+
     def logarithmic(self, parameter: str) -> bool | None:
         """Returns whether the network sees a parameter on a log scale; None if its prior can't be read."""
         prior = self._prior(parameter)

@@ -6,8 +6,10 @@ parameters.
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +25,8 @@ STATISTICS_FILE = "statistics.h5"
 """Name of the file in a run directory."""
 
 _VERSION = 1
+_BLOCK = 1 << 20
+"""Largest number of values of an estimate that are read at once."""
 _LEVELS = {
     "exceedance": "threshold",
     "quantile": "probability",
@@ -73,12 +77,18 @@ class FieldResults:
         It is the mean over all times and points, weighted by the variance (Lamboni, Monod, Makowski, "Multivariate
         sensitivity analysis to measure global contribution of input factors in dynamic models", 2011).
         """
-        indices, variance = self[name], self["variance"][:, None]
-        usable = np.isfinite(indices) & np.isfinite(variance)
-        weights = np.where(usable, np.broadcast_to(variance, indices.shape), 0.0)
-        axes = (0, *range(2, indices.ndim))
-        total = weights.sum(axis=axes)
-        sums = np.where(usable, indices * weights, 0.0).sum(axis=axes)
+        steps, parameters, *shape = self[name].shape
+        sums, total = np.zeros(parameters), np.zeros(parameters)
+        # A few steps at a time, because the estimates of an open file may be larger than the memory.
+        most = max(1, _BLOCK // max(1, parameters * prod(shape)))
+        for start in range(0, steps, most):
+            indices = self[name][start : start + most]
+            variance = self["variance"][start : start + most][:, None]
+            usable = np.isfinite(indices) & np.isfinite(variance)
+            weights = np.where(usable, np.broadcast_to(variance, indices.shape), 0.0)
+            axes = (0, *range(2, indices.ndim))
+            total += weights.sum(axis=axes)
+            sums += np.where(usable, indices * weights, 0.0).sum(axis=axes)
         return np.asarray(sums / np.where(total > 0, total, np.nan))
 
 
@@ -127,14 +137,29 @@ class StatisticsResults:
         Raises:
             DataError: There is no such file, or it is damaged or of another version.
         """
+        with cls.opened(path) as found:
+            fields = {
+                name: replace(one, estimates={key: v[...] for key, v in one.estimates.items()})
+                for name, one in found.fields.items()
+            }
+            return replace(found, fields=fields)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path) -> Iterator[Self]:
+        """Opens the file within the block; the estimates are datasets of h5py, of which slices can be read.
+
+        Raises:
+            DataError: There is no such file, or it is damaged or of another version.
+        """
         try:
             with h5py.File(path, "r") as file:
                 if file.attrs.get("melissa_gen_statistics") != _VERSION:
                     msg = f"{path} is no statistics file of version {_VERSION}"
                     raise DataError(msg)
-                fields = {name: _read_field(group) for name, group in file["fields"].items()}
+                fields = {name: _field_of(group) for name, group in file["fields"].items()}
                 names = tuple(file["parameters"].asstr()[...].tolist())
-                return cls(fields, names, file["time"][...])
+                yield cls(fields, names, file["time"][...])
         except (OSError, KeyError) as error:
             msg = f"{path}: the statistics can't be read: {error}"
             raise DataError(msg) from None
@@ -175,14 +200,14 @@ def _axes(name: str, array: NDArray[Any]) -> tuple[str, ...]:
     return (*leading, *(f"axis_{n}" for n in range(array.ndim - len(leading))))
 
 
-def _read_field(group: h5py.Group) -> FieldResults:
+def _field_of(group: h5py.Group) -> FieldResults:
     figures = {
         key.removeprefix("figure_"): float(value)
         for key, value in group.attrs.items()
         if key.startswith("figure_")
     }
     return FieldResults(
-        estimates={name: values[...] for name, values in group.items()},
+        estimates=dict(group.items()),
         unit=str(group.attrs["unit"]),
         thresholds=tuple(group.attrs["thresholds"].tolist()),
         quantiles=tuple(group.attrs["quantiles"].tolist()),

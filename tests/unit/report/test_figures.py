@@ -94,8 +94,8 @@ def test_x_runs_to_the_right_where_it_is_the_first_axis():
 
 
 def test_a_slice_is_labeled():
-    assert slice_note(cases((9, 9))) == ""
-    assert "axis 0 at 2" in slice_note(cases((4, 9, 9)))
+    assert slice_note((9, 9)) == ""
+    assert "axis 0 at 2" in slice_note((4, 9, 9))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
