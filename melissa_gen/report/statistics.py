@@ -209,6 +209,8 @@ def _bands(axes: Axes, place: Floats, values: list[Floats], name: str) -> None:
             # A band of one point has no width.
             band = axes.vlines(place, lower, upper, linewidth=12)
         band.set(color=COLORS[color], alpha=alpha, label=text)
+    if len(place) == 1:
+        axes.set_xticks(place)
     marker = "o" if len(place) == 1 else ""
     axes.plot(place, mean, marker=marker, color=COLORS["ink"], label="mean")
 

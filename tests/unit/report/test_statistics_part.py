@@ -29,7 +29,7 @@ def field(shape, sobol=False, steps=STEPS, quantiles=(), **changed):
     if sobol:
         strength = np.array([0.1, 0.5, 0.3, 0.05]).reshape(-1, *[1] * len(shape))
         first = strength + 0.02 * random.standard_normal((steps, len(NAMES), *shape))
-        if shape:
+        if np.prod(shape) > 1:
             first[(slice(None), slice(None), *[0] * len(shape))] = np.nan
         found |= {"groups": np.full(steps, float(GROUPS))}
         found |= {"first_order": first, "total_order": first + 0.1}
@@ -99,6 +99,7 @@ def test_a_scalar_is_drawn_against_time(tmp_path):
     assert "against time" in one.drawings[1].caption
     one, text = only(tmp_path, drag=field((1,), sobol=True, steps=1))
     assert len(one.drawings) == 1 and "mean" in text, "one number has no curve of its indices"
+    assert "total order" in one.bars[0].svg
 
 
 def test_a_field_on_a_mesh_and_a_slice(tmp_path):
@@ -148,6 +149,14 @@ def test_many_and_large_fields_are_bounded(tmp_path):
     assert part.left_out == 3
     drawings = [one for f in part.fields for one in [*f.drawings, *f.bars]]
     assert sum(len(one.svg) for one in drawings) < 1_500_000
+
+
+def test_the_indices_of_a_large_field_are_averaged_in_blocks():
+    large = field((300, 400), sobol=True, steps=3)
+    first, variance = large["first_order"], large["variance"][:, None]
+    weights = np.where(np.isfinite(first), variance, 0.0)
+    means = (np.nan_to_num(first) * weights).sum(axis=(0, 2, 3)) / weights.sum(axis=(0, 2, 3))
+    np.testing.assert_allclose(large.aggregated("first_order"), means, rtol=1e-12)
 
 
 def test_the_page_has_the_section_only_for_a_run_with_statistics(tmp_path):
