@@ -103,8 +103,6 @@ def test_a_client_rank_that_is_killed_is_restarted(runs, running):
     assert_stopped_cleanly(running, "interrupted")
     line = running.simulations()[number]
     assert (line["status"], line["attempts"]) == ("finished", 2)
-    samples = running.summary["samples"]
-    assert samples["duplicate"] + samples["lost"] > 0
 
 
 @pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
