@@ -49,7 +49,7 @@ class Authenticator:
         self._start(self._answer, socket)
 
     def watch(self, bound: zmq.Socket[Any], name: str) -> None:
-        """Counts the peers of a socket that use another security mechanism, about which ZeroMQ asks nobody.
+        """Counts the peers of a socket that use another security mechanism; ZeroMQ refuses them by itself.
 
         Args:
             bound: A socket of the context, before it is bound.

@@ -56,17 +56,17 @@ class SideSink(ABC):
         """
         return {}
 
-    def sync(self) -> None:  # noqa: B027
+    def sync(self) -> None:
         """Completes the last `state`, and waits until the files that it names are on disk (checkpoint's thread)."""
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:  # noqa: B027
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continues from the states of earlier servers, before the first sample.
 
         Args:
             states: The state of this rank, if it had one. Rank 0 also gets those of ranks that no longer exist.
         """
 
-    def finish(self, ranks: Ranks, *, complete: bool) -> None:  # noqa: B027
+    def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results after the last sample (collective).
 
         Args:

@@ -59,7 +59,7 @@ def test_a_client_sends_the_fields_of_its_solver(serve, command, way):
     server = serve_probe(serve, ranks=2, credit=1, **WAYS[way])
     done = start(server, *command, "good")
     assert done.returncode == 0
-    # A server that refuses the offer of shared memory is no failure, but slower: it is told once.
+    # If the server refuses shared memory, the solver works, but more slowly: one line of the log says so.
     said = (
         []
         if not way.startswith("refused")
