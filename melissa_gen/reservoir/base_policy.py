@@ -186,16 +186,11 @@ class Policy(PolicyRules):
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            selection, windows, self._taken = self._select(n), None, frozenset()
-            if self._segments is None:
-                new = zip(selection.slots, selection.unseen, strict=True)
-                self._trained += len({slot for slot, unseen in new if unseen})
-                self._copied = frozenset(selection.slots)
-            else:
-                selection, windows = self._take_windows(self._segments, selection)
+            self._taken = frozenset()
+            selection, windows, removed = self._take(self._select(n))
             self._draws += 1
             self._samples_drawn += len(selection.slots)
-            if not selection.removed:
+            if not removed:
                 # Samples drawn for the first time can be evicted now: ingest does not wait for the copy.
                 self._condition.notify_all()
         try:
@@ -204,7 +199,7 @@ class Policy(PolicyRules):
             with self._condition:
                 self._copied = frozenset()
                 self._release_late()
-                for slot in selection.slots if selection.removed and windows is None else ():
+                for slot in removed:
                     self._free(slot)
                 self._condition.notify_all()
 
@@ -478,6 +473,15 @@ class Policy(PolicyRules):
         self._withdrawn.pop(reason, None)
         if total:
             self._withdrawn[reason] = total
+
+    def _take(self, chosen: Selection) -> tuple[Selection, list[list[int]] | None, list[int]]:
+        """Notes a draw; returns the selection, the slots of each window, and the slots that the draw removes."""
+        if self._segments is not None:
+            return *self._take_windows(self._segments, chosen), []
+        new = zip(chosen.slots, chosen.unseen, strict=True)
+        self._trained += len({slot for slot, unseen in new if unseen})
+        self._copied = frozenset(chosen.slots)
+        return chosen, None, [slot for slot in dict.fromkeys(chosen.slots) if self._finish(slot)]
 
     def _take_windows(
         self, segments: Segments, selection: Selection

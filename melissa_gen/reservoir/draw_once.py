@@ -28,6 +28,10 @@ class _DrawOnce(Policy):
         message = "a sample that was never drawn can't be evicted"
         raise AssertionError(message)
 
+    def _finish(self, row: int) -> bool:
+        # `_select` has removed it already.
+        return True
+
     def _needed(self, n: int) -> int:
         if n > self.capacity:
             message = (
@@ -68,7 +72,7 @@ class FIFO(_DrawOnce):
 
     def _select(self, n: int) -> Selection:
         slots = [self._queue.popleft() for _ in range(min(n, len(self._queue)))]
-        return Selection(slots, [True] * len(slots), True, np.ones(len(slots)))
+        return Selection(slots, [True] * len(slots), np.ones(len(slots)))
 
     def _all(self) -> list[int]:
         return list(self._queue)
@@ -110,7 +114,7 @@ class FIRO(_DrawOnce):
             last = self._slots.pop()
             if place < len(self._slots):
                 self._slots[place] = last
-        return Selection(slots, [True] * len(slots), True, np.ones(len(slots)))
+        return Selection(slots, [True] * len(slots), np.ones(len(slots)))
 
     def _all(self) -> list[int]:
         return list(self._slots)

@@ -51,9 +51,12 @@ class PolicyRules(ABC):
     def _select(self, n: int) -> Selection:
         """Selects at most n samples for a draw."""
 
+    @abstractmethod
     def _finish(self, row: int) -> bool:
-        """Notes that all windows of a row were drawn; returns whether this removes the row."""
-        raise NotImplementedError
+        """Notes that a selected row was drawn; returns whether its draw removes it.
+
+        Of a segment, all windows have been drawn.
+        """
 
     @abstractmethod
     def _all(self) -> list[int]:

@@ -63,13 +63,11 @@ class Selection(NamedTuple):
     Attributes:
         slots: Slot of each sample.
         unseen: Whether each sample is drawn for the first time.
-        removed: Whether the draw removes the samples from the memory.
         weights: Importance weight of each sample (see `Batch`), `(n,)`.
     """
 
     slots: list[int]
     unseen: list[bool]
-    removed: bool
     weights: NDArray[np.float64]
 
 

@@ -85,10 +85,7 @@ class Reservoir(Policy):
         slots = [self._order[place] for place in places]
         weights = self._weights(slots, preferred)
         unseen = [place >= self._seen for place in places]
-        if self._segments is None:
-            for slot in set(slots):
-                self._finish(slot)
-        return Selection(slots, unseen, self._closed, weights)
+        return Selection(slots, unseen, weights)
 
     def _first_draws(self, n: int) -> list[int]:
         """Places of at most n samples that are drawn because they were never drawn before."""
