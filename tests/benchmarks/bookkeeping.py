@@ -104,7 +104,7 @@ class Run:
         self.steps = simulation.time_steps
         fields = [StudyField(n, f.dtype, tuple(f.shape)) for n, f in simulation.fields.items()]
         rows = SlotStore(field_specs(study.simulation), 2, 1)
-        self.rank = Assembler(fields, self.steps, simulation.count, 1, 0, 1, rows, 1)
+        self.rank = Assembler(fields, self.steps, simulation.count, 1, 0, 1, rows, (1, 1))
         self.queue.start()
         for event in (RankHello(0), LauncherHello()):
             self._handle(event)

@@ -1,48 +1,61 @@
-"""Fields per second that reach the reservoir, compared with raw ZeroMQ, for three sizes.
+"""Fields per second that reach the reservoir, and the CPU time of each, for four sizes.
 
 By ipc and by tcp, with client and server on one machine: the client's buffers are shared memory, which the server reads
 in place. And by tcp with payloads through the socket, as between machines.
 
-Ours: the client (its own process: check of the values, private copy, wire, credit) to the ingest thread, assembler and
-reservoir of another process, where a drawer marks samples as seen, so that eviction continues. A sample counts when it
-is in the reservoir. There is no trainer.
+Ours: `ingest_window.py`. CPU microseconds per field of the client (check of the values, private copy, wire), of the
+ingest thread, and of both processes with the threads of ZeroMQ.
 
-Raw: pyzmq between two processes as fast as it goes: the sender hands the same ring of buffers to `send(copy=False)`
-again and again, each once its tracker says that it is free; the receiver either does `recv_into` rows of an array as
-large as the reservoir (rows) or `recv(copy=False)` and drops the frame (frames). The better of the two is what ours
-is compared with, although a dropped frame is nowhere yet. Both ends share this machine's cores; the CPU seconds that
-the receiving process takes per gigabyte say what would be left of that with the senders elsewhere.
+Against raw ZeroMQ: pyzmq between two processes as fast as it goes: the sender hands the same ring of buffers to
+`send(copy=False)` again and again, each once its tracker says that it is free; the receiver either does `recv_into`
+rows of an array as large as the reservoir (rows) or `recv(copy=False)` and drops the frame (frames). The better of the
+two is what ours is compared with, although a dropped frame is nowhere yet. Both ends share this machine's cores; the
+CPU seconds that the receiving process takes per gigabyte say what would be left of that with the senders elsewhere.
 
 Checked and copied: the same raw sender and receiver with the three passes over a field that streaming into a reservoir
 requires. The sender looks for NaN and copies the field, because the solver continues in its array, and the
 receiver copies the field into a row. The rest of the distance from raw is ours.
 
+With `--against COMMIT`, ours is compared with an earlier commit instead of raw ZeroMQ: the commit is checked out into a
+temporary worktree, and the ratios (now / then) are medians over neighboring windows.
+
 Each repetition starts fresh processes, warms them up, and counts over a window; the cases take turns.
 """
 
+import argparse
+import contextlib
+import json
 import multiprocessing
 import os
-import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zmq
-from loopback import ControlStandIn, Rank, Rate, flow_over, new_contact, stream, word_from
-from measure import Result, Target, command_line, environment, finish, interleaved, ratio
+from ingest_window import rows_of
+from loopback import word_from
+from measure import ROOT, Result, Target, command_line, environment, finish, interleaved, ratio
 
 from melissa_gen.builders.memory import allocator
-from melissa_gen.study.flow import Flow, default_flow
+
+Window = dict[str, float]
 
 WAYS = {"ipc": ("ipc", True), "tcp": ("tcp", True), "tcp, by socket": ("tcp", False)}
 """Transport, and whether the client's memory is read in place."""
-SIZES = {"40 KB": (100, 100), "1 MiB": (512, 512), "4 MiB": (1024, 1024)}
-RESERVOIR_BYTES = 256 << 20
+SIZES = {"4 KB": (32, 32), "40 KB": (100, 100), "1 MiB": (512, 512), "4 MiB": (1024, 1024)}
+SMALL = ("4 KB", "40 KB")
+"""Sizes without a target relative to raw ZeroMQ."""
+KEYS = ("rate", "client", "ingest thread", "both")
+COSTS = ("client µs", "ingest thread µs", "both µs")
+SHARES = ("rate, ratio", "client, ratio", "ingest thread, ratio", "both, ratio")
 RING = 8
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -56,152 +69,137 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seconds", type=float, help="length of a window")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with this commit")
     args = parser.parse_args()
-    repetitions = args.repetitions or (2 if args.quick else 7)
-    warm, window = (0.4, args.seconds or 0.6) if args.quick else (1.0, args.seconds or 2.0)
+    args.repetitions = args.repetitions or (2 if args.quick else 7)
+    args.seconds = args.seconds or (0.6 if args.quick else 2.0)
+    args.warm = 0.4 if args.quick else 1.0
+    if args.against:
+        compare(args)
+    else:
+        against_raw(args)
+
+
+def against_raw(args: argparse.Namespace) -> None:
+    """Compares this tree with raw ZeroMQ."""
     env = environment()
     result = Result(
         "Fields per second into the reservoir, against raw ZeroMQ",
         (
             *("size", "by", "ours/s", "ours MB/s", "raw rows/s", "raw frames/s", "ours / raw"),
-            *("checked and copied / raw", "CPU s/GB ours", "CPU s/GB raw rows"),
+            *("checked and copied / raw", *COSTS, "CPU s/GB server", "CPU s/GB raw rows"),
         ),
     )
     for way in args.ways:
-        transport, shared = WAYS[way]
+        transport = WAYS[way][0]
         # As the launcher starts a server; the raw receiver has it too.
         os.environ.update(allocator(over_tcp=transport == "tcp"))
         for size in args.sizes:
             shape = SIZES[size]
-            flow = default_flow(4 * int(np.prod(shape)), credit=args.credit)
-            cases = _cases(transport, shape, flow, shared, warm, window)
-            flows = interleaved(cases, repetitions)
-            found = {name: [flow.rate for flow in flows[name]] for name in cases}
+            cases = {"ours": partial(ours, ROOT, way, shape, args)} | {
+                into: partial(raw, transport, shape, into, args)
+                for into in ("passes", "rows", "frames")
+            }
+            windows = interleaved(cases, args.repetitions)
+            found = {name: [one["rate"] for one in windows[name]] for name in cases}
             best = max(("rows", "frames"), key=lambda name: statistics.median(found[name]))
-            share = ratio(found["ours"], found[best])
-            gigabytes = 4 * int(np.prod(shape)) / 1e9
-            ours, rows, frames = (statistics.median(found[k]) for k in ("ours", "rows", "frames"))
-            cpu = {k: statistics.median(f.cpu_seconds for f in flows[k]) / gigabytes for k in cases}
-            line = (size, way, ours, ours * 1000 * gigabytes, rows, frames, share)
-            floor = ratio(found["passes"], found[best])
-            result.rows.append((*line, floor, cpu["ours"], cpu["rows"]))
-            result.details[f"{size} {way}"] = {"rates": found, "cpu_seconds_per_gb": cpu}
-            if size != "40 KB":
+            share, floor = ratio(found["ours"], found[best]), ratio(found["passes"], found[best])
+            bytes_each = 4 * int(np.prod(shape))
+            rates = [statistics.median(found[name]) for name in ("ours", "rows", "frames")]
+            costs = {key: median_of(windows["ours"], key) for key in (*KEYS[1:], "server")}
+            per_gigabyte = [
+                1e3 * cost / bytes_each
+                for cost in (costs.pop("server"), median_of(windows["rows"], "server"))
+            ]
+            line = (size, way, rates[0], rates[0] * bytes_each / 1e6, *rates[1:], share, floor)
+            result.rows.append((*line, *costs.values(), *per_gigabyte))
+            result.details[f"{size} {way}"] = windows
+            if size not in SMALL:
                 result.targets.append(Target(f"ours / raw, {size}, {way}", 0.7, share))
     finish(result, env, args, "ingest")
 
 
-def _cases(
-    transport: str, shape: tuple[int, ...], flow: Flow, shared: bool, warm: float, window: float
-) -> dict[str, Callable[[], Rate]]:
-    return {
-        "ours": lambda: ours(transport, shape, flow, shared, warm, window),
-        "passes": lambda: raw(transport, shape, "passes", warm, window),
-        "rows": lambda: raw(transport, shape, "rows", warm, window),
-        "frames": lambda: raw(transport, shape, "frames", warm, window),
-    }
+def median_of(windows: list[Window], key: str) -> float:
+    """Returns the median of one value of all windows."""
+    return statistics.median(window[key] for window in windows)
 
 
 # Ours.
 
 
-def ours(
-    transport: str, shape: tuple[int, ...], flow: Flow, shared: bool, warm: float, window: float
-) -> Rate:
-    """Samples into the reservoir."""
-    with tempfile.TemporaryDirectory() as folder:
-        control = ControlStandIn(new_contact(transport), shape, flow)
-        here, there = SPAWN.Pipe()
-        receiver = SPAWN.Process(
-            target=_receive_ours,
-            args=(there, control.contact.to_json(), shape, flow, shared, warm, window),
-            daemon=True,
-        )
-        receiver.start()
-        there.close()  # the end of the process then ends a wait for its word
-        contact_file = Path(folder) / "contact.json"
-        _write_contact(word_from(here, receiver), contact_file)
-        sender = SPAWN.Process(target=stream, args=(contact_file, shape, None), daemon=True)
-        sender.start()
-        found: Rate = word_from(here, receiver, sender)
-        control.end_clients()
-        sender.join()
-        here.send("end")
-        receiver.join()
-        control.close()
-        shutil.rmtree(control.contact.runtime_folder or folder, ignore_errors=True)
+def ours(tree: Path, way: str, shape: tuple[int, ...], args: argparse.Namespace) -> Window:
+    """Runs `ingest_window.py` on a tree; rate, and CPU microseconds of each side by name."""
+    transport, shared = WAYS[way]
+    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "ingest_window.py"), str(tree)]
+    command += [
+        transport,
+        *map(str, shape),
+        "--warm",
+        str(args.warm),
+        "--seconds",
+        str(args.seconds),
+    ]
+    command += [] if shared else ["--unshared"]
+    command += ["--credit", str(args.credit)] if args.credit else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"no window with {tree}:\n{done.stdout}{done.stderr}")
+    found: Window = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _write_contact(text: str, path: Path) -> None:
-    from melissa_gen.protocol.contact import Contact
-
-    Contact.from_json(text).write(path)
-
-
-def _receive_ours(
-    pipe: Connection,
-    contact: str,
-    shape: tuple[int, ...],
-    flow: Flow,
-    shared: bool,
-    warm: float,
-    window: float,
-) -> None:
-    from threading import Event, Thread
-
-    from melissa_gen.protocol.contact import Contact
-
-    rank = Rank(Contact.from_json(contact), shape, _rows(shape), 1, flow, shared=shared)
-    rank.ingest.start()
-    over = Event()
-
-    def draw() -> None:
-        while not over.is_set():
-            if rank.reservoir.draw(64, {}) is not None:  # no field is copied
-                rank.ingest.made_room()
-            time.sleep(0.002)
-
-    drawer = Thread(target=draw)
-    drawer.start()
-    pipe.send(rank.contact.to_json())
-
-    def stored() -> int:
-        count: int = rank.reservoir.counters()["stored"]
-        return count
-
-    while not stored():
-        time.sleep(0.01)
-        _check(rank)
-    time.sleep(warm)
-    pipe.send(flow_over(stored, window))
-    _check(rank)
-    pipe.recv()
-    over.set()
-    drawer.join()
-    rank.close()
+@contextlib.contextmanager
+def checked_out(commit: str) -> Iterator[Path]:
+    """A worktree of a commit, which is removed at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run(
+            [*git, "add", "--detach", str(tree), commit], check=True, capture_output=True
+        )
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def _check(rank: Rank) -> None:
-    if rank.state.error is not None:
-        raise rank.state.error
-
-
-def _rows(shape: tuple[int, ...]) -> int:
-    return max(64, min(2000, RESERVOIR_BYTES // (4 * int(np.prod(shape)))))
+def compare(args: argparse.Namespace) -> None:
+    """Compares this tree with an earlier commit."""
+    env = environment()
+    columns = ("size", "by", *(f"{what}, {when}" for what in COSTS for when in ("then", "now")))
+    result = Result(f"This tree (now) and {args.against} (then)", (*columns, *SHARES))
+    with checked_out(args.against) as tree:
+        for way in args.ways:
+            os.environ.update(allocator(over_tcp=WAYS[way][0] == "tcp"))
+            for size in args.sizes:
+                cases = {
+                    when: partial(ours, where, way, SIZES[size], args)
+                    for when, where in (("then", tree), ("now", ROOT))
+                }
+                found = interleaved(cases, args.repetitions)
+                values = {
+                    (key, when): [one[key] for one in found[when]] for key in KEYS for when in cases
+                }
+                medians = [
+                    statistics.median(values[key, when]) for key in KEYS[1:] for when in cases
+                ]
+                shares = [ratio(values[key, "now"], values[key, "then"]) for key in KEYS]
+                result.rows.append((size, way, *medians, *shares))
+                result.details[f"{size} {way}"] = found
+    finish(result, env, args, "ingest")
 
 
 # Raw.
 
 
-def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: float) -> Rate:
-    """Messages that arrive."""
+def raw(transport: str, shape: tuple[int, ...], into: str, args: argparse.Namespace) -> Window:
+    """Rate of messages that arrive, and CPU microseconds of the receiving process."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"ipc://{folder}/raw" if transport == "ipc" else "tcp://127.0.0.1:*"
         here, there = SPAWN.Pipe()
         receiver = SPAWN.Process(
             target=_receive_raw,
-            args=(there, address, shape, into, warm, window),
+            args=(there, address, shape, into, args.warm, args.seconds),
             daemon=True,
         )
         receiver.start()
@@ -210,7 +208,7 @@ def raw(transport: str, shape: tuple[int, ...], into: str, warm: float, window: 
             target=_send_raw, args=(word_from(here, receiver), shape, into == "passes"), daemon=True
         )
         sender.start()
-        found: Rate = word_from(here, receiver, sender)
+        found: Window = word_from(here, receiver, sender)
         sender.terminate()
         sender.join()
         receiver.join()
@@ -239,7 +237,7 @@ def _receive_raw(
 ) -> None:
     socket = zmq.Context().socket(zmq.PULL)
     socket.bind(address)
-    rows = np.zeros((_rows(shape), *shape), np.float32)
+    rows = np.zeros((rows_of(shape), *shape), np.float32)
     pipe.send(socket.last_endpoint.decode().rstrip("\0"))
     views = [row.data for row in rows]
 
@@ -260,7 +258,8 @@ def _receive_raw(
     while (now := time.perf_counter()) < began + window:
         receive(burst)
         received += burst
-    pipe.send(Rate(received / (now - began), (time.process_time() - worked) / received))
+    microseconds = 1e6 * (time.process_time() - worked) / received
+    pipe.send({"rate": received / (now - began), "server": microseconds})
 
 
 if __name__ == "__main__":

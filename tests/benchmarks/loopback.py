@@ -7,13 +7,12 @@ replaced, by a thread that always has one more.
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zmq
@@ -225,18 +224,3 @@ def word_from(pipe: Connection, *processes: BaseProcess) -> Any:
         if any(process.exitcode for process in processes):
             sys.exit("a process of the benchmark failed; its message stands above")
     return pipe.recv()
-
-
-class Rate(NamedTuple):
-    """Rate of received messages, and CPU time per message of all threads of the receiving process."""
-
-    rate: float
-    cpu_seconds: float
-
-
-def flow_over(count: Callable[[], int], seconds: float) -> Rate:
-    """Returns how fast a counter grows, and this process's CPU time per count."""
-    first, worked, began = count(), time.process_time(), time.perf_counter()
-    time.sleep(seconds)
-    last, worked_on, ended = count(), time.process_time(), time.perf_counter()
-    return Rate((last - first) / (ended - began), (worked_on - worked) / max(last - first, 1))
