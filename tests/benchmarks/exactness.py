@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from measure import Result, Target, command_line, environment, finish, table
 from numpy.typing import NDArray
-from sampler_targets import TARGETS, mmd
+from sampler_targets import TARGETS, Known, mmd
 from sampler_targets import Target as Law
 
 from melissa_gen.sampling import Prior, create
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import AcquisitionRule
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
@@ -39,19 +38,6 @@ TOLERANCE_FROM = 5
 """The tolerances hold up to this dimension."""
 
 _DRAWS, _GENERATION, _RECORDS, _ROUNDS = 1000, 100, 512, 3
-
-
-class Known(Acquisition):
-    """The true log a in place of a learned one."""
-
-    def __init__(self, law: Law) -> None:
-        self._law = law
-
-    def value(self, unit: Array) -> Array:
-        return self._law.value(unit)
-
-    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
-        return self._law.value_and_gradient(unit)
 
 
 def drawn(method: str, d: int, law: Law, rng: np.random.Generator, n: int = _DRAWS) -> Array:

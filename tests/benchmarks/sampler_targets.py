@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial.distance import cdist
 
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+
 Array = NDArray[np.float64]
 
 
@@ -96,7 +98,75 @@ class Flat:
         return rng.random((n, self.d))
 
 
-Target = Mixture | Ridge | Flat
+@dataclass(frozen=True)
+class Levels:
+    """A constant a on each of some equal cells of the first axis: a category, an integer, a step or a plateau.
+
+    There is no gradient anywhere.
+    """
+
+    levels: Sequence[float]
+    d: int
+
+    def value(self, unit: Array) -> Array:
+        cell = np.minimum((unit[:, 0] * len(self.levels)).astype(int), len(self.levels) - 1)
+        return np.log(np.array(self.levels))[cell]
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        return self.value(unit), np.zeros_like(unit)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Exact draws (n, d)."""
+        share = np.array(self.levels) / np.sum(self.levels)
+        unit = rng.random((n, self.d))
+        unit[:, 0] = (rng.choice(len(share), size=n, p=share) + unit[:, 0]) / len(share)
+        return unit
+
+    moments = None
+
+
+@dataclass(frozen=True)
+class CurvedRidge:
+    """Narrow across the parabola x1 = 0.1 + 3 (x0 - 0.5)^2 of the first two axes."""
+
+    width: float
+    d: int
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        across = unit[:, 1] - 0.1 - 3.0 * (unit[:, 0] - 0.5) ** 2
+        gradient = np.zeros_like(unit)
+        gradient[:, 1] = -across / self.width**2
+        gradient[:, 0] = -6.0 * (unit[:, 0] - 0.5) * gradient[:, 1]
+        return -0.5 * (across / self.width) ** 2, gradient
+
+    def value(self, unit: Array) -> Array:
+        return self.value_and_gradient(unit)[0]
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Exact draws (n, d), by rejection."""
+        found = np.empty((0, self.d))
+        while len(found) < n:
+            trial = rng.random((16 * n, self.d))
+            found = np.concatenate([found, trial[np.log(rng.random(16 * n)) < self.value(trial)]])
+        return found[:n]
+
+    moments = None
+
+
+Target = Mixture | Ridge | CurvedRidge | Levels | Flat
+
+
+class Known(Acquisition):
+    """The true log a in place of a learned one."""
+
+    def __init__(self, law: Target) -> None:
+        self._law = law
+
+    def value(self, unit: Array) -> Array:
+        return self._law.value(unit)
+
+    def value_and_gradient(self, unit: Array) -> tuple[Array, Array]:
+        return self._law.value_and_gradient(unit)
 
 
 def bump(d: int, width: float, center: float = 0.6) -> Mixture:
@@ -113,6 +183,15 @@ TARGETS: dict[str, tuple[int, Callable[[], Target]]] = {
     "two modes 3:1": (2, lambda: Mixture([np.full(2, 0.25), np.full(2, 0.75)], [3.0, 1.0], 0.08)),
     "ridge": (3, lambda: Ridge(0.06, 3)),
     "corner": (3, lambda: bump(3, 0.15, center=1.0)),
+    "plateau": (3, lambda: Levels([0.02] * 8 + [1.0] + [0.02], 3)),
+    "step": (3, lambda: Levels([0.05] * 4 + [1.0], 3)),
+    "category": (4, lambda: Levels([0.1, 0.1, 2.0, 0.1], 4)),
+    "unequal modes": (
+        3,
+        lambda: Mixture([np.full(3, 0.2), np.array([0.8, 0.3, 0.7])], [1.0, 4.0], 0.09),
+    ),
+    "curved ridge": (2, lambda: CurvedRidge(0.04, 2)),
+    "corners": (4, lambda: Mixture([np.zeros(4), np.ones(4)], [1.0, 2.0], 0.2)),
 }
 
 

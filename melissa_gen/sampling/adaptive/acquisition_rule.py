@@ -21,6 +21,7 @@ from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSa
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
+from melissa_gen.sampling.designs.quasi_random import even_draws
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = [
@@ -327,16 +328,14 @@ def acquisition_sampler(
         calibrate: Whether to correct the concentration of a proposer that is not exact.
         phase: Number of new simulations that are needed before the sampler learns again.
     """
-    dimension = prior.unit_dimension
+    dimension, draws = prior.unit_dimension, even_draws(prior)
     acquisition: Acquisition = DifficultyEnsemble(
         dimension, arguments.members, arguments.kappa, arguments.half_life
     )
     if arguments.guide == "surrogate":
-        acquisition = FeatureRegression(
-            acquisition, prior.sample_unit, half_life=arguments.half_life
-        )
+        acquisition = FeatureRegression(acquisition, draws, half_life=arguments.half_life)
     learned = FailureAvoidance(acquisition)
-    rule = AcquisitionRule(name, prior.sample_unit, learned, proposer, beta, calibrate)
+    rule = AcquisitionRule(name, draws, learned, proposer, beta, calibrate)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)
 
 

@@ -18,6 +18,7 @@ from melissa_gen.sampling.adaptive.acquisition_rule import acquisition_sampler
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool, PoolArguments
 from melissa_gen.sampling.adaptive_share import Ramp
+from melissa_gen.sampling.designs.quasi_random import even_draws
 from melissa_gen.sampling.prior.joint_prior import Prior
 
 __all__ = ["PhasedArguments", "build"]
@@ -36,7 +37,7 @@ def build(prior: Prior, seed: int, arguments: PhasedArguments, ramp: Ramp) -> Mi
         prior,
         seed,
         arguments,
-        Pool(prior.unit_dimension, arguments.size, prior.sample_unit),
+        Pool(even_draws(prior), arguments.size, seed),
         Ramp(ramp.max_share, 1),
         arguments.beta,
         phase=arguments.phase,

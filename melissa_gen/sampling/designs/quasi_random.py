@@ -7,6 +7,7 @@ with better two-dimensional projections", 2008.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.designs.design_sampler import PointSequence
+from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["QuasiRandom", "SobolSequence"]
+__all__ = ["QuasiRandom", "SobolSequence", "even_draws"]
 
 
 class QuasiRandom(PointSequence):
@@ -69,3 +71,21 @@ class SobolSequence(QuasiRandom):
 
         points: NDArray[np.float64] = self._engine.draw(n, dtype=torch.float64).numpy()
         return points[:, : self._dimension]
+
+
+def even_draws(prior: Prior) -> Callable[[int, np.random.Generator], NDArray[np.float64]]:
+    """Returns a function that draws n points (n, k) of a prior in the unit cube, as evenly as it can.
+
+    They are the first points of a newly scrambled Sobol sequence. Under constraints, or with a table of
+    points, they are independent draws.
+
+    Args:
+        prior: Prior distribution p(λ) of the parameters.
+    """
+    if not prior.whole_cube:
+        return prior.sample_unit
+
+    def draw(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        return SobolSequence(prior.unit_dimension, int(rng.integers(2**31))).draw(n)
+
+    return draw

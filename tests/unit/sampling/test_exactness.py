@@ -17,8 +17,13 @@ from melissa_gen.sampling.adaptive.pool import Pool
 from melissa_gen.sampling.adaptive.rad import ResidualDistribution
 from melissa_gen.sampling.adaptive.twisted import Twisted, effective_size, systematic
 
+
+def cube(d):
+    return lambda n, rng: rng.random((n, d))
+
+
 MAKE = {
-    "pool": lambda d: Pool(d, size=30_000),
+    "pool": lambda d: Pool(cube(d), size=30_000),
     "twisted": lambda d: Twisted(d, particles_per_point=3),
     "energy": Energy,
     "diffusion_posterior": DiffusionPosterior,
@@ -26,10 +31,6 @@ MAKE = {
 EXACT = ["pool", "twisted", "energy"]
 N = 1500
 NOTHING = EvidenceTable(*(np.empty(0) for _ in range(5)), np.empty(0, bool))
-
-
-def cube(d):
-    return lambda n, rng: rng.random((n, d))
 
 
 def truncated(center, width):
@@ -145,7 +146,7 @@ def test_tilt_is_normalised_and_finds_its_exponent(acquisitions, rng):
     kind = acquisitions["bump"](0.6, 0.25)
     pool = kind.value(rng.random((4096, 3)))
     for exponent in (0.5, 1.0, 2.0):
-        draws = Pool(3).draw(2000, kind, exponent, rng)
+        draws = Pool(cube(3)).draw(2000, kind, exponent, rng)
         found = matching_exponent(pool, float(kind.value(draws).mean()), 10.0)
         assert found == pytest.approx(exponent, rel=0.12)
     density = np.exp(Tilt.normalized(1.0, pool).log_density(kind.value(rng.random((4096, 3)))))

@@ -67,7 +67,7 @@ class Steep(Acquisition):
 
 
 def sampler_of(acquisition, history=50):
-    rule = AcquisitionRule("pool", PRIOR.sample_unit, acquisition, Pool(PRIOR.unit_dimension), 1.0)
+    rule = AcquisitionRule("pool", PRIOR.sample_unit, acquisition, Pool(PRIOR.sample_unit), 1.0)
     return MixtureSampler(PRIOR, 3, rule, Ramp(0.9, 1), history)
 
 
