@@ -7,7 +7,7 @@ import numpy as np
 from melissa_gen.builders.dataset import physical_times
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.sinks import FieldPlan, StatisticsPlan
-from melissa_gen.statistics import Selection
+from melissa_gen.statistics import ChosenStatistics
 from melissa_gen.study import StatisticsSection, Study
 
 __all__ = ["statistics_megabytes", "statistics_plan"]
@@ -63,14 +63,16 @@ def statistics_megabytes(study: Study) -> float:
     )
 
 
-def _selection(study: Study, section: StatisticsSection, name: str, parameters: int) -> Selection:
+def _selection(
+    study: Study, section: StatisticsSection, name: str, parameters: int
+) -> ChosenStatistics:
     """Returns the statistics of one field.
 
     Groups of the Sobol indices are incomplete while their simulations run. A simulation that is repeated takes about as
     long as two others, so that three times the clients cover all of them.
     """
     clients = study.launcher.clients
-    return Selection(
+    return ChosenStatistics(
         order=section.moments,
         thresholds=tuple(section.thresholds.get(name, ())),
         quantiles=tuple(section.quantiles),

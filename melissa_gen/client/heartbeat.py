@@ -18,7 +18,7 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
 
-__all__ = ["Heartbeat", "Progress"]
+__all__ = ["Heartbeat", "SolverProgress"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _GRACE_SECONDS = 10.0
 
 
 @dataclass
-class Progress:
+class SolverProgress:
     """What the thread of the solver is doing. That thread writes it, the heartbeat reads it."""
 
     state: int = wire.WAITING_FOR_PARAMETERS
@@ -61,7 +61,7 @@ class Heartbeat:
         interval: float,
         heartbeat_timeout: float,
     ) -> None:
-        self.progress = Progress()
+        self.progress = SolverProgress()
         self.ended: str | None = None
         self.lost = False
         self._context, self._contact, self._job = context, contact, job

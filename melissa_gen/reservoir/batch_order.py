@@ -17,7 +17,7 @@ from melissa_gen.errors import DataError
 from melissa_gen.reservoir.base_policy import Policy
 from melissa_gen.reservoir.samples import Batch
 
-__all__ = ["OrderRecorder", "Turn", "read_order"]
+__all__ = ["OrderRecorder", "RecordedStep", "read_order"]
 
 _TURN, _BATCH, _LOSS = 1, 2, 3
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class OrderRecorder:
 
 
 @dataclass
-class Turn:
+class RecordedStep:
     """A step of the training loop.
 
     Attributes:
@@ -119,13 +119,13 @@ class Turn:
     loss: float | None = None
 
 
-def read_order(path: Path) -> Iterator[Turn]:
+def read_order(path: Path) -> Iterator[RecordedStep]:
     """Yields the turns that an `OrderRecorder` has written; a last entry that was cut off ends them.
 
     Raises:
         DataError: The file can't be read.
     """
-    turn: Turn | None = None
+    turn: RecordedStep | None = None
     try:
         with path.open("rb") as file:
             while len(head := file.read(8)) == 8:
@@ -140,7 +140,7 @@ def read_order(path: Path) -> Iterator[Turn]:
                 if kind == _TURN:
                     if turn is not None:
                         yield turn
-                    turn = Turn(names)
+                    turn = RecordedStep(names)
                 elif turn is not None:
                     values = np.frombuffer(body, "<f8", 2 * count, 8 * count).reshape(2, count)
                     turn.drawn, turn.weights, turn.simulation_weights = names, *values

@@ -67,11 +67,11 @@ class RowSaver:
         self._header, self._offsets, self.nbytes = _header(shapes, _checksum_of(self._columns))
         self._path, self._file = path, -1
 
-    def run(self, cancelled: Callable[[], bool] = lambda: False) -> bool:
+    def run(self, canceled: Callable[[], bool] = lambda: False) -> bool:
         """Writes all rows that are not written yet, and syncs the file to disk.
 
         Args:
-            cancelled: Checked between chunks of about 1 MB.
+            canceled: Checked between chunks of about 1 MB.
 
         Returns:
             False if it was canceled.
@@ -84,7 +84,7 @@ class RowSaver:
             with self._lock:
                 self._open()
             for slots in self._chunks():
-                if cancelled():
+                if canceled():
                     return False
                 with self._lock:
                     unsynced += self._save(slots[self._pending[slots]])

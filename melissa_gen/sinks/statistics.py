@@ -12,9 +12,9 @@ from melissa_gen.errors import DataError
 from melissa_gen.reservoir import Sample
 from melissa_gen.sinks.side_sink import Ranks, SideSink
 from melissa_gen.statistics import (
+    ChosenStatistics,
     FieldResults,
     FieldStatistics,
-    Selection,
     StatisticsResults,
     importance_weights,
 )
@@ -38,7 +38,7 @@ class FieldPlan:
     shape: tuple[int, ...]
     dtype: str
     unit: str
-    selection: Selection
+    selection: ChosenStatistics
 
 
 @dataclass(frozen=True)

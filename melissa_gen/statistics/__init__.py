@@ -5,7 +5,7 @@ another rank, and saves its exact state. `StatisticsResults` is the HDF5 file of
 `errors` and nothing else of ours.
 """
 
-from melissa_gen.statistics.field_statistics import FieldStatistics, Selection
+from melissa_gen.statistics.field_statistics import ChosenStatistics, FieldStatistics
 from melissa_gen.statistics.moments import Moments
 from melissa_gen.statistics.quantiles import Quantiles
 from melissa_gen.statistics.ranges import Exceedance, Extremes
@@ -16,13 +16,13 @@ from melissa_gen.statistics.weights import effective_size, importance_weights
 
 __all__ = [
     "STATISTICS_FILE",
+    "ChosenStatistics",
     "Exceedance",
     "Extremes",
     "FieldResults",
     "FieldStatistics",
     "Moments",
     "Quantiles",
-    "Selection",
     "SobolGroups",
     "SobolIndices",
     "StatisticsResults",

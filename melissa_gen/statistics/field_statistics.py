@@ -14,11 +14,11 @@ from melissa_gen.statistics.quantiles import Quantiles
 from melissa_gen.statistics.ranges import Exceedance, Extremes
 from melissa_gen.statistics.sobol_groups import SobolGroups
 
-__all__ = ["FieldStatistics", "Selection"]
+__all__ = ["ChosenStatistics", "FieldStatistics"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class ChosenStatistics:
     """The statistics of a field.
 
     Attributes:
@@ -64,7 +64,11 @@ class FieldStatistics:
     """
 
     def __init__(
-        self, steps: int, shape: tuple[int, ...], selection: Selection, dtype: str = "float32"
+        self,
+        steps: int,
+        shape: tuple[int, ...],
+        selection: ChosenStatistics,
+        dtype: str = "float32",
     ) -> None:
         self.selection = selection
         self.moments = Moments(steps, shape, selection.order, selection.covariances)

@@ -13,7 +13,7 @@ from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
 from melissa_gen.surrogates.mlp import MLP
-from melissa_gen.surrogates.moments import Moments
+from melissa_gen.surrogates.moments import ChannelMoments
 from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
 from melissa_gen.surrogates.surrogate_files import load, save
@@ -26,10 +26,10 @@ __all__ = [
     "TFNO",
     "UNO",
     "AutoregressiveSurrogate",
+    "ChannelMoments",
     "DeepONet",
     "FieldScale",
     "LastLayer",
-    "Moments",
     "Rescaling",
     "Surrogate",
     "SurrogateProbe",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melissa_gen.surrogates.moments import Moments
+from melissa_gen.surrogates.moments import ChannelMoments
 
 __all__ = ["FieldScale", "usable_width"]
 
@@ -56,7 +56,7 @@ class FieldScale:
             return values.reshape(())
         return values.reshape([-1, *[1] * (len(shape) - 1)] if self.channels == "first" else [-1])
 
-    def moments(self, values: NDArray[Any], shape: Sequence[int]) -> Moments:
+    def moments(self, values: NDArray[Any], shape: Sequence[int]) -> ChannelMoments:
         """Returns the moments of the channels of fields `(n, *shape)`, on the scale's axis."""
         if self.kind == "log":
             values = np.log(np.maximum(values, _TINY))
@@ -65,9 +65,11 @@ class FieldScale:
             by_channel = values.reshape(len(values), shape[0], -1)
         elif self.channels == "last" and shape:
             by_channel = values.reshape(len(values), -1, shape[-1]).swapaxes(1, 2)
-        return Moments.of(by_channel)
+        return ChannelMoments.of(by_channel)
 
-    def center_and_width(self, moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def center_and_width(
+        self, moments: ChannelMoments
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns the centers and widths `(K,)` that fit the data with these moments."""
         if not self.measured:
             return np.full_like(moments.mean, self.mean), np.full_like(moments.mean, self.std)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Moments"]
+__all__ = ["ChannelMoments"]
 
 Array = NDArray[np.float64]
 
@@ -14,7 +14,7 @@ _VALUES_AT_ONCE = 1 << 18
 """Values converted to float64 at once; they stay in the processor's cache."""
 
 
-class Moments:
+class ChannelMoments:
     """Count, mean, sum of squared deviations, minimum and maximum of the values of K channels.
 
     Reference: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
@@ -31,13 +31,13 @@ class Moments:
         self.table = np.array(table, np.float64)
 
     @classmethod
-    def empty(cls, channels: int) -> "Moments":
+    def empty(cls, channels: int) -> "ChannelMoments":
         """Returns the moments of no values."""
         zeros = np.zeros(channels)
         return cls(np.stack([zeros, zeros, zeros, zeros + np.inf, zeros - np.inf]))
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> "Moments":
+    def of(cls, values: NDArray[Any]) -> "ChannelMoments":
         """Returns the moments of values `(n, K, m)`: n samples with m values of each channel."""
         found = cls.empty(values.shape[1])
         columns = max(1, _VALUES_AT_ONCE // max(1, values.shape[0] * values.shape[1]))
@@ -80,7 +80,7 @@ class Moments:
         high: Array = self.table[4]
         return high
 
-    def merged(self, others: Iterable["Moments"]) -> "Moments":
+    def merged(self, others: Iterable["ChannelMoments"]) -> "ChannelMoments":
         """Returns the moments of these values and of all others together."""
         count, mean, squares, low, high = self.table
         for other in others:
@@ -91,4 +91,4 @@ class Moments:
             squares = squares + spread + distance**2 * count * share
             mean = mean + distance * share
             count, low, high = total, np.minimum(low, lowest), np.maximum(high, highest)
-        return Moments(np.stack([count, mean, squares, low, high]))
+        return ChannelMoments(np.stack([count, mean, squares, low, high]))

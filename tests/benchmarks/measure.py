@@ -1,7 +1,7 @@
 """Functions for all benchmarks: the command line, interleaved repetitions, the table and the JSON file.
 
 Every benchmark compares within one run. Cases take turns (A B A B ...), so that whatever else the machine does hits
-all of them alike, and a ratio is the median of the ratios of neighbours, not the ratio of two medians.
+all of them alike, and a ratio is the median of the ratios of neighbors, not the ratio of two medians.
 """
 
 import argparse

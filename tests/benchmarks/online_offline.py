@@ -1,6 +1,6 @@
 """Online training against generating a data set first: time to the same validation error, batches per second.
 
-Both have the same solver, study, network, optimiser, number of simulations, batch size, ranks, threads per rank,
+Both have the same solver, study, network, optimizer, number of simulations, batch size, ranks, threads per rank,
 number of batches, validation set and interval, and start from the same weights. Their data differ in one respect:
 offline every point is drawn from the prior, online the study's sampler chooses them (`--sampler uniform` draws online
 from the prior too, so that only the way of training differs).

@@ -7,7 +7,7 @@ reservoir. A client in another process sends
   1,000/s    1,000 time steps a second
   as drawn   as many as it gets credit for: the trainer has seen what makes room for them, so it sets the pace
   saturated  as many as go through: the reservoir gives up samples that were never seen, as it never does in a study
-All take turns within one process, in short windows, so that a ratio compares neighbours.
+All take turns within one process, in short windows, so that a ratio compares neighbors.
 
 Pinned: the trainer has core 0 to itself; the ingest thread, ZeroMQ's own and the client share core 1. Unpinned: the
 scheduler places all of them on the same two cores, so that the client's share of a core is taken from the trainer too.

@@ -51,6 +51,10 @@ FORBIDDEN = {
     "run_dir": {"server", "client", "sampling", "reservoir", "surrogates", "tasks", "report"},
     "report": {"server", "client", "sampling", "reservoir", "surrogates"},
 }
+# Classes of one name, each with its reason: all other names of classes are unique.
+SHARED_CLASS_NAMES = {
+    "Tick": "the passage of time, an event of the machines of launcher and server"
+}
 # Functions above the limit, each with its reason.
 LONG_FUNCTIONS: dict[str, str] = {}
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 500, 60
@@ -142,6 +146,17 @@ def test_module_names_say_what_the_modules_hold():
     assert [name for name in SOURCES if name.rsplit(".", 1)[-1] in empty] == []
 
 
+def test_a_class_name_stands_for_one_class():
+    public = [
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    repeated = {name for name in public if public.count(name) > 1}
+    assert repeated == set(SHARED_CLASS_NAMES)
+
+
 def test_every_package_says_what_it_holds():
     packages = [name for name, path in SOURCES.items() if path.name == "__init__.py"]
     assert [name for name in packages if not ast.get_docstring(TREES[name])] == []
@@ -174,6 +189,11 @@ def private_members(tree):
 
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_tests_stay_small(path):
+    assert len(path.read_text("utf-8").splitlines()) <= LINES_OF_A_FILE
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))

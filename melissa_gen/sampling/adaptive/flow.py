@@ -39,7 +39,7 @@ from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Flow", "FlowArguments", "build"]
+__all__ = ["FlowArguments", "NormalizingFlow", "build"]
 
 Array = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class FlowArguments(AcquisitionArguments):
     training_steps: int = Field(20, ge=1, le=100_000, description="training batches per population")
 
 
-class Flow(DensityProposer):
+class NormalizingFlow(DensityProposer):
     """Proposer of the method `flow`; its density is exact.
 
     Args:
@@ -216,5 +216,5 @@ def build(prior: Prior, seed: int, arguments: FlowArguments, schedule: Schedule)
     Raises:
         StudyError: zuko is not installed.
     """
-    proposer = Flow(prior.unit_dimension, seed, arguments)
+    proposer = NormalizingFlow(prior.unit_dimension, seed, arguments)
     return acquisition_sampler("flow", prior, seed, arguments, proposer, schedule, arguments.beta)

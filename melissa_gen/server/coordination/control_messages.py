@@ -11,15 +11,15 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from melissa_gen.errors import ProtocolError
 
 __all__ = [
-    "Alive",
     "ControlMessage",
     "JobOver",
+    "LauncherAlive",
     "LauncherGreets",
+    "LauncherStops",
     "Leave",
-    "Ping",
+    "LinkPing",
     "RankGreets",
     "Report",
-    "Stop",
     "read_control_message",
 ]
 
@@ -39,7 +39,7 @@ def _totals_are_numbers(training: dict[str, Any]) -> dict[str, Any]:
 _Figures = Annotated[dict[Text, Count | float | None], AfterValidator(_totals_are_numbers)]
 
 
-class Ping(BaseModel):
+class LinkPing(BaseModel):
     """Asks what has arrived."""
 
     type: Literal["ping"]
@@ -117,7 +117,7 @@ class JobOver(BaseModel):
     ending: Text = ""
 
 
-class Alive(BaseModel):
+class LauncherAlive(BaseModel):
     """The launcher is alive."""
 
     type: Literal["alive"]
@@ -132,14 +132,23 @@ class Leave(BaseModel):
     reason: Text = "another server takes over"
 
 
-class Stop(BaseModel):
+class LauncherStops(BaseModel):
     """The run stops."""
 
     type: Literal["stop"]
     reason: Text = "stopped by the launcher"
 
 
-ControlMessage = Ping | RankGreets | Report | LauncherGreets | JobOver | Alive | Leave | Stop
+ControlMessage = (
+    LinkPing
+    | RankGreets
+    | Report
+    | LauncherGreets
+    | JobOver
+    | LauncherAlive
+    | Leave
+    | LauncherStops
+)
 _READER: TypeAdapter[ControlMessage] = TypeAdapter(
     Annotated[ControlMessage, Field(discriminator="type")]
 )

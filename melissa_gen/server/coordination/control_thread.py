@@ -22,14 +22,14 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.session import Session
 from melissa_gen.server.coordination.control_messages import (
-    Alive,
     JobOver,
+    LauncherAlive,
     LauncherGreets,
+    LauncherStops,
     Leave,
-    Ping,
+    LinkPing,
     RankGreets,
     Report,
-    Stop,
     read_control_message,
 )
 from melissa_gen.server.coordination.events import (
@@ -319,7 +319,7 @@ class ControlThread:
         if not session.accept(*numbers):
             return
         match read:
-            case Ping(sent=sent):
+            case LinkPing(sent=sent):
                 self._send_pong(identity, sent)
                 self._repeat_lost(identity)
             case Report(rank=rank, last=last):
@@ -341,11 +341,11 @@ class ControlThread:
                 self._handle(LauncherHello())
             case JobOver():
                 self._handle(JobEnded(read.job, read.exit_code, read.simulation, read.ending))
-            case Alive():
+            case LauncherAlive():
                 self._handle(JobsWaiting(read.queued, read.starting))
             case Leave():
                 self._handle(HandoverRequested(read.reason))
-            case Stop():
+            case LauncherStops():
                 self._handle(StopRequested(read.reason))
             case _:
                 assert_never(read)

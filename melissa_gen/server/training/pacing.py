@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from melissa_gen.reservoir import Policy
 
-__all__ = ["Pacing", "Supply", "Turn"]
+__all__ = ["Pacing", "StepDecision", "Supply"]
 
 
 class Supply(NamedTuple):
@@ -51,7 +51,7 @@ class Supply(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Turn:
+class StepDecision:
     """The decision of all ranks on the next step.
 
     Attributes:
@@ -86,7 +86,7 @@ class Pacing:
         self._ranks, self._slack = ranks, slack
         self._at_least, self._at_most = at_least, at_most
 
-    def turn(self, total: Supply, drawn: int) -> Turn:
+    def turn(self, total: Supply, drawn: int) -> StepDecision:
         """Returns the decision on the next step.
 
         Args:
@@ -102,7 +102,7 @@ class Pacing:
         # A blocked rank withholds credit from clients whose samples another rank may be waiting for.
         due = total.blocked > 0 or (total.ready == self._ranks and not ahead)
         step = due and total.available > 0
-        return Turn(step, total.drained == self._ranks, ahead and not step, total.available)
+        return StepDecision(step, total.drained == self._ranks, ahead and not step, total.available)
 
     def allowance(self, accepted: int, total: Supply, drawn: int) -> int | None:
         """Returns the number of samples that a rank may have stored since this server started; None for any number.

@@ -17,7 +17,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir import Batch, Policy, SlotStore
-from melissa_gen.reservoir.batch_order import Turn, read_order
+from melissa_gen.reservoir.batch_order import RecordedStep, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.trainer import Trainer
@@ -98,11 +98,11 @@ class _Tape:
 
     refilled, blocked, closed = False, False, True
 
-    def __init__(self, study: Study, data: Dataset, turns: Iterator[Turn]) -> None:
+    def __init__(self, study: Study, data: Dataset, turns: Iterator[RecordedStep]) -> None:
         self._data, self._turns = data, turns
         self._time_of = clock(study.simulation.times)
         self._turn, self._next = next(turns, None), next(turns, None)
-        self._drawing: Turn | None = None
+        self._drawing: RecordedStep | None = None
         self._started = False
         self.losses: list[tuple[float, float]] = []
         self.store = SlotStore(field_specs(study.simulation), 1, len(study.parameters) + 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Policy
-from melissa_gen.surrogates import Moments, Rescaling, Surrogate
+from melissa_gen.surrogates import ChannelMoments, Rescaling, Surrogate
 
 __all__ = ["DRIFT", "Scaling", "rescale_moments"]
 
@@ -37,8 +37,8 @@ class Scaling:
     def __init__(self, surrogate: Surrogate, reservoir: Policy, device: torch.device) -> None:
         self._surrogate, self._reservoir, self._device = surrogate, reservoir, device
         # Moments of all ranks when they were last merged, and of this rank since then.
-        self._merged = Moments.empty(len(surrogate.output_mean))
-        self._recent = Moments.empty(len(surrogate.output_mean))
+        self._merged = ChannelMoments.empty(len(surrogate.output_mean))
+        self._recent = ChannelMoments.empty(len(surrogate.output_mean))
         self._started = self._recheck = False
 
     def drifted(self) -> bool:
@@ -116,7 +116,7 @@ class Scaling:
         for name, shape in self._surrogate.fields.items():
             scale, values = self._surrogate.scales[name], fields[name]
             if not scale.measured:
-                tables.append(Moments.empty(scale.count(shape)).table)
+                tables.append(ChannelMoments.empty(scale.count(shape)).table)
                 continue
             if scale.kind == "log" and not (lowest := values.min()) > 0:
                 message = (
@@ -125,25 +125,27 @@ class Scaling:
                 )
                 raise RunError(message)
             tables.append(scale.moments(values, shape).table)
-        self._recent = self._recent.merged([Moments(np.concatenate(tables, axis=1))])
+        self._recent = self._recent.merged([ChannelMoments(np.concatenate(tables, axis=1))])
 
     def _merge(self) -> NDArray[np.float64]:
         """Merges the statistics of all ranks; returns the fitting centers and widths `(2, K)` (collective)."""
         mine = torch.from_numpy(self._recent.table).to(self._device)
         tables = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
         dist.all_gather(tables, mine)
-        self._merged = self._merged.merged(Moments(table.cpu().numpy()) for table in tables)
-        self._recent = Moments.empty(len(self._surrogate.output_mean))
+        self._merged = self._merged.merged(ChannelMoments(table.cpu().numpy()) for table in tables)
+        self._recent = ChannelMoments.empty(len(self._surrogate.output_mean))
         # Ranks on different processors may round differently, but must use the same scale.
         scale = torch.from_numpy(self._fitting(self._merged)).to(self._device)
         dist.broadcast(scale, src=0)
         agreed: NDArray[np.float64] = scale.cpu().numpy()
         return agreed
 
-    def _fitting(self, moments: Moments) -> NDArray[np.float64]:
+    def _fitting(self, moments: ChannelMoments) -> NDArray[np.float64]:
         """Returns the centers and widths `(2, K)` that fit the statistics."""
         parts = [
-            self._surrogate.scales[name].center_and_width(Moments(moments.table[:, first:last]))
+            self._surrogate.scales[name].center_and_width(
+                ChannelMoments(moments.table[:, first:last])
+            )
             for name, (first, last) in self._surrogate.channels.items()
         ]
         return np.concatenate([np.stack(part) for part in parts], axis=1)
@@ -176,14 +178,14 @@ def _differs(fitting: NDArray[np.float64], scale: NDArray[np.float64]) -> bool:
     return bool(((reach > DRIFT) | (width * DRIFT < old_width)).any())
 
 
-def _to_json(moments: Moments) -> list[list[float | None]]:
+def _to_json(moments: ChannelMoments) -> list[list[float | None]]:
     # JSON has no infinity, which is the minimum of no values.
     return [[v if np.isfinite(v) else None for v in row] for row in moments.table.tolist()]
 
 
-def _from_json(rows: list[list[float | None]]) -> Moments:
+def _from_json(rows: list[list[float | None]]) -> ChannelMoments:
     nothing = (0.0, 0.0, 0.0, np.inf, -np.inf)
-    return Moments(
+    return ChannelMoments(
         np.array(
             [[w if v is None else v for v in row] for row, w in zip(rows, nothing, strict=True)]
         )

@@ -22,7 +22,7 @@ from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.learner import Learner
-from melissa_gen.server.training.pacing import Pacing, Supply, Turn
+from melissa_gen.server.training.pacing import Pacing, StepDecision, Supply
 from melissa_gen.server.training.scaling import Scaling
 from melissa_gen.server.training.validation import Validation, error_summary
 from melissa_gen.study import Study
@@ -47,7 +47,7 @@ class _Turn(NamedTuple):
         drifted: Whether the scale of the fields does not fit the samples of any rank.
     """
 
-    pace: Turn
+    pace: StepDecision
     mine: int
     stop: bool
     checkpoint: bool
@@ -390,7 +390,7 @@ class Trainer:
         return self.goal.check(summary)
 
 
-def _activity(pace: Turn) -> str:
+def _activity(pace: StepDecision) -> str:
     """Returns what this rank does next; after the last batch it validates and writes its results."""
     if pace.over:
         return FINISHING

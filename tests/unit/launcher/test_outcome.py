@@ -17,7 +17,7 @@ SAMPLES = {
 }
 
 
-def summarised(tmp_path, status="finished", message="", server=None, events=()):
+def summarized(tmp_path, status="finished", message="", server=None, events=()):
     if server is not None:
         (tmp_path / "summary.json").write_text(json.dumps(server))
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
@@ -27,7 +27,7 @@ def summarised(tmp_path, status="finished", message="", server=None, events=()):
 
 
 def test_a_study_that_finished(tmp_path):
-    summary = summarised(tmp_path, server={"status": "finished", "samples": SAMPLES})
+    summary = summarized(tmp_path, server={"status": "finished", "samples": SAMPLES})
     assert summary["wall_seconds"] == 12.0
     assert summary["setup_seconds"] == 3.0
     assert exit_status(summary, "finished") == (0, "")
@@ -36,20 +36,20 @@ def test_a_study_that_finished(tmp_path):
 @pytest.mark.parametrize("key", ["produced", "stored", "trained"])
 def test_an_accounting_that_does_not_add_up(tmp_path, key):
     wrong = SAMPLES | {key: SAMPLES[key] + 1}
-    summary = summarised(tmp_path, server={"status": "finished", "samples": wrong})
+    summary = summarized(tmp_path, server={"status": "finished", "samples": wrong})
     code, sentence = exit_status(summary, "finished")
     assert code == 1
     assert "does not add up" in sentence
 
 
 def test_no_accounting_is_not_a_good_one(tmp_path):
-    summary = summarised(tmp_path, server={"status": "finished"})
+    summary = summarized(tmp_path, server={"status": "finished"})
     assert exit_status(summary, "finished")[0] == 1
 
 
 def test_interrupted(tmp_path):
     server = {"status": "stopped", "samples": SAMPLES}
-    summary = summarised(tmp_path, "interrupted", "interrupted", server)
+    summary = summarized(tmp_path, "interrupted", "interrupted", server)
     assert exit_status(summary, "interrupted") == (130, "interrupted")
 
 
@@ -59,7 +59,7 @@ def test_a_server_that_died_is_summed_up_from_its_last_status(tmp_path):
         {"time": 2, "event": "status", "samples": {"received": 2}, "validation": {"mean": 0.5}},
         {"time": 3, "event": "checkpoint"},
     ]
-    summary = summarised(tmp_path, "failed", "the server ended", events=events)
+    summary = summarized(tmp_path, "failed", "the server ended", events=events)
     assert summary["status"] == "failed"
     assert summary["samples"] == {"received": 2}
     assert summary["validation"] == {"nrmse": {"mean": 0.5}}
@@ -68,13 +68,13 @@ def test_a_server_that_died_is_summed_up_from_its_last_status(tmp_path):
 
 def test_a_failure_that_the_server_did_not_know_of(tmp_path):
     server = {"status": "stopped", "samples": SAMPLES}
-    summary = summarised(tmp_path, "failed", "3 client jobs in a row", server)
+    summary = summarized(tmp_path, "failed", "3 client jobs in a row", server)
     assert summary["status"] == "failed"
     assert exit_status(summary, "failed") == (1, "3 client jobs in a row")
 
 
 def test_a_server_that_finished_without_a_summary(tmp_path):
-    summary = summarised(tmp_path, "finished")
+    summary = summarized(tmp_path, "finished")
     code, sentence = exit_status(summary, "finished")
     assert code == 1
     assert "no summary.json" in sentence

@@ -157,8 +157,8 @@ def _points(random, simulations, parameters):
     generation = np.arange(simulations) * 12 // simulations
     adaptive = random.random(simulations) < np.minimum(0.75, generation / 6)
     pull = np.minimum(0.55, 0.09 * generation)[:, None]
-    centre = np.resize([0.5, 0.85, 0.15, 0.6, 0.1], parameters)
-    drawn = np.clip(centre + random.normal(0, 0.16, cube.shape), 0, 1)
+    center = np.resize([0.5, 0.85, 0.15, 0.6, 0.1], parameters)
+    drawn = np.clip(center + random.normal(0, 0.16, cube.shape), 0, 1)
     cube = np.where(adaptive[:, None], pull * drawn + (1 - pull) * cube, cube)
     cube = np.where((adaptive & (random.random(simulations) < 0.7))[:, None], drawn, cube)
     distance = np.abs(cube[:, 1 % parameters] - cube[:, 2 % parameters])

@@ -57,9 +57,9 @@ def make_gan(d, rng):
 
 def make_flow(d, rng):
     pytest.importorskip("zuko", reason="the sampler 'flow' needs the package zuko")
-    from melissa_gen.sampling.adaptive.flow import Flow, FlowArguments
+    from melissa_gen.sampling.adaptive.flow import FlowArguments, NormalizingFlow
 
-    return Flow(d, 1, FlowArguments())
+    return NormalizingFlow(d, 1, FlowArguments())
 
 
 TRAINED = {"diffusion_prior": make_diffusion_prior, "gan": make_gan, "flow": make_flow}

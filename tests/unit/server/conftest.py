@@ -9,6 +9,7 @@ import zmq
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket, connect_socket
+from tests.unit.server.ingest_rank import Rank
 
 PATIENCE_MILLISECONDS = 10_000
 
@@ -91,3 +92,19 @@ def peer(context, bound):
         return Peer(context, complete, endpoint)
 
     return make
+
+
+@pytest.fixture
+def rank(context, bound):
+    """A server rank with its ingest thread, which must end without an error."""
+    rank = Rank(context, bound)
+    yield rank
+    rank.end()
+    assert not rank.ingest.running
+    assert rank.state.error is None
+
+
+@pytest.fixture
+def client(peer, rank):
+    """A client at the data socket of `rank`."""
+    return peer("data")

@@ -10,7 +10,7 @@ from melissa_gen.reservoir import Sample
 from melissa_gen.sampling import Evidence, Prior, create
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.sinks import FieldPlan, StatisticsPlan, StatisticsSink
-from melissa_gen.statistics import Selection, StatisticsResults
+from melissa_gen.statistics import ChosenStatistics, StatisticsResults
 
 PRIOR = Prior.from_mapping(
     {
@@ -24,7 +24,7 @@ SHAPE, STEPS = (2, 3), 2
 
 def plan_of(prior=PRIOR, shape=SHAPE, steps=STEPS, **selection):
     return StatisticsPlan(
-        fields={"u": FieldPlan(shape, "float32", "K", Selection(**selection))},
+        fields={"u": FieldPlan(shape, "float32", "K", ChosenStatistics(**selection))},
         times=[0.5 * step for step in range(steps)],
         parameters=prior.free_names,
         columns=prior.free_columns,

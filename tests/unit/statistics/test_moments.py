@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melissa_gen.statistics import FieldStatistics, Selection
+from melissa_gen.statistics import ChosenStatistics, FieldStatistics
 
 SHAPE, STEPS, PARAMETERS = (3, 2), 2, 2
-SELECTION = Selection(
+SELECTION = ChosenStatistics(
     order=4, thresholds=(0.0, 1.0), quantiles=(0.1, 0.5, 0.9), covariances=PARAMETERS
 )
 
@@ -115,8 +115,8 @@ def test_a_resumed_pass_equals_one_without_interruption_bit_by_bit(cut, seed):
     weight=st.floats(0.1, 10.0),
 )
 def test_invariants(values, scale, weight):
-    found = FieldStatistics(1, (1,), Selection(quantiles=(0.2, 0.8)), "float64")
-    scaled = FieldStatistics(1, (1,), Selection(quantiles=(0.2, 0.8)), "float64")
+    found = FieldStatistics(1, (1,), ChosenStatistics(quantiles=(0.2, 0.8)), "float64")
+    scaled = FieldStatistics(1, (1,), ChosenStatistics(quantiles=(0.2, 0.8)), "float64")
     for n, value in enumerate(values):
         found.update(n, 0, np.array([value]), np.zeros(1), 1.0)
         scaled.update(n, 0, np.array([value * scale]), np.zeros(1), weight)
@@ -147,7 +147,7 @@ def test_quantiles_are_within_their_stated_error(draw):
     rng = np.random.default_rng(5)
     values = getattr(rng, draw)(size=(1000, points))
     levels = (0.05, 0.5, 0.95)
-    found = FieldStatistics(1, (points,), Selection(quantiles=levels), "float64")
+    found = FieldStatistics(1, (points,), ChosenStatistics(quantiles=levels), "float64")
     for n in range(1000):
         found.update(n, 0, values[n], np.zeros(0), 1.0)
     results = found.results()
@@ -167,7 +167,7 @@ def test_a_state_of_other_fields_is_refused():
 
 
 def test_the_stated_memory_is_that_of_the_arrays():
-    selection = Selection(3, (1.0,), (0.5,), covariances=2, sobol=3, open_groups=2)
+    selection = ChosenStatistics(3, (1.0,), (0.5,), covariances=2, sobol=3, open_groups=2)
     found = FieldStatistics(10, (200, 5), selection)
     for simulation in (0, 5):
         found.update(simulation, 0, np.ones((200, 5)), np.zeros(2), 1.0)

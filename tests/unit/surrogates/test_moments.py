@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melissa_gen.surrogates import FieldScale, Moments
+from melissa_gen.surrogates import ChannelMoments, FieldScale
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -14,7 +14,7 @@ def test_merged_moments_equal_the_moments_of_all_values(seed, lengths, offset):
     parts = [
         offset + random.normal(size=(n, 3, 5)) * 10.0 ** random.integers(-3, 3) for n in lengths
     ]
-    found = Moments.empty(3).merged(Moments.of(part) for part in parts)
+    found = ChannelMoments.empty(3).merged(ChannelMoments.of(part) for part in parts)
     values = np.concatenate(parts)
     np.testing.assert_allclose(found.mean, values.mean(axis=(0, 2)), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.std, values.std(axis=(0, 2)), rtol=1e-6, atol=1e-9)
@@ -25,7 +25,7 @@ def test_merged_moments_equal_the_moments_of_all_values(seed, lengths, offset):
 
 def test_large_fields_are_measured_in_parts():
     values = np.random.default_rng(0).normal(300.0, 1e-2, (2, 2, 400_000)).astype(np.float32)
-    found = Moments.of(values)
+    found = ChannelMoments.of(values)
     np.testing.assert_allclose(found.std, values.astype(np.float64).std(axis=(0, 2)), rtol=1e-9)
 
 
