@@ -117,7 +117,8 @@ def _write_validation_set(study: Study, data: Trajectories, rows: list[int], pat
     plan = _plan(study, len(rows))
     with dataset_writer(plan, path, {"held_out": rows}, resume=False) as writer:
         for place, row in enumerate(rows):
-            writer.begin(place, row, data.parameters[row])
+            inputs = {name: data.inputs(row)[name] for name in study.simulation.inputs}
+            writer.begin(place, row, data.parameters[row], inputs)
             step = 0
             for part in data.parts(row):
                 for name, values in part.items():

@@ -1,12 +1,13 @@
 """Data sets of a study: physical times, coordinates, settings that determine the content, and the writer."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.solver_files import solver_files
 from melissa_gen.dataset import Dataset, DatasetWriter, Trajectories
@@ -49,7 +50,7 @@ def dataset_writer(
     Raises:
         DataError: The file can't be written.
     """
-    sizes = _sizes(study.simulation)
+    sizes = field_specs(study.simulation)
     return DatasetWriter(
         path,
         {name: size for name, size in sizes.items() if fields is None or name in fields},
@@ -60,6 +61,7 @@ def dataset_writer(
         physical_times(study.simulation),
         grid_coordinates(study.simulation),
         resume=resume,
+        inputs=input_specs(study.simulation),
     )
 
 
@@ -69,7 +71,13 @@ def check_dataset(study: Study, data: Dataset) -> None:
     Raises:
         DataError: It has others.
     """
-    data.require(list(study.parameters), _sizes(study.simulation), study.simulation.time_steps)
+    simulation = study.simulation
+    data.require(
+        list(study.parameters),
+        field_specs(simulation),
+        simulation.time_steps,
+        input_specs(simulation),
+    )
 
 
 def recorded_trajectories(study: Study, purpose: Purpose) -> Trajectories:
@@ -111,11 +119,6 @@ def _check_recorded(study: Study, prior: Prior, data: Dataset) -> None:
         raise DataError(message)
 
 
-def _sizes(simulation: SimulationSection) -> dict[str, tuple[Sequence[int], str]]:
-    """Returns the name of each field to its (shape, dtype)."""
-    return {name: (field.shape, field.dtype) for name, field in simulation.fields.items()}
-
-
 def dataset_settings(
     study: Study, simulations: int, seed: int, files: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
@@ -150,6 +153,8 @@ def dataset_settings(
         "seed": seed,
         "files": dict(solver_files(study).digests if files is None else files),
     }
+    if simulation.inputs:
+        settings["inputs"] = {name: one.model_dump() for name, one in simulation.inputs.items()}
     # Convert through JSON, so that the result compares equal to settings read from a file.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import psutil
 
+from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.statistics import statistics_megabytes
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
 from melissa_gen.sinks import QUEUE_BYTES
-from melissa_gen.study import SimulationSection, Study
+from melissa_gen.study import Study
 
 __all__ = [
     "allocator",
@@ -120,15 +121,28 @@ def growing_slots(study: Study) -> int:
     return growing_simulations(study) * longest
 
 
-def field_specs(simulation: SimulationSection) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Returns the name of each field with its (shape, dtype)."""
-    return {name: (tuple(f.shape), f.dtype) for name, f in simulation.fields.items()}
+def input_megabytes(study: Study, samples: int) -> float:
+    """Returns the memory of the input fields in one rank in megabytes.
+
+    In the worst case, each sample is the only one of its simulation. A retry adds a copy until it is compared, and each
+    client has one in the message that arrives.
+
+    Args:
+        study: The study.
+        samples: Samples in memory.
+    """
+    mine = -(-study.simulation.count // study.server.ranks)
+    held = min(samples, mine) + 3 * growing_simulations(study)
+    return held * study.input_bytes / 1e6
 
 
 def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
     slots = study.reservoir.capacity + staging_slots(study) + growing_slots(study)
-    return megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
+    rows = megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
+    # Those of evicted samples are kept until a checkpoint is written.
+    copies = 1 + study.reservoir.checkpoint
+    return rows + copies * input_megabytes(study, slots)
 
 
 def checkpoint_megabytes(study: Study) -> float:
@@ -141,7 +155,8 @@ def checkpoint_megabytes(study: Study) -> float:
     # Beside its fields and inputs, a row has at most nine small values.
     row = study.sample_bytes + 4 * (len(study.parameters) + 1) + 9 * 8
     rows = study.reservoir.capacity + growing_slots(study)
-    return 2 * study.server.ranks * rows * row / 1e6
+    inputs = min(rows, study.simulation.count) * study.input_bytes
+    return 2 * study.server.ranks * (rows * row + inputs) / 1e6
 
 
 def batch_megabytes(study: Study) -> float:
@@ -154,7 +169,8 @@ def batch_megabytes(study: Study) -> float:
 
     window = build_task(study).window
     steps = 2 * window.steps + window.history * window.horizon
-    return study.training.batch_size * steps * study.sample_bytes / 1e6
+    row = steps * study.sample_bytes + 2 * study.input_bytes
+    return study.training.batch_size * row / 1e6
 
 
 def disk_promise(study: Study, run_dir: Path) -> str:
@@ -195,7 +211,7 @@ def promised_megabytes(study: Study) -> float:
     """
     simulations = study.training.validation.simulations
     each = study.simulation.time_steps * study.sample_bytes / 1e6
-    share = simulations * each / study.server.ranks
+    share = simulations * (each + study.input_bytes / 1e6) / study.server.ranks
     if simulations:
         # The prediction of one simulation, its error, and the square of the error.
         share += 3 * each
@@ -212,9 +228,10 @@ def side_megabytes(study: Study) -> float:
     if study.record is None:
         return 0.0
     simulation = study.simulation
+    queued = QUEUE_BYTES // study.sample_bytes
     # The queue of the recording, and the flag of each time step of each field.
     flags = simulation.count * simulation.time_steps * len(simulation.fields)
-    return (QUEUE_BYTES + study.sample_bytes + flags) / 1e6
+    return (QUEUE_BYTES + study.sample_bytes + flags) / 1e6 + input_megabytes(study, queued)
 
 
 def required_megabytes(study: Study) -> float:
@@ -226,6 +243,7 @@ def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study.simulation), staging_slots(study))
     needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
+    needed += input_megabytes(study, staging_slots(study))
     needed += side_megabytes(study) + statistics_megabytes(study)
     needed += SAMPLER_MEGABYTES * (not study.training.enabled)
     return needed + TCP_MEGABYTES * study.over_tcp

@@ -40,6 +40,7 @@ class Simulation:
             `categorical` with only whole numbers in the study), else float. A name that the study does not have
             raises a `ClientError` with the legal names.
         step: Time steps sent so far.
+        inputs: Names of the inputs sent so far.
     """
 
     def __init__(self, client: "Client", issued: IssuedSimulation) -> None:
@@ -48,6 +49,23 @@ class Simulation:
         self.attempt = issued.attempt
         self.parameters: dict[str, float | int] = _Parameters(issued.parameters)
         self.step = 0
+        self.inputs: set[str] = set()
+
+    def send_inputs(self, **inputs: npt.ArrayLike) -> None:
+        """Sends this rank's block of inputs: fields that belong to the whole simulation, as the study declares them.
+
+        Each input is sent once per simulation, before the first time step, in one call or in several. Its block is
+        declared like that of a field.
+
+        Args:
+            **inputs: Name of each input to an array of the declared extent, as in `send`.
+
+        Raises:
+            SimulationError: An input is unknown, has another shape, contains NaN or Inf, was sent already, or comes
+                after a time step. The simulation is given up.
+            ServerLost: The server stopped.
+        """
+        self._client._send_inputs(self, inputs)
 
     def send(self, **fields: npt.ArrayLike) -> None:
         """Sends this rank's block of every field at the next time step.
@@ -220,6 +238,29 @@ class Client:
         self._destination.send(issued, simulation.step, blocks)
         simulation.step += 1
 
+    def _send_inputs(self, simulation: Simulation, inputs: Mapping[str, npt.ArrayLike]) -> None:
+        issued = IssuedSimulation(simulation.number, simulation.attempt, simulation.parameters)
+        where = {"simulation": simulation.number, "step": simulation.step}
+        legal = self._destination.inputs or list(self._fields)
+        blocks = {}
+        for name, values in inputs.items():
+            at = {**where, "field": name}
+            block: npt.NDArray[Any] | Failure
+            if name not in self._fields or (self._destination.inputs and name not in legal):
+                block = Failure.of("undeclared_field", **at, legal=list(legal))
+            elif name in simulation.inputs:
+                block = Failure.of("repeated_input", **at)
+            elif simulation.step:
+                block = Failure.of("late_input", **at)
+            else:
+                block = _block(values, self._fields[name], at)
+            if isinstance(block, Failure):
+                self._give_up(simulation, block)
+                raise SimulationError(block)
+            blocks[name] = block
+        self._destination.send_inputs(issued, blocks)
+        simulation.inputs.update(blocks)
+
     def _give_up(self, simulation: Simulation, failure: Failure) -> None:
         if self._current is simulation:
             self._current = None
@@ -231,23 +272,26 @@ class Client:
     ) -> dict[str, npt.NDArray[Any]] | Failure:
         """Returns the blocks of a time step as arrays, or why they can't be sent."""
         where = {"simulation": simulation.number, "step": simulation.step}
+        inputs, declared = self._destination.inputs, self._fields
+        if inputs:
+            declared = {name: place for name, place in declared.items() if name not in inputs}
         for name in fields:
-            if name not in self._fields:
-                legal = list(self._fields)
+            if name not in declared:
+                legal = list(declared)
                 return Failure.of("undeclared_field", **where, field=name, legal=legal)
         limit = self._destination.time_steps
         if limit is not None and simulation.step >= limit:
             return Failure.of("too_many_steps", **where, time_steps=limit)
+        for name in inputs:
+            if simulation.step == 0 and name not in simulation.inputs:
+                return Failure.of("missing_input", **where, field=name)
         blocks = {}
-        for name, placement in self._fields.items():
+        for name, placement in declared.items():
             if name not in fields:
                 return Failure.of("missing_field", **where, field=name)
-            at = {**where, "field": name}
-            block = real_array(fields[name], **at)
+            block = _block(fields[name], placement, {**where, "field": name})
             if isinstance(block, Failure):
                 return block
-            if (failure := _wrong_values(block, placement, at)) is not None:
-                return failure
             blocks[name] = block
         return blocks
 
@@ -282,6 +326,17 @@ def _placement(
     if dtype not in (np.dtype("float32"), np.dtype("float64")):
         raise ClientError(Failure.of("wrong_dtype", field=name, dtype=str(dtype)))
     return Placement(whole, first, size, dtype)
+
+
+def _block(
+    values: npt.ArrayLike, placement: Placement, where: Mapping[str, Any]
+) -> npt.NDArray[Any] | Failure:
+    """Returns a block as an array, or why it can't be sent."""
+    block = real_array(values, **where)
+    if isinstance(block, Failure):
+        return block
+    failure = _wrong_values(block, placement, where)
+    return block if failure is None else failure
 
 
 def _wrong_values(

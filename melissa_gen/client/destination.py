@@ -1,6 +1,6 @@
 """The interface between a client and the destination of its samples: a training server or an HDF5 file."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -50,6 +50,10 @@ class Destination(Protocol):
 
     time_steps: int | None
 
+    @property
+    def inputs(self) -> Collection[str]:
+        """Names of the fields that are sent once per simulation."""
+
     def declare(self, name: str, placement: Placement) -> Placement:
         """Checks the declaration of a field and returns it with the type in which the values are sent."""
 
@@ -60,6 +64,9 @@ class Destination(Protocol):
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Copies this rank's blocks of one time step."""
+
+    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Copies this rank's blocks of inputs, before the first time step."""
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Reports that the simulation is complete."""

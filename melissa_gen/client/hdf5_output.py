@@ -35,6 +35,7 @@ class Hdf5Output:
         self._placements: dict[str, Placement] = {}
         self._tiled: set[str] = set()
         self._steps: list[dict[str, npt.NDArray[Any]]] = []
+        self.inputs: dict[str, npt.NDArray[Any]] = {}
 
     def declare(self, name: str, placement: Placement) -> Placement:
         """Accepts any declaration."""
@@ -50,9 +51,18 @@ class Hdf5Output:
         self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Gathers one step on rank 0."""
-        whole = {name: self._gather(name, p, blocks[name]) for name, p in self._placements.items()}
+        whole = {name: self._gather(name, p, blocks[name]) for name, p in self._fields.items()}
         if self._communicator.rank == 0:
             self._steps.append(whole)
+
+    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Gathers inputs on rank 0. A field that is sent in this way is an input from now on."""
+        for name, block in blocks.items():
+            self.inputs[name] = self._gather(name, self._placements[name], block)
+
+    @property
+    def _fields(self) -> dict[str, Placement]:
+        return {name: p for name, p in self._placements.items() if name not in self.inputs}
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Writes the file."""
@@ -63,14 +73,16 @@ class Hdf5Output:
             raise ClientError(msg)
         with DatasetWriter(
             self._output,
-            {name: (p.shape, p.dtype) for name, p in self._placements.items()},
+            {name: (p.shape, p.dtype) for name, p in self._fields.items()},
             steps,
             list(issued.parameters),
             1,
             {},
+            inputs={name: (array.shape, array.dtype) for name, array in self.inputs.items()},
         ) as writer:
-            writer.begin(0, issued.simulation, list(issued.parameters.values()))
-            for name in self._placements:
+            values = list(issued.parameters.values())
+            writer.begin(0, issued.simulation, values, self.inputs)
+            for name in self._fields:
                 writer.write_steps(0, 0, name, np.stack([step[name] for step in self._steps]))
             writer.finish(0)
 

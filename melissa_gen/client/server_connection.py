@@ -84,7 +84,9 @@ class ServerConnection:
         self._welcome = self._introduce()
         self.time_steps: int | None = self._welcome.time_steps
         self._channels: list[Channel | None] = [None] * self._welcome.server_ranks
+        self.inputs = tuple(spec.name for spec in self._welcome.inputs)
         self._placements: list[tuple[str, Placement]] = []
+        self._inputs: dict[str, Placement] = {}
         self._blocks: tuple[wire.Block, ...] = ()
         if communicator.rank == 0:
             self._heartbeat = Heartbeat(
@@ -97,7 +99,7 @@ class ServerConnection:
 
     def declare(self, name: str, placement: Placement) -> Placement:
         """Checks a declaration against the study. Values are sent in the type that the study declares."""
-        specs = {spec.name: spec for spec in self._welcome.fields}
+        specs = {spec.name: spec for spec in (*self._welcome.fields, *self._welcome.inputs)}
         if name not in specs:
             raise ClientError(Failure.of("unknown_field", field=name, legal=list(specs)))
         spec = specs[name]
@@ -105,10 +107,13 @@ class ServerConnection:
             shapes = {"found": placement.shape, "expected": spec.shape}
             raise ClientError(Failure.of("wrong_shape", field=name, **shapes))
         placed = placement._replace(dtype=np.dtype(spec.dtype))
-        if (name, placed) in self._placements:
+        if (name, placed) in (*self._placements, *self._inputs.items()):
             return placed
         if any(self._channels):
             raise ClientError(Failure.of("late_declaration", field=name))
+        if name in self.inputs:
+            self._inputs[name] = placed
+            return placed
         self._placements = [p for p in self._placements if p[0] != name] + [(name, placed)]
         order = {spec.name: index for index, spec in enumerate(self._welcome.fields)}
         self._blocks = tuple(
@@ -118,7 +123,9 @@ class ServerConnection:
 
     def next(self) -> IssuedSimulation | None:
         """Asks for the next simulation. Every rank gets the answer of rank 0."""
-        missing = {f.name for f in self._welcome.fields} - {name for name, _ in self._placements}
+        specs = (*self._welcome.fields, *self._welcome.inputs)
+        missing = {spec.name for spec in specs} - {name for name, _ in self._placements}
+        missing -= self._inputs.keys()
         if missing:
             raise ClientError(Failure.of("undeclared_fields", fields=sorted(missing)))
         parameters = self._welcome.parameters
@@ -159,6 +166,16 @@ class ServerConnection:
             self._flush(issued, step + 1)
         self._note(wire.SOLVING, number, step + 1)
         self._returned = time.monotonic()
+
+    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Sends the blocks of inputs to the owner of the simulation, which gets them before its time steps."""
+        number, attempt, ranks = issued.simulation, issued.attempt, self._communicator.size
+        line = self._channel(wire.owner(number, len(self._channels))).line
+        for name, values in blocks.items():
+            placed = self._inputs[name]
+            block = wire.Block(self.inputs.index(name), placed.start, placed.extent)
+            raw = np.asarray(values, placed.dtype, order="C").tobytes()
+            line.send(wire.Input(number, attempt, ranks, block, raw))
 
     def _flush(self, issued: IssuedSimulation, steps: int) -> None:
         """Sends the time steps of a simulation that were copied and not sent; `steps` were copied in all."""

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from melissa_gen.errors import DataError
 
-__all__ = ["AXES", "LAYOUT", "RESERVED", "TENSOR", "explained"]
+__all__ = ["AXES", "INPUTS", "LAYOUT", "RESERVED", "TENSOR", "explained"]
 
 TENSOR = "tensor"
 """Name of the only field in files of PDEBench."""
 LAYOUT = 2
 """Version of the layout. Version 1 stored a single field only as `tensor`."""
-RESERVED = {"parameters", "simulation", "complete", "t-coordinate"}
+INPUTS = "inputs"
+"""Name of the group of the input fields."""
+RESERVED = {"parameters", "simulation", "complete", "t-coordinate", INPUTS}
 """Names that no field can have."""
 AXES = ("x", "y", "z")
 """Names of the axes of a field. Axis `x` has the coordinates `x-coordinate`."""

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from melissa_gen.dataset.layout import AXES, LAYOUT, TENSOR, explained
+from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, TENSOR, explained
 from melissa_gen.errors import DataError
 
 __all__ = ["Dataset"]
@@ -24,6 +24,7 @@ class Dataset:
 
     Attributes:
         fields: Name of each field to its (shape, dtype).
+        inputs: Name of each input field to its (shape, dtype).
         time_steps: Number of time steps of each trajectory, T.
         times: Physical times `(T,)`; time step numbers if the file has no times.
         coordinates: Axis ("x", "y", "z") to the coordinates along it, if the file has them.
@@ -43,7 +44,9 @@ class Dataset:
     def __init__(self, path: str | Path, *, complete: bool = True) -> None:
         self.path, self._complete = Path(path), complete
         self.fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self.inputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._values: dict[str, Any] = {}
+        self._input_values: dict[str, Any] = {}
         with explained(self.path, "read"):
             self._file = h5py.File(self.path, "r")
         try:
@@ -71,17 +74,33 @@ class Dataset:
             DataError: The file is damaged.
             IndexError: The row does not exist.
         """
-        if not 0 <= row < len(self):
-            message = f"{self.path} has trajectories 0 to {len(self) - 1}, not {row}"
-            raise IndexError(message)
+        place = self._place(row)
         with explained(self.path, "read"):
-            return {name: values[self._rows[row], steps] for name, values in self._values.items()}
+            return {name: values[place, steps] for name, values in self._values.items()}
+
+    def read_inputs(self, row: int) -> dict[str, NDArray[Any]]:
+        """Reads the input fields of one trajectory.
+
+        Args:
+            row: Index of the trajectory, 0 to n - 1.
+
+        Returns:
+            Name to `(*shape)`.
+
+        Raises:
+            DataError: The file is damaged.
+            IndexError: The row does not exist.
+        """
+        place = self._place(row)
+        with explained(self.path, "read"):
+            return {name: values[place] for name, values in self._input_values.items()}
 
     def require(
         self,
         parameters: Sequence[str],
         fields: Mapping[str, tuple[Sequence[int], DTypeLike]],
         time_steps: int,
+        inputs: Mapping[str, tuple[Sequence[int], DTypeLike]] | None = None,
     ) -> None:
         """Checks that the file fits a study.
 
@@ -89,6 +108,7 @@ class Dataset:
             parameters: Names of the parameters of the study, in their order.
             fields: Name of each field of the study to its (shape, dtype).
             time_steps: Number of time steps of the study, T.
+            inputs: Name of each input field of the study to its (shape, dtype). The file may hold more.
 
         Raises:
             DataError: The file differs; the message names what the file has and what the study has.
@@ -103,6 +123,13 @@ class Dataset:
             (shape, dtype), (study_shape, study_dtype) = self.fields[name], wanted[name]
             pairs.append((f"the field '{name}' with the shape", shape, study_shape))
             pairs.append((f"the field '{name}' with the type", dtype, study_dtype))
+        for name, (needed, kind) in (inputs or {}).items():
+            held = self.inputs.get(name)
+            if held is None:
+                message = f"{self.path} has no input '{name}', which the study needs"
+                raise DataError(message)
+            pairs.append((f"the input '{name}' with the shape", held[0], tuple(needed)))
+            pairs.append((f"the input '{name}' with the type", held[1], np.dtype(kind)))
         for what, found, expected in pairs:
             if found != expected:
                 message = f"{self.path} has {what} {found}, but the study has {expected}"
@@ -123,6 +150,12 @@ class Dataset:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _place(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            message = f"{self.path} has trajectories 0 to {len(self) - 1}, not {row}"
+            raise IndexError(message)
+        return int(self._rows[row])
 
     def _read_layout(self) -> None:
         file = self._file
@@ -147,6 +180,10 @@ class Dataset:
             raise DataError(message)
         total, self.time_steps = sizes.pop()
         self.fields = {name: (v.shape[2:], v.dtype) for name, v in self._values.items()}
+        group = file.get(INPUTS)
+        if isinstance(group, h5py.Group):
+            self._input_values = dict(group.items())
+            self.inputs = {n: (v.shape[1:], v.dtype) for n, v in self._input_values.items()}
         whole = np.ones(total, np.bool_)
         self._rows = np.flatnonzero(self._column("complete", whole) if self._complete else whole)
         self.simulations = self._column("simulation", np.arange(total))[self._rows]

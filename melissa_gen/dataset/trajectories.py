@@ -79,6 +79,18 @@ class Trajectories:
         for first in range(0, data.time_steps, self._steps(data)):
             yield self._take((number, first))
 
+    def inputs(self, number: int) -> dict[str, NDArray[Any]]:
+        """Reads the input fields of a trajectory: name to `(*shape)`.
+
+        Args:
+            number: Index of the trajectory, 0 to n - 1.
+
+        Raises:
+            DataError: A file is damaged.
+        """
+        data, row = self._places[number]
+        return data.read_inputs(row)
+
     def close(self) -> None:
         """Closes all files."""
         self._reader.shutdown(cancel_futures=True)

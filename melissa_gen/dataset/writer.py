@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from melissa_gen.dataset.layout import AXES, LAYOUT, RESERVED, TENSOR, explained
+from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, RESERVED, TENSOR, explained
 from melissa_gen.errors import DataError
 from melissa_gen.run_dir.durable import sync as sync_path
 
@@ -37,6 +37,7 @@ class DatasetWriter:
         times: Physical times `(T,)`; default: the time step numbers.
         coordinates: "x" (and "y", "z") to the coordinates of the points along that axis.
         resume: Continue the partial file of an earlier writer with the same sizes and settings.
+        inputs: Name of each input field to its (shape, dtype).
         sync: Waits until a file or folder is on disk.
 
     Raises:
@@ -62,12 +63,14 @@ class DatasetWriter:
         coordinates: Mapping[str, ArrayLike] | None = None,
         *,
         resume: bool = False,
+        inputs: Mapping[str, tuple[Sequence[int], DTypeLike]] | None = None,
         sync: Callable[[Path], None] = sync_path,
     ) -> None:
         self.path = Path(path)
         self._sync = sync
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.fields = {name: (tuple(s), np.dtype(t)) for name, (s, t) in fields.items()}
+        self.inputs = {n: (tuple(s), np.dtype(t)) for n, (s, t) in (inputs or {}).items()}
         self.time_steps = time_steps
         self._names = list(parameter_names)
         self._written = np.zeros((simulations, len(fields), time_steps), np.bool_)
@@ -104,6 +107,9 @@ class DatasetWriter:
         for name, (shape, dtype) in self.fields.items():
             size = (simulations, self.time_steps, *shape)
             self._file.create_dataset(name, size, dtype, dcpl=early)
+        for name, (shape, dtype) in self.inputs.items():
+            key = f"{INPUTS}/{name}"
+            self._file.create_dataset(key, (simulations, *shape), dtype, dcpl=early)
         if len(self.fields) == 1 and TENSOR not in self.fields:
             self._file[TENSOR] = self._file[next(iter(self.fields))]
         for axis, points in axes.items():
@@ -129,17 +135,30 @@ class DatasetWriter:
             if values.shape != (simulations, self.time_steps, *shape) or values.dtype != dtype:
                 message = f"{self.partial} can't be continued: field '{name}' has another size"
                 raise DataError(message)
+        for name, (shape, dtype) in self.inputs.items():
+            held = self._file.get(f"{INPUTS}/{name}")
+            if held is None or held.shape != (simulations, *shape) or held.dtype != dtype:
+                message = f"{self.partial} can't be continued: input '{name}' has another size"
+                raise DataError(message)
 
-    def begin(self, row: int, simulation: int, parameters: ArrayLike) -> None:
+    def begin(
+        self,
+        row: int,
+        simulation: int,
+        parameters: ArrayLike,
+        inputs: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         """Starts a row, or starts it again after a failed attempt.
 
         Args:
             row: Row of the file, 0 to n - 1.
             simulation: Number of the simulation.
             parameters: Physical values `(d,)`.
+            inputs: Name of each input field to its values `(*shape)`.
 
         Raises:
-            DataError: The row is already finished, or the number of parameters is wrong.
+            DataError: The row is already finished, the number of parameters is wrong, or an input is
+                missing or has another shape.
         """
         values = np.asarray(parameters, np.float64)
         if values.shape != (len(self._names),):
@@ -148,10 +167,19 @@ class DatasetWriter:
         if self._finished[row]:
             message = f"row {row} of {self.path} is already finished"
             raise DataError(message)
+        given = inputs or {}
+        found = {name: np.shape(values) for name, values in given.items()}
+        if found != (expected := {name: shape for name, (shape, _) in self.inputs.items()}):
+            message = (
+                f"simulation {simulation} has the inputs {found}; {self.path} holds {expected}"
+            )
+            raise DataError(message)
         self._written[row] = False
         with explained(self.partial, "written"):
             self._file["simulation"][row] = simulation
             self._file["parameters"][row] = values
+            for name, array in given.items():
+                self._file[f"{INPUTS}/{name}"][row] = array
 
     def write(self, row: int, step: int, name: str, array: NDArray[Any]) -> None:
         """Writes one field `(*shape)` at one time step.

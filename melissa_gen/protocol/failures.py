@@ -65,6 +65,18 @@ SENTENCES: dict[str, str] = {
         "the first at {place}"
     ),
     "too_many_steps": "{where}the study has {time_steps} time steps; this one is too many",
+    # The inputs of a simulation.
+    "missing_input": (
+        "{where}the input '{field}' of the simulation is missing; send it before the first time step"
+    ),
+    "repeated_input": "{where}the input '{field}' was sent already; send it once per simulation",
+    "late_input": (
+        "{where}the input '{field}' was sent after a time step; send it before the first one"
+    ),
+    "inputs_differ": (
+        "the input '{field}' differs from the one that an earlier attempt at the simulation has sent; compute it from "
+        "the parameters alone"
+    ),
     # A whole simulation.
     "too_few_steps": "simulation {simulation} ended after {steps} of {time_steps} time steps",
     "blocks_overlap": (

@@ -1,4 +1,4 @@
-"""The binary messages between simulation clients and the training server, version 5.
+"""The binary messages between simulation clients and the training server, version 6.
 
 All integers are little-endian and unaligned. Every message starts with the same 48 bytes:
 
@@ -16,7 +16,8 @@ offset type meaning
 ====== ==== ======================================================================================
 
 The body follows, with the fields in the order of each message class below: ``u16 u32 i64 f64`` are numbers, ``str`` is
-a u16 length and UTF-8 bytes, and ``[T]`` is a u16 count and that many values of type T.
+a u16 length and UTF-8 bytes, ``bytes`` a u32 length and that many bytes, and ``[T]`` is a u16 count and that many
+values of type T.
 
 A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block at
 `count` consecutive time steps, ``(count, *extent)`` in C order, in the type that the study declares. All time steps of
@@ -25,6 +26,9 @@ of that rank. A sender may have `Welcome.credit` buffers in use for each server 
 time steps. A part names the buffer that holds its time steps, and the place of the first one there. `Credit` returns
 the buffer once for each part, when its samples are in the reservoir or were counted as duplicates. A buffer whose
 places were all used is free again when it has been returned for each of its parts.
+
+Each client rank sends its block of every input of the study as an `Input` to the same server rank, once per simulation
+and before its first part of it.
 
 If a server rank runs on the machine of the client (`Contact.machines`), the client rank may offer its buffers in shared
 memory with `Share`, before its first part to that server rank (`melissa_gen.protocol.shared_memory`). The answer is
@@ -68,6 +72,7 @@ __all__ = [
     "Finalize",
     "Header",
     "Hello",
+    "Input",
     "Message",
     "Next",
     "Part",
@@ -90,7 +95,7 @@ __all__ = [
 ]
 
 MAGIC = b"MGEN"
-VERSION = 5
+VERSION = 6
 ANY = -1
 """`Next.simulation` of a client that solves any simulation."""
 
@@ -134,7 +139,10 @@ class Hello(Message):
 class Welcome(Message):
     """Answer of the server to `Hello`: what the study expects of a client."""
 
-    KIND, LAYOUT = 2, ("u16", "u16", "u16", "u32", "f64", "f64", "f64", "[parameter]", "[field]")
+    KIND, LAYOUT = (
+        2,
+        ("u16", "u16", "u16", "u32", "f64", "f64", "f64", "[parameter]", "[field]", "[field]"),
+    )
     credit: int
     chunk_steps: int
     server_ranks: int
@@ -144,6 +152,7 @@ class Welcome(Message):
     heartbeat_timeout: float
     parameters: tuple[StudyParameter, ...]
     fields: tuple[StudyField, ...]
+    inputs: tuple[StudyField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,9 +303,29 @@ class Pong(Message):
     sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Input(Message):
+    """The block of one input of a simulation that one client rank has (data socket).
+
+    Attributes:
+        simulation: Number of the simulation.
+        attempt: Number of the attempt.
+        ranks: Number of client ranks.
+        block: Place of the values; its field is a number in `Welcome.inputs`.
+        values: The values in C order, in the type that the study declares.
+    """
+
+    KIND, LAYOUT = 16, ("u32", "u32", "u32", "block", "bytes")
+    simulation: int
+    attempt: int
+    ranks: int
+    block: Block
+    values: bytes
+
+
 MESSAGES: tuple[type[Message], ...] = (
     *(Hello, Welcome, Refused, Next, Solve, Done),
-    *(Finalize, Failed, Part, Credit, Alive, Stop, Share, Ping, Pong),
+    *(Finalize, Failed, Part, Credit, Alive, Stop, Share, Ping, Pong, Input),
 )
 """All messages, in the order of their kinds."""
 

@@ -97,6 +97,19 @@ def _write_text(out: bytearray, value: str) -> None:
     out += raw
 
 
+def _read_bytes(view: memoryview, offset: int) -> tuple[bytes, int]:
+    length, offset = TYPES["u32"][0](view, offset)
+    raw = bytes(view[offset : offset + length])
+    if len(raw) != length:
+        raise IndexError
+    return raw, offset + length
+
+
+def _write_bytes(out: bytearray, value: bytes) -> None:
+    TYPES["u32"][1](out, len(value))
+    out += value
+
+
 def _list_of(item: tuple[Read, Write], most: int = 65535) -> tuple[Read, Write]:
     def read(view: memoryview, offset: int) -> tuple[tuple[Any, ...], int]:
         count, offset = TYPES["u16"][0](view, offset)
@@ -168,6 +181,8 @@ def _write_parameter(out: bytearray, parameter: StudyParameter) -> None:
 
 
 TYPES["str"] = _read_text, _write_text
+TYPES["bytes"] = _read_bytes, _write_bytes
+TYPES["block"] = _read_block, _write_block
 TYPES["[str]"] = _list_of(TYPES["str"])
 TYPES["[u16]"] = _list_of(TYPES["u16"])
 TYPES["[f64]"] = _list_of(TYPES["f64"])

@@ -10,7 +10,7 @@ from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Policy
 from melissa_gen.reservoir.creation import create
 from melissa_gen.reservoir.draw_once import FIFO, FIRO
 from melissa_gen.reservoir.row_file import RowReader, RowSaver
-from melissa_gen.reservoir.samples import Batch, Sample, StoredRows
+from melissa_gen.reservoir.samples import NO_INPUTS, Batch, Inputs, Sample, StoredRows
 from melissa_gen.reservoir.segments import WindowShape
 from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
@@ -20,8 +20,10 @@ __all__ = [
     "FIFO",
     "FIRO",
     "LOST_WITH_SERVER",
+    "NO_INPUTS",
     "Batch",
     "FieldSpec",
+    "Inputs",
     "Policy",
     "Reservoir",
     "RowReader",

@@ -120,10 +120,7 @@ class Policy(PolicyRules):
             if not self._room():
                 self._blocked = True
                 return False
-            self.store.inputs[slot] = sample.inputs
-            self.store.simulations[slot] = sample.simulation
-            self.store.steps[slot] = sample.step
-            self.store.weights[slot] = sample.weight
+            self.store.describe(slot, sample)
             self._stored += 1
             self._arrivals[slot] = None
             rows = self._complete_rows(slot)
@@ -169,8 +166,8 @@ class Policy(PolicyRules):
 
         Args:
             n: Number of samples.
-            out: Field name to a C-contiguous array `(m, *shape)` with m >= n and the field's
-                dtype. A field that is not named is not copied.
+            out: Name of each field or input field to a C-contiguous array `(m, *shape)` with m >= n
+                and the field's dtype. A field that is not named is not copied.
             below_watermark: Draw even if fewer samples are stored than the watermark requires.
                 Used when the other ranks of a collective training step would have to wait.
 

@@ -24,13 +24,19 @@ def copied(
         store: The rows.
         selection: What was selected.
         windows: The slots of each item if an item has several time steps.
-        out: Field name to an array.
+        out: Name of each field or input field to an array.
     """
     index = np.asarray(selection.slots, np.intp)
     rows = index if windows is None else np.asarray(windows, np.intp)
     count = len(index)
     fields = {name: array[:count] for name, array in out.items()}
+    # All time steps of an item belong to one simulation.
+    first = selection.slots if windows is None else [window[0] for window in windows]
     for name, array in fields.items():
+        if name in store.input_specs:
+            for row, slot in enumerate(first):
+                array[row] = store.input_fields[slot][name]
+            continue
         # Mode "clip" writes directly into `out`; the default mode allocates a buffer.
         np.take(store.arrays[name], rows, axis=0, out=array, mode="clip")
     return Batch(
@@ -56,11 +62,15 @@ def check_out(store: SlotStore, n: int, steps: int | None, out: Mapping[str, NDA
         message = f"a batch must have at least one sample, not {n}"
         raise ValueError(message)
     for name, array in out.items():
-        rows = store.arrays[name]
-        shape = rows.shape[1:] if steps is None else (steps, *rows.shape[1:])
-        if array.dtype != rows.dtype or array.shape[1:] != shape or len(array) < n:
+        if name in store.input_specs:
+            shape, dtype = store.input_specs[name]
+        else:
+            rows = store.arrays[name]
+            dtype = rows.dtype
+            shape = rows.shape[1:] if steps is None else (steps, *rows.shape[1:])
+        if array.dtype != dtype or array.shape[1:] != tuple(shape) or len(array) < n:
             message = (
-                f"a batch of {n} of field '{name}' needs {(n, *shape)} {rows.dtype}, "
+                f"a batch of {n} of field '{name}' needs {(n, *shape)} {np.dtype(dtype)}, "
                 f"not {array.shape} {array.dtype}"
             )
             raise ValueError(message)

@@ -1,7 +1,8 @@
 """Saves rows of a slot store to a file while training and reception continue, and reads them back.
 
 The format is safetensors. A row is a sample in memory. Each row has a CRC-32 over its inputs and fields. The small
-columns (simulation, time step, whether it was drawn) share one CRC-32 in the file's metadata.
+columns (simulation, time step, whether it was drawn) share one CRC-32 in the file's metadata. The input fields are
+stored once for each simulation.
 """
 
 import json
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import DataError
-from melissa_gen.reservoir.samples import StoredRows
+from melissa_gen.reservoir.samples import Inputs, StoredRows
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["RowReader", "RowSaver"]
 
 INPUTS, CHECKSUMS, FIELD = "inputs", "checksums", "field."
+SIMULATIONS, SIMULATION_CHECKSUMS, INPUT_FIELD = "simulations", "simulation_checksums", "input."
 _COLUMN = "column."
 _CHUNK_BYTES = 1 << 20
 _SYNC_BYTES = 64 << 20
@@ -64,6 +66,12 @@ class RowSaver:
         }
         shapes |= {name: (column.dtype, column.shape) for name, column in self._columns.items()}
         shapes[CHECKSUMS] = (self._checksums.dtype, (count,))
+        # Input fields never change: a reference is enough until they are written.
+        self._input_fields = {
+            int(store.simulations[slot]): store.input_fields[slot]
+            for slot in (rows.slots.tolist() if store.input_specs else ())
+        }
+        shapes |= _input_shapes(store, len(self._input_fields))
         self._header, self._offsets, self.nbytes = _header(shapes, _checksum_of(self._columns))
         self._path, self._file = path, -1
 
@@ -96,6 +104,7 @@ class RowSaver:
             if self._error is not None:
                 raise self._error
             _write(self._file, self._checksums, self._offsets[CHECKSUMS])
+            self._write_inputs()
             os.fsync(self._file)
         finally:
             with self._lock:
@@ -125,6 +134,22 @@ class RowSaver:
             _write(self._file, np.frombuffer(self._header, np.uint8), 0)
             for name, column in self._columns.items():
                 _write(self._file, column, self._offsets[name])
+
+    def _write_inputs(self) -> None:
+        """Writes the input fields of each simulation."""
+        if not self._store.input_specs:
+            return
+        checksums = np.zeros(len(self._input_fields), np.uint32)
+        for place, fields in enumerate(self._input_fields.values()):
+            for name in self._store.input_specs:
+                values = fields[name]
+                _write(
+                    self._file, values, self._offsets[INPUT_FIELD + name] + place * values.nbytes
+                )
+                checksums[place] = _continued(values, int(checksums[place]))
+        simulations = np.array(list(self._input_fields), np.int64)
+        _write(self._file, simulations, self._offsets[SIMULATIONS])
+        _write(self._file, checksums, self._offsets[SIMULATION_CHECKSUMS])
 
     def _chunks(self) -> Iterator[NDArray[np.intp]]:
         row = sum(a.nbytes // len(a) for a in self._arrays.values())
@@ -235,6 +260,38 @@ class RowReader:
             low, high = np.searchsorted(wanted, (begin, begin + size))
             if low < high:
                 self._read_piece(wanted[low:high], targets, slots[low:high])
+        if store.input_specs:
+            self._read_inputs(wanted, store, slots)
+
+    def _read_inputs(
+        self, wanted: NDArray[np.intp], store: SlotStore, slots: NDArray[np.intp]
+    ) -> None:
+        """Reads the input fields of the simulations of some rows."""
+        names = {*self._file.keys()}
+        for name, (shape, _) in store.input_specs.items():
+            key = INPUT_FIELD + name
+            if key not in names or tuple(self._file.get_slice(key).get_shape()[1:]) != tuple(shape):
+                message = f"{self._path}: {key} is missing or has another shape than in the study"
+                raise DataError(message)
+        places = {n: k for k, n in enumerate(self._file.get_tensor(SIMULATIONS).tolist())}
+        checksums = self._file.get_tensor(SIMULATION_CHECKSUMS)
+        found: dict[int, Inputs] = {}
+        for slot, simulation in zip(
+            slots.tolist(), self.columns["simulation"][wanted].tolist(), strict=True
+        ):
+            if simulation not in found:
+                place, checksum = places.get(simulation, -1), 0
+                one = {
+                    name: self._file.get_slice(INPUT_FIELD + name)[place : place + 1]
+                    for name in store.input_specs
+                }
+                for values in one.values():
+                    checksum = _continued(values, checksum)
+                if place < 0 or checksum != checksums[place]:
+                    message = f"{self._path}: the checksum of the inputs of a simulation is wrong"
+                    raise DataError(message)
+                found[simulation] = {name: values[0].copy() for name, values in one.items()}
+            store.input_fields[slot] = found[simulation]
 
     def _read_piece(
         self,
@@ -251,6 +308,24 @@ class RowReader:
         if not np.array_equal(checksums, self._checksums[wanted]):
             message = f"{self._path}: the checksum of a sample is wrong"
             raise DataError(message)
+
+
+def _input_shapes(
+    store: SlotStore, simulations: int
+) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Returns type and shape of the tensors of the input fields; none if the study has none."""
+    found: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        INPUT_FIELD + name: (np.dtype(dtype), (simulations, *shape))
+        for name, (shape, dtype) in store.input_specs.items()
+    }
+    if found:
+        found[SIMULATIONS] = (np.dtype(np.int64), (simulations,))
+        found[SIMULATION_CHECKSUMS] = (np.dtype(np.uint32), (simulations,))
+    return found
+
+
+def _continued(values: NDArray[Any], checksum: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).tobytes(), checksum)
 
 
 def _header(

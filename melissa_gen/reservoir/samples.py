@@ -1,13 +1,20 @@
 """Samples as the policies exchange them: put, drawn and restored samples."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Batch", "Sample", "Selection", "StoredRows"]
+__all__ = ["NO_INPUTS", "Batch", "Inputs", "Sample", "Selection", "StoredRows"]
+
+
+Inputs = Mapping[str, NDArray[Any]]
+"""The fields that a simulation has sent once, by name; all its samples share them, and they never change."""
+NO_INPUTS: Inputs = MappingProxyType({})
 
 
 class Sample(NamedTuple):
@@ -19,6 +26,7 @@ class Sample(NamedTuple):
         inputs: Input vector of the surrogate: parameters and time, `(n_inputs,)`.
         weight: Importance weight of the simulation.
         log_density: Log density with which its parameters were drawn; NaN if it is unknown.
+        input_fields: The input fields of the simulation.
     """
 
     simulation: int
@@ -26,6 +34,7 @@ class Sample(NamedTuple):
     inputs: ArrayLike
     weight: float = 1.0
     log_density: float = math.nan
+    input_fields: Inputs = NO_INPUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Batch:
 
     Attributes:
         count: Number of samples, at most the number requested.
-        fields: Field name to `(count, *shape)`, the first rows of the caller's `out`.
+        fields: Name of each field or input field to `(count, *shape)`, the first rows of the caller's `out`.
         inputs: Parameters and time, `(count, n_inputs)`.
         simulations: Simulation number of each sample, `(count,)`.
         steps: Time step of each sample, `(count,)`.

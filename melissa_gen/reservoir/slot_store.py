@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, Sample
 
 __all__ = ["FieldSpec", "Saver", "SlotStore", "megabytes"]
 
@@ -65,8 +66,12 @@ class SlotStore:
         slots: Number of slots: the policy's capacity plus the samples being assembled.
         n_inputs: Length of a sample's input vector (parameters and time).
         inputs_dtype: Dtype of the input vector.
+        input_specs: Name to (shape, dtype) of the input fields of a simulation.
 
     Attributes:
+        input_specs: Name to (shape, dtype) of the input fields of a simulation.
+        input_fields: The input fields of the simulation of each slot. The slots of a simulation refer to the same
+            arrays, which are freed with the last of them.
         arrays: Field name to an array `(slots, *shape)`.
         inputs: Input vectors, `(slots, n_inputs)`.
         simulations: Simulation number of each slot, `(slots,)`.
@@ -86,6 +91,7 @@ class SlotStore:
         slots: int,
         n_inputs: int,
         inputs_dtype: DTypeLike = np.float32,
+        input_specs: Mapping[str, FieldSpec] | None = None,
     ) -> None:
         if slots < 1:
             message = f"a slot store needs at least one slot, not {slots}"
@@ -106,6 +112,8 @@ class SlotStore:
                 "lower reservoir.capacity or request more memory per server rank"
             )
             raise RunError(message) from error
+        self.input_specs = dict(input_specs or {})
+        self.input_fields: list[Inputs] = [NO_INPUTS] * slots
         self.saver: Saver | None = None
         self._lock = threading.Lock()
         self._free = list(range(slots - 1, -1, -1))
@@ -152,6 +160,7 @@ class SlotStore:
             saver.before_release(slot)
         with self._lock:
             self._check(slot)
+            self.input_fields[slot] = NO_INPUTS
             self._held[slot] = 0
             self._free.append(slot)
 
@@ -159,6 +168,14 @@ class SlotStore:
         """Returns a view `(*shape)` of one field of a slot, e.g. to receive into without a copy."""
         view: NDArray[Any] = self.arrays[field][slot, ...]
         return view
+
+    def describe(self, slot: int, sample: Sample) -> None:
+        """Sets all that belongs to a sample in a slot beside its fields."""
+        self.inputs[slot] = sample.inputs
+        self.simulations[slot] = sample.simulation
+        self.steps[slot] = sample.step
+        self.weights[slot] = sample.weight
+        self.input_fields[slot] = sample.input_fields
 
     def check(self, slot: int) -> None:
         """Checks that a slot was acquired.

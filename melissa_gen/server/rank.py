@@ -13,12 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zmq
 
 from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
-from melissa_gen.builders.memory import field_specs
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
@@ -26,7 +24,6 @@ from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.protocol.refusals import Refusal
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.protocol.wire import StudyField
 from melissa_gen.reservoir import RowSaver, SlotStore
 from melissa_gen.run_dir.checkpoint import partial_folder
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, rows_file
@@ -35,7 +32,9 @@ from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import JOINING, SAVING
+from melissa_gen.server.coordination.settings import study_fields
 from melissa_gen.server.ingest.assembler import Assembler
+from melissa_gen.server.ingest.input_fields import InputFields
 from melissa_gen.server.ingest.receiver import Ingest, RankState, SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.restoring import restore_rank
@@ -282,8 +281,9 @@ def _open_data_socket(
             setup.epoch, socket.gethostname(), ipc=not study.over_tcp, encrypt_data=encrypt
         ).to_json()
     contact = Contact.from_json(broadcast_json(world, fresh))
-    specs = field_specs(study.simulation).values()
-    largest = max(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in specs)
+    largest = study.flow.chunk_steps * max(map(study.field_bytes, study.simulation.fields))
+    # An input is a message of its own.
+    largest = max(largest, study.input_bytes)
     with started_on(setup.ingest_cores):
         authenticator = Authenticator(context, contact)
         data, endpoint = bind_socket(
@@ -291,7 +291,7 @@ def _open_data_socket(
             contact,
             f"data-{setup.rank}",
             listening_address(study),
-            limit=study.flow.chunk_steps * largest + _HEADER_ROOM,
+            limit=largest + _HEADER_ROOM,
             queue=study.flow.steps * (1 + len(study.simulation.fields)) + 8,
             data=True,
             ports=study.server.ports,
@@ -364,11 +364,10 @@ def _start_ingest(
 
 def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
     simulation = setup.study.simulation
-    fields = [StudyField(name, f.dtype, tuple(f.shape)) for name, f in simulation.fields.items()]
     # Each earlier server may have left one attempt unfinished.
     tries = simulation.retries + 1 + setup.epoch
     return Assembler(
-        fields,
+        study_fields(simulation.fields),
         simulation.time_steps,
         simulation.count,
         tries,
@@ -376,6 +375,7 @@ def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
         setup.ranks,
         rows,
         setup.study.flow,
+        InputFields(study_fields(simulation.inputs)),
     )
 
 

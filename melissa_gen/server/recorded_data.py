@@ -2,12 +2,15 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melissa_gen.builders.dataset import recorded_trajectories
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.client.communicator import SingleProcess
 from melissa_gen.client.destination import IssuedSimulation, Placement
 from melissa_gen.client.server_connection import ServerConnection
@@ -50,25 +53,31 @@ def _stream(setup: RankSetup, fail: Callable[[str], None]) -> None:
 def _send_all(setup: RankSetup, data: Trajectories) -> None:
     connection = ServerConnection(SingleProcess(), Path(setup.run_dir / "contact.json"))
     try:
-        for name, field in setup.study.simulation.fields.items():
-            shape = tuple(field.shape)
-            placement = Placement(shape, (0,) * len(shape), shape, np.dtype(field.dtype))
-            connection.declare(name, placement)
+        simulation = setup.study.simulation
+        for name, (shape, dtype) in (field_specs(simulation) | input_specs(simulation)).items():
+            connection.declare(name, Placement(shape, (0,) * len(shape), shape, np.dtype(dtype)))
         while (issued := connection.next()) is not None:
             _send_one(connection, issued, data)
     finally:
         connection.close()
 
 
+def _check_finite(number: int, fields: Mapping[str, NDArray[Any]]) -> None:
+    for name, values in fields.items():
+        if not np.isfinite(values).all():
+            message = f"field '{name}' of recorded trajectory {number} has NaN or infinity"
+            raise DataError(message)
+
+
 def _send_one(connection: ServerConnection, issued: IssuedSimulation, data: Trajectories) -> None:
     """Sends a trajectory; one that can't be read or is not finite fails as a simulation does."""
     step = 0
     try:
+        inputs = data.inputs(issued.simulation)
+        _check_finite(issued.simulation, inputs)
+        connection.send_inputs(issued, {name: inputs[name] for name in connection.inputs})
         for part in data.parts(issued.simulation):
-            for name, values in part.items():
-                if not np.isfinite(values).all():
-                    message = f"field '{name}' of recorded trajectory {issued.simulation} has NaN or infinity"
-                    raise DataError(message)
+            _check_finite(issued.simulation, part)
             for place in range(len(next(iter(part.values())))):
                 connection.send(issued, step, {name: part[name][place] for name in part})
                 step += 1

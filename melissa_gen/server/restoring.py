@@ -56,6 +56,10 @@ def restore_rank(
         unseen = ~rows.columns["seen"]
         columns = rows.columns["simulation"][unseen], rows.columns["step"][unseen]
         assembler.remember(np.stack(columns, axis=1).tolist())
+        for slot in rows.slots.tolist() if reservoir.store.input_specs else ():
+            simulation = int(reservoir.store.simulations[slot])
+            if not assembler.has_all(simulation):
+                assembler.inputs.remember(simulation, reservoir.store.input_fields[slot])
 
 
 def redistributed(states: Sequence[Mapping[str, Any]], ranks: int) -> list[Mapping[str, Any]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.builders.dataset import dataset_writer
-from melissa_gen.builders.memory import field_specs, staging_slots
+from melissa_gen.builders.fields import field_specs, input_specs
+from melissa_gen.builders.memory import staging_slots
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.collectives import SingleRank
@@ -113,7 +114,12 @@ def stream_sink(setup: RankSetup, *, resume: bool) -> StreamSink:
         DataError: The data set file can't be written, or can't be continued.
     """
     study, purpose = setup.study, setup.purpose
-    store = SlotStore(field_specs(study.simulation), staging_slots(study), 0)
+    store = SlotStore(
+        field_specs(study.simulation),
+        staging_slots(study),
+        0,
+        input_specs=input_specs(study.simulation),
+    )
     output = Path(purpose.output)
     if purpose.kind == "training":
         return PassingSink(store)

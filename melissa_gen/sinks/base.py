@@ -84,15 +84,11 @@ class StreamSink(ABC):
         self._closed = threading.Event()
 
     @abstractmethod
-    def consume(
-        self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
         """Uses one sample.
 
         Args:
-            simulation: Number of the simulation.
-            step: Time step.
-            inputs: Parameters and physical time, `(d + 1,)`.
+            sample: Simulation, time step, inputs (parameters and physical time), and input fields.
             fields: Field name to values `(*shape)`. The arrays are reused after the call.
 
         Raises:
@@ -118,7 +114,7 @@ class StreamSink(ABC):
             raise RunError(message)
         self.store.check(slot)
         fields = {name: self.store.row(slot, name) for name in self.store.arrays}
-        self.consume(sample.simulation, sample.step, sample.inputs, fields)
+        self.consume(sample, fields)
         self._recorded += 1
         self.store.release(slot)
         return True

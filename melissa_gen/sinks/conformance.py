@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import SlotStore
+from melissa_gen.reservoir import Sample, SlotStore
 from melissa_gen.sinks.base import StreamSink
 
 __all__ = ["ConformanceSink", "FieldObservation"]
@@ -57,9 +57,7 @@ class ConformanceSink(StreamSink):
         self._first: dict[str, NDArray[Any]] = {}
         self._seen: dict[str, FieldObservation] = {}
 
-    def consume(
-        self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
         """Updates the observation of each field."""
         for name, values in fields.items():
             low, high = float(values.min()), float(values.max())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.dataset import DatasetWriter
-from melissa_gen.reservoir import SlotStore
+from melissa_gen.reservoir import Sample, SlotStore
 from melissa_gen.sinks.base import StreamSink
 
 __all__ = ["DatasetSink"]
@@ -27,15 +27,15 @@ class DatasetSink(StreamSink):
         # Number of time steps written, for each simulation that has started and is not complete.
         self._steps: dict[int, int] = {}
 
-    def consume(
-        self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
         """Writes all fields of one time step. The last time step of a simulation completes its row."""
+        simulation = sample.simulation
         if simulation not in self._steps:
-            self._writer.begin(simulation, simulation, np.asarray(inputs, np.float64)[:-1])
+            parameters = np.asarray(sample.inputs, np.float64)[:-1]
+            self._writer.begin(simulation, simulation, parameters, sample.input_fields)
             self._steps[simulation] = 0
         for name, values in fields.items():
-            self._writer.write(simulation, step, name, values)
+            self._writer.write(simulation, sample.step, name, values)
         self._steps[simulation] += 1
         if self._steps[simulation] == self._writer.time_steps:
             self._writer.finish(simulation)

@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from melissa_gen.reservoir import Sample
 from melissa_gen.sinks.base import StreamSink
 
 __all__ = ["PassingSink"]
@@ -17,7 +18,5 @@ class PassingSink(StreamSink):
         store: The slots in which samples are assembled.
     """
 
-    def consume(
-        self, simulation: int, step: int, inputs: Any, fields: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
         """Does nothing."""

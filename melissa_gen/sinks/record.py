@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError
-from melissa_gen.reservoir import Sample
+from melissa_gen.reservoir import Inputs, Sample
 from melissa_gen.sinks.side_sink import Ranks, SideSink
 
 __all__ = ["QUEUE_BYTES", "RecordSink"]
@@ -26,6 +26,7 @@ class _Row(NamedTuple):
     step: int
     parameters: NDArray[np.float64]
     fields: dict[str, NDArray[Any]]
+    input_fields: Inputs
     nbytes: int
 
 
@@ -91,6 +92,7 @@ class RecordSink(SideSink):
             sample.step,
             np.array(sample.inputs, np.float64)[:-1],
             {name: fields[name].copy() for name in self._fields},
+            sample.input_fields,
             nbytes,
         )
         self._add(row, nbytes)
@@ -195,7 +197,7 @@ class RecordSink(SideSink):
         writer, simulation = self._writer, row.simulation
         assert writer is not None
         if simulation not in self._steps:
-            writer.begin(simulation, simulation, row.parameters)
+            writer.begin(simulation, simulation, row.parameters, row.input_fields)
             self._steps[simulation] = 0
         for name, values in row.fields.items():
             writer.write(simulation, row.step, name, values)

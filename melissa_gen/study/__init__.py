@@ -2,7 +2,7 @@
 
 from melissa_gen.study.base_section import ClassSection
 from melissa_gen.study.changes import Change, changes_between, check_changes, value_of
-from melissa_gen.study.field_section import FieldSection, FixedScaleSection
+from melissa_gen.study.field_section import FieldSection, FixedScaleSection, InputSection
 from melissa_gen.study.jobs_section import JobsSection
 from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.record_section import RecordSection
@@ -21,6 +21,7 @@ __all__ = [
     "ClassSection",
     "FieldSection",
     "FixedScaleSection",
+    "InputSection",
     "JobsSection",
     "LauncherSection",
     "RecordSection",

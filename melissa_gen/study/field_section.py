@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from melissa_gen.study.base_section import Section
 from melissa_gen.units import Unit
 
-__all__ = ["FieldSection", "FixedScaleSection"]
+__all__ = ["FieldSection", "FixedScaleSection", "InputSection"]
 
 Shape = Annotated[list[Annotated[int, Field(gt=0, lt=2**31)]], Field(min_length=1, max_length=4)]
 Weight = Annotated[float, Field(gt=0)]
@@ -20,6 +20,17 @@ class FixedScaleSection(Section):
     """Value that is mapped to 0, in the field's unit."""
     std: float = Field(gt=0)
     """Difference that is mapped to 1, in the field's unit."""
+
+
+class InputSection(Section):
+    """One field that the simulation sends once, before its first time step."""
+
+    shape: Shape
+    """Global shape, over all ranks of the simulation."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type on the wire and in the reservoir; the client converts."""
+    unit: Unit = "1"
+    """Unit of the values."""
 
 
 class FieldSection(Section):

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from melissa_gen.errors import nearest
 from melissa_gen.study.base_section import Section
 from melissa_gen.study.bridge_section import BridgeSection
-from melissa_gen.study.field_section import FieldSection
+from melissa_gen.study.field_section import FieldSection, InputSection
 from melissa_gen.study.word_types import Name, Text, Variable
 from melissa_gen.units import Duration, Unit
 
@@ -41,6 +41,9 @@ class SimulationSection(Section):
     """`persistent`: one MPI world solves many simulations; `per_simulation`: a new world for each."""
     fields: dict[Name, FieldSection] = Field(min_length=1, max_length=16)
     """Name of each field to its shape and type. A time step is complete when all fields of all ranks have arrived."""
+    inputs: dict[Name, InputSection] = Field(default={}, max_length=16)
+    """Name of each field that a simulation sends once, before its first time step, to its shape and type: an initial
+    state, a coefficient, a forcing, or a mask of the geometry. They belong to all samples of the simulation."""
     time_steps: int = Field(gt=0, lt=2**31)
     """Samples that each simulation must send."""
     times: TimesSection = TimesSection()
@@ -61,9 +64,23 @@ class SimulationSection(Section):
     """For a command that does not call melissa_gen: its input files, and how its output files are read."""
 
     @model_validator(mode="after")
+    def _named(self) -> Self:
+        taken = next((name for name in self.inputs if name in self.fields), None)
+        if taken is not None:
+            msg = f"inputs.{taken} is also the name of a field; give the input another name"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _bridged(self) -> Self:
         if self.bridge is None:
             return self
+        if self.inputs:
+            msg = (
+                f"inputs.{next(iter(self.inputs))} would never arrive, because the bridge sends no inputs; remove it, "
+                "or call melissa_gen in the solver"
+            )
+            raise ValueError(msg)
         if self.processes != 1:
             msg = (
                 f"processes {self.processes} would be ranks of the bridge, which has one; "

@@ -100,6 +100,12 @@ class Study(Section):
         """Bytes of the fields of one sample."""
         return sum(map(self.field_bytes, self.simulation.fields))
 
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the input fields of one simulation."""
+        inputs = self.simulation.inputs.values()
+        return sum(math.prod(one.shape) * int(one.dtype[-2:]) // 8 for one in inputs)
+
     def field_bytes(self, name: str) -> int:
         """Returns the bytes of one field of one sample."""
         field = self.simulation.fields[name]

@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 from measure import HEAT, Result, Target, command_line, environment, finish
 
-from melissa_gen.builders.memory import bookkeeping_megabytes, field_specs
+from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.memory import bookkeeping_megabytes
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.sampler import build_sampler, study_facts
 from melissa_gen.protocol import wire

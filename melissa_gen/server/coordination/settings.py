@@ -7,9 +7,15 @@ from melissa_gen.distributions import Parameter
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.coordination.events import Pulse
-from melissa_gen.study import Study
+from melissa_gen.study import FieldSection, InputSection, Study
 
-__all__ = ["ControlSettings", "ControlTimeouts", "control_settings", "study_parameters"]
+__all__ = [
+    "ControlSettings",
+    "ControlTimeouts",
+    "control_settings",
+    "study_fields",
+    "study_parameters",
+]
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,19 @@ def study_parameters(parameters: Mapping[str, Parameter]) -> tuple[wire.StudyPar
     )
 
 
+def study_fields(
+    sections: Mapping[str, FieldSection] | Mapping[str, InputSection],
+) -> tuple[wire.StudyField, ...]:
+    """Returns names, types and shapes of fields or inputs, as the server announces them to its clients."""
+    return tuple(
+        wire.StudyField(name, section.dtype, tuple(section.shape))
+        for name, section in sections.items()
+    )
+
+
 def control_settings(study: Study) -> ControlSettings:
     """Returns the settings of a study."""
     simulation, server = study.simulation, study.server
-    fields = tuple(
-        wire.StudyField(name, section.dtype, tuple(section.shape))
-        for name, section in simulation.fields.items()
-    )
     welcome = wire.Welcome(
         *study.flow,
         server.ranks,
@@ -109,7 +121,8 @@ def control_settings(study: Study) -> ControlSettings:
         server.heartbeat,
         server.heartbeat_timeout,
         study_parameters(study.parameters),
-        fields,
+        study_fields(simulation.fields),
+        study_fields(simulation.inputs),
     )
     return ControlSettings(
         welcome,

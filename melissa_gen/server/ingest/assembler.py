@@ -19,6 +19,7 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.wire_types import REMEMBERED_BLOCKS
 from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.ingest.done_steps import DoneSteps
+from melissa_gen.server.ingest.input_fields import InputFields
 from melissa_gen.server.ingest.samples import (
     Counters,
     Fate,
@@ -29,6 +30,7 @@ from melissa_gen.server.ingest.samples import (
     Target,
     WholeSample,
 )
+from melissa_gen.server.ingest.tiling import covering, region_of
 
 __all__ = ["Assembler", "Counters", "Fate", "Finalized", "Sender", "Target", "WholeSample"]
 
@@ -57,6 +59,10 @@ class Assembler:
         ranks: Number of server ranks.
         store: Slots in which samples are assembled.
         flow: Number of buffers per client rank, and time steps that each holds.
+        inputs: Assembles the inputs of the simulations.
+
+    Attributes:
+        inputs: Assembles the inputs of the simulations.
     """
 
     def __init__(
@@ -69,8 +75,10 @@ class Assembler:
         ranks: int,
         store: SlotStore,
         flow: tuple[int, int],
+        inputs: InputFields | None = None,
     ) -> None:
         self.counters = Counters()
+        self.inputs = inputs or InputFields()
         self._fields = tuple(fields)
         self._time_steps, self._simulations, self._tries = time_steps, simulations, tries
         self._rank, self._ranks = rank, ranks
@@ -100,6 +108,22 @@ class Assembler:
     def has_room(self) -> bool:
         """Whether slots are free for the new samples of any part."""
         return self._store.free >= self.chunk_steps
+
+    def receive_input(self, message: wire.Input, rank: int) -> None:
+        """Adds the block of an input of a simulation; ignored if the attempt is over.
+
+        Args:
+            message: The block, which has not been checked yet.
+            rank: The client rank that sent it.
+
+        Raises:
+            ProtocolError: The message does not match the study.
+        """
+        self._check_names(message.simulation, message.attempt, rank, message.ranks)
+        if self._forgotten[message.simulation]:
+            return
+        if not self._attempt(message.simulation, message.attempt, message.ranks).closed:
+            self.inputs.receive(message, rank)
 
     def place(self, part: wire.Part, rank: int) -> Target | Fate:
         """Determines the destination of a part before its payload is read.
@@ -148,7 +172,7 @@ class Assembler:
             self.counters.duplicate += 1
             attempt.complete += 1
             return Fate.DUPLICATE
-        if attempt.closed and attempt.ranks > 1:
+        if attempt.closed and (attempt.ranks > 1 or not self.inputs.knows(*key[:2])):
             self.counters.lost += 1
             return Fate.LATE
         slot = self._store.acquire()
@@ -178,7 +202,7 @@ class Assembler:
         del self._samples[key]
         self.counters.received += 1
         refusal = None
-        if fault := self._tiling_fault(sample):
+        if fault := self._tiling_fault(sample) or self.inputs.fault(*key[:2]):
             self.counters.rejected += 1
             attempt.fault = fault
             refusal = str(Failure.of(fault[0], field=fault[1]))
@@ -188,7 +212,8 @@ class Assembler:
         else:
             self._done.add(sample.simulation, sample.step)
             attempt.complete += 1
-            return WholeSample(*key, sample.slot, sample.senders)
+            inputs = self.inputs.fix(*key[:2])
+            return WholeSample(*key, sample.slot, sample.senders, inputs=inputs)
         self._store.release(sample.slot)
         return WholeSample(*key, None, sample.senders, refusal)
 
@@ -255,6 +280,7 @@ class Assembler:
             Simulations that are forgotten now, of which no sample will be stored any more.
         """
         self._settled.append(simulation)
+        self.inputs.forget(simulation)
         gone = []
         while len(self._settled) * (self._time_steps + _ATTEMPT_BYTES) > _SETTLED_BYTES:
             oldest = self._settled.popleft()
@@ -297,6 +323,10 @@ class Assembler:
         for simulation, step in samples:
             self._done.add(simulation, step)
 
+    def has_all(self, simulation: int) -> bool:
+        """Whether all samples of a simulation are complete."""
+        return self._done.complete(simulation)
+
     def close_all(self) -> list[Sender]:
         """Closes all attempts, including those not seen yet.
 
@@ -334,7 +364,10 @@ class Assembler:
         blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
         known = self._tilings.get(blocks)
         if known is None:
-            codes = [_covering(f.shape, index, blocks) for index, f in enumerate(self._fields)]
+            codes = [
+                covering(f.shape, [b for of_rank in blocks for b in of_rank if b.field == index])
+                for index, f in enumerate(self._fields)
+            ]
             faults = [(c, f.name) for c, f in zip(codes, self._fields, strict=True) if c]
             known = faults[0] if faults else ()
             if len(self._tilings) < _REMEMBERED_TILINGS:
@@ -375,16 +408,8 @@ class Assembler:
             raise ProtocolError(message)
         found: list[tuple[str, Region]] = []
         for block in part.blocks:
-            shape = self._fields[block.field].shape
-            if len(block.start) != len(shape) or not all(
-                s + e <= n for s, e, n in zip(block.start, block.extent, shape, strict=True)
-            ):
-                message = (
-                    f"{where}: block {block.start} + {block.extent} is outside the shape {shape}"
-                )
-                raise ProtocolError(message)
-            region = tuple(slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True))
-            found.append((self._fields[block.field].name, region))
+            spec = self._fields[block.field]
+            found.append((spec.name, region_of(block, spec.shape, where)))
         if len(self._known_regions) < REMEMBERED_BLOCKS:
             self._known_regions[part.blocks] = found
         return found
@@ -394,18 +419,3 @@ _REMEMBERED_TILINGS = 1024
 
 _ATTEMPT_BYTES, _SETTLED_BYTES = 500, 4 << 20
 """Memory of the record of an attempt except its steps, and of all records of simulations that are over."""
-
-
-def _covering(shape: tuple[int, ...], index: int, parts: tuple[tuple[wire.Block, ...], ...]) -> str:
-    """Returns the code of the failure if the blocks of a field overlap or leave points out, else ""."""
-    count = np.zeros(shape, np.uint8)
-    for blocks in parts:
-        for block in blocks:
-            if block.field == index:
-                region = tuple(
-                    slice(s, s + e) for s, e in zip(block.start, block.extent, strict=True)
-                )
-                if count[region].any():
-                    return "blocks_overlap"
-                count[region] = 1
-    return "" if count.all() else "blocks_leave_gaps"

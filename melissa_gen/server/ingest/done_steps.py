@@ -37,6 +37,10 @@ class DoneSteps:
         steps = self._partial.get(simulation)
         return steps is not None and steps[step] == 1
 
+    def complete(self, simulation: int) -> bool:
+        """Whether all samples of a simulation are complete."""
+        return self._complete[simulation] == 1
+
     def add(self, simulation: int, step: int) -> None:
         """Marks a sample of this rank as complete."""
         if (simulation, step) in self:

@@ -39,6 +39,7 @@ _REPORT_SECONDS = 0.25
 _BURST = 64
 _QUIET_MILLISECONDS = 2
 """Time without messages after which all credit is returned, because clients may be blocked on it."""
+_FROM_CLIENTS = (wire.Part, wire.Finalize, wire.Share, wire.Ping, wire.Input)
 MEMORY_GRACE_SECONDS = 2.0
 """Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
@@ -308,7 +309,7 @@ class Ingest:
         frame = self._data.recv()
         header = wire.decode_header(frame)
         wire.check_peer(header, self._contact.epoch, self._contact.token)
-        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share, wire.Ping)
+        message = wire.decode_body(header, frame, *_FROM_CLIENTS)
         session = self._sessions.heard(identity, header, message)
         if not session.accept(header.number, header.received):
             self._skip_rest()
@@ -319,6 +320,8 @@ class Ingest:
                 self._send_data(identity, lost)
         elif isinstance(message, wire.Share):
             self._share(identity, message)
+        elif isinstance(message, wire.Input):
+            self._assembler.receive_input(message, header.rank)
         elif isinstance(message, wire.Finalize):
             settled, senders = self._assembler.finalize(message, header.rank)
             self._credit.add(senders)
@@ -417,7 +420,12 @@ class Ingest:
             return False
         inputs = (*assignment.parameters, self._time_of(whole.step))
         sample = Sample(
-            whole.simulation, whole.step, inputs, assignment.weight, assignment.log_density
+            whole.simulation,
+            whole.step,
+            inputs,
+            assignment.weight,
+            assignment.log_density,
+            whole.inputs,
         )
         if self._sink.put(whole.slot, sample):
             return True

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melissa_gen.protocol import wire
+from melissa_gen.reservoir import NO_INPUTS, Inputs
 
 __all__ = [
     "Counters",
@@ -110,6 +111,7 @@ class WholeSample(NamedTuple):
     slot: int | None
     senders: list[Sender]
     refusal: str | None = None
+    inputs: Inputs = NO_INPUTS
 
 
 class Finalized(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch._C._distributed_c10d import HashStore
 
 from melissa_gen.builders.dataset import clock
-from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset

@@ -11,12 +11,8 @@ import torch
 
 from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.dataset import check_dataset
-from melissa_gen.builders.memory import (
-    field_specs,
-    growing_simulations,
-    growing_slots,
-    staging_slots,
-)
+from melissa_gen.builders.fields import field_specs, input_specs
+from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
@@ -230,6 +226,7 @@ def _reservoir(study: Study, window: Window, rank: int) -> reservoirs.Policy:
         field_specs(study.simulation),
         section.capacity + staging_slots(study) + growing_slots(study),
         len(study.parameters) + 1,
+        input_specs=input_specs(study.simulation),
     )
     policy = reservoirs.create(
         section.policy,

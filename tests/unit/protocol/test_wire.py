@@ -55,6 +55,10 @@ def built(vector):
         values["parameters"] = tuple(wire.StudyParameter(*one) for one in values["parameters"])
     if "fields" in values:
         values["fields"] = tuple(wire.StudyField(*field) for field in values["fields"])
+    if "inputs" in values:
+        values["inputs"] = tuple(wire.StudyField(*field) for field in values["inputs"])
+    if "block" in values:
+        values |= {"block": wire.Block(*values["block"]), "values": bytes.fromhex(values["values"])}
     return cls(**values)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from melissa_gen import reservoir
-from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.errors import RunError
 from melissa_gen.server.consumer import Hooks

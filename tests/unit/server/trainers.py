@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen import reservoir
-from melissa_gen.builders.memory import field_specs
+from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.server.consumer import Hooks
