@@ -248,10 +248,10 @@ class Client:
             block: npt.NDArray[Any] | Failure
             if name not in self._fields or (self._destination.inputs and name not in legal):
                 block = Failure.of("undeclared_field", **at, legal=list(legal))
-            elif name in simulation.inputs:
-                block = Failure.of("repeated_input", **at)
             elif simulation.step:
                 block = Failure.of("late_input", **at)
+            elif name in simulation.inputs:
+                block = Failure.of("repeated_input", **at)
             else:
                 block = _block(values, self._fields[name], at)
             if isinstance(block, Failure):

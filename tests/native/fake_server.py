@@ -37,10 +37,12 @@ class FakeServer:
         maps: Whether the server can then read it.
         reads: Whether it reads its data sockets all the time, or only up to the first ping and once `reads` is set.
         noise: It answers heartbeats with bytes that are no message.
+        inputs: Name to (dtype, shape) of the inputs of a simulation.
         encrypt_data: Whether its data sockets are encrypted; otherwise clients log in to them.
 
     Attributes:
         samples: (simulation, step) to name to the whole field, NaN where nothing arrived.
+        inputs: (simulation, name) to the whole input, NaN where nothing arrived.
         cuts: (simulation, first time step, number of time steps) of each part.
         finalized: (simulation, client rank, server rank) to steps.
         failed: The Failed messages.
@@ -72,6 +74,7 @@ class FakeServer:
         noise=False,
         integers=(),
         encrypt_data=True,
+        inputs=None,
     ):
         self.noise, self.told_done, self.reads = noise, threading.Event(), threading.Event()
         if reads:
@@ -92,10 +95,11 @@ class FakeServer:
                 for name in names
             ),
             tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in fields.items()),
+            tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in (inputs or {}).items()),
         )
         self.mute_after, self.stop, self.refuse = mute_after, stop, refuse
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
-        self.cuts = []
+        self.cuts, self.inputs = [], {}
         self.hello, self.parts, self.error = None, 0, None
         self.context = zmq.Context()
         contact = Contact.new(7, "here", ipc=ipc, encrypt_data=encrypt_data)
@@ -227,7 +231,10 @@ class FakeServer:
         if not self._accepts(self.data[rank], identity, frame):
             return
         header = wire.decode_header(frame)
-        message = wire.decode(frame, wire.Part, wire.Finalize, wire.Share)
+        message = wire.decode_body(header, frame, wire.Part, wire.Finalize, wire.Share, wire.Input)
+        if isinstance(message, wire.Input):
+            self._keep_input(message)
+            return
         if isinstance(message, wire.Share):
             self.views[identity] = SharedView(message.pid, message.descriptor, message.nonce)
             credit = wire.Credit(tuple(range(message.buffers)))
@@ -256,6 +263,15 @@ class FakeServer:
         self.parts += 1
         if not self.mute:
             self._send(self.data[rank], identity, wire.Credit((message.buffer,)))
+
+    def _keep_input(self, message):
+        spec, (_, start, extent) = self.welcome.inputs[message.block.field], message.block
+        assert not any(simulation == message.simulation for simulation, _ in self.samples)
+        whole = self.inputs.setdefault(
+            (message.simulation, spec.name), np.full(spec.shape, np.nan, spec.dtype)
+        )
+        region = tuple(slice(s, s + e) for s, e in zip(start, extent, strict=True))
+        whole[region] = np.frombuffer(message.values, spec.dtype).reshape(extent)
 
     def _store(self, simulation, step, block, values):
         sample = self.samples.setdefault(

@@ -51,6 +51,7 @@ contains
         if (error == MG_OK .and. mode == "outside") &
             call mg_field(client, "a", shape, start=[1, 3], extent=shape, error=error)
         if (error /= MG_OK .or. mode == "undeclared") return
+        if (mode(1:5) == "input") call mg_field(client, "k", [3, 2], error=error)
         if (mode == "no-part") then
             call mg_field(client, "b", [3], start=[4], extent=[0], error=error)
         else
@@ -78,6 +79,9 @@ contains
                 call mg_fail(client, "diverged", error)
                 return
             end if
+            if (mode(1:5) == "input" .and. mode /= "input-missing" .and. (step == 0 .or. mode == "input-late")) &
+                call send_input()
+            if (error /= MG_OK) return
             if (mode == "strided") then
                 call send_strided()
             else
@@ -87,6 +91,20 @@ contains
             end do
         end do
     end subroutine solve
+
+    !> Sends the input k, once unless the mode says otherwise.
+    subroutine send_input()
+        real(real32) :: k(3, 2)
+        integer :: i
+        k = reshape([(10*real(simulation, real32) + real(i, real32), i=0, 5)], [3, 2])
+        if (mode == "input-nan") k(2, 2) = ieee_value(1.0_real32, ieee_quiet_nan)
+        if (mode == "input-count") then
+            call mg_send(client, "k", reshape(k, [5]), error)
+        else
+            call mg_send(client, "k", k, error)
+        end if
+        if (error == MG_OK .and. mode == "input-twice") call mg_send(client, "k", k, error)
+    end subroutine send_input
 
     !> Sends a from within an array with halo cells, and b backwards from every second value.
     subroutine send_strided()

@@ -23,6 +23,24 @@ static int ends(mg_client *client, int status)
     return status;
 }
 
+static int has_inputs(void)
+{
+    return strncmp(mode, "input", 5) == 0;
+}
+
+/* Sends the input k, once unless the mode says otherwise. */
+static int send_input(mg_client *client, int64_t simulation)
+{
+    float k[6];
+    for (int i = 0; i < 6; i++)
+        k[i] = (float)(10 * simulation + i);
+    if (is("input-nan"))
+        k[4] = NAN;
+    int status = is("input-count") ? mg_send_array(client, "k", MG_FLOAT32, 5, k) : mg_send(client, "k", k);
+    memset(k, 0, sizeof k);
+    return status == MG_OK && is("input-twice") ? mg_send(client, "k", k) : status;
+}
+
 static int declare(mg_client *client)
 {
     const int64_t a[2] = {4, is("wrong-shape") ? 7 : 6}, b[1] = {3}, outside[2] = {2, 0};
@@ -30,6 +48,9 @@ static int declare(mg_client *client)
     if (status == MG_OK && is("outside"))
         status = mg_field(client, "a", MG_FLOAT64, 2, a, outside, a);
     if (status != MG_OK || is("undeclared"))
+        return status;
+    const int64_t k[2] = {2, 3};
+    if (has_inputs() && (status = mg_field(client, "k", MG_FLOAT32, 2, k, NULL, NULL)) != MG_OK)
         return status;
     const int64_t end[1] = {3}, none[1] = {0};
     return mg_field(client, "b", MG_FLOAT32, 1, b, is("no-part") ? end : NULL, is("no-part") ? none : NULL);
@@ -95,6 +116,10 @@ int main(int argc, char **argv)
             printf("q %lld\n", (long long)whole);
         int steps = is("short") ? 2 : is("too-many") ? 4 : 3;
         for (int step = 0; status == MG_OK && step < steps; step++) {
+            if (has_inputs() && !is("input-missing") && (step == 0 || is("input-late")))
+                status = send_input(client, simulation);
+            if (status != MG_OK)
+                break;
             if (is("fail") && simulation == 0 && step == 1) {
                 status = mg_fail(client, "diverged");
                 break;

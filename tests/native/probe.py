@@ -23,6 +23,8 @@ def declare(client):
     if MODE != "undeclared":
         block = {"start": (3,), "extent": (0,)} if MODE == "no-part" else {}
         client.field("b", (3,), dtype="float32", **block)
+    if MODE.startswith("input"):
+        client.field("k", (2, 3))
 
 
 def fields(number, step, p):
@@ -45,6 +47,16 @@ def fields(number, step, p):
     return {"a": a} if MODE == "half-step" and step == 2 else {"a": a, "b": b}
 
 
+def send_input(simulation):
+    """Sends the input k, once unless the mode says otherwise."""
+    k = 10.0 * simulation.number + np.arange(6.0).reshape(2, 3)
+    if MODE == "input-nan":
+        k[1, 1] = np.nan
+    simulation.send_inputs(k=k.ravel()[:5] if MODE == "input-count" else k)
+    if MODE == "input-twice":
+        simulation.send_inputs(k=k)
+
+
 def solve(simulation):
     p = simulation.parameters["p"]
     q = simulation.parameters["r" if MODE == "unknown-parameter" else "q"]
@@ -54,6 +66,9 @@ def solve(simulation):
         if MODE == "fail" and simulation.number == 0 and step == 1:
             simulation.fail("diverged")
             return
+        due = step == 0 or MODE == "input-late"
+        if MODE.startswith("input") and MODE != "input-missing" and due:
+            send_input(simulation)
         simulation.send(**fields(simulation.number, step, p))
         while MODE == "stuck":
             pass

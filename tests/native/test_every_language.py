@@ -246,6 +246,41 @@ def test_invalid_fields_fail_their_simulation(serve, command, language, mode, se
     assert server.finalized == {}
 
 
+INPUTS = {"k": ("float64", (2, 3))}
+
+
+@pytest.mark.parametrize("way", ["ipc", "shared", "tcp"])
+def test_inputs_arrive_once_before_the_first_time_step(serve, command, way):
+    server = serve_probe(serve, ranks=2, inputs=INPUTS, **WAYS[way])
+    done = start(server, *command, "input")
+    assert (done.returncode, done.stderr) == (0, "")
+    server.close()
+    assert_whole(server)
+    assert server.inputs.keys() == {(simulation, "k") for simulation in range(3)}
+    for (simulation, _), k in server.inputs.items():
+        np.testing.assert_array_equal(k, 10 * simulation + np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("input-missing", "step 0: the input 'k' of the simulation is missing; send it before"),
+        ("input-twice", "step 0: the input 'k' was sent already; send it once per simulation"),
+        ("input-nan", "step 0: field 'k' has 1 values that are NaN, infinite or too large"),
+        ("input-count", "; this rank declared the extent (2, 3)"),
+        ("input-late", "step 1: the input 'k' was sent after a time step; send it before"),
+    ],
+)
+def test_invalid_inputs_fail_their_simulation(serve, command, mode, sentence):
+    server = serve_probe(serve, inputs=INPUTS)
+    done = start(server, *command, mode)
+    assert done.returncode == 2
+    assert sentence in done.stdout
+    server.close()
+    assert sentence in reasons(server)[0]
+    assert [failed.simulation for failed in server.failed] == [0]
+
+
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [

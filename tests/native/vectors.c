@@ -79,6 +79,16 @@ static int write_message(const cJSON *vector, struct wire_out *out)
                                    (uint16_t)number(body, "count"), (uint16_t)number(body, "buffer"),
                                    (uint16_t)number(body, "place")};
         wire_part(out, &peer, &steps, u32(body, "ranks"), blocks, count);
+    } else if (strcmp(message, "Input") == 0) {
+        struct wire_block block = {0};
+        cJSON *list = cJSON_CreateArray();
+        cJSON_AddItemToArray(list, cJSON_Duplicate(cJSON_GetObjectItem(body, "block"), 1));
+        read_blocks(list, &block);
+        unsigned char *values;
+        size_t size = from_hex(text(body, "values"), &values);
+        wire_input(out, &peer, u32(body, "simulation"), u32(body, "attempt"), u32(body, "ranks"), &block, values, size);
+        cJSON_Delete(list);
+        free(values);
     } else if (strcmp(message, "Share") == 0) {
         wire_share(out, &peer, u32(body, "pid"), u32(body, "descriptor"), (int64_t)number(body, "nonce"),
                    (uint16_t)number(body, "buffers"));
@@ -94,9 +104,23 @@ static int write_message(const cJSON *vector, struct wire_out *out)
     return 1;
 }
 
-static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
+static void add_fields(cJSON *body, const char *name, const struct wire_field *field, int count)
 {
     static const char *const types[] = {"float32", "float64"};
+    cJSON *fields = cJSON_AddArrayToObject(body, name);
+    for (int f = 0; f < count; f++, field++) {
+        cJSON *entry = cJSON_CreateArray(), *shape = cJSON_CreateArray();
+        for (int d = 0; d < field->dimensions; d++)
+            cJSON_AddItemToArray(shape, cJSON_CreateNumber(field->shape[d]));
+        cJSON_AddItemToArray(entry, cJSON_CreateString(field->name));
+        cJSON_AddItemToArray(entry, cJSON_CreateString(types[field->dtype]));
+        cJSON_AddItemToArray(entry, shape);
+        cJSON_AddItemToArray(fields, entry);
+    }
+}
+
+static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
+{
     cJSON_AddNumberToObject(body, "credit", welcome->credit);
     cJSON_AddNumberToObject(body, "chunk_steps", welcome->chunk_steps);
     cJSON_AddNumberToObject(body, "server_ranks", welcome->server_ranks);
@@ -111,17 +135,8 @@ static void add_welcome(cJSON *body, const struct wire_welcome *welcome)
         cJSON_AddItemToArray(entry, cJSON_CreateString(welcome->parameter[p].type == WIRE_INTEGER ? "integer" : "real"));
         cJSON_AddItemToArray(parameters, entry);
     }
-    cJSON *fields = cJSON_AddArrayToObject(body, "fields");
-    for (int f = 0; f < welcome->fields; f++) {
-        const struct wire_field *field = &welcome->field[f];
-        cJSON *entry = cJSON_CreateArray(), *shape = cJSON_CreateArray();
-        for (int d = 0; d < field->dimensions; d++)
-            cJSON_AddItemToArray(shape, cJSON_CreateNumber(field->shape[d]));
-        cJSON_AddItemToArray(entry, cJSON_CreateString(field->name));
-        cJSON_AddItemToArray(entry, cJSON_CreateString(types[field->dtype]));
-        cJSON_AddItemToArray(entry, shape);
-        cJSON_AddItemToArray(fields, entry);
-    }
+    add_fields(body, "fields", welcome->field, welcome->fields);
+    add_fields(body, "inputs", welcome->field + welcome->fields, welcome->inputs);
 }
 
 /* Reads a message that servers send, into `body`. */

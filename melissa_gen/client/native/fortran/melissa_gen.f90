@@ -10,6 +10,9 @@
 !>     end do
 !>     call mg_close(client, error)
 !>
+!> An input of the study (simulation.inputs) is declared by mg_field and sent by mg_send, too: once per simulation, before
+!> the first time step.
+!>
 !> Indices are those of Fortran: they start at 1, and the first index runs fastest. An array u(nx, ny) is therefore the
 !> study's field of shape [ny, nx]. Values are real32 or real64, of rank 1 to 4. A section that is not contiguous is copied.
 module melissa_gen

@@ -59,7 +59,7 @@ MG_API int mg_open_mpi(mg_client **client, MPI_Comm comm);
 /* Connects the ranks of a Fortran communicator (an MPI_Fint: of mpif.h, or comm%MPI_VAL of mpi_f08). Collective. */
 MG_API int mg_open_fortran(mg_client **client, int comm);
 
-/* Declares a field and this rank's block of it, once, before the first mg_next().
+/* Declares a field or an input, and this rank's block of it, once, before the first mg_next().
  *
  * type        type in which the solver computes; the server receives the type that the study declares
  * dimensions  1 to 4
@@ -82,7 +82,10 @@ MG_API int mg_parameter_integer(mg_client *client, const char *name, int64_t *va
 
 /* Sends this rank's block of one field at the next time step, contiguous, in the declared type and extent. The time
  * step is sent with the last of the declared fields. The values are copied before the call returns. The call waits
- * while the memory of the server is full. */
+ * while the memory of the server is full.
+ *
+ * An input of the study (simulation.inputs) is declared by mg_field() and sent in the same way, once per simulation and
+ * before the first field of its first time step. */
 MG_API int mg_send(mg_client *client, const char *name, const void *values);
 
 /* Sends a block that is not contiguous, such as the inside of an array with halo cells, every second value, or a block

@@ -106,9 +106,15 @@ int mg_open_fortran(mg_client **client, int comm)
 
 /* Declaring fields. */
 
+/* Number of the fields and inputs of the study. */
+static uint16_t all_fields(const mg_client *client)
+{
+    return (uint16_t)(client->welcome.fields + client->welcome.inputs);
+}
+
 static int find_field(const mg_client *client, const char *name)
 {
-    for (uint16_t f = 0; f < client->welcome.fields; f++)
+    for (uint16_t f = 0; f < all_fields(client); f++)
         if (strcmp(client->welcome.field[f].name, name) == 0)
             return f;
     return -1;
@@ -121,7 +127,7 @@ static int add_field_names(const mg_client *client, struct failure *failure, con
 {
     int count = 0;
     failure_add_text(failure, name, NULL);
-    for (uint16_t f = 0; f < client->welcome.fields; f++)
+    for (uint16_t f = 0; f < all_fields(client); f++)
         if (which == ALL || (which == DECLARED) == client->placements[f].declared) {
             failure_add_text(failure, name, client->welcome.field[f].name);
             count++;
@@ -283,9 +289,11 @@ static int start_loop(mg_client *client)
         return wrong_declaration(client, missing);
     failure_free(&missing);
     client->buffer_size = 0;
-    for (uint16_t f = 0; f < client->welcome.fields; f++) {
+    for (uint16_t f = 0; f < all_fields(client); f++) {
         struct placement *placed = &client->placements[f];
         placed->size = placed->count * values_size((mg_type)client->welcome.field[f].dtype);
+        if (f >= client->welcome.fields)
+            continue;
         placed->offset = client->buffer_size;
         client->buffer_size += (client->welcome.chunk_steps * placed->size + 63) / 64 * 64;
     }
@@ -312,6 +320,8 @@ int mg_next(mg_client *client, int64_t *simulation)
         return status;
     client->running = true;
     client->step = 0;
+    for (uint16_t f = client->welcome.fields; f < all_fields(client); f++)
+        client->placements[f].given = false;
     *simulation = client->simulation;
     return MG_OK;
 }
@@ -346,6 +356,13 @@ static int wrong_count(mg_client *client, const char *name, int64_t count, const
     return give_up_for(client, failure);
 }
 
+static int wrong_input(mg_client *client, const char *code, const char *name)
+{
+    struct failure failure = step_failure(client, code);
+    failure_text(&failure, "field", name);
+    return give_up_for(client, failure);
+}
+
 /* Checks the arguments of a send, except the values; sets *index to the field's number in the study. */
 static int check_sent(mg_client *client, const char *name, int64_t count, int *index)
 {
@@ -353,6 +370,16 @@ static int check_sent(mg_client *client, const char *name, int64_t count, int *i
     if (*index < 0)
         return unknown_sent(client, name);
     const struct placement *placed = &client->placements[*index];
+    if (*index >= client->welcome.fields) {
+        if (client->step > 0 || client->collected)
+            return wrong_input(client, "late_input", name);
+        if (placed->given)
+            return wrong_input(client, "repeated_input", name);
+        return count >= 0 && (uint64_t)count == placed->count ? MG_OK : wrong_count(client, name, count, placed);
+    }
+    for (uint16_t f = client->welcome.fields; client->step == 0 && f < all_fields(client); f++)
+        if (!client->placements[f].given)
+            return wrong_input(client, "missing_input", client->welcome.field[f].name);
     if (client->step >= client->welcome.time_steps) {
         struct failure failure = step_failure(client, "too_many_steps");
         failure_number(&failure, "time_steps", client->welcome.time_steps);
@@ -382,6 +409,29 @@ static int not_finite(mg_client *client, int index, const void *converted)
     return give_up_for(client, failure);
 }
 
+/* Copies and converts a block; false if any copy is NaN or infinite. `strides`: in values, or NULL. */
+static bool copy_block(const mg_client *client, int index, void *copy, mg_type type, const int64_t *strides,
+                       const void *values)
+{
+    const struct placement *placed = &client->placements[index];
+    mg_type wanted = (mg_type)client->welcome.field[index].dtype;
+    return strides == NULL ? values_copy(copy, wanted, values, type, placed->count)
+                           : values_gather(copy, wanted, values, type, &placed->block, strides);
+}
+
+static int send_input(mg_client *client, int index, mg_type type, const int64_t *strides, const void *values)
+{
+    struct placement *placed = &client->placements[index];
+    void *copy = malloc(placed->size > 0 ? placed->size : 1);
+    if (copy == NULL)
+        return client_error(client, MG_ERROR_SYSTEM, "out of memory");
+    placed->given = true;
+    int status = copy_block(client, index, copy, type, strides, values) ? connection_send_input(client, index, copy)
+                                                                        : not_finite(client, index, copy);
+    free(copy);
+    return status;
+}
+
 /* Copies a block into the buffer of the current time step, and sends the step with its last field. `strides`: in values,
  * or NULL for a contiguous block. */
 static int send_block(mg_client *client, const char *name, mg_type type, int64_t count, const int64_t *strides,
@@ -393,6 +443,8 @@ static int send_block(mg_client *client, const char *name, mg_type type, int64_t
     if (!client->running)
         return client_error(client, MG_ERROR_USAGE, "mg_send: no simulation is under way; call mg_next first");
     int index, status = check_sent(client, name, count, &index);
+    if (status == MG_OK && index >= client->welcome.fields)
+        return send_input(client, index, type, strides, values);
     if (status == MG_OK && !client->collected)
         status = connection_take_place(client);
     if (status != MG_OK)
@@ -401,11 +453,7 @@ static int send_block(mg_client *client, const char *name, mg_type type, int64_t
     struct placement *placed = &client->placements[index];
     struct channel *channel = connection_channel(client);
     unsigned char *copy = channel->buffers[channel->current] + placed->offset + channel->place * placed->size;
-    mg_type wanted = (mg_type)client->welcome.field[index].dtype;
-    bool finite = strides == NULL
-                      ? values_copy(copy, wanted, values, type, placed->count)
-                      : values_gather(copy, wanted, values, type, &placed->block, strides);
-    if (!finite)
+    if (!copy_block(client, index, copy, type, strides, values))
         return not_finite(client, index, copy);
     placed->given = true;
     if (missing_field(client) >= 0)

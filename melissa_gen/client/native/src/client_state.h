@@ -8,9 +8,9 @@
 #include "heartbeat.h"
 #include "melissa_gen.h"
 
-/* This rank's block of one field of the study. */
+/* This rank's block of one field or input of the study. */
 struct placement {
-    bool declared, given; /* given: sent for the current time step */
+    bool declared, given; /* given: sent for the current time step, or an input for the current simulation */
     mg_type type;         /* in which the solver computes */
     size_t count, size, offset; /* number of values; bytes of a time step; offset in a credit buffer (bytes) */
     struct wire_block block;
@@ -33,7 +33,7 @@ struct mg_client {
     double repeated; /* when lost messages of all channels were last looked for */
     struct heartbeat *heartbeat;
     struct wire_welcome welcome;
-    struct placement placements[WIRE_FIELDS];
+    struct placement placements[2 * WIRE_FIELDS]; /* as welcome.field: the fields, and after them the inputs */
     size_t buffer_size;
     struct channel *channels; /* one per server rank, opened when needed */
     struct wire_out out;

@@ -23,6 +23,9 @@ static const struct {
     {"not_finite", "{where}field '{field}' has {count} values that are NaN, infinite or too large for {dtype}, the first "
                    "at {place}"},
     {"too_many_steps", "{where}the study has {time_steps} time steps; this one is too many"},
+    {"missing_input", "{where}the input '{field}' of the simulation is missing; send it before the first time step"},
+    {"repeated_input", "{where}the input '{field}' was sent already; send it once per simulation"},
+    {"late_input", "{where}the input '{field}' was sent after a time step; send it before the first one"},
     {"too_few_steps", "simulation {simulation} ended after {steps} of {time_steps} time steps"},
     {"unknown_parameter", "the study has no parameter '{parameter}'{hint}; it has {legal}"},
     {"given_up", "{text}"},

@@ -361,6 +361,21 @@ int connection_complete_step(mg_client *client)
     return status;
 }
 
+int connection_send_input(mg_client *client, int index, const void *values)
+{
+    struct channel *channel = connection_channel(client);
+    const struct placement *placed = &client->placements[index];
+    struct wire_block block = placed->block;
+    block.field = (uint16_t)(block.field - client->welcome.fields);
+    int status = open_channel(client, (uint32_t)(channel - client->channels));
+    if (status != MG_OK)
+        return status;
+    session_number(&channel->session, &client->peer);
+    wire_input(&client->out, &client->peer, client->simulation, client->attempt, (uint32_t)client->communicator.size,
+               &block, values, placed->size);
+    return send_message(client, channel->socket, &channel->session);
+}
+
 int connection_finalize(mg_client *client)
 {
     struct channel *channel = connection_channel(client);

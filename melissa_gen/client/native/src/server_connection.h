@@ -18,6 +18,9 @@ int connection_take_place(mg_client *client);
  * assuming that it takes as long as this one. */
 int connection_complete_step(mg_client *client);
 
+/* Sends this rank's block of an input, converted, to the owner of the simulation. `index`: of its placement. */
+int connection_send_input(mg_client *client, int index, const void *values);
+
 /* Tells the owner of the simulation that this rank has sent all its parts. */
 int connection_finalize(mg_client *client);
 

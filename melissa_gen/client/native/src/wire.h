@@ -1,4 +1,4 @@
-/* The messages between clients and server, version 5; melissa_gen/protocol/wire.py describes every byte. */
+/* The messages between clients and server, version 6; melissa_gen/protocol/wire.py describes every byte. */
 #ifndef MELISSA_GEN_WIRE_H
 #define MELISSA_GEN_WIRE_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WIRE_VERSION = 5, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
+enum { WIRE_VERSION = 6, WIRE_HEADER = 48, WIRE_DIMENSIONS = 4, WIRE_FIELDS = 16, WIRE_TOKEN = 16 };
 
 enum {
     WIRE_HELLO = 1,
@@ -23,7 +23,8 @@ enum {
     WIRE_STOP,
     WIRE_SHARE,
     WIRE_PING,
-    WIRE_PONG
+    WIRE_PONG,
+    WIRE_INPUT
 };
 
 enum { WIRE_SOLVING, WIRE_WAITING_FOR_CREDIT, WIRE_WAITING_FOR_PARAMETERS }; /* Alive's state */
@@ -60,8 +61,8 @@ struct wire_welcome {
     double chunk_latency, heartbeat, heartbeat_timeout;
     uint16_t parameters;
     struct wire_parameter *parameter;
-    uint16_t fields;
-    struct wire_field field[WIRE_FIELDS];
+    uint16_t fields, inputs;
+    struct wire_field field[2 * WIRE_FIELDS]; /* the fields, and after them the inputs */
 };
 
 struct wire_solve {
@@ -98,6 +99,9 @@ struct wire_steps {
 
 void wire_part(struct wire_out *, const struct wire_peer *, const struct wire_steps *steps, uint32_t ranks,
                const struct wire_block *blocks, uint16_t count);
+/* One rank's block of an input; block->field counts the inputs. */
+void wire_input(struct wire_out *, const struct wire_peer *, uint32_t simulation, uint32_t attempt, uint32_t ranks,
+                const struct wire_block *block, const void *values, size_t size);
 void wire_share(struct wire_out *, const struct wire_peer *, uint32_t pid, uint32_t descriptor, int64_t nonce,
                 uint16_t buffers);
 void wire_ping(struct wire_out *, const struct wire_peer *, int64_t sent);

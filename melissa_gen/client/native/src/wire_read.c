@@ -157,6 +157,17 @@ static void take_field(struct reader *in, struct wire_field *field)
         field->shape[d] = take_u32(in);
 }
 
+/* Reads a list of fields; returns their number. */
+static uint16_t take_fields(struct reader *in, struct wire_field *field)
+{
+    uint16_t count = take_u16(in);
+    if (count > WIRE_FIELDS)
+        in->damaged = true;
+    for (uint16_t f = 0; !in->damaged && f < count; f++)
+        take_field(in, &field[f]);
+    return count > WIRE_FIELDS ? 0 : count;
+}
+
 char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welcome)
 {
     struct reader in = body(data, size);
@@ -177,12 +188,8 @@ char *wire_read_welcome(const void *data, size_t size, struct wire_welcome *welc
         if (welcome->parameter[p].type > WIRE_INTEGER)
             in.damaged = true;
     }
-    uint16_t fields = take_u16(&in);
-    if (fields > WIRE_FIELDS)
-        in.damaged = true;
-    welcome->fields = in.damaged ? 0 : fields;
-    for (uint16_t f = 0; f < welcome->fields; f++)
-        take_field(&in, &welcome->field[f]);
+    welcome->fields = take_fields(&in, welcome->field);
+    welcome->inputs = take_fields(&in, welcome->field + welcome->fields);
     char *wrong = verdict(&in, "Welcome", size);
     if (wrong != NULL)
         wire_free_welcome(welcome);
@@ -194,7 +201,7 @@ void wire_free_welcome(struct wire_welcome *welcome)
     for (uint16_t p = 0; p < welcome->parameters; p++)
         free(welcome->parameter[p].name);
     free(welcome->parameter);
-    for (uint16_t f = 0; f < welcome->fields; f++)
+    for (uint16_t f = 0; f < welcome->fields + welcome->inputs; f++)
         free(welcome->field[f].name);
     memset(welcome, 0, sizeof *welcome);
 }

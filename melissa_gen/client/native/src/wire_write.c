@@ -72,6 +72,16 @@ static void put_text(struct wire_out *out, const char *text)
     }
 }
 
+static void put_block(struct wire_out *out, const struct wire_block *block)
+{
+    put_u16(out, block->field);
+    put_u16(out, block->dimensions);
+    for (uint16_t d = 0; d < block->dimensions; d++)
+        put_u32(out, block->start[d]);
+    for (uint16_t d = 0; d < block->dimensions; d++)
+        put_u32(out, block->extent[d]);
+}
+
 static void begin(struct wire_out *out, const struct wire_peer *peer, uint16_t kind)
 {
     out->size = 0;
@@ -152,14 +162,20 @@ void wire_part(struct wire_out *out, const struct wire_peer *peer, const struct 
     put_u16(out, steps->buffer);
     put_u16(out, steps->place);
     put_u16(out, count);
-    for (uint16_t b = 0; b < count; b++) {
-        put_u16(out, blocks[b].field);
-        put_u16(out, blocks[b].dimensions);
-        for (uint16_t d = 0; d < blocks[b].dimensions; d++)
-            put_u32(out, blocks[b].start[d]);
-        for (uint16_t d = 0; d < blocks[b].dimensions; d++)
-            put_u32(out, blocks[b].extent[d]);
-    }
+    for (uint16_t b = 0; b < count; b++)
+        put_block(out, &blocks[b]);
+}
+
+void wire_input(struct wire_out *out, const struct wire_peer *peer, uint32_t simulation, uint32_t attempt,
+                uint32_t ranks, const struct wire_block *block, const void *values, size_t size)
+{
+    begin(out, peer, WIRE_INPUT);
+    put_u32(out, simulation);
+    put_u32(out, attempt);
+    put_u32(out, ranks);
+    put_block(out, block);
+    put_u32(out, (uint32_t)size);
+    put_bytes(out, values, size);
 }
 
 void wire_alive(struct wire_out *out, const struct wire_peer *peer, const char *job,
