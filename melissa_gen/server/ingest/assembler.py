@@ -78,7 +78,7 @@ class Assembler:
         inputs: InputFields | None = None,
     ) -> None:
         self.counters = Counters()
-        self.inputs = inputs or InputFields()
+        self.inputs = InputFields() if inputs is None else inputs
         self._fields = tuple(fields)
         self._time_steps, self._simulations, self._tries = time_steps, simulations, tries
         self._rank, self._ranks = rank, ranks

@@ -37,12 +37,14 @@ class Server:
         reads=True,
         shared=False,
         maps=True,
+        inputs=(),
     ):
         self.maps, self.views, self.sessions = maps, {}, {}
         self.passes = 1 + int(shared)
         self.fields, self.steps, self.count, self.credit = fields, steps, count, credit
         self.chunk, self.latency = chunk, latency
         self.heartbeat_timeout = heartbeat_timeout
+        self.declared_inputs, self.inputs = tuple(inputs), {}
         self.context = zmq.Context()
         contact = Contact.new(5, "node17", ipc=True, encrypt_data=False)
         endpoints, self.sockets = {}, {}
@@ -147,6 +149,7 @@ class Server:
                 self.heartbeat_timeout,
                 (wire.StudyParameter("a", "integer"), wire.StudyParameter("b")),
                 self.fields,
+                self.declared_inputs,
             )
             self.answer("control", identity, welcome)
         elif isinstance(message, wire.Failed):
@@ -170,7 +173,14 @@ class Server:
     def data(self, identity, frames):
         if not self.accepts("data", identity, frames[0]):
             return
-        message = wire.decode(frames[0], wire.Part, wire.Finalize, wire.Share)
+        header = wire.decode_header(frames[0])
+        kinds = (wire.Part, wire.Finalize, wire.Share, wire.Input)
+        message = wire.decode_body(header, frames[0], *kinds)
+        if isinstance(message, wire.Input):
+            spec = self.declared_inputs[message.block.field]
+            whole = np.frombuffer(message.values, spec.dtype).reshape(message.block.extent)
+            self.inputs[message.simulation, spec.name] = (whole, len(self.parts))
+            return
         if isinstance(message, wire.Share):
             self.views[identity] = SharedView(message.pid, message.descriptor, message.nonce)
             credit = wire.Credit(tuple(range(message.buffers)))

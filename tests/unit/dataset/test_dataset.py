@@ -270,3 +270,23 @@ def test_what_is_recorded_as_written_is_on_disk(tmp_path):
             writer.sync()
     before = ("d.h5.partial", ["d.h5.partial"])
     assert synced == [before, before, before, ("", ["d.h5"])]
+
+
+def test_inputs_are_stored_once_per_trajectory(tmp_path):
+    path, inputs = tmp_path / "d.h5", {"k": ((3,), "f8")}
+    with DatasetWriter(path, ONE, 5, ["a"], 2, {}, inputs=inputs) as writer:
+        for row in (0, 1):
+            with pytest.raises(DataError, match=r"has the inputs \{\}; .* holds \{'k': \(3,\)\}"):
+                writer.begin(row, row, [0.5])
+            writer.begin(row, row, [0.5], {"k": np.full(3, row + 0.5)})
+            writer.write_steps(row, 0, "u", trajectory(row, ONE)["u"])
+            writer.finish(row)
+    with Dataset(path) as data:
+        assert data.inputs == {"k": ((3,), np.dtype("f8"))}
+        assert list(data.fields) == ["u"]
+        assert data.read_inputs(1)["k"].tolist() == [1.5, 1.5, 1.5]
+        data.require(["a"], ONE, 5, inputs)
+        with pytest.raises(DataError, match="has no input 'mask', which the study needs"):
+            data.require(["a"], ONE, 5, {"mask": ((3,), "f8")})
+        with pytest.raises(DataError, match=r"the input 'k' with the shape \(3,\), but"):
+            data.require(["a"], ONE, 5, {"k": ((4,), "f8")})

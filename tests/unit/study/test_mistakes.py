@@ -364,3 +364,18 @@ def test_the_beginning_of_a_word_is_recognized():
     legal = ["breed", "diffusion_posterior", "diffusion_prior", "energy", "flow"]
     assert nearest("difusion", legal) == " (did you mean 'diffusion_posterior'?)"
     assert nearest("xyz", legal) == ""
+
+
+def test_an_input_can_not_have_the_name_of_a_field(tmp_path, data):
+    put(data, "simulation.inputs.temperature", {"shape": [4]})
+    sentence = complaint(tmp_path, data)
+    assert "inputs.temperature is also the name of a field; give the input another name" in sentence
+
+
+def test_a_bridge_sends_no_inputs(tmp_path, data):
+    put(data, "simulation.inputs.k", {"shape": [4]})
+    put(data, "simulation.processes", 1)
+    put(data, "simulation.bridge", {"reader": {"format": "csv", "files": "u_*.csv"}})
+    assert "inputs.k would never arrive, because the bridge sends no inputs" in complaint(
+        tmp_path, data
+    )
