@@ -148,7 +148,7 @@ def test_huge_counts_allocate_nothing(cls):
 def test_version_is_named():
     raw = bytearray(encode(wire.Next(-1)))
     raw[4:6] = (7).to_bytes(2, "little")
-    with pytest.raises(ProtocolError, match="protocol version 7; version 5 is spoken here"):
+    with pytest.raises(ProtocolError, match="protocol version 7; version 6 is spoken here"):
         decode_any(bytes(raw))
 
 
