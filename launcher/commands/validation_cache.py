@@ -1,12 +1,14 @@
 """Validation sets, which runs without training write into a folder beside the run directories, and later runs reuse."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +37,16 @@ from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.durable import replace_file
 from melissa_gen.run_dir.folder import (
-    RunDirInUseError,
     check_space,
     held_run_dir,
     read_purpose,
     record_run,
 )
+from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import Study, load_study
 
-__all__ = ["CachedSet", "relative_difference", "validation_set"]
+__all__ = ["CachedSet", "relative_difference", "validation_set", "working_dir"]
 
 TOLERANCE = 1e-3
 """Largest relative difference between two solutions of the same simulation; sums of parallel solvers vary by less."""
@@ -179,26 +181,24 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
         number = int(data.simulations[row])
         point, known = data.parameters[row].tolist(), data.read(row)
     plan = dataset_study(study, 1)
-
-    def purpose(run_dir: Path) -> Purpose:
-        output = str(run_dir / "again.h5")
-        return Purpose("data_set", output, settings=dict(cached.settings), points=[point])
-
     shown = DataSetView(
         view.console, f"validation set: simulation {number} again", sample_count(plan)
     )
-    run_dir, outcome = _run(plan, purpose, cached.path.with_suffix(".again"), shown)
-    try:
-        if outcome.code == INTERRUPTED:
-            raise RunInterruptedError(outcome.sentence)
-        if outcome.code:
-            return f"simulation {number} can't be solved again: {outcome.sentence}"
-        with Dataset(run_dir / "again.h5") as data:
-            if not len(data):
-                return f"simulation {number}, solved again, fails"
-            difference = relative_difference(known, data.read(0))
-    finally:
-        shutil.rmtree(run_dir, ignore_errors=True)
+    with working_dir(cached.path.with_suffix(".again")) as run_dir:
+        output = str(run_dir / "again.h5")
+        purpose = Purpose("data_set", output, settings=dict(cached.settings), points=[point])
+        try:
+            outcome = _run(plan, purpose, run_dir, shown)
+            if outcome.code == INTERRUPTED:
+                raise RunInterruptedError(outcome.sentence)
+            if outcome.code:
+                return f"simulation {number} can't be solved again: {outcome.sentence}"
+            with Dataset(run_dir / "again.h5") as data:
+                if not len(data):
+                    return f"simulation {number}, solved again, fails"
+                difference = relative_difference(known, data.read(0))
+        finally:
+            shutil.rmtree(run_dir, ignore_errors=True)
     if difference <= TOLERANCE:
         return ""
     return (
@@ -211,63 +211,62 @@ def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView) 
     """Solves the simulations of a set, or continues an interrupted creation."""
     wanted, path = study.training.validation, cached.path
     plan = dataset_study(study, wanted.simulations)
-
-    def purpose(run_dir: Path) -> Purpose:
-        return Purpose("data_set", str(run_dir / "data.h5"), wanted.seed, dict(cached.settings))
-
     title = f"validation set: {wanted.simulations} simulations"
     shown = DataSetView(view.console, title, sample_count(plan))
-    run_dir, outcome = _run(plan, purpose, path.with_suffix(".run"), shown)
-    outcome.raise_for_status("the validation set")
-    failed = outcome.summary["simulations"]["failed"]
-    if failed:
-        view.say(
-            f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
-        )
-    # Files that changed while the simulations ran are outputs of the solver and say nothing about its results.
-    current = solver_files(study).digests
-    written = set(changed_files(files.digests, current))
-    inputs = {name: digest for name, digest in files.digests.items() if name not in written}
-    made = run_dir / "data.h5"
-    replace_settings(made, {**cached.settings, "files": inputs})
-    replace_file(made, path)
-    move_bridge_output(run_dir, path)
-    shutil.rmtree(run_dir, ignore_errors=True)
+    with working_dir(path.with_suffix(".run")) as run_dir:
+        made = run_dir / "data.h5"
+        purpose = Purpose("data_set", str(made), wanted.seed, dict(cached.settings))
+        outcome = _run(plan, purpose, run_dir, shown)
+        outcome.raise_for_status("the validation set")
+        failed = outcome.summary["simulations"]["failed"]
+        if failed:
+            view.say(
+                f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
+            )
+        # Files that changed while the simulations ran are outputs of the solver and say nothing about its results.
+        current = solver_files(study).digests
+        written = set(changed_files(files.digests, current))
+        inputs = {name: digest for name, digest in files.digests.items() if name not in written}
+        replace_settings(made, {**cached.settings, "files": inputs})
+        replace_file(made, path)
+        move_bridge_output(run_dir, path)
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
-def _run(
-    plan: Study, purpose: Callable[[Path], Purpose], run_dir: Path, view: RunView
-) -> tuple[Path, RunOutcome]:
-    """Runs a plan in a directory, or in another one while another process runs the same plan there.
+@contextmanager
+def working_dir(run_dir: Path) -> Iterator[Path]:
+    """Reserves a directory while the block runs, or another one if another process has reserved it.
 
-    Returns:
-        The run directory that was used, and the outcome.
+    The lock is a file beside the directory, so that it also holds while the directory is created or deleted.
+
+    Args:
+        run_dir: The directory, which may not exist.
+
+    Yields:
+        The directory to use.
     """
-    try:
-        return run_dir, _run_in(plan, purpose(run_dir), run_dir, view)
-    except RunDirInUseError:
-        # This run creates its own instead of waiting.
-        own = run_dir.with_suffix(f".{os.getpid()}{run_dir.suffix}")
-        return own, _run_in(plan, purpose(own), own, view)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(run_dir.with_name(f".{run_dir.name}.lock")))
+        except LockedError:
+            # This process creates a set of its own instead of waiting.
+            run_dir = run_dir.with_suffix(f".{os.getpid()}{run_dir.suffix}")
+        yield run_dir
 
 
-def _run_in(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
-    """Runs the simulations of a plan, or continues an interrupted run of the same plan.
-
-    Raises:
-        RunDirInUseError: Another process uses the run directory.
-    """
+def _run(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
+    """Runs the simulations of a plan, or continues an interrupted run of the same plan."""
     started = time.monotonic()
     if (run_dir / "run.json").exists():
-        with held_run_dir(run_dir, resume=True) as held:
-            if can_resume(held) and _same(read_purpose(held), purpose):
-                (held / "summary.json").unlink(missing_ok=True)
-                study = load_study(held / "study.yaml", folder=plan.folder)
-                return execute(study, held, view, ResumeInfo(started, resume=True))
+        with held_run_dir(run_dir, resume=True) as held_dir:
+            if can_resume(held_dir) and _same(read_purpose(held_dir), purpose):
+                (held_dir / "summary.json").unlink(missing_ok=True)
+                study = load_study(held_dir / "study.yaml", folder=plan.folder)
+                return execute(study, held_dir, view, ResumeInfo(started, resume=True))
     shutil.rmtree(run_dir, ignore_errors=True)
-    with held_run_dir(run_dir) as held:
-        record_run(plan, held, purpose)
-        return execute(plan, held, view, ResumeInfo(started))
+    with held_run_dir(run_dir) as held_dir:
+        record_run(plan, held_dir, purpose)
+        return execute(plan, held_dir, view, ResumeInfo(started))
 
 
 def _same(earlier: Purpose, purpose: Purpose) -> bool:

@@ -1,5 +1,6 @@
 """Estimates the memory of a server rank before it starts."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def batch_megabytes(study: Study) -> float:
 def disk_promise(study: Study, run_dir: Path) -> str:
     """Returns a sentence on the disk space of checkpoints, and whether the disk of the run directory has it."""
     needed, free = checkpoint_megabytes(study), shutil.disk_usage(run_dir).free / 1e6
-    text = f"disk: at most {needed:,.0f} MB for the samples in memory in checkpoints"
+    text = f"disk: at most {math.ceil(needed):,} MB for the samples in memory in checkpoints"
     if needed > free:
         text += (
             f", but only {free:,.0f} MB are free in {run_dir}: free some, lower reservoir.capacity, or set "

@@ -22,7 +22,6 @@ from melissa_gen.study import Change, Study, write_study
 __all__ = [
     "BATCH_ORDER",
     "LOCK",
-    "RunDirInUseError",
     "check_space",
     "create_default_run_dir",
     "default_run_dir",
@@ -39,10 +38,6 @@ BATCH_ORDER = "batches.bin"
 """File with the order in which batches were drawn, of a run that records its samples."""
 
 LEAST_FREE_BYTES = 10_000_000
-
-
-class RunDirInUseError(RunError):
-    """Another process holds the lock of the run directory."""
 
 
 def default_run_dir(
@@ -100,8 +95,8 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
         The absolute path.
 
     Raises:
-        RunDirInUseError: Another process holds the lock.
-        RunError: The directory can't be written, already holds a run, or holds no run to resume.
+        RunError: Another process holds the lock; or the directory can't be written, already holds a run, or holds no
+            run to resume.
     """
     run_dir = run_dir.absolute()
     try:
@@ -122,7 +117,7 @@ def held_run_dir(run_dir: Path, *, resume: bool = False) -> Iterator[Path]:
     except LockedError as holder:
         advice = "the run is still running" if resume else "choose another --run-dir"
         msg = f"the run directory {run_dir} is in use by {holder}; {advice}"
-        raise RunDirInUseError(msg) from None
+        raise RunError(msg) from None
     except OSError as error:
         here = str(error.filename or "").startswith(str(run_dir)) or error.errno == errno.ENOSPC
         if not here:

@@ -5,7 +5,12 @@ import pytest
 
 from melissa_gen.builders.dataset import dataset_settings
 from melissa_gen.dataset import DatasetWriter
-from melissa_gen.launcher.commands.validation_cache import TOLERANCE, CachedSet, relative_difference
+from melissa_gen.launcher.commands.validation_cache import (
+    TOLERANCE,
+    CachedSet,
+    relative_difference,
+    working_dir,
+)
 
 
 def cached_set(study, cache, files):
@@ -64,3 +69,14 @@ def test_rounding_errors_are_no_difference(offset, amplitude, change, same):
 def test_nan_is_a_difference():
     one = np.ones((2, 3))
     assert not relative_difference({"u": one}, {"u": one * np.nan}) <= TOLERANCE
+
+
+def test_two_runs_that_need_the_same_set_do_not_share_a_directory(tmp_path):
+    """Even before the first one has created its directory, the second does not delete it."""
+    wanted = tmp_path / "0123.run"
+    with working_dir(wanted) as first, working_dir(wanted) as second:
+        assert first == wanted
+        assert second != wanted
+        assert second.parent == tmp_path
+    with working_dir(wanted) as later:
+        assert later == wanted
