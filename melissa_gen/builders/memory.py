@@ -3,6 +3,7 @@
 import math
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -12,6 +13,9 @@ from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
 from melissa_gen.sinks import QUEUE_BYTES
 from melissa_gen.study import Study
+
+if TYPE_CHECKING:
+    from melissa_gen.tasks import Task
 
 __all__ = [
     "allocator",
@@ -168,10 +172,28 @@ def batch_megabytes(study: Study) -> float:
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.task import build_task
 
-    window = build_task(study).window
+    task = build_task(study)
+    window = task.window
     steps = 2 * window.steps + window.history * window.horizon
     row = steps * study.sample_bytes + 2 * study.input_bytes
-    return study.training.batch_size * row / 1e6
+    of_points = _activation_megabytes(study, task) if task.of_points else 0.0
+    return study.training.batch_size * row / 1e6 + of_points
+
+
+def _activation_megabytes(study: Study, task: "Task") -> float:
+    """Returns the memory of the values within a network of single points, in training or validation, in megabytes.
+
+    In training, each unit holds its value before and after the activation function, and their gradients. Derivatives
+    of the network need about this much again for each axis and order.
+    """
+    from melissa_gen.builders.surrogate import build_surrogate
+    from melissa_gen.surrogates.point_surrogate import ROWS_AT_ONCE
+
+    surrogate = build_surrogate(study, task)
+    units = surrogate.n_inputs + sum(len(w) for w in surrogate.parameters() if w.dim() == 1)
+    trained = task.points_of_batch(study.training.batch_size)
+    copies = 4 * (1 + 4 * task.differentiates)
+    return 4 * units * max(copies * trained, 2 * ROWS_AT_ONCE) / 1e6
 
 
 def disk_promise(study: Study, run_dir: Path) -> str:

@@ -19,8 +19,11 @@ def build_task(study: Study) -> Task:
     else:
         task = create_task(section, None, study.folder)
     task.check(study.simulation.time_steps)
+    task.set_domain({str(axis): ends for axis, ends in study.simulation.domain.items()})
     if task.window.span > 1:
         _check_windows(study, task)
+    if task.of_points:
+        _check_points(study, task)
     return task
 
 
@@ -34,6 +37,21 @@ def _check_windows(study: Study, task: Task) -> None:
     what = f"surrogate.task {task.name} has windows of {task.window.span} time steps, so that"
     if policy != "reservoir":
         message = f"{what} reservoir.policy must be reservoir: {policy} draws single time steps"
+        raise StudyError(message)
+    if study.sampler.difficulty == "gradient_norm":
+        message = f"{what} sampler.difficulty gradient_norm is not available; use loss, delta_loss or disagreement"
+        raise StudyError(message)
+
+
+def _check_points(study: Study, task: Task) -> None:
+    """Checks that the rest of the study can work with a network of single points.
+
+    Raises:
+        StudyError: One sentence on the key that does not fit.
+    """
+    what = f"surrogate.task {task.name} trains on single points, so that"
+    if study.training.loss == "h1":
+        message = f"{what} training.loss h1, which needs neighbors, is not available; use mse, relative or huber"
         raise StudyError(message)
     if study.sampler.difficulty == "gradient_norm":
         message = f"{what} sampler.difficulty gradient_norm is not available; use loss, delta_loss or disagreement"

@@ -16,6 +16,7 @@ from melissa_gen.surrogates.mlp import MLP
 from melissa_gen.surrogates.moments import ChannelMoments
 from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
+from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
 from melissa_gen.surrogates.unet import UNet
@@ -30,6 +31,7 @@ __all__ = [
     "DeepONet",
     "FieldScale",
     "LastLayer",
+    "PointSurrogate",
     "Rescaling",
     "Surrogate",
     "SurrogateProbe",

@@ -9,5 +9,6 @@ from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Rows, Task, Window
 from melissa_gen.tasks.creation import create_task
 from melissa_gen.tasks.direct import Direct
+from melissa_gen.tasks.pointwise import Pointwise
 
-__all__ = ["Autoregressive", "Direct", "Rows", "Task", "Window", "create_task"]
+__all__ = ["Autoregressive", "Direct", "Pointwise", "Rows", "Task", "Window", "create_task"]

@@ -75,11 +75,22 @@ class Task(ABC):
         window: The time steps that an item needs.
         predicts_anywhere: Whether the surrogate predicts fields from parameters and times alone, as samplers that
             use its predictions need it.
+        of_points: Whether the network predicts single points, not whole fields.
+        differentiates: Whether the loss needs derivatives of the network.
     """
 
     name: str
     window: Window
     predicts_anywhere: bool
+    of_points: bool = False
+    differentiates: bool = False
+
+    def set_domain(self, domain: Mapping[str, Sequence[float]]) -> None:  # noqa: B027
+        """Receives `simulation.domain`: name of each axis to its [low, high]; empty if the study has none."""
+
+    def points_of_batch(self, rows: int) -> int:
+        """Returns at how many points a network of single points is evaluated in a batch of some rows; else 0."""
+        return 0
 
     @abstractmethod
     def make_surrogate(self, **description: Any) -> Surrogate:

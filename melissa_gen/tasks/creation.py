@@ -9,10 +9,15 @@ from melissa_gen.surrogates.class_path import ClassKey
 from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Task
 from melissa_gen.tasks.direct import Direct
+from melissa_gen.tasks.pointwise import Pointwise
 
 __all__ = ["create_task"]
 
-_TASKS: dict[str, type[Task]] = {"direct": Direct, "autoregressive": Autoregressive}
+_TASKS: dict[str, type[Task]] = {
+    "direct": Direct,
+    "autoregressive": Autoregressive,
+    "pointwise": Pointwise,
+}
 _KEY = ClassKey("surrogate.task", Task, "task.py:MyTask")
 
 
