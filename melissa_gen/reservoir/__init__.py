@@ -10,7 +10,14 @@ from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Policy
 from melissa_gen.reservoir.creation import create
 from melissa_gen.reservoir.draw_once import FIFO, FIRO
 from melissa_gen.reservoir.row_file import RowReader, RowSaver
-from melissa_gen.reservoir.samples import NO_INPUTS, Batch, Inputs, Sample, StoredRows
+from melissa_gen.reservoir.samples import (
+    NO_INPUTS,
+    Batch,
+    Inputs,
+    Sample,
+    SampleBlock,
+    StoredRows,
+)
 from melissa_gen.reservoir.segments import WindowShape
 from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
@@ -29,6 +36,7 @@ __all__ = [
     "RowReader",
     "RowSaver",
     "Sample",
+    "SampleBlock",
     "SlotStore",
     "StoredRows",
     "WeightedReservoir",

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.batches import check_out, copied
 from melissa_gen.reservoir.policy_rules import PolicyRules
-from melissa_gen.reservoir.samples import Batch, Sample, Selection, StoredRows
+from melissa_gen.reservoir.samples import Batch, Sample, SampleBlock, Selection, StoredRows
 from melissa_gen.reservoir.segments import IN_NO_WINDOW, Segments, WindowShape
+from melissa_gen.reservoir.slot_release import SlotRelease
 from melissa_gen.reservoir.slot_store import SlotStore
+from melissa_gen.reservoir.stored_rows import stored_rows
 
 __all__ = ["LOST_WITH_SERVER", "Policy"]
 
@@ -23,9 +25,9 @@ LOST_WITH_SERVER = "lost with an earlier server"
 class Policy(PolicyRules):
     """Decides which stored samples can be drawn and which are evicted.
 
-    One ingest thread calls `put`, one training thread calls `draw`. A sample is never evicted
-    before its first draw: if no stored sample can be evicted, `put` returns False, and the caller
-    withholds credit from the clients until a later call returns True.
+    One ingest thread calls `put` or `put_block`, one training thread calls `draw`. A sample is
+    never evicted before its first draw: if no stored sample can be evicted, `put` returns False,
+    and the caller withholds credit from the clients until a later call returns True.
 
     Args:
         store: The slots. It must have more slots than `capacity`, because at least one slot must
@@ -66,10 +68,7 @@ class Policy(PolicyRules):
         self._samples_drawn = 0
         self._withdrawn: dict[str, int] = {}
         self._arrivals: dict[int, None] = {}  # in order
-        # Slots that are read without the lock, by a draw or after `take_arrivals`; evicted ones are released later.
-        self._copied: frozenset[int] = frozenset()
-        self._taken: frozenset[int] = frozenset()
-        self._freed_late: list[int] = []
+        self._release = SlotRelease(store)
 
     def form_windows(self, shape: WindowShape, time_steps: int, growing: int) -> None:
         """Makes windows of several time steps the items that are drawn; called before the first sample.
@@ -97,40 +96,41 @@ class Policy(PolicyRules):
     # Methods for the ingest thread.
 
     def put(self, slot: int, sample: Sample) -> bool:
-        """Adds a completed sample to the stored samples.
-
-        Args:
-            slot: An acquired slot whose fields are all written.
-            sample: Metadata of the sample.
+        """Adds a completed sample; see `put_block`.
 
         Returns:
             True if the sample was accepted. False if there is no room, or if the limit set by
             `allow_puts` is reached: the caller keeps the slot, tries again later, and grants no
             credit until then.
+        """
+        return self.put_block((slot,), SampleBlock.of(sample)) == 1
+
+    def put_block(self, slots: Sequence[int], block: SampleBlock) -> int:
+        """Adds completed samples of one simulation, as single calls of `put` would.
+
+        Args:
+            slots: An acquired slot for each sample, whose fields are all written.
+            block: Metadata of the samples.
+
+        Returns:
+            The number of samples that were accepted, which are the first ones.
 
         Raises:
             RunError: Reception is already closed.
-            ValueError: The slot was not acquired, or the input vector has the wrong length.
+            ValueError: A slot was not acquired, or the input vectors have the wrong length.
         """
         with self._condition:
             if self._closed:
-                message = f"a sample of simulation {sample.simulation} came after reception closed"
+                message = f"a sample of simulation {block.simulation} came after reception closed"
                 raise RunError(message)
-            self.store.check(slot)
-            if not self._room():
-                self._blocked = True
-                return False
-            self.store.describe(slot, sample)
-            self._stored += 1
-            self._arrivals[slot] = None
-            rows = self._complete_rows(slot)
-            while self._size() + len(rows) > self._limit and self._can_evict():
-                self._free_row(self._evict())
-            for row in rows:
-                self._insert(row)
-            self._blocked = False
-            self._condition.notify_all()
-            return True
+            self.store.check(slots)
+            self.store.describe(slots, block)
+            segments = self._segments
+            count = self._add_to_segments(segments, slots) if segments else self._add(slots)
+            self._blocked = count < len(slots)
+            if count:
+                self._condition.notify_all()
+            return count
 
     def allow_puts(self, total: int | None) -> None:
         """Limits the total number of samples that `put` accepts; None removes the limit."""
@@ -143,7 +143,8 @@ class Policy(PolicyRules):
         with self._condition:
             self._closed = True
             if self._segments is not None:
-                self._withdraw(self._segments.drop_incomplete(), IN_NO_WINDOW)
+                dropped = self._segments.drop_incomplete()
+                self._withdraw(self._segments, dropped, IN_NO_WINDOW)
             self._condition.notify_all()
 
     def withdraw_all(self, reason: str) -> int:
@@ -151,8 +152,7 @@ class Policy(PolicyRules):
         with self._condition:
             unseen = self._unseen_steps()
             rows = self._clear()
-            for slot in rows if self._segments is None else self._segments.clear():
-                self._free(slot)
+            self._free(rows if self._segments is None else self._segments.clear())
             self._count_withdrawn(reason, unseen)
             self._condition.notify_all()
             return unseen
@@ -183,7 +183,7 @@ class Policy(PolicyRules):
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            self._taken = frozenset()
+            self._release.taken = frozenset()
             selection, windows, removed = self._take(self._select(n))
             self._draws += 1
             self._samples_drawn += len(selection.slots)
@@ -194,10 +194,9 @@ class Policy(PolicyRules):
             return copied(self.store, selection, windows, out)
         finally:
             with self._condition:
-                self._copied = frozenset()
-                self._release_late()
-                for slot in removed:
-                    self._free(slot)
+                self._release.copied = frozenset()
+                self._release.free_late()
+                self._free(removed)
                 self._condition.notify_all()
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
@@ -219,8 +218,8 @@ class Policy(PolicyRules):
         """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or draw."""
         with self._condition:
             taken, self._arrivals = list(self._arrivals), {}
-            self._taken = frozenset(taken)
-            self._release_late()
+            self._release.taken = frozenset(taken)
+            self._release.free_late()
             return taken
 
     def ready(self, n: int) -> bool:
@@ -362,23 +361,8 @@ class Policy(PolicyRules):
     def rows(self) -> StoredRows:
         """Returns the slots of the stored samples, and what else is needed to restore them with `refill`."""
         with self._condition:
-            store, order = self.store, np.array(self._all(), np.intp)
-            places = np.full(store.slots, len(order))
-            places[order] = np.arange(len(order))
-            seen = np.ones(store.slots, bool)
-            if self._segments is None:
-                slots, more = np.sort(order), {}
-                seen[np.array(self._unseen_slots(), np.intp)] = False
-            else:
-                slots = self._segments.slots()
-                seen, more = self._segments.trained, self._segments.columns(slots)
-            columns = more | {
-                "place": places[slots],
-                "seen": seen[slots],
-                "simulation": store.simulations[slots],
-                "step": store.steps[slots],
-                "weight": store.weights[slots],
-            }
+            order, unseen = self._all(), self._unseen_slots()
+            slots, columns = stored_rows(self.store, order, unseen, self._segments)
             return StoredRows(slots, columns | self._columns(slots))
 
     def refill(self, rows: StoredRows) -> None:
@@ -410,31 +394,45 @@ class Policy(PolicyRules):
     def _room(self) -> bool:
         if self._allowed is not None and self._stored >= self._allowed:
             return False
-        return self._size() < self._limit or self._can_evict()
+        return self._size() < self._limit or self._evictable() > 0
+
+    def _add(self, slots: Sequence[int]) -> int:
+        """Adds as many samples as there is room for; returns their number."""
+        room = max(self._limit - self._size(), 0)
+        count = min(len(slots), room + self._evictable())
+        if self._allowed is not None:
+            count = min(count, max(self._allowed - self._stored, 0))
+        self._stored += count
+        self._arrivals.update(dict.fromkeys(slots[:count]))
+        self._free(self._exchange(slots[:count], max(count - room, 0)))
+        return count
+
+    def _add_to_segments(self, segments: Segments, slots: Sequence[int]) -> int:
+        """Adds time steps, and the segments that are complete by them; returns the number of time steps."""
+        for count, slot in enumerate(slots):
+            if not self._room():
+                return count
+            self._stored += 1
+            self._arrivals[slot] = None
+            rows = self._complete_segments(segments, slot)
+            while self._size() + len(rows) > self._limit and self._evictable():
+                self._free_segment(segments, self._evict())
+            for row in rows:
+                self._insert(row)
+        return len(slots)
 
     def _ready(self, n: int) -> bool:
         size = self._items()
         return size >= (1 if self._closed else max(1, self._needed(n)))
 
-    def _free(self, slot: int) -> None:
-        self._arrivals.pop(slot, None)
-        if slot in self._copied or slot in self._taken:
-            self._freed_late.append(slot)
-        else:
-            self.store.release(slot)
+    def _free(self, slots: Sequence[int]) -> None:
+        for slot in slots:
+            self._arrivals.pop(slot, None)
+        self._release.free(slots)
 
-    def _release_late(self) -> None:
-        for slot in self._freed_late:
-            self.store.release(slot)
-        self._freed_late.clear()
-
-    def _free_row(self, row: int) -> None:
-        """Frees what is evicted at once."""
-        if self._segments is None:
-            self._free(row)
-        else:
-            # With few windows at a large stride, some steps are in none of them.
-            self._withdraw(self._segments.release(row), IN_NO_WINDOW)
+    def _free_segment(self, segments: Segments, row: int) -> None:
+        # With few windows at a large stride, some steps are in none of them.
+        self._withdraw(segments, segments.release(row), IN_NO_WINDOW)
 
     def _unseen_steps(self) -> int:
         return self._unseen() if self._segments is None else self._segments.unseen
@@ -444,26 +442,22 @@ class Policy(PolicyRules):
             return self._size()
         return self._segments.left if self._closed else self._segments.windows
 
-    def _complete_rows(self, slot: int) -> Sequence[int]:
-        """Adds a time step; returns the rows that are complete by it."""
-        if self._segments is None:
-            return (slot,)
-        segments, store = self._segments, self.store
+    def _complete_segments(self, segments: Segments, slot: int) -> list[int]:
+        """Adds a time step; returns the segments that are complete by it."""
+        store = self.store
         rows = segments.add(slot, int(store.simulations[slot]), int(store.steps[slot]))
         dropped = segments.surplus()
         if segments.without_segment(slot) and slot not in dropped:
             segments.forget(slot)
             dropped.append(slot)
-        self._withdraw(dropped, IN_NO_WINDOW)
+        self._withdraw(segments, dropped, IN_NO_WINDOW)
         return rows
 
-    def _withdraw(self, slots: list[int], reason: str) -> None:
+    def _withdraw(self, segments: Segments, slots: list[int], reason: str) -> None:
         """Frees time steps; those in no drawn window are counted as withdrawn."""
-        assert self._segments is not None
-        lost = int(np.count_nonzero(~self._segments.trained[slots])) if slots else 0
+        lost = int(np.count_nonzero(~segments.trained[slots])) if slots else 0
         self._count_withdrawn(reason, lost)
-        for slot in slots:
-            self._free(slot)
+        self._free(slots)
 
     def _count_withdrawn(self, reason: str, count: int) -> None:
         total = self._withdrawn.get(reason, 0) + count
@@ -477,7 +471,7 @@ class Policy(PolicyRules):
             return *self._take_windows(self._segments, chosen), []
         new = zip(chosen.slots, chosen.unseen, strict=True)
         self._trained += len({slot for slot, unseen in new if unseen})
-        self._copied = frozenset(chosen.slots)
+        self._release.copied = frozenset(chosen.slots)
         return chosen, None, [slot for slot in dict.fromkeys(chosen.slots) if self._finish(slot)]
 
     def _take_windows(
@@ -490,8 +484,8 @@ class Policy(PolicyRules):
             windows.append(slots)
             unseen.append(first)
             self._trained += new
-        self._copied = frozenset(slot for slots in windows for slot in slots)
+        self._release.copied = frozenset(slot for slots in windows for slot in slots)
         for row in dict.fromkeys(selection.slots):
             if segments.drawn(row, last=self._closed) and self._finish(row):
-                self._free_row(row)
+                self._free_segment(segments, row)
         return selection._replace(unseen=unseen), windows

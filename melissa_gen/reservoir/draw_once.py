@@ -21,8 +21,8 @@ class _DrawOnce(Policy):
     def _unseen_slots(self) -> list[int]:
         return self._all()
 
-    def _can_evict(self) -> bool:
-        return False
+    def _evictable(self) -> int:
+        return 0
 
     def _evict(self) -> int:
         message = "a sample that was never drawn can't be evicted"

@@ -1,7 +1,7 @@
 """What a reservoir policy decides: which rows are selected, kept and evicted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,26 @@ class PolicyRules(ABC):
         """Adds a filled slot to the stored samples."""
 
     @abstractmethod
-    def _can_evict(self) -> bool:
-        """Whether any stored sample can be evicted."""
+    def _evictable(self) -> int:
+        """Number of stored samples that can be evicted."""
 
     @abstractmethod
     def _evict(self) -> int:
         """Evicts one sample and returns its slot."""
+
+    def _exchange(self, rows: Sequence[int], evictions: int) -> list[int]:
+        """Adds filled slots, and evicts one sample before each of the last ones; returns the evicted slots.
+
+        Args:
+            rows: The slots.
+            evictions: Number of samples to evict, at most that of the slots.
+        """
+        evicted = []
+        for number, row in enumerate(rows, evictions - len(rows)):
+            if number >= 0:
+                evicted.append(self._evict())
+            self._insert(row)
+        return evicted
 
     @abstractmethod
     def _select(self, n: int) -> Selection:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NO_INPUTS", "Batch", "Inputs", "Sample", "Selection", "StoredRows"]
+__all__ = ["NO_INPUTS", "Batch", "Inputs", "Sample", "SampleBlock", "Selection", "StoredRows"]
 
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -35,6 +35,43 @@ class Sample(NamedTuple):
     weight: float = 1.0
     log_density: float = math.nan
     input_fields: Inputs = NO_INPUTS
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBlock:
+    """Metadata of several completed samples of one simulation.
+
+    Attributes:
+        simulation: Number of the simulation.
+        steps: Time step of each sample, `(n,)`.
+        inputs: Input vector of each sample, `(n, n_inputs)`.
+        weight: Importance weight of the simulation.
+        log_density: Log density with which its parameters were drawn; NaN if it is unknown.
+        input_fields: The input fields of the simulation.
+    """
+
+    simulation: int
+    steps: NDArray[np.int64]
+    inputs: NDArray[Any]
+    weight: float = 1.0
+    log_density: float = math.nan
+    input_fields: Inputs = NO_INPUTS
+
+    @classmethod
+    def of(cls, sample: Sample) -> Self:
+        """Returns a block of one sample."""
+        inputs = np.asarray(sample.inputs)[np.newaxis]
+        return cls(sample.simulation, np.array([sample.step]), inputs, *sample[3:])
+
+    def sample(self, number: int) -> Sample:
+        """Returns one sample by its number in the block."""
+        step, inputs = int(self.steps[number]), self.inputs[number]
+        common = (self.weight, self.log_density, self.input_fields)
+        return Sample(self.simulation, step, inputs, *common)
+
+    def after(self, count: int) -> Self:
+        """Returns the block without its first samples."""
+        return replace(self, steps=self.steps[count:], inputs=self.inputs[count:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """Preallocated memory for samples. All pages are committed before the first sample arrives."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, Sample
+from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, SampleBlock
 
 __all__ = ["FieldSpec", "Saver", "SlotStore", "megabytes"]
 
@@ -149,42 +149,65 @@ class SlotStore:
             self._held[slot] = 1
             return slot
 
+    def acquire_all(self, count: int) -> list[int] | None:
+        """Acquires several free slots. Returns None, and acquires none, if there are fewer."""
+        with self._lock:
+            if len(self._free) < count:
+                return None
+            # In the order of single calls of `acquire`.
+            slots = self._free[: -count - 1 : -1]
+            del self._free[len(self._free) - count :]
+            for slot in slots:
+                self._held[slot] = 1
+            return slots
+
     def release(self, slot: int) -> None:
         """Frees a slot. Its row can be overwritten from now on.
 
         Raises:
             ValueError: The slot was not acquired.
         """
+        self.release_all((slot,))
+
+    def release_all(self, slots: Sequence[int]) -> None:
+        """Frees several slots. Their rows can be overwritten from now on.
+
+        Raises:
+            ValueError: A slot was not acquired. Those before it are free.
+        """
         saver = self.saver
         if saver is not None:
-            saver.before_release(slot)
+            for slot in slots:
+                saver.before_release(slot)
         with self._lock:
-            self._check(slot)
-            self.input_fields[slot] = NO_INPUTS
-            self._held[slot] = 0
-            self._free.append(slot)
+            for slot in slots:
+                self._check(slot)
+                self.input_fields[slot] = NO_INPUTS
+                self._held[slot] = 0
+                self._free.append(slot)
 
     def row(self, slot: int, field: str) -> NDArray[Any]:
         """Returns a view `(*shape)` of one field of a slot, e.g. to receive into without a copy."""
         view: NDArray[Any] = self.arrays[field][slot, ...]
         return view
 
-    def describe(self, slot: int, sample: Sample) -> None:
-        """Sets all that belongs to a sample in a slot beside its fields."""
-        self.inputs[slot] = sample.inputs
-        self.simulations[slot] = sample.simulation
-        self.steps[slot] = sample.step
-        self.weights[slot] = sample.weight
-        self.input_fields[slot] = sample.input_fields
+    def describe(self, slots: Sequence[int], block: SampleBlock) -> None:
+        """Sets all that belongs to the samples in some slots beside their fields."""
+        index = np.array(slots, np.intp)
+        self.inputs[index], self.weights[index] = block.inputs, block.weight
+        self.simulations[index], self.steps[index] = block.simulation, block.steps
+        for slot in slots:
+            self.input_fields[slot] = block.input_fields
 
-    def check(self, slot: int) -> None:
-        """Checks that a slot was acquired.
+    def check(self, slots: Sequence[int]) -> None:
+        """Checks that slots were acquired.
 
         Raises:
-            ValueError: The slot was not acquired.
+            ValueError: A slot was not acquired.
         """
         with self._lock:
-            self._check(slot)
+            for slot in slots:
+                self._check(slot)
 
     def _check(self, slot: int) -> None:
         if not 0 <= slot < self.slots or not self._held[slot]:

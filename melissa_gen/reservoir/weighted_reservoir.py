@@ -1,12 +1,13 @@
 """Reservoir that keeps samples of high loss longer, or draws them more often."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.reservoir.loss_levels import LossLevels
+from melissa_gen.reservoir.policy_rules import PolicyRules
 from melissa_gen.reservoir.samples import Batch
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
@@ -106,6 +107,14 @@ class WeightedReservoir(Reservoir):
     def _insert(self, slot: int) -> None:
         super()._insert(slot)
         self.losses[slot], self._survival[slot] = np.nan, 0.0
+
+    def _exchange(self, rows: Sequence[int], evictions: int) -> list[int]:
+        # Each eviction changes the mean loss, and the probabilities of the next one.
+        return (
+            PolicyRules._exchange(self, rows, evictions)
+            if self._by_loss
+            else super()._exchange(rows, evictions)
+        )
 
     def _evict(self) -> int:
         if not self._by_loss:

@@ -2,14 +2,14 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
-from melissa_gen.reservoir import Sample, SlotStore, StoredRows
+from melissa_gen.reservoir import Sample, SampleBlock, SlotStore, StoredRows
 
 __all__ = ["Sink", "StreamSink"]
 
@@ -30,8 +30,12 @@ class Sink(Protocol):
     capacity: int
     watermark: int
 
-    def put(self, slot: int, sample: Sample) -> bool:
-        """Adds a completed sample. Returns False if there is no room; the caller tries again later."""
+    def put_block(self, slots: Sequence[int], block: SampleBlock) -> int:
+        """Adds completed samples of one simulation, each in a slot.
+
+        Returns:
+            The number of samples that were accepted, which are the first ones. The caller tries the others again later.
+        """
         ...
 
     def close(self) -> None:
@@ -112,12 +116,18 @@ class StreamSink(ABC):
         if self.closed:
             message = f"a sample of simulation {sample.simulation} came after reception closed"
             raise RunError(message)
-        self.store.check(slot)
+        self.store.check((slot,))
         fields = {name: self.store.row(slot, name) for name in self.store.arrays}
         self.consume(sample, fields)
         self._recorded += 1
         self.store.release(slot)
         return True
+
+    def put_block(self, slots: Sequence[int], block: SampleBlock) -> int:
+        """Uses the samples of one simulation, each in a slot, and frees the slots. Returns their number."""
+        for number, slot in enumerate(slots):
+            self.put(slot, block.sample(number))
+        return len(slots)
 
     def close(self) -> None:
         """Ends reception. No sample may be put afterwards."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import MelissaGenError
-from melissa_gen.reservoir import Sample, StoredRows
+from melissa_gen.reservoir import Sample, SampleBlock, StoredRows
 from melissa_gen.sinks.base import Sink
 from melissa_gen.sinks.side_sink import Ranks, SideSink
 
@@ -46,15 +46,22 @@ class FanOut:
         # Why side sinks have ended, in the last state.
         self._failures: dict[str, str | None] = {}
 
+    def put_block(self, slots: Sequence[int], block: SampleBlock) -> int:
+        """Adds completed samples of one simulation. Returns how many the main sink accepted, the first ones."""
+        count = self.main.put_block(slots, block)
+        for number in range(count if self.sides else 0):
+            self._give(slots[number], block.sample(number))
+        return count
+
     def put(self, slot: int, sample: Sample) -> bool:
         """Adds a completed sample. Returns False if the main sink has no room; the caller tries again later."""
-        if not self.main.put(slot, sample):
-            return False
-        if not self.sides:
-            return True
+        return self.put_block((slot,), SampleBlock.of(sample)) == 1
+
+    def _give(self, slot: int, sample: Sample) -> None:
+        """Gives a stored sample to the side sinks, unless they have used it."""
         if self._used and (key := (sample.simulation, sample.step)) in self._used:
             self._used.remove(key)
-            return True
+            return
         # The main sink may have freed the slot already, but only the calling thread acquires slots and writes rows.
         fields = {name: self.store.row(slot, name) for name in self.store.arrays}
         for side in self.sides:
@@ -63,7 +70,6 @@ class FanOut:
                     side.consume(sample, fields)
                 except Exception as error:
                     self._end(side, error)
-        return True
 
     def close(self) -> None:
         """Ends reception. No sample may be put afterwards."""

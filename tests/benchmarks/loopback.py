@@ -7,7 +7,7 @@ replaced, by a thread that always has one more.
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,7 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
+from melissa_gen.reservoir.policy_rules import PolicyRules
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.receiver import Ingest, RankState
@@ -124,15 +125,19 @@ class OpenReservoir(Reservoir):
 
     overwrite = False
 
-    def _can_evict(self) -> bool:
-        return super()._can_evict() or self.overwrite
+    def _evictable(self) -> int:
+        return len(self._order) if self.overwrite else super()._evictable()
+
+    def _exchange(self, rows: Sequence[int], evictions: int) -> list[int]:
+        # Only seen samples are drawn by lot.
+        return (
+            super()._exchange(rows, evictions)
+            if evictions <= self._seen
+            else PolicyRules._exchange(self, rows, evictions)
+        )
 
     def _evict(self) -> int:
-        if super()._can_evict():
-            return super()._evict()
-        slot = self._order[0]
-        self._remove(slot)
-        return slot
+        return super()._evict() if self._seen else self._evict_place(0)
 
 
 class Rank:

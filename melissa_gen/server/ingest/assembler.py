@@ -143,44 +143,60 @@ class Assembler:
         if self._forgotten[part.simulation]:
             return Fate.REPEATED
         attempt = self._attempt(part.simulation, part.attempt, part.ranks)
-        placed = [
-            self._place(attempt, (part.simulation, part.attempt, step), rank)
-            for step in range(part.step, part.step + part.count)
-        ]
-        places = [place for place, one in enumerate(placed) if isinstance(one, PartialSample)]
-        if not places:
-            assert isinstance(placed[0], Fate)
-            return placed[0]
-        samples = [one for one in placed if isinstance(one, PartialSample)]
+        samples, places, fate = self._place(attempt, part, rank)
+        if not samples:
+            return fate
         rows = [(self._store.arrays[name], region) for name, region in regions]
         return Target(samples, places, part.count, part.blocks, rows, rank)
 
     def _place(
-        self, attempt: _Attempt, key: tuple[int, int, int], rank: int
-    ) -> PartialSample | Fate:
-        """Returns the sample of one time step that needs the values of a rank, or why they are discarded."""
-        sample = self._samples.get(key)
-        if sample is not None:
-            return Fate.REPEATED if rank in sample.ranks else sample
-        simulation, _, step = key
-        if attempt.seen[step]:
-            return Fate.REPEATED
-        attempt.seen[step] = 1
-        self.counters.produced += 1
-        if (simulation, step) in self._done:
-            self.counters.received += 1
-            self.counters.duplicate += 1
-            attempt.complete += 1
-            return Fate.DUPLICATE
-        if attempt.closed and (attempt.ranks > 1 or not self.inputs.knows(*key[:2])):
-            self.counters.lost += 1
-            return Fate.LATE
-        slot = self._store.acquire()
-        if slot is None:
+        self, attempt: _Attempt, part: wire.Part, rank: int
+    ) -> tuple[list[PartialSample], list[int], Fate]:
+        """Returns the samples that need the values of a part, their places in it, and the fate of the first other."""
+        simulation, number, first = part.simulation, part.attempt, part.step
+        seen, done, fates = attempt.seen, self._done.of(simulation), []
+        late = attempt.closed and (attempt.ranks > 1 or not self.inputs.knows(simulation, number))
+        samples: list[PartialSample | None] = []
+        places = []
+        for place, step in enumerate(range(first, first + part.count)):
+            sample = None
+            if seen[step]:
+                sample = self._samples.get((simulation, number, step))
+                if sample is None or rank in sample.ranks:
+                    fates.append(Fate.REPEATED)
+                    continue
+            elif done[step] or late:
+                fates.append(Fate.DUPLICATE if done[step] else Fate.LATE)
+                continue
+            samples.append(sample)
+            places.append(place)
+        self._count_unstored(attempt, fates)
+        slots = iter(self._acquired(samples.count(None)))
+        seen[first : first + part.count] = b"\1" * part.count
+        found = []
+        for place, known in zip(places, samples, strict=True):
+            step = first + place
+            sample = known or PartialSample(simulation, number, step, next(slots))
+            self._samples[simulation, number, step] = sample
+            found.append(sample)
+        return found, places, fates[0] if fates else Fate.REPEATED
+
+    def _acquired(self, count: int) -> list[int]:
+        """Returns slots for new samples, which are counted as produced."""
+        slots = self._store.acquire_all(count)
+        if slots is None:
             message = "no slot is free: parts must not be read before one is"
             raise RuntimeError(message)
-        sample = self._samples[key] = PartialSample(*key, slot)
-        return sample
+        self.counters.produced += count
+        return slots
+
+    def _count_unstored(self, attempt: _Attempt, fates: Sequence[Fate]) -> None:
+        duplicate, late = fates.count(Fate.DUPLICATE), fates.count(Fate.LATE)
+        self.counters.produced += duplicate + late
+        self.counters.received += duplicate
+        self.counters.duplicate += duplicate
+        self.counters.lost += late
+        attempt.complete += duplicate
 
     def received(self, target: Target, sender: Sender) -> list[WholeSample]:
         """Records that a part's payload has been received; returns the samples that are complete now."""
@@ -188,34 +204,47 @@ class Assembler:
         for block, (rows, _) in zip(target.blocks, target.rows, strict=True):
             self.counters.bytes += sender.steps * math.prod(block.extent) * rows.itemsize
         attempt = self._attempts[target.samples[0].simulation, target.samples[0].attempt]
-        whole = []
+        complete = []
         for sample in target.samples:
             sample.ranks[target.rank] = target.blocks
             sample.senders.append(sender)
             if len(sample.ranks) == attempt.ranks:
-                whole.append(self._completed(sample, attempt))
-        return whole
+                complete.append(sample)
+        return self._completed(complete, attempt) if complete else []
 
-    def _completed(self, sample: PartialSample, attempt: _Attempt) -> WholeSample:
-        """Decides whether a sample of which all parts have arrived is stored."""
-        key = (sample.simulation, sample.attempt, sample.step)
-        del self._samples[key]
-        self.counters.received += 1
-        refusal = None
-        if fault := self._tiling_fault(sample) or self.inputs.fault(*key[:2]):
-            self.counters.rejected += 1
-            attempt.fault = fault
-            refusal = str(Failure.of(fault[0], field=fault[1]))
-        elif (sample.simulation, sample.step) in self._done:
-            self.counters.duplicate += 1
-            attempt.complete += 1
-        else:
-            self._done.add(sample.simulation, sample.step)
-            attempt.complete += 1
-            inputs = self.inputs.fix(*key[:2])
-            return WholeSample(*key, sample.slot, sample.senders, inputs=inputs)
-        self._store.release(sample.slot)
-        return WholeSample(*key, None, sample.senders, refusal)
+    def _completed(self, samples: Sequence[PartialSample], attempt: _Attempt) -> list[WholeSample]:
+        """Decides which samples of an attempt are stored, of which all parts have arrived."""
+        simulation, number = samples[0].simulation, samples[0].attempt
+        inputs_fault = self.inputs.fault(simulation, number)
+        done, added, unused, found = self._done.of(simulation), [], [], []
+        blocks: tuple[tuple[wire.Block, ...], ...] = ()
+        fault: tuple[str, ...] = ()
+        for sample in samples:
+            key = (simulation, number, sample.step)
+            del self._samples[key]
+            ranks = sample.ranks
+            # Neighbors have the same blocks: comparing them is faster than looking up their hash.
+            if (own := tuple([ranks[rank] for rank in sorted(ranks)])) != blocks:
+                blocks, fault = own, self._tiling_fault(own) or inputs_fault
+            if fault:
+                attempt.fault = fault
+                refusal = str(Failure.of(fault[0], field=fault[1]))
+                self.counters.rejected += 1
+                found.append(WholeSample(*key, None, sample.senders, refusal))
+                unused.append(sample.slot)
+            elif done[sample.step]:
+                self.counters.duplicate += 1
+                found.append(WholeSample(*key, None, sample.senders))
+                unused.append(sample.slot)
+            else:
+                added.append(sample.step)
+                inputs = self.inputs.fix(simulation, number)
+                found.append(WholeSample(*key, sample.slot, sample.senders, inputs=inputs))
+        self.counters.received += len(samples)
+        attempt.complete += sum(one.refusal is None for one in found)
+        self._done.add_all(simulation, added)
+        self._store.release_all(unused)
+        return found
 
     def damaged(self, target: Target) -> list[Sender]:
         """Drops the samples of a part whose payload had the wrong size; returns the senders of their other parts."""
@@ -359,9 +388,8 @@ class Assembler:
             raise ProtocolError(message)
         return state
 
-    def _tiling_fault(self, sample: PartialSample) -> tuple[str, ...]:
+    def _tiling_fault(self, blocks: tuple[tuple[wire.Block, ...], ...]) -> tuple[str, ...]:
         """Returns the fault of blocks that don't cover each field exactly, else (); cached per decomposition."""
-        blocks = tuple(sample.ranks[rank] for rank in sorted(sample.ranks))
         known = self._tilings.get(blocks)
         if known is None:
             codes = [

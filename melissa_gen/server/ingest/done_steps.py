@@ -25,6 +25,7 @@ class DoneSteps:
     def __init__(self, simulations: int, time_steps: int, rank: int, ranks: int) -> None:
         self._time_steps, self._rank, self._ranks = time_steps, rank, ranks
         self._complete = bytearray(simulations)
+        self._none, self._all = bytes(time_steps), b"\1" * time_steps
         # Simulations of which some samples are complete: which ones, and the number of the missing ones.
         self._partial: dict[int, bytearray] = {}
         self._missing: dict[int, int] = {}
@@ -32,10 +33,13 @@ class DoneSteps:
     def __contains__(self, sample: tuple[int, int]) -> bool:
         """Whether a sample (simulation, step) is complete."""
         simulation, step = sample
-        if self._complete[simulation]:
-            return True
-        steps = self._partial.get(simulation)
-        return steps is not None and steps[step] == 1
+        return self.of(simulation)[step] == 1
+
+    def of(self, simulation: int) -> bytes | bytearray:
+        """Returns 1 for each complete time step of a simulation, else 0; valid until the next change."""
+        return self._partial.get(
+            simulation, self._all if self._complete[simulation] else self._none
+        )
 
     def complete(self, simulation: int) -> bool:
         """Whether all samples of a simulation are complete."""
@@ -43,13 +47,19 @@ class DoneSteps:
 
     def add(self, simulation: int, step: int) -> None:
         """Marks a sample of this rank as complete."""
-        if (simulation, step) in self:
+        self.add_all(simulation, (step,))
+
+    def add_all(self, simulation: int, added: Sequence[int]) -> None:
+        """Marks samples of this rank, given by their time steps, as complete."""
+        if self._complete[simulation] or not added:
             return
         if simulation not in self._partial:
             self._partial[simulation] = bytearray(self._time_steps)
             self._missing[simulation] = self._time_steps
-        self._partial[simulation][step] = 1
-        self._missing[simulation] -= 1
+        steps = self._partial[simulation]
+        for step in added:
+            self._missing[simulation] -= not steps[step]
+            steps[step] = 1
         if not self._missing[simulation]:
             del self._partial[simulation], self._missing[simulation]
             self._complete[simulation] = 1

@@ -10,8 +10,10 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_link import JsonLink
 from melissa_gen.protocol.refusals import Refusal, Refusals
 from melissa_gen.protocol.sockets import connect_socket
-from melissa_gen.reservoir import RowSaver, Sample
+from melissa_gen.reservoir import RowSaver
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender, Target, WholeSample
 from melissa_gen.server.ingest.assignment import Assignment
 from melissa_gen.server.ingest.client_sessions import ClientSessions
@@ -390,14 +392,19 @@ class Ingest:
         return not self._more()
 
     def _store_pending(self) -> None:
-        while self._pending:
-            whole = self._pending[0]
-            if self._state.stop_reason is not None or self._sink.closed:
-                self._reject(whole)
-            elif not self._put(whole):
-                break
-            self._pending.popleft()
+        while self._pending and (self._state.stop_reason is not None or self._sink.closed):
+            whole = self._pending.popleft()
+            self._reject(whole)
             self._credit.add(whole.senders)
+        while self._pending:
+            # The samples of an attempt have the same inputs.
+            _, same = next(groupby(self._pending, attrgetter("simulation", "attempt")))
+            block = list(same)
+            stored = self._put(block)
+            for _ in range(stored):
+                self._credit.add(self._pending.popleft().senders)
+            if stored < len(block):
+                break
         if self._state.stop_reason is not None or (
             self._state.reception_over and not self._pending
         ):
@@ -413,25 +420,20 @@ class Ingest:
         while self._over and not self._pending:
             self._state.assignments.pop(self._over.popleft(), None)
 
-    def _put(self, whole: WholeSample) -> bool:
-        assignment = self._state.assignments.get(whole.simulation)
-        if assignment is None or whole.slot is None:
+    def _put(self, whole: Sequence[WholeSample]) -> int:
+        """Stores samples of one attempt; returns how many, the first ones."""
+        assignment = self._state.assignments.get(whole[0].simulation)
+        if assignment is None:
             # The parameters, sent by rank 0, have not arrived yet.
-            return False
-        inputs = (*assignment.parameters, self._time_of(whole.step))
-        sample = Sample(
-            whole.simulation,
-            whole.step,
-            inputs,
-            assignment.weight,
-            assignment.log_density,
-            whole.inputs,
-        )
-        if self._sink.put(whole.slot, sample):
-            return True
-        # Set before the second attempt, so that the trainer wakes this thread if it makes room in between.
-        self._waiting_for_room = True
-        return self._sink.put(whole.slot, sample)
+            return 0
+        block = assignment.block(whole, self._time_of)
+        slots = [one.slot for one in whole if one.slot is not None]
+        count = self._sink.put_block(slots, block)
+        if count < len(slots):
+            # Set before the second attempt, so that the trainer wakes this thread if it makes room in between.
+            self._waiting_for_room = True
+            count += self._sink.put_block(slots[count:], block.after(count))
+        return count
 
     def _flush_credit(self, *, idle: bool) -> None:
         """Returns buffers to clients; if idle, all of them, since clients may be blocked on them."""

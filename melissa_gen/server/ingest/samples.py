@@ -135,7 +135,7 @@ class Fate(Enum):
     REPEATED = "repeated"
 
 
-@dataclass
+@dataclass(slots=True)
 class PartialSample:
     """A sample of which parts are missing: what has arrived of which client rank, and the senders of it."""
 
