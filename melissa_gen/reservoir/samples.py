@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
@@ -37,8 +37,7 @@ class Sample(NamedTuple):
     input_fields: Inputs = NO_INPUTS
 
 
-@dataclass(frozen=True, slots=True)
-class SampleBlock:
+class SampleBlock(NamedTuple):
     """Metadata of several completed samples of one simulation.
 
     Attributes:
@@ -71,7 +70,7 @@ class SampleBlock:
 
     def after(self, count: int) -> Self:
         """Returns the block without its first samples."""
-        return replace(self, steps=self.steps[count:], inputs=self.inputs[count:])
+        return self._replace(steps=self.steps[count:], inputs=self.inputs[count:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class OpenReservoir(Reservoir):
         return (
             super()._exchange(rows, evictions)
             if evictions <= self._seen
-            else PolicyRules._exchange(self, rows, evictions)
+            else super(Reservoir, self)._exchange(rows, evictions)
         )
 
     def _evict(self) -> int:
