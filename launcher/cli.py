@@ -383,22 +383,29 @@ def generate(
 def train(
     study: StudyFile,
     data: Annotated[
-        list[Path], typer.Option("--data", metavar="FILE", help="A data set file; repeatable.")
-    ],
+        list[Path] | None,
+        typer.Option("--data", metavar="FILE", help="A data set file; repeatable."),
+    ] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Where to write the run [default: runs/NAME-DATE].")
     ] = None,
     overrides: Overrides = None,
     profile: Profile = None,
 ) -> None:
-    """Train the surrogate of a study on recorded data, without solvers."""
-    from melissa_gen.launcher.commands.train import train_on_data
+    """Train the surrogate of a study without solvers: on recorded data, or by its equation alone."""
+    from melissa_gen.launcher.commands.train import train_alone, train_on_data
     from melissa_gen.report.live import LiveView
     from melissa_gen.study import load_study
 
     loaded = load_study(study, _with_profile(overrides, profile))
     with steady_output():
-        code = train_on_data(loaded, data, run_dir, LiveView()).code
+        view = LiveView()
+        outcome = (
+            train_on_data(loaded, data, run_dir, view)
+            if data
+            else train_alone(loaded, run_dir, view)
+        )
+    code = outcome.code
     raise typer.Exit(code)
 
 

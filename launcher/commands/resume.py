@@ -70,7 +70,7 @@ def resume_run(
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
         _check_checkpoint(study, run_dir)
-        if not purpose.data:
+        if purpose.solves:
             solver_command(study)
         check_backend(study)
         # A launcher that was killed could not remove the shared-memory segments of its jobs.

@@ -1,13 +1,14 @@
-"""The command `melissa-gen train`: trains on recorded data, without solvers."""
+"""The command `melissa-gen train`: trains without solvers, on recorded data or by an equation alone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from melissa_gen.builders.dataset import dataset_writer, recorded_trajectories
 from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
@@ -16,9 +17,9 @@ from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
-from melissa_gen.study import Study, load_study
+from melissa_gen.study import FieldSection, FixedScaleSection, Study, load_study
 
-__all__ = ["train_on_data"]
+__all__ = ["train_alone", "train_on_data"]
 
 
 def train_on_data(
@@ -42,9 +43,6 @@ def train_on_data(
         DataError: A file can't be read, or does not fit the study.
         MelissaGenError: The run could not be started.
     """
-    # Imported here because importing torch takes seconds.
-    from melissa_gen.builders.surrogate import try_surrogate
-
     started = time.monotonic()
     if not study.training.enabled:
         message = "training.enabled is false, so that there is nothing to train; set it to true"
@@ -60,23 +58,98 @@ def train_on_data(
         held_out = _held_out(study, len(data), paths)
         purpose = Purpose(data=[str(path) for path in paths], held_out=held_out)
         plan = _plan(study, len(data) - len(held_out))
-        check_memory(plan)
-        try_surrogate(plan)
-        check_backend(plan)
-        with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as held:
-            view.say(f"run directory {held}")
-            promised, ranks = required_megabytes(plan), plan.server.ranks
-            view.say(f"memory: at most {promised:,.0f} MB in each of {ranks} server rank(s)")
-            if plan.reservoir.checkpoint:
-                view.say(disk_promise(plan, held))
+
+        def write(path: Path) -> None:
             if held_out:
-                _write_validation_set(study, data, held_out, held / "validation.h5")
-            record_run(plan, held, purpose)
-            # Checks that concern the number of simulations, which the files give.
-            plan = load_study(held / "study.yaml", folder=study.folder)
-            outcome = execute(plan, held, view, ResumeInfo(started))
-            present(outcome, plan, held, view)
-            return outcome
+                _write_validation_set(study, data, held_out, path)
+
+        return _train(plan, purpose, write, run_dir, view, started)
+
+
+def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
+    """Trains the surrogate of a study by its equation alone, without solvers and data.
+
+    The sampler of the study chooses the parameters of `simulation.count` simulations that are not solved.
+
+    Args:
+        study: The study.
+        run_dir: The run directory; it must not contain a run. None: a new directory `runs/NAME-DATE`.
+        view: Displays the progress of the run.
+
+    Returns:
+        The outcome of the run.
+
+    Raises:
+        StudyError: The study needs data, or has no exact solution for its validation.
+        MelissaGenError: The run could not be started.
+    """
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.solution import write_solution
+    from melissa_gen.builders.task import build_task
+
+    started = time.monotonic()
+    if study.simulation.command or build_task(study).needs_data:
+        message = (
+            "without --data FILE, train needs a study without simulation.command whose surrogate.task is "
+            "physics_informed with data: 0"
+        )
+        raise StudyError(message)
+    if study.simulation.inputs:
+        message = "simulation.inputs are sent by a solver, but simulation.command is missing; remove simulation.inputs"
+        raise StudyError(message)
+    check_sampler(study)
+    simulation = study.simulation
+    # Without data, the network predicts the physical values, or those of a fixed scale.
+    fields = {
+        name: field if isinstance(field.scale, FixedScaleSection) else _unscaled(field)
+        for name, field in simulation.fields.items()
+    }
+    plan = _plan(study, simulation.count)
+    plan = plan.model_copy(
+        update={"simulation": plan.simulation.model_copy(update={"fields": fields})}
+    )
+    return _train(
+        plan,
+        Purpose(alone=True),
+        lambda path: write_solution(plan, path),
+        run_dir,
+        view,
+        started,
+    )
+
+
+def _unscaled(field: FieldSection) -> FieldSection:
+    return field.model_copy(update={"scale": "none"})
+
+
+def _train(
+    plan: Study,
+    purpose: Purpose,
+    write_validation_set: Callable[[Path], None],
+    run_dir: Path | None,
+    view: RunView,
+    started: float,
+) -> RunOutcome:
+    """Trains in a run directory, to the end of the run."""
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate import try_surrogate
+
+    check_memory(plan)
+    try_surrogate(plan)
+    check_backend(plan)
+    with held_run_dir(run_dir or create_default_run_dir(plan.name, Path.cwd())) as held:
+        view.say(f"run directory {held}")
+        promised, ranks = required_megabytes(plan), plan.server.ranks
+        view.say(f"memory: at most {promised:,.0f} MB in each of {ranks} server rank(s)")
+        if plan.reservoir.checkpoint:
+            view.say(disk_promise(plan, held))
+        write_validation_set(held / "validation.h5")
+        record_run(plan, held, purpose)
+        # Checks that concern the number of simulations, which the files may give.
+        plan = load_study(held / "study.yaml", folder=plan.folder)
+        outcome = execute(plan, held, view, ResumeInfo(started))
+        present(outcome, plan, held, view)
+        return outcome
 
 
 def _plan(study: Study, trajectories: int) -> Study:

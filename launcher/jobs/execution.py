@@ -115,8 +115,8 @@ def execute(
     remove_stale_folders()
     backend = make_backend(study, run_dir / "logs")
     limits = limits_of(study)
-    if read_purpose(run_dir).data:
-        # The server reads recorded data itself.
+    if not read_purpose(run_dir).solves:
+        # The server reads recorded data itself, or needs none.
         limits = replace(limits, clients=0)
     if unconnected is not None:
         limits = replace(limits, unconnected=unconnected)

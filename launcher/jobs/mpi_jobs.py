@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from melissa_gen.builders.memory import allocator
+from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.base import SERVER, MpiJob
 from melissa_gen.launcher.backends.bridge_command import bridge_command
 from melissa_gen.launcher.backends.mpirun import resolve_command
@@ -51,6 +52,12 @@ def solver_command(study: Study, folder: Path | None = None) -> tuple[str, ...]:
     Raises:
         StudyError: The executable, an input or the reader does not exist, or a template does not match the parameters.
     """
+    if not study.simulation.command:
+        message = (
+            "simulation.command is missing, so that no solver can run; train the network by its equation alone with "
+            "melissa-gen train STUDY"
+        )
+        raise StudyError(message)
     python = _python(study.launcher.client_job)
     command = resolve_command(study.simulation.command, study.folder, python)
     if study.simulation.bridge is None:

@@ -86,3 +86,5 @@ def try_surrogate(study: Study) -> None:
         raise StudyError(msg)
     with torch.random.fork_rng(devices=[]):
         training_trial(study).run(study.training.batch_size)
+        task = build_task(study)
+        task.try_out(build_surrogate(study, task))

@@ -24,6 +24,14 @@ def build_task(study: Study) -> Task:
         _check_windows(study, task)
     if task.of_points:
         _check_points(study, task)
+    if task.differentiates:
+        _check_derivatives(study, task)
+    if task.needs_data and not study.simulation.command:
+        message = (
+            "simulation.command is missing, so that there is no data: set surrogate.task.arguments.data to 0, or name "
+            "the solver's command"
+        )
+        raise StudyError(message)
     return task
 
 
@@ -55,4 +63,27 @@ def _check_points(study: Study, task: Task) -> None:
         raise StudyError(message)
     if study.sampler.difficulty == "gradient_norm":
         message = f"{what} sampler.difficulty gradient_norm is not available; use loss, delta_loss or disagreement"
+        raise StudyError(message)
+
+
+def _check_derivatives(study: Study, task: Task) -> None:
+    """Checks that the network is computed in a way that can be differentiated twice.
+
+    Raises:
+        StudyError: One sentence on the key that does not fit.
+    """
+    training, what = (
+        study.training,
+        f"surrogate.task {task.name} differentiates the network, so that",
+    )
+    if training.precision == "bf16":
+        message = f"{what} training.precision bf16 is not available; use float32 or tf32"
+        raise StudyError(message)
+    if training.compile:
+        message = f"{what} training.compile is not available; set it to false"
+        raise StudyError(message)
+    if study.sampler.difficulty == "disagreement" and not task.needs_data:
+        message = (
+            f"{what} sampler.difficulty disagreement needs simulated data; use loss or delta_loss"
+        )
         raise StudyError(message)

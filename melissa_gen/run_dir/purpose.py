@@ -19,6 +19,7 @@ class Purpose:
         points: Parameters of each simulation; None: they are drawn from the prior.
         data: Data set files whose trajectories take the place of simulations; none if solvers run.
         held_out: Indices of the trajectories that are not trained on.
+        alone: Whether a network is trained by its equations alone, without solvers and data.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
@@ -28,11 +29,17 @@ class Purpose:
     points: list[list[float]] | None = None
     data: list[str] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
+    alone: bool = False
 
     @property
     def trains(self) -> bool:
         """Whether a surrogate is trained."""
         return self.kind == "training"
+
+    @property
+    def solves(self) -> bool:
+        """Whether solvers run."""
+        return not (self.data or self.alone)
 
     def to_json(self) -> dict[str, Any]:
         """Converts the purpose to JSON types."""

@@ -164,7 +164,7 @@ class _Rank:
                     self._consumer.progress, sum(one["samples"] for one in restored)
                 )
             used = f"{checkpoint.folder} is used" if checkpoint else "the run begins anew"
-            if self._setup.purpose.data:
+            if not self._setup.purpose.solves:
                 # The client library is needed by no other server.
                 from melissa_gen.server.recorded_data import start_recorded_data
 

@@ -1,4 +1,4 @@
-"""Streams recorded trajectories to the server of which this process is rank 0, in the place of the solvers."""
+"""Streams recorded trajectories, or none at all, to the server of this process, in the place of the solvers."""
 
 import logging
 import threading
@@ -18,6 +18,7 @@ from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import DataError, ServerLost
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.server.setup import RankSetup
+from melissa_gen.study import Study
 
 __all__ = ["start_recorded_data"]
 
@@ -28,7 +29,8 @@ def start_recorded_data(setup: RankSetup, fail: Callable[[str], None]) -> None:
     """Starts the thread that sends the trajectories of the run's data files; the server must be reachable.
 
     The thread is a client like a solver: simulation n of the run is trajectory n of the files, the server asks for it
-    when it has room, and accounting, flow control and resuming are those of every run.
+    when it has room, and accounting, flow control and resuming are those of every run. In a run without data, the time
+    steps of a simulation have no values; they only give its parameters and times to the training.
 
     Args:
         setup: The study, and the files in its purpose.
@@ -40,6 +42,9 @@ def start_recorded_data(setup: RankSetup, fail: Callable[[str], None]) -> None:
 
 def _stream(setup: RankSetup, fail: Callable[[str], None]) -> None:
     try:
+        if setup.purpose.alone:
+            _send_all(setup, None)
+            return
         with recorded_trajectories(setup.study, setup.purpose) as data:
             _send_all(setup, data)
     except ServerLost as lost:
@@ -50,16 +55,28 @@ def _stream(setup: RankSetup, fail: Callable[[str], None]) -> None:
         fail(f"the recorded data can't be sent: {error}")
 
 
-def _send_all(setup: RankSetup, data: Trajectories) -> None:
+def _send_all(setup: RankSetup, data: Trajectories | None) -> None:
     connection = ServerConnection(SingleProcess(), Path(setup.run_dir / "contact.json"))
     try:
         simulation = setup.study.simulation
         for name, (shape, dtype) in (field_specs(simulation) | input_specs(simulation)).items():
             connection.declare(name, Placement(shape, (0,) * len(shape), shape, np.dtype(dtype)))
         while (issued := connection.next()) is not None:
-            _send_one(connection, issued, data)
+            if data is None:
+                _send_zeros(connection, issued, setup.study)
+            else:
+                _send_one(connection, issued, data)
     finally:
         connection.close()
+
+
+def _send_zeros(connection: ServerConnection, issued: IssuedSimulation, study: Study) -> None:
+    """Sends the time steps of a simulation that is not solved; the training does not read their values."""
+    specs = field_specs(study.simulation)
+    zeros = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
+    for step in range(study.simulation.time_steps):
+        connection.send(issued, step, zeros)
+    connection.finalize(issued, study.simulation.time_steps)
 
 
 def _check_finite(number: int, fields: Mapping[str, NDArray[Any]]) -> None:

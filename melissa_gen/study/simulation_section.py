@@ -30,9 +30,9 @@ class TimesSection(Section):
 class SimulationSection(Section):
     """The solver: how it is started and what it sends."""
 
-    command: list[Text] = Field(min_length=1)
+    command: list[Text] = Field(default=[])
     """Executable and arguments. `python` is the interpreter that runs melissa_gen; relative paths start at the study's
-    folder."""
+    folder. Only a study whose task is `physics_informed` can do without."""
     count: int = Field(gt=0, lt=2**31)
     """How many simulations to run."""
     processes: int = Field(default=1, gt=0, lt=2**31)

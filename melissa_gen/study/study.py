@@ -130,6 +130,18 @@ class Study(Section):
         return transport == "tcp" or (transport == "auto" and self.launcher.backend != "local")
 
     @model_validator(mode="after")
+    def _solved(self) -> Self:
+        task = self.surrogate.task
+        name = task if isinstance(task, str) else task.class_path
+        if not self.simulation.command and name != "physics_informed":
+            msg = (
+                "simulation.command is missing; name the solver's executable and its arguments, as in "
+                "[python, solver.py] (only surrogate.task physics_informed can do without a solver)"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _reachable(self) -> Self:
         ports = self.server.ports
         if ports is not None and ports[1] - ports[0] + 1 < self.server.ranks + 2:

@@ -29,7 +29,8 @@ class SurrogateSection(Section):
     task: str | ClassSection = "direct"
     """What the network learns. `direct`: (parameters, time) to field; `autoregressive`: (last fields, parameters) to
     next fields; `pointwise`: (parameters, time, coordinates) to values at points;
-    or a class `file.py:Class`. Arguments are given as `{class: NAME, arguments: {...}}`."""
+    `physics_informed`: the same, with an equation in the loss; or a class `file.py:Class`. Arguments are
+    given as `{class: NAME, arguments: {...}}`."""
     ensemble: EnsembleSection | None = None
     """Members whose disagreement is measured. None is a single network; a method that needs members uses snapshots."""
 

@@ -159,7 +159,7 @@ class PointSurrogate(Surrogate):
                 }
             )
         return {
-            name: self._whole(name, torch.cat([part[name] for part in parts], dim=1))
+            name: self.whole(name, torch.cat([part[name] for part in parts], dim=1))
             for name in self.fields
         }
 
@@ -231,7 +231,7 @@ class PointSurrogate(Surrogate):
             name: torch.cat([part[name] for part in found]).cpu().numpy() for name in self.fields
         }
 
-    def _whole(self, name: str, values: torch.Tensor) -> torch.Tensor:
+    def whole(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Arranges the values at all points `(n, N, *shape)` as whole fields `(n, *shape)`."""
         rows, channels = values.shape[0], self.fields[name]
         if channels and self.scales[name].channels == "first":

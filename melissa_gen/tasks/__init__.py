@@ -9,6 +9,18 @@ from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Rows, Task, Window
 from melissa_gen.tasks.creation import create_task
 from melissa_gen.tasks.direct import Direct
+from melissa_gen.tasks.equations import gradient
+from melissa_gen.tasks.physics_informed import PhysicsInformed
 from melissa_gen.tasks.pointwise import Pointwise
 
-__all__ = ["Autoregressive", "Direct", "Pointwise", "Rows", "Task", "Window", "create_task"]
+__all__ = [
+    "Autoregressive",
+    "Direct",
+    "PhysicsInformed",
+    "Pointwise",
+    "Rows",
+    "Task",
+    "Window",
+    "create_task",
+    "gradient",
+]

@@ -68,7 +68,7 @@ class Compared(NamedTuple):
 class Task(ABC):
     """What one item of a batch is, and how a surrogate learns it.
 
-    A task holds settings only. All its methods take the surrogate.
+    A task holds settings, and perhaps a `state` of its own. All methods that need the surrogate take it.
 
     Attributes:
         name: Name of the task in the study file.
@@ -87,6 +87,28 @@ class Task(ABC):
 
     def set_domain(self, domain: Mapping[str, Sequence[float]]) -> None:  # noqa: B027
         """Receives `simulation.domain`: name of each axis to its [low, high]; empty if the study has none."""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the loss has a term of simulated data, so that a solver or recorded data is needed."""
+        return True
+
+    def try_out(self, surrogate: Surrogate) -> None:  # noqa: B027
+        """Evaluates functions of the user once, before a study starts.
+
+        Args:
+            surrogate: A new surrogate.
+
+        Raises:
+            StudyError: One of them fails.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint of this rank keeps of the task, of JSON types; most tasks have settings only."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Continues from the `state()` of an earlier server."""
 
     def points_of_batch(self, rows: int) -> int:
         """Returns at how many points a network of single points is evaluated in a batch of some rows; else 0."""

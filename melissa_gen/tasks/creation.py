@@ -9,6 +9,7 @@ from melissa_gen.surrogates.class_path import ClassKey
 from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Task
 from melissa_gen.tasks.direct import Direct
+from melissa_gen.tasks.physics_informed import PhysicsInformed
 from melissa_gen.tasks.pointwise import Pointwise
 
 __all__ = ["create_task"]
@@ -17,6 +18,7 @@ _TASKS: dict[str, type[Task]] = {
     "direct": Direct,
     "autoregressive": Autoregressive,
     "pointwise": Pointwise,
+    "physics_informed": PhysicsInformed,
 }
 _KEY = ClassKey("surrogate.task", Task, "task.py:MyTask")
 

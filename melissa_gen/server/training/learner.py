@@ -75,13 +75,18 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint, of JSON types, without the weights and the optimizer."""
-        return {"divergence": self.guard.state(), "learning_rate": self.rate.state()}
+        return {
+            "divergence": self.guard.state(),
+            "learning_rate": self.rate.state(),
+            "task": self._task.state(),
+        }
 
     def restore(self, state: Mapping[str, Any], batches: int) -> None:
         """Continues from the `state()` of an earlier server, after this number of steps."""
         self.batches = batches
         self.guard.restore(state["divergence"])
         self.rate.restore(state["learning_rate"])
+        self._task.restore(state.get("task", {}))
 
     @property
     def model(self) -> Surrogate:
