@@ -96,11 +96,7 @@ class Channel:
             self._current = self._free.pop()
             self._place = self._unsent = 0
         for name, array in zip(self._names, self._buffers[self._current], strict=True):
-            np.copyto(
-                array[self._place],
-                blocks[name],
-                casting="same_kind" if blocks[name].dtype.kind == "f" else "unsafe",
-            )
+            array[self._place] = blocks[name]
         self._place += 1
 
     def flush(

@@ -157,7 +157,10 @@ class ServerConnection:
         solving = called - self._returned
         number = issued.simulation
         channel = self._channel(wire.owner(number, len(self._channels)))
-        self._wait_for_credit(channel, number, step)
+        self._repeat_lost_messages(called)
+        if not channel.has_credit:
+            self._wait_for_credit(channel, number, step)
+        self._check_server()
         if not channel.waiting:
             self._collecting = called
         channel.add(blocks)
@@ -268,7 +271,7 @@ class ServerConnection:
             if self._heartbeat.ended:
                 return None
             self._control.wait(100)
-            self._repeat_lost_messages()
+            self._repeat_lost_messages(time.monotonic())
         if isinstance(answer, wire.Refused):
             raise ClientError(answer.reason)
         self._heartbeat.progress.next_seconds += time.monotonic() - began
@@ -281,17 +284,15 @@ class ServerConnection:
         Raises:
             ServerLost: The server stopped.
         """
-        self._repeat_lost_messages()
-        if not channel.has_credit:
-            channel.collect()
+        channel.collect()
         opened = began = time.monotonic()
         warned = False
         while not channel.has_credit:
             self._note(wire.WAITING_FOR_CREDIT, simulation, step)
             channel.line.wait(200)
             channel.collect()
-            self._repeat_lost_messages()
             now = time.monotonic()
+            self._repeat_lost_messages(now)
             if not (warned or channel.line.answered) and now - opened > _HANDSHAKE_SECONDS:
                 warned = True
                 rank = wire.owner(simulation, len(self._channels))
@@ -302,7 +303,6 @@ class ServerConnection:
                 self._check_server()
         # The first buffers become free when the server has answered the offer of memory.
         self._show_unshared(channel)
-        self._check_server()
 
     def _warn_of_silence(self, server_rank: int, seconds: float) -> None:
         text = (
@@ -335,9 +335,8 @@ class ServerConnection:
         if self._heartbeat is not None and self._heartbeat.ended:
             raise ServerLost(self._heartbeat.ended)
 
-    def _repeat_lost_messages(self) -> None:
+    def _repeat_lost_messages(self, now: float) -> None:
         """Receives the answers of all server ranks, at most once a second, and repeats what was lost."""
-        now = time.monotonic()
         if now - self._repeated < PING_SECONDS:
             return
         self._repeated = now
