@@ -38,7 +38,8 @@ def complete_summary(
         keys = ("simulations", "samples", "training", "sampler")
         summary = {key: known[key] for key in keys if key in known}
         if known.get("validation"):
-            summary["validation"] = {"nrmse": known["validation"]}
+            errors = dict(known["validation"])
+            summary["validation"] = {errors.pop("error", "nrmse"): errors}
         summary["status"] = "stopped" if status in ("stopped", "interrupted") else "failed"
         summary["complete"] = False
         if status == "finished":

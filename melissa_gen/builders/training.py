@@ -8,13 +8,21 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from melissa_gen.errors import StudyError
 from melissa_gen.study import ClassSection, Study, TrainingSection
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.study.training_section import SQUARED
+from melissa_gen.surrogates import Metric, Surrogate
 from melissa_gen.surrogates.class_path import ClassKey
 from melissa_gen.surrogates.training_loss import TrainingLoss, field_loss
 
 CALLBACK_METHODS = ("on_batch", "on_validation", "on_end")
 
-__all__ = ["build_callbacks", "build_loss", "build_optimizer", "build_schedule"]
+__all__ = [
+    "build_callbacks",
+    "build_loss",
+    "build_metric",
+    "build_optimizer",
+    "build_schedule",
+    "sample_error",
+]
 
 _OPTIMIZER = ClassKey("training.optimizer", torch.optim.Optimizer, "AdamW", "torch.optim")
 _SCHEDULE = ClassKey(
@@ -55,14 +63,37 @@ def build_loss(study: Study, surrogate: Surrogate) -> TrainingLoss:
     Raises:
         StudyError: The class can't be imported or created.
     """
-    weights = {name: field.weight for name, field in study.simulation.fields.items()}
-    section = study.training.loss
+    weights, section = _weights(study), study.training.minimized
     if not isinstance(section, ClassSection):
         return TrainingLoss(surrogate, section, weights)
     cls = _LOSS.load(section.class_path, study.folder)
     _LOSS.check_arguments(cls, section.arguments, "training.loss.arguments")
     function = field_loss(cls, section.arguments)
     return TrainingLoss(surrogate, function, weights, name=f"'{section.class_path}'")
+
+
+def build_metric(study: Study, surrogate: Surrogate) -> Metric:
+    """Creates the metric of a study, which measures the errors of its validation."""
+    kind = study.training.metric
+    return Metric(kind, surrogate.fields, surrogate.scales, _weights(study))
+
+
+def sample_error(study: Study, surrogate: Surrogate, loss: TrainingLoss) -> TrainingLoss:
+    """Returns what measures the error of a sample for the sampler: the square of the metric.
+
+    Args:
+        study: The study.
+        surrogate: The surrogate in training.
+        loss: The loss of the study, which is returned if there is no metric or if it is its square.
+    """
+    metric = study.training.metric
+    if metric is None or study.training.minimized == SQUARED[metric]:
+        return loss
+    return TrainingLoss(surrogate, SQUARED[metric], _weights(study))
+
+
+def _weights(study: Study) -> dict[str, float | list[float]]:
+    return {name: field.weight for name, field in study.simulation.fields.items()}
 
 
 def build_optimizer(

@@ -71,7 +71,7 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """Returns one mapping of figures for each run.
 
-        `mean`, `p95`, `p99` and `max` are those of the NRMSE over the validation simulations; `mean_ratio` and the
+        `mean`, `p95`, `p99` and `max` are those of the error over the validation simulations; `mean_ratio` and the
         others are the same divided by those of the first run. What a run did not record is NaN.
         """
         first = _errors(self.runs[0])
@@ -100,7 +100,7 @@ class Comparison:
     def columns(self) -> list[str]:
         """Returns the headings of `cells`."""
         head = ["run", "sampler", "status", "simulations", "samples", "batches", "time"]
-        return [*head, *(f"NRMSE {key}" for key in ERRORS)]
+        return [*head, *(f"{self._error} {key}" for key in ERRORS)]
 
     def cells(self) -> list[list[str]]:
         """Returns the rows as text, one cell for each column; behind an error stands its ratio to the first run's."""
@@ -118,6 +118,11 @@ class Comparison:
             found.append([*texts, *counts, duration(row["seconds"]), *errors])
         return found
 
+    @property
+    def _error(self) -> str:
+        """Name of the error on the axes: that of the first run."""
+        return self.runs[0].error_name.upper()
+
     def remarks(self) -> list[str]:
         """Returns what limits the comparison, a sentence each."""
         found = [
@@ -129,6 +134,8 @@ class Comparison:
         missing = [name for name, one in zip(self.labels, cases, strict=True) if one is None]
         if missing:
             found.append(f"No validation is recorded of {', '.join(missing)}.")
+        if len({run.error_name for run in self.runs}) > 1:
+            found.append("The runs have different training.metric: their errors can't be compared.")
         known = [one.points for one in cases if one is not None]
         if any(not np.array_equal(one, known[0]) for one in known[1:]):
             found.append(
@@ -213,7 +220,11 @@ class Comparison:
     def _curves(self, *, by_time: bool) -> Figure | None:
         """Mean, 99th percentile and maximum of the validation error over batches or running time, a panel each."""
         validations = [
-            [event for event in run.kind("validation") if number_at(event, "nrmse", "mean") > 0]
+            [
+                event
+                for event in run.kind("validation")
+                if number_at(event, run.error_name, "mean") > 0
+            ]
             for run in self.runs
         ]
         if not any(validations):
@@ -224,8 +235,8 @@ class Comparison:
         longest = max(float(column(events, key).max(initial=0)) for events in validations)
         for axes, (error, title) in zip(panels, CURVES, strict=True):
             axes.set_title(title)
-            for events, style in zip(validations, self._styles(), strict=True):
-                axes.plot(column(events, key), column(events, "nrmse", error), **style)
+            for run, events, style in zip(self.runs, validations, self._styles(), strict=True):
+                axes.plot(column(events, key), column(events, run.error_name, error), **style)
             log_axis(axes, "y")
             if by_time:
                 duration_axis(axes, np.array([longest]))
@@ -233,7 +244,7 @@ class Comparison:
                 axes.set_xlabel("batches")
                 axes.xaxis.set_major_formatter(EngFormatter(sep=""))
                 axes.set_xlim(left=0)
-        panels[0].set_ylabel("NRMSE")
+        panels[0].set_ylabel(self._error)
         _legend(image, panels[0])
         return image
 
@@ -243,7 +254,7 @@ class Comparison:
         axes = image.subplots()
         drawn = False
         for run, style in zip(self.runs, self._styles(), strict=True):
-            errors = run.cases.nrmse if run.cases is not None else np.zeros(0)
+            errors = run.cases.errors if run.cases is not None else np.zeros(0)
             errors = np.sort(errors[np.isfinite(errors) & (errors > 0)])
             if len(errors) > 1:
                 larger = 1 - np.arange(len(errors)) / len(errors)
@@ -253,7 +264,7 @@ class Comparison:
             return None
         log_axis(axes, "x")
         log_axis(axes, "y")
-        axes.set_xlabel("NRMSE of a validation simulation")
+        axes.set_xlabel(f"{self._error} of a validation simulation")
         axes.set_ylabel("share with at least this error")
         _legend(image, axes)
         return image
@@ -303,10 +314,10 @@ def _labels(runs: Sequence[RecordedRun]) -> list[str]:
 
 def _errors(run: RecordedRun) -> dict[str, float]:
     """Statistics of the last validation."""
-    found: Mapping[str, Any] = (run.summary.get("validation") or {}).get("nrmse") or {}
+    found: Mapping[str, Any] = (run.summary.get("validation") or {}).get(run.error_name) or {}
     if not found:
         events = run.kind("validation")
-        found = events[-1].get("nrmse") or {} if events else {}
+        found = events[-1].get(run.error_name) or {} if events else {}
     return {key: number_at(found, key) for key in ERRORS}
 
 

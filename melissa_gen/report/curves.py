@@ -61,7 +61,9 @@ def loss_figure(run: RecordedRun) -> Figure | None:
 
 def validation_figure(run: RecordedRun) -> Figure | None:
     """Draws mean, 99th percentile and maximum of the validation error over batches, on a logarithmic scale."""
-    events = [event for event in run.kind("validation") if number_at(event, "nrmse", "mean") > 0]
+    events = [
+        event for event in run.kind("validation") if number_at(event, run.error_name, "mean") > 0
+    ]
     if not events:
         return None
     image = new_figure(HALF, 300)
@@ -75,13 +77,13 @@ def validation_figure(run: RecordedRun) -> Figure | None:
     )
     ends = []
     for key, text, color in curves:
-        values = column(events, "nrmse", key)
+        values = column(events, run.error_name, key)
         marker = "o" if len(values) < 40 else None
         axes.plot(batches, values, color=color, marker=marker, markersize=3.5, label=text)
         ends.append(values[-1])
     log_axis(axes, "y")
     axes.set_xlabel("batches")
-    axes.set_ylabel("NRMSE")
+    axes.set_ylabel(run.error_name.upper())
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.legend(loc="upper right", ncols=3)
@@ -112,7 +114,7 @@ def error_against_time_figure(run: RecordedRun) -> Figure | None:
         log_axis(axes, "y")
     axes.margins(x=0.01)
     axes.set_xlabel("time of the simulation")
-    axes.set_ylabel("NRMSE")
+    axes.set_ylabel(run.error_name.upper())
     image.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return image
 

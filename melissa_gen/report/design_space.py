@@ -152,7 +152,7 @@ def error_figure(run: RecordedRun) -> Figure | None:
     """Draws the distribution of the validation error over simulations, with its summary statistics."""
     if run.cases is None:
         return None
-    errors = run.cases.nrmse
+    errors = run.cases.errors
     errors = errors[np.isfinite(errors) & (errors > 0)]
     if len(errors) < 2:
         return None
@@ -187,7 +187,7 @@ def error_figure(run: RecordedRun) -> Figure | None:
             color=color,
         )
     axes.set_ylim(0, top * 1.55)
-    axes.set_xlabel("NRMSE of a validation simulation")
+    axes.set_xlabel(f"{run.error_name.upper()} of a validation simulation")
     axes.set_ylabel("simulations")
     axes.grid(visible=False, axis="x")
     return image

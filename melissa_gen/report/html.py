@@ -31,6 +31,11 @@ from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
+_ERRORS = {
+    "nrmse": "normalized root mean square error (NRMSE)",
+    "rmse": "root mean square error on the scale of the fields (RMSE)",
+}
+
 __all__ = ["page_environment", "render_report", "write_page", "write_report"]
 
 SHOWN_NOTES = 40
@@ -165,7 +170,7 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
     failed = number_at(simulations, "failed")
     speed = number_at(run.summary, "throughput", "megabytes_per_second")
     return [
-        (number(number_at(error, "mean")), "validation error", "mean NRMSE"),
+        (number(number_at(error, "mean")), "validation error", f"mean {run.error_name.upper()}"),
         (number(number_at(error, "max")), "worst case", f"p99 {number(number_at(error, 'p99'))}"),
         (
             count(number_at(simulations, "completed")),
@@ -184,10 +189,10 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
 
 
 def _validation(run: RecordedRun) -> dict[str, Any]:
-    found = (run.summary.get("validation") or {}).get("nrmse")
+    found = (run.summary.get("validation") or {}).get(run.error_name)
     if not found:
         events = run.kind("validation")
-        found = events[-1].get("nrmse") if events else None
+        found = events[-1].get(run.error_name) if events else None
     return found if isinstance(found, dict) else {}
 
 
@@ -196,8 +201,8 @@ def _training(run: RecordedRun) -> list[Drawing]:
     loss = loss[np.isfinite(loss)]
     fell = f"From {number(loss[0])} to {number(loss[-1])}; " if len(loss) else ""
     events = run.kind("validation")
-    first = number_at(events[0], "nrmse", "mean") if events else math.nan
-    last = number_at(events[-1], "nrmse", "mean") if events else math.nan
+    first = number_at(events[0], run.error_name, "mean") if events else math.nan
+    last = number_at(events[-1], run.error_name, "mean") if events else math.nan
     better = f"The mean error fell {first / last:.1f}-fold" if 0 < last < first else "The mean"
     return _drawn(
         (curves.loss_figure, f"{fell}light: loss of each report, dark: running geometric mean."),
@@ -212,12 +217,12 @@ def _training(run: RecordedRun) -> list[Drawing]:
 
 
 def _errors(run: RecordedRun) -> list[Drawing]:
-    known = len(run.cases.nrmse) if run.cases else 0
+    known = len(run.cases.errors) if run.cases else 0
     return _drawn(
         (
             design_space.error_figure,
-            f"{count(known)} simulations that were never trained on. The normalized root mean "
-            "square error (NRMSE) of each is computed over all its predicted time steps.",
+            f"{count(known)} simulations that were never trained on. The {_ERRORS[run.error_name]} of each is "
+            "computed over all its predicted time steps.",
         ),
         (
             curves.error_against_time_figure,
@@ -234,12 +239,12 @@ def _field_errors(run: RecordedRun) -> list[list[str]]:
     if found is None:
         events = run.kind("validation")
         fields = (events[-1].get("fields") or {}) if events else {}
-        found = {name: {"nrmse": errors} for name, errors in fields.items()}
+        found = {name: {run.error_name: errors} for name, errors in fields.items()}
     if len(found) < 2:
         return []
     keys = ("mean", "rms", "p95", "p99", "max")
     return [
-        [name, *(number(number_at(one, "nrmse", key)) for key in keys)]
+        [name, *(number(number_at(one, run.error_name, key)) for key in keys)]
         for name, one in found.items()
     ]
 
@@ -253,7 +258,7 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
         pictures = [
             {
                 "field": one.field_name,
-                "error": number(float(one.nrmse[one.index[case]])),
+                "error": number(float(one.errors[one.index[case]])),
                 "svg": Markup(to_svg(case_figure(one, case, run.x_first, run.points_of_mesh()))),
             }
             for one in cases.fields
@@ -261,7 +266,7 @@ def _cases(run: RecordedRun) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": name,
-                "error": number(float(cases.nrmse[cases.index[case]])),
+                "error": number(float(cases.errors[cases.index[case]])),
                 "pictures": pictures,
                 "parameters": [
                     (key, _parameter(run, key, value), pretty_unit(run.unit(key)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melissa_gen.report.quantities import count, duration, number
-from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.events import error_name, number_at
 
 __all__ = ["key_figures"]
 
@@ -36,9 +36,10 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if summary.get("training"):
         batches, loss = whole("training", "batches"), real("training", "final_loss")
         found.append(("training", f"{batches} batches, final loss {loss}"))
-    if (summary.get("validation") or {}).get("nrmse"):
-        mean, p99, worst = (real("validation", "nrmse", k) for k in ("mean", "p99", "max"))
-        found.append(("validation", f"NRMSE mean {mean}, p99 {p99}, max {worst}"))
+    error = error_name(summary.get("validation") or {})
+    if (summary.get("validation") or {}).get(error):
+        mean, p99, worst = (real("validation", error, k) for k in ("mean", "p99", "max"))
+        found.append(("validation", f"{error.upper()} mean {mean}, p99 {p99}, max {worst}"))
     if record := summary.get("record"):
         dropped = number_at(summary, "record", "dropped")
         text = f"{whole('record', 'simulations')} simulations in {record.get('file')}"

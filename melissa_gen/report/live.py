@@ -16,7 +16,7 @@ from rich.text import Text
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
 from melissa_gen.report.views import say
 from melissa_gen.report.waiting import who_waits
-from melissa_gen.run_dir.events import Event, number_at
+from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
 
@@ -206,9 +206,10 @@ def event_text(event: Event) -> Text | None:
     if kind == "reception_over":
         return Text("all data received; training on the remaining samples")
     if kind == "validation":
-        mean, worst = number_at(event, "nrmse", "mean"), number_at(event, "nrmse", "max")
+        error = error_name(event)
+        mean, worst = number_at(event, error, "mean"), number_at(event, error, "max")
         at = f"batch {size('batches')}"
-        return Text(f"validation at {at}: NRMSE mean {number(mean)}, max {number(worst)}")
+        return Text(f"validation at {at}: {error.upper()} mean {number(mean)}, max {number(worst)}")
     if kind == "rescaled":
         return Text(_rescaled(event))
     if kind == "checkpoint":
@@ -339,7 +340,7 @@ def _add_training(table: Table, status: Mapping[str, Any]) -> None:
     if not validation:
         table.add_row("validation", Text("none yet", style=STYLES["dim"]))
         return
-    line = Text("NRMSE mean ")
+    line = Text(f"{str(validation.get('error', 'nrmse')).upper()} mean ")
     line.append(number(number_at(validation, "mean")), style="bold")
     line.append(f" · p99 {number(number_at(validation, 'p99'))}")
     line.append(f" · max {number(number_at(validation, 'max'))}")

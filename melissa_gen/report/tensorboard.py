@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from melissa_gen.run_dir.events import Event, number_at
+from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["TensorBoardWriter", "scalars"]
 
@@ -87,7 +87,9 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
             found[f"reservoir/rank_{rank}_unseen"] = number_at(one, "unseen")
     elif kind == "validation":
         step = _step(event, "batches", batches)
-        found = {f"validation/{key}": value for key, value in _numbers(event.get("nrmse"))}
+        found = {
+            f"validation/{key}": value for key, value in _numbers(event.get(error_name(event)))
+        }
         for name, errors in (event.get("fields") or {}).items():
             found |= {f"validation/{name}/{key}": value for key, value in _numbers(errors)}
         found["validation/correlation_time"] = number_at(event, "correlation_time")

@@ -16,6 +16,7 @@ from melissa_gen.run_dir.strict_json import plain
 __all__ = [
     "Event",
     "EventLog",
+    "error_name",
     "follow",
     "last_status",
     "number_at",
@@ -199,6 +200,15 @@ def follow(
             if stop():
                 return
             time.sleep(interval)
+
+
+def error_name(record: Mapping[str, Any]) -> str:
+    """Returns the name of the validation error: `nrmse`, or `rmse` where `training.metric` is `absolute`.
+
+    Args:
+        record: An event `validation`, or the section `validation` of the summary.
+    """
+    return "rmse" if "rmse" in record else "nrmse"
 
 
 def number_at(event: Mapping[str, Any], *keys: str) -> float:

@@ -15,7 +15,7 @@ import yaml
 
 from melissa_gen.distributions import Distribution, parse_parameter
 from melissa_gen.errors import DataError, StudyError
-from melissa_gen.run_dir.events import Event, number_at, read_events
+from melissa_gen.run_dir.events import Event, error_name, number_at, read_events
 from melissa_gen.run_dir.recorded_simulations import SimulationDigest
 from melissa_gen.run_dir.thinning import EvenSample, Newest
 
@@ -38,9 +38,10 @@ class ValidationCases:
     """Content of `validation_errors.npz`: the error of every case, and three cases with their fields.
 
     Attributes:
-        nrmse: Error of each validation simulation, `(n,)`.
+        error_name: What the errors are: `nrmse`, or `rmse` where `training.metric` is `absolute`.
+        errors: Error of each validation simulation, `(n,)`.
         names: Names of the three shown cases: best, median, worst.
-        index: Indices of the three cases in `nrmse`.
+        index: Indices of the three cases in `errors`.
         parameters: Parameters of the three cases, one mapping each.
         time_steps: Time steps shown, `(k,)`.
         field_name: Name of the field shown.
@@ -55,7 +56,8 @@ class ValidationCases:
         fields: The same for each field, with the errors of this field; empty in the elements.
     """
 
-    nrmse: Floats
+    error_name: str
+    errors: Floats
     names: list[str]
     index: list[int]
     parameters: list[dict[str, float]]
@@ -70,6 +72,11 @@ class ValidationCases:
     correlation_times: Floats
     fields: list["ValidationCases"] = field(default_factory=list)
 
+    @property
+    def nrmse(self) -> Floats:
+        """The errors, where they are NRMSE; empty otherwise."""
+        return self.errors if self.error_name == "nrmse" else np.zeros(0)
+
     @classmethod
     def read(cls, path: Path) -> "ValidationCases":
         """Reads the file.
@@ -83,8 +90,10 @@ class ValidationCases:
             index = [int(place) for place in data["case_index"]]
             names = [str(name) for name in data["parameter_names"]]
             rows = data["parameters"][index]
+            error = error_name(data)
             whole = cls(
-                nrmse=data["nrmse"].astype(np.float64),
+                error_name=error,
+                errors=data[error].astype(np.float64),
                 names=[str(name) for name in data["case_names"]],
                 index=index,
                 parameters=[dict(zip(names, map(float, row), strict=True)) for row in rows],
@@ -95,7 +104,7 @@ class ValidationCases:
                 predicted=data["predicted"].astype(np.float64),
                 points=data["parameters"].astype(np.float64),
                 times=_of_newer_versions(data, "predicted_times"),
-                by_step=_of_newer_versions(data, "nrmse_by_step"),
+                by_step=_of_newer_versions(data, f"{error}_by_step"),
                 correlation_times=_of_newer_versions(data, "correlation_times"),
             )
             # Older versions wrote only the first field.
@@ -105,7 +114,7 @@ class ValidationCases:
                     whole,
                     field_name=str(name),
                     unit=str(data["units"][k]),
-                    nrmse=data["field_nrmse"][:, k].astype(np.float64),
+                    errors=data[f"field_{error}"][:, k].astype(np.float64),
                     true=data[f"true_{k}" if k else "true"].astype(np.float64),
                     predicted=data[f"predicted_{k}" if k else "predicted"].astype(np.float64),
                 )
@@ -198,6 +207,13 @@ class RecordedRun:
         """Returns the unit of a parameter, or ""."""
         declared = (self.study.get("parameters") or {}).get(parameter)
         return str(declared.get("unit") or "") if isinstance(declared, dict) else ""
+
+    @property
+    def error_name(self) -> str:
+        """Name of the validation error: `nrmse`, or `rmse` where `training.metric` is `absolute`."""
+        training = self.study.get("training")
+        absolute = isinstance(training, dict) and training.get("metric") == "absolute"
+        return "rmse" if absolute else "nrmse"
 
     @property
     def x_first(self) -> bool:

@@ -45,6 +45,7 @@ FIXED = {
     "training.decay": "the checkpoint holds the state of this optimizer",
     "training.importance_exponent": "the weights of the samples so far were computed with it",
     "training.validation": "all errors of a run are measured on the same validation set",
+    "training.metric": "all errors of a run are measured in the same way",
     "training.enabled": "the checkpoint holds a network, or none",
     "record": "the file holds the samples so far",
     "reservoir": "the samples in memory are those of this reservoir",

@@ -21,8 +21,8 @@ class SamplerSection(Section):
     generation_size: int = Field(default=10, gt=0)
     """Simulations proposed at a time."""
     difficulty: Literal["loss", "delta_loss", "disagreement", "gradient_norm"] = "loss"
-    """Signal of difficulty, measured when a sample is first drawn: `loss`, its normalized
-    loss; `delta_loss`, the excess of its loss over the batch; `disagreement` of the members of an ensemble;
-    `gradient_norm`, the influence of its gradient at the last layer (arXiv 2110.08611)."""
+    """Signal of difficulty, measured when a sample is first drawn: `loss`, its normalized loss, or the square of its
+    error where `training.metric` is set; `delta_loss`, the excess of the same over the batch; `disagreement` of the
+    members of an ensemble; `gradient_norm`, the influence of its gradient at the last layer (arXiv 2110.08611)."""
     arguments: dict[str, Any] = Field(default={})
     """The method's own arguments."""

@@ -10,6 +10,14 @@ from melissa_gen.units import Duration
 __all__ = ["ScheduleSection", "TrainingSection", "UntilSection", "ValidationSection"]
 
 Limit = Annotated[float, Field(gt=0)]
+_STATISTICS = ("mean", "rms", "p95", "p99", "max")
+
+
+SQUARED: dict[Literal["absolute", "relative"], Literal["mse", "relative"]] = {
+    "absolute": "mse",
+    "relative": "relative",
+}
+"""The loss that is the square of each metric."""
 
 
 class ValidationSection(Section):
@@ -48,14 +56,33 @@ class UntilSection(Section):
     """Largest 99th percentile of the NRMSE."""
     max: Limit | None = Field(default=None, alias="nrmse.max")
     """Largest maximum of the NRMSE."""
+    rmse_mean: Limit | None = Field(default=None, alias="rmse.mean")
+    """Largest mean of the error, if `training.metric` is `absolute`."""
+    rmse_rms: Limit | None = Field(default=None, alias="rmse.rms")
+    """Its largest root mean square."""
+    rmse_p95: Limit | None = Field(default=None, alias="rmse.p95")
+    """Its largest 95th percentile."""
+    rmse_p99: Limit | None = Field(default=None, alias="rmse.p99")
+    """Its largest 99th percentile."""
+    rmse_max: Limit | None = Field(default=None, alias="rmse.max")
+    """Its largest maximum."""
     patience: int = Field(default=1, gt=0)
     """Number of validations in a row that must be within these limits."""
 
     @property
     def limits(self) -> dict[str, float]:
         """Name of each statistic to its limit."""
-        given = {name: getattr(self, name) for name in ("mean", "rms", "p95", "p99", "max")}
-        return {name: limit for name, limit in given.items() if limit is not None}
+        return {**self._given("nrmse"), **self._given("rmse")}
+
+    def wrong_keys(self, error: str) -> list[str]:
+        """Returns the limits that are not those of an error, `nrmse` or `rmse`."""
+        other = "rmse" if error == "nrmse" else "nrmse"
+        return [f"{other}.{name}" for name in self._given(other)]
+
+    def _given(self, error: str) -> dict[str, float]:
+        prefix = "rmse_" if error == "rmse" else ""
+        limits = {name: getattr(self, prefix + name) for name in _STATISTICS}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -86,12 +113,17 @@ class TrainingSection(Section):
     of normalization layers, which have one axis."""
     clip_gradients: float | None = Field(default=None, gt=0)
     """Largest norm of the gradients of all parameters together; larger ones are scaled down."""
-    loss: Literal["mse", "relative", "huber", "h1"] | ClassSection = "mse"
+    metric: Literal["absolute", "relative"] | None = None
+    """What the error of a prediction is, for the loss (if `loss` is not given), the difficulty that the sampler learns
+    from, the validation, `until` and the report: `absolute`, the root mean square error (RMSE) on the scale of the
+    fields; `relative`, the RMSE divided by the root mean square of the true field (NRMSE). None: the difficulty is the
+    loss, and the validation is relative."""
+    loss: Literal["mse", "relative", "huber", "h1"] | ClassSection | None = None
     """Error of a sample that is minimized. `mse`: mean squared error on the scale of the fields; `relative`: mean
     squared error divided by the mean square of the sample's field, so that small fields count as much as large ones;
     `huber`: squared error that grows linearly for errors above 1; `h1`: mean squared error of the values and of their
     differences along the axes. `class` names a class whose objects take (output, target), both `(n, *shape)`, and
-    return `(n,)` or `(n, *shape)`."""
+    return `(n,)` or `(n, *shape)`. None: the square of `metric`; `mse` without `metric`."""
     draws_per_sample: float = Field(default=1.0, ge=1.0)
     """The solvers wait until each stored sample has been drawn this often on average: more training per simulation."""
     max_draws_per_sample: float | None = Field(default=None, ge=1.0)
@@ -123,6 +155,16 @@ class TrainingSection(Section):
     """Whether a surrogate is trained; false needs another use of the samples, such as `record`."""
 
     @property
+    def error_name(self) -> str:
+        """Name of the validation error in results: `rmse` or `nrmse`."""
+        return "rmse" if self.metric == "absolute" else "nrmse"
+
+    @property
+    def minimized(self) -> str | ClassSection:
+        """The loss: the given one, or the square of the metric."""
+        return self.loss or SQUARED[self.metric or "absolute"]
+
+    @property
     def optimizer_class(self) -> tuple[str, dict[str, Any]]:
         """Name and arguments of the optimizer's class."""
         if isinstance(self.optimizer, ClassSection):
@@ -149,6 +191,10 @@ class TrainingSection(Section):
             raise ValueError(msg)
         if self.until is not None and self.validation.simulations == 0:
             msg = "until needs a validation set, but validation.simulations is 0"
+            raise ValueError(msg)
+        if self.until is not None and (wrong := self.until.wrong_keys(self.error_name)):
+            right = f"{self.error_name}.{wrong[0].partition('.')[2]}"
+            msg = f"until has {wrong[0]}, but metric is {self.metric or 'not set'}; write {right}"
             raise ValueError(msg)
         return self
 

@@ -12,6 +12,7 @@ from melissa_gen.surrogates.export import export
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
+from melissa_gen.surrogates.metric import Metric
 from melissa_gen.surrogates.mlp import MLP
 from melissa_gen.surrogates.moments import ChannelMoments
 from melissa_gen.surrogates.network_class import load_class
@@ -31,6 +32,7 @@ __all__ = [
     "DeepONet",
     "FieldScale",
     "LastLayer",
+    "Metric",
     "PointSurrogate",
     "Rescaling",
     "Surrogate",

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.losses import LEAST_SHARE
 from melissa_gen.surrogates.output_sketch import Sketch, Sketched
 
 __all__ = ["FEATURES", "SurrogateProbe"]
@@ -49,6 +50,8 @@ class SurrogateProbe:
         times: Number of times, evenly spaced from the first to the last; at least 1.
         seen: Physical points `(m, d)` that have been simulated.
         values: Output values computed at once, at least for one point; it limits the memory.
+        relative: Whether novelty and disagreement are relative to the magnitude of the predicted field, as errors are
+            where `training.metric` is `relative`; without effect if a field has a log scale.
 
     Raises:
         ValueError: `surrogates` is empty, or `times` is less than 1.
@@ -67,6 +70,8 @@ class SurrogateProbe:
         times: int = 3,
         seen: Array | None = None,
         values: int = VALUES_AT_ONCE,
+        *,
+        relative: bool = False,
     ) -> None:
         if not surrogates or times < 1:
             msg = f"{len(surrogates)} surrogates and {times} times, at least 1 of each is required"
@@ -76,7 +81,10 @@ class SurrogateProbe:
         self._device = newest.center.device
         self._times = torch.linspace(*newest.times, times, dtype=torch.float64, device=self._device)
         self._sketch = Sketch(newest)
+        logarithmic = any(scale.kind == "log" for scale in newest.scales.values())
+        self._relative = relative and not logarithmic
         self._values = self._sketch.values
+        self._zero = self._sketch_of_zero(newest)
         self._members = [self._sketch_of(surrogate) for surrogate in surrogates]
         self._whitening: torch.Tensor | None = None
         if seen is not None and len(seen) > 0:
@@ -95,6 +103,7 @@ class SurrogateProbe:
         added = copied._sketch_of(surrogate)
         alike = [one for one in self._members if torch.equal(one.scale, added.scale)]
         copied._members = [*alike, added][-members:]
+        copied._zero = self._sketch_of_zero(surrogate)
         copied._whitening = None
         return copied
 
@@ -145,17 +154,35 @@ class SurrogateProbe:
         members, newest = torch.cat(by_surrogate, dim=1), by_surrogate[-1].mean(dim=1)
         values, differences = newest[:, : self._values], newest[:, self._values :]
         squares = (members - members.mean(dim=1, keepdim=True))[:, :, : self._values].square()
-        variance = squares.sum(dim=1) / max(members.shape[1] - 1, 1)
+        factor = self._factor(values)
+        variance = squares.sum(dim=1) / max(members.shape[1] - 1, 1) * factor.square()
         series = values.reshape(n, times, self._values)
         steps = (series[:, 1:] - series[:, :-1]) * max(times - 1, 1)
         found = [
-            self._novelty(values, n),
+            self._novelty(values, factor, n),
             _log_root_mean(variance.reshape(series.shape)),
             _log_root_mean(series.square()),
             _log_root_mean(differences.reshape(n, times * differences.shape[1]).square()),
             _log_root_mean(steps.square()),
         ]
         return torch.stack(found, dim=1).double()
+
+    def _sketch_of_zero(self, surrogate: Surrogate) -> torch.Tensor:
+        """Returns the sketch of the values of fields that are zero, `(1, k)`."""
+        zeros = {
+            name: torch.zeros(1, *shape, dtype=torch.float64, device=self._device)
+            for name, shape in surrogate.fields.items()
+        }
+        return self._sketch(surrogate.target(zeros).reshape(1, -1))[:, : self._values]
+
+    def _factor(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns what errors are multiplied by at predictions with sketched values `(n, k)`: `(n, 1)`."""
+        if not self._relative:
+            return values.new_ones(len(values), 1)
+        squares = (values - self._zero).square().mean(dim=1, keepdim=True)
+        # The usual square: that of the mean of the fields, and their variance, which is 1.
+        usual = self._zero.square().mean() + 1.0
+        return squares.clamp(min=LEAST_SHARE**2 * usual).rsqrt()
 
     def _sketch_of(self, surrogate: Surrogate) -> Sketched:
         return Sketched(surrogate.eval().requires_grad_(requires_grad=False), self._sketch)
@@ -170,12 +197,12 @@ class SurrogateProbe:
         times = self._times.repeat(len(points))
         return member(points.repeat_interleave(len(self._times), dim=0), times)
 
-    def _novelty(self, values: torch.Tensor, n: int) -> torch.Tensor:
+    def _novelty(self, values: torch.Tensor, factor: torch.Tensor, n: int) -> torch.Tensor:
         """Computes the log of the root mean leverage over the times, `(n,)`."""
         if self._whitening is None:
             return values.new_zeros(n)
         return _log_root_mean(
-            (_with_constant(values) @ self._whitening).square().sum(1).view(n, -1)
+            ((_with_constant(values) * factor) @ self._whitening).square().sum(1).view(n, -1)
         )
 
     def _compute_whitening(self, seen: Array) -> torch.Tensor:
@@ -185,7 +212,8 @@ class SurrogateProbe:
         with torch.no_grad():
             for part in torch.split(self._inputs(seen), self._rows):
                 newest = self._sketched(self._members[-1], part).mean(dim=1)
-                rows = _with_constant(newest[:, : self._values]).double()
+                values = newest[:, : self._values]
+                rows = (_with_constant(values) * self._factor(values)).double()
                 gram += rows.T @ rows
             identity = torch.eye(size, dtype=torch.float64, device=self._device)
             root = torch.linalg.cholesky(gram + _RIDGE * identity)

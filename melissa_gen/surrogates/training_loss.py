@@ -10,6 +10,7 @@ import torch
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
 from melissa_gen.surrogates.losses import LEAST_SHARE, member_losses, per_sample_loss
+from melissa_gen.surrogates.metric import field_shares, value_weights, weighted_mean
 
 __all__ = ["FieldLoss", "TrainingLoss"]
 
@@ -51,13 +52,12 @@ class TrainingLoss:
     ) -> None:
         self._surrogate, self._kind, self._name = surrogate, kind, name
         self._weights = {
-            field: _value_weights(surrogate, field, (weights or {}).get(field, 1.0))
-            for field in surrogate.fields
+            field: value_weights(surrogate.scales[field], shape, (weights or {}).get(field, 1.0))
+            for field, shape in surrogate.fields.items()
         }
         equal = all(bool((weight == 1).all()) for weight in self._weights.values())
         self._plain = kind == "mse" and equal
-        parts = {field: float(weight.sum()) for field, weight in self._weights.items()}
-        self._shares = {field: part / sum(parts.values()) for field, part in parts.items()}
+        self._shares = field_shares(self._weights)
 
     def __call__(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Returns the losses (n,), float32.
@@ -113,14 +113,14 @@ class TrainingLoss:
         if self._kind == "relative":
             return self._relative(field, output, target, weight)
         if self._kind == "h1":
-            return _weighted_mean((output - target).square(), weight) + self._of_differences(
+            return weighted_mean((output - target).square(), weight) + self._of_differences(
                 field, output - target, weight
             )
         if self._kind == "mse":
-            return _weighted_mean((output - target).square(), weight)
+            return weighted_mean((output - target).square(), weight)
         if self._kind == "huber":
             each = torch.nn.functional.huber_loss(output, target, reduction="none")
-            return _weighted_mean(each, weight)
+            return weighted_mean(each, weight)
         assert callable(self._kind)
         each = self._kind(output, target)
         found = tuple(each.shape) if isinstance(each, torch.Tensor) else type(each).__name__
@@ -133,13 +133,13 @@ class TrainingLoss:
                 "torch.nn does with arguments: {reduction: none}"
             )
             raise StudyError(message)
-        return _weighted_mean(each.float(), weight)
+        return weighted_mean(each.float(), weight)
 
     def _relative(
         self, field: str, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
         mean, std = self._surrogate.scale_of(field, target.dtype)
-        error = _weighted_mean(((output - target) * std).square(), weight)
+        error = weighted_mean(((output - target) * std).square(), weight)
         if self._surrogate.scales[field].kind == "log":
             return error
         square = (target * std + mean).square().reshape(len(target), -1).mean(dim=1)
@@ -160,23 +160,8 @@ class TrainingLoss:
                 continue
             steps = error.diff(dim=axis) * (points / (2 * math.pi))
             inner = weight.expand(error.shape[1:]).narrow(axis - 1, 0, points - 1)
-            total = total + _weighted_mean(steps.square(), inner)
+            total = total + weighted_mean(steps.square(), inner)
         return total
-
-
-def _value_weights(
-    surrogate: Surrogate, field: str, weight: float | Sequence[float]
-) -> torch.Tensor:
-    """Returns weights that broadcast to the values of a field, `(*shape)`."""
-    values = torch.tensor(weight, dtype=torch.float32)
-    shape = surrogate.fields[field]
-    spread = values if values.dim() == 0 else surrogate.scales[field].spread(values, shape)
-    return spread.expand(shape)
-
-
-def _weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Returns the weighted means (n,) of values `(n, *shape)`."""
-    return (values * weight).reshape(len(values), -1).mean(dim=1) / weight.mean()
 
 
 def field_loss(cls: type, arguments: Mapping[str, Any]) -> FieldLoss:

@@ -105,7 +105,8 @@ class Coordinator:
             self.proposals.restore(checkpoint.state["proposals"], self._ledger.records)
             lost = _lost_since(checkpoint, before)
         elapsed = number_at(before, "elapsed")
-        self._board = StatusBoard(study.server.ranks, 0.0 if math.isnan(elapsed) else elapsed, lost)
+        earlier, error = 0.0 if math.isnan(elapsed) else elapsed, study.training.error_name
+        self._board = StatusBoard(study.server.ranks, earlier, lost, error)
         self._board.validation = checkpoint.state["validation"] if checkpoint else None
         if checkpoint:
             self._board.validation_by_field = checkpoint.state["validation_by_field"]
@@ -173,7 +174,7 @@ class Coordinator:
             record = {"event": event, "time": time.time(), **fields}
             self.fail(f"the run directory can't be written: {error}")
         if event == "validation":
-            self._board.validation = fields["nrmse"]
+            self._board.validation = fields[self._study.training.error_name]
             self._board.validation_by_field = fields["fields"]
             self._board.validation_in_time = {k: fields[k] for k in _IN_TIME}
         if event in _TOLD_TO_LAUNCHER:
@@ -383,6 +384,7 @@ class Coordinator:
         seconds = self._board.elapsed
         samples = self._board.samples()
         figures = self.proposals.statistics()
+        error = self._study.training.error_name
         return {
             "status": status,
             "reason": reason,
@@ -393,9 +395,9 @@ class Coordinator:
             "samples": samples,
             "withdrawn": self._board.withdrawn(),
             "validation": {
-                "nrmse": self._board.validation,
+                error: self._board.validation,
                 "fields": {
-                    name: {"nrmse": errors}
+                    name: {error: errors}
                     for name, errors in self._board.validation_by_field.items()
                 },
                 **self._board.validation_in_time,

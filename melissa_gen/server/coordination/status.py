@@ -19,6 +19,7 @@ class StatusBoard:
         ranks: Number of server ranks.
         earlier: Seconds that earlier servers of the run took.
         lost: Samples that an earlier server had stored after the checkpoint that this one continues from.
+        error: Name of the validation error.
 
     Attributes:
         validation: The newest errors, or None.
@@ -27,7 +28,10 @@ class StatusBoard:
         lost: Samples lost with an earlier server.
     """
 
-    def __init__(self, ranks: int, earlier: float = 0.0, lost: int = 0) -> None:
+    def __init__(
+        self, ranks: int, earlier: float = 0.0, lost: int = 0, error: str = "nrmse"
+    ) -> None:
+        self._error = error
         self._reports: list[dict[str, Any] | None] = [None] * ranks
         self._last = time.monotonic()
         self._began = self._last - earlier
@@ -113,7 +117,7 @@ class StatusBoard:
             "megabytes_per_second": rate["megabytes"],
             "reservoir": [self._filling(report) for report in self._reports],
             "training": training | {"batches_per_second": rate["batches"]},
-            "validation": self.validation,
+            "validation": self.validation and {**self.validation, "error": self._error},
             "sampler": sampler,
             "waiting": {
                 "trainer_for_data": min(rate["starved"], 1.0),

@@ -21,7 +21,7 @@ class Progress:
         loss: Running mean of the loss.
         learning_rate: Learning rate of the next step.
         surrogate: The surrogate. A callback must not change it: the other ranks would keep other weights.
-        errors: Statistics of the NRMSE of the validation, such as `mean` and `p99`; empty if none was made.
+        errors: Statistics of the errors of the validation, such as `mean` and `p99`; empty if none was made.
     """
 
     batches: int

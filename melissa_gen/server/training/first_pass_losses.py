@@ -35,7 +35,7 @@ class FirstPass:
 
         Args:
             batch: The batch of n samples.
-            losses: (n,), loss of each sample.
+            losses: (n,), error of each sample that the sampler learns from: see `Learner.errors`.
             members: (rows, M, ...), outputs of the members; the first n rows are the samples of the batch.
             factors: (rows,), factor of each loss in the sum whose gradient was computed.
         """

@@ -11,8 +11,9 @@ class Goal:
     """Compares the errors of each validation with `training.until`.
 
     Args:
-        limits: Name of a statistic of the NRMSE, such as `p99`, to its largest value.
+        limits: Name of a statistic of the error, such as `p99`, to its largest value.
         patience: Number of validations in a row that must be within all limits.
+        error: Name of the error, `nrmse` or `rmse`.
 
     Attributes:
         reached: Whether the goal was reached.
@@ -23,8 +24,8 @@ class Goal:
         'training.until is reached: nrmse.p99 is 0.01, at most 0.02 was wanted'
     """
 
-    def __init__(self, limits: Mapping[str, float], patience: int) -> None:
-        self._limits, self._patience = dict(limits), patience
+    def __init__(self, limits: Mapping[str, float], patience: int, error: str = "nrmse") -> None:
+        self._limits, self._patience, self._error = dict(limits), patience, error
         self._in_a_row = 0
         self._last: dict[str, float] = {}
         self.reached = False
@@ -64,7 +65,7 @@ class Goal:
 
     def _figures(self) -> str:
         parts = [
-            f"nrmse.{name} is {self._last.get(name, math.nan):.3g}, at most {limit:g} was wanted"
+            f"{self._error}.{name} is {self._last.get(name, math.nan):.3g}, at most {limit:g} was wanted"
             for name, limit in self._limits.items()
         ]
         found = "; ".join(parts)

@@ -1,5 +1,6 @@
 """One optimizer step on a batch: forward pass, loss, backward pass, and the update of the weights."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from melissa_gen.builders.training import build_loss, build_optimizer, build_schedule
+from melissa_gen.builders.training import (
+    build_loss,
+    build_optimizer,
+    build_schedule,
+    sample_error,
+)
 from melissa_gen.reservoir import Batch
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
@@ -21,6 +27,7 @@ from melissa_gen.server.training.weight_average import WeightAverage
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
 from melissa_gen.tasks import Rows, Task
+from melissa_gen.tasks.base import Compared
 
 __all__ = ["Learner"]
 
@@ -41,6 +48,8 @@ class Learner:
         guard: What happens after a batch that is not finite.
         rate: The learning rate.
         batches: Steps taken so far.
+        errors: What the sampler learns from: the square of the metric for each sample of this rank's last batch, or
+            its loss if the study has no metric, `(n,)`.
     """
 
     def __init__(
@@ -66,6 +75,8 @@ class Learner:
             warmup=training.warmup,
         )
         self._loss = build_loss(study, self.surrogate)
+        self._error = sample_error(study, self.surrogate, self._loss)
+        self.errors = torch.zeros(0)
         self.guard = DivergenceGuard(training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._importance = ImportanceWeights(training.importance_exponent)
@@ -138,11 +149,12 @@ class Learner:
         # The method has no type hints.
         loss.backward()  # type: ignore[no-untyped-call]
         losses = of_mean.detach()[:count]
+        self.errors = losses if self._error is self._loss else self._errors(compared)[:count]
         found: list[tuple[int, float, float]] = []
         if self.guard.allows_step(losses):
             if batch is not None and not self.guard.noticed:
                 members = compared[0].members.detach()
-                found = self._first_pass.measure(batch, losses, members, factors)
+                found = self._first_pass.measure(batch, self.errors, members, factors)
             self.guard.clip(self._training.clip_gradients)
             with self.rate.applied(self.batches, self.guard.rate_factor):
                 self.optimizer.step()
@@ -152,21 +164,27 @@ class Learner:
         self.batches += 1
         return losses, found
 
-    def respond(self) -> tuple[str | None, float]:
+    @torch.no_grad()
+    def _errors(self, compared: list[Compared]) -> torch.Tensor:
+        return self._task.losses(self._error, compared)[1]
+
+    def respond(self) -> tuple[str | None, float, float]:
         """Applies `training.on_divergence` after a batch that was not finite, on all ranks alike.
 
         Returns:
-            The reason why the study must stop, or None; and the factor that converts earlier losses, because earlier
-            weights come with their earlier scale.
+            The reason why the study must stop, or None; and the factors that convert earlier losses and errors,
+            because earlier weights come with their earlier scale.
         """
         width, rollbacks = self.surrogate.output_std.clone(), self.guard.rollbacks
         reason = self.guard.respond(self.batches, self.learning_rate)
         if reason is not None:
-            return reason, 1.0
+            return reason, 1.0, 1.0
         if self.guard.rollbacks > rollbacks:
             self.rate.reset()
             self.follow()
-        return None, 1.0 if self._loss.scale_free else self.surrogate.recorded_factor(width)
+        factor = self.surrogate.recorded_factor(width)
+        of_loss, of_errors = (1.0 if f.scale_free else factor for f in (self._loss, self._error))
+        return None, of_loss, of_errors
 
     def follow(self) -> None:
         """Sets the averaged weights to those in training, after these were set from outside."""
@@ -177,9 +195,10 @@ class Learner:
         """Adapts the optimizer and the averaged weights to a changed scale of the output.
 
         Returns:
-            What the change means for this loss.
+            What the change means for the loss, and with `recorded_factor` for the errors of samples.
         """
-        adapted = self._loss.adapt(rescaling)
+        recorded = self._error.adapt(rescaling).recorded_factor
+        adapted = dataclasses.replace(self._loss.adapt(rescaling), recorded_factor=recorded)
         if self._average:
             self._average.rescale(self.surrogate)
         rescale_moments(self.optimizer, adapted)

@@ -15,6 +15,7 @@ from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
+from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir import Batch, Policy, SlotStore
 from melissa_gen.reservoir.batch_order import RecordedStep, read_order
@@ -66,7 +67,8 @@ def replay(study: Study, record: Path, order: Path, validation: Path | None) -> 
         measure = None
         if validation is not None:
             rows = study.training.batch_size
-            measure = Validation(validation, device, rows, state.begin_piece, task)
+            metric = build_metric(study, surrogate)
+            measure = Validation(validation, device, rows, state.begin_piece, task, metric)
         training = study.training.model_copy(update={"callbacks": []})
         quiet = study.model_copy(update={"training": training})
         hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)

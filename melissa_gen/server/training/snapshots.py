@@ -23,9 +23,18 @@ class Snapshots:
         members: Number of snapshots in a probe, at least 1.
         timeout: Seconds that the sampler waits for the trainer's next step. After that, for example during a
             validation, the previous snapshots are used again.
+        relative: Whether errors are relative to the magnitude of the fields.
     """
 
-    def __init__(self, surrogate: Surrogate, members: int = 3, timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        members: int = 3,
+        timeout: float = 1.0,
+        *,
+        relative: bool = False,
+    ) -> None:
+        self._relative = relative
         self._template = _without_weights(surrogate)
         self._timeout = timeout
         self._members = members
@@ -64,7 +73,7 @@ class Snapshots:
             self._batches, weights = copied
             newest = self._with_weights(weights)
             if self._probe is None:
-                self._probe = SurrogateProbe([newest])
+                self._probe = SurrogateProbe([newest], relative=self._relative)
             else:
                 self._probe = self._probe.with_newer(newest, self._members)
         return self._probe

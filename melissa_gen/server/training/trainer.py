@@ -109,7 +109,8 @@ class Trainer:
         self.surrogate, self.optimizer = self._learner.surrogate, self._learner.optimizer
         self.guard = self._learner.guard
         until = study.training.until
-        self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
+        name = study.training.error_name
+        self.goal = Goal(until.limits, until.patience, name) if until else Goal({}, 1)
         mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
         self._callbacks = Callbacks(mine)
         self._scaling = Scaling(self.surrogate, reservoir, device)
@@ -184,12 +185,12 @@ class Trainer:
         while True:
             turn = self._next_turn()
             if turn.diverged:
-                reason, factor = self._learner.respond()
+                reason, *factors = self._learner.respond()
                 if reason is not None:
                     self._hooks.fail(reason)
                     return reason
                 self._scaling.recheck()
-                self._convert_losses(factor)
+                self._convert_losses(*factors)
             else:
                 self.guard.succeeded()
             if turn.drifted:
@@ -307,7 +308,7 @@ class Trainer:
         return Supply.of(self.reservoir, self._training.batch_size, self._stored_before)
 
     def record(self, batch: Batch | None, losses: torch.Tensor, total: int) -> None:
-        """Records a step in the totals, and the losses in the reservoir.
+        """Records a step in the totals, and the errors of its samples in the reservoir.
 
         Args:
             batch: What was trained on; None if this rank had no data.
@@ -316,9 +317,8 @@ class Trainer:
         """
         self.samples_drawn += total
         if batch is not None and not self.guard.noticed:
-            values = losses.cpu().double().numpy()
-            self.reservoir.update_losses(batch, values)
-            mean = float(values.mean())
+            self.reservoir.update_losses(batch, self._learner.errors.cpu().double().numpy())
+            mean = float(losses.double().mean())
             # The losses before a rollback belong to weights that were given up.
             fresh = math.isnan(self.loss) or self.guard.rollbacks > self._rollbacks
             self._rollbacks = self.guard.rollbacks
@@ -354,8 +354,7 @@ class Trainer:
         if change is None:
             return
         rescaling, fields = self._learner.rescaled(change[0]), change[1]
-        self.loss *= rescaling.loss_factor
-        self.reservoir.rescale_losses(rescaling.recorded_factor)
+        self._convert_losses(rescaling.loss_factor, rescaling.recorded_factor)
         self._hooks.event(
             "rescaled",
             batches=self.batches,
@@ -363,9 +362,9 @@ class Trainer:
             fields=fields,
         )
 
-    def _convert_losses(self, factor: float) -> None:
-        self.loss *= factor
-        self.reservoir.rescale_losses(factor)
+    def _convert_losses(self, of_loss: float, of_errors: float) -> None:
+        self.loss *= of_loss
+        self.reservoir.rescale_losses(of_errors)
 
     def _validate(self) -> str | None:
         """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
@@ -379,7 +378,7 @@ class Trainer:
                 "validation",
                 batches=self.batches,
                 seconds=seconds,
-                nrmse=error_summary(errors.total),
+                **{self._training.error_name: error_summary(errors.total)},
                 fields=errors.by_field_summary(),
                 correlation_time=float(errors.correlation_times.mean()),
                 against_time=errors.against_time(),

@@ -16,6 +16,7 @@ from melissa_gen.builders.memory import growing_simulations, growing_slots, stag
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
+from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.run_dir.folder import BATCH_ORDER
@@ -114,8 +115,9 @@ class TrainingConsumer(Consumer):
             with Dataset(path) as data:
                 check_dataset(self._study, data)
             rows = self._study.training.batch_size
+            metric = build_metric(self._study, self._surrogate)
             self._validation = Validation(
-                path, self._device, rows, self.shared.begin_piece, self._task
+                path, self._device, rows, self.shared.begin_piece, self._task, metric
             )
         self._trainer = Trainer(
             self._study,
@@ -166,15 +168,17 @@ class TrainingConsumer(Consumer):
         if self._validation is not None and self.trainer.batches:
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
-            errors = self._validation.save_cases(self.trainer.model, path, units)
+            name = self._study.training.error_name
+            errors = self._validation.save_cases(self.trainer.model, path, units, name)
             self._error = float(errors.total.mean())
             self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
             if self.trainer.goal.missed is not None:
                 _log.warning("%s", self.trainer.goal.missed)
             if self._error >= self._error_of_mean:
                 _log.warning(
-                    "the final validation error (mean NRMSE %.3g) is not below that of predicting the mean of each "
+                    "the final validation error (mean %s %.3g) is not below that of predicting the mean of each "
                     "field (%.3g): the surrogate has learned nothing of use",
+                    name.upper(),
                     self._error,
                     self._error_of_mean,
                 )
@@ -192,7 +196,8 @@ class TrainingConsumer(Consumer):
                 "effective_share": trainer.effective_share,
                 "not_finite": trainer.guard.skipped,
                 "rollbacks": trainer.guard.rollbacks,
-                "nrmse_of_mean": self._error_of_mean,
+                f"{self._study.training.error_name}_of_mean": self._error_of_mean,
+                "metric": self._study.training.metric,
                 "goal_reached": trainer.goal.reached if self._study.training.until else None,
             }
         }
@@ -261,6 +266,6 @@ def _snapshot_offer(
     ensemble = study.surrogate.ensemble
     # Each further snapshot would cost a pass, and is less informative than novelty.
     members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
-    snapshots = Snapshots(surrogate, members)
+    snapshots = Snapshots(surrogate, members, relative=study.training.metric == "relative")
     proposals.set_probe(snapshots.take)
     return snapshots.offer

@@ -13,8 +13,9 @@ import torch.distributed as dist
 
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
-from melissa_gen.surrogates import Surrogate, nrmse
+from melissa_gen.surrogates import ChannelMoments, Metric, Surrogate
 from melissa_gen.surrogates.losses import steps_correlated
+from melissa_gen.surrogates.metric import Usual
 from melissa_gen.tasks import Direct, Task
 
 __all__ = ["Errors", "Validation", "error_summary"]
@@ -25,28 +26,24 @@ _REPORTED_STEPS = 50
 
 @dataclass(frozen=True)
 class Errors:
-    """The NRMSE of every validation simulation.
+    """The error of every validation simulation, by the metric of the study.
 
     Attributes:
-        by_field: Field name to the errors `(n,)` of the n simulations.
+        total: Error of each of the n simulations, `(n,)`.
+        by_field: The same for each field.
         steps: The K predicted time steps, `(K,)`.
         times: The physical times of these steps, `(K,)`.
-        by_step: NRMSE of each simulation at each of these steps, mean over the fields, `(n, K)`.
+        by_step: Error of each simulation at each of these steps, `(n, K)`.
         correlation_times: For each simulation, the physical time of the last step before the correlation of
             prediction and simulation falls below 0.8, mean over the fields, `(n,)`.
     """
 
+    total: npt.NDArray[np.float64]
     by_field: dict[str, npt.NDArray[np.float64]]
     steps: npt.NDArray[np.int64]
     times: npt.NDArray[np.float64]
     by_step: npt.NDArray[np.float64]
     correlation_times: npt.NDArray[np.float64]
-
-    @property
-    def total(self) -> npt.NDArray[np.float64]:
-        """Mean over the fields, `(n,)`."""
-        mean: npt.NDArray[np.float64] = np.mean(list(self.by_field.values()), axis=0)
-        return mean
 
     def by_field_summary(self) -> dict[str, dict[str, float]]:
         """Returns the statistics of each field's errors."""
@@ -75,6 +72,7 @@ class Validation:
         rows: Time steps that are predicted at once, which bounds the memory of a forward pass.
         begin_piece: Called with an activity of `coordination.events` before each prediction and each collective.
         task: Predicts the trajectories.
+        metric: What the error of a prediction is.
     """
 
     def __init__(
@@ -84,12 +82,15 @@ class Validation:
         rows: int,
         begin_piece: Callable[[str], None] = lambda activity: None,
         task: Task | None = None,
+        metric: Metric | None = None,
     ) -> None:
+        self._metric = metric or Metric()
         self._begin_piece, self._task = begin_piece, task or Direct()
         self._path, self._device, self._at_once = path, device, rows
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         with Dataset(path) as data:
             self._names = list(data.fields)
+            self._shapes = {name: shape for name, (shape, _) in data.fields.items()}
             self.parameters = np.asarray(data.parameters, np.float64)
             self._times = torch.from_numpy(np.asarray(data.times, np.float64)).to(device)
             self._rows = list(range(self._rank, len(data), self._ranks))
@@ -98,7 +99,7 @@ class Validation:
                 for row in self._rows
             ]
         self._steps = self._task.predicted_steps(len(self._times))
-        self._means, self._magnitudes = self._usual_values()
+        self._usual = self._usual_values()
 
     @property
     def trajectories(self) -> list[dict[str, torch.Tensor]]:
@@ -106,21 +107,29 @@ class Validation:
         return self._fields
 
     def errors(self, surrogate: Surrogate) -> Errors:
-        """Returns the NRMSE of each simulation and field over the predicted steps; equal on all ranks (collective)."""
+        """Returns the error of each simulation over the predicted steps; equal on all ranks (collective)."""
         surrogate.eval()
         found = self._compared(self._predictions(surrogate, self._rows, self._fields))
         surrogate.train()
         return found
 
     def errors_of_mean(self) -> Errors:
-        """Returns the NRMSE of predicting the mean of each field over the set (collective)."""
+        """Returns the error of predicting the mean of each field over the set (collective)."""
         return self._compared(
-            {n: torch.full_like(self._predictable(t), self._means[n]) for n, t in one.items()}
+            {n: torch.full_like(self._predictable(t), self._usual[n].mean) for n, t in one.items()}
             for one in self._fields
         )
 
-    def save_cases(self, surrogate: Surrogate, path: Path, units: dict[str, str]) -> Errors:
+    def save_cases(
+        self, surrogate: Surrogate, path: Path, units: dict[str, str], name: str = "nrmse"
+    ) -> Errors:
         """Writes all errors and the fields of the best, median and worst case (by rank 0; collective).
+
+        Args:
+            surrogate: The surrogate.
+            path: The file.
+            units: Name of each field to its unit.
+            name: Name of the error in the file.
 
         Returns:
             The errors.
@@ -138,7 +147,11 @@ class Validation:
             names = list(data.names)
         given = [{name: torch.from_numpy(one[name]) for name in self._names} for one in true]
         predicted = list(self._predictions(surrogate.eval(), cases, given))
-        pictures: dict[str, Any] = {}
+        pictures: dict[str, Any] = {
+            name: errors,
+            f"{name}_by_step": found.by_step,
+            f"field_{name}": np.stack(list(found.by_field.values()), axis=1),
+        }
         for k, field in enumerate(self._names):
             # Without a number, the arrays of the first field.
             end = f"_{k}" if k else ""
@@ -146,7 +159,6 @@ class Validation:
             pictures[f"predicted{end}"] = np.stack([p[field].cpu()[shown] for p in predicted])
         np.savez_compressed(
             path,
-            nrmse=errors,
             parameters=self.parameters,
             parameter_names=np.array(names),
             case_names=np.array(["best", "median", "worst"]),
@@ -158,15 +170,13 @@ class Validation:
             units=np.array([units[name] for name in self._names]),
             predicted_steps=found.steps,
             predicted_times=found.times,
-            nrmse_by_step=found.by_step,
             correlation_times=found.correlation_times,
-            field_nrmse=np.stack(list(found.by_field.values()), axis=1),
             **pictures,
         )
         return found
 
-    def _usual_values(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Returns mean and root mean square of each field over the whole set (collective)."""
+    def _usual_values(self) -> dict[str, Usual]:
+        """Returns the usual values of each field over the whole set (collective)."""
         sums = torch.zeros(len(self._names), 3, dtype=torch.float64)
         for true in self._fields:
             for k, name in enumerate(self._names):
@@ -175,16 +185,37 @@ class Validation:
         sums = sums.to(self._device)
         dist.all_reduce(sums)
         means, roots = sums[:, 0] / sums[:, 2], (sums[:, 1] / sums[:, 2]).sqrt()
-        return (
-            dict(zip(self._names, means.tolist(), strict=True)),
-            dict(zip(self._names, roots.tolist(), strict=True)),
-        )
+        widths = self._widths()
+        return {
+            name: Usual(mean, root, widths[name])
+            for name, mean, root in zip(self._names, means.tolist(), roots.tolist(), strict=True)
+        }
+
+    def _widths(self) -> dict[str, torch.Tensor]:
+        """Returns the widths of the scale of each field that fit the set; ones if they are not needed (collective)."""
+        if not self._metric.needs_widths:
+            return dict.fromkeys(self._names, torch.ones(1, dtype=torch.float64))
+        found = {}
+        for name in self._names:
+            scale, shape = self._metric.scales[name], self._shapes[name]
+            mine = ChannelMoments.empty(scale.count(shape)).merged(
+                scale.moments(true[name].numpy(), shape) for true in self._fields
+            )
+            table = torch.from_numpy(mine.table).to(self._device)
+            tables = [torch.empty_like(table) for _ in range(self._ranks)]
+            dist.all_gather(tables, table)
+            # In the same order on all ranks, so that they agree.
+            whole = ChannelMoments.empty(mine.table.shape[1]).merged(
+                ChannelMoments(one.cpu().numpy()) for one in tables
+            )
+            found[name] = torch.from_numpy(scale.center_and_width(whole)[1])
+        return found
 
     def _compared(self, predictions: Iterable[dict[str, torch.Tensor]]) -> Errors:
         """Returns the errors of predictions of this rank's simulations, of all ranks together (collective)."""
         count = len(self.parameters)
         found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
-        by_step = torch.zeros(count, len(self._steps) + 1, dtype=found.dtype, device=self._device)
+        parts = torch.zeros(count, len(self._steps) + 2, dtype=found.dtype, device=self._device)
         times = self._times[self._steps]
         # Where no step is correlated, the time before the first one.
         ends = torch.cat([self._times[max(self._steps[0] - 1, 0)][None], times])
@@ -192,20 +223,23 @@ class Validation:
             for k, name in enumerate(self._names):
                 one = predicted[name].to(self._device)[None]
                 wanted = self._predictable(true[name]).to(self._device)[None]
-                found[row, k] = nrmse(one, wanted, self._magnitudes[name])[0]
-                by_step[row, :-1] += nrmse(one[0], wanted[0], self._magnitudes[name])
-                by_step[row, -1] += ends[steps_correlated(one[0], wanted[0])]
+                usual, fields = self._usual[name], len(self._names)
+                error = self._metric.of_field(name, one, wanted, usual)
+                steps = self._metric.of_field(name, one[0], wanted[0], usual)
+                found[row, k] = error[0]
+                parts[row, 1:] += self._metric.part(name, torch.cat([error, steps]), fields)
+                parts[row, 0] += ends[steps_correlated(one[0], wanted[0])] / fields
         self._begin_piece(JOINING)
         dist.all_reduce(found)
-        dist.all_reduce(by_step)
-        columns = found.cpu().numpy().T
-        means = by_step.cpu().numpy() / len(self._names)
+        dist.all_reduce(parts)
+        errors = self._metric.total(parts[:, 1:]).cpu().numpy()
         return Errors(
-            dict(zip(self._names, columns, strict=True)),
+            errors[:, 0],
+            dict(zip(self._names, found.cpu().numpy().T, strict=True)),
             np.array(self._steps),
             times.cpu().numpy(),
-            means[:, :-1],
-            means[:, -1],
+            errors[:, 1:],
+            parts[:, 0].cpu().numpy(),
         )
 
     def _predictable(self, values: torch.Tensor) -> torch.Tensor:

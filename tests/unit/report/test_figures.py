@@ -17,7 +17,8 @@ def cases(shape, steps=3, **values):
     true = random.random((3, steps, *shape))
     return ValidationCases(
         **{
-            "nrmse": random.random(50),
+            "error_name": "nrmse",
+            "errors": random.random(50),
             "names": ["best", "median", "worst"],
             "index": [0, 1, 2],
             "parameters": [{}, {}, {}],
@@ -140,7 +141,7 @@ def test_the_parameter_that_explains_the_difficulty_comes_first():
 
 
 def test_error_plots_show_their_summary_statistics():
-    run = RecordedRun(path=None, cases=cases((2,), nrmse=np.arange(1, 101) / 1000.0))
+    run = RecordedRun(path=None, cases=cases((2,), errors=np.arange(1, 101) / 1000.0))
     text = drawn(design_space.error_figure, run)
     for mark in ("mean 0.0505", "RMS 0.0582", "p95 0.095", "p99 0.099", "max 0.1"):
         assert mark in text

@@ -1,6 +1,9 @@
 """The accuracy at which a study ends."""
 
+import pytest
+
 from melissa_gen.server.training.goal import Goal
+from tests.unit.server.trainers import study_of
 
 
 def test_all_limits_must_hold_in_consecutive_validations():
@@ -51,3 +54,15 @@ def test_a_row_within_other_limits_does_not_count_for_a_changed_goal():
     resumed.restore(goal.state())
     assert resumed.check({"p99": 0.005}) is None
     assert resumed.check({"p99": 0.005}) is not None
+
+
+def test_a_goal_names_the_error_of_the_metric():
+    goal = Goal({"p99": 0.1}, 1, "rmse")
+    assert "rmse.p99 is 0.05" in goal.check({"p99": 0.05})
+    training = {"metric": "absolute", "until": {"rmse.p99": 0.1}, "validation": {}}
+    assert study_of(training=training).training.until.limits == {"p99": 0.1}
+    for metric, key, right in (("absolute", "nrmse", "rmse"), ("relative", "rmse", "nrmse")):
+        with pytest.raises(
+            ValueError, match=f"until has {key}.p99, but metric is {metric}; write {right}.p99"
+        ):
+            study_of(training={"metric": metric, "until": {f"{key}.p99": 0.1}, "validation": {}})

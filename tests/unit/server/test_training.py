@@ -148,3 +148,29 @@ def test_every_loss_is_minimized(loss, kind):
     )
     losses = learn(trainer, 30)
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("metric", ["absolute", "relative"])
+def test_the_sampler_and_the_reservoir_receive_the_square_of_the_metric(metric):
+    """One key sets the loss, what the sampler learns from, and what the reservoir knows."""
+    squared = {"absolute": "mse", "relative": "relative"}[metric]
+
+    def run(**training):
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            trainer, state = trainer_of(study_of(training=training))
+        told = []
+        trainer.reservoir.update_losses = lambda batch, losses: told.append(losses)
+        trainer.run()
+        return [error for _, error, _ in state.take_first_pass()], np.concatenate(told), trainer
+
+    first, stored, trainer = run(loss=squared)
+    for given in ({"metric": metric}, {"metric": metric, "loss": squared}):
+        again, also, other = run(**given)
+        np.testing.assert_array_equal(again, first)
+        np.testing.assert_array_equal(also, stored)
+        assert other.loss == trainer.loss
+    # With another loss, the first batch is measured alike, because its weights are those of the start.
+    other, _, huber = run(metric=metric, loss="huber")
+    np.testing.assert_allclose(other[:8], first[:8], rtol=1e-6)
+    assert huber.loss != trainer.loss and other[-1] != first[-1]

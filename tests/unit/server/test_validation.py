@@ -8,7 +8,7 @@ from melissa_gen.dataset import DatasetWriter
 from melissa_gen.run_dir.recorded_run import ValidationCases
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.server.training.validation import Validation
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.surrogates import Metric, Surrogate
 from tests.unit.server.trainers import generator, world
 
 __all__ = ["generator", "world"]
@@ -83,8 +83,24 @@ def test_a_field_that_is_zero_in_one_simulation_does_not_own_its_error(tmp_path)
         ("u", "K", (3, 2, 5)),
         ("v", "m/s", (3, 2, 3)),
     ]
-    np.testing.assert_array_equal(cases.fields[1].nrmse, found.by_field["v"])
+    np.testing.assert_array_equal(cases.fields[1].errors, found.by_field["v"])
     np.testing.assert_array_equal(cases.by_step, found.by_step)
     np.testing.assert_array_equal(cases.times, found.times)
     np.testing.assert_array_equal(cases.correlation_times, found.correlation_times)
     np.testing.assert_array_equal(cases.fields[1].predicted, np.full((3, 2, 3), 5.0))
+
+
+def test_an_absolute_error_is_in_units_of_the_standard_deviation_over_the_set(path, tmp_path):
+    """The unit does not depend on the scale in training, so that runs with other samples can be compared."""
+    true = np.stack([trajectory(row) for row in range(3)]).astype(np.float64)
+    wanted = np.sqrt(np.square(true - true.mean()).mean(axis=(1, 2))) / true.std()
+    metric = Metric("absolute", {"u": (5,)})
+    validation = Validation(path, torch.device("cpu"), 3, metric=metric)
+    found = validation.errors_of_mean()
+    np.testing.assert_allclose(found.total, wanted, rtol=1e-5)
+    np.testing.assert_allclose(np.square(found.by_step).mean(axis=1), wanted**2, rtol=1e-5)
+    surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
+    errors = validation.save_cases(surrogate, tmp_path / "cases.npz", {"u": "K"}, "rmse")
+    cases = ValidationCases.read(tmp_path / "cases.npz")
+    assert cases.error_name == "rmse" and not len(cases.nrmse)
+    np.testing.assert_array_equal(cases.errors, errors.total)
