@@ -108,8 +108,8 @@ class Run:
         """One row for each validation, including the last one.
 
         A pandas data frame if pandas is installed, else a list of records. The columns `nrmse.mean`, `nrmse.p99`,
-        `nrmse.max` ... (`rmse.mean` ... if `training.metric` is `absolute`) are the errors over all validation simulations
-        after `batches` batches.
+        `nrmse.max` ... (`rmse.mean` ... if `training.metric` is `absolute`) are the errors over all validation
+        simulations after `batches` batches.
         """
         return table(self.recorded.kind("validation"))
 

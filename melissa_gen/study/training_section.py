@@ -39,7 +39,7 @@ class ScheduleSection(ClassSection):
     """How the learning rate changes."""
 
     step: Literal["batch", "validation"] = "batch"
-    """When the schedule advances: after each batch, or after each validation, which gives it the mean NRMSE if the
+    """When the schedule advances: after each batch, or after each validation, which gives it the mean error if the
     class is `ReduceLROnPlateau`."""
 
 
