@@ -3,6 +3,7 @@
 import torch
 
 from melissa_gen.builders.dataset import clock
+from melissa_gen.builders.scale import field_scale
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import (
     build_callbacks,
@@ -11,8 +12,8 @@ from melissa_gen.builders.training import (
     build_schedule,
 )
 from melissa_gen.errors import StudyError
-from melissa_gen.study import FieldSection, FixedScaleSection, Study, SurrogateSection
-from melissa_gen.surrogates import FieldScale, Surrogate
+from melissa_gen.study import Study, SurrogateSection
+from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
 from melissa_gen.tasks import Task
@@ -40,16 +41,9 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
         arguments=study.surrogate.arguments,
         base_folder=study.folder,
         ensemble=members_of(study.surrogate),
-        scales={name: _scale(field) for name, field in study.simulation.fields.items()},
+        scales={name: field_scale(field) for name, field in study.simulation.fields.items()},
         logarithmic=[name for name, p in study.parameters.items() if p.logarithmic],
     )
-
-
-def _scale(field: FieldSection) -> FieldScale:
-    """Returns the scale of a field, whose center and width are set later."""
-    if isinstance(field.scale, FixedScaleSection):
-        return FieldScale("fixed", field.channels, field.scale.mean, field.scale.std)
-    return FieldScale(field.scale, field.channels)
 
 
 def members_of(surrogate: SurrogateSection) -> tuple[Kind, int] | None:

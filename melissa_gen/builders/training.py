@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from melissa_gen.builders.scale import field_scale
 from melissa_gen.errors import StudyError
 from melissa_gen.study import ClassSection, Study, TrainingSection
 from melissa_gen.study.training_section import SQUARED
@@ -72,10 +73,12 @@ def build_loss(study: Study, surrogate: Surrogate) -> TrainingLoss:
     return TrainingLoss(surrogate, function, weights, name=f"'{section.class_path}'")
 
 
-def build_metric(study: Study, surrogate: Surrogate) -> Metric:
+def build_metric(study: Study) -> Metric:
     """Creates the metric of a study, which measures the errors of its validation."""
-    kind = study.training.metric
-    return Metric(kind, surrogate.fields, surrogate.scales, _weights(study))
+    fields = study.simulation.fields
+    shapes = {name: field.shape for name, field in fields.items()}
+    scales = {name: field_scale(field) for name, field in fields.items()}
+    return Metric(study.training.metric, shapes, scales, _weights(study))
 
 
 def sample_error(study: Study, surrogate: Surrogate, loss: TrainingLoss) -> TrainingLoss:

@@ -166,7 +166,9 @@ class Learner:
 
     @torch.no_grad()
     def _errors(self, compared: list[Compared]) -> torch.Tensor:
-        return self._task.losses(self._error, compared)[1]
+        """Returns the square of the metric of each row, the mean over the targets of an item, `(n,)`."""
+        each = [self._error(one.members.float().mean(dim=1), one.target) for one in compared]
+        return torch.stack(each).mean(dim=0)
 
     def respond(self) -> tuple[str | None, float, float]:
         """Applies `training.on_divergence` after a batch that was not finite, on all ranks alike.

@@ -67,7 +67,7 @@ def replay(study: Study, record: Path, order: Path, validation: Path | None) -> 
         measure = None
         if validation is not None:
             rows = study.training.batch_size
-            metric = build_metric(study, surrogate)
+            metric = build_metric(study)
             measure = Validation(validation, device, rows, state.begin_piece, task, metric)
         training = study.training.model_copy(update={"callbacks": []})
         quiet = study.model_copy(update={"training": training})

@@ -115,7 +115,7 @@ class TrainingConsumer(Consumer):
             with Dataset(path) as data:
                 check_dataset(self._study, data)
             rows = self._study.training.batch_size
-            metric = build_metric(self._study, self._surrogate)
+            metric = build_metric(self._study)
             self._validation = Validation(
                 path, self._device, rows, self.shared.begin_piece, self._task, metric
             )
