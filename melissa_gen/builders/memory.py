@@ -32,8 +32,8 @@ __all__ = [
     "stream_megabytes",
 ]
 
-BASE_MEGABYTES = 500.0
-"""Memory of the interpreter, torch, MPI and sockets in each rank."""
+BASE_MEGABYTES = 550.0
+"""Memory of the interpreter, torch, MPI and sockets in each rank, and of the sampler in rank 0."""
 
 STREAM_MEGABYTES = 300.0
 """Memory of the server of a run without a trainer, in addition to its slots. It does not load torch."""

@@ -103,13 +103,16 @@ def error_against_time_figure(run: RecordedRun) -> Figure | None:
         cases.times, low, high, color=COLORS["pale"], alpha=0.6, linewidth=0, label="5 % to 95 %"
     )
     axes.plot(cases.times, median, color=COLORS["blue"], linewidth=2.2, label="median")
-    axes.axvline(
-        float(np.median(cases.correlation_times)),
-        color=COLORS["red"],
-        linewidth=1.4,
-        linestyle=(0, (4, 3)),
-        label="median correlation time",
-    )
+    correlated = float(np.median(cases.correlation_times))
+    # Until the last time step means that the correlation is never lost: there is nothing to mark.
+    if correlated < cases.times[-1]:
+        axes.axvline(
+            correlated,
+            color=COLORS["red"],
+            linewidth=1.4,
+            linestyle=(0, (4, 3)),
+            label="median correlation time",
+        )
     if (low > 0).all():
         log_axis(axes, "y")
     axes.margins(x=0.01)

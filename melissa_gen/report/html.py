@@ -181,7 +181,7 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
             count(number_at(samples, "trained")),
             "samples trained",
             f"{count(batches)} batches"
-            + (f", weights leave {share(effective)} of each" if weighted else ""),
+            + (f", effective batch size {share(effective)}" if weighted else ""),
         ),
         (duration(seconds), "wall time", f"{rate(speed)} MB/s on average"),
         (share(adaptive), "adaptive points", str(run.summary.get("sampler", {}).get("method", ""))),
@@ -226,8 +226,9 @@ def _errors(run: RecordedRun) -> list[Drawing]:
         ),
         (
             curves.error_against_time_figure,
-            "The error at each predicted time step, over the same simulations. The correlation time is the time of "
-            "the last step before the correlation of prediction and simulation falls below 0.8.",
+            "The error at each predicted time step, over the same simulations. The correlation time, shown if it is "
+            "before the last step, is the time up to which prediction and simulation have a correlation of at least "
+            "0.8.",
         ),
         run=run,
     )
