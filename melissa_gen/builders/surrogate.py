@@ -1,5 +1,7 @@
 """Builds the surrogate of a study, and tries to train it before the study starts."""
 
+from typing import Any
+
 import torch
 
 from melissa_gen.builders.dataset import clock
@@ -32,7 +34,11 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
         StudyError: The network class can't be imported, or its output does not match the fields.
     """
     time_of = clock(study.simulation.times)
-    return (task or build_task(study)).make_surrogate(
+    task = task or build_task(study)
+    more: dict[str, Any] = {}
+    if task.takes_inputs:
+        more["inputs"] = {name: one.shape for name, one in study.simulation.inputs.items()}
+    return task.make_surrogate(
         parameters={name: p.typical_range for name, p in study.parameters.items()},
         times=(time_of(0), time_of(study.simulation.time_steps - 1)),
         time_steps=study.simulation.time_steps,
@@ -43,6 +49,7 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
         ensemble=members_of(study.surrogate),
         scales={name: field_scale(field) for name, field in study.simulation.fields.items()},
         logarithmic=[name for name, p in study.parameters.items() if p.logarithmic],
+        **more,
     )
 
 

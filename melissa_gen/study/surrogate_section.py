@@ -28,9 +28,9 @@ class SurrogateSection(Section):
     """Further arguments of its constructor."""
     task: str | ClassSection = "direct"
     """What the network learns. `direct`: (parameters, time) to field; `autoregressive`: (last fields, parameters) to
-    next fields; `pointwise`: (parameters, time, coordinates) to values at points;
-    `physics_informed`: the same, with an equation in the loss; or a class `file.py:Class`. Arguments are
-    given as `{class: NAME, arguments: {...}}`."""
+    next fields; `operator`: (input fields, parameters, time) to field; `pointwise`: (parameters, time, coordinates) to
+    values at points; `physics_informed`: the same, with an equation in the loss; or a class `file.py:Class`. Arguments
+    are given as `{class: NAME, arguments: {...}}`."""
     ensemble: EnsembleSection | None = None
     """Members whose disagreement is measured. None is a single network; a method that needs members uses snapshots."""
 

@@ -17,6 +17,7 @@ from melissa_gen.surrogates.mlp import MLP
 from melissa_gen.surrogates.moments import ChannelMoments
 from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
+from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
@@ -33,6 +34,7 @@ __all__ = [
     "FieldScale",
     "LastLayer",
     "Metric",
+    "OperatorSurrogate",
     "PointSurrogate",
     "Rescaling",
     "Surrogate",

@@ -54,7 +54,8 @@ class DeepONet(nn.Module):
         self.branch = MLP(n_inputs, (grid.channels, basis), branch, activation)
         self.basis = MLP(axes, (basis,), trunk, activation)
         self.bias = nn.Parameter(torch.zeros(grid.channels, 1))
-        positions = grid.coordinates().reshape(axes, -1).T.contiguous()
+        # A copy with the usual strides, which the synchronization of the ranks needs even along an axis of length 1.
+        positions = torch.stack([axis.reshape(-1) for axis in grid.coordinates()], dim=1)
         self.register_buffer("coordinates", positions, persistent=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
 
     The program takes `parameters` `(n, d)`, in the order of `surrogate.parameter_bounds`, and `time` `(n,)`, both
     float64, and returns each field `(n, *shape)`. A surrogate of the task `autoregressive` also takes the last steps of
-    each field, `(n, history, *shape)`, and returns the next one. The names and bounds of the parameters are in
-    the file as JSON: the extra file `about.json` of a torch.export program, the property `about` of an ONNX model.
+    each field, `(n, history, *shape)`, and returns the next one. One of the task `operator` also takes each input
+    field, `(n, *shape)`. The names and bounds of the parameters are in the file as JSON: the extra file `about.json` of
+    a torch.export program, the property `about` of an ONNX model.
 
     Args:
         surrogate: The surrogate.
@@ -117,7 +119,7 @@ def _write(
     try:
         model = torch.onnx.export(
             exported,
-            input_names=["parameters", "time", *(f"last_{name}" for name in given_fields)],
+            input_names=["parameters", "time", *_given_names(program.surrogate, given_fields)],
             output_names=list(program.surrogate.fields),
             dynamo=True,
             verbose=False,
@@ -133,6 +135,11 @@ def _write(
             raise
         message = f"{program.surrogate.class_path} can't be exported to ONNX: {_first_line(error)}"
         raise RunError(message) from error
+
+
+def _given_names(surrogate: Surrogate, fields: Iterable[str]) -> list[str]:
+    """Returns the names of the inputs beside parameters and time; those of given steps differ from the outputs."""
+    return [f"last_{name}" if name in surrogate.fields else name for name in fields]
 
 
 def _about(surrogate: Surrogate) -> str:

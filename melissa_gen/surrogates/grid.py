@@ -1,7 +1,7 @@
 """The grid behind the output of a network: its axes, its channels, and the coordinates of its points."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,15 +56,37 @@ class Grid(NamedTuple):
         """Repeats values `(n, k)` at each point: `(n, k, *points)`."""
         return values.reshape(*values.shape, *[1] * len(self.points)).expand(-1, -1, *self.points)
 
-    def input_channels(self, n_inputs: int, history: int) -> int:
-        """Returns the number of input fields if the last inputs are the fields of some time steps."""
-        return n_inputs - history * self.channels * (math.prod(self.points) - 1)
+    def given_channels(
+        self, history: int, input_shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> int:
+        """Returns the number of channels that given fields have on the grid.
+
+        Args:
+            history: Number of time steps whose fields are given.
+            input_shapes: Name of each input field of the simulation to its shape.
+
+        Raises:
+            StudyError: An input field is not on the grid.
+        """
+        count = history * self.channels
+        for name, shape in (input_shapes or {}).items():
+            if tuple(shape[-len(self.points) :]) != self.points:
+                message = (
+                    f"simulation.inputs.{name} has the shape {list(shape)}, which is not on the grid "
+                    f"{list(self.points)} of the output; use MLP or DeepONet, which take inputs of any shape"
+                )
+                raise StudyError(message)
+            count += math.prod(shape[: -len(self.points)])
+        return count
+
+    def input_channels(self, n_inputs: int, given: int) -> int:
+        """Returns the number of input channels if the last inputs are this number of fields on the grid."""
+        return n_inputs - given * (math.prod(self.points) - 1)
 
     def fields_and_constants(
-        self, inputs: torch.Tensor, history: int
+        self, inputs: torch.Tensor, given: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Splits inputs `(n, n_inputs)` into the fields of time steps `(n, k, *points)` and the other inputs."""
-        count = history * self.channels * math.prod(self.points)
-        split = inputs.shape[1] - count
-        fields = inputs[:, split:].reshape(inputs.shape[0], history * self.channels, *self.points)
+        """Splits inputs `(n, n_inputs)` into the given fields `(n, given, *points)` and the other inputs."""
+        split = inputs.shape[1] - given * math.prod(self.points)
+        fields = inputs[:, split:].reshape(inputs.shape[0], given, *self.points)
         return fields, inputs[:, :split]

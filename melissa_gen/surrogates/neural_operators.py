@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +29,7 @@ class FNO(nn.Module):
         dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
             channels. None takes two, or the only one.
         history: Number of time steps whose fields are the last inputs; the task `autoregressive` sets it.
+        input_shapes: Name of each input field, which are the last inputs, to its shape; the task `operator` sets it.
         arguments: Further arguments of the class in `neuralop.models`.
 
     Raises:
@@ -45,17 +46,19 @@ class FNO(nn.Module):
         hidden_channels: int = 32,
         dimensions: int | None = None,
         history: int = 0,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
         self.output_shape = tuple(output_shape)
-        self._grid, self._history = Grid.of(output_shape, dimensions), history
+        self._grid = Grid.of(output_shape, dimensions)
+        self._given = self._grid.given_channels(history, input_shapes)
         cls = _model(self.model)
         given = self._arguments(n_modes, arguments)
         # Some models print their settings.
         with contextlib.redirect_stdout(io.StringIO()):
             self.operator = cls(
-                in_channels=self._grid.input_channels(n_inputs, history),
+                in_channels=self._grid.input_channels(n_inputs, self._given),
                 out_channels=self._grid.channels,
                 hidden_channels=hidden_channels,
                 **given,
@@ -63,7 +66,7 @@ class FNO(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
-        fields, constants = self._grid.fields_and_constants(inputs, self._history)
+        fields, constants = self._grid.fields_and_constants(inputs, self._given)
         channels = torch.cat([fields, self._grid.spread(constants)], dim=1)
         outputs: torch.Tensor = self.operator(channels)
         return outputs.reshape(inputs.shape[0], *self.output_shape)

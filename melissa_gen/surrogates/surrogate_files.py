@@ -13,6 +13,7 @@ from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.field_scale import FieldScale
+from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.source_files import class_name, source_file, source_files
 
@@ -21,7 +22,10 @@ __all__ = ["load", "save"]
 FORMAT = 3
 OLDEST = 2
 """Format 2 has one standardized scale for each field, and no log scales."""
-_KINDS = {kind.task: kind for kind in (Surrogate, AutoregressiveSurrogate, PointSurrogate)}
+_KINDS: dict[str, type[Surrogate]] = {
+    kind.task: kind
+    for kind in (Surrogate, AutoregressiveSurrogate, OperatorSurrogate, PointSurrogate)
+}
 WEIGHTS, MODEL = "model.safetensors", "model.json"
 
 

@@ -1,7 +1,7 @@
 """U-Net that is conditioned on parameters and time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -39,6 +39,8 @@ class UNet(nn.Module):
             channels. None takes two, or the only one.
         history: Number of time steps whose fields are the last inputs and become channels; the task `autoregressive`
             sets it.
+        input_shapes: Name of each input field, whose values are the last inputs and become channels, to its shape; the
+            task `operator` sets it.
 
     Raises:
         StudyError: An argument is not legal.
@@ -59,6 +61,7 @@ class UNet(nn.Module):
         conditioning: Literal["film", "channels"] = "film",
         dimensions: int | None = None,
         history: int = 0,
+        input_shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         if width <= 0 or width % _GROUPS:
@@ -80,8 +83,9 @@ class UNet(nn.Module):
             )
             raise StudyError(message)
         self._factor, self._pool = 2**levels, _POOLS[axes]
-        self._as_channels, self._history = conditioning == "channels", history
-        constants = n_inputs - history * grid.channels * math.prod(grid.points)
+        self._as_channels = conditioning == "channels"
+        self._given = grid.given_channels(history, input_shapes)
+        constants = n_inputs - self._given * math.prod(grid.points)
         condition = 0 if self._as_channels else 4 * width
         self.embedding = (
             None
@@ -95,7 +99,7 @@ class UNet(nn.Module):
         )
         convolution = _CONVOLUTIONS[axes]
         widths = [width * 2**level for level in range(levels + 1)]
-        fields = axes + history * grid.channels + (constants if self._as_channels else 0)
+        fields = axes + self._given + (constants if self._as_channels else 0)
         self.first = convolution(fields, width, 3, padding=1)
         self.down = nn.ModuleList(
             _Block(convolution, widths[max(level - 1, 0)], widths[level], condition)
@@ -112,9 +116,9 @@ class UNet(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""
         axes = len(self._grid.points)
-        given, constants = self._grid.fields_and_constants(inputs, self._history)
+        given, constants = self._grid.fields_and_constants(inputs, self._given)
         fields = self.coordinates.expand(inputs.shape[0], *self.coordinates.shape)
-        fields = torch.cat([fields, given], dim=1) if self._history else fields
+        fields = torch.cat([fields, given], dim=1) if self._given else fields
         if self._as_channels:
             fields = torch.cat([fields, self._grid.spread(constants)], dim=1)
         condition = None if self.embedding is None else self.embedding(constants)

@@ -10,12 +10,14 @@ from melissa_gen.tasks.base import Rows, Task, Window
 from melissa_gen.tasks.creation import create_task
 from melissa_gen.tasks.direct import Direct
 from melissa_gen.tasks.equations import gradient
+from melissa_gen.tasks.operator import Operator
 from melissa_gen.tasks.physics_informed import PhysicsInformed
 from melissa_gen.tasks.pointwise import Pointwise
 
 __all__ = [
     "Autoregressive",
     "Direct",
+    "Operator",
     "PhysicsInformed",
     "Pointwise",
     "Rows",

@@ -46,7 +46,8 @@ class Rows(NamedTuple):
     Attributes:
         inputs: Parameters and time in physical units, `(n, d + 1)`; `(n, steps, d + 1)` if the window has several
             steps.
-        fields: Field name to physical values `(n, *shape)`, or `(n, steps, *shape)`.
+        fields: Field name to physical values `(n, *shape)`, or `(n, steps, *shape)`. If the task takes input fields,
+            also their names to `(n, *shape)`.
     """
 
     inputs: torch.Tensor
@@ -75,6 +76,7 @@ class Task(ABC):
         window: The time steps that an item needs.
         predicts_anywhere: Whether the surrogate predicts fields from parameters and times alone, as samplers that
             use its predictions need it.
+        takes_inputs: Whether the surrogate gets the input fields of a simulation (`simulation.inputs`).
         of_points: Whether the network predicts single points, not whole fields.
         differentiates: Whether the loss needs derivatives of the network.
     """
@@ -82,6 +84,7 @@ class Task(ABC):
     name: str
     window: Window
     predicts_anywhere: bool
+    takes_inputs: bool = False
     of_points: bool = False
     differentiates: bool = False
 
@@ -116,7 +119,12 @@ class Task(ABC):
 
     @abstractmethod
     def make_surrogate(self, **description: Any) -> Surrogate:
-        """Creates the surrogate of this task from the arguments of `Surrogate`, and `time_steps` of a simulation."""
+        """Creates the surrogate of this task.
+
+        Args:
+            **description: Arguments of `Surrogate`, and `time_steps` of a simulation. If the task takes input fields,
+                also `inputs`, the name of each to its shape.
+        """
 
     @abstractmethod
     def example(self, surrogate: Surrogate) -> Rows:
@@ -183,7 +191,7 @@ class Task(ABC):
             parameters: Physical values, `(m, d)`.
             times: Physical time of each time step, `(T,)`.
             true: For each of the m simulations, the field name with its simulated values `(T, *shape)`, of which a
-                task may use the first steps.
+                task may use the first steps. If the task takes input fields, also their names to `(*shape)`.
             rows: Largest number of rows of a forward pass.
             begin_piece: Called before each forward pass.
 

@@ -9,6 +9,7 @@ from melissa_gen.surrogates.class_path import ClassKey
 from melissa_gen.tasks.autoregressive import Autoregressive
 from melissa_gen.tasks.base import Task
 from melissa_gen.tasks.direct import Direct
+from melissa_gen.tasks.operator import Operator
 from melissa_gen.tasks.physics_informed import PhysicsInformed
 from melissa_gen.tasks.pointwise import Pointwise
 
@@ -17,6 +18,7 @@ __all__ = ["create_task"]
 _TASKS: dict[str, type[Task]] = {
     "direct": Direct,
     "autoregressive": Autoregressive,
+    "operator": Operator,
     "pointwise": Pointwise,
     "physics_informed": PhysicsInformed,
 }

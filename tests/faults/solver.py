@@ -2,7 +2,7 @@
 
 Options: --steps N (default 10), --mishaps JSON ({"simulation number": "what"}; "all" stands for every number),
 --every-attempt NUMBERS, comma-separated (else a mishap strikes the first attempt alone), --pause SECONDS per step,
---gate FILE (simulations from number 6 on wait half-way until it is there).
+--gate FILE (simulations from number 6 on wait half-way until it is there), --input (sends an input k first).
 """
 
 import argparse
@@ -24,6 +24,7 @@ parser.add_argument("--every-attempt", default="")
 parser.add_argument("--pause", type=float, default=0.0)
 parser.add_argument("--gate", type=Path)
 parser.add_argument("--mesh", type=int, default=12)
+parser.add_argument("--input", action="store_true")
 options = parser.parse_args()
 again = options.every_attempt.split(",")
 
@@ -73,11 +74,15 @@ rows = options.mesh // ranks
 x, y = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, 4), indexing="ij")
 with Client(comm) as client:
     client.field("u", shape=(options.mesh, 4), start=(rank * rows, 0), extent=(rows, 4))
+    if options.input:
+        client.field("k", shape=(options.mesh, 4), start=(rank * rows, 0), extent=(rows, 4))
     if "idle" in options.mishaps.values():
         time.sleep(3600)
     for simulation in client:
         a, b = simulation.parameters["a"], simulation.parameters["b"]
         what = mishap_of(simulation)
+        if options.input:
+            simulation.send_inputs(k=a * np.sin(3 * x + rank) + b)
         for step in range(options.steps + (what == "more")):
             field = a * np.sin(3 * x + rank) + b * np.cos(y) * 0.9**step
             if step == options.steps // 2:

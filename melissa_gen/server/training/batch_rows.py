@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melissa_gen.reservoir import Batch, Policy
+from melissa_gen.reservoir import Batch, FieldSpec, Policy
 
 __all__ = ["BatchRows"]
 
@@ -22,11 +22,12 @@ class BatchRows:
         size: Rows of a full batch.
         inputs: Number of inputs: the parameters and the time.
         steps: Time steps of a row.
+        input_specs: Input field to (shape, dtype), for a task that takes input fields.
         pin: Whether the fields are in pinned memory, for copies to a GPU.
 
     Attributes:
-        fields: Field to the rows, of which the first are those of the last batch: `(size, *shape)`, or
-            `(size, steps, *shape)` for several steps.
+        fields: Field or input field to the rows, of which the first are those of the last batch: `(size, *shape)`, or
+            `(size, steps, *shape)` for several steps; input fields always `(size, *shape)`.
         filled: Number of rows that hold data.
     """
 
@@ -37,6 +38,7 @@ class BatchRows:
         inputs: int,
         steps: int = 1,
         *,
+        input_specs: Mapping[str, FieldSpec] | None = None,
         pin: bool,
     ) -> None:
         several = (steps,) if steps > 1 else ()
@@ -48,6 +50,9 @@ class BatchRows:
             )
             for name, array in arrays.items()
         }
+        for name, (shape, dtype) in (input_specs or {}).items():
+            kind = torch.from_numpy(np.empty(0, dtype)).dtype
+            self.fields[name] = torch.empty((size, *shape), dtype=kind, pin_memory=pin)
         self._views = {name: tensor.numpy() for name, tensor in self.fields.items()}
         self._inputs = np.zeros((size, *several, inputs))
         self._size = size

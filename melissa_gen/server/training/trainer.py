@@ -103,6 +103,7 @@ class Trainer:
             self._training.batch_size,
             len(study.parameters) + 1,
             task.window.steps,
+            input_specs=reservoir.store.input_specs if task.takes_inputs else None,
             pin=device.type == "cuda",
         )
         self._learner = Learner(study, task, surrogate, self.rows, device)

@@ -94,10 +94,8 @@ class Validation:
             self.parameters = np.asarray(data.parameters, np.float64)
             self._times = torch.from_numpy(np.asarray(data.times, np.float64)).to(device)
             self._rows = list(range(self._rank, len(data), self._ranks))
-            self._fields = [
-                {name: torch.from_numpy(array) for name, array in data.read(row).items()}
-                for row in self._rows
-            ]
+            self._fields = [_tensors(data.read(row)) for row in self._rows]
+            self._inputs = [self._inputs_of(data, row) for row in self._rows]
         self._steps = self._task.predicted_steps(len(self._times))
         self._usual = self._usual_values()
 
@@ -109,7 +107,8 @@ class Validation:
     def errors(self, surrogate: Surrogate) -> Errors:
         """Returns the error of each simulation over the predicted steps; equal on all ranks (collective)."""
         surrogate.eval()
-        found = self._compared(self._predictions(surrogate, self._rows, self._fields))
+        given = [one | inputs for one, inputs in zip(self._fields, self._inputs, strict=True)]
+        found = self._compared(self._predictions(surrogate, self._rows, given))
         surrogate.train()
         return found
 
@@ -144,8 +143,9 @@ class Validation:
         steps = np.array(self._steps)[shown]
         with Dataset(self._path) as data:
             true = [data.read(row) for row in cases]
+            inputs = [self._inputs_of(data, row) for row in cases]
             names = list(data.names)
-        given = [{name: torch.from_numpy(one[name]) for name in self._names} for one in true]
+        given = [_tensors(one) | more for one, more in zip(true, inputs, strict=True)]
         predicted = list(self._predictions(surrogate.eval(), cases, given))
         pictures: dict[str, Any] = {
             name: errors,
@@ -174,6 +174,10 @@ class Validation:
             **pictures,
         )
         return found
+
+    def _inputs_of(self, data: Dataset, row: int) -> dict[str, torch.Tensor]:
+        """Returns the input fields of a simulation, if the task takes them: name to `(*shape)`."""
+        return _tensors(data.read_inputs(row)) if self._task.takes_inputs else {}
 
     def _usual_values(self) -> dict[str, Usual]:
         """Returns the usual values of each field over the whole set (collective)."""
@@ -263,6 +267,10 @@ class Validation:
                 self._at_once,
                 lambda: self._begin_piece(VALIDATING),
             )
+
+
+def _tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def error_summary(errors: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -205,7 +205,7 @@ def test_a_client_of_another_version_is_refused_by_name(serve):
     old = server.make("control")
     hello = wire.encode(wire.Hello("j", "h", 1, 2), 5, 0, server.rank.contact.token)
     old.socket.send(hello[:4] + b"\x01\x00" + hello[6:])
-    assert "protocol version 1; version 5 is spoken here" in old.receive(wire.Refused).reason
+    assert "protocol version 1; version 6 is spoken here" in old.receive(wire.Refused).reason
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen import reservoir
-from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.server.consumer import Hooks
@@ -50,7 +50,10 @@ def study_of(**sections):
 def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None):
     """A trainer whose reservoir holds all 48 samples; `failures` collects the reasons to stop."""
     count, steps = study.simulation.count, study.simulation.time_steps
-    store = reservoir.SlotStore(field_specs(study.simulation), count * steps + 1, 2)
+    inputs = input_specs(study.simulation)
+    store = reservoir.SlotStore(
+        field_specs(study.simulation), count * steps + 1, 2, input_specs=inputs
+    )
     rows = study.reservoir
     memory = reservoir.create(
         rows.policy, store, rows.capacity, rows.watermark, 0, rows.eviction, rows.draws
@@ -61,11 +64,17 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     state = RankState()
     for simulation in range(count):
         a = simulation / count
+        given = {
+            name: np.full(shape, 5.0 + 3.0 * a, kind) for name, (shape, kind) in inputs.items()
+        }
         for step in range(steps):
             slot = store.acquire()
             row = store.row(slot, "u")
             row[:] = np.sin(6.0 * a * np.arange(len(row)) + step) * (1.0 + 3.0 * a)
-            memory.put(slot, reservoir.Sample(simulation, step, [a, step], weight(simulation)))
+            sample = reservoir.Sample(
+                simulation, step, [a, step], weight(simulation), input_fields=given
+            )
+            memory.put(slot, sample)
     memory.close()
     nothing = lambda *args, **more: None  # noqa: E731
     fail = nothing if failures is None else failures.append

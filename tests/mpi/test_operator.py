@@ -1,0 +1,50 @@
+"""A neural operator, trained on the inputs and fields of simulations by two server ranks, in two parts."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from melissa_gen.surrogates import load
+
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
+
+SOLVER = Path(__file__).parent.parent / "faults" / "solver.py"
+COUNT = 12
+STUDY = {
+    "simulation.command": ["python", "solver.py", "--gate", "open", "--input"],
+    "simulation.count": COUNT,
+    "simulation.inputs": {"k": {"shape": [12, 4]}},
+    "surrogate.task": "operator",
+    "server.ranks": 2,
+    "training.validation": {"simulations": 3, "every": 20},
+}
+
+
+def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs):
+    study = runs.study(STUDY, solver=SOLVER)
+    first = runs.start(study)
+    first.wait_event("simulation_finished", 6)
+    first.wait_event("simulation_issued", 8)
+    first.interrupt()
+    first.wait_event("stopping")
+    (study.parent / "open").touch()
+    assert first.wait().summary["status"] == "stopped", first.output
+
+    run = runs.command("resume", first.run_dir, run_dir=first.run_dir).wait()
+    assert run.code == 0, run.output
+    summary = run.summary
+    assert summary["status"] == "finished"
+    run.assert_adds_up()
+    assert summary["simulations"]["completed"] == COUNT
+    assert summary["simulations"]["failed"] == 0
+    # The samples in memory kept their inputs, so that none was lost by the resume.
+    assert summary["samples"]["withdrawn"] == 0, summary["samples"]
+    with h5py.File(run.run_dir / "validation.h5") as file:
+        assert file["inputs/k"].shape == (3, 12, 4)
+        assert np.ptp(file["inputs/k"][0]) > 0
+    surrogate = load(run.run_dir / "checkpoints" / "final")
+    point, given = {"a": 0.5, "b": 1.0}, {"k": np.ones((12, 4))}
+    assert np.isfinite(surrogate.predict(point, given, [0.0, 1.0])["u"]).all()
+    runs.assert_nothing_left()
