@@ -26,7 +26,13 @@ advice on what to choose.
   density g(λ) ∝ p(λ) a(λ)^β.
 - q(λ) = (1 - ρ) p(λ) + ρ g(λ) is the density of all proposals. The share ρ grows linearly from 0 to
   `sampler.max_adaptive_share` over `sampler.ramp_generations` generations. At least a tenth of the points comes
-  from the prior, so the importance weights p/q are at most 10.
+  from the prior, so the importance weights p/q are at most 10. The points of the prior are those of a scrambled Sobol
+  sequence, in its order.
+- With the argument `gate`, the share is multiplied by a gate in [0, 1] that follows from the skill of the acquisition.
+  The skill is the lower confidence bound of a rank correlation over the last 100 simulations: that of the difficulties
+  predicted when the points were drawn, and those measured afterwards. Without skill the gate is closed, and the points
+  are exactly those of `sobol` with the same seed. `skill` and `gate` are diagnostics of the sampler, in the events, the
+  report and TensorBoard.
 - The loss of a sample is multiplied by the weight (p/q)^γ, where γ is `training.importance_exponent`.
 
 ## Acquisition

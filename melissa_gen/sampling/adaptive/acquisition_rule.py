@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, Tilt, matching_exponent
-from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble, log_difficulty
+from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
 from melissa_gen.sampling.acquisition.feature_regression import FeatureRegression
 from melissa_gen.sampling.acquisition.prediction_features import Probe
+from melissa_gen.sampling.acquisition.skill import Skill
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
@@ -32,7 +33,6 @@ __all__ = [
     "PriorDraws",
     "Proposer",
     "acquisition_sampler",
-    "rank_correlation",
 ]
 
 Array = NDArray[np.float64]
@@ -43,9 +43,6 @@ _NORMALIZATION_POINTS = 2048
 _CALIBRATION_DRAWS = 64
 # Relative change of the strength above which b is measured again.
 _CALIBRATION_TOLERANCE = 0.25
-# Largest and smallest number of simulations in the rank correlation.
-_MAX_COMPARED = 64
-_MIN_COMPARED = 8
 
 
 class EnsembleArguments(Arguments):
@@ -66,6 +63,11 @@ class EnsembleArguments(Arguments):
         1000,
         ge=10,
         description="number of newest records to learn from; novelty is relative to all points of the study",
+    )
+    gate: bool = Field(
+        False,
+        description="multiply the adaptive share by a gate that is 0 until the acquisition predicts the measured "
+        "difficulties",
     )
 
 
@@ -159,6 +161,7 @@ class AcquisitionRule(AdaptiveRule):
         proposer: Proposer that draws the points.
         beta: Exponent β of the target p a^β.
         calibrate: Whether to correct the concentration of a proposer that is not exact.
+        gated: Whether the adaptive share follows the skill of the acquisition; see `Skill`.
 
     Attributes:
         acquisition: Acquisition that learns log a; may be replaced before the first learning.
@@ -173,6 +176,7 @@ class AcquisitionRule(AdaptiveRule):
         proposer: Proposer,
         beta: float,
         calibrate: bool = True,
+        gated: bool = False,
     ) -> None:
         self.name = name
         self._prior_draws = prior_draws
@@ -184,7 +188,9 @@ class AcquisitionRule(AdaptiveRule):
         self._strength = beta
         self._calibrate = calibrate
         self._tilt = Tilt(beta, 0.0)
-        self._predicted = np.empty((0, 2))
+        self._gated = gated
+        self._skill = Skill()
+        self._level = 0.0
         self._probe: Probe | None = None
 
     @property
@@ -199,11 +205,22 @@ class AcquisitionRule(AdaptiveRule):
             self.acquisition.observe(probe)
 
     def predict(self, unit: Array) -> Array:
-        """Returns log a and the features of the probe at points (n, k): (n, 1 + j)."""
-        value = np.full(len(unit), np.nan) if not self.ready else self.acquisition.value(unit)
+        """Returns log a and the features of the probe at points (n, k): (n, 1 + j).
+
+        Log a is relative to its mean over the candidates. Novelty decreases in the course of a study, while
+        difficulties are relative to the average of their time.
+        """
+        value = np.full(len(unit), np.nan)
+        if self.ready:
+            value = self.acquisition.value(unit) - self._level
         if self._probe is None:
             return value[:, None]
         return np.column_stack([value, self._probe.features(unit)])
+
+    @property
+    def gate(self) -> float:
+        """The part of the adaptive share that the skill of the acquisition deserves."""
+        return self._skill.gate if self._gated else 1.0
 
     @property
     def ready(self) -> bool:
@@ -212,18 +229,17 @@ class AcquisitionRule(AdaptiveRule):
 
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Fits the acquisition, the proposer and the density to the whole history."""
-        self._compare(table)
+        self._skill = Skill.measured(table)
         self.acquisition.fit(table, rng)
         if not self.ready:
             return
+        known = self.acquisition.candidates
+        self._level = float(known[1].mean()) if known else 0.0
         self.proposer.fit(table, self.acquisition, self._beta, rng)
         if self._density is not None:
             return
-        acquisition = self.acquisition
-        known = acquisition.candidates
-        pool = (
-            known[1] if known else acquisition.value(self._prior_draws(_NORMALIZATION_POINTS, rng))
-        )
+        points, pool = known or (self._prior_draws(_NORMALIZATION_POINTS, rng), None)
+        pool = self.acquisition.value(points) if pool is None else pool
         exponent = self._beta
         if not self.proposer.exact and self._beta > 0.0:
             exponent = self._measured_exponent(pool, rng)
@@ -255,7 +271,7 @@ class AcquisitionRule(AdaptiveRule):
         return {
             **{f"proposer.{k}": v for k, v in self.proposer.state().items()},
             "tilt": [self._tilt.exponent, self._tilt.log_normalizer, self._strength],
-            "predicted": self._predicted.copy(),
+            "skill": [self._skill.correlation, self._skill.compared, self._level],
             **{f"acquisition.{k}": v for k, v in self.acquisition.state().items()},
         }
 
@@ -263,23 +279,26 @@ class AcquisitionRule(AdaptiveRule):
         """Restores what `state` returned."""
         exponent, log_normalizer, self._strength = state["tilt"]
         self._tilt = Tilt(exponent, log_normalizer)
-        self._predicted = np.array(state["predicted"])
+        correlation, compared, self._level = state["skill"]
+        self._skill = Skill(correlation, int(compared))
         self.acquisition.restore(part_of(state, "acquisition."))
         self.proposer.restore(part_of(state, "proposer."))
 
     def diagnostics(self) -> dict[str, float]:
         """Returns named finite numbers.
 
-        `rank_correlation` is Spearman's rank correlation between the predicted and the measured log
-        difficulties of the last simulations (at least 8, at most 64).
+        `rank_correlation` is Spearman's rank correlation of the predicted and the measured difficulties of the
+        last simulations (at least 8, at most 100), and `skill` is its lower confidence bound. `gate` is the part
+        of the adaptive share that is used.
         """
         numbers = {**self.acquisition.diagnostics(), **self.proposer.diagnostics()}
         if self.ready and self._density is None:
             numbers["tilt"] = self._tilt.exponent
             numbers["strength"] = self._strength
-        if len(self._predicted) >= _MIN_COMPARED:
-            predicted, measured = self._predicted.T
-            numbers["rank_correlation"] = rank_correlation(predicted, measured)
+        if self._skill.known:
+            numbers["rank_correlation"] = self._skill.correlation
+            numbers["skill"] = self._skill.lower
+        numbers["gate"] = self.gate
         return numbers
 
     def _measured_exponent(self, pool: Array, rng: np.random.Generator) -> float:
@@ -287,21 +306,6 @@ class AcquisitionRule(AdaptiveRule):
         own = self.proposer.draw(_CALIBRATION_DRAWS, self.acquisition, self._strength, rng)
         mean = float(self.acquisition.value(own).mean())
         return matching_exponent(pool, mean, 5.0 * self._beta)
-
-    def _compare(self, table: EvidenceTable) -> None:
-        """Stores the predicted and the measured log difficulty of each new simulation."""
-        fresh = table.rows(table.fresh & np.isfinite(table.difficulty))
-        pairs = np.column_stack([fresh.predicted[:, 0], log_difficulty(fresh.difficulty)])
-        pairs = pairs[np.isfinite(pairs[:, 0])]
-        self._predicted = np.concatenate([self._predicted, pairs])[-_MAX_COMPARED:]
-
-
-def rank_correlation(first: Array, second: Array) -> float:
-    """Returns Spearman's rank correlation of two columns (n,); 0 if one of them is constant."""
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0.0 else 0.0
 
 
 def acquisition_sampler(
@@ -335,13 +339,5 @@ def acquisition_sampler(
     if arguments.guide == "surrogate":
         acquisition = FeatureRegression(acquisition, draws, half_life=arguments.half_life)
     learned = FailureAvoidance(acquisition)
-    rule = AcquisitionRule(name, draws, learned, proposer, beta, calibrate)
+    rule = AcquisitionRule(name, draws, learned, proposer, beta, calibrate, arguments.gate)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)
-
-
-def _ranks(values: Array) -> Array:
-    """Returns ranks (n,) from 1 on; equal values have their mean rank."""
-    # scipy.stats.rankdata does the same, but importing scipy.stats takes 50 MB of memory.
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return ranks

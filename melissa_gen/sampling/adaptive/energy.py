@@ -6,7 +6,8 @@ of variables adds Σ log(u (1 - u)) to the log density. The chains start as draw
 sample size at half the number of chains. In each stage the chains are weighted by a^Δβ, resampled,
 and moved by some trajectories. Separate modes therefore keep their weights, although no chain
 crosses between them. With one leapfrog step per trajectory this is the Metropolis-adjusted Langevin
-algorithm.
+algorithm. The forces may be gradients of an interpolation of log a: a trajectory is accepted or rejected by
+log a itself, which is exact for any forces.
 
 References: Neal, "MCMC using Hamiltonian dynamics", Handbook of Markov Chain Monte Carlo (2011);
 tempering: Del Moral, Doucet, Jasra, "Sequential Monte Carlo samplers", Journal of the Royal
@@ -18,14 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.skill import rank_correlation
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
     Proposer,
     acquisition_sampler,
-    rank_correlation,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.twisted import effective_size, systematic
@@ -112,7 +113,7 @@ class Energy(Proposer):
     ) -> Array:
         """Draws n points (n, k) of the unit cube."""
         u = rng.random((max(self._chains, 2 * n), self._dimension))
-        chains = _evaluate(np.log(u) - np.log1p(-u), acquisition)
+        chains = _evaluate(logit(u), acquisition)
         width, reached, stages, resampled, acceptance = 1.0, 0.0, 0, 0, 1.0
         while reached < beta and stages < _MAX_STAGES:
             increment = _largest_increment(chains.log_a, beta - reached)
@@ -139,6 +140,20 @@ class Energy(Proposer):
         kept = rng.permutation(len(chains.z))[:n]
         return np.asarray(expit(chains.z[kept]))
 
+    def moved(
+        self, unit: Array, acquisition: Acquisition, beta: float, rng: np.random.Generator
+    ) -> Array:
+        """Moves points (n, k) of the unit cube by the trajectories of the last stage, which preserve p a^β.
+
+        The more points, the better the steps are adapted to the target.
+        """
+        chains, width = _evaluate(logit(unit), acquisition), 1.0
+        for _ in range(self._final_moves):
+            chains, acceptance = self._move(chains, acquisition, beta, width, rng)
+            width = min(width * float(np.exp(0.5 * (acceptance - _TARGET_ACCEPTANCE))), 2.0)
+            self._last_draw["acceptance"] = acceptance
+        return np.asarray(expit(chains.z))
+
     def _move(
         self,
         chains: _Chains,
@@ -159,17 +174,18 @@ class Energy(Proposer):
         momentum = rng.standard_normal(chains.z.shape)
         start = chains.log_density(beta) - 0.5 * (momentum**2).sum(axis=1)
         moved = chains
-        for _ in range(self._leapfrog):
+        for turn in range(1, self._leapfrog + 1):
             momentum = momentum + 0.5 * step * moved.gradient(beta)
-            moved = _evaluate(moved.z + step * momentum, acquisition)
+            end = turn == self._leapfrog
+            moved = _evaluate(moved.z + step * momentum, acquisition, with_value=end)
             momentum = momentum + 0.5 * step * moved.gradient(beta)
         with np.errstate(over="ignore", invalid="ignore"):
-            end = moved.log_density(beta) - 0.5 * (momentum**2).sum(axis=1)
+            change = moved.log_density(beta) - 0.5 * (momentum**2).sum(axis=1) - start
             # A trajectory that has diverged to NaN is rejected, since the comparison is false.
-            accepted = np.log(rng.random(len(end))) < end - start
+            accepted = np.log(rng.random(len(change))) < change
         index = accepted.astype(np.int64)
         both = [np.stack(pair) for pair in zip(chains, moved, strict=True)]
-        chain = np.arange(len(end))
+        chain = np.arange(len(change))
         return _Chains(*(part[index, chain] for part in both)), float(accepted.mean())
 
     def diagnostics(self) -> dict[str, float]:
@@ -182,11 +198,14 @@ class Energy(Proposer):
         return dict(self._last_draw)
 
 
-def _evaluate(z: Array, acquisition: Acquisition) -> _Chains:
+def _evaluate(z: Array, acquisition: Acquisition, with_value: bool = True) -> _Chains:
+    """Evaluates chains at z (n, k); without the value, log a is that of the gradient, which may be interpolated."""
     # Within these bounds u is between 0 and 1 in double precision.
     z = np.clip(z, -36.0, 36.0)
     u = expit(z)
     log_a, slope = acquisition.value_and_gradient(u)
+    if with_value:
+        log_a = acquisition.value(u)
     volume = -(np.logaddexp(0.0, z) + np.logaddexp(0.0, -z)).sum(axis=1)
     return _Chains(z, log_a, np.asarray(volume), slope * u * expit(-z), 1.0 - 2.0 * u)
 

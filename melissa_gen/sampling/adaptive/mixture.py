@@ -1,10 +1,11 @@
 """The mixture q = (1-ρ) p + ρ g that every adaptive method draws from.
 
 A method supplies an `AdaptiveRule`: how it learns, how it proposes, and log g if it is known. The share ρ
-rises over the first generations. The draws from the prior bound the importance weights p/q by
-1 / (1-ρ) and explore regions that the adaptive part has not visited. They are the points of a
+rises over the first generations, and a rule may reduce it by its gate. The draws from the prior bound the
+importance weights p/q by 1 / (1-ρ) and explore regions that the adaptive part has not visited. They are the points of a
 scrambled Sobol sequence: each point has the distribution of the prior, and together they fill the
-cube more evenly than independent draws. Under constraints, or with a table of points, the draws are
+cube more evenly than independent draws. They are used in the order of the sequence: where the share is 0,
+the points are exactly those of the method `sobol` with the same seed. With a table of points, the draws are
 independent.
 """
 
@@ -21,6 +22,7 @@ from melissa_gen.sampling.acquisition.prediction_features import Probe, UnitCube
 from melissa_gen.sampling.acquisition.seen_points import SeenPoints
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, part_of
+from melissa_gen.sampling.designs.design_sampler import feasible_points
 from melissa_gen.sampling.designs.quasi_random import SobolSequence
 from melissa_gen.sampling.prior.joint_prior import Prior
 
@@ -64,6 +66,11 @@ class AdaptiveRule(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Whether the rule has learned enough to propose."""
+
+    @property
+    def gate(self) -> float:
+        """Factor in [0, 1] of the share ρ; it may only change in `learn`."""
+        return 1.0
 
     @abstractmethod
     def learn(self, table: EvidenceTable, rng: np.random.Generator) -> None:
@@ -149,13 +156,13 @@ class MixtureSampler(Sampler):
     @property
     def share(self) -> float:
         """The adaptive share ρ of the points that would be drawn now."""
-        return self._schedule.share(self.generation) if self.rule.ready else 0.0
+        return self._schedule.share(self.generation) * self.rule.gate if self.rule.ready else 0.0
 
     def suggest(self, n: int) -> Proposals:
         """Draws n points from the mixture.
 
         The number of adaptive points is n ρ, rounded up or down at random so that each point's
-        density is exactly the mixture's, and the points are shuffled.
+        density is exactly the mixture's, and their places among the points of the prior are random.
         """
         self.update()
         share = self.share
@@ -164,15 +171,14 @@ class MixtureSampler(Sampler):
         unit = np.empty((n, self.prior.unit_dimension))
         parents = np.full(n, -1, dtype=np.int64)
         method = np.full(n, PRIOR, dtype=object)
-        places = self._rng.permutation(n)
         if adaptive > 0:
             draws = self._feasible(adaptive)
             adaptive = len(draws.unit)
-            unit[places[:adaptive]] = draws.unit
-            parents[places[:adaptive]] = draws.parents
-            method[places[:adaptive]] = self.name
+            places = self._rng.permutation(n)[:adaptive]
+            unit[places], parents[places] = draws.unit, draws.parents
+            method[places] = self.name
             self._coverage = coverage(draws.unit)
-        unit[places[adaptive:]] = self._prior_points(n - adaptive)
+        unit[method == PRIOR] = self._prior_points(n - adaptive)
         points = self.prior.from_unit(unit)
         self._suggested += n
         self._adaptive += adaptive
@@ -191,9 +197,9 @@ class MixtureSampler(Sampler):
 
     def _prior_points(self, n: int) -> Array:
         """Returns the next n points (n, k) of the prior in the unit cube."""
-        if self.prior.whole_cube:
-            return self._prior_sequence.draw(n)
-        return self.prior.sample_unit(n, self._rng)
+        if self.prior.tabulated:
+            return self.prior.sample_unit(n, self._rng)
+        return feasible_points(self._prior_sequence, self.prior, n, self.generation)
 
     def _feasible(self, n: int) -> Draws:
         """Draws n feasible points from the rule, or fewer if too many draws are infeasible."""

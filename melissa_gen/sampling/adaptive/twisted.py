@@ -141,7 +141,8 @@ class Twisted(Proposer):
                 )
             else:
                 log_weight -= (slope * x).sum(axis=1)
-                twist, _ = slope_at(x, acquisition, beta)
+                # Gradients may be those of an interpolation; the last weight is that of the acquisition itself.
+                twist = beta * acquisition.value(0.5 * (x + 1.0))
             log_weight += twist
         unit: Array = 0.5 * (x[systematic(log_weight, n, rng)] + 1.0)
         return unit

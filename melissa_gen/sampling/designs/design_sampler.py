@@ -10,7 +10,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["DesignSampler", "PointSequence"]
+__all__ = ["DesignSampler", "PointSequence", "feasible_points"]
 
 Array = NDArray[np.float64]
 
@@ -38,6 +38,28 @@ class PointSequence(ABC):
         """Moves to a saved position."""
 
 
+def feasible_points(sequence: PointSequence, prior: Prior, n: int, generation: int) -> Array:
+    """Returns the next n points (n, k) of a sequence that meet the constraints of the prior.
+
+    Raises:
+        StudyError: 100,000 points in a row do not meet the constraints.
+    """
+    unit = sequence.draw(n, generation)
+    if not prior.constrained:
+        return unit
+    unit = unit[prior.feasible(unit)]
+    infeasible = 0
+    while len(unit) < n:
+        more = sequence.draw(n - len(unit), generation)
+        met = prior.feasible(more)
+        infeasible = 0 if met.any() else infeasible + len(more)
+        if infeasible >= _MAX_INFEASIBLE:
+            msg = f"sampler.method has no points that meet the constraints: {infeasible:,} in a row do not."
+            raise StudyError(msg)
+        unit = np.concatenate([unit, more[met]])
+    return unit
+
+
 class DesignSampler(Sampler):
     """A sampler that draws from the prior through a `PointSequence`.
 
@@ -62,7 +84,9 @@ class DesignSampler(Sampler):
             StudyError: 100,000 points in a row do not meet the constraints.
         """
         self.update()
-        points = self.prior.from_unit(self._feasible(n))
+        points = self.prior.from_unit(
+            feasible_points(self._sequence, self.prior, n, self.generation)
+        )
         self._suggested += n
         return Proposals(
             points=points,
@@ -71,27 +95,6 @@ class DesignSampler(Sampler):
             generation=self.generation,
             parents=np.full(n, -1, dtype=np.int64),
         )
-
-    def _feasible(self, n: int) -> Array:
-        """Returns the next n points (n, k) of the sequence that meet the constraints of the prior.
-
-        Raises:
-            StudyError: 100,000 points in a row do not meet the constraints.
-        """
-        unit = self._sequence.draw(n, self.generation)
-        if not self.prior.constrained:
-            return unit
-        unit = unit[self.prior.feasible(unit)]
-        infeasible = 0
-        while len(unit) < n:
-            more = self._sequence.draw(n - len(unit), self.generation)
-            met = self.prior.feasible(more)
-            infeasible = 0 if met.any() else infeasible + len(more)
-            if infeasible >= _MAX_INFEASIBLE:
-                msg = f"sampler.method '{self.name}' has no points that meet the constraints."
-                raise StudyError(msg)
-            unit = np.concatenate([unit, more[met]])
-        return unit
 
     def log_density(self, points: Array) -> Array:
         """Returns the log density (n,) of the prior at points (n, d) in physical units."""

@@ -13,7 +13,7 @@ from melissa_gen.sampling.acquisition.difficulty_ensemble import (
 )
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
-from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
+from melissa_gen.sampling.acquisition.skill import rank_correlation
 
 
 def table(unit, difficulty, log_ratio=None):

@@ -274,9 +274,10 @@ class TestAdaptiveMethods:
             np.testing.assert_allclose(shares, [0.0, 0.15, 0.3, 0.45, 0.6, 0.6], atol=0.011)
 
     def test_share_of_single_suggestions(self, method):
-        sampler = trained(method, Prior.from_mapping(MIXED), rounds=3, max_adaptive_share=0.5)
-        names = [sampler.suggest(1).method[0] for _ in range(40)]
-        assert 0.25 < sum(name == method for name in names) / 40 < 0.75
+        # OGAS reaches its share in the fourth generation.
+        sampler = trained(method, Prior.from_mapping(MIXED), rounds=4, max_adaptive_share=0.5)
+        names = [sampler.suggest(1).method[0] for _ in range(60)]
+        assert 0.3 < sum(name == method for name in names) / 60 < 0.7
 
     def test_proposals_move_to_difficult_regions(self, method):
         if method == "external":

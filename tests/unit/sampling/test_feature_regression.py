@@ -8,7 +8,7 @@ from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsem
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.feature_regression import FeatureRegression
 from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
-from melissa_gen.sampling.adaptive.acquisition_rule import rank_correlation
+from melissa_gen.sampling.acquisition.skill import rank_correlation
 
 AXES = 3
 
