@@ -86,10 +86,10 @@ class Proposer(ABC):
 
     Attributes:
         exact: Whether the draws follow a^β in a limit that the proposer states. If not, the
-            density is estimated from draws.
+            density is estimated from draws. It may only change in `fit`.
     """
 
-    exact: ClassVar[bool]
+    exact: bool
 
     @abstractmethod
     def draw(

@@ -29,6 +29,7 @@ ADAPTIVE = set(METHODS) - {
 }
 ARGUMENTS = {
     "lhs": {"size": 24},
+    "adaptive": {"gate": False},
     "table": {"points": [[0.1, 2.0], [0.5, 3.0]]},
     "external": {"generator": "libensemble.gen_classes.sampling.UniformSample"},
     "phased": {"phase": 6},
