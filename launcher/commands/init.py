@@ -90,7 +90,7 @@ def copy_example(name: str, folder: Path) -> list[Path]:
         folder: The folder to create; it must not exist or must be empty.
 
     Returns:
-        The study files in the new folder.
+        The study files in the new folder, the main one first.
 
     Raises:
         StudyError: There is no such example, or the folder is not empty.
@@ -102,7 +102,7 @@ def copy_example(name: str, folder: Path) -> list[Path]:
     _create_folder(folder)
     ignored = shutil.ignore_patterns(*NOT_COPIED)
     shutil.copytree(HERE / "examples" / name, folder, ignore=ignored, dirs_exist_ok=True)
-    return sorted(folder.glob("*.yaml"))
+    return sorted(folder.glob("*.yaml"), key=lambda path: (path.name != "study.yaml", path.name))
 
 
 def _yaml(value: object) -> str:

@@ -146,6 +146,8 @@ def test_missing_values_are_prompted_for(monkeypatch):
 @pytest.mark.parametrize("name", examples())
 def test_an_example_is_copied(tmp_path, name):
     studies = copy_example(name, tmp_path / "mine")
+    # The first one is the one to check next.
+    assert studies[0].name == "study.yaml" or not (tmp_path / "mine" / "study.yaml").exists()
     for path in studies:
         study = load_study(path)
         program = study.simulation.command[0]
