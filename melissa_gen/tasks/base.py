@@ -170,6 +170,17 @@ class Task(ABC):
             return each[0], means[0]
         return torch.stack(each).mean(dim=0), torch.stack(means).mean(dim=0)
 
+    @torch.no_grad()
+    def errors(self, error: TrainingLoss, compared: Sequence[Compared]) -> torch.Tensor:
+        """Returns the squares of the metric of the study for each row, the mean over the targets of an item, `(n,)`.
+
+        Args:
+            error: The square of the metric.
+            compared: What `compare` has returned.
+        """
+        each = [error(one.members.float().mean(dim=1), one.target) for one in compared]
+        return torch.stack(each).mean(dim=0)
+
     @abstractmethod
     def predicted_steps(self, time_steps: int) -> list[int]:
         """Returns the time steps of a simulation that `trajectories` predicts."""

@@ -184,6 +184,15 @@ class PhysicsInformed(Pointwise):
             mean = mean + weight * term.members[..., 0].detach().mean(dim=1)
         return members, mean
 
+    @torch.no_grad()
+    def errors(self, error: TrainingLoss, compared: Sequence[Compared]) -> torch.Tensor:
+        """Returns the squares of the metric for the data of each row `(n,)`; without data, the losses."""
+        return (
+            super().errors(error, compared[:1])
+            if self.needs_data
+            else self.losses(error, compared)[1]
+        )
+
     def _make_parts(self, surrogate: PointSurrogate) -> _Parts:
         axes, folder = ("t", *surrogate.axes), surrogate.base_folder
         self._parts = _Parts(

@@ -27,7 +27,6 @@ from melissa_gen.server.training.weight_average import WeightAverage
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
 from melissa_gen.tasks import Rows, Task
-from melissa_gen.tasks.base import Compared
 
 __all__ = ["Learner"]
 
@@ -149,7 +148,9 @@ class Learner:
         # The method has no type hints.
         loss.backward()  # type: ignore[no-untyped-call]
         losses = of_mean.detach()[:count]
-        self.errors = losses if self._error is self._loss else self._errors(compared)[:count]
+        self.errors = losses
+        if self._error is not self._loss:
+            self.errors = self._task.errors(self._error, compared)[:count]
         found: list[tuple[int, float, float]] = []
         if self.guard.allows_step(losses):
             if batch is not None and not self.guard.noticed:
@@ -163,12 +164,6 @@ class Learner:
         self.rate.after_batch()
         self.batches += 1
         return losses, found
-
-    @torch.no_grad()
-    def _errors(self, compared: list[Compared]) -> torch.Tensor:
-        """Returns the square of the metric of each row, the mean over the targets of an item, `(n,)`."""
-        each = [self._error(one.members.float().mean(dim=1), one.target) for one in compared]
-        return torch.stack(each).mean(dim=0)
 
     def respond(self) -> tuple[str | None, float, float]:
         """Applies `training.on_divergence` after a batch that was not finite, on all ranks alike.

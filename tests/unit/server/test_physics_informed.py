@@ -11,6 +11,8 @@ from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import StudyError
+from melissa_gen.launcher.commands.train import train_alone
+from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.study import Study
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks import Rows, gradient
@@ -197,6 +199,25 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(ensemble):
     torch.testing.assert_close(each, 0.5 * data + 3.0 * terms[0] + 7.0 * terms[1])
     if members == 1:
         torch.testing.assert_close(mean, each[:, 0])
+
+
+@pytest.mark.parametrize("data", [0.0, 1.0])
+def test_the_metric_of_the_sampler_is_that_of_the_data(data):
+    study = study_with({"data": data}, training={"metric": "relative", "loss": "mse"})
+    trainer, state = trainer_of(study)
+    trainer.wait_for_first_samples()
+    losses = trainer.learn(trainer.draw(8), 8)
+    errors = {n: value for n, value, _ in state.take_first_pass()}
+    assert len(errors) and all(math.isfinite(value) for value in errors.values())
+    assert losses.shape == (8,)
+
+
+def test_commands_say_what_a_study_without_a_solver_needs():
+    with pytest.raises(StudyError, match="melissa-gen train STUDY"):
+        solver_command(study_with({"data": 0}, simulation={"command": []}))
+    for study in (study_of(), study_with({})):
+        with pytest.raises(StudyError, match="without --data FILE, train needs a study without"):
+            train_alone(study, None, None)
 
 
 def test_a_rank_without_data_takes_part():

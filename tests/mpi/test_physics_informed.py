@@ -1,0 +1,72 @@
+"""A network that is trained by its equation alone by two server ranks, in two parts, without a solver."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from melissa_gen.surrogates import load
+
+pytestmark = [pytest.mark.mpi, pytest.mark.long]
+
+EQUATION = Path(__file__).parents[1] / "benchmarks" / "published" / "convection_equation.py"
+COUNT, STEPS = 60, 5
+STUDY = {
+    "name": "convection",
+    "parameters": {"beta": {"distribution": "uniform", "low": 1.0, "high": 2.0}},
+    "simulation": {
+        "count": COUNT,
+        "time_steps": STEPS,
+        "times": {"interval": 0.25},
+        "domain": {"x": [0, 6.283]},
+        "fields": {"u": {"shape": [16]}},
+    },
+    "surrogate": {
+        "arguments": {"hidden": [16, 16], "activation": "tanh"},
+        "task": {
+            "class": "physics_informed",
+            "arguments": {
+                "residual": {"function": "convection", "arguments": {"speed": "beta"}},
+                "points": 64,
+                "collocation": {"method": "r3", "causal": True},
+                "data": 0,
+                "solution": "convection_equation.py:exact",
+                "conditions": [
+                    {"function": "convection_equation.py:initial", "at": {"t": "low"}},
+                    {"periodic": "x"},
+                ],
+            },
+        },
+    },
+    "training": {"batch_size": 1, "validation": {"simulations": 2, "every": 20}},
+    "reservoir": {"policy": "fifo", "capacity": 10, "watermark": 1},
+    "sampler": {"method": "sobol"},
+    "server": {"ranks": 2},
+    "launcher": {"report": False},
+    "seed": 3,
+}
+
+
+def test_a_network_without_a_solver_is_stopped_resumed_and_finished(runs):
+    study = runs.study(base=STUDY)
+    shutil.copy(EQUATION, study.parent)
+    where = study.parent / "run"
+    first = runs.command("train", study, "--run-dir", where, run_dir=where)
+    first.wait_event("validation")
+    first.interrupt()
+    assert first.wait().summary["status"] == "stopped", first.output
+    first.assert_adds_up()
+
+    run = runs.command("resume", where, run_dir=where).wait()
+    run.assert_finished()
+    assert run.summary["simulations"]["completed"] == COUNT
+    assert run.summary["samples"]["trained"] == COUNT * STEPS
+    assert run.summary["validation"]["simulations"] == 2
+    (resumed,) = run.events("resumed")
+    assert run.summary["training"]["batches"] > resumed["batches"] > 0
+    assert not list((where / "logs").glob("client-*"))
+    surrogate = load(where / "checkpoints" / "final")
+    values = surrogate.predict({"beta": 1.5}, 0.5, [[0.0], [3.0]])["u"]
+    assert values.shape == (2,) and np.isfinite(values).all()
+    runs.assert_nothing_left()
