@@ -14,8 +14,8 @@ from melissa_gen.builders.task import build_task
 from melissa_gen.errors import StudyError
 from melissa_gen.study import Study
 from melissa_gen.surrogates import PointSurrogate
+from melissa_gen.surrogates.user_functions import Function, call
 from melissa_gen.tasks import PhysicsInformed
-from melissa_gen.tasks.functions import Function, call
 
 __all__ = ["write_solution"]
 

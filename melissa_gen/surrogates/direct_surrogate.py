@@ -168,6 +168,11 @@ class Surrogate(nn.Module):
     def fix_input_scale(self) -> None:
         """Notes that the scale of the output was set for the first time; the inputs here have scales of their own."""
 
+    @property
+    def further_paths(self) -> list[str]:
+        """Class paths beside that of the network whose files `save` copies."""
+        return []
+
     def settings(self) -> dict[str, Any]:
         """Returns the arguments of a derived class in JSON types, for `save`."""
         return {}

@@ -10,12 +10,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from melissa_gen.errors import DataError
+from melissa_gen.errors import DataError, StudyError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.mesh_points import AXES, ends_of, grid_points
+from melissa_gen.surrogates.source_files import class_name, source_file
+from melissa_gen.surrogates.user_functions import call, load_function
 
 __all__ = ["ROWS_AT_ONCE", "PointSurrogate"]
 
+_KEY = "surrogate.task.arguments.constraint"
 ROWS_AT_ONCE = 16_384
 """Points of all time steps together at which a network predicts at once."""
 
@@ -34,6 +37,8 @@ class PointSurrogate(Surrogate):
         points: Coordinates `(N, D)` of the points in the order of the fields; None: the centers of the cells of a
             regular grid on `extent`.
         listed: Whether the points are in the file of the saved surrogate, when it is loaded.
+        constraint: Function of (u, parameters, coordinates) that returns fields that satisfy a condition by construction,
+            `package.module.function` or `file.py:function`.
         description: Arguments of `Surrogate`, with the shape of each field at one point.
     """
 
@@ -49,11 +54,14 @@ class PointSurrogate(Surrogate):
         extent: Mapping[str, Sequence[float]],
         points: torch.Tensor | None = None,
         listed: bool = False,
+        constraint: str | None = None,
         **description: Any,
     ) -> None:
         self.grid, self.extent = tuple(grid), {name: tuple(ends) for name, ends in extent.items()}
         self.axes = AXES[: len(self.extent)]
         super().__init__(**description)
+        self.constraint = constraint
+        self._constraint = load_function(_KEY, constraint, self.base_folder) if constraint else None
         low, high = ends_of(self.extent, len(self.axes))
         self.register_buffer("low", low.clone(), persistent=False)
         self.register_buffer("high", high.clone(), persistent=False)
@@ -64,7 +72,16 @@ class PointSurrogate(Surrogate):
     def settings(self) -> dict[str, Any]:
         """Returns the arguments beside those of `Surrogate`."""
         listed = self.points is not None
-        return {"grid": list(self.grid), "extent": self.extent, "listed": listed}
+        constraint = self.constraint
+        if constraint and (file := source_file(constraint, self.base_folder)):
+            constraint = f"{file.name}:{class_name(constraint)}"
+        grid = list(self.grid)
+        return {"grid": grid, "extent": self.extent, "listed": listed, "constraint": constraint}
+
+    @property
+    def further_paths(self) -> list[str]:
+        """The constraint, whose file belongs to a saved surrogate."""
+        return [self.constraint] if self.constraint else []
 
     @property
     def n_inputs(self) -> int:
@@ -114,6 +131,46 @@ class PointSurrogate(Surrogate):
             for (name, shape), part in zip(self.fields.items(), parts, strict=True)
         }
 
+    def outputs(
+        self,
+        network: nn.Module,
+        parameters: torch.Tensor,
+        time: torch.Tensor,
+        coordinates: torch.Tensor,
+    ) -> torch.Tensor:
+        """Computes the standardized outputs of all members at points, which satisfy the constraint.
+
+        Args:
+            network: The network, or a wrapper of it.
+            parameters: Physical values `(n, d)`.
+            time: Physical times `(n,)`.
+            coordinates: Coordinates `(n, D)`.
+
+        Returns:
+            Outputs `(n, M, *output_shape)`.
+
+        Raises:
+            StudyError: The constraint fails, or returns other fields.
+        """
+        scaled = self.point_inputs(parameters, time, coordinates)
+        members = self.members(network(scaled))
+        if self._constraint is None:
+            return members
+        named = {name: parameters[:, k] for k, name in enumerate(self.parameter_bounds)}
+        places = {"t": time} | {name: coordinates[:, k] for k, name in enumerate(self.axes)}
+        found = []
+        for member in range(members.shape[1]):
+            u = self.physical(members[:, member])
+            values = call(_KEY, self._constraint, u, named, places)
+            shapes = {name: getattr(one, "shape", None) for name, one in dict(values).items()}
+            if shapes != {name: one.shape for name, one in u.items()}:
+                message = (
+                    f"{_KEY} returns {shapes}; it must return all fields of u, each with its shape"
+                )
+                raise StudyError(message)
+            found.append(self.target(values))
+        return torch.stack(found, dim=1)
+
     def at(
         self, parameters: torch.Tensor, time: torch.Tensor, coordinates: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -127,7 +184,7 @@ class PointSurrogate(Surrogate):
         Returns:
             Field name to physical values `(n, *shape)`, with the shape of the field at one point.
         """
-        output = self.members(self.network(self.point_inputs(parameters, time, coordinates)))
+        output = self.outputs(self.network, parameters, time, coordinates)
         return self.physical(output.mean(dim=1))
 
     def forward(

@@ -65,11 +65,10 @@ def save(
     except (TypeError, ValueError) as error:
         message = f"{folder / MODEL} can't hold the surrogate's arguments or description: {error}"
         raise RunError(message) from error
-    root = source.parent if source and ":" in surrogate.class_path else surrogate.base_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, file in (source_files(source, root) if source else {}).items():
-            _copy(file, folder / name)
+        for class_path in (surrogate.class_path, *surrogate.further_paths):
+            _copy_sources(class_path, surrogate.base_folder, folder)
         partial = folder / (WEIGHTS + ".partial")
         safetensors.torch.save_model(surrogate, str(partial))
         os.replace(partial, folder / WEIGHTS)
@@ -134,6 +133,16 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
         message = f"{weights} {found}"
         raise DataError(message) from error
     return surrogate.to(device).eval()
+
+
+def _copy_sources(class_path: str, base_folder: Path, folder: Path) -> None:
+    """Copies the file of a class or function of the user, and those that it imports from its folder."""
+    source = source_file(class_path, base_folder)
+    if source is None:
+        return
+    root = source.parent if ":" in class_path else base_folder
+    for name, file in source_files(source, root).items():
+        _copy(file, folder / name)
 
 
 def _copy(file: Path, target: Path) -> None:

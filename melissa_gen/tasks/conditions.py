@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from melissa_gen.errors import StudyError, nearest
-from melissa_gen.tasks.functions import Function, load_function
+from melissa_gen.surrogates.user_functions import Function, load_function
 
 __all__ = ["Condition", "read_condition"]
 

@@ -9,11 +9,11 @@ from torch import nn
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates import PointSurrogate, Surrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
+from melissa_gen.surrogates.user_functions import Function, call, load_function
 from melissa_gen.tasks.base import Compared, Rows
 from melissa_gen.tasks.collocation import Collocation, create_collocation
 from melissa_gen.tasks.conditions import Condition, read_condition
 from melissa_gen.tasks.equations import EQUATIONS
-from melissa_gen.tasks.functions import Function, call, load_function
 from melissa_gen.tasks.pointwise import Extent, Pointwise, require
 
 __all__ = ["PhysicsInformed"]
@@ -51,6 +51,8 @@ class PhysicsInformed(Pointwise):
         weight: Weight of the residual in the loss.
         data: Weight of the simulated data in the loss; 0 for a study without a solver.
         data_points: Number of points of each time step at which the network is compared with the data.
+        constraint: Function `file.py:function` of (u, parameters, coordinates) that returns fields which satisfy a
+            condition by construction.
         solution: Function `file.py:function` of (parameters, coordinates) that returns the exact fields, for the
             validation of a study without a solver.
         coordinates: File of the coordinates of all points; see `Pointwise`.
@@ -72,6 +74,7 @@ class PhysicsInformed(Pointwise):
         weight: float = 1.0,
         data: float = 1.0,
         data_points: int = 256,
+        constraint: str | None = None,
         solution: str | Mapping[str, Any] | None = None,
         coordinates: str | None = None,
         extent: Extent | None = None,
@@ -84,7 +87,7 @@ class PhysicsInformed(Pointwise):
         require("data_points", data_points, fits, "whole numbers from 1")
         self._residual, self._collocation, self._conditions = residual, collocation, conditions
         self._weight, self._data, self._data_points = float(weight), float(data), data_points
-        self._solution = solution
+        self._solution, self.constraint = solution, constraint
         self._parts: _Parts | None = None
         self._restored: dict[str, Any] = {}
 
@@ -284,11 +287,10 @@ class _Point:
         row = torch.arange(count, device=inputs.device) % len(inputs)
         parameters = inputs[row, :-1]
         position = torch.stack([self.coordinates[axis] for axis in surrogate.axes], dim=1)
-        scaled = surrogate.point_inputs(parameters, self.coordinates["t"], position)
         self._surrogate = surrogate
-        self.members = surrogate.members(network(scaled))
-        names = surrogate.parameter_bounds
-        self.parameters = {n: parameters[:, k].to(scaled.dtype) for k, n in enumerate(names)}
+        self.members = surrogate.outputs(network, parameters, self.coordinates["t"], position)
+        names, kind = surrogate.parameter_bounds, position.dtype
+        self.parameters = {n: parameters[:, k].to(kind) for k, n in enumerate(names)}
         self._count = count
 
     def flat(self) -> torch.Tensor:

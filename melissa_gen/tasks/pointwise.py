@@ -35,6 +35,7 @@ class Pointwise(Task):
     name = "pointwise"
     predicts_anywhere = False
     of_points = True
+    constraint: str | None = None
 
     def __init__(
         self, points: int = 256, coordinates: str | None = None, extent: Extent | None = None
@@ -87,7 +88,12 @@ class Pointwise(Task):
             count = int(torch.Size(grid).numel())
             points = read_coordinates(path, count)
         return PointSurrogate(
-            grid=grid, extent=self._ends(grid, points), points=points, fields=fields, **description
+            constraint=self.constraint,
+            grid=grid,
+            extent=self._ends(grid, points),
+            points=points,
+            fields=fields,
+            **description,
         )
 
     def example(self, surrogate: Surrogate) -> Rows:
@@ -113,8 +119,7 @@ class Pointwise(Task):
         k = index.shape[1]
         inputs = rows.inputs.repeat_interleave(k, dim=0)
         places = surrogate.coordinates_of(index.flatten())
-        output = network(surrogate.point_inputs(inputs[:, :-1], inputs[:, -1], places))
-        members = surrogate.members(output)
+        members = surrogate.outputs(network, inputs[:, :-1], inputs[:, -1], places)
         members = members.reshape(n, k, *members.shape[1:]).movedim(1, 2)
         if not rows.fields:
             # A rank that has never had data compares its prediction with itself.

@@ -14,6 +14,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.launcher.commands.train import train_alone
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.study import Study
+from melissa_gen.surrogates import load, save
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks import Rows, gradient
 from melissa_gen.tasks.collocation import R3, Rad, RarD, create_collocation
@@ -224,6 +225,32 @@ def test_a_rank_without_data_takes_part():
     trainer, _ = trainer_of(study_with({}))
     trainer.learn(None, 8)
     assert all((w.grad == 0).all() for w in trainer.surrogate.parameters())
+
+
+def starts_as_a_sine(u, parameters, coordinates):
+    return {"u": torch.sin(coordinates["x"]) + coordinates["t"] * u["u"]}
+
+
+def another_field(u, parameters, coordinates):
+    return {"v": u["u"]}
+
+
+def test_a_constraint_holds_by_construction_also_in_a_saved_surrogate(tmp_path):
+    study = study_with({"data": 0, "constraint": f"{HERE}:starts_as_a_sine"})
+    trainer, _ = trainer_of(study)
+    trainer.wait_for_first_samples()
+    batch = trainer.draw(8)
+    losses = [float(trainer.learn(batch, 8).mean()) for _ in range(30)]
+    assert losses[-1] < losses[0]
+    save(trainer.model, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    x = np.linspace(0, 1, 5)
+    found = loaded.predict({"a": 0.3}, 0.0, x[:, None])["u"]
+    np.testing.assert_allclose(found, np.sin(x), atol=1e-5)
+    whole = loaded.predict({"a": 0.3}, 2.0)["u"]
+    np.testing.assert_allclose(whole, trainer.model.predict({"a": 0.3}, 2.0)["u"], atol=1e-6)
+    with pytest.raises(StudyError, match="constraint returns .*; it must return all fields of u"):
+        try_surrogate(study_with({"constraint": f"{HERE}:another_field"}))
 
 
 def test_ranks_draw_their_own_points():

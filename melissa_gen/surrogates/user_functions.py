@@ -1,4 +1,4 @@
-"""Functions of the user that a task calls, by name in the study."""
+"""Functions of the user that a task or a surrogate calls, by name in the study."""
 
 import functools
 from collections.abc import Callable, Mapping
