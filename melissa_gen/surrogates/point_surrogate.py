@@ -37,8 +37,8 @@ class PointSurrogate(Surrogate):
         points: Coordinates `(N, D)` of the points in the order of the fields; None: the centers of the cells of a
             regular grid on `extent`.
         listed: Whether the points are in the file of the saved surrogate, when it is loaded.
-        constraint: Function of (u, parameters, coordinates) that returns fields that satisfy a condition by construction,
-            `package.module.function` or `file.py:function`.
+        constraint: Function of (u, parameters, coordinates) that returns fields which satisfy a condition by
+            construction, `package.module.function` or `file.py:function`.
         description: Arguments of `Surrogate`, with the shape of each field at one point.
     """
 
@@ -162,7 +162,8 @@ class PointSurrogate(Surrogate):
         for member in range(members.shape[1]):
             u = self.physical(members[:, member])
             values = call(_KEY, self._constraint, u, named, places)
-            shapes = {name: getattr(one, "shape", None) for name, one in dict(values).items()}
+            given = values if isinstance(values, Mapping) else {}
+            shapes = {name: getattr(one, "shape", None) for name, one in given.items()}
             if shapes != {name: one.shape for name, one in u.items()}:
                 message = (
                     f"{_KEY} returns {shapes}; it must return all fields of u, each with its shape"

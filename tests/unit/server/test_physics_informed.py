@@ -249,7 +249,7 @@ def test_a_constraint_holds_by_construction_also_in_a_saved_surrogate(tmp_path):
     np.testing.assert_allclose(found, np.sin(x), atol=1e-5)
     whole = loaded.predict({"a": 0.3}, 2.0)["u"]
     np.testing.assert_allclose(whole, trainer.model.predict({"a": 0.3}, 2.0)["u"], atol=1e-6)
-    with pytest.raises(StudyError, match="constraint returns .*; it must return all fields of u"):
+    with pytest.raises(StudyError, match=r"constraint returns .*; it must return all fields of u"):
         try_surrogate(study_with({"constraint": f"{HERE}:another_field"}))
 
 
