@@ -296,22 +296,35 @@ def init(
 
 @app.command()
 def status(
-    run_dir: RunDir,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="A run directory, or a folder of run directories."),
+    ],
     follow: Annotated[
         bool,
         typer.Option("--follow", "-f", help="Update continuously; Ctrl-C closes only the view."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list with an object for each run.")
+    ] = False,
 ) -> None:
-    """Show the state of a run, from any terminal or machine that can read its run directory."""
-    from melissa_gen.launcher.commands.status import follow_status, show_status
+    """Show the state of a run, or a table of several runs, on any machine that can read the run directories."""
+    from melissa_gen.launcher.commands import status as module
 
-    if not (run_dir / "study.yaml").exists():
-        _require(run_dir / "events.jsonl")
-    if not follow:
-        show_status(run_dir, Console(markup=False))
-        return
-    with contextlib.suppress(_InterruptedError):
-        follow_status(run_dir, Console(markup=False))
+    single = module.is_run_dir(folder)
+    runs = [folder] if single else module.runs_below(folder)
+    if follow and (as_json or not single):
+        raise typer.BadParameter("--follow shows one run directory, without --json")
+    console = Console(markup=False)
+    if as_json:
+        print(module.states_json(runs))
+    elif not single:
+        module.show_runs(runs, console)
+    elif follow:
+        with contextlib.suppress(_InterruptedError):
+            module.follow_status(folder, console)
+    else:
+        module.show_status(folder, console)
 
 
 @app.command()

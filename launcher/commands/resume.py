@@ -16,7 +16,7 @@ from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import finish_dataset
-from melissa_gen.launcher.commands.run import present
+from melissa_gen.launcher.commands.run import execute_and_present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
@@ -89,9 +89,7 @@ def resume_run(
         # The summary of the earlier part must not be mistaken for the one that this part will write.
         (run_dir / "summary.json").unlink(missing_ok=True)
         if purpose.trains:
-            outcome = execute(study, run_dir, view, info)
-            present(outcome, study, run_dir, view)
-            return outcome
+            return execute_and_present(study, run_dir, view, info)
         return _resume_dataset(study, run_dir, purpose, view, info)
 
 

@@ -1,5 +1,6 @@
 """The command `melissa-gen run`, which checks a study and runs it until it ends."""
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -13,12 +14,14 @@ from melissa_gen.launcher.commands.generate import check_output
 from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
+from melissa_gen.launcher.jobs.report_writer import living_report
 from melissa_gen.report.key_figures import key_figures
-from melissa_gen.report.views import RunView
+from melissa_gen.report.prometheus import PrometheusFile
+from melissa_gen.report.views import ObservedView, RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.study import Study
 
-__all__ = ["present", "run_study"]
+__all__ = ["execute_and_present", "run_study"]
 
 
 def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
@@ -59,9 +62,25 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
                 validation_set(study, run_dir.parent / "validation", view), run_dir
             )
         record_run(study, run_dir)
-        outcome = execute(study, run_dir, view, ResumeInfo(started))
-        present(outcome, study, run_dir, view)
-        return outcome
+        return execute_and_present(study, run_dir, view, ResumeInfo(started))
+
+
+def execute_and_present(study: Study, run_dir: Path, view: RunView, info: ResumeInfo) -> RunOutcome:
+    """Runs the jobs of a prepared run directory until the study ends, with a report while it runs and at its end.
+
+    See `execute`.
+    """
+    with contextlib.ExitStack() as stack:
+        shown = view
+        if study.report.prometheus is not None:
+            file = PrometheusFile(run_dir / study.report.prometheus, study.name, run_dir)
+            stack.callback(file.close)
+            shown = ObservedView(view, file.update)
+        if study.launcher.report:
+            stack.enter_context(living_report(run_dir))
+        outcome = execute(study, run_dir, shown, info)
+    _present(outcome, study, run_dir, view)
+    return outcome
 
 
 def check_record(study: Study, run_dir: Path) -> None:
@@ -78,7 +97,7 @@ def check_record(study: Study, run_dir: Path) -> None:
     check_output(run_dir / study.record.file, size, what="record.file")
 
 
-def present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:
+def _present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) -> None:
     """Writes the report of a training run, and prints its key figures and the reason if it did not finish."""
     if study.launcher.report:
         _write_report(run_dir, view)

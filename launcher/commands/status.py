@@ -1,21 +1,83 @@
-"""The command `melissa-gen status`, which displays the state of a run from the files of its run directory."""
+"""The command `melissa-gen status`, which displays the state of runs from the files of their run directories."""
 
 import json
+import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
+from melissa_gen.errors import RunError
 from melissa_gen.report.live import status_view
+from melissa_gen.report.quantities import UNKNOWN, count, duration, number, rate
 from melissa_gen.run_dir.events import last_status, recent_events
+from melissa_gen.run_dir.run_state import RunState
+from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.study import load_study
 
-__all__ = ["follow_status", "show_status"]
+__all__ = ["follow_status", "is_run_dir", "runs_below", "show_runs", "show_status", "states_json"]
 
 UPDATE_INTERVAL = 1.0
+WIDE = 400
+
+
+def is_run_dir(folder: Path) -> bool:
+    """Returns whether a folder holds the files of a run."""
+    return any((folder / name).exists() for name in ("run.json", "events.jsonl"))
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Returns the run directories in a folder, by name.
+
+    Raises:
+        RunError: There is none.
+    """
+    try:
+        found = sorted(one for one in folder.iterdir() if (one / "run.json").exists())
+    except OSError as error:
+        msg = f"{folder} can't be read: {error.strerror}"
+        raise RunError(msg) from error
+    if not found:
+        msg = f"{folder} is not a run directory, and holds none: neither run.json nor */run.json is in it"
+        raise RunError(msg)
+    return found
+
+
+def states_json(run_dirs: Sequence[Path]) -> str:
+    """Returns the states of runs as a JSON list."""
+    return strict_json([RunState.read(one).record() for one in run_dirs], indent=1)
+
+
+def show_runs(run_dirs: Sequence[Path], console: Console) -> None:
+    """Prints a table of runs."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("run", overflow="fold")
+    table.add_column("state")
+    for name in ("simulations", "failed", "batches", "error", "samples/s", "last event"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in run_dirs:
+        state = RunState.read(one)
+        rate_now = state.samples_per_second if state.state == "running" else math.nan
+        table.add_row(
+            one.name,
+            state.state,
+            f"{count(state.completed)} / {count(state.planned)}",
+            count(state.failed),
+            count(state.batches),
+            number(state.error),
+            rate(rate_now),
+            f"{duration(state.age)} ago" if math.isfinite(state.age) else UNKNOWN,
+        )
+    if not console.is_terminal:
+        # Lines of a file are not wrapped.
+        console.width = WIDE
+    console.print(table, highlight=False)
 
 
 def show_status(run_dir: Path, console: Console) -> None:

@@ -12,8 +12,8 @@ from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
-from melissa_gen.launcher.commands.run import present
-from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
+from melissa_gen.launcher.commands.run import execute_and_present
+from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
@@ -147,9 +147,7 @@ def _train(
         record_run(plan, held, purpose)
         # Checks that concern the number of simulations, which the files may give.
         plan = load_study(held / "study.yaml", folder=plan.folder)
-        outcome = execute(plan, held, view, ResumeInfo(started))
-        present(outcome, plan, held, view)
-        return outcome
+        return execute_and_present(plan, held, view, ResumeInfo(started))
 
 
 def _plan(study: Study, trajectories: int) -> Study:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
@@ -192,7 +192,20 @@ def to_svg(figure: Figure) -> str:
     for name, value in COLORS.items():
         body = body.replace(value, f"var(--{name}, {value})")
     width = int(figure.get_figwidth() * PIXELS_PER_INCH)
-    return f'<svg {box[0] if box else ""} style="max-width:{width}px" role="img">{body}'
+    name = escape(_accessible_name(figure))
+    size = f'{box[0] if box else ""} style="max-width:{width}px"'
+    return f'<svg {size} role="img" aria-label="{name}">{body}'
+
+
+def _accessible_name(figure: Figure) -> str:
+    """Returns what a screen reader says of a figure: the titles and labels of its panels, each once."""
+    texts = [
+        text
+        for axes in figure.axes
+        for text in (axes.get_title("left") or axes.get_title(), axes.get_ylabel())
+    ]
+    named = "; ".join(dict.fromkeys(text for text in texts if text))
+    return f"Figure: {named}" if named else "Figure"
 
 
 @dataclass(frozen=True)

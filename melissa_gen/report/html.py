@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,7 +17,9 @@ from melissa_gen.report import curves, design_space
 from melissa_gen.report.accounting import adds_up, balances
 from melissa_gen.report.drawing import Drawing, label, pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
+from melissa_gen.report.gallery import Gallery
 from melissa_gen.report.live import event_text
+from melissa_gen.report.progress import RunProgress
 from melissa_gen.report.quantities import (
     UNKNOWN,
     count,
@@ -29,7 +32,8 @@ from melissa_gen.report.quantities import (
 from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import number_at
-from melissa_gen.run_dir.recorded_run import RecordedRun
+from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
+from melissa_gen.statistics import STATISTICS_FILE
 
 _ERRORS = {
     "nrmse": "normalized root mean square error (NRMSE)",
@@ -37,6 +41,8 @@ _ERRORS = {
 }
 
 __all__ = ["page_environment", "render_report", "write_page", "write_report"]
+
+Thing = TypeVar("Thing")
 
 SHOWN_NOTES = 40
 NOTABLE = (
@@ -93,43 +99,71 @@ def page_environment() -> Environment:
     )
 
 
-def render_report(run: RecordedRun) -> str:
-    """Renders the report of a run as HTML text."""
+def render_report(
+    run: RecordedRun,
+    gallery: Gallery | None = None,
+    progress: Callable[[], RunProgress] | None = None,
+) -> str:
+    """Renders the report of a run as HTML text.
+
+    Args:
+        run: The run.
+        gallery: Drawings of the last page, of which those that need it are drawn again; default: none are kept.
+        progress: Returns the progress of a run that is not over; called after everything is drawn.
+    """
+    pictures = _Pictures(run, gallery or Gallery())
     with styled():
-        page = {
+        page: dict[str, Any] = {
             "name": run.name,
-            "status": _status(run),
+            "status": "running" if progress else _status(run),
             "started": _started(run),
             "key_figures": _key_figures(run),
             "missing": run.missing,
-            "training": _training(run),
-            "errors": _errors(run),
+            "training": _training(pictures),
+            "errors": _errors(pictures),
             "field_errors": _field_errors(run),
-            "cases": _cases(run),
+            "cases": pictures.part("cases", CASES, lambda: _cases(run)),
             "slice_note": slice_note(run.cases.true.shape[2:]) if run.cases else "",
-            "statistics": statistics_part(run),
-            "space": _space(run),
-            "sampler": _sampler(run),
-            "flow": _flow(run),
+            "statistics": pictures.part(
+                "statistics", STATISTICS_FILE, lambda: statistics_part(run)
+            ),
+            "space": _space(pictures),
+            "sampler": _sampler(pictures),
+            "flow": _flow(pictures),
             "waiting": _waiting(run),
             "accounting": _accounting(run),
-            "simulations": _simulations(run),
+            "simulations": pictures.part("simulations", SIMULATIONS, lambda: _simulations(run)),
             "notes": _notes(run),
             "study_text": run.study_text,
         }
+    page["progress"] = progress() if progress else None
     return page_environment().get_template("report.html").render(page)
 
 
-def _drawn(
-    *wanted: tuple[Callable[[RecordedRun], Figure | None], str], run: RecordedRun
-) -> list[Drawing]:
-    """Draws the figures for which the run has data."""
-    drawings = []
-    for draw, caption in wanted:
-        image = draw(run)
-        if image is not None:
-            drawings.append(Drawing.of(image, caption))
-    return drawings
+class _Pictures:
+    """Draws the figures of a run, or takes them from the gallery."""
+
+    def __init__(self, run: RecordedRun, gallery: Gallery) -> None:
+        self.run, self._gallery = run, gallery
+        self._gallery.begin_page()
+
+    def part(self, key: str, file: str, make: Callable[[], Thing]) -> Thing:
+        """Returns a part of the page that shows a file of the run directory."""
+        return self._gallery.drawn(key, self.run.version(file), make)
+
+    def drawn(
+        self, *wanted: tuple[Callable[[RecordedRun], Figure | None], str], version: Hashable
+    ) -> list[Drawing]:
+        """Returns the figures for which the run has data; each draws what the version stands for."""
+        found = [
+            self._gallery.drawn(draw.__name__, version, partial(self._draw, draw, caption))
+            for draw, caption in wanted
+        ]
+        return [one for one in found if one is not None]
+
+    def _draw(self, draw: Callable[[RecordedRun], Figure | None], caption: str) -> Drawing | None:
+        image = draw(self.run)
+        return None if image is None else Drawing.of(image, caption)
 
 
 def _status(run: RecordedRun) -> str:
@@ -153,18 +187,15 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
     """Returns the key figures at the top of the page: (value, name, remark)."""
     last = run.statuses[-1] if run.statuses else {}
     simulations = run.summary.get("simulations") or last.get("simulations") or {}
+    sampler = run.summary.get("sampler") or last.get("sampler") or {}
     error = _validation(run)
     seconds = number_at(run.summary, "wall_seconds")
     if math.isnan(seconds) and len(run.seconds):
-        seconds = float(run.seconds[-1])
+        seconds = _moment(run)
     batches = number_at(run.summary or last, "training", "batches")
     samples = run.samples()
-    adaptive = (
-        number_at(run.summary, "sampler", "adaptive")
-        / number_at(run.summary, "sampler", "suggested")
-        if number_at(run.summary, "sampler", "suggested") > 0
-        else math.nan
-    )
+    suggested = number_at(sampler, "suggested")
+    adaptive = number_at(sampler, "adaptive") / suggested if suggested > 0 else math.nan
     effective = number_at(run.summary or last, "training", "effective_share")
     weighted = math.isfinite(effective) and effective < 1
     failed = number_at(simulations, "failed")
@@ -183,8 +214,12 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
             f"{count(batches)} batches"
             + (f", effective batch size {share(effective)}" if weighted else ""),
         ),
-        (duration(seconds), "wall time", f"{rate(speed)} MB/s on average"),
-        (share(adaptive), "adaptive points", str(run.summary.get("sampler", {}).get("method", ""))),
+        (
+            duration(seconds),
+            "wall time",
+            f"{rate(speed)} MB/s on average" if run.summary else "",
+        ),
+        (share(adaptive), "adaptive points", str(sampler.get("method", ""))),
     ]
 
 
@@ -196,7 +231,8 @@ def _validation(run: RecordedRun) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _training(run: RecordedRun) -> list[Drawing]:
+def _training(pictures: _Pictures) -> list[Drawing]:
+    run = pictures.run
     loss = run.column("training", "loss")
     loss = loss[np.isfinite(loss)]
     fell = f"From {number(loss[0])} to {number(loss[-1])}; " if len(loss) else ""
@@ -204,7 +240,7 @@ def _training(run: RecordedRun) -> list[Drawing]:
     first = number_at(events[0], run.error_name, "mean") if events else math.nan
     last = number_at(events[-1], run.error_name, "mean") if events else math.nan
     better = f"The mean error fell {first / last:.1f}-fold" if 0 < last < first else "The mean"
-    return _drawn(
+    return pictures.drawn(
         (curves.loss_figure, f"{fell}light: loss of each report, dark: running geometric mean."),
         (
             curves.validation_figure,
@@ -212,13 +248,14 @@ def _training(run: RecordedRun) -> list[Drawing]:
             if 0 < last < first
             else "Mean, 99th percentile and maximum over the validation simulations.",
         ),
-        run=run,
+        version=(_moment(run), len(events)),
     )
 
 
-def _errors(run: RecordedRun) -> list[Drawing]:
+def _errors(pictures: _Pictures) -> list[Drawing]:
+    run = pictures.run
     known = len(run.cases.errors) if run.cases else 0
-    return _drawn(
+    return pictures.drawn(
         (
             design_space.error_figure,
             f"{count(known)} simulations that were never trained on. The {_ERRORS[run.error_name]} of each is "
@@ -230,7 +267,7 @@ def _errors(run: RecordedRun) -> list[Drawing]:
             "before the last step, is the time up to which prediction and simulation have a correlation of at least "
             "0.8.",
         ),
-        run=run,
+        version=run.version(CASES),
     )
 
 
@@ -291,7 +328,8 @@ def _which(run: RecordedRun) -> str:
     return f"{shown:,} of the {total:,} simulations of the run, evenly spaced."
 
 
-def _space(run: RecordedRun) -> list[Drawing]:
+def _space(pictures: _Pictures) -> list[Drawing]:
+    run = pictures.run
     names, points = run.parameter_names, run.points()
     most = ""
     if points.size and len(names) > 3:
@@ -300,7 +338,7 @@ def _space(run: RecordedRun) -> list[Drawing]:
             f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
             f"{', '.join(names[place] for place in order)}."
         )
-    return _drawn(
+    return pictures.drawn(
         (
             design_space.spending_figure,
             f"{_which(run)} Open circles were drawn from the prior, filled circles by the "
@@ -314,23 +352,23 @@ def _space(run: RecordedRun) -> list[Drawing]:
             design_space.marginals_figure,
             "Distribution of the values of each parameter; the most relevant parameter first.",
         ),
-        run=run,
+        version=run.version(SIMULATIONS),
     )
 
 
-def _sampler(run: RecordedRun) -> list[Drawing]:
-    return _drawn(
+def _sampler(pictures: _Pictures) -> list[Drawing]:
+    return pictures.drawn(
         (
             curves.generations_figure,
             "Late points were requested before the sampler had proposals; they were drawn from the prior.",
         ),
         (curves.sampler_figure, "Diagnostics of the sampling method."),
-        run=run,
+        version=len(pictures.run.kind("generation")),
     )
 
 
-def _flow(run: RecordedRun) -> list[Drawing]:
-    return _drawn(
+def _flow(pictures: _Pictures) -> list[Drawing]:
+    return pictures.drawn(
         (
             curves.throughput_figure,
             "Data received by all server ranks and batches trained, per second.",
@@ -340,8 +378,13 @@ def _flow(run: RecordedRun) -> list[Drawing]:
             curves.reservoir_figure,
             "Samples in the reservoir. Training starts at the watermark.",
         ),
-        run=run,
+        version=_moment(pictures.run),
     )
+
+
+def _moment(run: RecordedRun) -> float:
+    """Returns the running time at the last status (seconds)."""
+    return float(run.seconds[-1]) if len(run.seconds) else 0.0
 
 
 def _waiting(run: RecordedRun) -> str:

@@ -16,6 +16,7 @@ from melissa_gen.run_dir.strict_json import plain
 __all__ = [
     "Event",
     "EventLog",
+    "EventReader",
     "error_name",
     "follow",
     "last_status",
@@ -132,6 +133,36 @@ def read_events(path: Path | str) -> Iterator[Event]:
                 yield event
 
 
+class EventReader:
+    """Reads a growing event log in parts, each event once.
+
+    Args:
+        path: The file `events.jsonl`; it need not exist yet.
+        position: Where to begin (bytes).
+
+    Attributes:
+        position: End of the last complete line that was read (bytes).
+    """
+
+    def __init__(self, path: Path | str, position: int = 0) -> None:
+        self.path, self.position = Path(path), position
+
+    def read(self) -> Iterator[Event]:
+        """Yields the events that were appended since the last call."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    # The rest of this line is still being written.
+                    return
+                self.position += len(line)
+                event = _parsed(line)
+                if event is not None:
+                    yield event
+
+
 def last_status(path: Path | str) -> Event | None:
     """Returns the newest `status` event, or None. Reads only the end of the file."""
     for event in _events_from_end(path):
@@ -178,25 +209,14 @@ def follow(
         Each new event. The last one is `run_finished`, unless `stop` ended the iteration.
     """
     path = Path(path)
-    position = 0
-    if not from_start and path.exists():
-        position = path.stat().st_size
-    rest = b""
+    reader = EventReader(path, 0 if from_start or not path.exists() else path.stat().st_size)
     while True:
-        data = b""
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(position)
-                data = file.read()
-                position = file.tell()
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            event = _parsed(line)
-            if event is not None:
-                yield event
-                if event["event"] == "run_finished":
-                    return
-        if not data:
+        before = reader.position
+        for event in reader.read():
+            yield event
+            if event["event"] == "run_finished":
+                return
+        if reader.position == before:
             if stop():
                 return
             time.sleep(interval)

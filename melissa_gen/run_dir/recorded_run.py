@@ -1,11 +1,8 @@
 """Reads a run directory for the report. Missing or damaged files are listed and raise no error."""
 
 import json
-import math
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +12,17 @@ import yaml
 
 from melissa_gen.distributions import Distribution, parse_parameter
 from melissa_gen.errors import DataError, StudyError
-from melissa_gen.run_dir.events import Event, error_name, number_at, read_events
+from melissa_gen.run_dir.events import Event, error_name, number_at
+from melissa_gen.run_dir.recorded_events import RecordedEvents
 from melissa_gen.run_dir.recorded_simulations import SimulationDigest
-from melissa_gen.run_dir.thinning import EvenSample, Newest
 
 __all__ = ["RecordedRun", "ValidationCases"]
 
 Floats = npt.NDArray[np.float64]
 
-KEPT_STATUSES = 4000
 KEPT = 20_000
 """Largest number of simulations, and of events of each kind, that are kept."""
-PAUSE_SECONDS = 30.0
-"""A longer gap between events is a pause between two starts of the run, because a status is written every second."""
-THINNED = ("validation", "generation")
-"""Kinds of events that are drawn as curves. Of the others, the newest are kept."""
+EVENTS, SIMULATIONS, CASES = "events.jsonl", "simulations.jsonl", "validation_errors.npz"
 FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "pick_freeze", "table"}
 
 
@@ -152,6 +145,9 @@ class RecordedRun:
     events: list[Event] = field(default_factory=list)
     cases: ValidationCases | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    _kept: int = KEPT
+    _history: RecordedEvents | None = None
+    _versions: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path | str, kept: int = KEPT) -> "RecordedRun":
@@ -164,16 +160,40 @@ class RecordedRun:
         Raises:
             DataError: The directory does not exist.
         """
-        folder = cls(Path(path))
-        if not folder.path.is_dir():
-            text = f"there is no run directory {path}"
+        run = cls(Path(path), _kept=kept)
+        run.refresh()
+        return run
+
+    def refresh(self) -> None:
+        """Reads what was written since the last call: new events, and the other files that have changed.
+
+        Raises:
+            DataError: The directory does not exist.
+        """
+        if not self.path.is_dir():
+            text = f"there is no run directory {self.path}"
             raise DataError(text)
-        folder._read_study()
-        folder._read_summary()
-        folder._read_simulations(kept)
-        folder._read_events(kept)
-        folder._read_cases()
-        return folder
+        readers = {
+            "study.yaml": self._read_study,
+            "summary.json": self._read_summary,
+            SIMULATIONS: self._read_simulations,
+            CASES: self._read_cases,
+        }
+        for name, read in readers.items():
+            version = self.version(name)
+            if self._versions.get(name) != version:
+                self._versions[name] = version
+                self.missing = {k: v for k, v in self.missing.items() if k.split()[0] != name}
+                read()
+        self._read_events()
+
+    def version(self, name: str) -> tuple[int, int]:
+        """Returns the time of change (ns) and the size of a file of the directory; zeros if there is none."""
+        try:
+            found = (self.path / name).stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_size)
 
     @property
     def simulations(self) -> list[dict[str, Any]]:
@@ -297,10 +317,10 @@ class RecordedRun:
         else:
             self.missing["summary.json"] = "summary.json is incomplete and can't be read."
 
-    def _read_simulations(self, kept: int) -> None:
-        name = "simulations.jsonl"
+    def _read_simulations(self) -> None:
+        name = SIMULATIONS
         try:
-            self.digest = SimulationDigest.read(self.path / name, kept)
+            self.digest = SimulationDigest.read(self.path / name, self._kept)
         except FileNotFoundError:
             self.missing[name] = f"The run directory holds no {name}."
             return
@@ -314,40 +334,15 @@ class RecordedRun:
                 f"{self.digest.damaged} line(s) of {name} are incomplete and were skipped."
             )
 
-    def _read_events(self, kept: int) -> None:
-        path = self.path / "events.jsonl"
-        statuses = EvenSample[tuple[float, Event]](min(kept, KEPT_STATUSES))
-        # The other events by kind, with their place in the file.
-        thinned = {kind: EvenSample[tuple[int, Event]](kept) for kind in THINNED}
-        newest: dict[str, Newest[tuple[int, Event]]] = {}
-        clock, latest = 0.0, math.nan
-        for place, event in enumerate(read_events(path)):
-            now, kind = number_at(event, "time"), event["event"]
-            if 0 < now - latest < PAUSE_SECONDS:
-                clock += now - latest
-            latest = now if math.isnan(latest) else max(latest, now)
-            if kind == "status":
-                statuses.add((clock, event))
-                continue
-            if kind == "resumed":
-                # Training after the checkpoint from which a run was resumed was repeated.
-                batches = number_at(event, "batches")
-                statuses.keep(_until(batches, "training", "batches"))
-                thinned["validation"].keep(_until(batches, "batches"))
-            # Several threads write events, so that their order may differ slightly from their times.
-            event["running_seconds"] = max(0.0, clock - (latest - now))
-            if kind in thinned:
-                thinned[kind].add((place, event))
-            else:
-                newest.setdefault(str(kind), Newest(kept)).add((place, event))
-        found = [*chain(*thinned.values(), *newest.values())]
-        self.events = [event for _, event in sorted(found, key=lambda one: one[0])]
-        self.seconds = np.array([moment for moment, _ in statuses])
-        self.statuses = [event for _, event in statuses]
-        if not path.exists():
-            self.missing["events.jsonl"] = "The run directory holds no events.jsonl."
+    def _read_events(self) -> None:
+        self._history = self._history or RecordedEvents(self.path / EVENTS, self._kept)
+        self._history.read_new()
+        self.statuses, self.seconds, self.events = self._history.found()
+        self.missing.pop(EVENTS, None)
+        if not (self.path / EVENTS).exists():
+            self.missing[EVENTS] = f"The run directory holds no {EVENTS}."
         elif not self.statuses:
-            self.missing["events.jsonl"] = "events.jsonl holds no status: the run ended too early."
+            self.missing[EVENTS] = f"{EVENTS} holds no status: the run ended too early."
 
     def points_of_mesh(self) -> Floats | None:
         """Returns the coordinates `(n, dimensions)` of an unstructured mesh, or None if the run has none."""
@@ -366,7 +361,7 @@ class RecordedRun:
         return found
 
     def _read_cases(self) -> None:
-        name = "validation_errors.npz"
+        name = CASES
         try:
             self.cases = ValidationCases.read(self.path / name)
         except FileNotFoundError:
@@ -379,8 +374,3 @@ def _of_newer_versions(data: Any, name: str) -> Floats:
     """Returns an array that older versions did not write; empty if it is missing."""
     found: Floats = np.asarray(data.get(name, ()), np.float64)
     return found
-
-
-def _until(batches: float, *keys: str) -> Callable[[tuple[float, Event]], bool]:
-    """Returns a function that says whether an event was written before any later batch."""
-    return lambda one: not number_at(one[1], *keys) > batches

@@ -28,7 +28,7 @@ CHANGEABLE = (
     ),
     *("training.precision", "training.compile", "training.checkpoint_every"),
     *("training.validation.every", "reservoir.max_memory", "reservoir.checkpoint"),
-    *("server", "launcher"),
+    *("server", "launcher", "report"),
 )
 """Keys that may change, and sections of which every key may change. `simulation.count` may only grow."""
 
@@ -81,8 +81,8 @@ def check_changes(changes: Mapping[str, Change]) -> None:
         if reason is not None:
             msg = (
                 f"{key} can't change from {change.before} to {change.after} in a run that is resumed: {reason}; "
-                f"start a new run for that. Legal here: {', '.join(CHANGEABLE[:-2])}, and all keys of "
-                f"{' and '.join(CHANGEABLE[-2:])}"
+                f"start a new run for that. Legal here: {', '.join(CHANGEABLE[:-3])}, and all keys of "
+                f"{', '.join(CHANGEABLE[-3:-1])} and {CHANGEABLE[-1]}"
             )
             raise StudyError(msg)
         if key == "simulation.count" and change.after < change.before:

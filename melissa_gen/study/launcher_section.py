@@ -38,7 +38,7 @@ class LauncherSection(Section):
     poll: Duration = 2.0
     """Interval between two queries of the batch scheduler; each query covers all jobs (seconds)."""
     report: bool = True
-    """Whether `report.html` is written when the run ends; `melissa-gen report` writes it at any time."""
+    """Whether `report.html` is written while the study runs and when it ends; `melissa-gen report` always writes it."""
     limit_margin: Duration = 120.0
     """The server saves a checkpoint and ends this long before its job's time limit (seconds)."""
     jobs: JobsSection = JobsSection()

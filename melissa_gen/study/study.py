@@ -14,6 +14,7 @@ from melissa_gen.study.base_section import Section
 from melissa_gen.study.flow import BUFFERS, Flow, default_flow
 from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.record_section import RecordSection
+from melissa_gen.study.report_section import ReportSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
@@ -59,6 +60,8 @@ class Study(Section):
     """The training server: ranks, device, network."""
     launcher: LauncherSection = LauncherSection()
     """How the jobs of server and simulations are started."""
+    report: ReportSection = ReportSection()
+    """What reports the progress to other programs."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random draw of the run: parameters, batches and initial weights."""
 

@@ -70,6 +70,7 @@ def test_the_wheel_holds_one_package_with_its_data(wheel):
         "melissa_gen/py.typed",
         "melissa_gen/report/report.html",
         "melissa_gen/report/style.html",
+        "melissa_gen/report/refresh.html",
         "melissa_gen/report/comparison.html",
         "melissa_gen/study/profiles/generic-gpu.yaml",
         "melissa_gen/client/native/CMakeLists.txt",

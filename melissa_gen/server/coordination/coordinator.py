@@ -1,9 +1,10 @@
 """The additional tasks of rank 0: control, heartbeats, sampler, events, checkpoints and summary."""
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,6 +45,8 @@ from melissa_gen.server.setup import Checkpoint, RankSetup
 __all__ = ["Coordinator"]
 
 _POLL_SECONDS = 0.05
+_LISTED_AT_CHECKPOINTS = 20_000
+"""Largest number of simulations of which a checkpoint also writes `simulations.jsonl`; more would take seconds."""
 _IN_TIME = ("against_time", "correlation_time")
 _TOLD_TO_LAUNCHER = (
     *("resumed", "training_started", "rescaled"),
@@ -266,6 +269,10 @@ class Coordinator:
             if part.problem:
                 self.warn(part.problem)
         self.event("checkpoint", path=str(folder), seconds=time.monotonic() - began)
+        if len(self._ledger.records) <= _LISTED_AT_CHECKPOINTS:
+            # The end of the run writes the file again, and says if it can't be written.
+            with contextlib.suppress(OSError):
+                self._write_simulations()
 
     @property
     def handing_over(self) -> bool:
@@ -367,17 +374,19 @@ class Coordinator:
 
     def _write_results(self, summary: dict[str, Any]) -> None:
         try:
-            lines = (strict_json(line) + "\n" for line in self._lines())
-            write_file(self._run_dir / "simulations.jsonl", lines)
+            self._write_simulations()
             write_file(self._run_dir / "summary.json", strict_json(summary, indent=1) + "\n")
         except OSError as error:
             message = f"{self._run_dir}: can't write the results: {error.strerror}"
             raise RunError(message) from error
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _write_simulations(self) -> None:
         parameters = study_parameters(self._study.parameters)
-        for record in self._ledger.records:
-            yield record.line(parameters, self.proposals.difficulty(record.simulation))
+        lines = (
+            strict_json(one.line(parameters, self.proposals.difficulty(one.simulation))) + "\n"
+            for one in self._ledger.records
+        )
+        write_file(self._run_dir / "simulations.jsonl", lines)
 
     def _summary(self, status: str, reason: str | None, peaks: list[float]) -> dict[str, Any]:
         counts = self._ledger.counts()

@@ -55,7 +55,11 @@ def test_unsafe_changes_are_refused_with_the_reason(override, key, reason):
         check_changes(changed(override))
     sentence = str(caught.value)
     assert sentence.startswith(f"{key}")
-    for part in (reason, "Legal here: simulation.count,", "all keys of server and launcher"):
+    for part in (
+        reason,
+        "Legal here: simulation.count,",
+        "all keys of server, launcher and report",
+    ):
         assert part in sentence
 
 

@@ -1,0 +1,163 @@
+"""Writes the state of a run as a text file for Prometheus, which the textfile collector of node_exporter reads.
+
+The format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from melissa_gen.run_dir.events import number_at
+
+__all__ = ["PrometheusFile", "prometheus_text"]
+
+INTERVAL = 5.0
+"""Seconds between two versions of the file; Prometheus reads it every 15 s or more rarely."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Metric(NamedTuple):
+    name: str
+    kind: str
+    help: str
+    label: str
+    values: Mapping[str, tuple[str, ...]]
+    """Value of the label, or "" for a metric without one, to the keys of the status."""
+
+
+METRICS = (
+    _Metric(
+        "simulations",
+        "gauge",
+        "Simulations by state.",
+        "state",
+        {
+            one: ("simulations", one)
+            for one in ("planned", "waiting", "running", "completed", "failed")
+        },
+    ),
+    _Metric(
+        "samples_total",
+        "counter",
+        "Samples by what became of them.",
+        "kind",
+        {one: ("samples", one) for one in ("received", "lost", "rejected", "trained")},
+    ),
+    _Metric(
+        "samples_per_second",
+        "gauge",
+        "Samples received per second.",
+        "",
+        {"": ("samples_per_second",)},
+    ),
+    _Metric("batches_total", "counter", "Batches trained.", "", {"": ("training", "batches")}),
+    _Metric("training_loss", "gauge", "Training loss.", "", {"": ("training", "loss")}),
+    _Metric(
+        "validation_error",
+        "gauge",
+        "Error over the validation simulations at the last validation, in the unit of training.metric.",
+        "statistic",
+        {one: ("validation", one) for one in ("mean", "p99", "max")},
+    ),
+    _Metric(
+        "waiting_ratio",
+        "gauge",
+        "Share of the last second that a side spent waiting.",
+        "side",
+        {
+            one: ("waiting", one)
+            for one in ("trainer_for_data", "clients_for_credit", "clients_for_parameters")
+        },
+    ),
+    _Metric("elapsed_seconds", "gauge", "Time since the start of the run.", "", {"": ("elapsed",)}),
+)
+
+
+def prometheus_text(
+    status: Mapping[str, Any], labels: Mapping[str, str], *, running: bool, now: float
+) -> str:
+    """Returns the content of the file.
+
+    Args:
+        status: The last `status` event; any key may be missing.
+        labels: Labels of every metric.
+        running: Whether the run goes on.
+        now: Time of the status (seconds since the epoch).
+    """
+    lines = []
+    for metric in METRICS:
+        values = {label: number_at(status, *keys) for label, keys in metric.values.items()}
+        known = {label: value for label, value in values.items() if math.isfinite(value)}
+        if known:
+            lines += _head(metric.name, metric.kind, metric.help)
+        for label, value in known.items():
+            every = {**labels, metric.label: label} if metric.label else labels
+            lines.append(_line(metric.name, every, value))
+    lines += _head("running", "gauge", "1 while the study runs, 0 after its end.")
+    lines.append(_line("running", labels, float(running)))
+    name = "last_update_timestamp_seconds"
+    lines += _head(name, "gauge", "When this file was written.")
+    lines.append(_line(name, labels, now))
+    return "\n".join(lines) + "\n"
+
+
+class PrometheusFile:
+    """The file of a run. A failure to write it is one warning.
+
+    Args:
+        path: The file; a reader sees either the old or the new content.
+        study: Name of the study.
+        run_dir: The run directory, whose name is a label.
+        clock: Seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self, path: Path, study: str, run_dir: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path, self._clock, self._written, self._failed = path, clock, -math.inf, False
+        self._labels = {"study": study, "run": run_dir.name}
+        self._status: Mapping[str, Any] = {}
+
+    def update(self, status: Mapping[str, Any]) -> None:
+        """Writes a status, at most every few seconds."""
+        self._status = status
+        if self._clock() - self._written >= INTERVAL:
+            self._write(running=True)
+
+    def close(self) -> None:
+        """Writes the last status of a run that has ended."""
+        self._write(running=False)
+
+    def _write(self, *, running: bool) -> None:
+        self._written = self._clock()
+        text = prometheus_text(self._status, self._labels, running=running, now=time.time())
+        # The collector reads only files whose names end in .prom.
+        part = self._path.with_name(f"{self._path.name}.part")
+        try:
+            part.write_text(text, "utf-8")
+            part.replace(self._path)
+        except OSError as error:
+            if not self._failed:
+                _log.warning(
+                    "report.prometheus: %s can't be written: %s",
+                    self._path,
+                    error.strerror or error,
+                )
+            self._failed = True
+
+
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP melissa_gen_{name} {text}", f"# TYPE melissa_gen_{name} {kind}"]
+
+
+def _line(name: str, labels: Mapping[str, str], value: float) -> str:
+    said = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"melissa_gen_{name}{{{said}}} {value!r}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

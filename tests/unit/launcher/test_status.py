@@ -1,0 +1,78 @@
+"""The state of several runs: a table, and JSON."""
+
+import json
+
+import pytest
+
+from melissa_gen.launcher.cli import app
+from melissa_gen.run_dir.folder import LOCK
+from melissa_gen.run_dir.locking import held
+from melissa_gen.run_dir.run_state import RunState
+
+STATUS = {
+    "time": 100.0,
+    "event": "status",
+    "simulations": {"planned": 10, "completed": 7, "failed": 1},
+    "training": {"batches": 50},
+    "validation": {"mean": 0.25},
+    "samples_per_second": 3.5,
+}
+
+
+def make_run(path, summary=None):
+    path.mkdir()
+    (path / "run.json").write_text("{}")
+    (path / "study.yaml").write_text("name: heat\n")
+    (path / "events.jsonl").write_text(json.dumps(STATUS) + "\n")
+    if summary is not None:
+        (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path):
+    (tmp_path / "validation").mkdir()
+    make_run(tmp_path / "dead")
+    nrmse = {"nrmse": {"mean": 0.125}}
+    summary = {"status": "finished", "simulations": {"planned": 4, "completed": 4, "failed": 0}}
+    make_run(tmp_path / "done", {**summary, "validation": nrmse})
+    with held(make_run(tmp_path / "going") / LOCK):
+        yield tmp_path
+
+
+def status(*arguments):
+    app(["status", *map(str, arguments)], standalone_mode=False)
+
+
+def test_a_folder_of_runs_is_a_table(runs, capsys):
+    status(runs)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "/" in line][1:]
+    assert [row[:7] for row in rows] == [
+        ["dead", "interrupted", "7", "/", "10", "1", "50"],
+        ["done", "finished", "4", "/", "4", "0", "–"],
+        ["going", "running", "7", "/", "10", "1", "50"],
+    ]
+    assert [row[7:9] for row in rows] == [["0.25", "–"], ["0.125", "–"], ["0.25", "3.5"]]
+
+
+def test_json_is_a_list_also_for_one_run(runs, capsys):
+    status(runs, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in found] == ["interrupted", "finished", "running"]
+    status(runs / "going", "--json")
+    (one,) = json.loads(capsys.readouterr().out)
+    assert one.keys() == found[2].keys() and one["run_dir"] == str(runs / "going")
+    assert one["validation_mean"] == 0.25 and one["last_event"] == 100.0
+
+
+def test_damaged_files_are_unknown_figures(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").write_text('{"status": ')
+    (run / "events.jsonl").write_text("nonsense\n")
+    state = RunState.read(run, now=200.0)
+    assert state.state == "interrupted"
+    assert json.dumps(state.planned) == json.dumps(state.age) == "NaN"
+
+
+def test_the_age_is_that_of_the_last_event(tmp_path):
+    assert RunState.read(make_run(tmp_path / "run"), now=160.0).age == 60.0
