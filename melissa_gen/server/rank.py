@@ -32,6 +32,7 @@ from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import JOINING, SAVING
+from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
@@ -364,13 +365,11 @@ def _start_ingest(
 
 def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
     simulation = setup.study.simulation
-    # Each earlier server may have left one attempt unfinished.
-    tries = simulation.retries + 1 + setup.epoch
     return Assembler(
         study_fields(simulation.fields),
         simulation.time_steps,
         simulation.count,
-        tries,
+        most_attempts(simulation.retries, setup.epoch),
         setup.rank,
         setup.ranks,
         rows,

@@ -23,7 +23,22 @@ __all__ = [
     "AttemptOutcome",
     "Ledger",
     "SimulationRecord",
+    "most_attempts",
 ]
+
+_MOST_UNCHARGED = 100
+
+
+def most_attempts(retries: int, epoch: int) -> int:
+    """Returns the largest number of attempts at a simulation.
+
+    Attempts that are not charged are included: those that ended with a job that failed at another simulation.
+
+    Args:
+        retries: `simulation.retries`.
+        epoch: Number of earlier servers. Each may have left one attempt unfinished.
+    """
+    return retries + 1 + _MOST_UNCHARGED + epoch
 
 
 @dataclass(frozen=True)
@@ -190,7 +205,8 @@ class Ledger:
         self, record: SimulationRecord, failure: Failure, now: float, *, retry: bool
     ) -> AttemptOutcome:
         record.failure = failure
-        again = retry and record.attempts - record.interrupted <= self._retries
+        charged = record.attempts - record.interrupted
+        again = retry and charged <= self._retries and record.interrupted < _MOST_UNCHARGED
         if again:
             record.status = WAITING
             self._waiting.appendleft(record.simulation)

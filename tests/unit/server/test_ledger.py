@@ -19,7 +19,14 @@ from hypothesis.stateful import (
 
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
-from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
+from melissa_gen.server.coordination.ledger import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    WAITING,
+    Ledger,
+    most_attempts,
+)
 from melissa_gen.server.coordination.simulation_table import row_bytes
 
 DIED = Failure.of("process_ended", exit_status=9)
@@ -196,6 +203,17 @@ def test_samples_that_did_not_arrive_are_tried_again(ledger):
     ledger.issue(record, "client-1", 2.0)
     assert run(ledger, record).finished
     assert ledger.counts()["retried"] == 1
+
+
+def test_the_ranks_accept_every_attempt_that_is_issued(ledger):
+    """Attempts that ended because of another simulation use no retries, but have numbers."""
+    record, outcome, issued = ledger.records[0], None, []
+    while outcome is None or not outcome.dropped:
+        ledger.issue(record, "client-0", 1.0)
+        issued.append(record.attempt)
+        outcome = ledger.failed(0, record.attempt, DIED, 2.0, retry=True, charged=False)
+    assert len(issued) > 50, "it is not dropped for the faults of others"
+    assert max(issued) < most_attempts(retries=1, epoch=0)
 
 
 def test_a_job_can_have_two_open_simulations(ledger):
