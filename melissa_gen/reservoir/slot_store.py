@@ -179,11 +179,13 @@ class SlotStore:
         if saver is not None:
             for slot in slots:
                 saver.before_release(slot)
+        held = self._held
         with self._lock:
             for slot in slots:
-                self._check(slot)
+                if not (0 <= slot < self.slots and held[slot]):
+                    raise self._not_acquired(slot)
                 self.input_fields[slot] = NO_INPUTS
-                self._held[slot] = 0
+                held[slot] = 0
                 self._free.append(slot)
 
     def row(self, slot: int, field: str) -> NDArray[Any]:
@@ -207,12 +209,11 @@ class SlotStore:
         """
         with self._lock:
             for slot in slots:
-                self._check(slot)
+                if not (0 <= slot < self.slots and self._held[slot]):
+                    raise self._not_acquired(slot)
 
-    def _check(self, slot: int) -> None:
-        if not 0 <= slot < self.slots or not self._held[slot]:
-            message = f"slot {slot} of {self.slots} was not acquired"
-            raise ValueError(message)
+    def _not_acquired(self, slot: int) -> ValueError:
+        return ValueError(f"slot {slot} of {self.slots} was not acquired")
 
 
 def _committed(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -169,13 +169,16 @@ class Reservoir(Policy):
             self._seen += 1
 
     def _remove(self, slot: int) -> None:
-        place = self._place[slot]
+        order, places = self._order, self._place
+        place = places[slot]
         if place < self._seen:
             self._seen -= 1
-            self._swap(place, self._seen)
+            moved = order[self._seen]
+            order[place], places[moved] = moved, place
             place = self._seen
-        self._swap(place, len(self._order) - 1)
-        self._order.pop()
+        last = order.pop()
+        if place < len(order):
+            order[place], places[last] = last, place
 
     def _swap(self, a: int, b: int) -> None:
         order, place = self._order, self._place

@@ -215,7 +215,7 @@ class Assembler:
     def _completed(self, samples: Sequence[PartialSample], attempt: _Attempt) -> list[WholeSample]:
         """Decides which samples of an attempt are stored, of which all parts have arrived."""
         simulation, number = samples[0].simulation, samples[0].attempt
-        inputs_fault = self.inputs.fault(simulation, number)
+        inputs_fault, inputs = self.inputs.fault(simulation, number), None
         done, added, unused, found = self._done.of(simulation), [], [], []
         blocks: tuple[tuple[wire.Block, ...], ...] = ()
         fault: tuple[str, ...] = ()
@@ -223,8 +223,11 @@ class Assembler:
             key = (simulation, number, sample.step)
             del self._samples[key]
             ranks = sample.ranks
+            own = tuple(
+                [ranks[rank] for rank in sorted(ranks)] if len(ranks) > 1 else ranks.values()
+            )
             # Neighbors have the same blocks: comparing them is faster than looking up their hash.
-            if (own := tuple([ranks[rank] for rank in sorted(ranks)])) != blocks:
+            if own != blocks:
                 blocks, fault = own, self._tiling_fault(own) or inputs_fault
             if fault:
                 attempt.fault = fault
@@ -238,8 +241,9 @@ class Assembler:
                 unused.append(sample.slot)
             else:
                 added.append(sample.step)
-                inputs = self.inputs.fix(simulation, number)
-                found.append(WholeSample(*key, sample.slot, sample.senders, inputs=inputs))
+                if inputs is None:
+                    inputs = self.inputs.fix(simulation, number)
+                found.append(WholeSample(*key, sample.slot, sample.senders, None, inputs))
         self.counters.received += len(samples)
         attempt.complete += sum(one.refusal is None for one in found)
         self._done.add_all(simulation, added)
