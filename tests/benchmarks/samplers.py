@@ -2,12 +2,19 @@
 
     python tests/benchmarks/samplers.py --problem burgers --seeds 5
     python tests/benchmarks/samplers.py --problem burgers --methods pool,twisted --equal-time
+    python tests/benchmarks/samplers.py --problem all --methods sobol,lhs,adaptive,breed_published --seeds 10
+    python tests/benchmarks/samplers.py --problem held-out --methods sobol,diffusion_posterior,adaptive --seeds 10
     python tests/benchmarks/samplers.py --quick
 
 Ratios are those of uniform's error to the method's: above 1 is better than uniform. An error is that of one
-simulation, over all of its times and points, relative to the standard deviation of the field; there are 1,000 of them,
-drawn from the prior. The ratio is a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the
-seeds of both). `oracle` is `pool` scored by the true error, an upper bound of the gain.
+simulation, over all of its times and points; there are 1,000 of them, drawn from the prior. It is *absolute*, in
+standard deviations of the field over all simulations, or *relative* to the RMS of the simulation itself. The ratio is
+a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
+scored by the true error. The column `weights` says whether the losses of a method had importance weights (p/q)^0.5,
+which needs a known density.
+
+`--problem held-out` runs the problems of `sampler_held_out.py`. They were not used to develop a sampler: run them once,
+for the final report, and do not tune on the result.
 
 Every finished cell (problem, method, seed) is kept in the results folder, so an interrupted run continues where it
 was; `--seconds` cuts it on purpose. With `--equal-time` each method takes fewer optimizer steps than uniform, by as
@@ -32,19 +39,26 @@ for _library in ("OMP", "OPENBLAS", "MKL"):  # one core: what is timed is what o
 import numpy as np
 import torch
 from measure import Result, Target, command_line, environment, finish
+from measure import table as plain_table
 from numpy.typing import NDArray
 from sampler_fleet import Fleet, Slot
+from sampler_held_out import HELD_OUT
 from sampler_oracle import Oracle
 from sampler_problems import PROBLEMS, Fields, Problem
+from sampler_settings import SETTINGS, Setting
 
 from melissa_gen.sampling import METHODS, DifficultyTracker, Prior, Sampler, create
 
 Array = NDArray[np.float64]
 
 ALWAYS = ("uniform", "uniform_resampled", "sobol", "pool")
-DEFAULT = (*ALWAYS, "diffusion_posterior", "twisted", "breed", "conditional_diffusion", "oracle")
+DEFAULT = (
+    *(*ALWAYS, "lhs", "adaptive", "diffusion_posterior", "twisted"),
+    *("breed_published", "ogas_published", "oracle"),
+)
 QUICK = (*ALWAYS, "diffusion_posterior", "oracle")
-METRICS = ("mean", "rms", "std", "p95", "p99", "max")
+METRICS = ("mean", "median", "rms", "std", "p95", "p99", "max")
+DEVELOPMENT = tuple(name for name in PROBLEMS if name != "quick")
 TARGETS = {
     False: {"mean": 1.10, "std": 1.5, "p99": 1.45, "max": 1.6},
     True: {"mean": 1.05, "p99": 1.3},
@@ -61,7 +75,7 @@ _LEFT = 75
 def main() -> None:
     parser = command_line(__doc__)
     add = parser.add_argument
-    add("--problem", choices=[*PROBLEMS], default="burgers")
+    add("--problem", choices=[*PROBLEMS, *HELD_OUT, "all", "held-out"], default="burgers")
     add("--methods", default=",".join(DEFAULT), help="those that always run are added")
     add("--only", action="store_true", help="but uniform, nothing beside the methods named")
     add("--seeds", type=int, default=5, metavar="N")
@@ -79,22 +93,32 @@ def main() -> None:
             _fill(args)
             finish(_result(args), env, args, "samplers")
         return
-    whole = _fill(args)
-    finish(_result(args), env, args, "samplers")
-    if args.plots:
-        from sampler_plots import draw_errors, draw_points
+    families = {"all": DEVELOPMENT, "held-out": tuple(HELD_OUT)}
+    whole = True
+    for name in families.get(args.problem, (args.problem,)):
+        args.problem = name
+        whole = _fill(args) and whole
+        if _cells(args).get("uniform"):
+            finish(_result(args), env, args, "samplers")
+        if args.plots:
+            from sampler_plots import draw_errors, draw_points
 
-        cells = _cells(args)
-        draw_errors(cells, args.plots / f"errors_{args.problem}.png")
-        draw_points(PROBLEMS[args.problem], cells, args.plots / f"points_{args.problem}.png")
+            cells = _cells(args)
+            draw_errors(cells, args.plots / f"errors_{name}.png")
+            draw_points(problem_of(args), cells, args.plots / f"points_{name}.png")
     if not whole:
         sys.exit(_LEFT)
+
+
+def problem_of(args: argparse.Namespace) -> Problem:
+    """Returns the development or held-out problem of the command line."""
+    return {**PROBLEMS, **HELD_OUT}[args.problem]
 
 
 def methods_of(args: argparse.Namespace) -> list[str]:
     """Returns the requested methods and those that always run, in a fixed order."""
     asked = [name for name in args.methods.split(",") if name]
-    legal = ["oracle", *METHODS]
+    legal = ["oracle", *METHODS, *SETTINGS]
     if unknown := [name for name in asked if name.split(":")[0] not in legal]:
         sys.exit(f"no method {', '.join(unknown)}; there are {', '.join(legal)}")
     names = list(dict.fromkeys(["uniform", *(() if args.only else ALWAYS), *asked]))
@@ -104,18 +128,21 @@ def methods_of(args: argparse.Namespace) -> list[str]:
 def _fill(args: argparse.Namespace) -> bool:
     """Runs the missing cells; returns whether all are complete."""
     began = time.monotonic()
-    problem = PROBLEMS[args.problem]
-    missing: dict[int, list[tuple[str, int]]] = {}
+    problem = problem_of(args)
+    missing: dict[tuple[int, int], list[tuple[str, int]]] = {}
     for method in methods_of(args):
         for seed in range(args.seeds):
             if not _path(args, method, seed).exists():
-                steps = _steps(args, problem, method)
-                missing.setdefault(steps, []).append((method, seed))
-    for steps, cells in missing.items():
+                # The steps per simulation are the same in larger generations.
+                size = setting_of(method).per_round or problem.per_round
+                steps = _steps(args, problem, method) * size // problem.per_round
+                missing.setdefault((size, steps), []).append((method, seed))
+    for (size, steps), cells in missing.items():
+        sized = replace(problem, per_round=size)
         for first in range(0, len(cells), _TOGETHER):
             if args.seconds and time.monotonic() - began > args.seconds:
                 return False
-            _run(args, problem, cells[first : first + _TOGETHER], steps)
+            _run(args, sized, cells[first : first + _TOGETHER], steps)
     return True
 
 
@@ -154,16 +181,20 @@ def _run(
         partial.rename(path)
 
 
+def setting_of(method: str) -> Setting:
+    """Returns the setting of a published method, of a method, or of one with arguments: `breed:regime=soft`."""
+    if method in SETTINGS:
+        return SETTINGS[method]
+    name, _, given = method.partition(":")
+    pairs = [pair.partition("=") for pair in given.split("+") if pair]
+    return Setting(name, {key: _number(value) for key, _, value in pairs})
+
+
 def _sampler(method: str, prior: Prior, seed: int) -> Sampler:
-    """`oracle`, a method, or a method with an argument: `breed:regime=soft`."""
     if method == "oracle":
         return Oracle(prior, seed)
-    name, _, given = method.partition(":")
-    arguments: dict[str, Any] = {}
-    for pair in filter(None, given.split("+")):
-        key, _, value = pair.partition("=")
-        arguments[key] = _number(value)
-    return create(name, prior, seed=seed, arguments=arguments)
+    setting = setting_of(method)
+    return create(setting.method, prior, seed=seed, arguments=setting.arguments)
 
 
 def _number(text: str) -> float | int | str:
@@ -224,7 +255,7 @@ def _step_seconds(args: argparse.Namespace, problem: Problem) -> float:
 
 def _tracker(method: str) -> DifficultyTracker:
     """Returns a tracker of the difficulty signal with which the method was published."""
-    return DifficultyTracker("delta_loss" if method.split(":")[0] == "breed" else "loss")
+    return DifficultyTracker("delta_loss" if setting_of(method).method == "breed" else "loss")
 
 
 def _test_set(args: argparse.Namespace, problem: Problem) -> tuple[Array, Fields]:
@@ -255,7 +286,7 @@ def figures(errors: Array) -> dict[str, float]:
     """The metrics of errors (n,)."""
     p95, p99 = np.quantile(errors, (0.95, 0.99))
     rms = np.sqrt((errors**2).mean())
-    values = (errors.mean(), rms, errors.std(), p95, p99, errors.max())
+    values = (errors.mean(), np.median(errors), rms, errors.std(), p95, p99, errors.max())
     return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
 
 
@@ -273,7 +304,7 @@ def ratio_with_interval(reference: Array, found: Array, draws: int = 4000) -> tu
 
 
 def _result(args: argparse.Namespace) -> Result:
-    problem, cells = PROBLEMS[args.problem], _cells(args)
+    problem, cells = problem_of(args), _cells(args)
     table = {m: [figures(cell["errors"]) for cell in found] for m, found in cells.items()}
     column = {
         m: {k: np.array([row[k] for row in rows]) for k in METRICS} for m, rows in table.items()
@@ -285,7 +316,7 @@ def _result(args: argparse.Namespace) -> Result:
             f"{problem.steps} Adam steps after every {problem.per_round}, equal {equal}; "
             "uniform's error / the method's"
         ),
-        columns=["method", "seeds", *METRICS, "oracle's gain", "sampler s", "steps"],
+        columns=["method", "seeds", "weights", *METRICS, "oracle's gain", "sampler s", "steps"],
     )
     oracle = _log_gain(column["uniform"], column["oracle"]) if "oracle" in column else None
     details: dict[str, Any] = {"median_error": {}, "ratio": {}, "errors": table}
@@ -295,7 +326,8 @@ def _result(args: argparse.Namespace) -> Result:
         seconds = float(np.median([cell["sampler_seconds"] for cell in cells[method]]))
         texts = ["{:.2f} [{:.2f}, {:.2f}]".format(*ratios[k]) for k in METRICS]
         steps = int(cells[method][0]["steps"])
-        result.rows.append([method, len(found["mean"]), *texts, gain, seconds, steps])
+        weights = "yes" if np.isfinite(cells[method][0]["log_density"]).all() else "no"
+        result.rows.append([method, len(found["mean"]), weights, *texts, gain, seconds, steps])
         details["median_error"][method] = {k: float(np.median(found[k])) for k in METRICS}
         details["ratio"][method] = ratios
     if args.problem.startswith("burgers"):
@@ -308,8 +340,32 @@ def _result(args: argparse.Namespace) -> Result:
     if not args.quick:
         step = 1000 * _step_seconds(args, problem)
         result.notes.append(f"one optimizer step of one network by itself: {step:.2f} ms")
+    details["relative_ratio"] = _relative_ratios(args, cells)
+    rows = [
+        [method, *("{:.2f} [{:.2f}, {:.2f}]".format(*ratios[k]) for k in METRICS)]
+        for method, ratios in details["relative_ratio"].items()
+    ]
+    title = "\nthe same with errors relative to the RMS of each simulation\n"
+    result.notes.append(title + plain_table(["method", *METRICS], rows))
     result.details = details
     return result
+
+
+def _relative_ratios(
+    args: argparse.Namespace, cells: dict[str, list[dict[str, Any]]]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Returns the ratios of errors that are relative to the RMS of each test simulation."""
+    _, fields = _test_set(args, problem_of(args))
+    whole = fields.astype(np.float64)
+    magnitude = np.sqrt((whole**2).mean(axis=(1, 2))) / whole.std()
+    column = {}
+    for method, found in cells.items():
+        rows = [figures(cell["errors"] / magnitude) for cell in found]
+        column[method] = {k: np.array([row[k] for row in rows]) for k in METRICS}
+    return {
+        method: {k: ratio_with_interval(column["uniform"][k], found[k]) for k in METRICS}
+        for method, found in column.items()
+    }
 
 
 def _log_gain(reference: dict[str, Array], found: dict[str, Array]) -> float:

@@ -35,10 +35,12 @@ def test_a_quick_comparison_has_results_of_every_method(tmp_path):
     assert set(details["ratio"]) == {
         *("uniform", "uniform_resampled", "sobol", "pool", "diffusion_posterior", "oracle")
     }
-    assert details["ratio"]["uniform"]["max"][0] == 1.0
+    for ratios in (details["ratio"], details["relative_ratio"]):
+        assert ratios["uniform"]["max"][0] == 1.0
     for errors in details["errors"].values():
         assert len(errors) == 2
         assert all(0.0 < row["mean"] < row["p99"] <= row["max"] for row in errors)
+        assert all(0.0 < row["median"] < row["p95"] for row in errors)
 
 
 @pytest.mark.usefixtures("benchmarks")
@@ -114,3 +116,35 @@ def test_stacked_networks_train_as_each_would_alone():
     together = errors([3, 4])
     np.testing.assert_allclose(together[0], errors([3])[0], rtol=1e-3)
     assert not np.allclose(together[0], together[1], rtol=1e-2)
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_held_out_problems_are_kept_apart_and_each_is_hard_in_a_part_of_its_prior():
+    from sampler_held_out import HELD_OUT
+    from sampler_problems import PROBLEMS
+
+    assert len(HELD_OUT) >= 6 and not set(HELD_OUT) & set(PROBLEMS)
+    kinds = {d["distribution"] for one in HELD_OUT.values() for d in one.parameters.values()}
+    assert {"categorical", "integer"} <= kinds
+    for name, problem in HELD_OUT.items():
+        points = problem.prior.sample(512, np.random.default_rng(1))
+        fields = problem.solve(points)
+        assert fields.shape == (512, problem.times, problem.size) and fields.dtype == np.float32
+        assert np.isfinite(fields).all()
+        np.testing.assert_array_equal(problem.solve(points[:5]), fields[:5])
+        # Neighboring grid points differ most where the field is hard to learn: in less than half of the prior.
+        rough = np.abs(np.diff(fields, axis=2)).mean(axis=(1, 2))
+        share = (rough > 0.5 * rough.max()).mean()
+        assert 0.002 < share < 0.5, name
+
+
+@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.parametrize("name", ["breed_published", "ogas_published"])
+def test_published_settings_are_legal(name):
+    from sampler_settings import SETTINGS
+
+    from melissa_gen.sampling import check_arguments
+
+    setting = SETTINGS[name]
+    check_arguments(setting.method, setting.arguments)
+    assert setting.per_round == 20
