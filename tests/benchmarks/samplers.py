@@ -93,21 +93,45 @@ def main() -> None:
             _fill(args)
             finish(_result(args), env, args, "samplers")
         return
-    families = {"all": DEVELOPMENT, "held-out": tuple(HELD_OUT)}
-    whole = True
-    for name in families.get(args.problem, (args.problem,)):
+    names = {"all": DEVELOPMENT, "held-out": tuple(HELD_OUT)}.get(args.problem, (args.problem,))
+    whole, json_path, found = True, args.json, []
+    for name in names:
         args.problem = name
         whole = _fill(args) and whole
+        if json_path and len(names) > 1:
+            args.json = json_path.with_stem(f"{json_path.stem}-{name}")
         if _cells(args).get("uniform"):
-            finish(_result(args), env, args, "samplers")
+            found.append(_result(args))
+            finish(found[-1], env, args, "samplers")
         if args.plots:
             from sampler_plots import draw_errors, draw_points
 
             cells = _cells(args)
             draw_errors(cells, args.plots / f"errors_{name}.png")
             draw_points(problem_of(args), cells, args.plots / f"points_{name}.png")
+    if len(names) > 1:
+        print(over_families([result.details for result in found]))
     if not whole:
         sys.exit(_LEFT)
+
+
+def over_families(details: Sequence[dict[str, Any]]) -> str:
+    """Returns tables of the geometric means over problems of the errors of `sobol` divided by those of each method."""
+    text = []
+    for kind, key in (("absolute", "ratio"), ("relative", "relative_ratio")):
+        rows = []
+        methods = [m for m in details[0][key] if all(m in one[key] for one in details)]
+        for method in methods if "sobol" in methods else []:
+            logs = [
+                [np.log(one[key][method][k][0] / one[key]["sobol"][k][0]) for k in METRICS]
+                for one in details
+            ]
+            means, worst = np.exp(np.mean(logs, axis=0)), float(np.exp(np.min(logs)))
+            rows.append([method, *(round(float(value), 2) for value in means), round(worst, 2)])
+        if rows:
+            title = f"\n{len(details)} problems, {kind} errors, sobol's error / the method's\n"
+            text.append(title + plain_table(["method", *METRICS, "worst"], rows))
+    return "\n".join(text)
 
 
 def problem_of(args: argparse.Namespace) -> Problem:

@@ -148,3 +148,17 @@ def test_published_settings_are_legal(name):
     setting = SETTINGS[name]
     check_arguments(setting.method, setting.arguments)
     assert setting.per_round == 20
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_methods_are_compared_with_sobol_over_problems():
+    from samplers import METRICS, over_families
+
+    def of(sobol, other):
+        rows = {"sobol": dict.fromkeys(METRICS, (sobol,)), "x": dict.fromkeys(METRICS, (other,))}
+        return {"ratio": rows, "relative_ratio": rows}
+
+    text = over_families([of(1.0, 2.0), of(2.0, 2.0)])
+    assert "2 problems, absolute errors" in text and "2 problems, relative errors" in text
+    line = next(line for line in text.splitlines() if line.startswith("x"))
+    assert line.split() == ["x", *["1.41"] * len(METRICS), "1"]
