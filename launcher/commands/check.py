@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.launcher.backends.local import last_lines
@@ -72,6 +73,8 @@ def check_study(
     trains = study.training.enabled
     surrogate = lines.attempt("surrogate", lambda: _surrogate(study)) if trains else None
     lines.attempt("memory", lambda: check_memory(study))
+    if study.simulation.mesh is not None:
+        lines.attempt("mesh", lambda: read_mesh(study))
     command = lines.attempt("command", lambda: _command(study))
     timing = _try_simulation(study, view, lines) if command is not None else None
     size, steps = study.sample_bytes, study.simulation.time_steps

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from melissa_gen.builders.dataset import dataset_settings
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.errors import RunError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.jobs.execution import (
@@ -73,6 +74,7 @@ def generate(
     plan = dataset_study(study, simulations)
     check_output(output, sample_count(plan) * plan.sample_bytes, overwrite=overwrite)
     solver_command(plan)
+    read_mesh(plan)
     check_backend(plan)
     purpose = Purpose("data_set", str(output), seed, dataset_settings(study, simulations, seed))
     where = run_dir or create_default_run_dir(study.name, Path.cwd(), suffix="-data")

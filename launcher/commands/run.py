@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import check_output
@@ -41,6 +42,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     started = time.monotonic()
     check_sampler(study)
     check_memory(study)
+    read_mesh(study)
     solver_command(study)
     check_backend(study)
     if study.training.enabled:

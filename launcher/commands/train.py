@@ -8,6 +8,7 @@ import numpy as np
 
 from melissa_gen.builders.dataset import dataset_writer, recorded_trajectories
 from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import StudyError
@@ -135,6 +136,7 @@ def _train(
     from melissa_gen.builders.surrogate import try_surrogate
 
     check_memory(plan)
+    read_mesh(plan)
     try_surrogate(plan)
     check_backend(plan)
     with held_run_dir(run_dir or create_default_run_dir(plan.name, Path.cwd())) as held:

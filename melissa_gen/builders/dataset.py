@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from melissa_gen.builders.fields import field_specs, input_specs
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.solver_files import solver_files
 from melissa_gen.dataset import Dataset, DatasetWriter, Trajectories
@@ -50,7 +51,7 @@ def dataset_writer(
     Raises:
         DataError: The file can't be written.
     """
-    sizes = field_specs(study.simulation)
+    sizes, mesh = field_specs(study.simulation), read_mesh(study)
     return DatasetWriter(
         path,
         {name: size for name, size in sizes.items() if fields is None or name in fields},
@@ -62,6 +63,7 @@ def dataset_writer(
         grid_coordinates(study.simulation),
         resume=resume,
         inputs=input_specs(study.simulation),
+        mesh=mesh.arrays() if mesh else None,
     )
 
 
@@ -155,6 +157,8 @@ def dataset_settings(
     }
     if simulation.inputs:
         settings["inputs"] = {name: one.model_dump() for name, one in simulation.inputs.items()}
+    if simulation.mesh:
+        settings["mesh"] = simulation.mesh.model_dump()
     # Convert through JSON, so that the result compares equal to settings read from a file.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
@@ -173,6 +177,8 @@ def physical_times(simulation: SimulationSection) -> list[float]:
 
 def grid_coordinates(simulation: SimulationSection) -> dict[str, list[float]]:
     """Returns the coordinates of the cell centers along each axis of `simulation.domain`."""
+    if simulation.mesh is not None:
+        return {}
     shape = next(iter(simulation.fields.values())).shape
     return {
         axis: [low + (high - low) * (cell + 0.5) / cells for cell in range(cells)]

@@ -109,6 +109,8 @@ def _named_files(study: Study) -> Iterator[Path]:
     words = [first, *rest, *(simulation.bridge.inputs if simulation.bridge else ())]
     if study.feasible_points is not None:
         words.append(study.feasible_points)
+    if simulation.mesh is not None:
+        words += [simulation.mesh.coordinates, *filter(None, [simulation.mesh.cells])]
     for word in words:
         path = study.folder / word
         if path.is_dir():

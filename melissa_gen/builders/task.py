@@ -20,6 +20,8 @@ def build_task(study: Study) -> Task:
         task = create_task(section, None, study.folder)
     task.check(study.simulation.time_steps)
     task.set_domain({str(axis): ends for axis, ends in study.simulation.domain.items()})
+    if study.simulation.mesh is not None:
+        task.set_mesh(study.simulation.mesh.coordinates)
     if task.window.span > 1:
         _check_windows(study, task)
     if task.of_points:

@@ -4,7 +4,8 @@ Each field is stored under its name, `(n, T, *shape)`; a single field is also li
 name in PDEBench. The file also holds `x-coordinate` (and y, z), `t-coordinate` `(T,)`,
 `parameters` `(n, d)` with the attribute `names`, `simulation` `(n,)`, `complete` `(n,)`, and the
 root attribute `settings`, the JSON text of the settings that determine the data. The group `inputs`
-holds the fields that each simulation has once, `(n, *shape)`. From melissa_gen,
+holds the fields that each simulation has once, `(n, *shape)`, and the group `mesh` the points and
+cells of an unstructured mesh. From melissa_gen,
 this package imports only `melissa_gen.errors` and `melissa_gen.run_dir.durable`.
 
 Reference: Takamoto et al., "PDEBench", NeurIPS 2022, arXiv 2210.07182.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melissa_gen.errors import DataError
 
-__all__ = ["AXES", "INPUTS", "LAYOUT", "RESERVED", "TENSOR", "explained"]
+__all__ = ["AXES", "INPUTS", "LAYOUT", "MESH", "RESERVED", "TENSOR", "explained"]
 
 TENSOR = "tensor"
 """Name of the only field in files of PDEBench."""
@@ -15,7 +15,9 @@ LAYOUT = 2
 """Version of the layout. Version 1 stored a single field only as `tensor`."""
 INPUTS = "inputs"
 """Name of the group of the input fields."""
-RESERVED = {"parameters", "simulation", "complete", "t-coordinate", INPUTS}
+MESH = "mesh"
+"""Name of the group of the mesh."""
+RESERVED = {"parameters", "simulation", "complete", "t-coordinate", INPUTS, MESH}
 """Names that no field can have."""
 AXES = ("x", "y", "z")
 """Names of the axes of a field. Axis `x` has the coordinates `x-coordinate`."""

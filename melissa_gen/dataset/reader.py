@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, TENSOR, explained
+from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, MESH, TENSOR, explained
 from melissa_gen.errors import DataError
 
 __all__ = ["Dataset"]
@@ -28,6 +28,7 @@ class Dataset:
         time_steps: Number of time steps of each trajectory, T.
         times: Physical times `(T,)`; time step numbers if the file has no times.
         coordinates: Axis ("x", "y", "z") to the coordinates along it, if the file has them.
+        mesh: `coordinates` `(N, D)` and `cells` `(m, k)` of an unstructured mesh, if the file has them.
         names: Names of the parameters.
         parameters: Physical values `(n, d)`, float64.
         simulations: Simulation numbers `(n,)`.
@@ -193,6 +194,12 @@ class Dataset:
         self.coordinates = {
             axis: file[f"{axis}-coordinate"][...] for axis in AXES if f"{axis}-coordinate" in file
         }
+        mesh = file.get(MESH)
+        self.mesh: dict[str, NDArray[Any]] = (
+            {name: values[...] for name, values in mesh.items()}
+            if isinstance(mesh, h5py.Group)
+            else {}
+        )
         self.settings: dict[str, Any] = json.loads(file.attrs.get("settings", "{}"))
 
     def _parameter_names(self) -> list[str]:

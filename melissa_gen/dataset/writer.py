@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, RESERVED, TENSOR, explained
+from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, MESH, RESERVED, TENSOR, explained
 from melissa_gen.errors import DataError
 from melissa_gen.run_dir.durable import sync as sync_path
 
@@ -38,6 +38,7 @@ class DatasetWriter:
         coordinates: "x" (and "y", "z") to the coordinates of the points along that axis.
         resume: Continue the partial file of an earlier writer with the same sizes and settings.
         inputs: Name of each input field to its (shape, dtype).
+        mesh: `coordinates` `(N, D)` and `cells` `(m, k)` of an unstructured mesh.
         sync: Waits until a file or folder is on disk.
 
     Raises:
@@ -64,6 +65,7 @@ class DatasetWriter:
         *,
         resume: bool = False,
         inputs: Mapping[str, tuple[Sequence[int], DTypeLike]] | None = None,
+        mesh: Mapping[str, NDArray[Any]] | None = None,
         sync: Callable[[Path], None] = sync_path,
     ) -> None:
         self.path = Path(path)
@@ -83,6 +85,8 @@ class DatasetWriter:
                 self._open(simulations, settings)
             else:
                 self._create(simulations, settings, np.asarray(times, np.float64), axes)
+                for name, array in (mesh or {}).items():
+                    self._file[f"{MESH}/{name}"] = array
 
     def _create(
         self,

@@ -37,7 +37,7 @@ _ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20
 _DEPENDS_ON = (
     *("name", "seed", "parameters", "constraints", "feasible_points", "surrogate"),
-    *("simulation.time_steps", "simulation.times", "simulation.fields"),
+    *("simulation.time_steps", "simulation.times", "simulation.fields", "simulation.inputs"),
     *("training.optimizer", "training.decay", "reservoir.policy"),
     *("sampler.method", "sampler.arguments"),
 )

@@ -17,6 +17,7 @@ import zmq
 
 from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
+from melissa_gen.builders.mesh import write_coordinates
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
@@ -136,6 +137,8 @@ class _Rank:
     def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
         """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""
         coordinator = self._coordinator
+        if coordinator is not None:
+            write_coordinates(self._setup.study, self._setup.run_dir)
         hooks = Hooks(
             self._ingest.made_room,
             _no_event,

@@ -9,7 +9,7 @@ from melissa_gen.study.record_section import RecordSection
 from melissa_gen.study.reservoir_section import ReservoirSection
 from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
-from melissa_gen.study.simulation_section import SimulationSection, TimesSection
+from melissa_gen.study.simulation_section import MeshSection, SimulationSection, TimesSection
 from melissa_gen.study.statistics_section import StatisticsSection
 from melissa_gen.study.study import Study, json_schema, load_study
 from melissa_gen.study.study_file import write_study
@@ -24,6 +24,7 @@ __all__ = [
     "InputSection",
     "JobsSection",
     "LauncherSection",
+    "MeshSection",
     "RecordSection",
     "ReservoirSection",
     "SamplerSection",

@@ -11,7 +11,7 @@ from melissa_gen.study.field_section import FieldSection, InputSection
 from melissa_gen.study.word_types import Name, Text, Variable
 from melissa_gen.units import Duration, Unit
 
-__all__ = ["SimulationSection", "TimesSection"]
+__all__ = ["MeshSection", "SimulationSection", "TimesSection"]
 
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -25,6 +25,16 @@ class TimesSection(Section):
     """Physical time between two samples."""
     unit: Unit = "1"
     """Unit of both."""
+
+
+class MeshSection(Section):
+    """The points of an unstructured mesh, the same for all simulations of the study."""
+
+    coordinates: Text
+    """File of the coordinates, relative to the study's folder: `.npy` with an array (N, D), or `.csv` with a line for
+    each of the N points; D is 1, 2 or 3. The points have the order of the fields' values."""
+    cells: Text | None = None
+    """File of the cells, `.npy` or `.csv`: the numbers of the points of each cell, from 0. For data sets."""
 
 
 class SimulationSection(Section):
@@ -50,6 +60,9 @@ class SimulationSection(Section):
     """Physical times of the time steps; the surrogate's input `time` is in this unit."""
     domain: dict[Literal["x", "y", "z"], Interval] = Field(default={})
     """Ends of the axes of a regular grid, x first; the points are the centers of its cells. For data sets."""
+    mesh: MeshSection | None = None
+    """Points and cells of an unstructured mesh, on which the fields have the shape [N], or with channels [N, C] or
+    [C, N]. For data sets, the maps of the report, and the tasks `pointwise` and `physics_informed`."""
     timeout: Duration = 120.0
     """A simulation that makes no progress for this long is ended and started again (seconds)."""
     retries: int = Field(default=2, ge=0, le=1000)

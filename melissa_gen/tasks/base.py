@@ -113,6 +113,9 @@ class Task(ABC):
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Continues from the `state()` of an earlier server."""
 
+    def set_mesh(self, coordinates: str) -> None:  # noqa: B027
+        """Receives the file of `simulation.mesh.coordinates`, relative to the study's folder."""
+
     def points_of_batch(self, rows: int) -> int:
         """Returns at how many points a network of single points is evaluated in a batch of some rows; else 0."""
         return 0

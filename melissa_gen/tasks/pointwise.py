@@ -25,7 +25,8 @@ class Pointwise(Task):
 
     Args:
         points: Number of points of each time step that a batch takes, drawn anew each time.
-        coordinates: File of the coordinates of all points, `.npy` or `.csv`, for a mesh that is not a regular grid.
+        coordinates: File of the coordinates of all points, `.npy` or `.csv`, for a mesh that is not a regular grid;
+            default: that of `simulation.mesh`.
         extent: Name of each axis to its [low, high]; default: `simulation.domain`, or else 0 and 1.
 
     Raises:
@@ -57,6 +58,11 @@ class Pointwise(Task):
         """Takes the ends of the axes from `simulation.domain`, unless they are arguments of the task."""
         if self._extent is None and domain:
             self._extent = domain
+
+    def set_mesh(self, coordinates: str) -> None:
+        """Takes the file of the coordinates from `simulation.mesh`, unless it is an argument of the task."""
+        if self._coordinates is None:
+            self._coordinates = coordinates
 
     def points_of_batch(self, rows: int) -> int:
         """Returns at how many points the network is evaluated in a batch of some rows."""

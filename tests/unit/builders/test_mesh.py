@@ -1,0 +1,97 @@
+"""The mesh of a study: its files, the data set, the report's file, and pointwise networks."""
+
+import h5py
+import numpy as np
+import pytest
+
+from melissa_gen.builders.dataset import dataset_settings, dataset_writer
+from melissa_gen.builders.mesh import read_mesh, write_coordinates
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.dataset import Dataset
+from melissa_gen.errors import StudyError
+from melissa_gen.study import load_study
+
+STUDY = """
+name: small
+parameters: {a: {distribution: uniform, low: 0, high: 1}}
+simulation:
+  command: [python, solver.py]
+  count: 1
+  time_steps: 2
+  fields: {u: {shape: [4]}, v: {shape: [4, 2], channels: last}}
+  mesh: {coordinates: points.csv, cells: cells.npy}
+surrogate: {task: pointwise}
+training: {batch_size: 1, validation: {simulations: 0}}
+reservoir: {capacity: 4, watermark: 1}
+"""
+POINTS = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]])
+CELLS = np.array([[0, 1, 2], [0, 2, 3]])
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "solver.py").touch()
+    np.savetxt(tmp_path / "points.csv", POINTS, delimiter=",")
+    np.save(tmp_path / "cells.npy", CELLS)
+    return load_study(tmp_path / "study.yaml")
+
+
+def test_the_mesh_is_in_the_data_set_and_its_points_are_in_the_run_directory(study, tmp_path):
+    mesh = read_mesh(study)
+    np.testing.assert_array_equal(mesh.cells, CELLS)
+    with dataset_writer(study, tmp_path / "d.h5", {}, resume=False) as writer:
+        writer.begin(0, 0, [0.5])
+        writer.write_steps(0, 0, "u", np.zeros((2, 4)))
+        writer.write_steps(0, 0, "v", np.zeros((2, 4, 2)))
+        writer.finish(0)
+    with Dataset(tmp_path / "d.h5") as data:
+        assert list(data.fields) == ["u", "v"]
+        np.testing.assert_array_equal(data.mesh["coordinates"], POINTS)
+        np.testing.assert_array_equal(data.mesh["cells"], CELLS)
+    write_coordinates(study, tmp_path)
+    with h5py.File(tmp_path / "coordinates.h5") as file:
+        np.testing.assert_array_equal(file["points"], POINTS)
+
+
+def test_other_points_make_another_data_set(study, tmp_path):
+    before = dataset_settings(study, 1, 0)
+    np.savetxt(tmp_path / "points.csv", POINTS + 1, delimiter=",")
+    assert dataset_settings(study, 1, 0) != before
+
+
+def test_a_pointwise_network_gets_the_coordinates(study):
+    surrogate = build_surrogate(study)
+    whole = surrogate.predict({"a": 0.5}, 1.0)
+    some = surrogate.predict({"a": 0.5}, 1.0, POINTS[1:3])
+    np.testing.assert_allclose(whole["u"][1:3], some["u"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("points", "cells", "sentence"),
+    [
+        (POINTS[:3], CELLS, "coordinates has 3 points, but simulation.fields.u.shape [4] has [4]"),
+        (POINTS * np.nan, CELLS, "which has NaN or infinity"),
+        (np.zeros((4, 5)), CELLS, "which holds an array (4, 5); legal is (N, D)"),
+        (POINTS, CELLS + 2, "the numbers of points, from 0 to 3"),
+        (POINTS, CELLS + 0.5, "the numbers of points, from 0 to 3"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(study, tmp_path, points, cells, sentence):
+    np.savetxt(tmp_path / "points.csv", points, delimiter=",")
+    np.save(tmp_path / "cells.npy", cells)
+    with pytest.raises(StudyError) as caught:
+        read_mesh(study)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["coordinates", "cells"])
+def test_a_file_that_is_missing_is_named(study, tmp_path, key):
+    (tmp_path / ("points.csv" if key == "coordinates" else "cells.npy")).unlink()
+    with pytest.raises(StudyError, match=f"simulation.mesh.{key} is .* can't be read as .npy or"):
+        read_mesh(study)
+
+
+def test_a_study_without_a_mesh_has_none(study):
+    simulation = study.simulation.model_copy(update={"mesh": None})
+    assert read_mesh(study.model_copy(update={"simulation": simulation})) is None
