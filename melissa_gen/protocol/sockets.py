@@ -177,7 +177,7 @@ def _bind(bound: zmq.Socket[bytes], address: str, ports: Sequence[int] | None) -
         except zmq.ZMQError:
             continue
         return port
-    msg = f"server.ports: no port from {ports[0]} to {ports[1]} is free on {address}"
+    msg = f"server.ports: no port from {ports[0]} to {ports[1]} is free on {address}; choose another or a wider range"
     raise RunError(msg)
 
 
