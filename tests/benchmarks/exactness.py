@@ -27,7 +27,17 @@ from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 Array = NDArray[np.float64]
 
 METHODS = (
-    *("pool", "rad", "twisted", "energy", "flow", "diffusion_posterior", "diffusion_prior", "gan"),
+    *(
+        "pool",
+        "adaptive",
+        "rad",
+        "twisted",
+        "energy",
+        "flow",
+        "diffusion_posterior",
+        "diffusion_prior",
+        "gan",
+    ),
     *("breed", "conditional_diffusion", "joint"),
 )
 PLAIN = "diffusion_posterior/plain"
