@@ -12,6 +12,9 @@ from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["Reservoir"]
 
+_SINGLE_DRAWS = 8
+"""Number of random numbers from which on one call for all is faster than a call for each."""
+
 
 class Reservoir(Policy):
     """Draws uniformly with repetition, and evicts a random sample that has been drawn before.
@@ -78,9 +81,9 @@ class Reservoir(Policy):
         return slot
 
     def _exchange(self, rows: Sequence[int], evictions: int) -> list[int]:
-        if not evictions:
-            return super()._exchange(rows, 0)
-        # The numbers of as many single draws in one call, which takes the time of two.
+        if evictions < _SINGLE_DRAWS:
+            return super()._exchange(rows, evictions)
+        # The same numbers as those of single draws.
         places = self._random.integers(np.arange(self._seen, self._seen - evictions, -1)).tolist()
         kept = len(rows) - evictions
         super()._exchange(rows[:kept], 0)
