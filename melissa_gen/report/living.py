@@ -1,6 +1,6 @@
 """Writes the report of a run again and again while the run goes: `python -m melissa_gen.report.living RUN_DIR`.
 
-The launcher starts this process, so that drawing delays nothing else. It runs at the lowest priority, and uses at most
+The launcher starts this process, so that drawing delays nothing else. It runs at a low priority, and uses at most
 1 % of a core after the first page: the more a page costs, the longer it waits before the next one. It ends with the
 launcher, whose death closes its standard input.
 """
@@ -22,7 +22,8 @@ __all__ = ["LivingReport", "keep_writing"]
 CORE_SHARE = 0.01
 """Share of a core that the pages after the first one use."""
 SHORTEST, SECOND_PAGE = 10.0, 60.0
-LOWEST_PRIORITY = 19
+NICENESS = 5
+"""Behind solvers and trainer; at the lowest priority, a page could take minutes where these use all cores."""
 
 
 class LivingReport:
@@ -88,7 +89,7 @@ def keep_writing(
 
 
 def _main(run_dir: Path) -> None:
-    os.nice(LOWEST_PRIORITY)
+    os.nice(NICENESS)
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     report = LivingReport(run_dir)
     keep_writing(report.write, _say, time.sleep)
