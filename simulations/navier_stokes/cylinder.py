@@ -22,9 +22,7 @@ LONGEST_PERIOD = 10.0
 
 def command_line() -> Parser:
     """Returns the parser of the options."""
-    parser = Parser(
-        "cylinder.py", "Solves the flow past a cylinder in the DFG channel, 2.2 x 0.41 m."
-    )
+    parser = Parser("cylinder.py", "Solves the flow past a cylinder in the DFG channel.")
     option, count, positive = parser.add_argument, number(int, least=1), number(float, above=0)
     option(
         "--cells",
