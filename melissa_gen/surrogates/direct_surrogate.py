@@ -12,9 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError, StudyError, nearest
+from melissa_gen.surrogates.evaluation import jacobian, labeled
 from melissa_gen.surrogates.field_scale import FieldScale, usable_width
 from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside
-from melissa_gen.surrogates.network_class import construct, input_dtype, load_class
+from melissa_gen.surrogates.network_class import (
+    check_network,
+    construct,
+    input_dtype,
+    load_class,
+)
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
 from melissa_gen.surrogates.output_layer import rescale_outputs
 
@@ -144,7 +150,8 @@ class Surrogate(nn.Module):
                 self.output_shape,
                 lambda shape: construct(network, n_inputs, shape, given),
             )
-        self._check_network(n_inputs)
+        members = ensemble[1] if ensemble else None
+        check_network(self.network, class_path, n_inputs, self.output_shape, members)
 
     @property
     def n_inputs(self) -> int:
@@ -367,14 +374,7 @@ class Surrogate(nn.Module):
         Raises:
             DataError: A parameter is missing or unknown.
         """
-        given = self.ordered(parameters)
-        columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
-        single = columns[0].ndim == 0
-        bounds = [*self.parameter_bounds.items(), ("time", self.times)]
-        for (name, ends), column in zip(bounds, columns, strict=True):
-            warn_outside(name, column, ends)
-        inputs = torch.from_numpy(np.stack([np.atleast_1d(x) for x in columns], axis=1))
-        inputs = inputs.to(self.center.device)
+        inputs, single = self._inputs(parameters, time)
         training = self.training
         self.eval()
         try:
@@ -385,6 +385,53 @@ class Surrogate(nn.Module):
         named = answer if isinstance(answer, dict) else {next(iter(self.fields)): answer}
         arrays = {name: values.cpu().numpy() for name, values in named.items()}
         return {name: values[0] if single else values for name, values in arrays.items()}
+
+    def jacobian(
+        self, parameters: Mapping[str, ArrayLike], time: ArrayLike
+    ) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """Computes the derivatives of the predicted fields with respect to parameters and time.
+
+        Args:
+            parameters: As for `predict`.
+            time: As for `predict`.
+
+        Returns:
+            Field name to input name (`time` for the time) to the derivatives, each of the shape that `predict` returns.
+
+        Raises:
+            DataError: A parameter is missing or unknown, or the surrogate needs more inputs.
+        """
+        (inputs, single), training = self._inputs(parameters, time), self.training
+        self.eval()
+        try:
+            found = jacobian(self, inputs)
+        finally:
+            self.train(training)
+        return {f: {k: v[0] if single else v for k, v in one.items()} for f, one in found.items()}
+
+    def to_xarray(self, parameters: Mapping[str, ArrayLike], times: ArrayLike) -> Any:
+        """Predicts whole simulations as an `xarray.Dataset`: each field `(simulation, time, axis_0, ...)`.
+
+        Args:
+            parameters: Name of each parameter to its value, or to the values `(n,)` of n simulations.
+            times: Physical times `(T,)`.
+
+        Raises:
+            DataError: A parameter is missing or unknown, the surrogate needs more inputs, or xarray is not installed.
+        """
+        return labeled(self, parameters, times)
+
+    def _inputs(
+        self, parameters: Mapping[str, ArrayLike], time: ArrayLike
+    ) -> tuple[torch.Tensor, bool]:
+        """Returns the inputs `(n, d + 1)`, and whether they are those of a single prediction."""
+        given = self.ordered(parameters)
+        columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
+        bounds = [*self.parameter_bounds.items(), ("time", self.times)]
+        for (name, ends), column in zip(bounds, columns, strict=True):
+            warn_outside(name, column, ends)
+        inputs = torch.from_numpy(np.stack([np.atleast_1d(x) for x in columns], axis=1))
+        return inputs.to(self.center.device), columns[0].ndim == 0
 
     def ordered(self, parameters: Mapping[str, ArrayLike]) -> list[ArrayLike]:
         """Returns the values of named parameters in the order of the inputs.
@@ -438,31 +485,6 @@ class Surrogate(nn.Module):
             spread = self.scales[name].spread(values[first:last], self.fields[name])
             parts.append(spread.expand(self.fields[name]).reshape(-1))
         return torch.cat(parts)
-
-    def _check_network(self, n_inputs: int) -> None:
-        """Runs the network once on zeros, so that a wrong shape is reported before the study starts."""
-        training = self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                found = self.network(torch.zeros(2, n_inputs, dtype=input_dtype(self.network)))
-        except Exception as error:
-            message = (
-                f"surrogate.class '{self.class_path}' fails on inputs of shape (2, {n_inputs}): "
-                f"{type(error).__name__}: {error}"
-            )
-            raise StudyError(message) from error
-        finally:
-            self.network.train(training)
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        if self.ensemble is not None and shape == (2, self.ensemble[1], *self.output_shape):
-            return
-        if shape != (2, *self.output_shape):
-            message = (
-                f"surrogate.class '{self.class_path}' returned {shape} for inputs "
-                f"(2, {n_inputs}); it must be {(2, *self.output_shape)}, i.e. (n, *output_shape)"
-            )
-            raise StudyError(message)
 
 
 def _output_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

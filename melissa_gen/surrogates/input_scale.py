@@ -84,5 +84,5 @@ def warn_outside(name: str, values: NDArray[np.float64], bounds: tuple[float, fl
             f"the surrogate was trained with {name} between {low:g} and {high:g}; its "
             f"prediction at {name} = {outside[0]:g} is an extrapolation"
         )
-        # Names the caller of `Surrogate.predict`.
-        warnings.warn(message, UserWarning, stacklevel=3)
+        # Names the caller of `Surrogate.predict` or `jacobian`.
+        warnings.warn(message, UserWarning, stacklevel=4)

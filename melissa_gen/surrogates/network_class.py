@@ -9,7 +9,7 @@ from torch import nn
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.class_path import ClassKey
 
-__all__ = ["construct", "input_dtype", "load_class"]
+__all__ = ["check_network", "construct", "input_dtype", "load_class"]
 
 KEY = ClassKey("surrogate.class", nn.Module, "melissa_gen.surrogates.MLP")
 
@@ -63,3 +63,46 @@ def input_dtype(network: nn.Module) -> torch.dtype:
     """Returns the real type of a network's inputs: that of its first weights, or float32 if it has none."""
     weight = next(network.parameters(), None)
     return torch.float32 if weight is None else weight.dtype.to_real()
+
+
+def check_network(
+    network: nn.Module,
+    class_path: str,
+    n_inputs: int,
+    output_shape: tuple[int, ...],
+    members: int | None = None,
+) -> None:
+    """Runs a network once on zeros, so that a wrong shape is reported before the study starts.
+
+    Args:
+        network: The network.
+        class_path: Its class in the study.
+        n_inputs: Number of its inputs.
+        output_shape: Shape of its output without the batch axis.
+        members: Number of members of an ensemble, whose output has a member axis; or None.
+
+    Raises:
+        StudyError: The network fails, or its output has another shape.
+    """
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            found = network(torch.zeros(2, n_inputs, dtype=input_dtype(network)))
+    except Exception as error:
+        message = (
+            f"surrogate.class '{class_path}' fails on inputs of shape (2, {n_inputs}): "
+            f"{type(error).__name__}: {error}"
+        )
+        raise StudyError(message) from error
+    finally:
+        network.train(training)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if members is not None and shape == (2, members, *output_shape):
+        return
+    if shape != (2, *output_shape):
+        message = (
+            f"surrogate.class '{class_path}' returned {shape} for inputs "
+            f"(2, {n_inputs}); it must be {(2, *output_shape)}, i.e. (n, *output_shape)"
+        )
+        raise StudyError(message)

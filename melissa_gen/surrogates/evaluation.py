@@ -1,0 +1,106 @@
+"""What can be computed of a trained surrogate beside its predictions: derivatives, and labeled arrays."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from melissa_gen.errors import DataError
+
+if TYPE_CHECKING:
+    from melissa_gen.surrogates.direct_surrogate import Surrogate
+
+__all__ = ["jacobian", "labeled"]
+
+
+def jacobian(
+    surrogate: "Surrogate", inputs: torch.Tensor
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Returns the derivatives of each field with respect to each input; see `Surrogate.jacobian`.
+
+    Args:
+        surrogate: The surrogate, in evaluation mode.
+        inputs: Physical parameters and times, `(n, d + 1)`.
+
+    Raises:
+        DataError: The surrogate needs more than parameters and a time, or its network has no forward derivatives.
+    """
+    _require(surrogate, "jacobian", "direct")
+
+    def fields(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return surrogate.physical(surrogate.member_outputs(rows[:, :-1], rows[:, -1]).mean(dim=1))
+
+    found: dict[str, dict[str, NDArray[np.float32]]] = {name: {} for name in surrogate.fields}
+    for column, name in enumerate([*surrogate.parameter_bounds, "time"]):
+        direction = torch.zeros_like(inputs)
+        direction[:, column] = 1.0
+        try:
+            with torch.no_grad():
+                _, slopes = torch.func.jvp(fields, (inputs,), (direction,))
+        except (NotImplementedError, RuntimeError) as error:
+            message = f"surrogate.class '{surrogate.class_path}' has no derivatives in forward mode: {error}"
+            raise DataError(message) from error
+        for field, values in slopes.items():
+            found[field][name] = values.cpu().numpy()
+    return found
+
+
+def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: ArrayLike) -> Any:
+    """Returns the predictions as an `xarray.Dataset`; see `Surrogate.to_xarray`.
+
+    Raises:
+        DataError: The surrogate needs more than parameters and times, a parameter is missing, unknown or has another
+            length, or the package xarray is not installed.
+    """
+    _require(surrogate, "to_xarray", "direct", "pointwise")
+    try:
+        import xarray
+    except ImportError:
+        message = "to_xarray needs the package xarray: pip install xarray"
+        raise DataError(message) from None
+    moments = np.atleast_1d(np.asarray(times, np.float64))
+    try:
+        columns = np.broadcast_arrays(
+            *(np.atleast_1d(np.asarray(value)) for value in surrogate.ordered(parameters))
+        )
+    except ValueError:
+        shapes = {name: np.shape(value) for name, value in parameters.items()}
+        message = f"the parameters have the shapes {shapes}; they must be numbers, or arrays (n,) of one length"
+        raise DataError(message) from None
+    named = dict(zip(surrogate.parameter_bounds, columns, strict=True))
+    count = len(columns[0]) if columns else 1
+    points = [{name: values[k] for name, values in named.items()} for k in range(count)]
+    # One simulation at a time, which bounds the memory of a forward pass.
+    predicted = [surrogate.predict(point, moments) for point in points]
+    arrays = {name: np.stack([one[name] for one in predicted]) for name in surrogate.fields}
+    coordinates: dict[str, Any] = {"time": moments}
+    coordinates |= {name: ("simulation", values) for name, values in named.items()}
+    axes = _axes({name: array.shape[2:] for name, array in arrays.items()})
+    data = {name: (("simulation", "time", *axes[name]), array) for name, array in arrays.items()}
+    return xarray.Dataset(data, coordinates)
+
+
+def _axes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """Returns the names of the axes of each field, which share a name where all fields have the same length."""
+    lengths: dict[int, set[int]] = {}
+    for shape in shapes.values():
+        for axis, length in enumerate(shape):
+            lengths.setdefault(axis, set()).add(length)
+    return {
+        name: [
+            f"axis_{axis}" if len(lengths[axis]) == 1 else f"{name}_axis_{axis}"
+            for axis in range(len(shape))
+        ]
+        for name, shape in shapes.items()
+    }
+
+
+def _require(surrogate: "Surrogate", method: str, *tasks: str) -> None:
+    if surrogate.task not in tasks:
+        message = (
+            f"{method} needs a surrogate that predicts from parameters and a time alone (surrogate.task "
+            f"{' or '.join(tasks)}); this one has the task {surrogate.task}"
+        )
+        raise DataError(message)
