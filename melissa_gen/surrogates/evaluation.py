@@ -38,7 +38,7 @@ def jacobian(
         direction[:, column] = 1.0
         try:
             with torch.no_grad():
-                _, slopes = torch.func.jvp(fields, (inputs,), (direction,))
+                slopes = torch.func.jvp(fields, (inputs,), (direction,))[1]
         except (NotImplementedError, RuntimeError) as error:
             message = f"surrogate.class '{surrogate.class_path}' has no derivatives in forward mode: {error}"
             raise DataError(message) from error
