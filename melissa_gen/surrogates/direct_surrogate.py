@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from melissa_gen.errors import DataError, StudyError, nearest
+from melissa_gen.errors import DataError, nearest
 from melissa_gen.surrogates.evaluation import jacobian, labeled
 from melissa_gen.surrogates.field_scale import FieldScale, usable_width
 from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside
@@ -20,6 +20,7 @@ from melissa_gen.surrogates.network_class import (
     construct,
     input_dtype,
     load_class,
+    output_shape_of,
 )
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
 from melissa_gen.surrogates.output_layer import rescale_outputs
@@ -120,7 +121,7 @@ class Surrogate(nn.Module):
         self.class_path = class_path
         self.arguments = dict(arguments or {})
         self.base_folder = Path(base_folder)
-        self.output_shape = _output_shape(list(self.fields.values()))
+        self.output_shape = output_shape_of(list(self.fields.values()))
 
         self.scales = {name: (scales or {}).get(name, FieldScale()) for name in self.fields}
         self.logarithmic = tuple(logarithmic)
@@ -485,17 +486,6 @@ class Surrogate(nn.Module):
             spread = self.scales[name].spread(values[first:last], self.fields[name])
             parts.append(spread.expand(self.fields[name]).reshape(-1))
         return torch.cat(parts)
-
-
-def _output_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    if not shapes:
-        message = "a surrogate needs at least one field"
-        raise StudyError(message)
-    if len(shapes) == 1:
-        return shapes[0]
-    if len(set(shapes)) == 1:
-        return (len(shapes), *shapes[0])
-    return (sum(math.prod(shape) for shape in shapes),)
 
 
 def _note_correction(surrogate: nn.Module, _: Any) -> None:

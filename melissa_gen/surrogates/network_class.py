@@ -1,5 +1,7 @@
 """Imports and instantiates the network class that a study names, from a package or a user's file."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import nn
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.class_path import ClassKey
 
-__all__ = ["check_network", "construct", "input_dtype", "load_class"]
+__all__ = ["check_network", "construct", "input_dtype", "load_class", "output_shape_of"]
 
 KEY = ClassKey("surrogate.class", nn.Module, "melissa_gen.surrogates.MLP")
 
@@ -106,3 +108,19 @@ def check_network(
             f"(2, {n_inputs}); it must be {(2, *output_shape)}, i.e. (n, *output_shape)"
         )
         raise StudyError(message)
+
+
+def output_shape_of(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns the shape of the output for fields of these shapes, without the batch axis.
+
+    Raises:
+        StudyError: There is no field.
+    """
+    if not shapes:
+        message = "a surrogate needs at least one field"
+        raise StudyError(message)
+    if len(shapes) == 1:
+        return shapes[0]
+    if len(set(shapes)) == 1:
+        return (len(shapes), *shapes[0])
+    return (sum(math.prod(shape) for shape in shapes),)
