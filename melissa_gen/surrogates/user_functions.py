@@ -42,7 +42,7 @@ def load_function(
     Raises:
         StudyError: The function can't be imported, or the mapping has another key.
     """
-    section: dict[str, Any] = {"function": given} if isinstance(given, str) else dict(given)
+    section: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"function": given}
     arguments = section.pop("arguments", {})
     path = section.pop("function", None)
     if section or not isinstance(path, str) or not isinstance(arguments, Mapping):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from melissa_gen.errors import StudyError, nearest
+from melissa_gen.tasks.arguments import require, require_count, require_number
 
 __all__ = ["R3", "Collocation", "Rad", "RarD", "UniformPoints", "create_collocation"]
 
@@ -38,6 +39,11 @@ class Collocation(ABC):
         Args:
             evaluate: Computes absolute residuals at other points.
         """
+
+    @property
+    def largest(self) -> int:
+        """Largest number of points of a batch, for the memory that is promised."""
+        return self._points
 
     def learn(self, residuals: torch.Tensor) -> None:  # noqa: B027
         """Receives the absolute residuals `(P,)` at the points of the last batch."""
@@ -117,6 +123,16 @@ class R3(_Population):
         limit: float = 0.1,
     ) -> None:
         super().__init__(points, axes, device)
+        fits = isinstance(causal, bool)
+        require("collocation.causal", causal, fits, "true and false")
+        require_number("collocation.shift", shift)
+        for name, value in (
+            ("steepness", steepness),
+            ("tolerance", tolerance),
+            ("rate", rate),
+            ("limit", limit),
+        ):
+            require_number(f"collocation.{name}", value, 0)
         self.causal, self.shift, self._steepness = causal, shift, steepness
         self._tolerance, self._rate, self._limit = tolerance, rate, limit
 
@@ -131,9 +147,10 @@ class R3(_Population):
         retained = self.population[fitness > fitness.mean()]
         released = len(self.population) - len(retained)
         self.population = torch.cat([retained, self._uniform(released)])
-        if self.causal:
-            speed = math.exp(-self._tolerance * float(fitness.square().mean()))
-            self.shift += self._rate * min(speed, self._limit)
+        square = float(fitness.square().mean())
+        # A batch that is not finite must not make the gate so, which no rollback of the weights would mend.
+        if self.causal and math.isfinite(square):
+            self.shift += self._rate * min(math.exp(-self._tolerance * square), self._limit)
 
     def gate(self, points: torch.Tensor) -> torch.Tensor | None:
         """Returns the factors of the causal gate."""
@@ -182,9 +199,10 @@ class Rad(_Population):
         floor: float = 1.0,
     ) -> None:
         super().__init__(points, axes, device)
-        if pool < points:
-            message = f"surrogate.task.arguments.collocation.pool is {pool}: legal are at least {points} points"
-            raise StudyError(message)
+        require_count("collocation.every", every)
+        require_count("collocation.pool", pool, points)
+        require_number("collocation.power", power, 0)
+        require_number("collocation.floor", floor, 0)
         self._every, self._pool, self._power, self._floor = every, pool, power, floor
         self._batches = 0
 
@@ -205,10 +223,14 @@ class Rad(_Population):
         self._batches = state.get("batches", self._batches)
 
     def density(self, residuals: torch.Tensor) -> torch.Tensor:
-        """Returns the probabilities `(m,)` of the points of a pool with these absolute residuals."""
+        """Returns the probabilities `(m,)` of the points of a pool with these absolute residuals.
+
+        They are all equal if the residuals are zero, or not finite after a divergence.
+        """
         powers = residuals.double() ** self._power
         mean = powers.mean()
-        weights = powers / mean + self._floor if mean > 0 else torch.ones_like(powers)
+        usable = mean > 0 and torch.isfinite(mean)
+        weights = powers / mean + self._floor if usable else torch.ones_like(powers)
         return weights / weights.sum()
 
     def _renew(self, evaluate: Evaluate) -> None:
@@ -250,6 +272,13 @@ class RarD(Rad):
     ) -> None:
         super().__init__(points, axes, device, power=power, floor=floor, **others)
         self._added, self._largest = added, 2 * points if largest is None else largest
+        require_count("collocation.added", added)
+        require_count("collocation.largest", self._largest, points)
+
+    @property
+    def largest(self) -> int:
+        """Largest number of points of a batch, to which points are added."""
+        return self._largest
 
     def _renew(self, evaluate: Evaluate) -> None:
         room = min(self._added, self._largest - len(self.population))
@@ -280,6 +309,8 @@ def create_collocation(
         StudyError: The rule or an argument is not legal.
     """
     key = "surrogate.task.arguments.collocation"
+    fits = isinstance(given, str | Mapping)
+    require("collocation", given, fits, "the name of a rule, or {method: NAME, ...}")
     arguments = {"method": given} if isinstance(given, str) else dict(given)
     method = arguments.pop("method", None)
     if method not in _RULES:

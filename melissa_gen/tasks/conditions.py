@@ -9,6 +9,7 @@ import torch
 
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.surrogates.user_functions import Function, load_function
+from melissa_gen.tasks.arguments import require_count, require_number
 
 __all__ = ["Condition", "read_condition"]
 
@@ -85,7 +86,13 @@ def read_condition(
     if ("function" in given) == ("periodic" in given):
         message = f"{key} must have either function or periodic"
         raise StudyError(message)
-    at, periodic = dict(given.get("at", {})), str(given.get("periodic", ""))
+    at, periodic = given.get("at", {}), str(given.get("periodic", ""))
+    if not isinstance(at, Mapping):
+        message = f"{key}.at is {at}: legal is a mapping of coordinates to a number, low or high"
+        raise StudyError(message)
+    if periodic and ("arguments" in given or periodic in at):
+        message = f"{key} is periodic, so that it has no arguments, and no value of {periodic} in at: remove these"
+        raise StudyError(message)
     for name, value in (*at.items(), *([(periodic, "low")] if periodic else [])):
         if name not in axes:
             message = f"{key} names the coordinate '{name}'; legal are {', '.join(axes)}{nearest(str(name), axes)}"
@@ -98,7 +105,6 @@ def read_condition(
         section = {name: given[name] for name in ("function", "arguments") if name in given}
         function = load_function(f"{key}.function", section, folder)
     weight, count = given.get("weight", 1.0), given.get("points", points)
-    if not isinstance(weight, int | float) or not weight > 0 or not isinstance(count, int):
-        message = f"{key} has the weight {weight} and {count} points: legal are numbers above 0"
-        raise StudyError(message)
-    return Condition(key, at, function, periodic, float(weight), max(count, 1))
+    require_number(f"conditions[{number}].weight", weight, 0)
+    require_count(f"conditions[{number}].points", count)
+    return Condition(key, dict(at), function, periodic, float(weight), count)

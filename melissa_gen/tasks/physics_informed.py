@@ -10,11 +10,12 @@ from melissa_gen.errors import StudyError
 from melissa_gen.surrogates import PointSurrogate, Surrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.surrogates.user_functions import Function, call, load_function
+from melissa_gen.tasks.arguments import require, require_count, require_number
 from melissa_gen.tasks.base import Compared, Rows
 from melissa_gen.tasks.collocation import Collocation, create_collocation
 from melissa_gen.tasks.conditions import Condition, read_condition
 from melissa_gen.tasks.equations import EQUATIONS
-from melissa_gen.tasks.pointwise import Extent, Pointwise, require
+from melissa_gen.tasks.pointwise import Extent, Pointwise
 
 __all__ = ["PhysicsInformed"]
 
@@ -80,11 +81,10 @@ class PhysicsInformed(Pointwise):
         extent: Extent | None = None,
     ) -> None:
         super().__init__(points, coordinates, extent)
-        for name, value, least in (("weight", weight, 0), ("data", data, 0)):
-            fits = isinstance(value, int | float) and value >= least
-            require(name, value, fits, f"numbers from {least}")
-        fits = isinstance(data_points, int) and data_points >= 1
-        require("data_points", data_points, fits, "whole numbers from 1")
+        require_number("weight", weight, 0)
+        require_number("data", data, 0)
+        require_count("data_points", data_points)
+        require("conditions", conditions, isinstance(conditions, list | tuple), "lists")
         self._residual, self._collocation, self._conditions = residual, collocation, conditions
         self._weight, self._data, self._data_points = float(weight), float(data), data_points
         self._solution, self.constraint = solution, constraint
@@ -97,9 +97,12 @@ class PhysicsInformed(Pointwise):
         return self._data > 0
 
     def points_of_batch(self, rows: int) -> int:
-        """Returns at how many points the network is evaluated in a batch of some rows."""
-        drawn = sum(int(one.get("points", self._points)) for one in self._conditions)
-        return 2 * self._points + drawn + rows * self._data_points * self.needs_data
+        """Returns at how many points the network is evaluated in a batch of some rows, when it has a surrogate."""
+        assert self._parts is not None
+        rule, conditions = self._parts.rule, self._parts.conditions
+        # A periodic condition compares two faces. The points of a pool are evaluated in pieces of `points`.
+        drawn = sum((2 if one.periodic else 1) * one.points for one in conditions)
+        return self._points + rule.largest + drawn + rows * self._data_points * self.needs_data
 
     def make_surrogate(self, **description: Any) -> Surrogate:
         """Creates the surrogate, and loads the functions of the user."""
@@ -164,8 +167,11 @@ class PhysicsInformed(Pointwise):
             squares = values.square().mean(dim=2)
             row = torch.arange(len(squares), device=squares.device) % n
             total = squares.new_zeros(n, squares.shape[1]).index_add(0, row, squares)
-            count = torch.bincount(row, minlength=n).clamp(min=1)
-            means = (total / count[:, None])[..., None]
+            count = torch.bincount(row, minlength=n)[:, None]
+            # With fewer points than rows, a row without a point gets the mean of all points. The mean of the rows is
+            # then that of the points.
+            means = torch.where(count > 0, total / count.clamp(min=1), squares.mean(dim=0))
+            means = means[..., None]
             found.append(Compared(means, torch.zeros_like(means[:, 0])))
         return found
 

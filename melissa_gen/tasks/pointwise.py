@@ -11,6 +11,7 @@ from melissa_gen.errors import StudyError, nearest
 from melissa_gen.surrogates import PointSurrogate, Surrogate
 from melissa_gen.surrogates.mesh_points import AXES, grid_shape, read_coordinates
 from melissa_gen.surrogates.point_surrogate import ROWS_AT_ONCE
+from melissa_gen.tasks.arguments import require, require_count
 from melissa_gen.tasks.base import Compared, Rows, Task, Window
 
 __all__ = ["Pointwise"]
@@ -42,7 +43,7 @@ class Pointwise(Task):
         self, points: int = 256, coordinates: str | None = None, extent: Extent | None = None
     ) -> None:
         self.window = Window()
-        require("points", points, isinstance(points, int) and points >= 1, "whole numbers from 1")
+        require_count("points", points)
         for axis, ends in (extent or {}).items():
             if axis not in AXES:
                 message = (
@@ -172,10 +173,3 @@ class Pointwise(Task):
             }
         axes = AXES[: len(grid)] if grid else tuple(given)
         return {axis: [float(end) for end in given.get(axis, (0.0, 1.0))] for axis in axes}
-
-
-def require(name: str, value: object, fits: bool, legal: str) -> None:
-    """Raises a `StudyError` on an argument of a task if it does not fit."""
-    if not fits:
-        message = f"surrogate.task.arguments.{name} is {value}: legal are {legal}"
-        raise StudyError(message)

@@ -56,6 +56,10 @@ def detached(u, parameters, coordinates):
     return u["u"].detach() + coordinates["x"]
 
 
+def time(u, parameters, coordinates):
+    return 1.0 + coordinates["t"] + 0.0 * u["u"]
+
+
 def misspelled(u, parameters, coordinates):
     return u["v"]
 
@@ -293,6 +297,18 @@ def test_the_exact_solution_is_the_validation_set(tmp_path):
         ({"conditions": [{"at": {"t": 0}}]}, {}, "must have either function or periodic"),
         ({"conditions": [{"periodic": "z"}]}, {}, "the coordinate 'z'; legal are t, x"),
         ({"conditions": [{"periodic": "x", "wieght": 1}]}, {}, "'wieght'.*mean 'weight'"),
+        ({"collocation": 3}, {}, "collocation is 3: legal are the name of a rule"),
+        ({"collocation": {"method": "rad", "every": 0}}, {}, "every is 0: legal are whole numbers"),
+        ({"collocation": {"method": "rad", "pool": 1e5}}, {}, "pool is 100000.0: legal are whole"),
+        ({"collocation": {"method": "rad", "pool": 9}}, {}, "pool is 9: legal are .* from 32"),
+        ({"collocation": {"method": "r3", "shift": "a"}}, {}, "shift is a: legal are numbers"),
+        ({"collocation": {"method": "rar_d", "largest": 3}}, {}, "largest is 3: legal are .* 32"),
+        ({"conditions": 3}, {}, "conditions is 3: legal are lists"),
+        ({"conditions": [{"periodic": "x", "points": 0}]}, {}, "points is 0: legal are whole"),
+        ({"conditions": [{"periodic": "x", "at": 3}]}, {}, "at is 3: legal is a mapping"),
+        ({"conditions": [{"periodic": "x", "at": {"x": 0}}]}, {}, "no value of x in at"),
+        ({"points": True}, {}, "points is True: legal are whole numbers from 1"),
+        ({"residual": 3}, {}, "residual is 3: legal are a name"),
         ({"data": -1}, {}, "arguments.data is -1: legal are numbers from 0"),
         ({}, {"training": {"precision": "bf16"}}, "training.precision bf16 is not available"),
         ({}, {"training": {"compile": True}}, "training.compile is not available"),
@@ -317,3 +333,40 @@ def test_a_validation_without_a_solver_needs_a_solution(tmp_path):
     study = study_with({"data": 0}, training={"validation": {"simulations": 2}})
     with pytest.raises(StudyError, match="neither a solver nor an exact solution"):
         write_solution(study, tmp_path / "validation.h5")
+
+
+def test_a_batch_that_is_not_finite_leaves_the_rules_usable():
+    gated = R3(4, 2, CPU, causal=True)
+    shift = gated.shift
+    gated.learn(torch.tensor([1.0, math.nan, 1.0, math.inf]))
+    assert gated.shift == shift and len(gated.draw(None)) == 4
+    for wrong in (math.nan, math.inf):
+        rule = Rad(4, 2, CPU, every=1, pool=50)
+        rule.draw(None)
+        points = rule.draw(lambda places, wrong=wrong: torch.where(places[:, 0] > 0.5, wrong, 1.0))
+        assert len(points.unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize(("rows", "points"), [(8, 3), (3, 8), (4, 4)])
+def test_the_mean_of_the_rows_is_that_of_the_points(rows, points):
+    task = build_task(study_with({"data": 0, "residual": f"{HERE}:time", "points": points}))
+    surrogate = build_surrogate(study_with({}), task)
+    given = Rows(torch.rand(rows, 2, dtype=torch.float64), {})
+    (term,) = task.compare(surrogate, surrogate.network, given, 0)
+    means = term.members.detach().flatten()
+    assert (means > 0).all()
+    if points <= rows:
+        assert float(means.mean()) == pytest.approx(float(means[:points].mean()), rel=1e-5)
+
+
+def test_the_promised_points_are_those_of_the_largest_batch():
+    def points_of(**arguments):
+        study = study_with({"data": 0, "points": 10, **arguments})
+        task = build_task(study)
+        build_surrogate(study, task)
+        return task.points_of_batch(4)
+
+    plain = points_of()
+    assert points_of(collocation={"method": "rar_d", "largest": 500}) == plain + 490
+    assert points_of(conditions=[{"periodic": "x", "points": 7}]) == plain + 14
+    assert points_of(data=1.0, data_points=6) == plain + 24
