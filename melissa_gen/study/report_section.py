@@ -23,6 +23,6 @@ class ReportSection(Section):
     @classmethod
     def _collected(cls, file: str | None) -> str | None:
         if file is not None and PurePath(file).suffix != ".prom":
-            msg = f"{file} has another suffix than .prom, which node_exporter needs; write, for example, heat.prom"
+            msg = "has another suffix than .prom, which node_exporter needs; write, for example, heat.prom"
             raise ValueError(msg)
         return file
