@@ -63,5 +63,5 @@ def test_a_file_that_can_not_be_written_is_one_warning(tmp_path, caplog):
 
 
 def test_the_suffix_is_checked():
-    with pytest.raises(ValidationError, match=r"heat\.txt has another suffix than \.prom"):
+    with pytest.raises(ValidationError, match=r"has another suffix than \.prom"):
         ReportSection(prometheus="heat.txt")
