@@ -113,6 +113,10 @@ class Task(ABC):
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Continues from the `state()` of an earlier server."""
 
+    def state_of_new_rank(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the part of rank 0's `state()` from which a rank continues that the earlier server did not have."""
+        return state
+
     def set_mesh(self, coordinates: str) -> None:  # noqa: B027
         """Receives the file of `simulation.mesh.coordinates`, relative to the study's folder."""
 

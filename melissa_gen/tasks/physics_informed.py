@@ -126,6 +126,10 @@ class PhysicsInformed(Pointwise):
         """Continues with the collocation points of an earlier server."""
         self._restored, self._parts = dict(state), None
 
+    def state_of_new_rank(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the state without the points, so that no two ranks have the same ones."""
+        return {name: value for name, value in state.items() if name != "population"}
+
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
         """Draws the first collocation points, which differ between the ranks, on the device of the training."""
         assert isinstance(surrogate, PointSurrogate)

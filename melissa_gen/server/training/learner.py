@@ -91,12 +91,19 @@ class Learner:
             "task": self._task.state(),
         }
 
-    def restore(self, state: Mapping[str, Any], batches: int) -> None:
-        """Continues from the `state()` of an earlier server, after this number of steps."""
+    def restore(self, state: Mapping[str, Any], batches: int, new_rank: bool) -> None:
+        """Continues from the `state()` of an earlier server.
+
+        Args:
+            state: The state of this rank, or of rank 0.
+            batches: Steps taken by the earlier server.
+            new_rank: Whether the earlier server had fewer ranks, so that the state is that of rank 0.
+        """
         self.batches = batches
         self.guard.restore(state["divergence"])
         self.rate.restore(state["learning_rate"])
-        self._task.restore(state.get("task", {}))
+        of_task = state.get("task", {})
+        self._task.restore(self._task.state_of_new_rank(of_task) if new_rank else of_task)
 
     @property
     def model(self) -> Surrogate:

@@ -150,7 +150,7 @@ class Trainer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server; model and optimizer were restored before."""
-        self._learner.restore(state["learner"], state["batches"])
+        self._learner.restore(state["learner"], state["batches"], new_rank=state["random"] is None)
         self.samples_drawn = state["samples_drawn"]
         self._restore_pacing()
         self.starved_seconds = state["starved_seconds"]

@@ -370,3 +370,23 @@ def test_the_promised_points_are_those_of_the_largest_batch():
     assert points_of(collocation={"method": "rar_d", "largest": 500}) == plain + 490
     assert points_of(conditions=[{"periodic": "x", "points": 7}]) == plain + 14
     assert points_of(data=1.0, data_points=6) == plain + 24
+
+
+def test_a_rank_that_is_new_after_a_resume_draws_points_of_its_own():
+    study = study_with({"collocation": {"method": "r3", "causal": True}})
+    first, _ = trainer_of(study)
+    first.wait_for_first_samples()
+    first.learn(first.draw(8), 8)
+    state = first.state()
+    before = state["learner"]["task"]
+
+    def continued(state):
+        trainer, _ = trainer_of(study)
+        trainer.restore(state)
+        trainer.learn(trainer.draw(8), 8)
+        after = trainer.state()["learner"]["task"]
+        assert after["shift"] > before["shift"] > -0.5
+        return [point for point in after["population"] if point in before["population"]]
+
+    assert continued(state)
+    assert not continued(state | {"random": None, "cuda_random": None})
