@@ -239,12 +239,14 @@ class Client:
 
     def _send_inputs(self, simulation: Simulation, inputs: Mapping[str, npt.ArrayLike]) -> None:
         where = {"simulation": simulation.number, "step": simulation.step}
-        legal = self._destination.inputs or list(self._fields)
+        legal = self._destination.possible_inputs
         blocks = {}
         for name, values in inputs.items():
             at = {**where, "field": name}
             block: npt.NDArray[Any] | Failure
-            if name not in self._fields or (self._destination.inputs and name not in legal):
+            if not legal:
+                block = Failure.of("no_inputs", **at)
+            elif name not in legal:
                 block = Failure.of("undeclared_field", **at, legal=list(legal))
             elif simulation.step:
                 block = Failure.of("late_input", **at)

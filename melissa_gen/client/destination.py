@@ -54,6 +54,10 @@ class Destination(Protocol):
     def inputs(self) -> Collection[str]:
         """Names of the fields that are sent once per simulation."""
 
+    @property
+    def possible_inputs(self) -> Collection[str]:
+        """Names of the declared fields that may be sent once per simulation."""
+
     def declare(self, name: str, placement: Placement) -> Placement:
         """Checks the declaration of a field and returns it with the type in which the values are sent."""
 

@@ -1,6 +1,6 @@
 """Writes the simulation of a client without a server to an HDF5 file."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ class Hdf5Output:
         """Gathers inputs on rank 0. A field that is sent in this way is an input from now on."""
         for name, block in blocks.items():
             self.inputs[name] = self._gather(name, self._placements[name], block)
+
+    @property
+    def possible_inputs(self) -> Collection[str]:
+        """Names of all declared fields, because there is no study."""
+        return self._placements
 
     @property
     def _fields(self) -> dict[str, Placement]:

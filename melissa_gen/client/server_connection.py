@@ -84,7 +84,7 @@ class ServerConnection:
         self._welcome = self._introduce()
         self.time_steps: int | None = self._welcome.time_steps
         self._channels: list[Channel | None] = [None] * self._welcome.server_ranks
-        self.inputs = tuple(spec.name for spec in self._welcome.inputs)
+        self.inputs = self.possible_inputs = tuple(spec.name for spec in self._welcome.inputs)
         self._placements: list[tuple[str, Placement]] = []
         self._inputs: dict[str, Placement] = {}
         self._blocks: tuple[wire.Block, ...] = ()
@@ -173,6 +173,8 @@ class ServerConnection:
     def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
         """Sends the blocks of inputs to the owner of the simulation, which gets them before its time steps."""
         number, attempt, ranks = issued.simulation, issued.attempt, self._communicator.size
+        self._repeat_lost_messages(time.monotonic())
+        self._check_server()
         line = self._channel(wire.owner(number, len(self._channels))).line
         for name, values in blocks.items():
             placed = self._inputs[name]

@@ -66,6 +66,10 @@ SENTENCES: dict[str, str] = {
     ),
     "too_many_steps": "{where}the study has {time_steps} time steps; this one is too many",
     # The inputs of a simulation.
+    "no_inputs": (
+        "{where}'{field}' can't be sent as an input, because the study has no inputs; declare it in simulation.inputs "
+        "of the study, or send it at each time step"
+    ),
     "missing_input": (
         "{where}the input '{field}' of the simulation is missing; send it before the first time step"
     ),

@@ -280,14 +280,14 @@ class RowReader:
             slots.tolist(), self.columns["simulation"][wanted].tolist(), strict=True
         ):
             if simulation not in found:
-                place, checksum = places.get(simulation, -1), 0
+                place, checksum = places.get(simulation), 0
                 one = {
                     name: self._file.get_slice(INPUT_FIELD + name)[place : place + 1]
-                    for name in store.input_specs
+                    for name in (store.input_specs if place is not None else ())
                 }
                 for values in one.values():
                     checksum = _continued(values, checksum)
-                if place < 0 or checksum != checksums[place]:
+                if place is None or checksum != checksums[place]:
                     message = f"{self._path}: the checksum of the inputs of a simulation is wrong"
                     raise DataError(message)
                 found[simulation] = {name: values[0].copy() for name, values in one.items()}

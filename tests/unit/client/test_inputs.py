@@ -1,12 +1,14 @@
 """Inputs of a simulation, sent once by a Python client, to a server and to a file."""
 
+import time
+
 import h5py
 import numpy as np
 import pytest
 
 from melissa_gen.client import Client
 from melissa_gen.dataset import Dataset
-from melissa_gen.errors import ClientError, SimulationError
+from melissa_gen.errors import ClientError, ServerLost, SimulationError
 from melissa_gen.protocol import wire
 
 U = wire.StudyField("u", "float32", (4, 3))
@@ -92,6 +94,24 @@ def test_a_mistake_gives_the_simulation_up_with_a_sentence(serve, mistake):
     assert server.failed[0].simulation == 0
 
 
+def test_a_study_without_inputs_says_so(serve):
+    serve(U)
+    with pytest.raises(SimulationError, match="the study has no inputs"), Client() as client:
+        client.field("u", shape=(4, 3))
+        for simulation in client:
+            simulation.send_inputs(u=np.ones((4, 3)))
+
+
+def test_the_end_of_the_server_ends_a_simulation_that_sends_its_inputs(serve):
+    server = serve(U, inputs=INPUTS)
+    with pytest.raises(ServerLost, match="enough"), Client() as client:
+        for simulation in declared(client):
+            server.stop_reason = "enough"
+            until = time.monotonic() + 10.0
+            while time.monotonic() < until:
+                simulation.send_inputs()
+
+
 def test_an_input_that_is_not_declared_is_named_before_the_first_simulation(serve):
     serve(U, inputs=INPUTS)
     with (
@@ -106,7 +126,8 @@ def test_a_client_without_a_server_writes_its_inputs(tmp_path):
     output = tmp_path / "alone.h5"
     with Client(parameters={"a": 1.0}, output=output) as client:
         for simulation in declared(client):
-            simulation.send_inputs(k=np.full((2, 3), 2.5), mask=np.arange(5))
+            simulation.send_inputs(k=np.full((2, 3), 2.5))
+            simulation.send_inputs(mask=np.arange(5))
             simulation.send(u=np.zeros((4, 3)))
     with Dataset(output) as data:
         assert list(data.fields) == ["u"]

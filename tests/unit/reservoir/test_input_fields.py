@@ -1,6 +1,7 @@
 """Input fields in a reservoir: drawn with their samples, freed with the last one, and saved once per simulation."""
 
 import gc
+import json
 import weakref
 
 import numpy as np
@@ -102,5 +103,17 @@ def test_damaged_inputs_are_found(tmp_path):
     raw = path.read_bytes()
     assert raw.count(np.full(3, 1.125).tobytes()) == 1
     path.write_bytes(raw.replace(np.full(3, 1.125).tobytes(), np.full(3, 7.0).tobytes()))
+    with pytest.raises(DataError, match="the checksum of the inputs of a simulation is wrong"):
+        refilled(path, memory_of())
+
+
+def test_damaged_numbers_of_simulations_are_found(tmp_path):
+    saved(tmp_path)
+    path = tmp_path / "rows"
+    raw = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:begin])
+    raw[begin + header["simulations"]["data_offsets"][0]] ^= 64
+    path.write_bytes(raw)
     with pytest.raises(DataError, match="the checksum of the inputs of a simulation is wrong"):
         refilled(path, memory_of())
