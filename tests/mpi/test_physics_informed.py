@@ -10,8 +10,8 @@ from melissa_gen.surrogates import load
 
 pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
-EQUATION = Path(__file__).parents[1] / "benchmarks" / "published" / "convection_equation.py"
-COUNT, STEPS = 60, 5
+EQUATION = Path(__file__).with_name("gated_equation.py")
+COUNT, STEPS = 40, 5
 STUDY = {
     "name": "convection",
     "parameters": {"beta": {"distribution": "uniform", "low": 1.0, "high": 2.0}},
@@ -31,15 +31,15 @@ STUDY = {
                 "points": 64,
                 "collocation": {"method": "r3", "causal": True},
                 "data": 0,
-                "solution": "convection_equation.py:exact",
+                "solution": "gated_equation.py:exact",
                 "conditions": [
-                    {"function": "convection_equation.py:initial", "at": {"t": "low"}},
+                    {"function": "gated_equation.py:initial", "at": {"t": "low"}},
                     {"periodic": "x"},
                 ],
             },
         },
     },
-    "training": {"batch_size": 1, "validation": {"simulations": 2, "every": 20}},
+    "training": {"batch_size": 1, "validation": {"simulations": 2, "every": 25}},
     "reservoir": {"policy": "fifo", "capacity": 10, "watermark": 1},
     "sampler": {"method": "sobol"},
     "server": {"ranks": 2},
@@ -54,7 +54,10 @@ def test_a_network_without_a_solver_is_stopped_resumed_and_finished(runs):
     where = study.parent / "run"
     first = runs.command("train", study, "--run-dir", where, run_dir=where)
     first.wait_event("validation")
+    # The training waits in batch 30, so that it can't end before it is stopped.
     first.interrupt()
+    first.wait_event("stopping")
+    (study.parent / "open").touch()
     assert first.wait().summary["status"] == "stopped", first.output
     first.assert_adds_up()
 
