@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def runs_below(folder: Path) -> list[Path]:
         RunError: There is none.
     """
     try:
-        found = sorted(one for one in folder.iterdir() if (one / "run.json").exists())
+        # Unlike Path.exists, this ignores folders that can't be read, such as those of other users.
+        found = sorted(one for one in folder.iterdir() if os.path.exists(one / "run.json"))
     except OSError as error:
         msg = f"{folder} can't be read: {error.strerror}"
         raise RunError(msg) from error

@@ -180,7 +180,7 @@ class RecordedRun:
             CASES: self._read_cases,
         }
         for name, read in readers.items():
-            version = self.version(name)
+            version = self._version_on_disk(name)
             if self._versions.get(name) != version:
                 self._versions[name] = version
                 self.missing = {k: v for k, v in self.missing.items() if k.split()[0] != name}
@@ -188,7 +188,13 @@ class RecordedRun:
         self._read_events()
 
     def version(self, name: str) -> tuple[int, int]:
-        """Returns the time of change (ns) and the size of a file of the directory; zeros if there is none."""
+        """Returns the time of change (ns) and the size of a file of the directory; zeros if there is none.
+
+        Of a file that `refresh` reads, those of the content that was read: the run may have replaced it since.
+        """
+        return self._versions.get(name) or self._version_on_disk(name)
+
+    def _version_on_disk(self, name: str) -> tuple[int, int]:
         try:
             found = (self.path / name).stat()
         except OSError:

@@ -76,3 +76,10 @@ def test_damaged_files_are_unknown_figures(tmp_path):
 
 def test_the_age_is_that_of_the_last_event(tmp_path):
     assert RunState.read(make_run(tmp_path / "run"), now=160.0).age == 60.0
+
+
+def test_a_folder_that_can_not_be_read_hides_no_run(runs, capsys):
+    """Neither another user's folder nor, as here, a link to a name that is too long."""
+    (runs / "other").symlink_to("x" * 300)
+    status(runs)
+    assert "going" in capsys.readouterr().out

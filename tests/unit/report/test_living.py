@@ -10,6 +10,7 @@ import pytest
 from melissa_gen.report.gallery import Gallery
 from melissa_gen.report.html import write_report
 from melissa_gen.report.living import LivingReport, keep_writing
+from melissa_gen.run_dir.recorded_run import RecordedRun
 
 from .synthetic_run import write_run
 
@@ -47,6 +48,16 @@ def test_the_page_follows_the_run_until_the_final_report(running):
     final = write_report(path).read_text("utf-8")
     assert "<script" not in final and "<progress" not in final
     assert not list(path.glob(".report*"))
+
+
+def test_a_file_that_is_replaced_while_a_page_is_drawn_is_drawn_on_the_next_page(running):
+    path, _ = running
+    run, simulations = RecordedRun.read(path), path / "simulations.jsonl"
+    drawn = run.version(simulations.name)
+    simulations.write_text(simulations.read_text() * 2)
+    assert run.version(simulations.name) == drawn
+    run.refresh()
+    assert run.version(simulations.name) != drawn
 
 
 def test_the_first_page_needs_no_file_but_the_directory(tmp_path):
