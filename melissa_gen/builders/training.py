@@ -87,10 +87,10 @@ def sample_error(study: Study, surrogate: Surrogate, loss: TrainingLoss) -> Trai
     Args:
         study: The study.
         surrogate: The surrogate in training.
-        loss: The loss of the study, which is returned if there is no metric or if it is its square.
+        loss: The loss of the study, which is returned if there is no metric.
     """
     metric = study.training.metric
-    if metric is None or study.training.minimized == SQUARED[metric]:
+    if metric is None:
         return loss
     return TrainingLoss(surrogate, SQUARED[metric], _weights(study))
 

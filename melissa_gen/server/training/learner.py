@@ -156,6 +156,7 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         losses = of_mean.detach()[:count]
         self.errors = losses
+        # Even if the loss is the square of the metric, that of a task may have further terms.
         if self._error is not self._loss:
             self.errors = self._task.errors(self._error, compared)[:count]
         found: list[tuple[int, float, float]] = []

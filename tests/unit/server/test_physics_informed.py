@@ -217,6 +217,20 @@ def test_the_metric_of_the_sampler_is_that_of_the_data(data):
     assert losses.shape == (8,)
 
 
+def test_the_metric_of_the_sampler_is_that_of_the_data_also_if_the_loss_is_its_square():
+    found = []
+    for more in ({}, {"loss": "huber"}):
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            trainer, state = trainer_of(
+                study_with({"data": 1.0}, training={"metric": "absolute", **more})
+            )
+            trainer.wait_for_first_samples()
+            trainer.learn(trainer.draw(8), 8)
+        found.append([error for _, error, _ in state.take_first_pass()])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 def test_commands_say_what_a_study_without_a_solver_needs():
     with pytest.raises(StudyError, match="melissa-gen train STUDY"):
         solver_command(study_with({"data": 0}, simulation={"command": []}))
