@@ -69,6 +69,9 @@ class SobolSequence(QuasiRandom):
         """Returns the next n points (n, k) of the unit cube."""
         import torch
 
+        if n == 0:
+            # At its first point, the engine refuses to draw none.
+            return np.empty((0, self._dimension))
         points: NDArray[np.float64] = self._engine.draw(n, dtype=torch.float64).numpy()
         return points[:, : self._dimension]
 

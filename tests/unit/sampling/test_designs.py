@@ -25,6 +25,13 @@ def test_sobol_is_balanced_and_does_not_depend_on_the_blocks():
     assert not np.array_equal(whole, other)
 
 
+@pytest.mark.parametrize("method", ["sobol", "halton", "lhs", "pool"])
+def test_no_points_may_be_drawn_before_the_first_one(method):
+    first, second = create(method, PRIOR, 3), create(method, PRIOR, 3)
+    assert first.suggest(0).points.shape == (0, PRIOR.dimension)
+    np.testing.assert_array_equal(first.suggest(4).points, second.suggest(4).points)
+
+
 @pytest.mark.parametrize("method", ["pool", "diffusion_posterior", "breed", "gan"])
 def test_prior_draws_of_adaptive_methods_are_balanced(method):
     sampler = create(method, PRIOR, 3)

@@ -122,3 +122,9 @@ def test_the_correction_of_the_flow_moves_points_to_the_true_target(acquisitions
     unit = CorrectedFlow(3).draw(1500, kind, 1.0, rng)
     exact = stats.truncnorm(-3.0, 2.0, 0.6, 0.2)
     assert max(stats.kstest(unit[:, axis], exact.cdf).statistic for axis in range(3)) < 0.06
+
+
+@pytest.mark.parametrize("n", [40, 64])
+def test_the_correction_of_the_flow_takes_any_number_of_points(n, acquisitions, rng):
+    unit = CorrectedFlow(2).next(n, acquisitions["bump"](0.6, 0.2), 1.0, rng)
+    assert unit.shape == (n, 2) and unit.min() >= 0.0 and unit.max() <= 1.0
