@@ -9,8 +9,8 @@ training, and without any measured difficulty. Therefore
 
 with w a ridge regression of log first-pass difficulty on the features that were known when each point was drawn. The
 regression is regularized towards w₀, which has the measured slope of novelty (docs/pages/benchmarks/samplers.md) and is
-0 for all other features. With few or noisy difficulties, log a depends on novelty alone. If novelty predicts nothing, its
-slope becomes 0.
+0 for all other features. With few or noisy difficulties, log a depends on novelty alone. If novelty predicts nothing,
+its slope becomes 0.
 
 Features require a pass through the network, and samplers evaluate log a often. The features are therefore computed once
 per learning, at about a thousand candidates. `pool` draws from the candidates, their mean normalizes the density, and
