@@ -45,9 +45,7 @@ def train_on_data(
         MelissaGenError: The run could not be started.
     """
     started = time.monotonic()
-    if not study.training.enabled:
-        message = "training.enabled is false, so that there is nothing to train; set it to true"
-        raise StudyError(message)
+    _check_enabled(study)
     if study.statistics is not None and study.statistics.sobol:
         message = (
             "statistics.sobol needs the groups of simulations that sampler.method pick_freeze draws, and recorded "
@@ -89,6 +87,7 @@ def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome
     from melissa_gen.builders.task import build_task
 
     started = time.monotonic()
+    _check_enabled(study)
     if study.simulation.command or build_task(study).needs_data:
         message = (
             "without --data FILE, train needs a study without simulation.command whose surrogate.task is "
@@ -97,6 +96,12 @@ def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome
         raise StudyError(message)
     if study.simulation.inputs:
         message = "simulation.inputs are sent by a solver, but simulation.command is missing; remove simulation.inputs"
+        raise StudyError(message)
+    if study.statistics is not None:
+        message = (
+            "statistics are those of simulated fields, but simulation.command is missing, so that there are none; "
+            "remove the section statistics"
+        )
         raise StudyError(message)
     check_sampler(study)
     simulation = study.simulation
@@ -117,6 +122,12 @@ def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome
         view,
         started,
     )
+
+
+def _check_enabled(study: Study) -> None:
+    if not study.training.enabled:
+        message = "training.enabled is false, so that there is nothing to train; set it to true"
+        raise StudyError(message)
 
 
 def _unscaled(field: FieldSection) -> FieldSection:
@@ -190,7 +201,8 @@ def _write_validation_set(study: Study, data: Trajectories, rows: list[int], pat
     plan = _plan(study, len(rows))
     with dataset_writer(plan, path, {"held_out": rows}, resume=False) as writer:
         for place, row in enumerate(rows):
-            inputs = {name: data.inputs(row)[name] for name in study.simulation.inputs}
+            given = data.inputs(row) if study.simulation.inputs else {}
+            inputs = {name: given[name] for name in study.simulation.inputs}
             writer.begin(place, row, data.parameters[row], inputs)
             step = 0
             for part in data.parts(row):

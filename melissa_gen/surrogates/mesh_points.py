@@ -60,12 +60,13 @@ def grid_points(
     return low + (high - low) * cells / sizes
 
 
-def read_coordinates(path: Path, points: int) -> torch.Tensor:
+def read_coordinates(path: Path, points: int, key: str) -> torch.Tensor:
     """Reads the coordinates of the points of a mesh.
 
     Args:
         path: A file `.npy`, or `.csv` with a line for each point.
         points: Number of points of the fields, N.
+        key: Key of the study that names the file, for messages.
 
     Returns:
         Coordinates `(N, D)`, float64, with D from 1 to 3.
@@ -73,7 +74,6 @@ def read_coordinates(path: Path, points: int) -> torch.Tensor:
     Raises:
         StudyError: The file can't be read, or holds other points.
     """
-    key = "surrogate.task.arguments.coordinates"
     try:
         if path.suffix == ".npy":
             found: Any = np.load(path, allow_pickle=False)

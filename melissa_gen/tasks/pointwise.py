@@ -54,6 +54,8 @@ class Pointwise(Task):
             fits = len(ends) == 2 and ends[0] < ends[1]
             require(f"extent.{axis}", ends, fits, "[low, high] with low < high")
         self._points, self._coordinates, self._extent = points, coordinates, extent
+        self._coordinates_key = "surrogate.task.arguments.coordinates"
+        self._own_axes = tuple(extent or ())
 
     def set_domain(self, domain: Extent) -> None:
         """Takes the ends of the axes from `simulation.domain`, unless they are arguments of the task."""
@@ -63,7 +65,7 @@ class Pointwise(Task):
     def set_mesh(self, coordinates: str) -> None:
         """Takes the file of the coordinates from `simulation.mesh`, unless it is an argument of the task."""
         if self._coordinates is None:
-            self._coordinates = coordinates
+            self._coordinates, self._coordinates_key = coordinates, "simulation.mesh.coordinates"
 
     def points_of_batch(self, rows: int) -> int:
         """Returns at how many points the network is evaluated in a batch of some rows."""
@@ -93,7 +95,7 @@ class Pointwise(Task):
         if self._coordinates is not None:
             path = Path(description.get("base_folder", ".")) / self._coordinates
             count = int(torch.Size(grid).numel())
-            points = read_coordinates(path, count)
+            points = read_coordinates(path, count, self._coordinates_key)
         return PointSurrogate(
             constraint=self.constraint,
             grid=grid,
@@ -165,11 +167,17 @@ class Pointwise(Task):
     def _ends(self, grid: Sequence[int], points: torch.Tensor | None) -> dict[str, list[float]]:
         """Returns the ends of each axis: those of the study, of the listed points, or 0 and 1."""
         given = dict(self._extent or {})
-        if points is not None:
+        if points is None:
+            axes = AXES[: len(grid) or len(given)]
+            ends = [(0.0, 1.0)] * len(axes)
+        else:
+            axes = AXES[: points.shape[1]]
             low, high = points.amin(dim=0).tolist(), points.amax(dim=0).tolist()
-            return {
-                axis: list(given.get(axis, pair))
-                for axis, pair in zip(AXES, zip(low, high, strict=True), strict=False)
-            }
-        axes = AXES[: len(grid)] if grid else tuple(given)
-        return {axis: [float(end) for end in given.get(axis, (0.0, 1.0))] for axis in axes}
+            ends = list(zip(low, high, strict=True))
+        legal = f"the ends of {', '.join(axes)}, the axes of the points"
+        for axis in self._own_axes:
+            require(f"extent.{axis}", given[axis], axis in axes, legal)
+        return {
+            axis: [float(end) for end in given.get(axis, pair)]
+            for axis, pair in zip(axes, ends, strict=True)
+        }

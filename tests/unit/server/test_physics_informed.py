@@ -239,6 +239,17 @@ def test_commands_say_what_a_study_without_a_solver_needs():
             train_alone(study, None, None)
 
 
+def test_training_without_a_solver_has_no_statistics():
+    study = study_with({"data": 0}, simulation={"command": []}, statistics={"fields": ["u"]})
+    with pytest.raises(StudyError, match="remove the section statistics"):
+        train_alone(study, None, None)
+    idle = study_with(
+        {"data": 0}, simulation={"command": []}, training={"enabled": False}, statistics={}
+    )
+    with pytest.raises(StudyError, match=r"training\.enabled is false, so that there is nothing"):
+        train_alone(idle, None, None)
+
+
 def test_a_rank_without_data_takes_part():
     trainer, _ = trainer_of(study_with({}))
     trainer.learn(None, 8)

@@ -177,6 +177,11 @@ def test_a_rank_without_data_takes_part():
             {"simulation": {"fields": {"u": {"shape": [2, 2, 2, 2]}}}},
             "more than three axes of points; set channels",
         ),
+        (
+            {"extent": {"y": [0, 1]}},
+            {},
+            r"extent\.y is \[0, 1\]: legal are the ends of x, the axes",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sections, sentence):
@@ -188,3 +193,9 @@ def test_coordinates_of_other_points_are_refused(tmp_path):
     np.save(tmp_path / "mesh.npy", np.zeros((5, 2)))
     with pytest.raises(StudyError, match="holds an array \\(5, 2\\); legal are finite coordinates"):
         build_surrogate(study_with({"coordinates": str(tmp_path / "mesh.npy")}))
+
+
+def test_a_mesh_file_that_is_missing_is_reported_with_the_key_that_names_it():
+    study = study_with({}, simulation={"mesh": {"coordinates": "none.npy"}})
+    with pytest.raises(StudyError, match=r"^simulation\.mesh\.coordinates is '.*none\.npy'"):
+        build_surrogate(study)
