@@ -251,7 +251,7 @@ def side_megabytes(study: Study) -> float:
     if study.record is None:
         return 0.0
     simulation = study.simulation
-    queued = QUEUE_BYTES // study.sample_bytes
+    queued = QUEUE_BYTES // sum(map(study.field_bytes, study.record.fields or simulation.fields))
     # The queue of the recording, and the flag of each time step of each field.
     flags = simulation.count * simulation.time_steps * len(simulation.fields)
     return (QUEUE_BYTES + study.sample_bytes + flags) / 1e6 + input_megabytes(study, queued)

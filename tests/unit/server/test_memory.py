@@ -10,6 +10,7 @@ from melissa_gen.builders.memory import (
     disk_promise,
     promised_megabytes,
     reservoir_megabytes,
+    side_megabytes,
     staging_slots,
 )
 from melissa_gen.errors import StudyError
@@ -110,6 +111,16 @@ def test_the_records_of_all_simulations_are_part_of_the_promise():
     few = promised_megabytes(load_study(HEAT, ["server.device=cpu", "simulation.count=100"]))
     assert promised_megabytes(million) == pytest.approx(few + promised, abs=0.1)
     assert promised < 500
+
+
+def test_a_recording_of_small_fields_queues_the_inputs_of_more_simulations():
+    keys = ["simulation.inputs={k: {shape: [1000]}}", "simulation.count=100000"]
+    keys += ["simulation.fields.mark={shape: [2, 2]}", "record={}", "server.ranks=1"]
+    whole, small = (
+        side_megabytes(load_study(HEAT, [*keys, *more])) for more in ([], ["record.fields=[mark]"])
+    )
+    # The queue may hold a sample of each simulation.
+    assert whole < 300 < 100_000 * 4000 / 1e6 <= small
 
 
 def test_the_disk_space_of_checkpoints_is_known_before_the_start(tmp_path):
