@@ -270,7 +270,8 @@ class Coordinator:
                 self.warn(part.problem)
         self.event("checkpoint", path=str(folder), seconds=time.monotonic() - began)
         if len(self._ledger.records) <= _LISTED_AT_CHECKPOINTS:
-            # The end of the run writes the file again, and says if it can't be written.
+            # Without the lock of the control thread, which must not wait for a disk: a simulation that ends meanwhile
+            # is listed as it was or as it is. The end of the run writes the file again, and says if it can't.
             with contextlib.suppress(OSError):
                 self._write_simulations()
 
