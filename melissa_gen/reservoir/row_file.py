@@ -280,11 +280,12 @@ class RowReader:
             slots.tolist(), self.columns["simulation"][wanted].tolist(), strict=True
         ):
             if simulation not in found:
-                place, checksum = places.get(simulation), 0
-                one = {
-                    name: self._file.get_slice(INPUT_FIELD + name)[place : place + 1]
-                    for name in (store.input_specs if place is not None else ())
-                }
+                place, checksum, one = places.get(simulation), 0, {}
+                if place is not None:
+                    one = {
+                        name: self._file.get_slice(INPUT_FIELD + name)[place : place + 1]
+                        for name in store.input_specs
+                    }
                 for values in one.values():
                     checksum = _continued(values, checksum)
                 if place is None or checksum != checksums[place]:
