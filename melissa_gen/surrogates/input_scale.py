@@ -2,16 +2,16 @@
 
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import DataError
 
-__all__ = ["InputScale", "input_scale_of", "warn_outside"]
+__all__ = ["InputScale", "input_scale_of", "single_point", "warn_outside"]
 
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -86,3 +86,31 @@ def warn_outside(name: str, values: NDArray[np.float64], bounds: tuple[float, fl
         )
         # Names the caller of `Surrogate.predict` or `jacobian`.
         warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def single_point(
+    values: Sequence[ArrayLike],
+    bounds: Mapping[str, tuple[float, float]],
+    time: ArrayLike,
+    times: tuple[float, float],
+) -> list[float]:
+    """Returns the parameters of a single simulation as numbers; warns if they or its times leave the bounds.
+
+    Args:
+        values: The value of each parameter.
+        bounds: Name of each parameter to its (low, high), in the same order.
+        time: Physical time, or times of any shape.
+        times: First and last time of the training.
+
+    Raises:
+        DataError: A parameter has several values.
+    """
+    for (name, ends), value in zip(bounds.items(), values, strict=True):
+        if np.ndim(value):
+            message = (
+                f"{name} has the shape {np.shape(value)}; here each parameter is a single number"
+            )
+            raise DataError(message)
+        warn_outside(name, np.atleast_1d(np.asarray(value, np.float64)), ends)
+    warn_outside("time", np.atleast_1d(np.asarray(time, np.float64)), times)
+    return [float(np.asarray(value)) for value in values]

@@ -12,6 +12,7 @@ from torch import nn
 
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.input_scale import single_point
 
 __all__ = ["OperatorSurrogate"]
 
@@ -131,7 +132,8 @@ class OperatorSurrogate(Surrogate):
             Field name to `(*shape)`, or to `(T, *shape)` if `time` is an array.
 
         Raises:
-            DataError: A parameter or an input is missing, unknown, or has another shape.
+            DataError: A parameter or an input is missing, unknown, or has another shape; or a parameter has several
+                values.
         """
         if set(inputs) != set(self.inputs):
             message = (
@@ -147,7 +149,9 @@ class OperatorSurrogate(Surrogate):
                 message = f"inputs['{name}'] has the shape {array.shape}; it must be {shape}"
                 raise DataError(message)
             given.append(torch.from_numpy(array).expand(len(times), *shape).to(self.center.device))
-        point = torch.tensor(np.array(self.ordered(parameters), np.float64)).to(self.center)
+        values = self.ordered(parameters)
+        row = single_point(values, self.parameter_bounds, times, self.times)
+        point = torch.tensor(row, dtype=torch.float64).to(self.center)
         training = self.training
         self.eval()
         try:

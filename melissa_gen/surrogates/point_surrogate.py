@@ -12,6 +12,7 @@ from torch import nn
 
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.input_scale import single_point
 from melissa_gen.surrogates.mesh_points import AXES, ends_of, grid_points
 from melissa_gen.surrogates.source_files import class_name, source_file
 from melissa_gen.surrogates.user_functions import call, load_function
@@ -258,7 +259,8 @@ class PointSurrogate(Surrogate):
             Field name to `(*shape)` or `(n, *shape)` as by `Surrogate.predict`, or to `(k,)` or `(k, C)` at points.
 
         Raises:
-            DataError: A parameter is missing or unknown, or the coordinates have another shape.
+            DataError: A parameter is missing or unknown, the coordinates have another shape, or with coordinates,
+                parameters or time have several values.
         """
         if coordinates is None:
             return super().predict(parameters, time)
@@ -269,7 +271,13 @@ class PointSurrogate(Surrogate):
                 f"values of {', '.join(self.axes)}"
             )
             raise DataError(message)
-        row = np.array([*self.ordered(parameters), time], np.float64)
+        if np.ndim(time):
+            message = f"time has the shape {np.shape(time)}; with coordinates it is a single number"
+            raise DataError(message)
+        values = self.ordered(parameters)
+        row = np.array(
+            [*single_point(values, self.parameter_bounds, time, self.times), time], np.float64
+        )
         given = torch.from_numpy(np.repeat(row[None], len(places), axis=0)).to(self.low.device)
         training = self.training
         self.eval()

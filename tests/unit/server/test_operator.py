@@ -10,7 +10,7 @@ from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.server.training.validation import Validation
-from melissa_gen.surrogates import UNet, export, load, save
+from melissa_gen.surrogates import OperatorSurrogate, UNet, export, load, save
 from melissa_gen.tasks import Operator, Rows
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
@@ -158,3 +158,16 @@ def test_the_memory_of_the_inputs_is_promised():
     # 12 simulations of 400 kB in the reservoir, and those in messages, batches and a checkpoint.
     assert large - small > 12 * 0.4
     assert Operator().takes_inputs and Rows(torch.zeros(1, 2), {}).fields == {}
+
+
+def test_a_prediction_outside_of_the_training_is_warned_of():
+    surrogate = OperatorSurrogate(
+        parameters={"a": (0, 1)}, times=(0, 1), fields={"u": (6,)}, inputs={"k": (3,)}
+    )
+    given = {"k": np.ones(3)}
+    with pytest.warns(UserWarning, match="prediction at a = 2 is an extrapolation"):
+        surrogate.predict({"a": 2.0}, given, 0.5)
+    with pytest.warns(UserWarning, match="prediction at time = 3 is an extrapolation"):
+        surrogate.predict({"a": 0.5}, given, [0.5, 3.0])
+    with pytest.raises(DataError, match="each parameter is a single number"):
+        surrogate.predict({"a": [0.1, 0.2]}, given, 0.5)
