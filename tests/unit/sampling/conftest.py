@@ -1,4 +1,4 @@
-"""Seeding, one thread, and acquisitions whose target density is known."""
+"""Seeding, and acquisitions whose target density is known."""
 
 import random
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 @pytest.fixture(autouse=True)
 def global_random_state_untouched():
     """No code under test may change the global generators, and no test leaves them changed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     of_torch = torch.get_rng_state()
     ours, plain = np.random.get_state(), random.getstate()
     np.random.seed(1234)
@@ -27,7 +25,6 @@ def global_random_state_untouched():
     assert (now[0][1] == seeded[0][1]).all() and now[0][2:] == seeded[0][2:]
     assert now[1] == seeded[1]
     assert torch.equal(torch.get_rng_state(), of_torch)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
