@@ -166,8 +166,9 @@ def test_a_validation_set_is_reused_while_its_solver_is_the_same(runs):
     different = said()
     assert "solved again, differs by" in different
     assert "validation set: 2 simulations in" in different
-    names = {one.name for one in (path.parent / "validation").iterdir() if one.suffix != ".h5"}
-    assert names == {"CACHEDIR.TAG"}
+    # The locks stay: a lock that is deleted could be held by two runs at once.
+    rest = [one for one in (path.parent / "validation").iterdir() if one.suffix != ".lock"]
+    assert {one.name for one in rest if one.suffix != ".h5"} == {"CACHEDIR.TAG"}
 
 
 def test_a_validation_set_that_fails_ends_the_study_with_its_reason(runs):
