@@ -23,8 +23,12 @@ BLOCKS = [
 @pytest.fixture(scope="module")
 def blocks():
     languages = [language for language, _ in BLOCKS]
-    assert languages == ["yaml", "python", "c", "fortran", "sh", "yaml", "jinja", "python"]
-    names = ("study", "python", "c", "fortran", "program", "bridge", "template", "reader")
+    # The two after the first program are excerpts that show how inputs are declared and sent.
+    excerpts = ["yaml", "python"]
+    whole = ["c", "fortran", "sh", "yaml", "jinja", "python"]
+    assert languages == ["yaml", "python", *excerpts, *whole]
+    names = ["study", "python", "inputs", "sender"]
+    names += ["c", "fortran", "program", "bridge", "template", "reader"]
     return SimpleNamespace(**dict(zip(names, (text for _, text in BLOCKS), strict=True)))
 
 
