@@ -69,7 +69,7 @@ class LivingReport:
 def keep_writing(
     write: Callable[[], float], say: Callable[[str], None], wait: Callable[[float], object]
 ) -> None:
-    """Writes pages until `wait` returns something true. The first failure is told, and the next page is tried.
+    """Writes pages until `wait` returns something true. Only the first failure is shown.
 
     Args:
         write: Writes a page and returns the seconds until the next one.

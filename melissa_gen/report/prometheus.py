@@ -85,7 +85,7 @@ def prometheus_text(
     Args:
         status: The last `status` event; any key may be missing.
         labels: Labels of every metric.
-        running: Whether the run goes on.
+        running: Whether the run is still in progress.
         now: Time of the status (seconds since the epoch).
     """
     lines = []

@@ -188,9 +188,9 @@ class Task(ABC):
         each = [error(one.members.float().mean(dim=1), one.target) for one in compared]
         return torch.stack(each).mean(dim=0)
 
-    @abstractmethod
     def predicted_steps(self, time_steps: int) -> list[int]:
-        """Returns the time steps of a simulation that `trajectories` predicts."""
+        """Returns the time steps of a simulation that `trajectories` predicts; by default all."""
+        return list(range(time_steps))
 
     @abstractmethod
     def trajectories(

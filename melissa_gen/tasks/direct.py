@@ -42,10 +42,6 @@ class Direct(Task):
         )
         return [Compared(members, target)]
 
-    def predicted_steps(self, time_steps: int) -> list[int]:
-        """Returns all time steps."""
-        return list(range(time_steps))
-
     def trajectories(
         self,
         surrogate: Surrogate,

@@ -140,10 +140,6 @@ class Pointwise(Task):
         target = surrogate.target(true)
         return Compared(members, target.reshape(n, k, *target.shape[1:]))
 
-    def predicted_steps(self, time_steps: int) -> list[int]:
-        """Returns all time steps."""
-        return list(range(time_steps))
-
     def trajectories(
         self,
         surrogate: Surrogate,
