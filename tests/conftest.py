@@ -136,6 +136,7 @@ class Run:
         """Returns the complete events written so far, all or of one kind."""
         path = self.run_dir / "events.jsonl"
         text = path.read_text() if path.exists() else ""
+        # The run may be in the middle of the last line.
         found = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
         return [event for event in found if kind in (None, event["event"])]
 

@@ -33,7 +33,8 @@ BLOCK_BYTES = 1 << 16
 class EventLog:
     """Appends events to a file, each as one complete line. Thread-safe.
 
-    A resumed run appends to the same file. A full disk ends the logging, not the run: the first
+    A resumed run appends to the same file, without the incomplete line that a killed run or a full disk may have
+    left. A full disk ends the logging, not the run: the first
     `write` that fails raises an error and sets `failed`; later events are dropped.
 
     Args:
@@ -59,9 +60,11 @@ class EventLog:
             # Unbuffered: each event is one system call, and after a full disk no data remains in a
             # buffer that would fail again in close.
             self._file = self.path.open("ab", buffering=0)
-            # A run that was killed may have left an incomplete line.
-            if not _ends_with_newline(self.path):
-                self._file.write(b"\n")
+            # A run that was killed may have left an incomplete line. Every line is one JSON object, also for
+            # programs that read the file themselves.
+            end = _end_of_last_line(self.path)
+            if end < self.path.stat().st_size:
+                os.truncate(self.path, end)
         except OSError as error:
             text = f"can't write the event log {self.path}: {error.strerror or error}"
             raise RunError(text) from error
@@ -254,12 +257,18 @@ def _parsed(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and "event" in event and "time" in event else None
 
 
-def _ends_with_newline(path: Path) -> bool:
+def _end_of_last_line(path: Path) -> int:
+    """Returns the length of a file without an incomplete last line (bytes)."""
     with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - BLOCK_BYTES)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
 
 
 def _events_from_end(path: Path | str) -> Iterator[Event]:

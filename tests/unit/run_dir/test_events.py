@@ -61,6 +61,18 @@ def test_a_restart_continues_the_file_even_after_half_a_line(tmp_path):
     with EventLog(path) as log:
         log.write("run_started", epoch=2)
     assert [event["epoch"] for event in read_events(path)] == [1, 2]
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("length", [1, 100, 70_000, 200_000])
+def test_only_the_incomplete_line_is_removed(tmp_path, length):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"time": 1.0, "event": "stopping"}\n' + b"x" * length)
+    EventLog(path).close()
+    assert path.read_bytes() == b'{"time": 1.0, "event": "stopping"}\n'
+    path.write_bytes(b"x" * length)
+    EventLog(path).close()
+    assert path.read_bytes() == b""
 
 
 def test_threads_never_mix_their_lines(tmp_path):
