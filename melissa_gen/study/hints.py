@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from melissa_gen.errors import nearest
+from melissa_gen.study.yaml_file import yaml_value
 
 __all__ = ["dotted_keys", "key_hint", "line_to_write", "word_hint"]
 
@@ -96,6 +97,13 @@ _MEANT = {
     "sigma": "std",
     "loguniform": "log_uniform",
     "gaussian": "normal",
+    "choice": "categorical",
+    "discrete": "categorical",
+    "enum": "categorical",
+    "constant": "fixed",
+    "const": "fixed",
+    "int": "integer",
+    "randint": "integer",
     "dims": "shape",
     "size": "shape",
     "type": "distribution",
@@ -152,12 +160,21 @@ def line_to_write(key: str, kind: str, value: Any, legal: Iterable[str]) -> str:
             return f"write a section: {_line(key, law)}"
         return "a section is legal here" + (f", with the keys {', '.join(known)}" if known else "")
     if kind in ("int_type", "int_from_float", "float_type") and isinstance(value, str):
-        number = yaml.safe_load(value) if value.strip() else None
-        if isinstance(number, int | float) and not isinstance(number, bool):
-            return f"write a number without quotes: {_line(key, number)}"
+        for text, advice in ((value, "without quotes"), (value.replace(",", "."), "with a point")):
+            if (number := _number(text)) is not None:
+                return f"write a number {advice}: {_line(key, number)}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         return f"write a string in quotes: {_line(key, str(value))}"
     return ""
+
+
+def _number(text: str) -> int | float | None:
+    """Returns the number that a text of the study file would be without quotes; None if it is no number."""
+    try:
+        value = yaml_value(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _line(key: str, value: Any) -> str:

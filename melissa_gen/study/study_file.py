@@ -1,6 +1,6 @@
 """Reads study files, applies profiles and overrides, and writes complete study files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ def read_study(
         StudyError: One sentence with the file, the key, what was found and what is legal.
     """
     data = read_mapping(path)
-    sources = {}
+    sources: dict[str, str] = {}
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
             _put(data, key, value, source=f"override {key!r}")
@@ -47,10 +47,16 @@ def read_study(
         return model.model_validate(data)
     except ValidationError as error:
         location, text = describe(model, data, error)
-        source = sources.get(".".join(map(str, location)))
+        source = _source(sources, location)
         line = 0 if source else line_of(path, location)
         msg = f"{source or path}:{line}: {text}" if line else f"{source or path}: {text}"
         raise StudyError(msg) from None
+
+
+def _source(sources: Mapping[str, str], location: Sequence[Any]) -> str | None:
+    """Returns the last override that has set a key or one of the sections around it; None if none has."""
+    keys = {".".join(map(str, location[:end])) for end in range(1, len(location) + 1)}
+    return next((words for key, words in reversed(sources.items()) if key in keys), None)
 
 
 def write_study(study: BaseModel, path: Path) -> None:

@@ -79,7 +79,9 @@ def test_the_launchers_own_job_does_not_leak_into_others(backend, monkeypatch):
     assert os.environ["SLURM_NTASKS"] == "3"
 
 
-@pytest.mark.parametrize("name", ["plain", "with space", "per%cent%j", "quo'te", "back\\slash"])
+@pytest.mark.parametrize(
+    "name", ["plain", "with space", "per%cent%j", "quo'te", "back\\slash", "all %j '\"\\$HOME #;&"]
+)
 def test_a_job_in_a_folder_of_any_name(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()

@@ -33,6 +33,14 @@ SMALL = {
     "launcher.poll": 1,
 }
 MODES = ("local", "jobs", "allocation", "components")
+DIRECTORIES = {
+    "local": "local",
+    # Each character has a meaning in a directive of sbatch, in a shell, or in the name of a log file.
+    "jobs": "jobs %j per%cent quo'te dou\"ble back\\slash $HOME #;&",
+    "allocation": "allocation",
+    "components": "components",
+}
+"""Names of the run directories."""
 SAY_NODE = ["sh", "-c", 'echo "on $SLURMD_NODENAME;"; exec "$@"', "sh"]
 COMPONENTS = {
     "launcher.jobs": json.dumps({"container": SAY_NODE, "python": sys.executable}),
@@ -53,7 +61,7 @@ def finished(module_runs, cluster):
     environment = cluster.whole_environment()
     for mode, more in (("local", {}), ("jobs", {"launcher.backend": "slurm"})):
         words = settings(SMALL | more)
-        run = module_runs.run(HEAT, *words, run_dir=folder / mode, **environment)
+        run = module_runs.run(HEAT, *words, run_dir=folder / DIRECTORIES[mode], **environment)
         assert run.code == 0, run.output
     alike = ["--nodes=2", "--ntasks-per-node=3"]
     unlike = ["--nodelist=n1", "--ntasks=2", ":", "--nodelist=n3", "--ntasks=4"]
@@ -90,7 +98,7 @@ def submit(runs, cluster, options, words, run_dir):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_lost(finished, mode):
-    summary = json.loads((finished / mode / "summary.json").read_text())
+    summary = json.loads((finished / DIRECTORIES[mode] / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["simulations"] == {"planned": 16, "completed": 16, "failed": 0, "retried": 0}
     samples = summary["samples"]
@@ -101,7 +109,7 @@ def test_nothing_is_lost(finished, mode):
 def test_the_errors_are_the_same_within_noise(finished):
     means = {}
     for mode in MODES:
-        summary = json.loads((finished / mode / "summary.json").read_text())
+        summary = json.loads((finished / DIRECTORIES[mode] / "summary.json").read_text())
         means[mode] = summary["validation"]["nrmse"]["mean"]
     assert 0 < max(means.values()) < 1.5 * min(means.values()), means
 
@@ -116,7 +124,7 @@ def test_each_role_ran_on_its_own_component(finished):
 
 def test_the_solvers_ran_on_the_nodes_and_saw_no_gpu(finished):
     for mode in MODES[1:]:
-        script = (finished / mode / "logs" / "client-0.sh").read_text()
+        script = (finished / DIRECTORIES[mode] / "logs" / "client-0.sh").read_text()
         assert "export CUDA_VISIBLE_DEVICES=''" in script
 
 

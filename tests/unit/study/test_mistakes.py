@@ -301,6 +301,7 @@ def test_the_last_value_set_wins():
         ("seed.x=1", "'seed' is a value, not a section"),
         ("seed=", "seed is null; an integer is legal"),
         ("seed=yes", "seed is 'yes'; an integer is legal"),
+        ("parameters.a={distribution: uniform, low: cold, high: 3}", "a.low is 'cold'; a number"),
         ("training.batchsize=3", "unknown key 'training.batchsize' (did you mean 'batch_size'?)"),
     ],
 )
@@ -321,6 +322,18 @@ def test_an_error_on_the_command_line_names_the_option(tmp_path, override, expec
         ("simulation.fields={u: [8, 8]}", "write a section: u: {shape: [8, 8]}"),
         ("simulation.fields={u: {shape: 8}}", "write a list: shape: [8]"),
         ("simulation.count='5'", "write a number without quotes: count: 5"),
+        ("parameters.left_temperature.low='1e-3'", "write a number without quotes: low: 0.001"),
+        ("parameters.left_temperature.low='0,5'", "write a number with a point: low: 0.5"),
+        (
+            "parameters.left_temperature.low=cold",
+            "parameters.left_temperature.low is 'cold'; a number is legal",
+        ),
+        ("parameters.left={distribution: choice, values: [1]}", "(did you mean 'categorical'?)"),
+        ("parameters.left={distribution: constant, value: 1}", "(did you mean 'fixed'?)"),
+        (
+            "parameters.left={distribution: categorical, values: [1, steel]}",
+            "values.1 'steel' is not a number; write a number for each category, such as 0 and 1",
+        ),
         ("simulation.environment={A: 3}", "write a string in quotes: A: '3'"),
         (
             "parameters={a: [1, 2]}",
