@@ -12,6 +12,7 @@ watches the time: if the solver then takes longer than expected, what was copied
 """
 
 import logging
+import math
 import os
 import socket
 import time
@@ -39,6 +40,7 @@ from melissa_gen.protocol.descriptors import (
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.session import PING_SECONDS
 from melissa_gen.protocol.sockets import client_context, connect_socket, unreachable
+from melissa_gen.protocol.wire_types import MOST_BYTES
 
 __all__ = ["ServerConnection"]
 
@@ -112,6 +114,9 @@ class ServerConnection:
         if any(self._channels):
             raise ClientError(Failure.of("late_declaration", field=name))
         if name in self.inputs:
+            size = math.prod(placed.extent) * placed.dtype.itemsize
+            if size > MOST_BYTES:
+                raise ClientError(Failure.of("large_input", field=name, bytes=size))
             self._inputs[name] = placed
             return placed
         self._placements = [p for p in self._placements if p[0] != name] + [(name, placed)]

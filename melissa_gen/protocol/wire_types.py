@@ -10,6 +10,7 @@ from melissa_gen.errors import ProtocolError
 __all__ = [
     "CODES",
     "DTYPES",
+    "MOST_BYTES",
     "PARAMETER_TYPES",
     "TYPES",
     "Block",
@@ -21,6 +22,8 @@ __all__ = [
 
 DTYPES = ("float32", "float64")
 PARAMETER_TYPES = ("real", "integer")
+MOST_BYTES = (1 << 32) - 1
+"""Length of the longest value of the type `bytes`."""
 
 Read = Callable[[memoryview, int], tuple[Any, int]]
 """Reads a value at an offset; returns the value and the offset after it."""

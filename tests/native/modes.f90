@@ -51,7 +51,10 @@ contains
         if (error == MG_OK .and. mode == "outside") &
             call mg_field(client, "a", shape, start=[1, 3], extent=shape, error=error)
         if (error /= MG_OK .or. mode == "undeclared") return
-        if (mode(1:5) == "input") call mg_field(client, "k", [3, 2], error=error)
+        if (mode(1:5) == "input") then
+            call mg_field(client, "k", merge(65536, [3, 2], mode == "input-large"), error=error)
+            if (error /= MG_OK) return
+        end if
         if (mode == "no-part") then
             call mg_field(client, "b", [3], start=[4], extent=[0], error=error)
         else

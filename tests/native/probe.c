@@ -49,7 +49,7 @@ static int declare(mg_client *client)
         status = mg_field(client, "a", MG_FLOAT64, 2, a, outside, a);
     if (status != MG_OK || is("undeclared"))
         return status;
-    const int64_t k[2] = {2, 3};
+    const int64_t k[2] = {is("input-large") ? 65536 : 2, is("input-large") ? 65536 : 3};
     if (has_inputs() && (status = mg_field(client, "k", MG_FLOAT32, 2, k, NULL, NULL)) != MG_OK)
         return status;
     const int64_t end[1] = {3}, none[1] = {0};

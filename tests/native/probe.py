@@ -24,7 +24,7 @@ def declare(client):
         block = {"start": (3,), "extent": (0,)} if MODE == "no-part" else {}
         client.field("b", (3,), dtype="float32", **block)
     if MODE.startswith("input"):
-        client.field("k", (2, 3))
+        client.field("k", (1 << 16, 1 << 16) if MODE == "input-large" else (2, 3))
 
 
 def fields(number, step, p):

@@ -303,6 +303,16 @@ def test_wrong_use_is_answered_with_a_sentence(serve, command, mode, sentence):
     assert sentence in reasons(server)[0].replace(" (did you mean 'a'?)", "")
 
 
+def test_an_input_that_no_message_can_hold_is_refused_before_the_first_simulation(serve, command):
+    server = serve_probe(serve, inputs={"k": ("float32", (1 << 16, 1 << 16))})
+    done = start(server, *command, "input-large")
+    assert done.returncode == 1
+    sentence = "the input 'k': the block of one rank has 17179869184 bytes, and at most 4294967295"
+    assert sentence in done.stdout
+    server.close()
+    assert sentence in reasons(server)[0]
+
+
 def test_a_solver_gives_up_a_simulation_and_continues(serve, command):
     server = serve_probe(serve)
     assert start(server, *command, "fail").returncode == 0

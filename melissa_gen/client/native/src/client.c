@@ -84,6 +84,14 @@ static int wrong_shape(mg_client *client, const struct wire_field *field, int di
     return wrong_declaration(client, failure);
 }
 
+static int large_input(mg_client *client, const char *name, size_t bytes)
+{
+    struct failure failure = failure_new("large_input");
+    failure_text(&failure, "field", name);
+    failure_number(&failure, "bytes", (double)bytes);
+    return wrong_declaration(client, failure);
+}
+
 int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, const int64_t *shape,
              const int64_t *start, const int64_t *extent)
 {
@@ -126,6 +134,9 @@ int mg_field(mg_client *client, const char *name, mg_type type, int dimensions, 
             return client_error(client, MG_ERROR_USAGE, "field '%s': the block is too large", name);
         placed.count *= (size_t)size[d];
     }
+    size_t bytes = placed.count * values_size((mg_type)field->dtype);
+    if (index >= client->welcome.fields && bytes > UINT32_MAX) /* a message holds the length in 32 bits */
+        return large_input(client, name, bytes);
     client->placements[index] = placed;
     return MG_OK;
 }

@@ -15,6 +15,8 @@ static const struct {
     {"unknown_field", "field '{field}'{hint} is not in the study; it declares {legal}"},
     {"wrong_shape", "{where}field '{field}' has the global shape {found}; the study says {expected}"},
     {"block_outside", "field '{field}': the block start {start}, extent {extent} is not inside the shape {shape}"},
+    {"large_input", "the input '{field}': the block of one rank has {bytes} bytes, and at most 4294967295 can be sent; "
+                    "divide it among more MPI ranks (simulation.processes), or declare it in simulation.fields"},
     {"undeclared_fields", "the fields {fields} of the study are not declared; declare every field before the loop"},
     {"missing_field", "{where}the field '{field}' is missing"},
     {"repeated_field", "{where}the field '{missing}' is missing ('{field}' was sent twice)"},
