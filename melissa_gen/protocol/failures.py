@@ -38,8 +38,8 @@ SENTENCES: dict[str, str] = {
         "field '{field}' is declared again after the first time step; declare it once, before the loop"
     ),
     "large_input": (
-        "the input '{field}': the block of one rank has {bytes} bytes, and at most 4294967295 can be sent; divide it among "
-        "more MPI ranks (simulation.processes), or declare it in simulation.fields"
+        "the input '{field}': the block of one rank has {bytes} bytes, and at most 4294967295 can be sent; divide it "
+        "among more MPI ranks (simulation.processes), or declare it in simulation.fields"
     ),
     "undeclared_fields": (
         "the fields {fields} of the study are not declared; declare every field before the loop"

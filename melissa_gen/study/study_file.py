@@ -56,7 +56,7 @@ def read_study(
 def _source(sources: Mapping[str, str], location: Sequence[Any]) -> str | None:
     """Returns the last override that has set a key or one of the sections around it; None if none has."""
     keys = {".".join(map(str, location[:end])) for end in range(1, len(location) + 1)}
-    return next((words for key, words in reversed(sources.items()) if key in keys), None)
+    return next((words for key, words in reversed([*sources.items()]) if key in keys), None)
 
 
 def write_study(study: BaseModel, path: Path) -> None:
