@@ -12,8 +12,9 @@ __all__ = ["CHANGEABLE", "FIXED", "Change", "changes_between", "check_changes", 
 CHANGEABLE = (
     *("simulation.count", "simulation.environment", "simulation.processes", "simulation.mode"),
     *("simulation.timeout", "simulation.retries", "simulation.identical_failures"),
-    *("training.batch_size", "training.learning_rate", "training.halve_every"),
+    *("training.batch_size", "training.accumulate", "training.learning_rate"),
     *(
+        "training.halve_every",
         "training.schedule",
         "training.warmup",
         "training.loss",

@@ -39,8 +39,8 @@ class ScheduleSection(ClassSection):
     """How the learning rate changes."""
 
     step: Literal["batch", "validation"] = "batch"
-    """When the schedule advances: after each batch, or after each validation, which gives it the mean error if the
-    class is `ReduceLROnPlateau`."""
+    """When the schedule advances: `batch`, after each step of the optimizer; `validation`, after each validation, which
+    gives it the mean error if the class is `ReduceLROnPlateau`."""
 
 
 class UntilSection(Section):
@@ -97,17 +97,21 @@ class TrainingSection(Section):
 
     batch_size: int = Field(default=32, gt=0)
     """Samples per batch and rank."""
+    accumulate: int = Field(default=1, gt=0)
+    """Batches whose gradients are added up for one step of the optimizer, which then sees `accumulate` * `batch_size`
+    samples per rank at the memory of one batch. `halve_every`, `schedule`, `warmup` and `ema` count steps; all other
+    keys count batches."""
     optimizer: Literal["Adam", "AdamW", "SGD"] | ClassSection = "Adam"
     """Class of `torch.optim`; `class` and `arguments` name any other of `torch.optim`, of a package or of a file."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Initial learning rate of the optimizer."""
     halve_every: int | None = Field(default=None, gt=0)
-    """Batches after which the learning rate is halved, again and again; none keeps it constant."""
+    """Steps after which the learning rate is halved, again and again; none keeps it constant."""
     schedule: ScheduleSection | None = None
     """A class of `torch.optim.lr_scheduler`, of a package or of a file, which sets the learning rate instead of
     `halve_every`."""
     warmup: int = Field(default=0, ge=0)
-    """Batches over which the learning rate grows linearly to that of the schedule."""
+    """Steps over which the learning rate grows linearly to that of the schedule."""
     decay: Literal["all", "matrices"] = "all"
     """Parameters that the optimizer's `weight_decay` applies to: `all`; or `matrices`, without biases and the weights
     of normalization layers, which have one axis."""
@@ -134,9 +138,9 @@ class TrainingSection(Section):
     In the benchmarks 0.5 lowers the largest errors without raising the mean error."""
     on_divergence: Literal["stop", "rollback", "skip"] = "rollback"
     """After a batch whose loss or gradients are not finite: `stop` fails the study; `rollback` restores the weights of
-    200 to 400 batches before and divides the learning rate by 4, at most four times; `skip` leaves the batch out."""
+    200 to 400 steps before and divides the learning rate by 4, at most four times; `skip` leaves the batch out."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the running mean of the weights that is kept at each batch, such as 0.999. The mean is validated, saved
+    """Share of the running mean of the weights that is kept at each step, such as 0.999. The mean is validated, saved
     and used by the sampler; none uses the weights of the last batch."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """`bf16`: the network computes in bfloat16 where that is safe; weights, losses and optimizer state stay float32.

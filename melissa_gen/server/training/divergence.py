@@ -19,7 +19,7 @@ __all__ = ["DivergenceGuard", "all_finite"]
 ROLLBACKS = 4
 RATE_FACTOR = 0.25
 SKIPPED_IN_A_ROW = 100
-BATCHES_BETWEEN_COPIES = 200
+STEPS_BETWEEN_COPIES = 200
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class DivergenceGuard:
     """Applies one of three policies after a batch whose loss or gradients are not finite.
 
     - `stop`: the study fails.
-    - `rollback`: the weights and the optimizer of 200 to 400 batches before are restored, and the learning rate is
+    - `rollback`: the weights and the optimizer of 200 to 400 steps before are restored, and the learning rate is
       divided by 4. After four rollbacks the study fails.
     - `skip`: the batch changes no weights. The study fails if a weight is not finite, or after 100 such batches in a
       row.
@@ -42,7 +42,7 @@ class DivergenceGuard:
         policy: The policy.
         surrogate: The surrogate in training.
         optimizer: Its optimizer.
-        batches_between_copies: Batches between two copies of the weights for `rollback`.
+        steps_between_copies: Steps of the optimizer between two copies of the weights for `rollback`.
 
     Attributes:
         noticed: Whether the last batch of this rank was not finite.
@@ -56,10 +56,10 @@ class DivergenceGuard:
         policy: Literal["stop", "rollback", "skip"],
         surrogate: Surrogate,
         optimizer: torch.optim.Optimizer,
-        batches_between_copies: int = BATCHES_BETWEEN_COPIES,
+        steps_between_copies: int = STEPS_BETWEEN_COPIES,
     ) -> None:
         self._policy, self._surrogate, self._optimizer = policy, surrogate, optimizer
-        self._every = batches_between_copies
+        self._every = steps_between_copies
         self.noticed = False
         self.rollbacks = 0
         self.skipped = 0
@@ -75,27 +75,28 @@ class DivergenceGuard:
         """Factor of the learning rate: a quarter for each rollback."""
         return RATE_FACTOR**self.rollbacks
 
-    def before_step(self, batches: int) -> None:
-        """Copies the weights at regular intervals; called before each batch.
+    def before_step(self, steps: int) -> None:
+        """Copies the weights at regular intervals; called before the first batch of each step of the optimizer.
 
         Args:
-            batches: Number of batches trained so far.
+            steps: Number of steps so far.
         """
         if self._policy != "rollback" or self._in_a_row:
             return
-        if self._newer is None or batches - self._copied_at >= self._every:
+        if self._newer is None or steps - self._copied_at >= self._every:
             self._older, self._newer = self._newer, self._copy()
-            self._copied_at = batches
+            self._copied_at = steps
 
-    def allows_step(self, losses: torch.Tensor) -> bool:
-        """Checks a batch after its backward pass; returns whether the optimizer may take its step.
+    def check(self, losses: torch.Tensor, *, gradients: bool = True) -> bool:
+        """Checks a batch after its backward pass; returns whether its gradients may be used.
 
         Args:
             losses: The losses `(n,)` of this rank.
+            gradients: Whether the gradients are checked: those of all ranks together, before the optimizer's step.
         """
-        gradients = self._gradients()
+        checked = self._gradients() if gradients else []
         # One transfer from the device for both checks. The norm is infinite or NaN if any gradient is.
-        checks = torch.stack([_norm(gradients, losses.device), (losses.float() * 0).sum()])
+        checks = torch.stack([_norm(checked, losses.device), (losses.float() * 0).sum()])
         gradient, loss = checks.tolist()
         self._norm = gradient
         self.noticed = not (math.isfinite(gradient) and math.isfinite(loss))
@@ -122,7 +123,7 @@ class DivergenceGuard:
         return reason
 
     def succeeded(self) -> None:
-        """Ends a row of batches that were not finite; called when all ranks have found a batch finite."""
+        """Ends a row of batches that were not finite; called when all ranks have found those of a step finite."""
         self._in_a_row = 0
 
     def state(self) -> dict[str, int]:

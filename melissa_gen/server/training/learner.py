@@ -1,7 +1,8 @@
-"""One optimizer step on a batch: forward pass, loss, backward pass, and the update of the weights."""
+"""The steps of the optimizer: forward pass, loss and backward pass of each batch, and the update of the weights."""
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from melissa_gen.reservoir import Batch
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.divergence import DivergenceGuard
 from melissa_gen.server.training.first_pass_losses import FirstPass
+from melissa_gen.server.training.gradient_sum import GradientSum, reduce_gradients
 from melissa_gen.server.training.importance import ImportanceWeights, bootstrap_weights
 from melissa_gen.server.training.learning_rate import LearningRate
 from melissa_gen.server.training.network_modes import compile_network, precision
@@ -27,6 +29,7 @@ from melissa_gen.server.training.weight_average import WeightAverage
 from melissa_gen.study import Study
 from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
 from melissa_gen.tasks import Rows, Task
+from melissa_gen.tasks.base import Compared
 
 __all__ = ["Learner"]
 
@@ -46,7 +49,8 @@ class Learner:
         optimizer: The optimizer.
         guard: What happens after a batch that is not finite.
         rate: The learning rate.
-        batches: Steps taken so far.
+        batches: Batches trained so far.
+        steps: Steps of the optimizer so far, including those that were not taken because of a batch that is not finite.
         errors: What the sampler learns from: the square of the metric for each sample of this rank's last batch, or
             its loss if the study has no metric, `(n,)`.
     """
@@ -79,7 +83,8 @@ class Learner:
         self.guard = DivergenceGuard(training.on_divergence, self.surrogate, self.optimizer)
         self._first_pass = FirstPass(study.sampler.difficulty, self.surrogate)
         self._importance = ImportanceWeights(training.importance_exponent)
-        self.batches = 0
+        self._sum = GradientSum(training.accumulate)
+        self.batches = self.steps = 0
         if training.compile:
             compile_network(self.surrogate, training, device)
 
@@ -89,6 +94,7 @@ class Learner:
             "divergence": self.guard.state(),
             "learning_rate": self.rate.state(),
             "task": self._task.state(),
+            "steps": self.steps,
         }
 
     def restore(self, state: Mapping[str, Any], batches: int, new_rank: bool) -> None:
@@ -96,10 +102,10 @@ class Learner:
 
         Args:
             state: The state of this rank, or of rank 0.
-            batches: Steps taken by the earlier server.
+            batches: Batches trained by the earlier server.
             new_rank: Whether the earlier server had fewer ranks, so that the state is that of rank 0.
         """
-        self.batches = batches
+        self.batches, self.steps = batches, state.get("steps", batches)
         self.guard.restore(state["divergence"])
         self.rate.restore(state["learning_rate"])
         of_task = state.get("task", {})
@@ -113,17 +119,22 @@ class Learner:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return self.rate.at(self.batches, self.guard.rate_factor)
+        return self.rate.at(self.steps, self.guard.rate_factor)
 
     @property
     def effective_share(self) -> float:
         """Effective sample size of the batches, relative to their size."""
         return self._importance.effective_share
 
-    def step(
+    @property
+    def between_steps(self) -> bool:
+        """Whether no batch waits for the step of the optimizer to which it belongs."""
+        return not self._sum.batches
+
+    def train(
         self, batch: Batch | None, total: int
     ) -> tuple[torch.Tensor, list[tuple[int, float, float]]]:
-        """Takes one optimizer step (collective).
+        """Trains on a batch; the last of `training.accumulate` batches takes the optimizer's step (collective).
 
         Args:
             batch: The samples of this rank, whose rows were drawn; None if it has none.
@@ -138,40 +149,49 @@ class Learner:
         if not self.batches:
             self._task.start(self.surrogate, rows)
             self.follow()
-        self.guard.before_step(self.batches)
-        if not self._rows.filled:
-            # This rank has never had data: its only row is made up and must not enter a running mean.
-            self._network.eval()
-        with precision(self._training.precision, self._device):
-            compared = self._task.compare(self.surrogate, self._network, rows, self.batches)
-        if not self._rows.filled:
-            self._network.train()  # type: ignore[no-untyped-call]
-        of_members, of_mean = self._task.losses(self._loss, compared)
-        each = of_members * self._bootstrap(batch, len(weights))
-        # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
-        factors = weights * (self._ranks / total)
-        loss = (each.mean(dim=1) * factors).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        # The method has no type hints.
-        loss.backward()  # type: ignore[no-untyped-call]
+        if self.between_steps:
+            self.guard.before_step(self.steps)
+            self.optimizer.zero_grad(set_to_none=True)
+        divisor, last = self._sum.add(total)
+        # The ranks exchange the sum of the gradients, in the last backward pass of a step.
+        with nullcontext() if last else self._network.no_sync():
+            compared = self._compare(rows)
+            of_members, of_mean = self._task.losses(self._loss, compared)
+            each = of_members * self._bootstrap(batch, len(weights))
+            # DDP averages the gradients over the ranks; the factor makes this the mean over all samples.
+            factors = weights * (self._ranks / divisor)
+            # The method has no type hints.
+            (each.mean(dim=1) * factors).sum().backward()  # type: ignore[no-untyped-call]
         losses = of_mean.detach()[:count]
         self.errors = losses
         # Even if the loss is the square of the metric, that of a task may have further terms.
         if self._error is not self._loss:
             self.errors = self._task.errors(self._error, compared)[:count]
+        if last:
+            self._sum.average(self.surrogate.parameters())
+        finite = self.guard.check(losses, gradients=last)
         found: list[tuple[int, float, float]] = []
-        if self.guard.allows_step(losses):
-            if batch is not None and not self.guard.noticed:
-                members = compared[0].members.detach()
-                found = self._first_pass.measure(batch, self.errors, members, factors)
-            self.guard.clip(self._training.clip_gradients)
-            with self.rate.applied(self.batches, self.guard.rate_factor):
-                self.optimizer.step()
-            if self._average:
-                self._average.update(self.surrogate, self.batches)
-        self.rate.after_batch()
+        if finite and batch is not None and not self.guard.noticed:
+            members = compared[0].members.detach()
+            found = self._first_pass.measure(batch, self.errors, members, factors)
         self.batches += 1
+        if last:
+            self._update(finite)
         return losses, found
+
+    def finish_step(self) -> bool:
+        """Takes the step of the optimizer with fewer than `training.accumulate` batches (collective).
+
+        Returns:
+            Whether there was a batch that waited for it.
+        """
+        if self.between_steps:
+            return False
+        weights = list(self.surrogate.parameters())
+        reduce_gradients(weights)
+        self._sum.average(weights)
+        self._update(self.guard.check(torch.zeros(0, device=self._device), gradients=True))
+        return True
 
     def respond(self) -> tuple[str | None, float, float]:
         """Applies `training.on_divergence` after a batch that was not finite, on all ranks alike.
@@ -180,6 +200,9 @@ class Learner:
             The reason why the study must stop, or None; and the factors that convert earlier losses and errors,
             because earlier weights come with their earlier scale.
         """
+        if not self.between_steps:
+            # The batches before the one that is not finite are given up with it.
+            self._end_step()
         width, rollbacks = self.surrogate.output_std.clone(), self.guard.rollbacks
         reason = self.guard.respond(self.batches, self.learning_rate)
         if reason is not None:
@@ -208,6 +231,33 @@ class Learner:
             self._average.rescale(self.surrogate)
         rescale_moments(self.optimizer, adapted)
         return adapted
+
+    def _compare(self, rows: Rows) -> list[Compared]:
+        """Returns the predictions for the rows, and what they are compared with."""
+        # A rank that has never had data has a made-up row, which must not enter a running mean.
+        made_up = not self._rows.filled
+        if made_up:
+            self._network.eval()
+        with precision(self._training.precision, self._device):
+            compared = self._task.compare(self.surrogate, self._network, rows, self.batches)
+        if made_up:
+            self._network.train()  # type: ignore[no-untyped-call]
+        return compared
+
+    def _update(self, finite: bool) -> None:
+        """Updates the weights by the gradients, if these are finite, and ends the step."""
+        if finite:
+            self.guard.clip(self._training.clip_gradients)
+            with self.rate.applied(self.steps, self.guard.rate_factor):
+                self.optimizer.step()
+            if self._average:
+                self._average.update(self.surrogate, self.steps)
+        self._end_step()
+
+    def _end_step(self) -> None:
+        self._sum.clear()
+        self.rate.after_step()
+        self.steps += 1
 
     def _on_device(self, batch: Batch | None) -> tuple[Rows, torch.Tensor]:
         """Returns the rows and their weights; only the rows of the batch have a weight above 0."""

@@ -32,8 +32,8 @@ class LearningRate:
     Args:
         optimizer: The optimizer, created with the initial rate.
         schedule: A schedule of this optimizer; None keeps its rate.
-        per_batch: Whether the schedule advances after each batch; otherwise after each validation.
-        warmup: Number of batches over which the rate grows linearly to that of the schedule.
+        per_batch: Whether the schedule advances after each step of the optimizer; otherwise after each validation.
+        warmup: Number of steps of the optimizer over which the rate grows linearly to that of the schedule.
     """
 
     def __init__(
@@ -51,39 +51,39 @@ class LearningRate:
             {key: group[key] for key in group if key != "params"}
             for group in optimizer.param_groups
         ]
-        self._batches = 0
+        self._steps = 0
         self._errors: list[float] = []
         # Whether the schedule has a fixed number of steps and has taken all of them.
         self._ended = False
         # What tells one schedule from another: its class and its state before the first step.
         self._made = self._schedule_state()
 
-    def at(self, batches: int, factor: float = 1.0) -> float:
+    def at(self, steps: int, factor: float = 1.0) -> float:
         """Returns the rate of the next step (of the first parameter group).
 
         Args:
-            batches: Number of batches trained so far.
+            steps: Number of steps of the optimizer so far.
             factor: Factor after divergences.
         """
-        rate: float = self._optimizer.param_groups[0]["lr"] * self._factor(batches, factor)
+        rate: float = self._optimizer.param_groups[0]["lr"] * self._factor(steps, factor)
         return rate
 
     @contextlib.contextmanager
-    def applied(self, batches: int, factor: float = 1.0) -> Iterator[None]:
+    def applied(self, steps: int, factor: float = 1.0) -> Iterator[None]:
         """Applies warm-up and `factor` to the rates within a `with` block, for one step of the optimizer."""
         groups = self._optimizer.param_groups
         rates = [group["lr"] for group in groups]
         for group in groups:
-            group["lr"] *= self._factor(batches, factor)
+            group["lr"] *= self._factor(steps, factor)
         try:
             yield
         finally:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
 
-    def after_batch(self) -> None:
-        """Advances a schedule that steps with the batches."""
-        self._batches += 1
+    def after_step(self) -> None:
+        """Advances a schedule that steps with the optimizer."""
+        self._steps += 1
         if self._schedule is not None and self._per_batch:
             self._advance(self._schedule.step)
 
@@ -111,14 +111,15 @@ class LearningRate:
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint, of JSON types: the steps of the schedule so far, and where they led."""
         errors = [error if math.isfinite(error) else None for error in self._errors]
-        steps = {"batches": self._batches, "errors": errors}
-        return steps | {"made": self._made, "now": self._schedule_state(), "ended": self._ended}
+        # The name is that of earlier versions, in which each batch was a step.
+        counts = {"batches": self._steps, "errors": errors}
+        return counts | {"made": self._made, "now": self._schedule_state(), "ended": self._ended}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues the schedule of an earlier server; called on a new object, after the optimizer was restored.
 
-        A schedule or an initial rate that the study has changed since then counts from the first batch: its steps are
-        repeated, which takes some seconds for a million batches. So are those of a schedule whose state is not of JSON
+        A schedule or an initial rate that the study has changed since then counts from the first step: its steps are
+        repeated, which takes some seconds for a million. So are those of a schedule whose state is not of JSON
         types.
         """
         for group, initial in zip(self._optimizer.param_groups, self._initial, strict=True):
@@ -130,16 +131,16 @@ class LearningRate:
         if self._same_schedule(state):
             assert self._schedule is not None
             self._schedule.load_state_dict(state["now"]["state"])
-            self._batches, self._errors, self._ended = state["batches"], errors, state["ended"]
+            self._steps, self._errors, self._ended = state["batches"], errors, state["ended"]
             return
         with warnings.catch_warnings():
             # The schedule takes steps without the optimizer.
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for _ in range(state["batches"] if self._schedule is not None else 0):
-                self.after_batch()
+                self.after_step()
             for error in errors:
                 self.after_validation(error)
-        self._batches = state["batches"]
+        self._steps = state["batches"]
 
     def _same_schedule(self, state: Mapping[str, Any]) -> bool:
         """Whether a state is that of this schedule, with the same arguments and initial rates."""
@@ -164,7 +165,7 @@ class LearningRate:
     def _advance(self, step: Callable[[], None]) -> None:
         """Takes a step of the schedule; one that has no further step keeps its last rate.
 
-        How many batches a study trains is not known before its end.
+        How many steps a study takes is not known before its end.
         """
         if self._ended:
             return
@@ -178,6 +179,6 @@ class LearningRate:
                 reason,
             )
 
-    def _factor(self, batches: int, factor: float) -> float:
-        warmed = min(1.0, (batches + 1) / self._warmup) if self._warmup else 1.0
+    def _factor(self, steps: int, factor: float) -> float:
+        warmed = min(1.0, (steps + 1) / self._warmup) if self._warmup else 1.0
         return warmed * factor

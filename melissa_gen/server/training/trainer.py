@@ -192,13 +192,19 @@ class Trainer:
                     return reason
                 self._scaling.recheck()
                 self._convert_losses(*factors)
-            else:
+            elif self._learner.between_steps:
                 self.guard.succeeded()
             if turn.drifted:
+                # The gradients that wait are those of the present scale.
+                self._learner.finish_step()
                 self._rescale()
             if turn.pace.over:
+                if self._learner.finish_step():
+                    # The next turn responds to gradients that are not finite.
+                    continue
                 break
             if turn.stop:
+                self._learner.finish_step()
                 return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()
@@ -234,8 +240,8 @@ class Trainer:
         return self.rows.draw(self.reservoir, count)
 
     def learn(self, batch: Batch | None, total: int) -> torch.Tensor:
-        """Takes one optimizer step; returns the losses (n,) of this rank, computed before the step."""
-        losses, found = self._learner.step(batch, total)
+        """Trains on a batch; returns the losses (n,) of this rank, computed before the optimizer's step."""
+        losses, found = self._learner.train(batch, total)
         self._state.add_first_pass(found)
         return losses
 
@@ -282,7 +288,7 @@ class Trainer:
         )
         flags = (
             self._state.stop_reason is not None,
-            due and self._rank == 0 and self.batches > 0,
+            due and self._rank == 0 and self.batches > 0 and self._learner.between_steps,
             self.guard.noticed,
             math.isfinite(self.loss),
             self._scaling.drifted(),

@@ -28,14 +28,14 @@ class WeightAverage:
         self.surrogate = copy.deepcopy(surrogate).requires_grad_(requires_grad=False).eval()
 
     @torch.no_grad()
-    def update(self, surrogate: Surrogate, batches: int) -> None:
+    def update(self, surrogate: Surrogate, steps: int) -> None:
         """Adds the weights of a step.
 
         Args:
             surrogate: The surrogate in training.
-            batches: Number of steps before this one.
+            steps: Number of steps before this one.
         """
-        new = 1.0 - min(self._decay, (1 + batches) / (10 + batches))
+        new = 1.0 - min(self._decay, (1 + steps) / (10 + steps))
         mine, theirs = self.surrogate.network, surrogate.network
         for mean, weight in zip(mine.parameters(), theirs.parameters(), strict=True):
             mean.lerp_(weight, new)

@@ -24,7 +24,7 @@ def batch(rate, optimizer, number, factor=1.0):
     with rate.applied(number, factor):
         used = optimizer.param_groups[0]["lr"]
         optimizer.step()
-    rate.after_batch()
+    rate.after_step()
     assert used == announced
     return used
 

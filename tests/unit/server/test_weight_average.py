@@ -37,9 +37,9 @@ def test_the_mean_follows_the_weights_fast_at_first_and_then_with_its_decay():
     set_weights(surrogate, 0.0)
     average = WeightAverage(surrogate, decay=0.9)
     set_weights(surrogate, 1.0)
-    average.update(surrogate, batches=0)
+    average.update(surrogate, steps=0)
     assert weights(average.surrogate) == {0.9}
-    average.update(surrogate, batches=1000)
+    average.update(surrogate, steps=1000)
     assert weights(average.surrogate) == {0.91}
 
 
