@@ -35,6 +35,7 @@ from loopback import FIELD, PARAMETERS, ControlStandIn, Rank, new_contact, strea
 from measure import Result, Target, command_line, environment, finish, ratio
 
 from melissa_gen.builders.memory import allocator
+from melissa_gen.study import Study
 from melissa_gen.study.flow import default_flow
 
 SHAPE = (100, 100)
@@ -179,26 +180,9 @@ def _rank(
     from melissa_gen.server.consumer import Hooks
     from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
     from melissa_gen.server.training.trainer import Trainer
-    from melissa_gen.study import Study
     from melissa_gen.tasks import Direct
 
-    study = Study.model_validate(
-        {
-            "name": "benchmark",
-            "parameters": {
-                name: {"distribution": "uniform", "low": 0, "high": 1} for name in PARAMETERS
-            },
-            "simulation": {
-                "command": ["none"],
-                "count": 1000,
-                "time_steps": 2000,
-                "fields": {FIELD: {"shape": list(SHAPE)}},
-            },
-            "surrogate": {"arguments": {"hidden": args.hidden}},
-            "training": {"batch_size": args.batch_size, "checkpoint_every": 1e9},
-            "reservoir": {"capacity": CAPACITY, "watermark": args.batch_size},
-        }
-    )
+    study = _study(args)
     shorten_gil_switch_interval()
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
@@ -229,6 +213,27 @@ def _rank(
     trainer.run()
     rank.close()
     dist.destroy_process_group()
+
+
+def _study(args: argparse.Namespace) -> Study:
+    """A study of one server rank with the options of the command line."""
+    return Study.model_validate(
+        {
+            "name": "benchmark",
+            "parameters": {
+                name: {"distribution": "uniform", "low": 0, "high": 1} for name in PARAMETERS
+            },
+            "simulation": {
+                "command": ["none"],
+                "count": 1000,
+                "time_steps": 2000,
+                "fields": {FIELD: {"shape": list(SHAPE)}},
+            },
+            "surrogate": {"arguments": {"hidden": args.hidden}},
+            "training": {"batch_size": args.batch_size, "checkpoint_every": 1e9},
+            "reservoir": {"capacity": CAPACITY, "watermark": args.batch_size},
+        }
+    )
 
 
 def _fill(rank: Rank) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import zmq
@@ -13,6 +14,16 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.session import Session
 from melissa_gen.protocol.shared_memory import SharedView, this_machine
 from melissa_gen.protocol.sockets import bind_socket
+
+
+def declared_parameters(names, integers):
+    """The parameters of a study as its server announces them to clients."""
+    return tuple(wire.StudyParameter(n, "integer" if n in integers else "real") for n in names)
+
+
+def declared_fields(fields):
+    """The fields or inputs of a study, name to (dtype, shape), as its server announces them to clients."""
+    return tuple(wire.StudyField(n, dtype, tuple(shape)) for n, (dtype, shape) in fields.items())
 
 
 class FakeServer:
@@ -90,18 +101,24 @@ class FakeServer:
             latency,
             0.1,
             heartbeat_timeout,
-            tuple(
-                wire.StudyParameter(name, "integer" if name in integers else "real")
-                for name in names
-            ),
-            tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in fields.items()),
-            tuple(wire.StudyField(n, d, tuple(s)) for n, (d, s) in (inputs or {}).items()),
+            declared_parameters(names, integers),
+            declared_fields(fields),
+            declared_fields(inputs or {}),
         )
         self.mute_after, self.stop, self.refuse = mute_after, stop, refuse
         self.samples, self.finalized, self.failed, self.beats = {}, {}, [], []
         self.cuts, self.inputs = [], {}
         self.hello, self.parts, self.error = None, 0, None
         self.context = zmq.Context()
+        self.contact = self._open_sockets(ranks, ipc, encrypt_data, shared)
+        self.path = folder / "contact.json"
+        self.contact.write(self.path)
+        self.closing = False
+        self.thread = threading.Thread(target=self._guarded, daemon=True)
+        self.thread.start()
+
+    def _open_sockets(self, ranks, ipc, encrypt_data, shared):
+        """Binds all sockets; returns the contact with their endpoints."""
         contact = Contact.new(7, "here", ipc=ipc, encrypt_data=encrypt_data)
         if not ipc:
             Authenticator(self.context, contact)
@@ -114,20 +131,13 @@ class FakeServer:
             for r in range(ranks)
         ]
         self.data = [one for one, _ in opened]
-        self.contact = Contact(
-            **{
-                **contact.__dict__,
-                "control": control,
-                "heartbeat": heartbeat,
-                "data": tuple(endpoint for _, endpoint in opened),
-                "machines": (this_machine() if shared else "elsewhere",) * ranks,
-            }
+        return replace(
+            contact,
+            control=control,
+            heartbeat=heartbeat,
+            data=tuple(endpoint for _, endpoint in opened),
+            machines=(this_machine() if shared else "elsewhere",) * ranks,
         )
-        self.path = folder / "contact.json"
-        self.contact.write(self.path)
-        self.closing = False
-        self.thread = threading.Thread(target=self._guarded, daemon=True)
-        self.thread.start()
 
     @property
     def environment(self):

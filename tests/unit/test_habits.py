@@ -131,14 +131,26 @@ def test_there_is_no_import_cycle():
     graphlib.TopologicalSorter(graph).prepare()
 
 
-SOLVERS = {
-    str(path.relative_to(ROOT)): path for path in sorted((ROOT / "simulations").rglob("*.py"))
+# All other Python files: tests, benchmarks, examples, and scripts of the documentation and of any folder to come.
+SCRIPTS = {
+    str(path.relative_to(ROOT)): path
+    for folder in sorted(ROOT.iterdir())
+    if folder.is_dir() and folder.name not in ("build", "dist", "launcher", "melissa_gen", "shared")
+    if not folder.name.startswith(".")
+    for path in sorted(folder.rglob("*.py"))
 }
 
 
-@pytest.mark.parametrize("name", [*sorted(SOURCES), *SOLVERS])
+def test_the_rules_hold_for_every_folder():
+    folders = {name.split("/")[0] for name in SCRIPTS}
+    assert {"docs", "simulations", "tests"} <= folders
+    parts = {name.split("/")[1] for name in SCRIPTS if name.startswith("tests/")}
+    assert {"benchmarks", "faults", "mpi", "native", "oar", "slurm", "unit"} <= parts
+
+
+@pytest.mark.parametrize("name", [*sorted(SOURCES), *SCRIPTS])
 def test_files_and_functions_stay_small(name):
-    text = (SOURCES | SOLVERS)[name].read_text("utf-8")
+    text = (SOURCES | SCRIPTS)[name].read_text("utf-8")
     assert len(text.splitlines()) <= LINES_OF_A_FILE
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -194,17 +206,14 @@ def private_members(tree):
             yield f"{owner}.{node.attr} in line {node.lineno}"
 
 
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-
-
-@pytest.mark.parametrize("path", [*TESTS, *NATIVE], ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_of_tests_and_native_sources_stay_small(path):
+@pytest.mark.parametrize("path", NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_native_sources_stay_small(path):
     assert len(path.read_text("utf-8").splitlines()) <= LINES_OF_A_FILE
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tests_use_public_interfaces(path):
-    tree = ast.parse(path.read_text("utf-8"))
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("tests/")])
+def test_tests_use_public_interfaces(name):
+    tree = ast.parse(SCRIPTS[name].read_text("utf-8"))
     assert list(private_members(tree)) == []
     patched = [
         word.value.rsplit(".", 1)[-1]

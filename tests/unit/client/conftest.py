@@ -45,9 +45,28 @@ class Server:
         self.chunk, self.latency = chunk, latency
         self.heartbeat_timeout = heartbeat_timeout
         self.declared_inputs, self.inputs = tuple(inputs), {}
-        self.context = zmq.Context()
+        self.context, self.sockets = zmq.Context(), {}
+        self.contact = self.open_sockets(this_machine() if shared else "elsewhere")
+        self.file = folder / "contact.json"
+        self.contact.write(self.file)
+        self.reads = threading.Event()
+        if reads:
+            self.reads.set()
+        self.beats = True
+        self.stop_reason = None
+        self.cuts, self.parts, self.finalized = [], [], []
+        self.failed, self.hellos, self.alive = [], [], []
+        self.changed = threading.Condition()
+        self.issued = 0
+        self.closing = False
+        self.error = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def open_sockets(self, machine):
+        """Binds the three sockets; returns the contact with their endpoints."""
         contact = Contact.new(5, "node17", ipc=True, encrypt_data=False)
-        endpoints, self.sockets = {}, {}
+        endpoints = {}
         for name in ("control", "heartbeat", "data"):
             limit = 64 << 20
             # A queue of one message: what the server does not read stays in the client.
@@ -59,34 +78,13 @@ class Server:
             self.sockets[name].unbind(endpoints[name])
             self.sockets[name].sndhwm = 1000
             self.sockets[name].bind(endpoints[name])
-        self.contact = replace(
+        return replace(
             contact,
             control=endpoints["control"],
             heartbeat=endpoints["heartbeat"],
             data=(endpoints["data"],),
-            machines=(this_machine(),) if shared else ("elsewhere",),
+            machines=(machine,),
         )
-        self.file = folder / "contact.json"
-        self.contact.write(self.file)
-        self.reads = threading.Event()
-        if reads:
-            self.reads.set()
-        self.beats = True
-        self.stop_reason = None
-        self.cuts, self.parts, self.finalized, self.failed, self.hellos, self.alive = (
-            [],
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
-        self.changed = threading.Condition()
-        self.issued = 0
-        self.closing = False
-        self.error = None
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
 
     def run(self):
         try:

@@ -1,9 +1,4 @@
-import collections
-from dataclasses import replace
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from melissa_gen.launcher.jobs import machine as jobs
 from melissa_gen.launcher.jobs.machine import (
@@ -16,7 +11,6 @@ from melissa_gen.launcher.jobs.machine import (
     KillRequested,
     Limits,
     QueuedJobs,
-    SendToServer,
     ServerExited,
     ServerFinished,
     ServerPreempting,
@@ -395,98 +389,3 @@ def test_messages_of_the_scheduler_are_shown():
     study = Study()
     end = study(ServerExited(1, "it reached its time limit"))[-1]
     assert "exit status 1 (it reached its time limit)" in end.message
-
-
-names = st.integers(0, 6).map(lambda number: f"client-{number}")
-codes = st.one_of(st.integers(-15, 255), st.just(EXIT_HANDOVER))
-events = st.one_of(
-    st.builds(ServerReady),
-    st.builds(ServerExited, codes),
-    st.builds(ServerSilent, st.just(20.0)),
-    st.builds(ServerStopping, st.just("full")),
-    st.builds(ServerPreempting, st.just("time limit")),
-    st.builds(ServerFinished, st.sampled_from(["finished", "stopped", "failed", "left"])),
-    st.builds(WantedJobs, st.integers(0, 6), st.integers(0, 5)),
-    st.builds(
-        WantedJobs,
-        st.integers(0, 6),
-        simulations=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=5).map(
-            tuple
-        ),
-    ),
-    st.builds(Connected, names),
-    st.builds(KillRequested, names, st.just("silent")),
-    st.builds(JobExited, names, codes),
-    st.builds(Interrupt),
-    st.builds(QueuedJobs, st.frozensets(names | st.just("server"), max_size=3)),
-    st.builds(Tick, st.floats(0, 500)),
-)
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.lists(events, max_size=60), st.integers(0, 2))
-def test_invariants_hold_for_any_sequence_of_events(history, retries):
-    """Events are consistent with a real system: only running jobs can exit, and only once."""
-    limits = replace(LIMITS, server_retries=retries)
-    state, _ = jobs.begin(limits, now=0.0)
-    running: set[str] = set()
-    started: list[StartClient] = []
-    reported: collections.Counter[str] = collections.Counter()
-    attempts: collections.Counter[tuple[int, int, int]] = collections.Counter()
-    server, servers, finishes, told_by_now = True, 1, 0, 0
-
-    def take(event):
-        nonlocal state, server, servers, finishes, told_by_now
-        if isinstance(event, JobExited):
-            if event.job not in running:
-                return
-            running.discard(event.job)
-        if isinstance(event, ServerExited):
-            if not server:
-                return
-            server = False
-        server_before, over = server, finishes
-        state, actions = jobs.step(state, event)
-        for action in actions:
-            assert not over, "nothing happens after the end"
-            match action:
-                case StartServer():
-                    assert action.resume
-                    assert not server, "one server at a time"
-                    assert not running, "no client of an earlier server is left"
-                    server, servers, told_by_now = True, servers + 1, 0
-                case StartClient():
-                    assert isinstance(event, WantedJobs)
-                    assert server
-                    assert event.ended >= told_by_now
-                    assert not finishes
-                    running.add(action.job)
-                    started.append(action)
-                    assert len(running) <= limits.clients
-                    if not event.simulations:
-                        assert len(running) <= event.clients
-                    else:
-                        assert (action.simulation, action.attempt) in event.simulations
-                        attempts[servers, action.simulation, action.attempt] += 1
-                case SendToServer() if action.message["type"] == "job_ended":
-                    assert server_before
-                    reported[action.message["job"]] += 1
-                    told_by_now += 1
-                case Finish():
-                    finishes += 1
-        if isinstance(event, JobExited) and server_before and not over:
-            assert reported[event.job] == 1, "every end is reported while there is a server"
-
-    for event in history:
-        take(event)
-    # However it began, an impatient person and a world that obeys SIGKILL bring it to its end.
-    for event in (Interrupt(), Interrupt()):
-        take(event)
-    for job in sorted(running):
-        take(JobExited(job, -9))
-    take(ServerExited(-9))
-    assert finishes == 1
-    assert state.phase == "over"
-    assert len({action.job for action in started}) == len(started)
-    assert all(count == 1 for count in attempts.values())
-    assert all(count == 1 for count in reported.values())

@@ -91,8 +91,6 @@ def status_event(
     """One status as the server writes it."""
     part = second / seconds
     done = int(simulations * min(1.0, part * 1.1))
-    received = done * STEPS
-    unseen = 150 + 300 * np.exp(-part * 6)
     wave = 0.5 + 0.5 * np.sin(second / 35)
     return {
         "elapsed": second,
@@ -104,28 +102,10 @@ def status_event(
             "failed": 2 if part > 0.4 else 0,
             "retried": 3 if part > 0.5 else 0,
         },
-        "samples": {
-            "produced": received + 12,
-            "received": received,
-            "lost": 12,
-            "duplicate": 4,
-            "rejected": 3,
-            "stored": received - 7,
-            "trained": received - 7 - 300,
-            "withdrawn": 0,
-        },
+        "samples": _samples(done * STEPS),
         "samples_per_second": 26 + 9 * wave if part < 0.92 else 0.0,
         "megabytes_per_second": 1.0 + 0.4 * wave if part < 0.92 else 0.0,
-        "reservoir": [
-            {
-                "capacity": 1000,
-                "watermark": 300,
-                "stored": int(min(1000, 40 * second)),
-                "seen": int(min(1000, 40 * second)) - int(min(unseen, 40 * second)),
-                "unseen": int(min(unseen, 40 * second)),
-            }
-            for _ in range(ranks)
-        ],
+        "reservoir": [_reservoir(second, part) for _ in range(ranks)],
         "training": {
             "batches": int(12 * second),
             "batches_per_second": 12.0 + wave,
@@ -149,6 +129,33 @@ def status_event(
             "clients_for_credit": 0.35 * part * (1 - wave),
             "clients_for_parameters": 0.03,
         },
+    }
+
+
+def _samples(received: int) -> dict:
+    """The accounting of samples in a status."""
+    return {
+        "produced": received + 12,
+        "received": received,
+        "lost": 12,
+        "duplicate": 4,
+        "rejected": 3,
+        "stored": received - 7,
+        "trained": received - 7 - 300,
+        "withdrawn": 0,
+    }
+
+
+def _reservoir(second: float, part: float) -> dict:
+    """The reservoir of one rank in a status."""
+    stored = int(min(1000, 40 * second))
+    unseen = int(min(150 + 300 * np.exp(-part * 6), 40 * second))
+    return {
+        "capacity": 1000,
+        "watermark": 300,
+        "stored": stored,
+        "seen": stored - unseen,
+        "unseen": unseen,
     }
 
 
@@ -229,35 +236,9 @@ def _write_events(path, study, simulations, seconds, ranks, failed, random):
         for second in range(13, seconds):
             log.at(second, "status", **status_event(second, seconds, simulations, ranks))
             if second % (seconds // 12) == 0:
-                number = second // (seconds // 12)
-                log.at(
-                    second + 0.2,
-                    "generation",
-                    generation=number,
-                    suggested=20,
-                    adaptive=min(15, 3 * number),
-                    late=int(number == 7),
-                    seconds=1.5 + 0.1 * number,
-                    diagnostics={
-                        "effective_sample_size": 300 + 30 * number + 20 * random.random(),
-                        "acquisition_r2": 1 - 0.8 / number,
-                        "guidance_scale": min(1.0, 0.2 * number),
-                    },
-                )
+                _write_generation(log, second, second // (seconds // 12), random)
             if second % (seconds // 18) == 0:
-                part = second / seconds
-                mean = 0.4 * np.exp(-3.3 * part**0.4)
-                error = {"mean": mean, "rms": 1.2 * mean, "std": 0.6 * mean}
-                error |= {"p95": 2 * mean, "p99": 3.1 * mean * (1 + 0.1 * random.random())}
-                error["max"] = 4.5 * mean * (1 + 0.3 * random.random())
-                log.at(
-                    second + 0.5,
-                    "validation",
-                    batches=12 * second,
-                    seconds=0.8,
-                    nrmse=error,
-                    simulations=200,
-                )
+                _write_validation(log, second, second / seconds, random)
         for place in sorted(failed):
             log.at(
                 400 + place / 10,
@@ -276,6 +257,38 @@ def _write_events(path, study, simulations, seconds, ranks, failed, random):
     samples = dict(last["samples"])
     samples["trained"], samples["withdrawn"] = samples["stored"] - 5, 5
     return samples
+
+
+def _write_generation(log, second, number, random):
+    log.at(
+        second + 0.2,
+        "generation",
+        generation=number,
+        suggested=20,
+        adaptive=min(15, 3 * number),
+        late=int(number == 7),
+        seconds=1.5 + 0.1 * number,
+        diagnostics={
+            "effective_sample_size": 300 + 30 * number + 20 * random.random(),
+            "acquisition_r2": 1 - 0.8 / number,
+            "guidance_scale": min(1.0, 0.2 * number),
+        },
+    )
+
+
+def _write_validation(log, second, part, random):
+    mean = 0.4 * np.exp(-3.3 * part**0.4)
+    error = {"mean": mean, "rms": 1.2 * mean, "std": 0.6 * mean}
+    error |= {"p95": 2 * mean, "p99": 3.1 * mean * (1 + 0.1 * random.random())}
+    error["max"] = 4.5 * mean * (1 + 0.3 * random.random())
+    log.at(
+        second + 0.5,
+        "validation",
+        batches=12 * second,
+        seconds=0.8,
+        nrmse=error,
+        simulations=200,
+    )
 
 
 def _write_cases(path, names, points, errors, shape, random):

@@ -46,10 +46,24 @@ class Server:
                 "server={ranks: 1, heartbeat: 0.1, heartbeat_timeout: 20, credit: 2}",
             ],
         )
-        study = self.study
         self.context = zmq.Context()
         contact = Contact.new(0, "here", ipc=False, encrypt_data=True)
         self.authenticator = Authenticator(self.context, contact)
+        sockets = self.open_sockets(contact)
+        whole = replace(contact, heartbeat=self.at("heartbeat"), data=(self.at("data"),))
+        self.contact = replace(whole, control=self.at("control"), machines=("elsewhere",))
+        self.start_control(contact, sockets)
+        self.start_ingest(replace(whole, control=self.at("rank")), sockets["data"])
+        self.link = ServerLink(replace(whole, control=self.at("launcher")))
+        self.link.send({"type": "launcher_hello"})
+        self.told = []
+        # The launcher starts clients when it knows how many the server wants.
+        wait_for(self.listen, "the server's answer to the launcher")
+        self.file = folder / "contact.json"
+        self.contact.write(self.file)
+
+    def open_sockets(self, contact):
+        """Binds the three sockets and puts a proxy of each kind before them; returns the sockets."""
         sockets, self.proxies, ends = {}, {}, {}
         for name in ("control", "heartbeat", "data"):
             limit = 1 << 20
@@ -58,13 +72,14 @@ class Server:
             )
         for kind in KINDS:
             self.proxies[kind] = Proxy(ends.get(kind, ends["control"]))
-        whole = replace(contact, heartbeat=self.at("heartbeat"), data=(self.at("data"),))
-        self.contact = replace(whole, control=self.at("control"), machines=("elsewhere",))
+        return sockets
+
+    def start_control(self, contact, sockets):
         self.events = []
         self.ledger = Ledger(COUNT, STEPS, 0)
         self.heartbeats = HeartbeatThread(contact, sockets["heartbeat"])
         self.control = ControlThread(
-            study,
+            self.study,
             contact,
             sockets["control"],
             self.heartbeats,
@@ -74,16 +89,18 @@ class Server:
             self.event,
         )
         self.control.start()
+
+    def start_ingest(self, contact, socket):
         sizes = {"temperature": ((MESH, MESH), "float32")}
         store = SlotStore(sizes, 80, n_inputs=6)
         self.reservoir = create("reservoir", store, 64, 1, seed=0)
         self.state = RankState()
-        fields = control_settings(study).welcome.fields
-        assembler = Assembler(fields, STEPS, COUNT, 1, 0, 1, store, study.flow)
+        fields = control_settings(self.study).welcome.fields
+        assembler = Assembler(fields, STEPS, COUNT, 1, 0, 1, store, self.study.flow)
         self.ingest = Ingest(
             self.context,
-            replace(whole, control=self.at("rank")),
-            sockets["data"],
+            contact,
+            socket,
             assembler,
             self.reservoir,
             self.state,
@@ -91,13 +108,6 @@ class Server:
             float,
         )
         self.ingest.start()
-        self.link = ServerLink(replace(whole, control=self.at("launcher")))
-        self.link.send({"type": "launcher_hello"})
-        self.told = []
-        # The launcher starts clients when it knows how many the server wants.
-        wait_for(self.listen, "the server's answer to the launcher")
-        self.file = folder / "contact.json"
-        self.contact.write(self.file)
 
     def at(self, kind):
         return self.proxies[kind].endpoint
