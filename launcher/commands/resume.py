@@ -106,7 +106,7 @@ def _changed_study(
         return study, {}
     changed = load_study(path, overrides, folder=folder)
     changes = changes_between(study, changed)
-    check_changes(changes)
+    check_changes(changes, study.sampler.method)
     if "simulation.count" in changes and purpose.data:
         msg = f"the run in {run_dir} trains on recorded data, whose files give simulation.count"
         raise RunError(msg)

@@ -30,7 +30,10 @@ def study_facts(
     """
     held = reservoir.capacity * server.ranks // simulation.time_steps
     return StudyFacts(
-        simulations=simulation.count, reservoir_simulations=max(held, 1), folder=folder
+        simulations=simulation.count,
+        reservoir_simulations=max(held, 1),
+        server_ranks=server.ranks,
+        folder=folder,
     )
 
 
@@ -92,8 +95,11 @@ def check_sampler(study: Study) -> None:
             f"are {designs}"
         )
         raise StudyError(msg)
-    check_arguments(study.sampler.method, study.sampler.arguments, tabulated=prior.tabulated)
+    facts = study_facts(study.simulation, study.reservoir, study.server, study.folder)
+    check_arguments(
+        study.sampler.method, study.sampler.arguments, tabulated=prior.tabulated, facts=facts
+    )
     check = METHODS[study.sampler.method].check
     if check is not None:
-        check(prior, study.simulation.count)
+        check(prior, facts)
     eviction_rule(study.sampler, study.reservoir)

@@ -69,14 +69,16 @@ def _selection(
     """Returns the statistics of one field.
 
     Groups of the Sobol indices are incomplete while their simulations run. A simulation that is repeated takes about as
-    long as two others, so that three times the clients cover all of them.
+    long as two others, so that three times the clients cover all of them. The simulations of a group on each rank
+    alternate.
     """
-    clients = study.launcher.clients
+    clients, ranks = study.launcher.clients, study.server.ranks
     return ChosenStatistics(
         order=section.moments,
         thresholds=tuple(section.thresholds.get(name, ())),
         quantiles=tuple(section.quantiles),
         covariances=parameters if section.covariance else 0,
         sobol=parameters if section.sobol else 0,
-        open_groups=math.ceil(3 * clients / (parameters + 2)) + 2,
+        open_groups=math.ceil(3 * clients / (ranks * (parameters + 2))) + 2,
+        ranks=ranks,
     )

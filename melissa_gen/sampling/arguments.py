@@ -20,11 +20,13 @@ class StudyFacts:
     Args:
         simulations: Number of simulations planned.
         reservoir_simulations: Capacity of the reservoirs of all ranks, in whole simulations.
+        server_ranks: Number of server ranks.
         folder: Folder in which relative paths of the study start.
     """
 
     simulations: int
     reservoir_simulations: int
+    server_ranks: int
     folder: Path
 
 

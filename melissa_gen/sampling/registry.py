@@ -64,7 +64,7 @@ class Method:
         needs_density: Whether it needs the prior's density, or a prior that fills the unit cube.
             A method that needs draws of the prior only also works from a table of points.
         eviction: Rule by which the reservoir must evict samples; None: the study determines it.
-        check: Checks the prior and the number of simulations before the start, or None.
+        check: Checks the prior and the facts of the study before the start, or None.
         ordered: Whether the number of a simulation determines the meaning of its point. All points are then drawn
             before the start, so that no draw of the prior replaces one that is late.
         learns: Whether it learns from the training.
@@ -74,7 +74,7 @@ class Method:
     build: Callable[[Prior, int, Any, Ramp], Sampler]
     needs_density: bool = True
     eviction: Literal["difficulty"] | None = None
-    check: Callable[[Prior, int], None] | None = None
+    check: Callable[[Prior, StudyFacts], None] | None = None
     ordered: bool = False
     learns: bool = True
 

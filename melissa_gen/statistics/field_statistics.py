@@ -27,7 +27,8 @@ class ChosenStatistics:
         quantiles: Probabilities of the quantiles.
         covariances: Number of parameters of the covariances, 0 for none.
         sobol: Number of parameters of the Sobol indices, 0 for none.
-        open_groups: Incomplete groups of the Sobol indices that are kept in memory.
+        open_groups: Incomplete groups of the Sobol indices that a rank keeps in memory.
+        ranks: Number of server ranks, over which the groups of the Sobol indices are distributed.
     """
 
     order: int = 4
@@ -36,6 +37,7 @@ class ChosenStatistics:
     covariances: int = 0
     sobol: int = 0
     open_groups: int = 1
+    ranks: int = 1
 
     def megabytes(self, steps: int, shape: tuple[int, ...], item_bytes: int = 4) -> float:
         """Returns the memory of the statistics of a field in megabytes, without copies.
@@ -80,7 +82,9 @@ class FieldStatistics:
             Quantiles(steps, shape, selection.quantiles) if selection.quantiles else None
         )
         self.sobol = (
-            SobolGroups(steps, shape, selection.sobol, selection.open_groups, dtype)
+            SobolGroups(
+                steps, shape, selection.sobol, selection.open_groups, dtype, selection.ranks
+            )
             if selection.sobol
             else None
         )

@@ -15,9 +15,10 @@ __all__ = ["SobolGroups"]
 class SobolGroups:
     """Adds a group to the indices of a time step as soon as the samples of all its members have arrived.
 
-    The members of group g are the simulations g (d + 2) to g (d + 2) + d + 1. Samples of incomplete groups are kept
-    in memory. If there are more groups than `open_groups`, the oldest is left out: one of its simulations has failed,
-    or is far behind. At the end, incomplete groups are left out too.
+    The simulations of R = `ranks` groups alternate: with b, p = divmod(s, R (d + 2)), simulation s is member p div R of
+    group b R + p mod R. All members of a group therefore have the same s mod R, and belong to one server rank. Samples
+    of incomplete groups are kept in memory. If there are more groups than `open_groups`, the oldest is left out: one of
+    its simulations has failed, or is far behind. At the end, incomplete groups are left out too.
 
     Args:
         steps: Number of time steps t.
@@ -25,6 +26,7 @@ class SobolGroups:
         parameters: Number of parameters d.
         open_groups: Largest number of incomplete groups that are kept.
         dtype: Type of the samples.
+        ranks: Number of server ranks.
     """
 
     def __init__(
@@ -34,9 +36,11 @@ class SobolGroups:
         parameters: int,
         open_groups: int,
         dtype: str = "float32",
+        ranks: int = 1,
     ) -> None:
         self.indices = SobolIndices(steps, shape, parameters)
         self._size, self._steps, self._open = parameters + 2, steps, open_groups
+        self._ranks = ranks
         self._shape, self._dtype = shape, dtype
         self._values: dict[int, NDArray[Any]] = {}
         self._arrived: dict[int, NDArray[np.bool_]] = {}
@@ -54,7 +58,9 @@ class SobolGroups:
 
     def update(self, simulation: int, step: int, values: Array) -> None:
         """Adds one sample `(*shape)`."""
-        group, member = divmod(simulation, self._size)
+        block, place = divmod(simulation, self._ranks * self._size)
+        member, rank = divmod(place, self._ranks)
+        group = block * self._ranks + rank
         if group in self._abandoned:
             return
         if group not in self._values:
@@ -76,9 +82,11 @@ class SobolGroups:
             self._abandon(group)
 
     def merge(self, other: Self) -> None:
-        """Adds the groups of another estimator; groups that are incomplete in both are not joined."""
+        """Adds the groups of another rank, which has other groups; the samples of its incomplete ones are shared."""
         self.indices.merge(other.indices)
         self._abandoned |= other._abandoned
+        self._values |= other._values
+        self._arrived |= other._arrived
 
     def state(self) -> dict[str, Any]:
         """Returns a copy of the state: the indices and the samples of incomplete groups."""

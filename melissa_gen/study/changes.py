@@ -71,8 +71,12 @@ def changes_between(before: Study, after: Study) -> dict[str, Change]:
     return {key: Change(old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
-def check_changes(changes: Mapping[str, Change]) -> None:
+def check_changes(changes: Mapping[str, Change], method: str) -> None:
     """Checks that values may change when a run is resumed.
+
+    Args:
+        changes: The values that change.
+        method: `sampler.method` of the run.
 
     Raises:
         StudyError: A key may not change; the message says why, and which keys may.
@@ -90,6 +94,13 @@ def check_changes(changes: Mapping[str, Change]) -> None:
             msg = (
                 f"simulation.count can't change from {change.before} to {change.after} in a run that is resumed: it "
                 f"can only grow; at least {change.before} is legal"
+            )
+            raise StudyError(msg)
+        if key == "server.ranks" and method == "pick_freeze":
+            msg = (
+                f"server.ranks can't change from {change.before} to {change.after} in a run that is resumed: the "
+                "simulations so far belong to groups of sampler.method pick_freeze that are distributed over these "
+                "ranks; start a new run for that"
             )
             raise StudyError(msg)
 

@@ -239,12 +239,6 @@ class Study(Section):
                 f"found {self.sampler.method}"
             )
             raise ValueError(msg)
-        if section.sobol and self.server.ranks > 1:
-            msg = (
-                "statistics.sobol needs server.ranks 1, because one rank gathers the samples of a group; "
-                f"found {self.server.ranks}"
-            )
-            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

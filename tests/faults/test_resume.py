@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import zmq
 
+from melissa_gen.builders.statistics import statistics_plan
 from melissa_gen.dataset import Dataset
 from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
+from melissa_gen.reservoir import Sample
 from melissa_gen.run_dir.checkpoint_folder import newest
+from melissa_gen.server.collectives import SingleRank
+from melissa_gen.sinks import StatisticsSink
+from melissa_gen.statistics import StatisticsResults
+from melissa_gen.study import load_study
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.mpi, pytest.mark.long]
@@ -80,7 +86,11 @@ def assert_whole(run, parts=2):
 
 
 def test_a_server_that_is_killed_is_replaced(runs):
-    gated = Gated(runs, **{"launcher.server_retries": 1})
+    sobol = {
+        "sampler.method": "pick_freeze",
+        "statistics": {"sobol": True, "thresholds": {"u": [0]}},
+    }
+    gated = Gated(runs, **{"launcher.server_retries": 1}, **sobol)
     os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
     gated.open()
     run = gated.run.wait()
@@ -93,7 +103,30 @@ def test_a_server_that_is_killed_is_replaced(runs):
     assert resumed["batches"] > 0
     assert resumed["samples_restored"] > 0
     assert (resumed["epoch"], resumed["solved_again"]) == (1, 2)
+    assert_statistics_of_one_rank(run)
     runs.assert_nothing_left()
+
+
+def assert_statistics_of_one_rank(run):
+    """Asserts that the statistics of two ranks, resumed, are those of one rank that gets each sample once."""
+    study = load_study(run.run_dir / "study.yaml")
+    plan = statistics_plan(study, study.statistics)
+    alone = StatisticsSink(plan, run.run_dir / "alone.h5")
+    x, y = np.meshgrid(np.linspace(0, 1, 12), np.linspace(0, 1, 4), indexing="ij")
+    for number, line in sorted(run.simulations().items()):
+        a, b = line["parameters"]["a"], line["parameters"]["b"]
+        for step in range(STEPS):
+            field = a * np.sin(3 * x) + b * np.cos(y) * 0.9**step
+            sample = Sample(number, step, (a, b, step), 1.0, line["log_density"])
+            alone.consume(sample, {"u": field.astype(np.float32)})
+    alone.finish(SingleRank(), complete=True)
+    expected, found = (
+        StatisticsResults.read(run.run_dir / name).fields["u"]
+        for name in ("alone.h5", "statistics.h5")
+    )
+    assert found["groups"].tolist() == [4] * STEPS and found.figures == expected.figures
+    for name, array in expected.estimates.items():
+        np.testing.assert_allclose(found[name], array, 1e-6, 1e-9, err_msg=name)
 
 
 def test_a_server_that_hands_over_is_replaced_and_loses_nothing(runs):

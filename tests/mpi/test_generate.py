@@ -13,6 +13,7 @@ from melissa_gen.builders.prior import prior_of
 from melissa_gen.dataset import Dataset
 from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.report.live import LiveView
+from melissa_gen.statistics import ChosenStatistics, FieldStatistics, StatisticsResults
 from melissa_gen.study import load_study
 
 pytestmark = pytest.mark.mpi
@@ -205,7 +206,12 @@ def test_a_study_trains_on_recorded_data_without_its_solver(whole, module_runs):
     """The usual accounting, validation and results; the trajectories of the files are the simulations."""
     _, output = whole
     study = module_runs.study(
-        {"training.validation.simulations": 2, "training.validation.seed": 5, "server.ranks": 2},
+        {
+            "training.validation.simulations": 2,
+            "training.validation.seed": 5,
+            "server.ranks": 2,
+            "statistics": {"thresholds": {"u": [0]}, "covariance": True},
+        },
         solver=SOLVER,
     )
     # Nothing starts it.
@@ -218,7 +224,7 @@ def test_a_study_trains_on_recorded_data_without_its_solver(whole, module_runs):
     assert run.summary["samples"]["trained"] == 70
     assert run.summary["validation"]["simulations"] == 2
     assert not list((run.run_dir / "logs").glob("client-*"))
-    numbers, points, _ = content(output)
+    numbers, points, fields = content(output)
     held, trained, values = content(run.run_dir / "validation.h5")
     kept = np.delete(points, held, axis=0)
     lines = run.simulations()
@@ -226,3 +232,14 @@ def test_a_study_trains_on_recorded_data_without_its_solver(whole, module_runs):
     np.testing.assert_array_equal(found, kept)
     np.testing.assert_array_equal(trained, points[held])
     assert np.isfinite(values).all() and set(held) < set(numbers)
+    # The statistics of two ranks are those of one.
+    statistics = StatisticsResults.read(run.run_dir / "statistics.h5").fields["u"]
+    choice = ChosenStatistics(thresholds=(0.0,), covariances=2)
+    alone = FieldStatistics(10, (12, 4), choice)
+    for number, (point, trajectory) in enumerate(
+        zip(kept, np.delete(fields, held, 0), strict=True)
+    ):
+        for step, field in enumerate(trajectory):
+            alone.update(number, step, field, point, 1.0)
+    for name, array in alone.results().items():
+        np.testing.assert_allclose(statistics[name], array, 1e-9, 1e-12, err_msg=name)

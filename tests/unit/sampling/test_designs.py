@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling import METHODS, Evidence, Prior, create
+from melissa_gen.sampling import METHODS, Evidence, Prior, StudyFacts, create
 
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 1.0}, "b": {"low": 0.0, "high": 1.0}})
 
@@ -201,12 +201,36 @@ def test_pick_freeze_draws_whole_groups_whatever_the_blocks(base):
         ({"a": 1.0, "b": 1.0}, ("a < b",), 8, "remove the constraints"),
     ],
 )
-def test_pick_freeze_says_what_it_needs(parameters, constraints, count, sentence):
+def test_pick_freeze_says_what_it_needs(parameters, constraints, count, sentence, tmp_path):
     prior = Prior.from_mapping(
         {name: {"low": 0.0, "high": high} for name, high in parameters.items()}, constraints
     )
     with pytest.raises(StudyError, match=sentence):
-        METHODS["pick_freeze"].check(prior, count)
+        METHODS["pick_freeze"].check(prior, StudyFacts(count, 1, 1, tmp_path))
     if constraints:
         with pytest.raises(StudyError, match=sentence):
             create("pick_freeze", prior, 1)
+
+
+def test_pick_freeze_distributes_whole_groups_over_the_ranks(tmp_path):
+    ranks, size = 3, 4
+    facts = StudyFacts(24, 1, ranks, tmp_path)
+    METHODS["pick_freeze"].check(PRIOR, facts)
+    with pytest.raises(StudyError, match="multiple of 12, the simulations in 3 groups, one for"):
+        METHODS["pick_freeze"].check(PRIOR, StudyFacts(28, 1, ranks, tmp_path))
+    with pytest.raises(StudyError, match=r"ranks is 2, but server\.ranks is 3; leave it out"):
+        create("pick_freeze", PRIOR, 3, arguments={"ranks": 2}, facts=facts)
+    alone = create("pick_freeze", PRIOR, 3).suggest(24).points
+    whole = create("pick_freeze", PRIOR, 3, facts=facts).suggest(24).points
+    parts = create("pick_freeze", PRIOR, 3, facts=facts)
+    pieces = np.concatenate([parts.suggest(n).points for n in (5, 1, 0, 8)])
+    state = parts.state()
+    again = create("pick_freeze", PRIOR, 3, facts=facts)
+    again.restore(state)
+    np.testing.assert_array_equal(whole, np.concatenate([pieces, again.suggest(10).points]))
+    # The groups are those of one rank, and simulation s belongs to rank s mod ranks.
+    for block in range(2):
+        for rank in range(ranks):
+            group = block * ranks + rank
+            mine = whole[block * ranks * size : (block + 1) * ranks * size][rank::ranks]
+            np.testing.assert_array_equal(mine, alone[group * size : (group + 1) * size])

@@ -1,13 +1,14 @@
 """The statistics of a study: over ranks, resumed runs, failed simulations, and adaptive samplers."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from melissa_gen.errors import DataError
 from melissa_gen.reservoir import Sample
-from melissa_gen.sampling import Evidence, Prior, create
+from melissa_gen.sampling import Evidence, Prior, StudyFacts, create
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.sinks import FieldPlan, StatisticsPlan, StatisticsSink
 from melissa_gen.statistics import ChosenStatistics, StatisticsResults
@@ -45,8 +46,9 @@ def give(sink, points, simulations, steps=range(STEPS), log_density=0.0):
             sink.consume(sample, {"u": values})
 
 
-def points_of(groups=16):
-    return create("pick_freeze", PRIOR, 3).suggest(4 * groups).points
+def points_of(groups=16, ranks=1):
+    facts = StudyFacts(4 * groups, 1, ranks, Path())
+    return create("pick_freeze", PRIOR, 3, facts=facts).suggest(4 * groups).points
 
 
 def test_the_file_holds_the_estimates_with_named_axes(tmp_path):
@@ -142,24 +144,45 @@ def finish_together(sinks):
 
 
 WITHOUT_SOBOL = plan_of(thresholds=(1.0,), covariances=2)
+EXACT = {"thresholds": (1.0,), "covariances": 2, "sobol": 2, "open_groups": 3}
+
+
+def ranks_of(plan, path):
+    return [StatisticsSink(plan, path, rank, 2) for rank in range(2)]
 
 
 def test_two_ranks_give_the_results_of_one(tmp_path):
-    points = points_of()
-    one = StatisticsSink(WITHOUT_SOBOL, tmp_path / "one.h5")
-    give(one, points, range(64))
+    """The groups of the Sobol indices too, one of which has lost a simulation, and after a resume."""
+    one = StatisticsSink(plan_of(**EXACT), tmp_path / "one.h5")
+    give(one, points_of(), [number for number in range(64) if number != 5])
     one.finish(SingleRank(), complete=True)
-    sinks = [StatisticsSink(WITHOUT_SOBOL, tmp_path / "two.h5", rank, 2) for rank in range(2)]
-    for simulation in range(64):
-        for step in range(STEPS):
-            give(sinks[(simulation + step) % 2], points, [simulation], [step])
+    plan, points = plan_of(**EXACT, ranks=2), points_of(ranks=2)
+    # The second simulation of the second group; the members of two groups alternate.
+    given = [number for number in range(64) if number != 3]
+    sinks = ranks_of(plan, tmp_path / "two.h5")
+    for simulation in given[:30]:
+        give(sinks[simulation % 2], points, [simulation])
+    states = [sink.state() for sink in reversed(sinks)][::-1]
     for sink in reversed(sinks):
-        sink.state()
         sink.sync()  # a checkpoint
-    assert finish_together(sinks) == {}
-    found = [StatisticsResults.read(tmp_path / f"{name}.h5").fields["u"] for name in ("one", "two")]
-    for name, array in found[0].estimates.items():
-        np.testing.assert_allclose(found[1][name], array, 1e-9, err_msg=name)
+    early = StatisticsResults.read(tmp_path / "two.h5").fields["u"]
+    assert early["count"].tolist() == [30, 30] and early["groups"].tolist() == [6, 6]
+    assert early.figures == {"groups_left_out": 0, "groups_open": 2}
+    resumed = ranks_of(plan, tmp_path / "two.h5")
+    for sink, state in zip(resumed, states, strict=True):
+        sink.restore([state])
+    for simulation in given[30:]:
+        give(sinks[simulation % 2], points, [simulation])
+        give(resumed[simulation % 2], points, [simulation])
+    found = {"one": StatisticsResults.read(tmp_path / "one.h5").fields["u"]}
+    for name, both in (("two", sinks), ("again", resumed)):
+        assert finish_together(both) == {}
+        found[name] = StatisticsResults.read(tmp_path / "two.h5").fields["u"]
+    assert found["one"].figures == found["two"].figures == found["again"].figures
+    assert found["one"].figures == {"groups_left_out": 1, "groups_open": 0}
+    for name, array in found["one"].estimates.items():
+        np.testing.assert_allclose(found["two"][name], array, 1e-9, 1e-9, err_msg=name)
+        np.testing.assert_array_equal(found["two"][name], found["again"][name], err_msg=name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "two.h5"]
 
 

@@ -1,11 +1,13 @@
 """Sobol indices against analytic values, and the gathering of their groups."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melissa_gen.sampling import Prior, create
+from melissa_gen.sampling import Prior, StudyFacts, create
 from melissa_gen.statistics import SobolGroups
 
 
@@ -92,8 +94,8 @@ def fed(groups, samples, values):
     return groups
 
 
-def fresh(open_groups=COUNT):
-    return SobolGroups(STEPS, SHAPE, DIMENSION, open_groups, "float64")
+def fresh(open_groups=COUNT, ranks=1):
+    return SobolGroups(STEPS, SHAPE, DIMENSION, open_groups, "float64", ranks)
 
 
 SAMPLES = [(simulation, step) for simulation in range(COUNT * SIZE) for step in range(STEPS)]
@@ -167,6 +169,39 @@ def test_merged_indices_equal_those_of_one_pass(cut):
     parts[0].merge(parts[1])
     for name, array in one.items():
         np.testing.assert_allclose(array, parts[0].indices.results()[name], 1e-9, 1e-9)
+
+
+@given(ranks=st.sampled_from([2, 3]), lost=st.sets(st.integers(0, COUNT * SIZE - 1), max_size=3))
+def test_groups_of_several_ranks_are_those_of_one(ranks, lost):
+    """Each rank gets the simulations s with s mod ranks, which are whole groups; the sampler numbers them."""
+    prior = Prior.from_mapping({name: {"low": 0.0, "high": 1.0} for name in "ab"})
+    facts = StudyFacts(COUNT * SIZE, 1, ranks, Path())
+    points = create("pick_freeze", prior, 3, facts=facts).suggest(COUNT * SIZE).points
+    values = np.sin(3 * points @ [[1.0, 2.0], [2.0, 1.0]])[:, None].repeat(STEPS, axis=1)
+    samples = [one for one in SAMPLES if one[0] not in lost]
+    parts = [fresh(ranks=ranks) for _ in range(ranks)]
+    for rank, part in enumerate(parts):
+        fed(part, [one for one in samples if one[0] % ranks == rank], values)
+        part.finish()
+    for part in parts[1:]:
+        parts[0].merge(part)
+    # In the order of one rank, the members of a group follow each other.
+    size = ranks * SIZE
+    order = [
+        b * size + r + m * ranks
+        for b in range(COUNT // ranks)
+        for r in range(ranks)
+        for m in range(SIZE)
+    ]
+    alone = fresh()
+    for place, simulation in enumerate(order):
+        for step in range(STEPS) if simulation not in lost else ():
+            alone.update(place, step, values[simulation, step])
+    alone.finish()
+    assert parts[0].left_out == alone.left_out
+    for name, array in alone.indices.results().items():
+        found = parts[0].indices.results()[name]
+        np.testing.assert_allclose(found, array, 1e-9, 1e-9, err_msg=name)
 
 
 def test_indices_of_a_constant_field_are_no_numbers():

@@ -32,7 +32,7 @@ def changed(*overrides):
 def test_safe_keys_can_change(override):
     changes = changed(override)
     assert changes
-    check_changes(changes)
+    check_changes(changes, "uniform")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_safe_keys_can_change(override):
 )
 def test_unsafe_changes_are_refused_with_the_reason(override, key, reason):
     with pytest.raises(StudyError) as caught:
-        check_changes(changed(override))
+        check_changes(changed(override), "uniform")
     sentence = str(caught.value)
     assert sentence.startswith(f"{key}")
     for part in (
@@ -63,9 +63,16 @@ def test_unsafe_changes_are_refused_with_the_reason(override, key, reason):
         assert part in sentence
 
 
+def test_the_ranks_of_a_run_with_groups_can_not_change():
+    changes = changed("server.ranks=3")
+    check_changes(changes, "uniform")
+    with pytest.raises(StudyError, match=r"server\.ranks can't change from .* to 3 .* pick_freeze"):
+        check_changes(changes, "pick_freeze")
+
+
 def test_a_section_that_is_replaced_is_compared_key_by_key():
     with pytest.raises(StudyError, match=r"training\.validation"):
-        check_changes(changed("training={batch_size: 16}"))
+        check_changes(changed("training={batch_size: 16}"), "uniform")
 
 
 def test_equal_studies_have_no_changes():
