@@ -20,6 +20,7 @@ from melissa_gen.launcher.commands.run import execute_and_present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
+from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
 from melissa_gen.run_dir.events import last_status, number_at
@@ -72,6 +73,7 @@ def resume_run(
         _check_checkpoint(study, run_dir)
         if purpose.solves:
             solver_command(study)
+        check_trackers(study.report.trackers)
         check_backend(study)
         # A launcher that was killed could not remove the shared-memory segments of its jobs.
         remove_abandoned_segments(float(run["created"]))

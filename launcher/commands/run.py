@@ -16,8 +16,10 @@ from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.report_writer import living_report
+from melissa_gen.launcher.jobs.tracker_processes import followed_by_trackers
 from melissa_gen.report.key_figures import key_figures
 from melissa_gen.report.prometheus import PrometheusFile
+from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import ObservedView, RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.study import Study
@@ -44,6 +46,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     check_memory(study)
     read_mesh(study)
     solver_command(study)
+    check_trackers(study.report.trackers)
     check_backend(study)
     if study.training.enabled:
         # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
@@ -72,6 +75,16 @@ def execute_and_present(study: Study, run_dir: Path, view: RunView, info: Resume
 
     See `execute`.
     """
+    with followed_by_trackers(study.report.trackers, run_dir, view.say):
+        outcome = _execute_with_report(study, run_dir, view, info)
+        _present(outcome, study, run_dir, view)
+    return outcome
+
+
+def _execute_with_report(
+    study: Study, run_dir: Path, view: RunView, info: ResumeInfo
+) -> RunOutcome:
+    """Runs the jobs of a prepared run directory until the study ends, with a report while it runs."""
     with contextlib.ExitStack() as stack:
         shown = view
         if study.report.prometheus is not None:
@@ -80,9 +93,7 @@ def execute_and_present(study: Study, run_dir: Path, view: RunView, info: Resume
             shown = ObservedView(view, file.update)
         if study.launcher.report:
             stack.enter_context(living_report(run_dir))
-        outcome = execute(study, run_dir, shown, info)
-    _present(outcome, study, run_dir, view)
-    return outcome
+        return execute(study, run_dir, shown, info)
 
 
 def check_record(study: Study, run_dir: Path) -> None:

@@ -15,6 +15,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.run import execute_and_present
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome
+from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
@@ -149,6 +150,7 @@ def _train(
     check_memory(plan)
     read_mesh(plan)
     try_surrogate(plan)
+    check_trackers(plan.report.trackers)
     check_backend(plan)
     with held_run_dir(run_dir or create_default_run_dir(plan.name, Path.cwd())) as held:
         view.say(f"run directory {held}")

@@ -86,7 +86,7 @@ class Coordinator:
         before = last_status(events) or {}
         self._log = EventLog(events)
         self._listeners: list[Any] = []
-        if self._trains:
+        if self._trains and "tensorboard" in study.report.trackers:
             from melissa_gen.report.tensorboard import TensorBoardWriter
 
             batches = checkpoint.state["batches"] if checkpoint else None
