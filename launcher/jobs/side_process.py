@@ -64,7 +64,7 @@ class SideProcess(threading.Thread):
                 warned = True
                 _log.warning("%s", last)
         code = process.wait()
-        if not self._closed.is_set() and (code or not warned):
+        if not self._closed.is_set() and (code or not (warned or self._input_ended)):
             reason = last or f"its process ended with exit status {code}"
             _log.warning("%s: %s", self._consequence, reason)
 
