@@ -11,6 +11,7 @@ from typing import Any
 
 from melissa_gen import __version__
 from melissa_gen.builders.memory import check_memory
+from melissa_gen.builders.recorded_files import changed_data
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import ProtocolError, RunError
 from melissa_gen.launcher.backends.local import remove_abandoned_segments
@@ -71,6 +72,7 @@ def resume_run(
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
         _check_checkpoint(study, run_dir)
+        changed = changed_data(purpose)
         if purpose.solves:
             solver_command(study)
         check_trackers(study.report.trackers)
@@ -78,6 +80,8 @@ def resume_run(
         # A launcher that was killed could not remove the shared-memory segments of its jobs.
         remove_abandoned_segments(float(run["created"]))
         view.say(f"run directory {run_dir}")
+        if changed:
+            view.say(f"recorded data: {changed}")
         if changes:
             _apply(changes, study, run_dir, purpose, view)
         setup = number_at(summary, "setup_seconds")

@@ -9,6 +9,7 @@ import numpy as np
 from melissa_gen.builders.dataset import dataset_writer, recorded_trajectories
 from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
 from melissa_gen.builders.mesh import read_mesh
+from melissa_gen.builders.recorded_files import data_stamps
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import StudyError
@@ -19,7 +20,7 @@ from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.run_dir.purpose import Purpose
-from melissa_gen.study import FieldSection, FixedScaleSection, Study, load_study
+from melissa_gen.study import FieldSection, FixedScaleSection, Study, with_values
 
 __all__ = ["train_alone", "train_on_data"]
 
@@ -56,7 +57,9 @@ def train_on_data(
     paths = [path.absolute() for path in files]
     with recorded_trajectories(study, Purpose(data=[str(path) for path in paths])) as data:
         held_out = _held_out(study, len(data), paths)
-        purpose = Purpose(data=[str(path) for path in paths], held_out=held_out)
+        purpose = Purpose(
+            data=[str(path) for path in paths], held_out=held_out, stamps=data_stamps(paths)
+        )
         plan = _plan(study, len(data) - len(held_out))
 
         def write(path: Path) -> None:
@@ -160,13 +163,15 @@ def _train(
             view.say(disk_promise(plan, held))
         write_validation_set(held / "validation.h5")
         record_run(plan, held, purpose)
-        # Checks that concern the number of simulations, which the files may give.
-        plan = load_study(held / "study.yaml", folder=plan.folder)
         return execute_and_present(plan, held, view, ResumeInfo(started))
 
 
 def _plan(study: Study, trajectories: int) -> Study:
-    """Returns the study whose simulations are the trajectories of the files."""
+    """Returns the study whose simulations are the trajectories of the files.
+
+    Raises:
+        StudyError: The number of trajectories does not fit other keys, such as `server.ranks`.
+    """
     simulation = study.simulation.model_copy(
         update={
             "count": trajectories,
@@ -177,7 +182,8 @@ def _plan(study: Study, trajectories: int) -> Study:
         }
     )
     launcher = study.launcher.model_copy(update={"clients": 1})
-    return study.model_copy(update={"simulation": simulation, "launcher": launcher, "record": None})
+    sections = {"simulation": simulation, "launcher": launcher, "record": None}
+    return with_values(study, sections)
 
 
 def _held_out(study: Study, trajectories: int, paths: Sequence[Path]) -> list[int]:
@@ -200,7 +206,8 @@ def _held_out(study: Study, trajectories: int, paths: Sequence[Path]) -> list[in
 
 def _write_validation_set(study: Study, data: Trajectories, rows: list[int], path: Path) -> None:
     """Copies trajectories to the validation set of the run."""
-    plan = _plan(study, len(rows))
+    simulation = study.simulation.model_copy(update={"count": len(rows)})
+    plan = study.model_copy(update={"simulation": simulation})
     with dataset_writer(plan, path, {"held_out": rows}, resume=False) as writer:
         for place, row in enumerate(rows):
             given = data.inputs(row) if study.simulation.inputs else {}

@@ -251,6 +251,8 @@ def working_dir(run_dir: Path) -> Iterator[Path]:
         except LockedError:
             # This process creates a set of its own instead of waiting.
             run_dir = run_dir.with_suffix(f".{os.getpid()}{run_dir.suffix}")
+            # No later process continues in it.
+            stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         yield run_dir
 
 

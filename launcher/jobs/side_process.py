@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Sequence
 
@@ -30,6 +31,7 @@ class SideProcess(threading.Thread):
         self._command, self._delay, self._consequence = command, delay, consequence
         self._closed, self._input_ended = threading.Event(), False
         self._process: subprocess.Popen[str] | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -40,6 +42,11 @@ class SideProcess(threading.Thread):
             with self._lock:
                 if self._closed.is_set():
                     return
+                # Where the home directory can't be written, matplotlib makes a temporary folder, which a process that
+                # is killed leaves behind.
+                self._scratch = tempfile.TemporaryDirectory(
+                    prefix="melissa-gen-", ignore_cleanup_errors=True
+                )
                 process = self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.PIPE,
@@ -47,7 +54,7 @@ class SideProcess(threading.Thread):
                     stderr=subprocess.STDOUT,
                     text=True,
                     errors="replace",
-                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": self._scratch.name},
                     # Ctrl-C is for the launcher, which ends this process after the study.
                     start_new_session=True,
                 )
@@ -79,7 +86,7 @@ class SideProcess(threading.Thread):
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once, and removes its temporary files."""
         self._closed.set()
         with self._lock:
             process = self._process
@@ -91,3 +98,5 @@ class SideProcess(threading.Thread):
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()

@@ -50,6 +50,9 @@ TCP_MEGABYTES = 64.0
 SIMULATION_BYTES = 128
 """Memory of the records of one simulation except its parameters: state, times, difficulty, and what has arrived."""
 
+OPERATOR_MEGABYTES = 60.0
+"""Memory of importing the package neuraloperator; measured: 30 to 50."""
+
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
 
@@ -130,14 +133,14 @@ def input_megabytes(study: Study, samples: int) -> float:
     """Returns the memory of the input fields in one rank in megabytes.
 
     In the worst case, each sample is the only one of its simulation. A retry adds a copy until it is compared, and each
-    client has one in the message that arrives.
+    client has one in the message that arrives. A simulation that waits for another attempt keeps those of its samples.
 
     Args:
         study: The study.
         samples: Samples in memory.
     """
     mine = -(-study.simulation.count // study.server.ranks)
-    held = min(samples, mine) + 3 * growing_simulations(study)
+    held = min(samples, mine) + 4 * growing_simulations(study)
     return held * study.input_bytes / 1e6
 
 
@@ -175,7 +178,9 @@ def batch_megabytes(study: Study) -> float:
     task = build_task(study)
     window = task.window
     steps = 2 * window.steps + window.history * window.horizon
-    row = steps * study.sample_bytes + 2 * study.input_bytes
+    # Inputs are standardized in float64, and copied as float32 twice.
+    values = sum(math.prod(one.shape) for one in study.simulation.inputs.values())
+    row = steps * study.sample_bytes + study.input_bytes + 16 * values
     of_points = _activation_megabytes(study, task) if task.of_points else 0.0
     return study.training.batch_size * row / 1e6 + of_points
 
@@ -213,15 +218,18 @@ def model_megabytes(study: Study) -> float:
 
     It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds the copy of the sampler, and
     one that is being sent to it. For a rollback after a divergence, two copies of weights and moments are kept. The
-    running mean of the weights is one more.
+    running mean of the weights is one more. The package neuraloperator is included if the network uses it.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import build_surrogate
 
-    weights = build_surrogate(study).parameters()
+    surrogate = build_surrogate(study)
+    weights = list(surrogate.parameters())
+    uses_package = any(type(m).__module__.startswith("neuralop.") for m in surrogate.modules())
     training = study.training
     copies = 6 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
-    return copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
+    model = copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
+    return model + OPERATOR_MEGABYTES * uses_package
 
 
 def promised_megabytes(study: Study) -> float:

@@ -53,6 +53,13 @@ def read_mesh(study: Study) -> Mesh | None:
             f"simulation.mesh.coordinates is '{section.coordinates}', which has NaN or infinity"
         )
         raise StudyError(message)
+    axes = study.simulation.domain
+    if axes and len(axes) != coordinates.shape[1]:
+        message = (
+            f"simulation.domain has {len(axes)} axes, but the points in simulation.mesh.coordinates have "
+            f"{coordinates.shape[1]} coordinates; give one axis for each, or remove simulation.domain"
+        )
+        raise StudyError(message)
     count = len(coordinates)
     for name, field in study.simulation.fields.items():
         shape = list(field.shape)

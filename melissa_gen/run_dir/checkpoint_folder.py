@@ -33,6 +33,8 @@ SERVER_LOCK = ".server-lock"
 
 LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
 STATE, MANIFEST = "state", "manifest.json"
+FORMAT = 1
+"""Number of the format of checkpoints; a change of their files or states raises it."""
 _ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20
 _DEPENDS_ON = (
@@ -76,7 +78,13 @@ def publish(partial: Path, folder: Path, order: tuple[int, int]) -> None:
     rows = {*partial.glob(_ROWS)}
     files = {path.name: _fingerprint(path) for path in sorted({*partial.iterdir()} - rows)}
     epoch, batches = order
-    manifest = {"epoch": epoch, "batches": batches, "saved": time.time(), "files": files}
+    manifest = {
+        "format": FORMAT,
+        "epoch": epoch,
+        "batches": batches,
+        "saved": time.time(),
+        "files": files,
+    }
     with (partial / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest, file)
     for path in (*partial.iterdir(), partial):
@@ -103,7 +111,7 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
         run_dir: The run directory.
 
     Returns:
-        Its folder, or None; and one sentence for each damaged checkpoint found before it.
+        Its folder, or None; and one sentence for each checkpoint that is damaged or of another format.
     """
     found: list[tuple[tuple[float, ...], Path]] = []
     complaints = []
@@ -115,6 +123,12 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
                 order = tuple(float(manifest[key]) for key in ("epoch", "batches", "saved"))
             except (OSError, ValueError, KeyError, TypeError):
                 complaints.append(f"the checkpoint {folder} is damaged: {MANIFEST} is incomplete")
+                continue
+            if (number := manifest.get("format")) != FORMAT:
+                complaints.append(
+                    f"the checkpoint {folder} has the format {number}, and this version of melissa_gen reads format "
+                    f"{FORMAT}; use the version that wrote it"
+                )
                 continue
             found.append((order, folder))
     for _, folder in sorted(found, reverse=True):

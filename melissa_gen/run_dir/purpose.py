@@ -18,6 +18,7 @@ class Purpose:
         settings: Settings that determine the content of the data set, in JSON types.
         points: Parameters of each simulation; None: they are drawn from the prior.
         data: Data set files whose trajectories take the place of simulations; none if solvers run.
+        stamps: Size, time of change and checksum of each of these files at the start of the run.
         held_out: Indices of the trajectories that are not trained on.
         alone: Whether a network is trained by its equations alone, without solvers and data.
     """
@@ -28,6 +29,7 @@ class Purpose:
     settings: dict[str, Any] = field(default_factory=dict)
     points: list[list[float]] | None = None
     data: list[str] = field(default_factory=list)
+    stamps: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     alone: bool = False
 

@@ -55,7 +55,9 @@ def restore_rank(
         reservoir.refill(rows)
         unseen = ~rows.columns["seen"]
         columns = rows.columns["simulation"][unseen], rows.columns["step"][unseen]
-        assembler.remember(np.stack(columns, axis=1).tolist())
+        kept = np.stack(columns, axis=1).tolist()
+        assembler.remember(kept)
+        sink.keep(map(tuple, kept))
         for slot in rows.slots.tolist() if reservoir.store.input_specs else ():
             simulation = int(reservoir.store.simulations[slot])
             if not assembler.has_all(simulation):

@@ -1,13 +1,14 @@
 """Gives each sample of a server rank to several sinks."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import MelissaGenError
+from melissa_gen.protocol import wire
 from melissa_gen.reservoir import Sample, SampleBlock, StoredRows
 from melissa_gen.sinks.base import Sink
 from melissa_gen.sinks.side_sink import Ranks, SideSink
@@ -52,10 +53,6 @@ class FanOut:
         for number in range(count if self.sides else 0):
             self._give(slots[number], block.sample(number))
         return count
-
-    def put(self, slot: int, sample: Sample) -> bool:
-        """Adds a completed sample. Returns False if the main sink has no room; the caller tries again later."""
-        return self.put_block((slot,), SampleBlock.of(sample)) == 1
 
     def _give(self, slot: int, sample: Sample) -> None:
         """Gives a stored sample to the side sinks, unless they have used it."""
@@ -132,12 +129,17 @@ class FanOut:
             ranks: Number of ranks now.
         """
         for one in saved:
-            self._used.update((int(simulation), int(step)) for simulation, step in one["used"])
-        mine = [*saved[rank : rank + 1], *(saved[ranks:] if rank == 0 else ())]
+            mine = one["used"][wire.owner(one["used"][:, 0], ranks) == rank]
+            self._used.update(map(tuple, mine.tolist()))
+        states = [*saved[rank : rank + 1], *(saved[ranks:] if rank == 0 else ())]
         for side in self.sides:
-            side.restore([one["states"][side.name] for one in mine if side.name in one["states"]])
-            ended = [one["failures"].get(side.name) for one in mine]
+            side.restore([one["states"][side.name] for one in states if side.name in one["states"]])
+            ended = [one["failures"].get(side.name) for one in states]
             side.failure = next((reason for reason in ended if reason is not None), side.failure)
+
+    def keep(self, samples: Iterable[tuple[int, int]]) -> None:
+        """Notes samples (simulation, time step) that the main sink has again, so that they do not arrive again."""
+        self._used.difference_update(samples)
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of the side sinks after the last sample (collective)."""

@@ -11,7 +11,7 @@ from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import MeshSection, SimulationSection, TimesSection
 from melissa_gen.study.statistics_section import StatisticsSection
-from melissa_gen.study.study import Study, json_schema, load_study
+from melissa_gen.study.study import Study, json_schema, load_study, with_values
 from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection, ValidationSection
@@ -41,5 +41,6 @@ __all__ = [
     "json_schema",
     "load_study",
     "value_of",
+    "with_values",
     "write_study",
 ]

@@ -20,12 +20,12 @@ from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection
 from melissa_gen.study.statistics_section import StatisticsSection
-from melissa_gen.study.study_file import read_study
+from melissa_gen.study.study_file import read_study, rechecked
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection
 from melissa_gen.study.word_types import Name
 
-__all__ = ["Study", "json_schema", "load_study"]
+__all__ = ["Study", "json_schema", "load_study", "with_values"]
 
 
 class Study(Section):
@@ -172,11 +172,13 @@ class Study(Section):
     @model_validator(mode="after")
     def _domain(self) -> Self:
         shapes = {len(field.shape) for field in self.simulation.fields.values()}
-        axes = self.simulation.domain
-        if axes and (shapes != {len(axes)} or list(axes) != ["x", "y", "z"][: len(axes)]):
+        axes = list(self.simulation.domain)
+        # The points of a mesh have the axes of their coordinates, which `read_mesh` checks.
+        fits = self.simulation.mesh is not None or shapes == {len(axes)}
+        if axes and not (fits and axes == ["x", "y", "z"][: len(axes)]):
             msg = (
                 f"simulation.domain has the axes {', '.join(axes)}; legal are x, y, z in this order, "
-                "one for each dimension of every field's shape"
+                "one for each dimension of every field's shape, or of the coordinates in simulation.mesh"
             )
             raise ValueError(msg)
         return self
@@ -336,6 +338,21 @@ def load_study(
         msg = f"{path}: the name of the study's folder {study._folder} is not text in UTF-8; rename the folder"
         raise StudyError(msg) from None
     return study
+
+
+def with_values(study: Study, values: Mapping[str, Any]) -> Study:
+    """Returns a study with other sections, after all checks of a study file.
+
+    Args:
+        study: The study.
+        values: Name of a section to the section.
+
+    Raises:
+        StudyError: The sections do not fit together; one sentence.
+    """
+    changed = rechecked(study.model_copy(update=dict(values)))
+    changed._folder = study.folder
+    return changed
 
 
 def json_schema() -> str:

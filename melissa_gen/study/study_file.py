@@ -11,7 +11,7 @@ from melissa_gen.study.cluster_profile import merge_profile
 from melissa_gen.study.error_sentences import describe
 from melissa_gen.study.yaml_file import line_of, read_mapping, to_yaml, yaml_value
 
-__all__ = ["read_study", "write_study"]
+__all__ = ["read_study", "rechecked", "write_study"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,6 +57,19 @@ def _source(sources: Mapping[str, str], location: Sequence[Any]) -> str | None:
     """Returns the last override that has set a key or one of the sections around it; None if none has."""
     keys = {".".join(map(str, location[:end])) for end in range(1, len(location) + 1)}
     return next((words for key, words in reversed([*sources.items()]) if key in keys), None)
+
+
+def rechecked(study: Model) -> Model:
+    """Returns a study whose values were replaced, as it would be read from its file.
+
+    Raises:
+        StudyError: The values do not fit together; one sentence.
+    """
+    data = study.model_dump(mode="json", by_alias=True)
+    try:
+        return type(study).model_validate(data)
+    except ValidationError as error:
+        raise StudyError(describe(type(study), data, error)[1]) from None
 
 
 def write_study(study: BaseModel, path: Path) -> None:

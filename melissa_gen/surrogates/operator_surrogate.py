@@ -95,7 +95,9 @@ class OperatorSurrogate(Surrogate):
         """
         parts = [self.scale(parameters, time)]
         for k, name in enumerate(self.inputs):
-            scaled = (inputs[name].double() - self.field_mean[k]) / self.field_std[k]
+            # In place, because a batch of large fields is copied once and not three times.
+            scaled = inputs[name].to(torch.float64, copy=True)
+            scaled = scaled.sub_(self.field_mean[k]).div_(self.field_std[k])
             parts.append(scaled.flatten(1).to(parts[0].dtype))
         return torch.cat(parts, dim=1)
 

@@ -17,11 +17,12 @@ per learning, at about a thousand candidates. `pool` draws from the candidates, 
 gradients are those of an interpolation (`kernel_interpolation`) of some of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.errors import DataError
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.difficulty_ensemble import (
     importance_weights,
@@ -110,10 +111,12 @@ class FeatureRegression(Acquisition):
             return
         unit = self._prior_draws(self._count, rng)
         features = probe.features(unit)
+        _check_finite(probe.names, features)
         slopes = self._regression(probe.names, features, table)
         values = features @ slopes
         _, pullback = probe.features_and_pullback(unit[:_SLOPES_AT])
         gradient = pullback(np.broadcast_to(slopes, (_SLOPES_AT, len(slopes))))
+        _check_finite(["gradient"] * gradient.shape[1], gradient)
         self._known.fit(unit[:_INTERPOLATED], values[:_INTERPOLATED], gradient)
         self._candidates = unit, values
         self._slopes = dict(zip(probe.names, slopes.tolist(), strict=True))
@@ -193,3 +196,21 @@ class FeatureRegression(Acquisition):
         slopes: Array = prior + np.where(varies, change / np.where(varies, spread, 1.0), 0.0)
         # A negative slope of novelty would be a coincidence: errors do not decrease with novelty.
         return np.where(prior > 0.0, np.maximum(slopes, 0.0), slopes)
+
+
+def _check_finite(names: Sequence[str], values: Array) -> None:
+    """Checks features, or their gradients, `(n, j)` of the surrogate.
+
+    Raises:
+        DataError: Some are NaN or infinite.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    wrong = sorted({name for name, column in zip(names, finite.T, strict=True) if not column.all()})
+    message = (
+        f"the network of the surrogate predicts values of which {', '.join(wrong)} is NaN or infinite at "
+        f"{int((~finite.all(axis=1)).sum())} of {len(values)} points; check the network, or choose a sampler.method "
+        "that does not use it"
+    )
+    raise DataError(message)

@@ -294,6 +294,7 @@ class Assembler:
         if key not in self._attempts:
             self._attempts[key] = _Attempt(0, bytearray(self._time_steps))
         self._attempts[key].closed = True
+        self.inputs.end(simulation, attempt)
         open_samples = [s for key, s in self._samples.items() if key[:2] == (simulation, attempt)]
         return [sender for sample in open_samples for sender in self._lose(sample)]
 

@@ -99,6 +99,15 @@ class InputFields:
         if self._inputs:
             self._fixed[simulation] = inputs
 
+    def end(self, simulation: int, attempt: int) -> None:
+        """Drops the inputs of an attempt that is over, except those that samples of the simulation have fixed.
+
+        Otherwise the inputs of all failed simulations that wait for another attempt would be in memory.
+        """
+        self._attempts.get(simulation, {}).pop(attempt, None)
+        if not self._attempts.get(simulation):
+            self._attempts.pop(simulation, None)
+
     def forget(self, simulation: int) -> None:
         """Drops the inputs of a simulation of which no further sample is stored."""
         self._attempts.pop(simulation, None)

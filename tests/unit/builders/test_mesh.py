@@ -85,6 +85,26 @@ def test_a_mesh_that_does_not_fit_is_refused(study, tmp_path, points, cells, sen
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("domain", "sentence"),
+    [
+        ("{x: [0, 2], y: [0, 1]}", ""),
+        ("{x: [0, 2]}", "domain has 1 axes, but the points in simulation.mesh.coordinates have 2"),
+        (
+            "{y: [0, 2], x: [0, 1]}",
+            "simulation.domain has the axes y, x; legal are x, y, z in this",
+        ),
+    ],
+)
+def test_the_domain_has_the_axes_of_the_points(study, tmp_path, domain, sentence):
+    try:
+        read_mesh(load_study(tmp_path / "study.yaml", [f"simulation.domain={domain}"]))
+        found = ""
+    except StudyError as error:
+        found = str(error)
+    assert sentence in found and bool(found) == bool(sentence)
+
+
 @pytest.mark.parametrize("key", ["coordinates", "cells"])
 def test_a_file_that_is_missing_is_named(study, tmp_path, key):
     (tmp_path / ("points.csv" if key == "coordinates" else "cells.npy")).unlink()

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import tempfile
 import threading
 
 import psutil
@@ -40,6 +41,16 @@ def test_a_failure_is_a_warning_and_the_process_ends_with_the_study(tmp_path, wa
         (process,) = psutil.Process().children()
     assert found == ["the report is not up to date: disk full"]
     assert not process.is_running()
+
+
+def test_temporary_files_of_the_process_are_removed(tmp_path, warnings, monkeypatch):
+    """As matplotlib makes them where it can't write to the home directory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import tempfile, time; print('the report', tempfile.mkdtemp(), flush=True); time.sleep(600)"
+    with living_report(tmp_path, 0.0, python(code)):
+        assert warnings[1].wait(60)
+        assert str(tmp_path) in warnings[0][0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_dies_is_a_warning(tmp_path, warnings):

@@ -1,13 +1,18 @@
 """What `melissa-gen train` refuses before anything is started."""
 
+import os
+
+import h5py
 import numpy as np
 import pytest
 from rich.console import Console
 
+from melissa_gen.builders.recorded_files import changed_data, data_stamps
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.launcher.commands.train import train_on_data
 from melissa_gen.report.live import LiveView
+from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import load_study
 
 
@@ -42,6 +47,36 @@ def test_a_study_without_training_has_nothing_to_train(study_file, recorded):
 
 def test_a_file_that_is_missing_is_named(study_file, tmp_path):
     assert f"{tmp_path / 'none.h5'} can't be read" in refused(study_file, tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("server.ranks=3",), "server.ranks 3 is more than simulation.count 1"),
+        (("reservoir.watermark=6", "reservoir.capacity=9"), "reservoir.watermark 6 is never reach"),
+    ],
+)
+def test_the_number_of_trajectories_is_checked_before_a_directory_is_made(
+    study_file, recorded, tmp_path, monkeypatch, words, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("training.validation.simulations=1", *words)
+    assert sentence in refused(study_file, recorded, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_changed_data_is_refused_or_named(recorded):
+    purpose = Purpose(data=[str(recorded)], stamps=data_stamps([recorded]))
+    assert changed_data(purpose) == ""
+    os.utime(recorded, (1, 1))
+    assert f"{recorded} (before: " in changed_data(purpose)
+    with h5py.File(recorded, "a") as file:
+        file["parameters"][0, 0] = 0.25
+    with pytest.raises(DataError, match="is not the file that the run was started with"):
+        changed_data(purpose)
+    recorded.unlink()
+    with pytest.raises(DataError, match="can't be read"):
+        changed_data(purpose)
 
 
 def test_sobol_indices_are_refused_because_recorded_data_has_no_groups(study_file, recorded):

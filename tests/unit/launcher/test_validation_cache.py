@@ -78,5 +78,9 @@ def test_two_runs_that_need_the_same_set_do_not_share_a_directory(tmp_path):
         assert first == wanted
         assert second != wanted
         assert second.parent == tmp_path
+        for one in (first, second):
+            one.mkdir()
+    assert first.exists(), "an interrupted run is continued here"
+    assert not second.exists()
     with working_dir(wanted) as later:
         assert later == wanted

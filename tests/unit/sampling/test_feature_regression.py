@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from melissa_gen.errors import DataError
 from melissa_gen.sampling import Evidence, Prior, create, split_state
 from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
@@ -51,6 +52,20 @@ def table_of(n, log_difficulty, rng):
         fresh=np.ones(n, dtype=bool),
         predicted=predicted,
     )
+
+
+def test_a_network_that_predicts_nan_is_named():
+    class Broken(Bowl):
+        def features(self, unit):
+            found = super().features(unit)
+            found[:3, 1] = np.nan
+            return found
+
+    rng = np.random.default_rng(1)
+    acquisition = stacked()
+    acquisition.observe(Broken())
+    with pytest.raises(DataError, match=r"the network of the surrogate .* magnitude is NaN or inf"):
+        acquisition.fit(table_of(0, lambda f: f[:, 0], rng), rng)
 
 
 def test_novelty_alone_guides_without_difficulties():

@@ -180,6 +180,18 @@ def test_a_damaged_one_is_named_and_the_one_before_it_is_used(tmp_path, file, ha
     assert complaint.startswith(f"the checkpoint {folders / 'latest'} is damaged: {what}")
 
 
+@pytest.mark.parametrize("number", [None, 0, 999])
+def test_one_of_another_format_is_refused(tmp_path, number):
+    save(tmp_path, "latest", 10)
+    folder = tmp_path / "checkpoints" / "latest"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["format"] = number
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found, (complaint,) = newest(tmp_path)
+    assert found is None
+    assert f"{folder} has the format {number}, and this version of melissa_gen reads" in complaint
+
+
 def test_one_that_was_cut_off_while_it_was_written_is_not_there(tmp_path):
     save(tmp_path, "latest", 10)
     folders = tmp_path / "checkpoints"

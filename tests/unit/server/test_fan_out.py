@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melissa_gen.reservoir import Sample, SlotStore, create
+from melissa_gen.protocol.wire import owner
+from melissa_gen.reservoir import Sample, SampleBlock, SlotStore, create
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.sinks import FanOut, SideSink
 
@@ -51,9 +52,9 @@ def offer(sink, simulation, step=0):
     """Offers a sample whose values are the number of its simulation; returns whether it was stored."""
     slot = sink.store.acquire()
     sink.store.row(slot, "u")[:] = simulation
-    if stored := sink.put(slot, Sample(simulation, step, np.array([0.5]))):
-        return stored
-    sink.store.release(slot)
+    block = SampleBlock.of(Sample(simulation, step, np.array([0.5])))
+    if not (stored := sink.put_block((slot,), block) == 1):
+        sink.store.release(slot)
     return stored
 
 
@@ -125,7 +126,7 @@ def test_a_defect_is_named_by_its_type(caplog):
     order=st.permutations(range(6)), kept=st.integers(0, 6), ranks=st.integers(1, 3), data=st.data()
 )
 def test_resumed_sinks_get_lost_samples_no_second_time(order, kept, ranks, data):
-    """Samples in memory are lost with the server and arrive again, at any rank; the sums do not count them twice."""
+    """Samples in memory are lost with the server and arrive again, at their owner; the sums do not count them twice."""
     before = data.draw(st.integers(1, 3))
     sinks = [FanOut(reservoir(6), [Sum("sum")]) for _ in range(before)]
     for place, simulation in enumerate(order[:kept]):
@@ -134,10 +135,20 @@ def test_resumed_sinks_get_lost_samples_no_second_time(order, kept, ranks, data)
     again = [FanOut(reservoir(6), [Sum("sum")]) for _ in range(ranks)]
     for rank, sink in enumerate(again):
         sink.restore_sides(saved, rank, ranks)
-    for place, simulation in enumerate(order):
-        assert offer(again[place % ranks], simulation)
+    for simulation in order:
+        assert offer(again[owner(simulation, ranks)], simulation)
     seen = [one for sink in again for one in sink.sides[0].samples]
     assert sorted(seen) == [(n, 0) for n in range(6)]
+
+
+def test_samples_that_the_reservoir_has_again_are_not_awaited():
+    sink = FanOut(reservoir(), [Sum("sum")])
+    assert offer(sink, 1) and offer(sink, 2)
+    again = FanOut(reservoir(), [Sum("sum")])
+    again.restore_sides([sink.state()["sides"]], 0, 1)
+    assert again.state()["sides"]["used"].tolist() == [[1, 0], [2, 0]]
+    again.keep([(1, 0)])
+    assert again.state()["sides"]["used"].tolist() == [[2, 0]]
 
 
 @pytest.mark.parametrize("policy", ["reservoir", "fifo", "firo"])

@@ -106,6 +106,19 @@ def test_other_inputs_are_allowed_before_a_sample_is_stored(assembler):
     np.testing.assert_array_equal(whole.inputs["k"], values(1.0)["k"])
 
 
+def test_a_failed_attempt_leaves_no_inputs_behind_unless_a_sample_was_stored(assembler):
+    send_inputs(assembler)
+    assert len(assembler.inputs) == 1
+    assembler.close(0, 0)
+    assert len(assembler.inputs) == 0
+    send_inputs(assembler, attempt=1)
+    send_step(assembler, 0, attempt=1)
+    assembler.close(0, 1)
+    assert len(assembler.inputs) == 1
+    assembler.settle(0)
+    assert len(assembler.inputs) == 0
+
+
 def test_a_resumed_server_compares_with_the_samples_in_memory(assembler):
     assembler.inputs.remember(0, values())
     send_inputs(assembler, shift=1.0)
