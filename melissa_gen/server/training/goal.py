@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Goal"]
+__all__ = ["Goal", "useless"]
 
 
 class Goal:
@@ -70,3 +70,20 @@ class Goal:
         ]
         found = "; ".join(parts)
         return f"{found} in {self._patience} validations in a row" if self._patience > 1 else found
+
+
+def useless(error: float, error_of_mean: float, name: str) -> str:
+    """Returns a warning if a surrogate predicts no better than the mean of each field; else "".
+
+    Args:
+        error: Final mean validation error.
+        error_of_mean: The same of predicting the mean of each field.
+        name: Name of the error.
+    """
+    # An error that is NaN is not below anything.
+    if error < error_of_mean:
+        return ""
+    return (
+        f"the final validation error (mean {name.upper()} {error:.3g}) is not below that of predicting the mean of each "
+        f"field ({error_of_mean:.3g}): the surrogate has learned nothing of use"
+    )

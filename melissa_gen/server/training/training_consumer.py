@@ -27,6 +27,7 @@ from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.device import device_of
 from melissa_gen.server.training.divergence import all_finite
+from melissa_gen.server.training.goal import useless
 from melissa_gen.server.training.model_files import (
     load_model,
     load_optimizer,
@@ -174,14 +175,8 @@ class TrainingConsumer(Consumer):
             self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
             if self.trainer.goal.missed is not None:
                 _log.warning("%s", self.trainer.goal.missed)
-            if self._error >= self._error_of_mean:
-                _log.warning(
-                    "the final validation error (mean %s %.3g) is not below that of predicting the mean of each "
-                    "field (%.3g): the surrogate has learned nothing of use",
-                    name.upper(),
-                    self._error,
-                    self._error_of_mean,
-                )
+            if warning := useless(self._error, self._error_of_mean, name):
+                _log.warning("%s", warning)
 
     def summary(self) -> dict[str, Any]:
         """Returns the section `training`."""

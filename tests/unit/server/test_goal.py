@@ -2,7 +2,7 @@
 
 import pytest
 
-from melissa_gen.server.training.goal import Goal
+from melissa_gen.server.training.goal import Goal, useless
 from tests.unit.server.trainers import study_of
 
 
@@ -66,3 +66,11 @@ def test_a_goal_names_the_error_of_the_metric():
             ValueError, match=f"until has {key}.p99, but metric is {metric}; write {right}.p99"
         ):
             study_of(training={"metric": metric, "until": {f"{key}.p99": 0.1}, "validation": {}})
+
+
+@pytest.mark.parametrize(
+    ("error", "warned"), [(0.3, False), (0.5, True), (2.0, True), (float("nan"), True)]
+)
+def test_a_surrogate_that_is_no_better_than_the_mean_is_warned_of(error, warned):
+    words = "is not below that of predicting the mean of each field (0.5)"
+    assert (words in useless(error, 0.5, "nrmse")) == warned
