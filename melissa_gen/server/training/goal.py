@@ -84,6 +84,6 @@ def useless(error: float, error_of_mean: float, name: str) -> str:
     if error < error_of_mean:
         return ""
     return (
-        f"the final validation error (mean {name.upper()} {error:.3g}) is not below that of predicting the mean of each "
-        f"field ({error_of_mean:.3g}): the surrogate has learned nothing of use"
+        f"the final validation error (mean {name.upper()} {error:.3g}) is not below that of predicting the mean of "
+        f"each field ({error_of_mean:.3g}): the surrogate has learned nothing of use"
     )
