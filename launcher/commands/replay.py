@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.run_dir.folder import BATCH_ORDER
+from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
 from melissa_gen.runs import Run
 from melissa_gen.server.training.replay import replay
 from melissa_gen.surrogates import save
@@ -31,9 +31,11 @@ def replay_run(run_dir: Path, output: Path | None = None) -> str:
     run = Run.load(run_dir)
     study = run.study
     record = _checked_record(run)
-    validation = run.path / "validation.h5"
+    names = [None, *study.training.validation.sets]
+    files = {name: run.path / validation_file(name) for name in names}
+    validation = files if files[None].exists() else {}
     order = run.path / BATCH_ORDER
-    found = replay(study, record, order, validation if validation.exists() else None)
+    found = replay(study, record, order, validation)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         save(found.surrogate, output)

@@ -1,7 +1,6 @@
 """The command `melissa-gen run`, which checks a study and runs it until it ends."""
 
 import contextlib
-import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import check_output
-from melissa_gen.launcher.commands.validation_cache import validation_set
+from melissa_gen.launcher.commands.validation_sets import check_set_files, make_sets
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.report_writer import living_report
@@ -45,6 +44,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     check_sampler(study)
     check_memory(study)
     read_mesh(study)
+    check_set_files(study)
     solver_command(study)
     check_trackers(study.report.trackers)
     check_backend(study)
@@ -63,9 +63,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         if study.reservoir.checkpoint and study.training.enabled:
             view.say(disk_promise(study, run_dir))
         if study.training.enabled and study.training.validation.simulations > 0:
-            _link_validation_set(
-                validation_set(study, run_dir.parent / "validation", view), run_dir
-            )
+            make_sets(study, run_dir, view)
         record_run(study, run_dir)
         return execute_and_present(study, run_dir, view, ResumeInfo(started))
 
@@ -120,16 +118,6 @@ def _present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) ->
         view.say(f"to resume    melissa-gen resume {run_dir}")
     if outcome.sentence:
         view.say(Text.assemble((f"{study.name}: ", "red"), outcome.sentence))
-
-
-def _link_validation_set(source: Path, run_dir: Path) -> None:
-    """Adds the validation set to the run directory, as a hard link if the file system allows it."""
-    target = run_dir / "validation.h5"
-    target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _write_report(run_dir: Path, view: RunView) -> None:

@@ -15,10 +15,20 @@ from melissa_gen.dataset import Trajectories
 from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.run import execute_and_present
+from melissa_gen.launcher.commands.validation_sets import (
+    check_set_files,
+    check_sets_without_solver,
+    copy_file_sets,
+)
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome
 from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import RunView
-from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.folder import (
+    create_default_run_dir,
+    held_run_dir,
+    record_run,
+    validation_file,
+)
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import FieldSection, FixedScaleSection, Study, with_values
 
@@ -152,6 +162,8 @@ def _train(
 
     check_memory(plan)
     read_mesh(plan)
+    check_sets_without_solver(plan)
+    check_set_files(plan)
     try_surrogate(plan)
     check_trackers(plan.report.trackers)
     check_backend(plan)
@@ -161,7 +173,8 @@ def _train(
         view.say(f"memory: at most {promised:,.0f} MB in each of {ranks} server rank(s)")
         if plan.reservoir.checkpoint:
             view.say(disk_promise(plan, held))
-        write_validation_set(held / "validation.h5")
+        write_validation_set(held / validation_file())
+        copy_file_sets(plan, held)
         record_run(plan, held, purpose)
         return execute_and_present(plan, held, view, ResumeInfo(started))
 

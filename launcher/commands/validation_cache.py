@@ -55,7 +55,13 @@ _CACHE_TAG = "CACHEDIR.TAG"
 _CACHE_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Validation sets of melissa-gen.\n"
 
 
-def validation_set(study: Study, cache: Path, view: RunView) -> Path:
+def validation_set(
+    study: Study,
+    cache: Path,
+    view: RunView,
+    name: str | None = None,
+    points: list[list[float]] | None = None,
+) -> Path:
     """Returns the study's validation set, and creates it unless the cache contains one that is still valid.
 
     If an earlier creation was interrupted, it is continued.
@@ -64,6 +70,8 @@ def validation_set(study: Study, cache: Path, view: RunView) -> Path:
         study: The study.
         cache: Folder of validation sets, whose file names are hashes of their settings.
         view: Displays the progress, and whether and why an earlier set is used or not.
+        name: Name of the set in messages.
+        points: Parameters of each simulation; None: they are drawn from the prior.
 
     Returns:
         The path of the validation set.
@@ -76,24 +84,27 @@ def validation_set(study: Study, cache: Path, view: RunView) -> Path:
     solver_command(study)
     files = solver_files(study)
     settings = dataset_settings(study, wanted.simulations, wanted.seed, files.digests)
+    if points is not None:
+        settings["points"] = points
     cached = CachedSet(cache.absolute(), settings)
+    title = f"validation set {name}" if name else "validation set"
     _make_cache(cache, wanted.simulations * study.simulation.time_steps * study.sample_bytes)
     if files.caveat():
-        view.say(f"validation set: {files.caveat()}")
+        view.say(f"{title}: {files.caveat()}")
     if cached.path.exists() and wanted.reuse != "never":
         reason = cached.difference()
         if not reason and wanted.reuse == "verified":
-            reason = _repeat_one(study, cached, view)
+            reason = _repeat_one(study, cached, view, title)
         if not reason:
             verified = (
                 ""
                 if wanted.reuse == "trusted"
                 else "; one of its simulations, solved again, is the same"
             )
-            view.say(f"validation set: reused from {cached.date}{verified} ({cached.path})")
+            view.say(f"{title}: reused from {cached.date}{verified} ({cached.path})")
             return cached.path
-        view.say(f"validation set: the one from {cached.date} is not reused: {reason}")
-    _create(study, cached, files, view)
+        view.say(f"{title}: the one from {cached.date} is not reused: {reason}")
+    _create(study, cached, files, view, title)
     return cached.path
 
 
@@ -174,16 +185,14 @@ def _make_cache(cache: Path, size: int) -> None:
     check_space(cache, f"the validation set in {cache}", size)
 
 
-def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
+def _repeat_one(study: Study, cached: CachedSet, view: RunView, title: str) -> str:
     """Solves one simulation of the set again; returns how the solution differs, or ""."""
     with Dataset(cached.path) as data:
         row = time.time_ns() % len(data)
         number = int(data.simulations[row])
         point, known = data.parameters[row].tolist(), data.read(row)
     plan = dataset_study(study, 1)
-    shown = DataSetView(
-        view.console, f"validation set: simulation {number} again", sample_count(plan)
-    )
+    shown = DataSetView(view.console, f"{title}: simulation {number} again", sample_count(plan))
     with working_dir(cached.path.with_suffix(".again")) as run_dir:
         output = str(run_dir / "again.h5")
         purpose = Purpose("data_set", output, settings=dict(cached.settings), points=[point])
@@ -207,21 +216,27 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView) -> str:
     )
 
 
-def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView) -> None:
+def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView, title: str) -> None:
     """Solves the simulations of a set, or continues an interrupted creation."""
     wanted, path = study.training.validation, cached.path
     plan = dataset_study(study, wanted.simulations)
-    title = f"validation set: {wanted.simulations} simulations"
-    shown = DataSetView(view.console, title, sample_count(plan))
+    what = f"{title}: {wanted.simulations} simulations"
+    shown = DataSetView(view.console, what, sample_count(plan))
     with working_dir(path.with_suffix(".run")) as run_dir:
         made = run_dir / "data.h5"
-        purpose = Purpose("data_set", str(made), wanted.seed, dict(cached.settings))
+        purpose = Purpose(
+            "data_set",
+            str(made),
+            wanted.seed,
+            dict(cached.settings),
+            points=cached.settings.get("points"),
+        )
         outcome = _run(plan, purpose, run_dir, shown)
         outcome.raise_for_status("the validation set")
         failed = outcome.summary["simulations"]["failed"]
         if failed:
             view.say(
-                f"validation set: {failed} of {wanted.simulations} simulations failed and are not included"
+                f"{title}: {failed} of {wanted.simulations} simulations failed and are not included"
             )
         # Files that changed while the simulations ran are outputs of the solver and say nothing about its results.
         current = solver_files(study).digests

@@ -19,6 +19,7 @@ from melissa_gen.study import SimulationSection, Study, TimesSection
 
 __all__ = [
     "check_dataset",
+    "check_times",
     "clock",
     "dataset_settings",
     "dataset_writer",
@@ -103,20 +104,29 @@ def _check_recorded(study: Study, prior: Prior, data: Dataset) -> None:
     if len(fields) == 1:
         data.rename_tensor(fields[0])
     check_dataset(study, data)
-    times = physical_times(study.simulation)
-    numbers = np.arange(data.time_steps)
-    if not (np.allclose(data.times, times) or np.array_equal(data.times, numbers)):
-        message = (
-            f"{data.path} has the physical times {data.times[0]:g} to {data.times[-1]:g}, but the study has "
-            f"{times[0]:g} to {times[-1]:g}; correct simulation.times, or use a file of this study"
-        )
-        raise DataError(message)
+    check_times(study, data)
     outside = np.flatnonzero(np.isneginf(prior.log_density(data.parameters)))
     if len(data) and len(outside):
         point = dict(zip(data.names, data.parameters[outside[0]].tolist(), strict=True))
         message = (
             f"{data.path} has a trajectory with {point}, which is outside the distributions in parameters; widen them, "
             "or use a file of this study"
+        )
+        raise DataError(message)
+
+
+def check_times(study: Study, data: Dataset) -> None:
+    """Checks that a data set has the physical times of a study, or none.
+
+    Raises:
+        DataError: It has others.
+    """
+    times = physical_times(study.simulation)
+    numbers = np.arange(data.time_steps)
+    if not (np.allclose(data.times, times) or np.array_equal(data.times, numbers)):
+        message = (
+            f"{data.path} has the physical times {data.times[0]:g} to {data.times[-1]:g}, but the study has "
+            f"{times[0]:g} to {times[-1]:g}; correct simulation.times, or use a file of this study"
         )
         raise DataError(message)
 

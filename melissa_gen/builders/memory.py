@@ -233,14 +233,14 @@ def model_megabytes(study: Study) -> float:
 
 
 def promised_megabytes(study: Study) -> float:
-    """Returns the memory limit of one server rank in megabytes, including its part of the validation set.
+    """Returns the memory limit of one server rank in megabytes, including its part of the validation sets.
 
     GPU memory is not included. If `server.device` is auto, the server is assumed to use a GPU if this machine has one.
 
     Raises:
         StudyError: The surrogate can't be built.
     """
-    simulations = study.training.validation.simulations
+    simulations = study.training.validation.total
     each = study.simulation.time_steps * study.sample_bytes / 1e6
     share = simulations * (each + study.input_bytes / 1e6) / study.server.ranks
     if simulations:

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, MESH, TENSOR, explained
+from melissa_gen.dataset.layout import INPUTS, LAYOUT, MESH, TENSOR, explained
+from melissa_gen.dataset.pdebench import coordinates_of, fields_of, times_of
 from melissa_gen.errors import DataError
 
 __all__ = ["Dataset"]
@@ -142,6 +143,15 @@ class Dataset:
             self.fields = {name: self.fields[TENSOR]}
             self._values = {name: self._values[TENSOR]}
 
+    def set_parameters(self, values: Mapping[str, float]) -> None:
+        """Gives all trajectories of a file without parameters the same ones.
+
+        Args:
+            values: Name of each parameter to its physical value.
+        """
+        self.names = list(values)
+        self.parameters = np.tile(np.array([*values.values()], np.float64), (len(self), 1))
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -167,14 +177,10 @@ class Dataset:
                 f"and this version reads layouts up to {LAYOUT}"
             )
             raise DataError(message)
-        names = [str(name) for name in file.attrs.get("fields", [TENSOR])]
-        keys = {name: name for name in names}
-        if len(names) == 1 and names[0] not in file:
-            keys = {names[0]: TENSOR}
-        if not keys or not all(isinstance(file.get(key), h5py.Dataset) for key in keys.values()):
+        self._values = self._fields_in(file)
+        if not self._values:
             message = f"{self.path} is not a data set: it has neither '{TENSOR}' nor named fields"
             raise DataError(message)
-        self._values = {name: file[key] for name, key in keys.items()}
         sizes = {values.shape[:2] for values in self._values.values()}
         if len(sizes) != 1 or len(next(iter(sizes))) < 2:
             message = f"{self.path} is not a data set: its fields have sizes {sorted(sizes)}"
@@ -190,10 +196,8 @@ class Dataset:
         self.simulations = self._column("simulation", np.arange(total))[self._rows]
         self.parameters = self._column("parameters", np.zeros((total, 0)))[self._rows]
         self.names = self._parameter_names()
-        self.times = self._column("t-coordinate", np.arange(self.time_steps, dtype=np.float64))
-        self.coordinates = {
-            axis: file[f"{axis}-coordinate"][...] for axis in AXES if f"{axis}-coordinate" in file
-        }
+        self.times = self._times_in(file)
+        self.coordinates = coordinates_of(file)
         mesh = file.get(MESH)
         self.mesh: dict[str, NDArray[Any]] = (
             {name: values[...] for name, values in mesh.items()}
@@ -201,6 +205,28 @@ class Dataset:
             else {}
         )
         self.settings: dict[str, Any] = json.loads(file.attrs.get("settings", "{}"))
+
+    def _fields_in(self, file: h5py.File) -> dict[str, Any]:
+        """Returns the fields: name to an array `(n, T, *shape)`; empty if they are not all there."""
+        if "fields" not in file.attrs:
+            return fields_of(file)
+        names = [str(name) for name in file.attrs["fields"]]
+        keys = {name: name for name in names}
+        if len(names) == 1 and names[0] not in file:
+            keys = {names[0]: TENSOR}
+        whole = all(isinstance(file.get(key), h5py.Dataset) for key in keys.values())
+        return {name: file[key] for name, key in keys.items()} if whole else {}
+
+    def _times_in(self, file: h5py.File) -> NDArray[Any]:
+        found = times_of(file)
+        if found is None:
+            return np.arange(self.time_steps, dtype=np.float64)
+        # Some files of PDEBench have one more time than time steps.
+        times = found[: self.time_steps]
+        if times.shape != (self.time_steps,):
+            message = f"{self.path} has {len(times)} times, but {self.time_steps} time steps"
+            raise DataError(message)
+        return times
 
     def _parameter_names(self) -> list[str]:
         count = self.parameters.shape[1]
@@ -216,9 +242,6 @@ class Dataset:
         if name not in self._file:
             return default
         values: NDArray[Any] = self._file[name][...]
-        if name == "t-coordinate":
-            # Some files of PDEBench have one more time than time steps.
-            values = values[: self.time_steps]
         if values.ndim != default.ndim or len(values) != len(default):
             message = (
                 f"'{name}' in {self.path} has shape {values.shape}, not {len(default)} entries"

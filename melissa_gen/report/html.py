@@ -122,6 +122,7 @@ def render_report(
             "training": _training(pictures),
             "errors": _errors(pictures),
             "field_errors": _field_errors(run),
+            "set_errors": _set_errors(run),
             "cases": pictures.part("cases", CASES, lambda: _cases(run)),
             "slice_note": slice_note(run.cases.true.shape[2:]) if run.cases else "",
             "statistics": pictures.part(
@@ -284,6 +285,25 @@ def _field_errors(run: RecordedRun) -> list[list[str]]:
     return [
         [name, *(number(number_at(one, run.error_name, key)) for key in keys)]
         for name, one in found.items()
+    ]
+
+
+def _set_errors(run: RecordedRun) -> list[list[str]]:
+    """Returns the errors on each validation set as cells of a table; empty if there is only one set."""
+    found = run.summary.get("validation")
+    events = run.kind("validation")
+    if not (found or {}).get(run.error_name):
+        found = events[-1] if events else None
+    if not found or not found.get("sets"):
+        return []
+    keys = ("mean", "rms", "p95", "p99", "max")
+    return [
+        [
+            name,
+            count(int(number_at(one, "simulations"))),
+            *(number(number_at(one, run.error_name, key)) for key in keys),
+        ]
+        for name, one in {"prior": found, **found["sets"]}.items()
     ]
 
 

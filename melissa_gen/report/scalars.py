@@ -48,6 +48,9 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
         }
         for name, errors in (event.get("fields") or {}).items():
             found |= {f"validation/{name}/{key}": value for key, value in _numbers(errors)}
+        for name, one in (event.get("sets") or {}).items():
+            errors = _numbers(one.get(error_name(one)))
+            found |= {f"validation/sets/{name}/{key}": value for key, value in errors}
         found["validation/correlation_time"] = number_at(event, "correlation_time")
         found |= _errors_at_steps(event.get("against_time"))
     elif kind == "generation":

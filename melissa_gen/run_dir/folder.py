@@ -30,6 +30,7 @@ __all__ = [
     "read_purpose",
     "record_changes",
     "record_run",
+    "validation_file",
     "write_json",
 ]
 
@@ -38,6 +39,11 @@ BATCH_ORDER = "batches.bin"
 """File with the order in which batches were drawn, of a run that records its samples."""
 
 LEAST_FREE_BYTES = 10_000_000
+
+
+def validation_file(name: str | None = None) -> str:
+    """Returns the file name of a validation set in the run directory; None: of the one that is drawn from the prior."""
+    return "validation.h5" if name is None else f"validation_{name}.h5"
 
 
 def default_run_dir(

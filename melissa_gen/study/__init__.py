@@ -14,7 +14,11 @@ from melissa_gen.study.statistics_section import StatisticsSection
 from melissa_gen.study.study import Study, json_schema, load_study, with_values
 from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
-from melissa_gen.study.training_section import TrainingSection, ValidationSection
+from melissa_gen.study.training_section import (
+    TrainingSection,
+    ValidationSection,
+    ValidationSetSection,
+)
 
 __all__ = [
     "Change",
@@ -36,6 +40,7 @@ __all__ = [
     "TimesSection",
     "TrainingSection",
     "ValidationSection",
+    "ValidationSetSection",
     "changes_between",
     "check_changes",
     "json_schema",

@@ -244,6 +244,26 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _parameters_of_sets(self) -> Self:
+        for name, one in self.training.validation.sets.items():
+            key, legal = f"training.validation.sets.{name}", ", ".join(self.parameters)
+            words = [
+                *one.parameters,
+                *one.values,
+                *(word for point in one.points for word in point),
+            ]
+            unknown = [word for word in words if word not in self.parameters]
+            if unknown:
+                msg = f"{key} has the parameter '{unknown[0]}'; legal are {legal}"
+                raise ValueError(msg)
+            for point in [*one.points, one.values] if one.values else one.points:
+                missing = [word for word in self.parameters if word not in point]
+                if missing:
+                    msg = f"{key} has a point without '{missing[0]}'; each point has {legal}"
+                    raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.training.enabled:
             return self

@@ -4,10 +4,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from melissa_gen.distributions import Parameter
 from melissa_gen.study.base_section import ClassSection, Section
+from melissa_gen.study.word_types import Name
 from melissa_gen.units import Duration
 
-__all__ = ["ScheduleSection", "TrainingSection", "UntilSection", "ValidationSection"]
+__all__ = [
+    "ScheduleSection",
+    "TrainingSection",
+    "UntilSection",
+    "ValidationSection",
+    "ValidationSetSection",
+]
 
 Limit = Annotated[float, Field(gt=0)]
 _STATISTICS = ("mean", "rms", "p95", "p99", "max")
@@ -18,6 +26,42 @@ SQUARED: dict[Literal["absolute", "relative"], Literal["mse", "relative"]] = {
     "relative": "relative",
 }
 """The loss that is the square of each metric."""
+
+
+class ValidationSetSection(Section):
+    """A further validation set: simulations with other parameters, or the trajectories of a file."""
+
+    parameters: dict[Name, Parameter] = Field(default={})
+    """Distributions from which the set is drawn; parameters that are not named keep their own."""
+    points: list[dict[Name, float]] = Field(default=[])
+    """The parameters of each simulation: a value for each parameter of the study."""
+    file: str | None = Field(default=None, min_length=1)
+    """A data set file of `melissa-gen generate`, of `record`, or of PDEBench; a relative path starts at the folder of
+    the study."""
+    values: dict[Name, float] = Field(default={})
+    """Parameters of all trajectories of a file that has none, such as those of PDEBench."""
+    simulations: int = Field(default=16, gt=0)
+    """Size of a set that is drawn; of a file, its first trajectories, or all if it holds fewer."""
+    seed: int = Field(default=20_000, ge=0)
+    """Seed of the draws of the set."""
+
+    @property
+    def count(self) -> int:
+        """Number of simulations, of a file at most."""
+        return len(self.points) or self.simulations
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = {"parameters": self.parameters, "points": self.points, "file": self.file}
+        found = [key for key, value in given.items() if value]
+        if len(found) != 1:
+            what = " and ".join(found) if found else "none of them"
+            msg = f"a validation set has one of parameters, points and file; found {what}"
+            raise ValueError(msg)
+        if self.values and self.file is None:
+            msg = "values are the parameters of a file; use parameters or points without a file"
+            raise ValueError(msg)
+        return self
 
 
 class ValidationSection(Section):
@@ -33,6 +77,29 @@ class ValidationSection(Section):
     """When a validation set of an earlier run is used again, if settings and files of the solver are the same:
     `verified`, after one of its simulations was solved again with the same result; `trusted`, without that, for a
     solver whose results are not reproducible; `never`."""
+    sets: dict[Name, ValidationSetSection] = Field(default={}, max_length=100)
+    """Further sets by name, whose errors are measured and shown apart: other distributions, chosen points, or files."""
+    decides: Name | None = None
+    """Name of the set whose errors `until`, a schedule by validations and callbacks use; none: that of the prior."""
+
+    @property
+    def total(self) -> int:
+        """Number of simulations of all sets."""
+        return self.simulations + sum(one.count for one in self.sets.values())
+
+    @model_validator(mode="after")
+    def _known_sets(self) -> Self:
+        if self.sets and not self.simulations:
+            msg = (
+                "validation.sets are measured beside the set of the prior, but validation.simulations is 0; at least 1 "
+                "is legal"
+            )
+            raise ValueError(msg)
+        if self.decides is not None and self.decides not in self.sets:
+            legal = ", ".join(self.sets) or "none, because there are no sets"
+            msg = f"validation.decides is {self.decides}, which is not a name in validation.sets; legal: {legal}"
+            raise ValueError(msg)
+        return self
 
 
 class ScheduleSection(ClassSection):

@@ -65,6 +65,16 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
             "simulation.count": 40,
             "training.validation.simulations": 2,
             "training.validation.every": 20,
+            "training.validation.sets": {
+                "corner": {"points": [dict.fromkeys(heat()["parameters"], 500.0)]},
+                "warm": {
+                    "parameters": {
+                        "top_temperature": {"distribution": "uniform", "low": 500.0, "high": 600.0}
+                    },
+                    "simulations": 1,
+                },
+            },
+            "training.validation.decides": "warm",
             "training.until": {"nrmse.max": 100.0, "patience": 2},
             "training.optimizer": {"class": "NAdam"},
             "training.schedule": {"class": "ReduceLROnPlateau", "step": "validation"},
@@ -81,8 +91,15 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
     run.assert_adds_up()
     completed = run.summary["simulations"]["completed"]
     assert completed < 40 and run.summary["training"]["goal_reached"]
-    assert len(list(run.events("validation"))) >= 2
-    assert "training.until is reached: nrmse.max is" in run.summary["reason"]
+    validations = list(run.events("validation"))
+    worst = validations[1]["sets"]["warm"]["nrmse"]["max"]
+    assert f"training.until is reached: nrmse.max is {worst:.3g}," in run.summary["reason"]
+    sets = run.summary["validation"]["sets"]
+    assert {name: one["simulations"] for name, one in sets.items()} == {"corner": 1, "warm": 1}
+    with h5py.File(run.run_dir / "validation_warm.h5") as file:
+        names = list(file["parameters"].attrs["names"])
+        assert 500.0 < file["parameters"][0, names.index("top_temperature")] < 600.0
+    assert np.load(run.run_dir / "validation_errors_corner.npz")["nrmse"].shape == (1,)
     assert f"{40 - completed} of 40 simulations were not needed" in run.summary["reason"]
 
 

@@ -114,6 +114,7 @@ class Coordinator:
         if checkpoint:
             self._board.validation_by_field = checkpoint.state["validation_by_field"]
             self._board.validation_in_time = checkpoint.state.get("validation_in_time", {})
+            self._board.validation_sets = checkpoint.state.get("validation_sets", {})
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._control = ControlThread(
             study,
@@ -180,6 +181,7 @@ class Coordinator:
             self._board.validation = fields[self._study.training.error_name]
             self._board.validation_by_field = fields["fields"]
             self._board.validation_in_time = {k: fields[k] for k in _IN_TIME}
+            self._board.validation_sets = fields["sets"]
         if event in _TOLD_TO_LAUNCHER:
             self._control.tell_launcher(record | {"type": "event"})
         return record
@@ -224,6 +226,7 @@ class Coordinator:
                 "validation": self._board.validation,
                 "validation_by_field": self._board.validation_by_field,
                 "validation_in_time": self._board.validation_in_time,
+                "validation_sets": self._board.validation_sets,
                 "lost": self._board.lost,
             }
 
@@ -412,6 +415,7 @@ class Coordinator:
                 },
                 **self._board.validation_in_time,
                 "simulations": self._study.training.validation.simulations * self._trains,
+                "sets": self._board.validation_sets,
             },
             "sampler": {
                 k: figures[k]

@@ -25,6 +25,7 @@ class StatusBoard:
         validation: The newest errors, or None.
         validation_by_field: The same for each field.
         validation_in_time: The newest errors against time, and the correlation time; empty if there are none.
+        validation_sets: The newest results of each further validation set.
         lost: Samples lost with an earlier server.
     """
 
@@ -42,6 +43,7 @@ class StatusBoard:
         self.validation: dict[str, float] | None = None
         self.validation_by_field: dict[str, dict[str, float]] = {}
         self.validation_in_time: dict[str, Any] = {}
+        self.validation_sets: dict[str, dict[str, Any]] = {}
 
     def report(self, report: dict[str, Any]) -> None:
         """Replaces the report of a rank."""

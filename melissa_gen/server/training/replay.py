@@ -23,6 +23,7 @@ from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
+from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
 
@@ -43,14 +44,16 @@ class Replayed(NamedTuple):
     losses: NDArray[np.float64]
 
 
-def replay(study: Study, record: Path, order: Path, validation: Path | None) -> Replayed:
+def replay(
+    study: Study, record: Path, order: Path, validation: Mapping[str | None, Path]
+) -> Replayed:
     """Trains on the samples of a record in the order in which a run with one server rank drew them.
 
     Args:
         study: The study of the run.
         record: The data set file that the run has recorded.
         order: The order of its batches.
-        validation: The validation set of the run, or None.
+        validation: Name of each validation set of the run to its file, None for that of the prior; may be empty.
 
     Raises:
         DataError: A file can't be read.
@@ -65,10 +68,20 @@ def replay(study: Study, record: Path, order: Path, validation: Path | None) -> 
         torch.manual_seed(study.seed + 1)
         state = RankState()
         measure = None
-        if validation is not None:
+        if validation:
             rows = study.training.batch_size
             metric = build_metric(study)
-            measure = Validation(validation, device, rows, state.begin_piece, task, metric)
+            read = functools.partial(
+                Validation,
+                device=device,
+                rows=rows,
+                begin_piece=state.begin_piece,
+                task=task,
+                metric=metric,
+            )
+            others = {name: read(path) for name, path in validation.items() if name}
+            decides = study.training.validation.decides
+            measure = ValidationSets(read(validation[None]), others, decides)
         training = study.training.model_copy(update={"callbacks": []})
         quiet = study.model_copy(update={"training": training})
         hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)

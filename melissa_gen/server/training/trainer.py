@@ -24,7 +24,8 @@ from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.learner import Learner
 from melissa_gen.server.training.pacing import Pacing, StepDecision, Supply
 from melissa_gen.server.training.scaling import Scaling
-from melissa_gen.server.training.validation import Validation, error_summary
+from melissa_gen.server.training.validation import error_summary
+from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.tasks import Task
@@ -64,7 +65,7 @@ class Trainer:
         surrogate: The surrogate, with inputs and outputs in physical units.
         reservoir: The reservoir of this rank.
         state: Shared with the ingest thread.
-        validation: Measures the error on unseen simulations, or None.
+        validation: Measures the errors on unseen simulations, or None.
         device: The device of the network.
         hooks: Functions that the loop calls.
         between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
@@ -89,7 +90,7 @@ class Trainer:
         surrogate: Surrogate,
         reservoir: Policy,
         state: RankState,
-        validation: Validation | None,
+        validation: ValidationSets | None,
         device: torch.device,
         hooks: Hooks,
         between_steps: Callable[[Surrogate, int], None],
@@ -377,20 +378,11 @@ class Trainer:
         """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
         assert self._validation is not None
         began = time.monotonic()
-        errors = self._validation.errors(self.model)
+        results, errors = self._validation.measure(self.model)
         self._learner.rate.after_validation(float(errors.total.mean()))
         if self._rank == 0:
             seconds = time.monotonic() - began
-            self._hooks.event(
-                "validation",
-                batches=self.batches,
-                seconds=seconds,
-                **{self._training.error_name: error_summary(errors.total)},
-                fields=errors.by_field_summary(),
-                correlation_time=float(errors.correlation_times.mean()),
-                against_time=errors.against_time(),
-                simulations=len(errors.total),
-            )
+            self._hooks.event("validation", batches=self.batches, seconds=seconds, **results)
         summary = error_summary(errors.total)
         self._callbacks.call("on_validation", lambda: self._progress(summary))
         return self.goal.check(summary)

@@ -19,7 +19,7 @@ from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir.batch_order import OrderRecorder
-from melissa_gen.run_dir.folder import BATCH_ORDER
+from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import SAVING
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
@@ -38,6 +38,7 @@ from melissa_gen.server.training.process_group import TorchCollectives, join_pro
 from melissa_gen.server.training.snapshots import Snapshots
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
+from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.tasks import Window
@@ -97,7 +98,7 @@ class TrainingConsumer(Consumer):
         self._between_steps = _snapshot_offer(
             study, self._surrogate, proposals if self._task.predicts_anywhere else None
         )
-        self._validation: Validation | None = None
+        self._validation: ValidationSets | None = None
         self._trainer: Trainer | None = None
         self._error: float | None = None
         self._error_of_mean: float | None = None
@@ -109,16 +110,19 @@ class TrainingConsumer(Consumer):
         return self._trainer
 
     def attach(self, hooks: Hooks) -> None:
-        """Reads the validation set and prepares the training loop."""
-        path = self._run_dir / "validation.h5"
+        """Reads the validation sets and prepares the training loop."""
+        path = self._run_dir / validation_file()
         # Ranks on other nodes may see a new file late, and all of them must take part.
         if self.collectives.from_rank_0(path.exists()):
-            with Dataset(path) as data:
-                check_dataset(self._study, data)
-            rows = self._study.training.batch_size
-            metric = build_metric(self._study)
-            self._validation = Validation(
-                path, self._device, rows, self.shared.begin_piece, self._task, metric
+            section = self._study.training.validation
+            self._validation = ValidationSets(
+                self._read_set(path),
+                {
+                    name: self._read_set(self._run_dir / validation_file(name))
+                    for name in section.sets
+                },
+                section.decides,
+                self._study.training.error_name,
             )
         self._trainer = Trainer(
             self._study,
@@ -131,6 +135,12 @@ class TrainingConsumer(Consumer):
             hooks,
             self._between_steps,
         )
+
+    def _read_set(self, path: Path) -> Validation:
+        with Dataset(path) as data:
+            check_dataset(self._study, data)
+        rows, metric = self._study.training.batch_size, build_metric(self._study)
+        return Validation(path, self._device, rows, self.shared.begin_piece, self._task, metric)
 
     def run(self) -> str | None:
         """Trains until the stream has ended and the reservoir is empty."""
@@ -170,9 +180,12 @@ class TrainingConsumer(Consumer):
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
             name = self._study.training.error_name
-            errors = self._validation.save_cases(self.trainer.model, path, units, name)
+            errors = self._validation.main.save_cases(self.trainer.model, path, units, name)
+            for other, one in self._validation.others.items():
+                file = path.with_name(f"validation_errors_{other}.npz")
+                one.save_cases(self.trainer.model, file, units, name)
             self._error = float(errors.total.mean())
-            self._error_of_mean = float(self._validation.errors_of_mean().total.mean())
+            self._error_of_mean = float(self._validation.main.errors_of_mean().total.mean())
             if self.trainer.goal.missed is not None:
                 _log.warning("%s", self.trainer.goal.missed)
             if warning := useless(self._error, self._error_of_mean, name):

@@ -332,3 +332,15 @@ def test_every_field_has_its_errors_and_pictures(tmp_path):
     assert "<td>humidity</td>" in page and ">123</td>" in page
     for name in ("temperature", "humidity"):
         assert page.count(f"<figcaption>{name}: NRMSE") == 3
+
+
+def test_each_validation_set_has_its_errors(tmp_path):
+    path = bare_run(tmp_path / "run", "study.yaml", "summary.json", "events.jsonl")
+    summary = json.loads((path / "summary.json").read_text())
+    assert "validation set simulations" not in words(render_report(RecordedRun.read(path)))
+    errors = {"mean": 0.125, "rms": 0.25, "p95": 0.5, "p99": 0.625, "max": 0.75}
+    summary["validation"]["sets"] = {"<hot>": {"nrmse": errors, "simulations": 7}}
+    (path / "summary.json").write_text(json.dumps(summary))
+    text = words(render_report(RecordedRun.read(path)))
+    assert "validation set simulations mean RMS p95 p99 max prior 200 " in text
+    assert "<hot> 7 0.125 0.25 0.5 0.625 0.75" in text

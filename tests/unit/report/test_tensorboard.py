@@ -19,6 +19,7 @@ def test_events_become_scalars(tmp_path):
                 "batches": 1250,
                 "nrmse": {"mean": 0.25},
                 "fields": {"u": {"max": 0.5}},
+                "sets": {"hot": {"nrmse": {"mean": 0.75}, "simulations": 3}},
                 "correlation_time": 4.5,
                 "against_time": {"steps": [1, 3, 5], "mean": [0.1, None, 0.4]},
             }
@@ -32,6 +33,7 @@ def test_events_become_scalars(tmp_path):
     assert loss.value == pytest.approx(status_event(100.0)["training"]["loss"])
     assert [(s.step, s.value) for s in found.Scalars("validation/mean")] == [(1250, 0.25)]
     assert [(s.step, s.value) for s in found.Scalars("validation/u/max")] == [(1250, 0.5)]
+    assert [(s.step, s.value) for s in found.Scalars("validation/sets/hot/mean")] == [(1250, 0.75)]
     assert found.Scalars("validation/correlation_time")[0].value == 4.5
     errors = {t: found.Scalars(t)[0].value for t in found.Tags()["scalars"] if "at_step" in t}
     assert errors == pytest.approx({"validation/at_step/1": 0.1, "validation/at_step/5": 0.4})

@@ -8,6 +8,7 @@ from melissa_gen.dataset import DatasetWriter
 from melissa_gen.run_dir.recorded_run import ValidationCases
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.server.training.validation import Validation
+from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.surrogates import Metric, Surrogate
 from tests.unit.server.trainers import generator, world
 
@@ -104,3 +105,21 @@ def test_an_absolute_error_is_in_units_of_the_standard_deviation_over_the_set(pa
     cases = ValidationCases.read(tmp_path / "cases.npz")
     assert cases.error_name == "rmse" and not len(cases.nrmse)
     np.testing.assert_array_equal(cases.errors, errors.total)
+
+
+def test_further_sets_have_their_own_results_and_one_decides(path, tmp_path):
+    other = tmp_path / "far.h5"
+    with DatasetWriter(other, {"u": ((5,), "f4")}, 7, ["a"], 1, {}) as writer:
+        writer.begin(0, 0, [9.0])
+        writer.write_steps(0, 0, "u", 50.0 * trajectory(0))
+        writer.finish(0)
+    surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
+    main, far = (Validation(one, torch.device("cpu"), 3) for one in (path, other))
+    results, decisive = ValidationSets(main, {"far": far}).measure(surrogate)
+    assert results["simulations"] == 3 and results["sets"]["far"]["simulations"] == 1
+    assert results["nrmse"]["mean"] == pytest.approx(main.errors(surrogate).total.mean())
+    assert decisive.total.tolist() == main.errors(surrogate).total.tolist()
+    wanted = far.errors(surrogate).total
+    assert results["sets"]["far"]["nrmse"]["max"] == pytest.approx(wanted[0])
+    _, decisive = ValidationSets(main, {"far": far}, "far").measure(surrogate)
+    assert decisive.total.tolist() == wanted.tolist()
