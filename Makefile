@@ -32,9 +32,10 @@ test: setup ## lint, type-check, and run every test but the long ones
 	@$(BIN)/python -m pytest -n 2 --durations=10 --cov --cov-report= --cov-fail-under=$(COVERAGE) -m "not ($(UNCOVERED) or long or slurm or oar)"
 	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile --no-loadscope-reorder -m "($(UNCOVERED)) and not (long or slurm or oar)"
 
+# The files of `test-long` start in the order of the folders: the longest, of faults and storms, come first.
 test-long: setup ## tests of resumed runs, of solvers in other languages or not ours, and of a SLURM cluster and of an OAR
 	@echo "test-long: pytest"
-	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile -m "long and not (slurm or oar)"
+	@$(BIN)/python -m pytest -n 2 --durations=10 --dist loadfile --no-loadscope-reorder -m "long and not (slurm or oar)"
 	@$(BIN)/python -m pytest --durations=10 -m slurm
 	@$(BIN)/python -m pytest --durations=10 -m oar
 

@@ -69,6 +69,10 @@ STUDY = {
     "seed": 3,
 }
 
+RECORDED = {"training": {"enabled": False}, "record": {"file": "record.h5"}}
+"""Changes for a study that only records its simulations. It needs a third of the CPU time of one that trains, since
+neither launcher nor server imports torch; jobs, messages, retries and accounting are the same."""
+
 
 @pytest.fixture(autouse=True)
 def same_state():
@@ -174,7 +178,7 @@ class Run:
         planned = summary["simulations"]["planned"]
         assert sorted(self.simulations()) == list(range(planned))
         assert summary["samples"]["withdrawn"] == 0
-        assert summary["training"]["batches"] > 0
+        assert "training" not in summary or summary["training"]["batches"] > 0
         lost = [(event["job"], event["reason"]) for event in self.events("client_lost")]
         assert summary["simulations"]["retried"] == retried, lost
 
@@ -189,7 +193,8 @@ class Run:
         s = self.summary["samples"]
         assert s["produced"] == s["received"] + s["lost"]
         assert s["received"] == s["stored"] + s["duplicate"] + s["rejected"]
-        assert s["stored"] == s["trained"] + s["withdrawn"]
+        used = s["trained"] if "training" in self.summary else s["recorded"]
+        assert s["stored"] == used + s["withdrawn"]
 
 
 class Runs:

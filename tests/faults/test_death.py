@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MELISSA_GEN, wait_for
+from tests.conftest import MELISSA_GEN, RECORDED, wait_for
 
 pytestmark = pytest.mark.mpi
 
@@ -83,7 +83,8 @@ def test_a_server_rank_that_is_frozen_is_named(runs, running):
     runs.assert_nothing_left()
 
 
-def test_a_client_rank_that_is_killed_is_restarted(runs, running):
+@pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
+def test_a_client_rank_that_is_killed_is_restarted_and_an_interrupt_stops_cleanly(runs, running):
     before = set(runs.ranks("solver.py"))
     os.kill(max(before), signal.SIGKILL)
     lost = running.wait_event("client_lost")[0]
@@ -100,22 +101,16 @@ def test_a_client_rank_that_is_killed_is_restarted(runs, running):
     assert len(before & set(runs.ranks("solver.py"))) == 2, "the other client was not left alone"
     running.interrupt()
     running.wait()
-    assert_stopped_cleanly(running, "interrupted")
     line = running.simulations()[number]
     assert (line["status"], line["attempts"]) == ("finished", 2)
-
-
-@pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
-def test_an_interrupt_stops_cleanly(runs, running):
-    running.interrupt()
-    running.wait()
     assert running.code == 130
     assert "interrupted; press Ctrl-C again to kill all jobs at once" in running.output
     assert len(sentences(running)) == 1
     assert "Traceback" not in running.output
     assert_stopped_cleanly(running, "interrupted")
     assert (running.run_dir / "report.html").exists()
-    assert not running.events("simulation_failed"), "a stop is no failure"
+    failed = [event["simulation"] for event in running.events("simulation_failed")]
+    assert failed == [number], "a stop is no failure"
     runs.assert_nothing_left()
 
 
@@ -148,7 +143,9 @@ def test_an_interrupt_before_the_server_is_there(runs):
 
 def test_a_hangup_and_an_output_that_is_gone_do_not_end_a_study_under_nohup(runs):
     command = ["python", "solver.py", "--gate", str(runs.folder / "gate")]
-    study = runs.study({"simulation.command": command, "simulation.count": 8}, solver=SOLVER)
+    study = runs.study(
+        {"simulation.command": command, "simulation.count": 8, **RECORDED}, solver=SOLVER
+    )
     nohup = ("sh", "-c", "trap '' HUP; exec \"$@\" > /dev/full", "sh", *MELISSA_GEN)
     run = runs.start(study, command=nohup)
     run.wait_event("simulation_finished", 6)

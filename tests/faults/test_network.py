@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
+from tests.conftest import RECORDED, wait_for
 
 pytestmark = pytest.mark.mpi
 
@@ -47,7 +47,7 @@ def test_solvers_on_another_network(runs, second_network):
 def test_a_port_that_a_firewall_closes(runs, second_network, closed):
     """The study ends before the first simulation and reports which port can't be reached from where."""
     ports = free_ports(second_network.address)
-    more = {"server.ports": [ports[0], ports[-1]], "launcher.clients": 3}
+    more = {"server.ports": [ports[0], ports[-1]], "launcher.clients": 3, **RECORDED}
     study = runs.study(study_across(second_network, **more), solver=SOLVER)
     port = dict(zip(("data", "control", "heartbeat"), ports, strict=True))[
         closed

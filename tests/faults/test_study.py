@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import RECORDED
+
 pytestmark = pytest.mark.mpi
 
 SOLVER = Path(__file__).parent / "solver.py"
@@ -35,6 +37,7 @@ def test_a_program_that_never_connects(runs, command, mode, words):
             "simulation.mode": mode,
             "simulation.timeout": 1,
             "simulation.retries": 0,
+            **RECORDED,
         }
     )
     run = runs.run(study, *HASTY)
@@ -43,9 +46,8 @@ def test_a_program_that_never_connects(runs, command, mode, words):
 
 
 def test_a_solver_with_another_mesh(runs):
-    study = runs.study(
-        {"simulation.command": ["python", "solver.py", "--mesh", "14"]}, solver=SOLVER
-    )
+    command = ["python", "solver.py", "--mesh", "14"]
+    study = runs.study({"simulation.command": command, **RECORDED}, solver=SOLVER)
     run = runs.run(study)
     assert_one_sentence(
         run, 1, "tiny:", "field 'u' has the global shape (14, 4); the study says (12, 4)"
@@ -58,6 +60,7 @@ def test_a_solver_that_connects_and_then_sleeps(runs):
         {
             "simulation.command": ["python", "solver.py", "--mishaps", '{"0": "idle"}'],
             "simulation.timeout": 2,
+            **RECORDED,
         },
         solver=SOLVER,
     )
@@ -70,6 +73,7 @@ def test_every_simulation_fails(runs):
         {
             "simulation.command": ["python", "solver.py", "--mishaps", '{"all": "nan"}'],
             "simulation.count": 3,
+            **RECORDED,
         },
         solver=SOLVER,
     )
@@ -83,9 +87,9 @@ def test_every_simulation_fails(runs):
 
 def test_a_run_directory_is_written_once(runs):
     # The last two simulations wait for the gate: the first run cannot end before the second is refused.
+    command = ["python", "solver.py", "--gate", "open"]
     study = runs.study(
-        {"simulation.command": ["python", "solver.py", "--gate", "open"], "simulation.count": 8},
-        solver=SOLVER,
+        {"simulation.command": command, "simulation.count": 8, **RECORDED}, solver=SOLVER
     )
     first = runs.start(study)
     first.wait_event("server_ready")
@@ -117,7 +121,7 @@ def small_disk(tmp_path):
 @pytest.mark.root
 def test_a_disk_that_is_full_before_the_start(runs, small_disk):
     (small_disk / "ballast").write_bytes(bytes(20_000_000))
-    run = runs.run(runs.study(solver=SOLVER), run_dir=small_disk / "run")
+    run = runs.run(runs.study(RECORDED, solver=SOLVER), run_dir=small_disk / "run")
     assert_one_sentence(run, 1, "the disk of the run directory", "is full: ", "MB free")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.study import load_study
+from tests.conftest import RECORDED
 
 pytestmark = pytest.mark.mpi
 
@@ -100,7 +101,8 @@ def test_a_mistake_in_the_bridge_ends_before_anything_starts(module_runs):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_end_of_a_study_ends_its_command(module_runs, number):
     """Ctrl-C stops cleanly; a server notices a killed launcher, and its clients notice the end of the server."""
-    study = make(module_runs, {"simulation.command": ["python", "program.py", "0.3"]})
+    command = ["python", "program.py", "0.3"]
+    study = make(module_runs, {"simulation.command": command, **RECORDED})
     run = module_runs.start(
         study, "--set", "server.heartbeat_timeout=3", "--set", "parameters.b.high=1"
     )

@@ -15,6 +15,7 @@ from melissa_gen.launcher.commands.validation_cache import validation_set
 from melissa_gen.report.live import LiveView
 from melissa_gen.statistics import ChosenStatistics, FieldStatistics, StatisticsResults
 from melissa_gen.study import load_study
+from tests.conftest import RECORDED
 
 pytestmark = pytest.mark.mpi
 
@@ -184,14 +185,14 @@ def test_a_validation_set_that_fails_ends_the_study_with_its_reason(runs):
 def test_a_study_without_a_surrogate_only_records(module_runs):
     """Any sampler that does not learn, the run's accounting, and a file as `generate` writes it."""
     study = module_runs.study(
-        {"training": {"enabled": False}, "record": {"file": "all.h5"}, "sampler.method": "sobol"},
+        {**RECORDED, "sampler.method": "sobol"},
         solver=SOLVER,
     )
     run = module_runs.start(study).wait()
     assert run.code == 0, run.output
     summary = recorded(run)
     count = summary["simulations"]["completed"]
-    output = run.run_dir / "all.h5"
+    output = run.run_dir / "record.h5"
     record = {"file": str(output), "simulations": count, "dropped": 0, "failure": None}
     assert summary["record"] == record and summary["sampler"]["method"] == "sobol"
     assert "training" not in summary

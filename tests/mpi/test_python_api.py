@@ -41,7 +41,9 @@ SCRIPT = textwrap.dedent(
     text = page.read_text()
     assert "sampler.method" in text and "can't be compared" not in text
 
-    values["training.validation.simulations"] = 0
+    # It only records: nothing is learned from a run that fails.
+    values |= {"training.enabled": False, "training.validation.simulations": 0}
+    values["record.file"] = "record.h5"
     values["simulation.command"] = ["python", "solver.py", "--mishaps", '{"all": "raise"}']
     try:
         melissa_gen.run(STUDY, "runs/failed", overrides=values)

@@ -157,7 +157,7 @@ class Cluster:
             controller=first,
             ports=f"{first + 1}-{last}",
             cpus=CPUS,
-            memory=2 if self.accounting else 60,
+            memory=2 if self.accounting else 300,
         )
         if self.accounting:
             text += ACCOUNTING.format(folder=self.folder, port=last + 1)

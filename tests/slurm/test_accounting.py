@@ -17,6 +17,7 @@ import pytest
 from melissa_gen.launcher.backends.batch import BatchBackend
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm
 from melissa_gen.study import JobsSection
+from tests.conftest import RECORDED
 
 from .cluster import Cluster, missing, wait_for_it
 from .test_faults import SOLVER
@@ -29,6 +30,7 @@ STUDY = {
     "simulation.count": 12,
     "launcher.backend": "slurm",
     "launcher.poll": 1,
+    **RECORDED,
 }
 ENDS = {  # name: command, exit status, what is said of it
     "well": ("true", 0, ""),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import RECORDED, Run
 
 from .cluster import wait_for_it
 from .test_modes import submit
@@ -88,7 +88,7 @@ def assert_recovers(run, strike, reason="", patience=90.0):
 def test_a_server_that_waits_in_the_queue_costs_no_client_hours(cluster, module_runs):
     cluster.ask("scontrol", "update", "PartitionName=main", "State=DOWN")
     try:
-        changes = {**STUDY, "simulation.count": 4, "launcher.server_jobs": {}}
+        changes = {**STUDY, **RECORDED, "simulation.count": 4, "launcher.server_jobs": {}}
         run = module_runs.start(
             module_runs.study(changes, solver=SOLVER), **cluster.whole_environment()
         )
@@ -259,7 +259,7 @@ def test_an_allocation_that_is_put_back_into_the_queue(module_runs, cluster):
     ],
 )
 def test_a_job_that_is_refused(module_runs, cluster, key, value, words):
-    changes = {**STUDY, "launcher.server_jobs": {}, key: value}
+    changes = {**STUDY, **RECORDED, "launcher.server_jobs": {}, key: value}
     study = module_runs.study(changes, solver=SOLVER)
     run = module_runs.run(study, **cluster.whole_environment())
     assert run.code == 1

@@ -59,15 +59,22 @@ def finished(module_runs, cluster):
     """Run directories of the study under each mode, with one validation set for all."""
     folder = module_runs.folder / "runs"
     environment = cluster.whole_environment()
-    for mode, more in (("local", {}), ("jobs", {"launcher.backend": "slurm"})):
+
+    def start(mode, **more):
         words = settings(SMALL | more)
-        run = module_runs.run(HEAT, *words, run_dir=folder / DIRECTORIES[mode], **environment)
-        assert run.code == 0, run.output
+        return module_runs.start(HEAT, *words, run_dir=folder / DIRECTORIES[mode], **environment)
+
+    # The first makes the validation set; the others run at the same time.
+    local = start("local").wait()
+    assert local.code == 0, local.output
+    jobs, submitted = start("jobs", **{"launcher.backend": "slurm"}), []
     alike = ["--nodes=2", "--ntasks-per-node=3"]
     unlike = ["--nodelist=n1", "--ntasks=2", ":", "--nodelist=n3", "--ntasks=4"]
     for mode, options, more in (("allocation", alike, {}), ("components", unlike, COMPONENTS)):
         words = HEAT, *settings(SMALL | more)
-        job, log = submit(module_runs, cluster, options, words, folder / mode)
+        submitted.append(submit(module_runs, cluster, options, words, folder / mode))
+    assert jobs.wait().code == 0, jobs.output
+    for job, log in submitted:
         cluster.wait_for_end(job)
         assert "ExitCode=0:0" in cluster.ask("scontrol", "show", "job", job), log.read_text()
     return folder

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from melissa_gen.protocol.sockets import choose_interface
-from tests.conftest import wait_for
+from tests.conftest import RECORDED, wait_for
 
 from .test_faults import SOLVER
 
@@ -26,6 +26,7 @@ def test_client_jobs_on_another_network(module_runs, cluster, second_network):
         "launcher.backend": "slurm",
         "server.shared_memory": False,
         "launcher.poll": 1,
+        **RECORDED,
         "launcher.client_jobs": {"container": second_network.inside, "python": sys.executable},
     }
     study = module_runs.study(changes, solver=SOLVER)
