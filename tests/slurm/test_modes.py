@@ -73,7 +73,8 @@ def finished(module_runs, cluster):
     for mode, options, more in (("allocation", alike, {}), ("components", unlike, COMPONENTS)):
         words = HEAT, *settings(SMALL | more)
         submitted.append(submit(module_runs, cluster, options, words, folder / mode))
-    assert jobs.wait().code == 0, jobs.output
+    # Three studies share the cores.
+    assert jobs.wait(240.0).code == 0, jobs.output
     for job, log in submitted:
         cluster.wait_for_end(job)
         assert "ExitCode=0:0" in cluster.ask("scontrol", "show", "job", job), log.read_text()
