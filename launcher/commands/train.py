@@ -64,6 +64,10 @@ def train_on_data(
             "data has no groups; set it to false"
         )
         raise StudyError(message)
+    if study.record is not None:
+        view.say(
+            f"record has no effect: the samples are in {' and '.join(map(str, files))} already"
+        )
     paths = [path.absolute() for path in files]
     with recorded_trajectories(study, Purpose(data=[str(path) for path in paths])) as data:
         held_out = _held_out(study, len(data), paths)
@@ -115,6 +119,12 @@ def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome
         message = (
             "statistics are those of simulated fields, but simulation.command is missing, so that there are none; "
             "remove the section statistics"
+        )
+        raise StudyError(message)
+    if study.record is not None:
+        message = (
+            "record writes simulated fields, but simulation.command is missing, so that there are none; remove the "
+            "section record"
         )
         raise StudyError(message)
     check_sampler(study)

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,8 @@ class RecordSink(SideSink):
         self._changed = threading.Condition()
         self._dropped = 0
         self._whole = False
+        # File and number of simulations of a recording that has ended before.
+        self._ended: tuple[str | None, int] = None, 0
         self._mark = _Mark({}, threading.Event())
         # Number of time steps written, for each simulation that has started and is not complete.
         self._steps: dict[int, int] = {}
@@ -101,7 +104,7 @@ class RecordSink(SideSink):
         """Returns a state that the recording thread completes when it has written all samples consumed so far."""
         self._mark = _Mark({"dropped": self._dropped}, threading.Event())
         if self._writer is None:
-            self._mark.state.update(failure=self.failure, rows=None)
+            self._mark.state.update(self._place(), failure=self.failure, rows=None)
             self._mark.reached.set()
         else:
             self._add(self._mark)
@@ -125,7 +128,11 @@ class RecordSink(SideSink):
         for state in states:
             self._dropped += state["dropped"]
             self.failure = self.failure or state["failure"]
-            if self._writer is not None and self.failure is None:
+            if self.failure is not None:
+                # The file of a run that had finished has its final name.
+                whole = state["file"] is not None and Path(state["file"]).exists()
+                self._ended = state["file" if whole else "partial"], state["simulations"]
+            elif self._writer is not None:
                 self._writer.restore(state["rows"])
                 begun = self._writer.unfinished()
                 self._steps = {row: int(steps.sum()) for row, steps in begun.items()}
@@ -144,11 +151,11 @@ class RecordSink(SideSink):
 
     def summary(self) -> dict[str, Any]:
         """Returns the file, the number of its simulations, and the samples that were not written."""
-        if self._writer is None:
-            return {"file": None, "simulations": 0, "dropped": self._dropped}
-        rows = self._writer.rows_finished
-        file = str(self._writer.path if self._whole else self._writer.partial)
-        return {"file": file, "simulations": rows, "dropped": self._dropped}
+        file, simulations = self._ended
+        if self._writer is not None and file is None:
+            file = str(self._writer.path if self._whole else self._writer.partial)
+            simulations = self._writer.rows_finished
+        return {"file": file, "simulations": simulations, "dropped": self._dropped}
 
     def _fits(self, nbytes: int) -> bool:
         return self._held == 0 or self._held + nbytes <= self._limit
@@ -176,12 +183,23 @@ class RecordSink(SideSink):
                 self._fail(str(error) if known else f"{type(error).__name__}: {error}")
             if isinstance(item, _Mark):
                 item.state.setdefault("rows", None)
-                item.state["failure"] = self.failure
+                item.state.update(self._place(), failure=self.failure)
                 item.reached.set()
             else:
                 with self._changed:
                     self._held -= item.nbytes
                     self._changed.notify_all()
+
+    def _place(self) -> dict[str, Any]:
+        """Returns where the recording is, and how many of its simulations are complete."""
+        file, simulations = self._ended
+        if self._writer is None or file is not None:
+            return {"file": file, "partial": file, "simulations": simulations}
+        return {
+            "file": str(self._writer.path),
+            "partial": str(self._writer.partial),
+            "simulations": self._writer.rows_finished,
+        }
 
     def _fail(self, reason: str) -> None:
         with self._changed:

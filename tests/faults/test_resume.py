@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zmq
 
+from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.statistics import statistics_plan
 from melissa_gen.dataset import Dataset
 from melissa_gen.protocol import json_messages
@@ -19,7 +20,7 @@ from melissa_gen.reservoir import Sample
 from melissa_gen.run_dir.checkpoint_folder import newest
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.sinks import StatisticsSink
-from melissa_gen.statistics import StatisticsResults
+from melissa_gen.statistics import StatisticsResults, importance_weights
 from melissa_gen.study import load_study
 from tests.conftest import wait_for
 
@@ -189,7 +190,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
 
 
 def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
-    gated = Gated(runs, **{"server.ranks": 1, "record": {}})
+    gated = Gated(runs, **{"server.ranks": 1, "record": {}, "statistics": {}})
     gated.run.interrupt()
     assert gated.run.wait().code == 130
     stopped = gated.run.summary
@@ -214,7 +215,22 @@ def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
     assert second.summary["record"] == record | {"failure": None}
     with Dataset(record["file"]) as data:
         assert sorted(data.simulations.tolist()) == list(range(COUNT))
-        assert all(np.isfinite(data.read(row)["u"]).all() for row in range(COUNT))
+        fields = np.array([data.read(row)["u"] for row in range(COUNT)], np.float64)
+    # The training, the file and the statistics had the same samples.
+    statistics = StatisticsResults.read(second.run_dir / "statistics.h5").fields["u"]
+    assert statistics["count"].tolist() == [COUNT] * STEPS
+    weights = prior_weights(second)[:, None, None, None]
+    mean = (weights * fields).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(statistics["mean"], mean, 1e-6, 1e-9)
+    np.testing.assert_array_equal(statistics["maximum"], fields.max(axis=0))
+
+
+def prior_weights(run):
+    """Returns the importance weights of the simulations."""
+    prior = prior_of(load_study(run.run_dir / "study.yaml"))
+    lines = [line for _, line in sorted(run.simulations().items())]
+    points = np.array([list(line["parameters"].values()) for line in lines])
+    return importance_weights(prior.log_density(points), [line["log_density"] for line in lines])
 
 
 def test_stop_now(runs):

@@ -1,5 +1,6 @@
 """What `melissa-gen train` refuses before anything is started."""
 
+import io
 import os
 
 import h5py
@@ -27,8 +28,8 @@ def recorded(tmp_path):
     return path
 
 
-def refused(study_file, path, *words):
-    view = LiveView(Console(quiet=True))
+def refused(study_file, path, *words, console=None):
+    view = LiveView(console or Console(quiet=True))
     with pytest.raises((StudyError, DataError)) as caught:
         train_on_data(load_study(study_file, words), [path], None, view)
     return str(caught.value)
@@ -82,3 +83,11 @@ def test_changed_data_is_refused_or_named(recorded):
 def test_sobol_indices_are_refused_because_recorded_data_has_no_groups(study_file, recorded):
     words = ("statistics.sobol=true", "sampler={method: pick_freeze}")
     assert "statistics.sobol needs the groups" in refused(study_file, recorded, *words)
+
+
+def test_a_study_that_records_is_told_that_nothing_is_recorded(study_file, recorded):
+    console = Console(file=io.StringIO(), width=1000)
+    words = ("record={}", "training.validation.simulations=2")
+    refused(study_file, recorded, *words, console=console)
+    said = f"record has no effect: the samples are in {recorded} already"
+    assert said in console.file.getvalue()

@@ -239,9 +239,12 @@ def test_commands_say_what_a_study_without_a_solver_needs():
             train_alone(study, None, None)
 
 
-def test_training_without_a_solver_has_no_statistics():
+def test_training_without_a_solver_has_no_statistics_and_no_record():
     study = study_with({"data": 0}, simulation={"command": []}, statistics={"fields": ["u"]})
     with pytest.raises(StudyError, match="remove the section statistics"):
+        train_alone(study, None, None)
+    study = study_with({"data": 0}, simulation={"command": []}, record={})
+    with pytest.raises(StudyError, match="remove the section record"):
         train_alone(study, None, None)
     idle = study_with(
         {"data": 0}, simulation={"command": []}, training={"enabled": False}, statistics={}

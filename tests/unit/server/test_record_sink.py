@@ -111,6 +111,8 @@ def test_a_full_disk_ends_the_recording(tmp_path, waits):
     again.restore([state])
     assert "the disk is full" in again.failure
     again.finish(SingleRank(), complete=True)
+    assert again.summary() == sink.summary()
+    assert again.summary()["simulations"] == 1
 
 
 def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path):
@@ -143,6 +145,25 @@ def test_a_recording_that_ended_before_takes_nothing():
     give(sink, 0, 0)
     state = sink.state()
     sink.sync()
-    assert state == {"dropped": 0, "failure": "the file is gone", "rows": None}
+    nothing = {"file": None, "partial": None, "simulations": 0}
+    assert state == {"dropped": 0, "failure": "the file is gone", "rows": None} | nothing
     sink.finish(SingleRank(), complete=True)
     assert sink.summary() == {"file": None, "simulations": 0, "dropped": 0}
+
+
+def test_a_file_that_can_not_be_continued_is_still_named(tmp_path):
+    """The run had finished, and was extended twice."""
+    first = RecordSink(open_gate(tmp_path / "r.h5"), ["u"])
+    for sample in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        give(first, *sample)
+    state = first.state()
+    first.sync()
+    first.finish(SingleRank(), complete=True)
+    for _ in range(2):
+        sink = RecordSink(None, ["u"], failure="r.h5.partial can't be continued")
+        sink.restore([state])
+        give(sink, 2, 0)
+        state = sink.state()
+        sink.finish(SingleRank(), complete=True)
+        whole = {"file": str(tmp_path / "r.h5"), "simulations": 2, "dropped": 0}
+        assert sink.summary() == whole
