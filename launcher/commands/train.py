@@ -115,18 +115,13 @@ def train_alone(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome
     if study.simulation.inputs:
         message = "simulation.inputs are sent by a solver, but simulation.command is missing; remove simulation.inputs"
         raise StudyError(message)
-    if study.statistics is not None:
-        message = (
-            "statistics are those of simulated fields, but simulation.command is missing, so that there are none; "
-            "remove the section statistics"
-        )
-        raise StudyError(message)
-    if study.record is not None:
-        message = (
-            "record writes simulated fields, but simulation.command is missing, so that there are none; remove the "
-            "section record"
-        )
-        raise StudyError(message)
+    for section in ("statistics", "record"):
+        if getattr(study, section) is not None:
+            message = (
+                f"the section {section} needs simulated fields, but simulation.command is missing, so that there are "
+                f"none; remove the section {section}"
+            )
+            raise StudyError(message)
     check_sampler(study)
     simulation = study.simulation
     # Without data, the network predicts the physical values, or those of a fixed scale.
