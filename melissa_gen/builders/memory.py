@@ -51,7 +51,7 @@ SIMULATION_BYTES = 128
 """Memory of the records of one simulation except its parameters: state, times, difficulty, and what has arrived."""
 
 OPERATOR_MEGABYTES = 60.0
-"""Memory of importing the package neuraloperator; measured: 30 to 50."""
+"""Memory of importing the package neuraloperator and of its work space; measured: 31 for the import alone."""
 
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""

@@ -8,11 +8,13 @@ from melissa_gen.builders.memory import (
     check_memory,
     checkpoint_megabytes,
     disk_promise,
+    model_megabytes,
     promised_megabytes,
     reservoir_megabytes,
     side_megabytes,
     staging_slots,
 )
+from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.errors import StudyError
 from melissa_gen.server.coordination.proposal_queue import known_bytes
 from melissa_gen.server.coordination.simulation_table import row_bytes
@@ -83,6 +85,17 @@ def test_a_gpu_and_the_compiler_have_their_part_of_the_promise(change, more):
     plain = promised_megabytes(load_study(HEAT, ["server.device=cpu"]))
     study = load_study(HEAT, ["server.device=cpu", change])
     assert promised_megabytes(study) == pytest.approx(plain + more)
+
+
+def test_the_package_of_a_neural_operator_is_part_of_the_promise():
+    pytest.importorskip("neuralop", reason="install melissa_gen[operators]")
+    change = (
+        "surrogate={class: melissa_gen.surrogates.FNO, arguments: {hidden_channels: 4, n_modes: 4}}"
+    )
+    study = load_study(HEAT, ["server.device=cpu", change])
+    weights = sum(w.numel() * w.element_size() for w in build_surrogate(study).parameters()) / 1e6
+    assert weights < 1
+    assert 60 <= model_megabytes(study) < 60 + 14 * weights
 
 
 def test_the_rows_of_a_batch_are_part_of_the_promise():

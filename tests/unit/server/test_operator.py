@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.builders.memory import promised_megabytes
+from melissa_gen.builders.memory import batch_megabytes, promised_megabytes
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
@@ -158,6 +158,22 @@ def test_the_memory_of_the_inputs_is_promised():
     # 12 simulations of 400 kB in the reservoir, and those in messages, batches and a checkpoint.
     assert large - small > 12 * 0.4
     assert Operator().takes_inputs and Rows(torch.zeros(1, 2), {}).fields == {}
+
+
+def test_the_promise_counts_the_copies_of_the_inputs_of_a_batch_which_stay_as_they_are():
+    small, large = (study_with({"k": {"shape": [n]}}) for n in (6, 100_000))
+    copies = batch_megabytes(large) - batch_megabytes(small)
+    # As they are, in float64, and twice in float32.
+    assert copies >= large.training.batch_size * 99_000 * (4 + 8 + 2 * 4) / 1e6
+    surrogate = OperatorSurrogate(
+        parameters={"a": (0, 1)}, times=(0, 1), fields={"u": (6,)}, inputs={"k": (3,)}
+    )
+    surrogate.set_input_scale(torch.tensor([[12.0, 60.0, 3.0]]))
+    for dtype in (torch.float32, torch.float64):
+        given = torch.tensor([[2.0, 4.0, 6.0]], dtype=dtype)
+        encoded = surrogate.encoded(torch.zeros(1, 1), torch.zeros(1), {"k": given})
+        assert given.tolist() == [[2.0, 4.0, 6.0]]
+        np.testing.assert_allclose(encoded[0, -3:].detach(), [-1.0, 0.0, 1.0], atol=1e-6)
 
 
 def test_a_prediction_outside_of_the_training_is_warned_of():
