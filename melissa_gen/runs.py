@@ -16,7 +16,7 @@ from melissa_gen.statistics import STATISTICS_FILE, StatisticsResults
 from melissa_gen.study import Study, load_study
 
 if TYPE_CHECKING:
-    from melissa_gen.surrogates import Surrogate
+    from melissa_gen.surrogates import Surrogate, SurrogateIndices
 
 __all__ = ["Run", "RunFailedError"]
 
@@ -149,6 +149,24 @@ class Run:
             message = f"the run in {self.path} holds no surrogate: {why}"
             raise DataError(message)
         return load(folder, device)
+
+    def sobol_indices(self, samples: int = 1024, seed: int = 0) -> "dict[str, SurrogateIndices]":
+        """Computes the Sobol indices of the surrogate, for the prior of the study.
+
+        They are those of the mean over space of each field at the last time step; see
+        `melissa_gen.surrogates.sobol_indices`, which computes those of other times and quantities. They are indices of
+        the surrogate, not of the solver: `SurrogateIndices.limits` says how far these may be.
+
+        Args:
+            samples: Number of base points, a power of two.
+            seed: Seed of the points.
+
+        Raises:
+            DataError: The surrogate has no such indices, or the package SALib is missing.
+        """
+        from melissa_gen.builders.surrogate_indices import indices_of_study
+
+        return indices_of_study(self.study, self.surrogate(), samples, seed)
 
     def report(self) -> Path:
         """Writes `report.html` into the run directory.

@@ -51,7 +51,9 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     if study.training.enabled:
         # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
         from melissa_gen.builders.surrogate import try_surrogate
+        from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
+        check_surrogate_indices(study)
         try_surrogate(study)
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")
@@ -75,6 +77,8 @@ def execute_and_present(study: Study, run_dir: Path, view: RunView, info: Resume
     """
     with followed_by_trackers(study.report.trackers, run_dir, view.say):
         outcome = _execute_with_report(study, run_dir, view, info)
+        if study.report.surrogate_indices and outcome.summary["status"] == "finished":
+            _compute_indices(study, run_dir, view)
         _present(outcome, study, run_dir, view)
     return outcome
 
@@ -118,6 +122,18 @@ def _present(outcome: RunOutcome, study: Study, run_dir: Path, view: RunView) ->
         view.say(f"to resume    melissa-gen resume {run_dir}")
     if outcome.sentence:
         view.say(Text.assemble((f"{study.name}: ", "red"), outcome.sentence))
+
+
+def _compute_indices(study: Study, run_dir: Path, view: RunView) -> None:
+    """Computes the Sobol indices of the surrogate; an error here is only printed."""
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate_indices import write_surrogate_indices
+
+    view.say("Sobol indices of the surrogate ...")
+    try:
+        write_surrogate_indices(study, run_dir)
+    except Exception as error:
+        view.say(f"could not compute the Sobol indices of the surrogate: {error}")
 
 
 def _write_report(run_dir: Path, view: RunView) -> None:

@@ -164,7 +164,9 @@ def _train(
     """Trains in a run directory, to the end of the run."""
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import try_surrogate
+    from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
+    check_surrogate_indices(plan)
     check_memory(plan)
     read_mesh(plan)
     check_sets_without_solver(plan)

@@ -30,6 +30,7 @@ from melissa_gen.report.quantities import (
     share,
 )
 from melissa_gen.report.statistics import statistics_part
+from melissa_gen.report.surrogate_indices import indices_part
 from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
@@ -128,6 +129,7 @@ def render_report(
             "statistics": pictures.part(
                 "statistics", STATISTICS_FILE, lambda: statistics_part(run)
             ),
+            "indices": indices_part(run),
             "space": _space(pictures),
             "sampler": _sampler(pictures),
             "flow": _flow(pictures),

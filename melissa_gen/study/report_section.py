@@ -22,6 +22,11 @@ class ReportSection(Section):
     They get the keys of the study as parameters, the metrics over time, and at the end the report, the summary and the
     surrogate. A tracker that fails is one warning, and the study continues.
     """
+    surrogate_indices: bool = False
+    """Whether Sobol indices of the surrogate are computed after the training, for the report.
+
+    They are those of the mean over space of each field at the last time step; extra `sensitivity`.
+    """
     prometheus: str | None = None
     """Text file for Prometheus, with the suffix `.prom`, that is rewritten every 5 s; none writes none.
 

@@ -19,6 +19,7 @@ from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
+from melissa_gen.surrogates.sobol_indices import SurrogateIndices, sobol_indices
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
 from melissa_gen.surrogates.unet import UNet
@@ -38,6 +39,7 @@ __all__ = [
     "PointSurrogate",
     "Rescaling",
     "Surrogate",
+    "SurrogateIndices",
     "SurrogateProbe",
     "UNet",
     "export",
@@ -47,4 +49,5 @@ __all__ = [
     "nrmse",
     "per_sample_loss",
     "save",
+    "sobol_indices",
 ]

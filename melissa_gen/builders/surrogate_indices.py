@@ -1,0 +1,131 @@
+"""Sobol indices of the surrogate of a run, with its error on the validation set."""
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.dataset import Dataset
+from melissa_gen.errors import DataError, StudyError
+from melissa_gen.run_dir.strict_json import strict_json
+from melissa_gen.study import Study
+from melissa_gen.surrogates import Surrogate, load
+from melissa_gen.surrogates.sobol_indices import SurrogateIndices, means_over_space, sobol_indices
+
+__all__ = [
+    "INDICES_FILE",
+    "check_surrogate_indices",
+    "indices_of_study",
+    "quantity_errors",
+    "write_surrogate_indices",
+]
+
+INDICES_FILE = "surrogate_indices.json"
+_KEY = "report.surrogate_indices"
+
+
+def check_surrogate_indices(study: Study) -> None:
+    """Checks that the indices that a study asks for can be computed after the training.
+
+    Raises:
+        StudyError: They can't; the message says why.
+    """
+    if not study.report.surrogate_indices:
+        return
+    why = _obstacle(study)
+    if not why and find_spec("SALib") is None:
+        why = "the package SALib is not installed: pip install 'melissa_gen[sensitivity]'"
+    if why:
+        message = f"{_KEY} can't be computed: {why}; mend that, or remove {_KEY}"
+        raise StudyError(message)
+
+
+def _obstacle(study: Study) -> str:
+    """Returns why the surrogate of a study has no Sobol indices, or ""."""
+    if not study.training.enabled:
+        return "training.enabled is false, so that there is no surrogate"
+    if (task := study.surrogate.task) != "direct":
+        name = task if isinstance(task, str) else task.class_path
+        return (
+            f"surrogate.task is {name}, and only 'direct' predicts from parameters and a time alone"
+        )
+    if study.constraints or study.feasible_points is not None:
+        key = "constraints" if study.constraints else "feasible_points"
+        return f"Sobol indices are those of independent parameters, but the study has {key}"
+    return ""
+
+
+def indices_of_study(
+    study: Study, surrogate: Surrogate, samples: int = 1024, seed: int = 0
+) -> dict[str, SurrogateIndices]:
+    """Computes the indices of the mean over space of each field at the last time step, for the prior of a study.
+
+    Raises:
+        DataError: The study has no such indices, or SALib is missing.
+    """
+    if why := _obstacle(study):
+        message = f"the surrogate has no Sobol indices: {why}"
+        raise DataError(message)
+    quantiles = {name: one.quantile for name, one in study.parameters.items()}
+    return sobol_indices(surrogate, quantiles=quantiles, samples=samples, seed=seed)
+
+
+def quantity_errors(surrogate: Surrogate, validation_set: Path) -> dict[str, NDArray[np.float64]]:
+    """Returns the errors of the surrogate of the mean over space of each field at the last time step.
+
+    Args:
+        surrogate: The surrogate.
+        validation_set: The file with n simulations, which may be missing.
+
+    Returns:
+        Name of the field to prediction minus simulation `(n,)`; n is 0 without a validation set.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if not validation_set.exists():
+        return {name: np.zeros(0) for name in surrogate.fields}
+    with Dataset(validation_set) as data:
+        last = slice(data.time_steps - 1, data.time_steps)
+        rows = [means_over_space(data.read(row, last)) for row in range(len(data))]
+        points = dict(zip(data.names, data.parameters.T, strict=True))
+    if not rows:
+        return {name: np.zeros(0) for name in surrogate.fields}
+    predicted = means_over_space(surrogate.predict(points, surrogate.times[1]))
+    return {
+        name: predicted[name] - np.concatenate([row[name] for row in rows])
+        for name in surrogate.fields
+    }
+
+
+def write_surrogate_indices(study: Study, run_dir: Path) -> None:
+    """Computes the indices of the surrogate of a run that has ended, and writes them for the report.
+
+    Raises:
+        DataError: There is no surrogate, or it has no indices.
+        OSError: The file can't be written.
+    """
+    surrogate = load(run_dir / "checkpoints" / "final")
+    found = indices_of_study(study, surrogate)
+    errors = quantity_errors(surrogate, run_dir / "validation.h5")
+    fields = {name: _record(one, errors[name]) for name, one in found.items()}
+    record = {"parameters": list(surrogate.parameter_bounds), "fields": fields}
+    (run_dir / INDICES_FILE).write_text(strict_json(record, indent=1) + "\n", "utf-8")
+
+
+def _record(one: SurrogateIndices, errors: NDArray[np.float64]) -> dict[str, Any]:
+    error = float(errors.std(ddof=1)) / one.std if len(errors) > 1 and one.std > 0 else math.nan
+    limits = {} if math.isnan(error) else one.limits(error)
+    return {
+        "first_order": one.first_order.tolist(),
+        "first_order_width": one.first_order_width.tolist(),
+        "total_order": one.total_order.tolist(),
+        "total_order_width": one.total_order_width.tolist(),
+        "std": one.std,
+        "relative_error": error,
+        "simulations": len(errors),
+        **{f"{name}_limits": pair.tolist() for name, pair in limits.items()},
+    }
