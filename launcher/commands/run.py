@@ -48,12 +48,14 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     solver_command(study)
     check_trackers(study.report.trackers)
     check_backend(study)
-    if study.training.enabled:
-        # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
-        from melissa_gen.builders.surrogate import try_surrogate
+    if study.report.surrogate_indices:
         from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
         check_surrogate_indices(study)
+    if study.training.enabled:
+        # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
+        from melissa_gen.builders.surrogate import try_surrogate
+
         try_surrogate(study)
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
         view.say(f"run directory {run_dir}")

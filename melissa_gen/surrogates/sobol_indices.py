@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,18 +122,21 @@ def sobol_indices(
     cube = design.sample(problem, samples, calc_second_order=False, seed=seed)
     points = _physical(surrogate, cube, quantiles or {})
     moment = surrogate.times[1] if time is None else time
-    found = {}
-    for name, values in _predicted(surrogate, points, moment, quantities).items():
-        spread = float(values.std())
-        if not spread > 1e-9 * abs(values).max():
-            unknown = np.full(len(names), math.nan)
-            found[name] = SurrogateIndices(unknown, unknown, unknown, unknown, spread)
-            continue
-        one = analysis.analyze(
-            problem, values, calc_second_order=False, num_resamples=RESAMPLES, seed=seed
-        )
-        found[name] = SurrogateIndices(one["S1"], one["S1_conf"], one["ST"], one["ST_conf"], spread)
-    return found
+    return {
+        name: _analyzed(values, len(names), partial(analysis.analyze, problem, seed=seed))
+        for name, values in _predicted(surrogate, points, moment, quantities).items()
+    }
+
+
+def _analyzed(values: Array, parameters: int, analyze: Callable[..., Any]) -> SurrogateIndices:
+    """Returns the indices of a number of d parameters at all points of the design, `(N (d + 2),)`."""
+    spread = float(values.std())
+    if not spread > 1e-9 * abs(values).max():
+        # The package would divide by it.
+        unknown = np.full(parameters, math.nan)
+        return SurrogateIndices(unknown, unknown, unknown, unknown, spread)
+    found = analyze(values, calc_second_order=False, num_resamples=RESAMPLES)
+    return SurrogateIndices(found["S1"], found["S1_conf"], found["ST"], found["ST_conf"], spread)
 
 
 def _physical(
