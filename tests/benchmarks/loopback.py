@@ -27,6 +27,7 @@ from melissa_gen.reservoir import Reservoir, SlotStore
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.receiver import Ingest, RankState
+from melissa_gen.sinks import FanOut, SideSink
 from melissa_gen.study.flow import Flow
 
 FIELD = "u"
@@ -149,6 +150,7 @@ class Rank:
         watermark: Of the reservoir.
         flow: Buffers of a client, and time steps that each holds.
         shared: Whether a client's buffers are read in place, as on one machine.
+        sides: Sinks beside the reservoir.
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class Rank:
         flow: Flow,
         *,
         shared: bool = True,
+        sides: Sequence[SideSink] = (),
     ) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         if not contact.runtime_folder:
@@ -180,8 +183,9 @@ class Rank:
         self.state = RankState()
         fields = [wire.StudyField(FIELD, "float32", shape)]
         assembler = Assembler(fields, STEPS, SIMULATIONS, 1, 0, 1, store, flow)
+        sink = FanOut(self.reservoir, sides)
         self.ingest = Ingest(
-            self._context, self.contact, data, assembler, self.reservoir, self.state, 0, float
+            self._context, self.contact, data, assembler, sink, self.state, 0, float
         )
 
     def close(self) -> None:

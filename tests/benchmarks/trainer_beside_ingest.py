@@ -7,12 +7,17 @@ reservoir. A client in another process sends
   1,000/s    1,000 time steps a second
   as drawn   as many as it gets credit for: the trainer has seen what makes room for them, so it sets the pace
   saturated  as many as go through: the reservoir gives up samples that were never seen, as it never does in a study
-All take turns within one process, in short windows, so that a ratio compares neighbors.
+With `--sinks`, it sends at `--rate`, and in every other window the samples also go into a data set file and into
+statistics, as in a study with `record` and `statistics`. All take turns within one process, in short windows, so that a
+ratio compares neighbors.
 
 Pinned: the trainer has core 0 to itself; the ingest thread, ZeroMQ's own and the client share core 1. Unpinned: the
 scheduler places all of them on the same two cores, so that the client's share of a core is taken from the trainer too.
 The table tells these shares apart: cores used by trainer, ingest (with ZeroMQ's threads) and client. With `--device
 cuda` the network is on the GPU, and its thread on the core feeds it.
+
+The CPU time of the trainer for each batch is measured too. It depends less on what else the machine does than the
+batch rate.
 """
 
 import argparse
@@ -24,6 +29,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -33,8 +39,10 @@ from typing import Any
 import psutil
 from loopback import FIELD, PARAMETERS, ControlStandIn, Rank, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
+from switched_sinks import Switched, all_sinks
 
 from melissa_gen.builders.memory import allocator
+from melissa_gen.server.collectives import SingleRank
 from melissa_gen.study import Study
 from melissa_gen.study.flow import default_flow
 
@@ -43,6 +51,8 @@ CAPACITY = 2000
 FLOW = default_flow(4 * SHAPE[0] * SHAPE[1])
 RATE = 1000.0
 MODES = ("idle", "1,000/s", "as drawn", "saturated")
+SINK_MODES = ("training alone", "all sinks")
+"""Modes with `--sinks`; the client sends at the same rate in both."""
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -56,12 +66,19 @@ class Window:
     ingest_cores: float
     client_cores: float
 
+    @property
+    def cost(self) -> float:
+        """CPU seconds of the trainer for each batch."""
+        return self.trainer_cores / self.batches
+
 
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--sinks", action="store_true", help="compare with record and statistics")
+    parser.add_argument("--rate", type=float, default=RATE, help="time steps a second (1,000/s)")
     parser.add_argument("--device", default="cpu", help="where the network is: cpu or cuda")
     args = parser.parse_args()
     os.environ.update(allocator(over_tcp=False))  # as the launcher starts a server
@@ -76,7 +93,8 @@ def main() -> None:
             "trainer cores",
             "ingest cores",
             "client cores",
-            "batch rate / idle",
+            "batch rate / first",
+            "CPU per batch / first",
         ),
     )
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -85,15 +103,17 @@ def main() -> None:
         result.notes.append("pinned needs two cores: left out")
     for placement, pinned in placements.items():
         found = _measure(args, cores, pinned)
-        idle = [w.batches for w in found["idle"]]
-        for mode in MODES:
-            windows = found[mode]
+        first = next(iter(found.values()))
+        for mode, windows in found.items():
             middle = [
                 statistics.median(getattr(w, key) for w in windows)
                 for key in Window.__dataclass_fields__
             ]
-            share = ratio([w.batches for w in windows], idle)
-            result.rows.append((placement, mode, *middle, share))
+            share = ratio([w.batches for w in windows], [w.batches for w in first])
+            cost = ratio([w.cost for w in windows], [w.cost for w in first])
+            result.rows.append((placement, mode, *middle, share, cost))
+            if mode == "all sinks":
+                result.targets.append(Target(f"batch rate, {placement}, {mode}", 0.97, share))
             if pinned and mode in ("1,000/s", "saturated"):
                 wanted = 0.95 if mode == "1,000/s" else 0.85
                 result.targets.append(Target(f"batch rate, {placement}, {mode}", wanted, share))
@@ -121,17 +141,21 @@ def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[s
         contact_file.write_text(word_from(here, rank))
         client = SPAWN.Process(
             target=_client,
-            args=(contact_file, cores[-1] if pinned else None, mode),
+            args=(contact_file, cores[-1] if pinned else None, mode, args.rate),
             daemon=True,
         )
         client.start()
         word_from(here, rank, client)  # training
-        found: dict[str, list[Window]] = {name: [] for name in MODES}
+        # For each case: what the client does, whether unseen samples are given up, and whether the sinks take part.
+        cases = {name: (k, name in ("1,000/s", "saturated"), False) for k, name in enumerate(MODES)}
+        if args.sinks:
+            cases = {name: (1, True, name == "all sinks") for name in SINK_MODES}
+        found: dict[str, list[Window]] = {name: [] for name in cases}
         for turn in range(repetitions):
-            for k in range(len(MODES))[:: -1 if turn % 2 else 1]:
-                mode.value = k
-                here.send((settle, window, client.pid, MODES[k] in ("1,000/s", "saturated")))
-                found[MODES[k]].append(word_from(here, rank, client))
+            for name in list(cases)[:: -1 if turn % 2 else 1]:
+                mode.value, *switches = cases[name]
+                here.send((settle, window, client.pid, *switches))
+                found[name].append(word_from(here, rank, client))
         control.end_clients()
         mode.value = len(MODES) - 1
         client.join(timeout=20)
@@ -145,7 +169,7 @@ def _measure(args: argparse.Namespace, cores: list[int], pinned: bool) -> dict[s
     return found
 
 
-def _client(contact_file: Path, core: int | None, mode: Any) -> None:
+def _client(contact_file: Path, core: int | None, mode: Any, rate: float) -> None:
     """Sends samples at the rate of `mode`."""
     due = 0.0
 
@@ -156,7 +180,7 @@ def _client(contact_file: Path, core: int | None, mode: Any) -> None:
             time.sleep(0.005)
         now = time.perf_counter()
         if mode.value == 1:
-            due = max(due + 1 / RATE, now - 0.05)
+            due = max(due + 1 / rate, now - 0.05)
             time.sleep(max(0.0, due - now))
         else:
             due = now
@@ -173,27 +197,44 @@ def _rank(
     args: argparse.Namespace,
 ) -> None:
     import torch
-    import torch.distributed as dist
 
-    from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.protocol.contact import Contact
-    from melissa_gen.server.consumer import Hooks
     from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
-    from melissa_gen.server.training.trainer import Trainer
-    from melissa_gen.tasks import Direct
 
     study = _study(args)
     shorten_gil_switch_interval()
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
     os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
-    rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, FLOW)
+    with tempfile.TemporaryDirectory() as folder:
+        sides = all_sinks(Path(folder), SHAPE) if args.sinks else []
+        rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, FLOW, sides=sides)
+        _train(pipe, rank, study, cores[0] if pinned else None, args.device, sides)
+
+
+def _train(
+    pipe: Connection,
+    rank: Rank,
+    study: Any,
+    core: int | None,
+    device: str,
+    sides: Sequence[Switched],
+) -> None:
+    """Trains beside ingest until the last window has been measured."""
+    import torch
+    import torch.distributed as dist
+
+    from melissa_gen.builders.surrogate import build_surrogate
+    from melissa_gen.server.consumer import Hooks
+    from melissa_gen.server.training.trainer import Trainer
+    from melissa_gen.tasks import Direct
+
     _fill(rank)
     rank.ingest.start()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    if pinned:
-        os.sched_setaffinity(0, {cores[0]})
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     trainer = Trainer(
         study,
         Direct(),
@@ -201,17 +242,19 @@ def _rank(
         rank.reservoir,
         rank.state,
         None,
-        torch.device(args.device),
+        torch.device(device),
         Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda reason: None, lambda: None),
         lambda surrogate, batches: None,
     )
     pipe.send(rank.contact.to_json())
     watcher = threading.Thread(
-        target=_watch, args=(pipe, trainer, rank, threading.get_native_id()), daemon=True
+        target=_watch, args=(pipe, trainer, rank, sides, threading.get_native_id()), daemon=True
     )
     watcher.start()
     trainer.run()
     rank.close()
+    for side in sides:
+        side.finish(SingleRank(), complete=False)
     dist.destroy_process_group()
 
 
@@ -251,14 +294,19 @@ def _fill(rank: Rank) -> None:
         rank.reservoir.put(slot, Sample(number, step, [*random.random(len(PARAMETERS)), step]))
 
 
-def _watch(pipe: Connection, trainer: Any, rank: Rank, trainer_thread: int) -> None:
+def _watch(
+    pipe: Connection, trainer: Any, rank: Rank, sides: Sequence[Switched], trainer_thread: int
+) -> None:
     """Counts batches and samples in each window and sleeps in between."""
     while trainer.batches < 50:
         time.sleep(0.05)
     pipe.send("training")
     us = psutil.Process()
     while (order := pipe.recv()) is not None:
-        settle, window, pid, rank.reservoir.overwrite = order
+        settle, window, pid, rank.reservoir.overwrite, switch = order
+        for side in sides:
+            side.check()
+            side.on = switch
         client = psutil.Process(pid)
         time.sleep(settle)
         before = _counts(us, client, trainer, rank, trainer_thread)
