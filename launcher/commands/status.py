@@ -17,7 +17,9 @@ from rich.text import Text
 from melissa_gen.errors import RunError
 from melissa_gen.report.live import status_view
 from melissa_gen.report.quantities import UNKNOWN, count, duration, number, rate
-from melissa_gen.run_dir.events import last_status, recent_events
+from melissa_gen.report.waiting import mean_waits
+from melissa_gen.run_dir.events import Event, last_status, recent_events
+from melissa_gen.run_dir.recorded_events import RecordedEvents
 from melissa_gen.run_dir.run_state import RunState
 from melissa_gen.run_dir.strict_json import strict_json
 from melissa_gen.study import load_study
@@ -26,6 +28,7 @@ __all__ = ["follow_status", "is_run_dir", "runs_below", "show_runs", "show_statu
 
 UPDATE_INTERVAL = 1.0
 WIDE = 400
+MOST_STATUSES = 4000
 
 
 def is_run_dir(folder: Path) -> bool:
@@ -106,9 +109,21 @@ def _view(run_dir: Path, name: str) -> RenderableType:
     events = run_dir / "events.jsonl"
     has_events = events.exists()
     status = (last_status(events) if has_events else None) or {}
-    view = status_view(status, recent_events(events) if has_events else [], study=name)
+    ended = has_events and (run_dir / "summary.json").exists()
+    if ended:
+        # In the last second of a run that has ended, nothing waits.
+        status = {**status, "waiting": mean_waits(_history(events))}
+    recent = recent_events(events) if has_events else []
+    view = status_view(status, recent, study=name, ended=ended)
     jobs = _jobs(run_dir)
     return Group(view, Text(f" {jobs}")) if jobs else view
+
+
+def _history(events: Path) -> list[Event]:
+    """Returns the statuses of a run, evenly thinned."""
+    found = RecordedEvents(events, MOST_STATUSES)
+    found.read_new()
+    return found.found()[0]
 
 
 def _jobs(run_dir: Path) -> str:

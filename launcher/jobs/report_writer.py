@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from melissa_gen.launcher.jobs.side_process import SideProcess
+from melissa_gen.report.page_parts import part_of_page
 
 __all__ = ["living_report"]
 
@@ -33,3 +34,6 @@ def living_report(
     finally:
         # At once, so that it can't replace the final report.
         writer.close()
+        if writer.pid is not None:
+            # It may have been ended in the middle of a page.
+            part_of_page(run_dir / "report.html", writer.pid).unlink(missing_ok=True)

@@ -34,6 +34,11 @@ class SideProcess(threading.Thread):
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
 
+    @property
+    def pid(self) -> int | None:
+        """Number of the process; None if none was started."""
+        return None if self._process is None else self._process.pid
+
     def run(self) -> None:
         """Shows what the process prints until it ends."""
         if self._closed.wait(self._delay):

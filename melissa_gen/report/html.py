@@ -1,6 +1,8 @@
 """HTML report of a run: one self-contained file, created from the run directory."""
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -19,6 +21,7 @@ from melissa_gen.report.drawing import Drawing, label, pretty_unit, styled, to_s
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.report.gallery import Gallery
 from melissa_gen.report.live import event_text
+from melissa_gen.report.page_parts import part_of_page
 from melissa_gen.report.progress import RunProgress
 from melissa_gen.report.quantities import (
     UNKNOWN,
@@ -31,7 +34,7 @@ from melissa_gen.report.quantities import (
 )
 from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.surrogate_indices import indices_part
-from melissa_gen.report.waiting import who_waits
+from melissa_gen.report.waiting import mean_waits, who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE
@@ -80,11 +83,14 @@ def write_page(path: Path, text: str) -> None:
     Raises:
         RunError: The file can't be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    # Another process may write the same page now.
+    part = part_of_page(path, os.getpid())
     try:
         part.write_text(text, "utf-8")
         part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         message = f"can't write the page {path}: {error.strerror or error}"
         raise RunError(message) from error
 
@@ -410,11 +416,7 @@ def _moment(run: RecordedRun) -> float:
 
 
 def _waiting(run: RecordedRun) -> str:
-    means = {}
-    for key, _, _ in curves.WAITS:
-        values = run.column("waiting", key)
-        if np.isfinite(values).any():
-            means[key] = float(np.nanmean(values))
+    means = mean_waits(run.statuses)
     return f"Over the whole run, {who_waits(means)}." if means else ""
 
 

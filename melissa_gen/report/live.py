@@ -134,7 +134,11 @@ def status_line(status: Mapping[str, Any]) -> str:
 
 
 def status_view(
-    status: Mapping[str, Any], recent_events: Sequence[Event] = (), study: str = ""
+    status: Mapping[str, Any],
+    recent_events: Sequence[Event] = (),
+    study: str = "",
+    *,
+    ended: bool = False,
 ) -> RenderableType:
     """Renders a status and the most recent events, for terminals of 80 x 24 characters and larger.
 
@@ -142,6 +146,7 @@ def status_view(
         status: A `status` event; any key may be missing.
         recent_events: Events, oldest first; those that are not notable are omitted.
         study: Name of the study; default: the name in a `run_started` event among the events.
+        ended: Whether the waiting times are those of the whole run, else those of the last second.
     """
     names = [event["study"] for event in recent_events if event.get("study")]
     table = Table.grid(padding=(0, 2), expand=True)
@@ -155,7 +160,8 @@ def status_view(
     _add_reservoir(table, status)
     _add_training(table, status)
     _add_sampler(table, status)
-    table.add_row("waiting", Text(who_waits(_group(status, "waiting")), overflow="fold"))
+    waits = who_waits(_group(status, "waiting")) + (", over the whole run" if ended else "")
+    table.add_row("waiting", Text(waits, overflow="fold"))
     lines = [(event, event_text(event)) for event in recent_events]
     notable = [(event, text) for event, text in lines if text is not None][-KEPT_EVENTS:]
     if notable:

@@ -1,13 +1,13 @@
 """Describes the waiting times of trainer and clients, which show the bottleneck of a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from melissa_gen.report.quantities import share
 from melissa_gen.run_dir.events import number_at
 
-__all__ = ["who_waits"]
+__all__ = ["mean_waits", "who_waits"]
 
 SMALL = 0.05
 SENTENCES = {
@@ -15,6 +15,17 @@ SENTENCES = {
     "clients_for_credit": "clients wait for the reservoir {share} of the time (training is slower)",
     "clients_for_parameters": "clients wait for parameters {share} of the time",
 }
+
+
+def mean_waits(statuses: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the mean fractions of the time in [0, 1], for `who_waits`, over all statuses of a run."""
+    found = {}
+    for key in SENTENCES:
+        values = [number_at(status, "waiting", key) for status in statuses]
+        known = [value for value in values if math.isfinite(value)]
+        if known:
+            found[key] = sum(known) / len(known)
+    return found
 
 
 def who_waits(waiting: Mapping[str, Any]) -> str:
