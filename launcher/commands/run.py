@@ -14,12 +14,12 @@ from melissa_gen.launcher.commands.generate import check_output
 from melissa_gen.launcher.commands.validation_sets import check_set_files, make_sets
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
+from melissa_gen.launcher.jobs.prometheus_process import written_for_prometheus
 from melissa_gen.launcher.jobs.report_writer import living_report
 from melissa_gen.launcher.jobs.tracker_processes import followed_by_trackers
 from melissa_gen.report.key_figures import key_figures
-from melissa_gen.report.prometheus import PrometheusFile
 from melissa_gen.report.trackers.packages import check_trackers
-from melissa_gen.report.views import ObservedView, RunView
+from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
 from melissa_gen.study import Study
 
@@ -90,14 +90,11 @@ def _execute_with_report(
 ) -> RunOutcome:
     """Runs the jobs of a prepared run directory until the study ends, with a report while it runs."""
     with contextlib.ExitStack() as stack:
-        shown = view
-        if study.report.prometheus is not None:
-            file = PrometheusFile(run_dir / study.report.prometheus, study.name, run_dir)
-            stack.callback(file.close)
-            shown = ObservedView(view, file.update)
+        if (file := study.report.prometheus) is not None:
+            stack.enter_context(written_for_prometheus(run_dir / file, study.name, run_dir))
         if study.launcher.report:
             stack.enter_context(living_report(run_dir))
-        return execute(study, run_dir, shown, info)
+        return execute(study, run_dir, view, info)
 
 
 def check_record(study: Study, run_dir: Path) -> None:

@@ -1,23 +1,26 @@
 """Writes the state of a run as a text file for Prometheus, which the textfile collector of node_exporter reads.
 
-The format: https://prometheus.io/docs/instrumenting/exposition_formats/
+The launcher starts a process for it, `python -m melissa_gen.report.prometheus FILE STUDY RUN_DIR`, so that a disk
+that hangs delays nothing else. The process ends with its standard input. The format:
+https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
-import logging
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.events import last_status, number_at
 
-__all__ = ["PrometheusFile", "prometheus_text"]
+__all__ = ["NAME", "PrometheusFile", "prometheus_text"]
 
 INTERVAL = 5.0
 """Seconds between two versions of the file; Prometheus reads it every 15 s or more rarely."""
 
-_log = logging.getLogger(__name__)
+NAME = "report.prometheus"
 
 
 class _Metric(NamedTuple):
@@ -111,43 +114,51 @@ class PrometheusFile:
     Args:
         path: The file; a reader sees either the old or the new content.
         study: Name of the study.
-        run_dir: The run directory, whose name is a label.
-        clock: Seconds of a monotonic clock.
+        run_dir: The run directory, whose name is a label, and whose last status is written.
+        say: Shows a sentence to the user.
     """
 
-    def __init__(
-        self, path: Path, study: str, run_dir: Path, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._path, self._clock, self._written, self._failed = path, clock, -math.inf, False
+    def __init__(self, path: Path, study: str, run_dir: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say, self._failed = path, say, False
+        self._events = run_dir / "events.jsonl"
         self._labels = {"study": study, "run": run_dir.name}
-        self._status: Mapping[str, Any] = {}
 
-    def update(self, status: Mapping[str, Any]) -> None:
-        """Writes a status, at most every few seconds."""
-        self._status = status
-        if self._clock() - self._written >= INTERVAL:
-            self._write(running=True)
+    def write(self, *, running: bool) -> None:
+        """Writes the last status.
 
-    def close(self) -> None:
-        """Writes the last status of a run that has ended."""
-        self._write(running=False)
-
-    def _write(self, *, running: bool) -> None:
-        self._written = self._clock()
-        text = prometheus_text(self._status, self._labels, running=running, now=time.time())
+        Args:
+            running: Whether the run is still in progress.
+        """
         # The collector reads only files whose names end in .prom.
         part = self._path.with_name(f"{self._path.name}.part")
         try:
+            status = last_status(self._events) or {}
+            text = prometheus_text(status, self._labels, running=running, now=time.time())
             part.write_text(text, "utf-8")
             part.replace(self._path)
         except OSError as error:
             if not self._failed:
-                _log.warning(
-                    "report.prometheus: %s can't be written: %s",
-                    self._path,
-                    error.strerror or error,
-                )
+                why = error.strerror or error
+                self._say(f"{NAME}: {self._path} can't be written: {why}")
             self._failed = True
+
+
+def _main(path: Path, study: str, run_dir: Path) -> None:
+    def say(text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    over = threading.Event()
+
+    def await_end() -> None:
+        sys.stdin.buffer.read()
+        over.set()
+
+    threading.Thread(target=await_end, daemon=True).start()
+    file = PrometheusFile(path, study, run_dir, say)
+    while not over.wait(INTERVAL):
+        file.write(running=True)
+    file.write(running=False)
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:
@@ -161,3 +172,7 @@ def _line(name: str, labels: Mapping[str, str], value: float) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,7 +1,7 @@
 """Interface of the views that the launcher shows, and the view of runs without a trainer."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from melissa_gen.run_dir.events import Event, number_at
 
-__all__ = ["DataSetView", "ObservedView", "RunView", "print_table", "say"]
+__all__ = ["DataSetView", "RunView", "print_table", "say"]
 
 
 class RunView(Protocol):
@@ -40,43 +40,6 @@ class RunView(Protocol):
     def say(self, text: str | Text) -> None:
         """Prints a result line."""
         ...
-
-
-class ObservedView:
-    """A view whose status another object receives, too.
-
-    Args:
-        view: The view.
-        observe: Receives each status.
-    """
-
-    def __init__(self, view: RunView, observe: Callable[[Mapping[str, Any]], None]) -> None:
-        self.console, self._view, self._observe = view.console, view, observe
-
-    def __enter__(self) -> Self:
-        self._view.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._view.__exit__(kind, error, trace)
-
-    def update(self, status: Mapping[str, Any]) -> None:
-        """Shows a new status."""
-        self._view.update(status)
-        self._observe(status)
-
-    def event(self, event: Event) -> None:
-        """Shows an event if it is notable."""
-        self._view.event(event)
-
-    def say(self, text: str | Text) -> None:
-        """Prints a result line."""
-        self._view.say(text)
 
 
 def say(console: Console, text: str | Text) -> None:

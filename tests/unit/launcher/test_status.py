@@ -83,3 +83,18 @@ def test_a_folder_that_can_not_be_read_hides_no_run(runs, capsys):
     (runs / "other").symlink_to("x" * 300)
     status(runs)
     assert "going" in capsys.readouterr().out
+
+
+def test_a_run_that_has_ended_shows_the_waiting_times_of_the_whole_run(runs, capsys):
+    busy = STATUS | {"waiting": {"clients_for_credit": 0.9}}
+    idle = STATUS | {"time": 101.0, "waiting": {"clients_for_credit": 0.0}}
+    lines = "".join(json.dumps(one) + "\n" for one in (busy, busy, idle))
+    for name in ("done", "going"):
+        (runs / name / "events.jsonl").write_text(lines)
+        (runs / name / "study.yaml").unlink()
+    status(runs / "done")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "clients wait for the reservoir 60 % of the time" in shown
+    assert "over the whole run" in shown
+    status(runs / "going")
+    assert "no significant waiting" in capsys.readouterr().out

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from melissa_gen.report.gallery import Gallery
-from melissa_gen.report.html import write_report
+from melissa_gen.report.html import write_page, write_report
 from melissa_gen.report.living import LivingReport, keep_writing
+from melissa_gen.report.page_parts import part_of_page
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
 from .synthetic_run import write_run
@@ -71,6 +72,17 @@ def test_the_interval_follows_from_the_cost(tmp_path):
     report = LivingReport(tmp_path, cpu_seconds=lambda: next(ticks))
     # The second page comes soon; then 1 % of a core, and at least 10 s.
     assert [round(report.write()) for _ in range(3)] == [60, 10, 200]
+
+
+def test_two_processes_write_a_page_without_a_collision(tmp_path):
+    page = tmp_path / "report.html"
+    parts = {part_of_page(page, process) for process in (11, 12)}
+    assert len(parts) == 2 and page not in parts
+    # The other process is in the middle of its page.
+    part_of_page(page, 11).write_text("half")
+    write_page(page, "whole")
+    assert page.read_text() == "whole"
+    assert part_of_page(page, 11).read_text() == "half"
 
 
 def test_a_failure_is_told_once_and_the_next_page_is_tried():

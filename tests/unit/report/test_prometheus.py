@@ -4,7 +4,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
+from melissa_gen.launcher.jobs.prometheus_process import written_for_prometheus
 from melissa_gen.report.prometheus import PrometheusFile, prometheus_text
+from melissa_gen.run_dir.events import EventLog
 from melissa_gen.study.report_section import ReportSection
 
 from .synthetic_run import status_event
@@ -37,27 +39,48 @@ def test_unknown_numbers_are_left_out():
     assert values == {"melissa_gen_running": 0.0, "melissa_gen_last_update_timestamp_seconds": 5.0}
 
 
-def test_the_file_is_written_every_few_seconds_and_at_the_end(tmp_path):
-    now = 0.0
-    file = PrometheusFile(tmp_path / "heat.prom", "heat", tmp_path, clock=lambda: now)
-
-    def elapsed():
-        return families((tmp_path / "heat.prom").read_text())["melissa_gen_elapsed_seconds"]
-
-    for second, written in ((0, 0), (1, 0), (4, 0), (5, 5), (6, 5)):
-        now = float(second)
-        file.update({"elapsed": second})
-        assert elapsed().samples[0].value == written
-    file.close()
-    assert elapsed().samples[0].value == 6
-    assert 'melissa_gen_running{study="heat"' in (tmp_path / "heat.prom").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["heat.prom"]
+def values(path):
+    found = families(path.read_text())
+    return {name: family.samples[0].value for name, family in found.items()}
 
 
-def test_a_file_that_can_not_be_written_is_one_warning(tmp_path, caplog):
-    file = PrometheusFile(tmp_path / "no" / "heat.prom", "heat", tmp_path)
-    file.update({})
-    file.close()
+def test_the_process_writes_the_last_status_when_the_study_ends(tmp_path, caplog):
+    with (
+        EventLog(tmp_path / "events.jsonl") as log,
+        written_for_prometheus(tmp_path / "heat.prom", "heat", tmp_path, longest_ending=120),
+    ):
+        log.write("status", elapsed=6)
+    found = values(tmp_path / "heat.prom")
+    assert (found["melissa_gen_elapsed_seconds"], found["melissa_gen_running"]) == (6, 0)
+    assert f'study="heat",run="{tmp_path.name}"' in (tmp_path / "heat.prom").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"events.jsonl", "heat.prom"}
+    assert caplog.records == []
+
+
+def test_the_file_follows_the_events(tmp_path):
+    file = PrometheusFile(tmp_path / "heat.prom", "heat", tmp_path, pytest.fail)
+    file.write(running=True)
+    assert values(tmp_path / "heat.prom")["melissa_gen_running"] == 1
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for second in (1, 2):
+            log.write("status", elapsed=second)
+            file.write(running=True)
+            assert values(tmp_path / "heat.prom")["melissa_gen_elapsed_seconds"] == second
+
+
+def test_a_file_that_can_not_be_written_is_one_warning(tmp_path):
+    said = []
+    file = PrometheusFile(tmp_path / "no" / "heat.prom", "heat", tmp_path, said.append)
+    file.write(running=True)
+    file.write(running=False)
+    (text,) = said
+    assert text.startswith("report.prometheus: ")
+    assert text.endswith("heat.prom can't be written: No such file or directory")
+
+
+def test_a_failure_of_the_process_is_one_warning_of_the_launcher(tmp_path, caplog):
+    with written_for_prometheus(tmp_path / "no" / "heat.prom", "heat", tmp_path, 120):
+        pass
     (record,) = caplog.records
     assert record.getMessage().endswith("heat.prom can't be written: No such file or directory")
 
