@@ -81,6 +81,7 @@ def test_generate_and_check(module_runs):
         expected = a[:, None] + b[:, None] * np.arange(10)
         np.testing.assert_allclose(file["u"][:, :, 3, 2], expected, rtol=1e-6)
     wrong = {"parameters.b.high": 1, "simulation.fields.u.shape": "[4, 12]"}
+    wrong |= {"training.enabled": "false", "record.file": "record.h5"}
     words = [w for k, v in wrong.items() for w in ("--set", f"{k}={v}")]
     checked = module_runs.command("check", study, *words).wait()
     assert checked.code == 1
