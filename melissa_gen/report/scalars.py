@@ -51,7 +51,8 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
         for name, one in (event.get("sets") or {}).items():
             errors = _numbers(one.get(error_name(one)))
             found |= {f"validation/sets/{name}/{key}": value for key, value in errors}
-        found["validation/correlation_time"] = number_at(event, "correlation_time")
+        for key in ("correlation_time", "log_spectral_error"):
+            found[f"validation/{key}"] = number_at(event, key)
         found |= _errors_at_steps(event.get("against_time"))
     elif kind == "generation":
         step = _step(event, "generation", 0)

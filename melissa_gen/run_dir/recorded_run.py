@@ -47,6 +47,9 @@ class ValidationCases:
         correlation_times: For each validation simulation, the time of the last step before the correlation of
             prediction and simulation falls below 0.8, `(n,)`.
         fields: The same for each field, with the errors of this field; empty in the elements.
+        spectrum: Energy of the wavenumbers 1, 2, ... of the field at S time steps, of the simulations and of the
+            predictions, `(2, S, wavenumbers)`; empty if the field is not on a regular grid.
+        spectrum_times: Physical times of these S steps, `(S,)`.
     """
 
     error_name: str
@@ -64,6 +67,8 @@ class ValidationCases:
     by_step: Floats
     correlation_times: Floats
     fields: list["ValidationCases"] = field(default_factory=list)
+    spectrum: Floats = field(default_factory=lambda: np.zeros((2, 0, 0)))
+    spectrum_times: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def nrmse(self) -> Floats:
@@ -99,6 +104,8 @@ class ValidationCases:
                 times=_of_newer_versions(data, "predicted_times"),
                 by_step=_of_newer_versions(data, f"{error}_by_step"),
                 correlation_times=_of_newer_versions(data, "correlation_times"),
+                spectrum=_spectrum(data, ""),
+                spectrum_times=_of_newer_versions(data, "spectrum_times"),
             )
             # Older versions wrote only the first field.
             fields = data.get("field_names", ())
@@ -110,10 +117,16 @@ class ValidationCases:
                     errors=data[f"field_{error}"][:, k].astype(np.float64),
                     true=data[f"true_{k}" if k else "true"].astype(np.float64),
                     predicted=data[f"predicted_{k}" if k else "predicted"].astype(np.float64),
+                    spectrum=_spectrum(data, f"_{k}" if k else ""),
                 )
                 for k, name in enumerate(fields)
             ]
             return replace(whole, fields=views or [whole])
+
+
+def _spectrum(data: Any, end: str) -> Floats:
+    found: Floats = np.asarray(data.get(f"spectrum{end}", np.zeros((2, 0, 0))), np.float64)
+    return found
 
 
 @dataclass

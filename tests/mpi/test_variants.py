@@ -99,7 +99,9 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
     with h5py.File(run.run_dir / "validation_warm.h5") as file:
         names = list(file["parameters"].attrs["names"])
         assert 500.0 < file["parameters"][0, names.index("top_temperature")] < 600.0
-    assert np.load(run.run_dir / "validation_errors_corner.npz")["nrmse"].shape == (1,)
+    cases = np.load(run.run_dir / "validation_errors_corner.npz")
+    assert cases["nrmse"].shape == (1,) and cases["spectrum"].shape == (2, 10, 8)
+    assert sets["corner"]["log_spectral_error"] > 0
     assert f"{40 - completed} of 40 simulations were not needed" in run.summary["reason"]
 
 

@@ -47,7 +47,7 @@ __all__ = ["Coordinator"]
 _POLL_SECONDS = 0.05
 _LISTED_AT_CHECKPOINTS = 20_000
 """Largest number of simulations of which a checkpoint also writes `simulations.jsonl`; more would take seconds."""
-_IN_TIME = ("against_time", "correlation_time")
+_IN_TIME = ("against_time", "correlation_time", "log_spectral_error")
 _TOLD_TO_LAUNCHER = (
     *("resumed", "training_started", "rescaled"),
     *("checkpoint", "generation", "validation"),

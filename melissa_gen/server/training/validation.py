@@ -13,6 +13,12 @@ import torch.distributed as dist
 
 from melissa_gen.dataset import Dataset
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
+from melissa_gen.server.training.spectra import (
+    SPECTRAL_STEPS,
+    energy_spectrum,
+    grid_axes,
+    log_difference,
+)
 from melissa_gen.surrogates import ChannelMoments, Metric, Surrogate
 from melissa_gen.surrogates.losses import steps_correlated
 from melissa_gen.surrogates.metric import Usual
@@ -36,6 +42,11 @@ class Errors:
         by_step: Error of each simulation at each of these steps, `(n, K)`.
         correlation_times: For each simulation, the physical time of the last step before the correlation of
             prediction and simulation falls below 0.8, mean over the fields, `(n,)`.
+        spectral: Root mean square difference of the decimal logarithms of the energy spectra of prediction and
+            simulation, mean over the simulations and the fields; NaN if no field is on a regular grid.
+        spectra: For each field on a regular grid, the energy of each wavenumber at up to 10 of the predicted steps, of
+            the simulations and of the predictions, mean over the set: `(2, S, wavenumbers)`.
+        spectrum_times: The physical times of these S steps, `(S,)`.
     """
 
     total: npt.NDArray[np.float64]
@@ -44,6 +55,9 @@ class Errors:
     times: npt.NDArray[np.float64]
     by_step: npt.NDArray[np.float64]
     correlation_times: npt.NDArray[np.float64]
+    spectral: float
+    spectra: dict[str, npt.NDArray[np.float64]]
+    spectrum_times: npt.NDArray[np.float64]
 
     def by_field_summary(self) -> dict[str, dict[str, float]]:
         """Returns the statistics of each field's errors."""
@@ -96,8 +110,14 @@ class Validation:
             self._rows = list(range(self._rank, len(data), self._ranks))
             self._fields = [_tensors(data.read(row)) for row in self._rows]
             self._inputs = [self._inputs_of(data, row) for row in self._rows]
+            mesh = bool(data.mesh)
         self._steps = self._task.predicted_steps(len(self._times))
         self._usual = self._usual_values()
+        self._spectral = self._spectral_axes(mesh)
+        count = len(self._steps)
+        self._spectral_steps = np.unique(
+            np.linspace(0, count - 1, min(count, SPECTRAL_STEPS)).astype(int)
+        )
 
     @property
     def trajectories(self) -> list[dict[str, torch.Tensor]]:
@@ -156,6 +176,8 @@ class Validation:
             # Without a number, the arrays of the first field.
             end = f"_{k}" if k else ""
             pictures[f"true{end}"] = np.stack([one[field][steps] for one in true])
+            if field in found.spectra:
+                pictures[f"spectrum{end}"] = found.spectra[field]
             pictures[f"predicted{end}"] = np.stack([p[field].cpu()[shown] for p in predicted])
         np.savez_compressed(
             path,
@@ -171,6 +193,7 @@ class Validation:
             predicted_steps=found.steps,
             predicted_times=found.times,
             correlation_times=found.correlation_times,
+            spectrum_times=found.spectrum_times,
             **pictures,
         )
         return found
@@ -220,6 +243,11 @@ class Validation:
         count = len(self.parameters)
         found = torch.zeros(count, len(self._names), dtype=torch.float64, device=self._device)
         parts = torch.zeros(count, len(self._steps) + 2, dtype=found.dtype, device=self._device)
+        spectra = {
+            name: torch.zeros(2, len(self._spectral_steps), self._wavenumbers(name)).to(found)
+            for name in self._spectral
+        }
+        differences = torch.zeros(1, dtype=found.dtype, device=self._device)
         times = self._times[self._steps]
         # Where no step is correlated, the time before the first one.
         ends = torch.cat([self._times[max(self._steps[0] - 1, 0)][None], times])
@@ -233,9 +261,17 @@ class Validation:
                 found[row, k] = error[0]
                 parts[row, 1:] += self._metric.part(name, torch.cat([error, steps]), fields)
                 parts[row, 0] += ends[steps_correlated(one[0], wanted[0])] / fields
+                if name in spectra:
+                    both = [
+                        energy_spectrum(values[0, self._spectral_steps], self._spectral[name])
+                        for values in (wanted, one)
+                    ]
+                    spectra[name] += torch.stack(both) / count
+                    differences += log_difference(both[1], both[0]) / (count * len(spectra))
         self._begin_piece(JOINING)
         dist.all_reduce(found)
-        dist.all_reduce(parts)
+        for one in (parts, differences, *spectra.values()):
+            dist.all_reduce(one)
         errors = self._metric.total(parts[:, 1:]).cpu().numpy()
         return Errors(
             errors[:, 0],
@@ -244,7 +280,22 @@ class Validation:
             times.cpu().numpy(),
             errors[:, 1:],
             parts[:, 0].cpu().numpy(),
+            float(differences) if spectra else math.nan,
+            {name: values.cpu().numpy() for name, values in spectra.items()},
+            times.cpu().numpy()[self._spectral_steps],
         )
+
+    def _spectral_axes(self, mesh: bool) -> dict[str, list[int]]:
+        """Returns the axes of the grid of each field that has a spectrum."""
+        scales = self._metric.scales
+        axes = {
+            name: grid_axes(shape, scales[name].channels if name in scales else None)
+            for name, shape in self._shapes.items()
+        }
+        return {} if mesh else {name: found for name, found in axes.items() if found}
+
+    def _wavenumbers(self, name: str) -> int:
+        return min(self._shapes[name][axis] for axis in self._spectral[name]) // 2
 
     def _predictable(self, values: torch.Tensor) -> torch.Tensor:
         """Returns the time steps that are predicted; all of them without a copy."""

@@ -56,6 +56,7 @@ class ValidationSets:
             self._error: error_summary(errors.total),
             "fields": errors.by_field_summary(),
             "correlation_time": float(errors.correlation_times.mean()),
+            "log_spectral_error": errors.spectral,
             "against_time": errors.against_time(),
             "simulations": len(errors.total),
         }

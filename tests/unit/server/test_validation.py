@@ -7,6 +7,7 @@ import torch
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.run_dir.recorded_run import ValidationCases
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
+from melissa_gen.server.training.spectra import energy_spectrum, grid_axes, log_difference
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.surrogates import Metric, Surrogate
@@ -123,3 +124,45 @@ def test_further_sets_have_their_own_results_and_one_decides(path, tmp_path):
     assert results["sets"]["far"]["nrmse"]["max"] == pytest.approx(wanted[0])
     _, decisive = ValidationSets(main, {"far": far}, "far").measure(surrogate)
     assert decisive.total.tolist() == wanted.tolist()
+
+
+def test_a_wave_has_its_energy_at_its_wavenumber():
+    x, y = np.meshgrid(np.arange(16) / 16, np.arange(12) / 12, indexing="ij")
+    plane = np.sin(2 * np.pi * (3 * x + 4 * y)) + 7.0
+    waves = torch.from_numpy(np.stack([plane, 2 * np.cos(4 * np.pi * y)]))
+    found = energy_spectrum(waves, [-2, -1])
+    assert found.shape == (2, 6)
+    wanted = torch.zeros(2, 6, dtype=torch.float64)
+    wanted[0, 5 - 1], wanted[1, 2 - 1] = 0.5, 2.0
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+    channels = torch.stack([waves, waves], dim=-1)
+    torch.testing.assert_close(energy_spectrum(channels, [-3, -2]), 2 * wanted, atol=1e-12, rtol=0)
+    assert float(log_difference(100 * found[1:, 1:2], found[1:, 1:2])) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "axes"),
+    [
+        ((16,), None, [-1]),
+        ((16, 16, 2), "last", [-3, -2]),
+        ((2, 16, 16), "first", [-2, -1]),
+        ((2, 16), None, []),
+        ((), None, []),
+        ((8, 8, 8, 8), None, []),
+    ],
+)
+def test_the_axes_of_the_grid(shape, channels, axes):
+    assert grid_axes(shape, channels) == axes
+
+
+def test_spectra_are_in_the_results(path, tmp_path):
+    surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
+    validation = Validation(path, torch.device("cpu"), 3)
+    found = validation.save_cases(surrogate, tmp_path / "cases.npz", {"u": "K"})
+    true = torch.from_numpy(np.stack([trajectory(row) for row in range(3)]))
+    wanted = torch.stack([energy_spectrum(one, [-1]) for one in true]).mean(dim=0)
+    np.testing.assert_allclose(found.spectra["u"][0], wanted, rtol=1e-6)
+    assert found.spectra["u"].shape == (2, 7, 2) and found.spectral > 0.1
+    cases = ValidationCases.read(tmp_path / "cases.npz")
+    np.testing.assert_array_equal(cases.fields[0].spectrum, found.spectra["u"])
+    np.testing.assert_array_equal(cases.spectrum_times, np.arange(7.0))
