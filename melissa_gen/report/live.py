@@ -161,7 +161,7 @@ def status_view(
     _add_training(table, status)
     _add_sampler(table, status)
     waits = who_waits(_group(status, "waiting")) + (", over the whole run" if ended else "")
-    table.add_row("waiting", Text(waits, overflow="fold"))
+    table.add_row("waiting", Text(waits, overflow="fold", no_wrap=False))
     lines = [(event, event_text(event)) for event in recent_events]
     notable = [(event, text) for event, text in lines if text is not None][-KEPT_EVENTS:]
     if notable:
