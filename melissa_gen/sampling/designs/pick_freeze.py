@@ -97,8 +97,8 @@ class _Groups(PointSequence):
         for axis in range(k):
             members[:, 2 + axis, axis] = b[:, axis]
         # Blocks of groups, whose members alternate.
-        alternating = members.reshape(-1, self._ranks, k + 2, k).swapaxes(1, 2)
-        return alternating.reshape(len(pairs) * (k + 2), k)
+        alternating = members.reshape(len(pairs) // self._ranks, self._ranks, k + 2, k)
+        return alternating.swapaxes(1, 2).reshape(len(pairs) * (k + 2), k)
 
     def state(self) -> State:
         return {"base": self._base.state(), "rest": self._rest.tolist()}
