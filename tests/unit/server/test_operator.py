@@ -34,12 +34,17 @@ NETWORKS = {
         "class": "melissa_gen.surrogates.UNet",
         "arguments": {"width": 8, "levels": 1, "dimensions": 1},
     },
+    "FNO": {
+        "class": "melissa_gen.surrogates.FNO",
+        "arguments": {"n_modes": 4, "hidden_channels": 8, "dimensions": 1},
+    },
     "heads": {"ensemble": {"kind": "heads"}},
 }
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fields_are_learned_from_inputs(network):
+    pytest.importorskip("neuralop") if network == "FNO" else None
     study = study_with(**NETWORKS[network])
     try_surrogate(study)
     trainer, state = trainer_of(study)
