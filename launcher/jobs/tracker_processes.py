@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from melissa_gen.launcher.jobs.side_process import SideProcess
+from melissa_gen.run_dir.events import end_of_events
 
 __all__ = ["followed_by_trackers"]
 
@@ -38,10 +39,10 @@ def followed_by_trackers(
         run_dir: The run directory. Events that it already holds are those of an earlier part of the run.
         say: Prints a line.
         longest_ending: Time after the block in which the trackers may end (seconds).
-        command: Returns the process of a tracker: name, run directory, size of `events.jsonl` at the start.
+        command: Returns the process of a tracker: name, run directory, end of `events.jsonl` at the start.
     """
     events = run_dir / "events.jsonl"
-    position = events.stat().st_size if events.exists() else 0
+    position = end_of_events(events)
     processes = {
         name: SideProcess(
             f"the tracker {name}",

@@ -17,6 +17,7 @@ __all__ = [
     "Event",
     "EventLog",
     "EventReader",
+    "end_of_events",
     "error_name",
     "follow",
     "last_status",
@@ -34,8 +35,8 @@ class EventLog:
     """Appends events to a file, each as one complete line. Thread-safe.
 
     A resumed run appends to the same file, without the incomplete line that a killed run or a full disk may have
-    left. A full disk ends the logging, not the run: the first
-    `write` that fails raises an error and sets `failed`; later events are dropped.
+    left. A full disk ends the logging, not the run: the first `write` that fails raises an error and sets `failed`;
+    later events are dropped.
 
     Args:
         path: The file, usually `events.jsonl` in the run directory; its folder must exist.
@@ -62,7 +63,7 @@ class EventLog:
             self._file = self.path.open("ab", buffering=0)
             # A run that was killed may have left an incomplete line. Every line is one JSON object, also for
             # programs that read the file themselves.
-            end = _end_of_last_line(self.path)
+            end = end_of_events(self.path)
             if end < self.path.stat().st_size:
                 os.truncate(self.path, end)
         except OSError as error:
@@ -166,6 +167,26 @@ class EventReader:
                     yield event
 
 
+def end_of_events(path: Path | str) -> int:
+    """Returns the end of the last complete line (bytes); 0 if there is none, or no file.
+
+    This is where a reader of later events begins: an incomplete line may still be completed, and a resumed run
+    removes it.
+    """
+    if not Path(path).exists():
+        return 0
+    with Path(path).open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - BLOCK_BYTES)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            end = begin
+    return 0
+
+
 def last_status(path: Path | str) -> Event | None:
     """Returns the newest `status` event, or None. Reads only the end of the file."""
     for event in _events_from_end(path):
@@ -211,8 +232,7 @@ def follow(
     Yields:
         Each new event. The last one is `run_finished`, unless `stop` ended the iteration.
     """
-    path = Path(path)
-    reader = EventReader(path, 0 if from_start or not path.exists() else path.stat().st_size)
+    reader = EventReader(path, 0 if from_start else end_of_events(path))
     while True:
         before = reader.position
         for event in reader.read():
@@ -255,20 +275,6 @@ def _parsed(line: bytes) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and "event" in event and "time" in event else None
-
-
-def _end_of_last_line(path: Path) -> int:
-    """Returns the length of a file without an incomplete last line (bytes)."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            begin = max(0, end - BLOCK_BYTES)
-            file.seek(begin)
-            found = file.read(end - begin).rfind(b"\n")
-            if found >= 0:
-                return begin + found + 1
-            end = begin
-    return 0
 
 
 def _events_from_end(path: Path | str) -> Iterator[Event]:

@@ -143,6 +143,22 @@ def test_follow_ends_with_the_run(tmp_path):
     assert seen == ["run_started", "run_finished"]
 
 
+def test_follow_misses_no_event_of_a_run_that_is_resumed_after_half_a_line(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"time": 1.0, "event": "stopping"}\n{"time": 2.0, "event": "warning", "mess')
+    resumed = []
+
+    def stop() -> bool:
+        if not resumed:
+            with EventLog(path) as log:
+                resumed.append(log.write("run_started", epoch=1))
+                resumed.append(log.write("run_finished", status="finished"))
+            return False
+        return True
+
+    assert list(follow(path, stop, interval=0)) == resumed
+
+
 def test_follow_yields_later_events_and_joins_partial_lines(tmp_path):
     path = tmp_path / "events.jsonl"
     pieces = iter([b'{"time":1,"event":"a"}\n{"time":2,', b'"event":"b"}\n'])

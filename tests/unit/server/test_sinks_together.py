@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.dataset import Dataset
-from melissa_gen.reservoir import Sample, SlotStore, create
+from melissa_gen.reservoir import Sample, SampleBlock, SlotStore, create
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.server.setup import RankSetup
@@ -44,9 +44,8 @@ def test_each_use_of_a_study_gets_every_sample(uses, tmp_path):
     for simulation, step in itertools.product(range(SIMULATIONS), range(STEPS)):
         slot = sink.store.acquire()
         sink.store.row(slot, "u")[:] = fields[simulation, step]
-        assert sink.put(
-            slot, Sample(simulation, step, (*points[simulation], float(step)), 1.0, 0.0)
-        )
+        sample = Sample(simulation, step, (*points[simulation], float(step)), 1.0, 0.0)
+        assert sink.put_block((slot,), SampleBlock.of(sample)) == 1
     sink.close()
     sink.finish(SingleRank(), complete=True)
     summary = sink.summary()
