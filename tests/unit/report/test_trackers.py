@@ -181,7 +181,8 @@ def test_wandb_records_a_run_without_a_network(run_dir, monkeypatch):
 
 
 def test_trackio_records_a_run(run_dir, tmp_path, monkeypatch):
-    pytest.importorskip("trackio", reason="trackio is optional; install melissa_gen[trackio]")
+    # The package reads this when it is imported.
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio", reason="trackio is optional; install melissa_gen[trackio]")
     followed(make_tracker("trackio"), run_dir)
     assert list((tmp_path / "trackio").glob("*.db"))
