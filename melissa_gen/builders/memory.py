@@ -228,6 +228,8 @@ def model_megabytes(study: Study) -> float:
     uses_package = any(type(m).__module__.startswith("neuralop.") for m in surrogate.modules())
     training = study.training
     copies = 6 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
+    # Gradients that are added up are not yet those that the ranks exchange.
+    copies += training.accumulate > 1
     model = copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
     return model + OPERATOR_MEGABYTES * uses_package
 

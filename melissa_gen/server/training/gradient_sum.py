@@ -58,8 +58,13 @@ class GradientSum:
 @torch.no_grad()
 def reduce_gradients(weights: Iterable[torch.nn.Parameter]) -> None:
     """Averages the gradients over the ranks, as the last batch of a step does (collective)."""
-    for weight in weights:
-        if not weight.requires_grad:
+    trained = [weight for weight in weights if weight.requires_grad]
+    used = torch.tensor([weight.grad is not None for weight in trained]).int()
+    used = used.to(trained[0].device)
+    dist.all_reduce(used)
+    for weight, ranks in zip(trained, used.tolist(), strict=True):
+        # The optimizer leaves out a weight without a gradient, such as one that no rank has used.
+        if not ranks:
             continue
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)

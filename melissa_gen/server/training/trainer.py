@@ -195,17 +195,16 @@ class Trainer:
                 self._convert_losses(*factors)
             elif self._learner.between_steps:
                 self.guard.succeeded()
+            ends_step = turn.drifted or turn.pace.over or turn.stop
+            if ends_step and self._learner.finish_step():
+                # The next turn responds to gradients that are not finite, and decides again.
+                self._scaling.recheck()
+                continue
             if turn.drifted:
-                # The gradients that wait are those of the present scale.
-                self._learner.finish_step()
                 self._rescale()
             if turn.pace.over:
-                if self._learner.finish_step():
-                    # The next turn responds to gradients that are not finite.
-                    continue
                 break
             if turn.stop:
-                self._learner.finish_step()
                 return self._state.stop_reason or "another server rank was requested to stop"
             if turn.checkpoint:
                 self._saved = time.monotonic()

@@ -13,6 +13,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.reservoir import Batch
 from melissa_gen.server.training.batch_rows import BatchRows
+from melissa_gen.server.training.gradient_sum import reduce_gradients
 from melissa_gen.server.training.learner import Learner
 from tests.unit.server.test_divergence import trained
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
@@ -117,6 +118,35 @@ def test_a_batch_that_is_not_finite_costs_one_step():
     # Batches 1-2, 3 (left out), 4-5, and 6 alone at the end.
     assert state["steps"] == 4
     assert state["learning_rate"]["batches"] == 4
+
+
+def test_gradients_that_are_not_finite_when_the_scale_changes_are_noticed():
+    """The first batch is spoiled; the second has spoiled gradients alone, and the scale no longer fits after it."""
+    trainer, _ = trainer_of(study_of(training={"on_divergence": "skip", "accumulate": 2}))
+    outputs, gradients = [], []
+
+    def spoil_output(module, inputs, output):
+        outputs.append(None)
+        return output * math.nan if len(outputs) == 1 else output
+
+    def spoil_gradient(gradient):
+        gradients.append(None)
+        if len(gradients) == 2:
+            trainer.surrogate.output_std.mul_(100.0)
+            return gradient * math.nan
+        return gradient
+
+    trainer.surrogate.network.register_forward_hook(spoil_output)
+    next(trainer.surrogate.network.parameters()).register_hook(spoil_gradient)
+    assert trainer.run() is None
+    assert trainer.guard.skipped == 2 and trainer.batches == 6
+
+
+def test_a_weight_that_is_not_used_has_no_gradient_in_the_last_step():
+    used, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    used.sum().backward()
+    reduce_gradients([used, unused])
+    assert used.grad.tolist() == [1.0, 1.0] and unused.grad is None
 
 
 def test_the_weights_change_only_after_the_last_batch_of_a_step():
