@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from melissa_gen.report.scalars import scalars
 from melissa_gen.report.trackers.packages import make_tracker
 from melissa_gen.report.trackers.tracker import TrackedRun, Tracker
 from melissa_gen.run_dir.events import Event, EventReader, number_at
+from melissa_gen.run_dir.folder import write_json
 
 __all__ = ["TrackedEvents", "track"]
 
@@ -70,11 +72,11 @@ class TrackedEvents:
             batches = number_at(event, "training", "batches")
             if math.isfinite(batches):
                 self._batches = int(batches)
-            self._skipped = None
             if event["event"] == "status":
                 if event["time"] < self._next_status:
                     self._skipped = event
                     continue
+                self._skipped = None
                 self._next_status = event["time"] + INTERVAL
             self._add(event)
         if last and self._skipped is not None:
@@ -151,7 +153,8 @@ def track(
         with limited():
             tracker.log_artifact(artifact, files)
     with limited():
-        tracker.finish(succeeded=_summary(run_dir).get("status") == "finished")
+        summary = _mapping(run_dir / "summary.json")
+        tracker.finish(succeeded=summary.get("status") == "finished")
     if events.dropped:
         return f"{events.dropped} records of metrics are missing, because it was too slow"
     return ""
@@ -161,10 +164,10 @@ def _begin(tracker: Tracker, run_dir: Path, name: str) -> None:
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     file = folder / f"{name}.json"
-    earlier = json.loads(file.read_text("utf-8"))["run"] if file.exists() else ""
+    earlier = str(_mapping(file).get("run", ""))
     study = yaml.safe_load((run_dir / "study.yaml").read_text("utf-8"))
     run = TrackedRun(str(study["name"]), run_dir.name, folder, dict(_flat(study)), earlier)
-    file.write_text(json.dumps({"run": tracker.start(run)}) + "\n", "utf-8")
+    write_json(file, {"run": tracker.start(run)})
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -190,9 +193,10 @@ def _artifacts(run_dir: Path) -> Iterator[tuple[str, list[Path]]]:
         yield "surrogate", sorted(files)
 
 
-def _summary(run_dir: Path) -> dict[str, Any]:
+def _mapping(file: Path) -> dict[str, Any]:
+    """Reads a JSON object; a file that is missing or damaged holds none."""
     try:
-        found = json.loads((run_dir / "summary.json").read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -207,10 +211,12 @@ def _main(name: str, run_dir: Path, position: int) -> None:
     os.dup2(log, 2)
 
     def switch_off(reason: str) -> None:
-        said.write(f"the tracker {name} is switched off: {' '.join(reason.split())}\n")
-        said.flush()
-        # Threads of a package may hang, too.
-        os._exit(0)
+        try:
+            said.write(f"the tracker {name} is switched off: {' '.join(reason.split())}\n")
+            said.flush()
+        finally:
+            # Also where the launcher was killed, so that there is no reader. Threads of a package may hang, too.
+            os._exit(0)
 
     over = threading.Event()
     threading.Thread(target=_watch_input, args=(over,), daemon=True).start()
@@ -218,6 +224,7 @@ def _main(name: str, run_dir: Path, position: int) -> None:
     try:
         missing = track(make_tracker(name), run_dir, name, events, over.wait, switch_off)
     except BaseException as error:
+        traceback.print_exc()
         switch_off(f"{type(error).__name__}: {error}")
         return
     if missing:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 
 import psutil
@@ -28,7 +30,8 @@ def script(code):
 
 
 def test_a_process_gets_the_position_and_ends_with_the_study(tmp_path, warned):
-    (tmp_path / "events.jsonl").write_text("earlier\n")
+    # The server removes the incomplete line, and writes new events in its place.
+    (tmp_path / "events.jsonl").write_text('earlier\n{"time": 1')
     code = (
         "import sys, pathlib; sys.stdin.read(); "
         "pathlib.Path(sys.argv[2], sys.argv[1]).write_text(sys.argv[3])"
@@ -74,3 +77,19 @@ def test_a_package_that_fails_is_one_warning(tmp_path, warned):
         pass
     (text,) = warned()
     assert text.startswith("the tracker nothing is switched off: ModuleNotFoundError: ")
+    assert "Traceback" in (tmp_path / "logs" / "nothing.log").read_text()
+
+
+def test_a_tracker_that_fails_ends_after_the_death_of_the_launcher(tmp_path):
+    (tmp_path / "logs").mkdir()
+    module = "melissa_gen.report.trackers.following"
+    command = [sys.executable, "-m", module, "nothing", str(tmp_path), "0"]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        assert (
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=write, timeout=60).returncode
+            == 0
+        )
+    finally:
+        os.close(write)

@@ -102,12 +102,22 @@ def test_statuses_are_thinned_and_a_slow_tracker_drops_the_oldest(tmp_path):
     with EventLog(tmp_path / "events.jsonl") as log:
         for second in range(100):
             log.write("status", **status_event(float(second)), time=float(second))
+        log.write("run_finished", status="finished", time=100.0)
     events = TrackedEvents(EventReader(log.path), most=3)
     events.read()
     assert [record.time for record in events.take()] == [85.0, 90.0, 95.0]
     assert events.dropped == 17
     events.read(last=True)
     assert [record.time for record in events.take()] == [99.0]
+
+
+def test_a_damaged_name_of_the_record_begins_a_new_one(run_dir):
+    (run_dir / "trackers").mkdir()
+    (run_dir / "trackers" / "fake.json").write_text('{"run": "ru')
+    tracker = FakeTracker()
+    followed(tracker, run_dir)
+    assert tracker.named("start")[0][0].earlier == ""
+    assert json.loads((run_dir / "trackers" / "fake.json").read_text()) == {"run": "run-7"}
 
 
 def test_dropped_records_are_told(run_dir):
