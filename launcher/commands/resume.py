@@ -159,7 +159,9 @@ def _apply(
         # Imported here because importing torch takes seconds.
         from melissa_gen.builders.surrogate import try_surrogate
 
-        check_sampler(study)
+        # Recorded data have no sampler.
+        if not purpose.data:
+            check_sampler(study)
         check_memory(study)
         if study.training.enabled:
             try_surrogate(study)

@@ -161,7 +161,9 @@ def read_state(folder: Path, name: str = STATE) -> dict[str, Any]:
 
 def fixed_settings(study: Study) -> dict[str, Any]:
     """Returns the settings, by key, that a checkpoint depends on, and the number of simulations."""
-    return {key: value_of(study, key) for key in (*_DEPENDS_ON, _COUNT)}
+    # The groups of this sampler are distributed over the ranks.
+    ranks = ("server.ranks",) if study.sampler.method == "pick_freeze" else ()
+    return {key: value_of(study, key) for key in (*_DEPENDS_ON, *ranks, _COUNT)}
 
 
 def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:

@@ -96,7 +96,7 @@ class Checkpoint:
         """Finds the newest whole checkpoint; rank 0 decides for all ranks (collective).
 
         Returns:
-            The checkpoint, or None for a new run; and a sentence for each newer checkpoint that is damaged.
+            The checkpoint, or None for a new run; and a sentence for each checkpoint that can't be used.
 
         Raises:
             RunError: The checkpoint can't be read, or was made with another study.

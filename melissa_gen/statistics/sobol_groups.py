@@ -45,6 +45,8 @@ class SobolGroups:
         self._values: dict[int, NDArray[Any]] = {}
         self._arrived: dict[int, NDArray[np.bool_]] = {}
         self._abandoned: set[int] = set()
+        # Incomplete groups of other ranks, whose samples stay there.
+        self._elsewhere = 0
 
     @property
     def left_out(self) -> int:
@@ -53,8 +55,8 @@ class SobolGroups:
 
     @property
     def waiting(self) -> int:
-        """Number of incomplete groups in memory."""
-        return len(self._values)
+        """Number of incomplete groups, those of merged ranks included."""
+        return len(self._values) + self._elsewhere
 
     def update(self, simulation: int, step: int, values: Array) -> None:
         """Adds one sample `(*shape)`."""
@@ -82,11 +84,10 @@ class SobolGroups:
             self._abandon(group)
 
     def merge(self, other: Self) -> None:
-        """Adds the groups of another rank, which has other groups; the samples of its incomplete ones are shared."""
+        """Adds the groups of another rank, which has other groups; its incomplete ones are only counted."""
         self.indices.merge(other.indices)
         self._abandoned |= other._abandoned
-        self._values |= other._values
-        self._arrived |= other._arrived
+        self._elsewhere += other.waiting
 
     def state(self) -> dict[str, Any]:
         """Returns a copy of the state: the indices and the samples of incomplete groups."""

@@ -208,9 +208,9 @@ def _check_finite(names: Sequence[str], values: Array) -> None:
     if finite.all():
         return
     wrong = sorted({name for name, column in zip(names, finite.T, strict=True) if not column.all()})
+    count = int((~finite.all(axis=1)).sum())
     message = (
-        f"the network of the surrogate predicts values of which {', '.join(wrong)} is NaN or infinite at "
-        f"{int((~finite.all(axis=1)).sum())} of {len(values)} points; check the network, or choose a sampler.method "
-        "that does not use it"
+        f"the network of the surrogate predicts NaN or infinite values at {count} of {len(values)} points "
+        f"({', '.join(wrong)}); check the network, or choose a sampler.method that does not use it"
     )
     raise DataError(message)

@@ -64,7 +64,9 @@ def test_a_network_that_predicts_nan_is_named():
     rng = np.random.default_rng(1)
     acquisition = stacked()
     acquisition.observe(Broken())
-    with pytest.raises(DataError, match=r"the network of the surrogate .* magnitude is NaN or inf"):
+    with pytest.raises(
+        DataError, match=r"predicts NaN or infinite values at 3 of .* \(magnitude\)"
+    ):
         acquisition.fit(table_of(0, lambda f: f[:, 0], rng), rng)
 
 

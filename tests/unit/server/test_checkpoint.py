@@ -209,3 +209,17 @@ def test_a_study_that_was_changed_is_refused_by_the_key():
     changed = load_study(HEAT, ["simulation.count=7"])
     with pytest.raises(RunError, match=r"simulation\.count in the run's study\.yaml is 7; .*100"):
         check_study(changed, state, Path("checkpoints/latest"))
+
+
+def test_the_ranks_are_fixed_where_groups_of_simulations_belong_to_them():
+    one, three = (
+        {
+            method: load_study(HEAT, [f"sampler.method={method}", f"server.ranks={ranks}"])
+            for method in ("pick_freeze", "uniform")
+        }
+        for ranks in (1, 3)
+    )
+    saved = {method: {"study": fixed_settings(study)} for method, study in one.items()}
+    with pytest.raises(RunError, match=r"server\.ranks in the run's study\.yaml is 3; .* with 1"):
+        check_study(three["pick_freeze"], saved["pick_freeze"], Path("checkpoints/latest"))
+    check_study(three["uniform"], saved["uniform"], Path("checkpoints/latest"))

@@ -204,6 +204,16 @@ def test_groups_of_several_ranks_are_those_of_one(ranks, lost):
         np.testing.assert_allclose(found, array, 1e-9, 1e-9, err_msg=name)
 
 
+def test_a_merge_counts_the_incomplete_groups_of_the_other_rank_and_keeps_no_sample_of_them():
+    values = np.ones((COUNT * SIZE, STEPS, *SHAPE))
+    mine, theirs = (fed(fresh(ranks=2), [(rank, 0)], values) for rank in range(2))
+    before = mine.state()
+    mine.merge(theirs)
+    assert mine.waiting == 2
+    assert mine.state()["open"].tolist() == [0]
+    assert mine.state()["values"].nbytes == before["values"].nbytes
+
+
 def test_indices_of_a_constant_field_are_no_numbers():
     groups = fed(fresh(), SAMPLES, np.ones((COUNT * SIZE, STEPS, *SHAPE)))
     assert np.isnan(groups.indices.results()["first_order"]).all()
