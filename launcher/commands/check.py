@@ -19,6 +19,7 @@ from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import dataset_study
 from melissa_gen.launcher.commands.key_location import locate_key
 from melissa_gen.launcher.commands.remedies import remedy
+from melissa_gen.launcher.commands.validation_sets import check_sets
 from melissa_gen.launcher.jobs.execution import (
     ResumeInfo,
     RunInterruptedError,
@@ -75,6 +76,8 @@ def check_study(
     lines.attempt("memory", lambda: check_memory(study))
     if study.simulation.mesh is not None:
         lines.attempt("mesh", lambda: read_mesh(study))
+    if trains and study.training.validation.sets:
+        lines.attempt("validation sets", lambda: check_sets(study))
     command = lines.attempt("command", lambda: _command(study))
     timing = _try_simulation(study, view, lines) if command is not None else None
     size, steps = study.sample_bytes, study.simulation.time_steps

@@ -11,7 +11,7 @@ from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import check_output
-from melissa_gen.launcher.commands.validation_sets import check_set_files, make_sets
+from melissa_gen.launcher.commands.validation_sets import check_sets, make_sets
 from melissa_gen.launcher.jobs.execution import ResumeInfo, RunOutcome, can_resume, execute
 from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.prometheus_process import written_for_prometheus
@@ -44,7 +44,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     check_sampler(study)
     check_memory(study)
     read_mesh(study)
-    check_set_files(study)
+    check_sets(study)
     solver_command(study)
     check_trackers(study.report.trackers)
     check_backend(study)

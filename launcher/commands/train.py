@@ -16,7 +16,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.run import execute_and_present
 from melissa_gen.launcher.commands.validation_sets import (
-    check_set_files,
+    check_sets,
     check_sets_without_solver,
     copy_file_sets,
 )
@@ -170,7 +170,7 @@ def _train(
     check_memory(plan)
     read_mesh(plan)
     check_sets_without_solver(plan)
-    check_set_files(plan)
+    check_sets(plan)
     try_surrogate(plan)
     check_trackers(plan.report.trackers)
     check_backend(plan)

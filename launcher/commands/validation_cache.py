@@ -232,7 +232,7 @@ def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView, 
             points=cached.settings.get("points"),
         )
         outcome = _run(plan, purpose, run_dir, shown)
-        outcome.raise_for_status("the validation set")
+        outcome.raise_for_status(f"the {title}")
         failed = outcome.summary["simulations"]["failed"]
         if failed:
             view.say(

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from melissa_gen.builders.dataset import check_dataset, check_times, dataset_writer
+from melissa_gen.builders.prior import prior_of
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.launcher.commands.validation_cache import validation_set
@@ -11,16 +12,23 @@ from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import validation_file
 from melissa_gen.study import Study, ValidationSetSection
 
-__all__ = ["check_set_files", "check_sets_without_solver", "copy_file_sets", "make_sets"]
+__all__ = ["check_sets", "check_sets_without_solver", "copy_file_sets", "make_sets"]
 
 
-def check_set_files(study: Study) -> None:
-    """Checks the files of `training.validation.sets`.
+def check_sets(study: Study) -> None:
+    """Checks the distributions and files of `training.validation.sets`.
 
     Raises:
         DataError: A file can't be read, or does not fit the study.
+        StudyError: Too few points of the distributions of a set meet the constraints of the study.
     """
     for name, section in _sets(study).items():
+        if section.parameters:
+            try:
+                prior_of(_study_of_set(study, section))
+            except StudyError as error:
+                message = f"training.validation.sets.{name}.parameters: {error}"
+                raise StudyError(message) from None
         if section.file is not None:
             with _opened(study, name, section):
                 pass

@@ -7,6 +7,7 @@ import h5py
 from numpy.typing import NDArray
 
 from melissa_gen.dataset.layout import AXES, RESERVED, TENSOR
+from melissa_gen.errors import DataError
 
 __all__ = ["StackedTrajectories", "coordinates_of", "fields_of", "times_of"]
 
@@ -42,12 +43,15 @@ def fields_of(file: h5py.File) -> dict[str, Any]:
     """Returns the fields of a file without names of its own: name to an array `(n, T, *shape)`; maybe empty.
 
     The only field of a file with a tensor, or with a group for each seed, is named `tensor`.
+
+    Raises:
+        DataError: The trajectories of the seeds have different shapes.
     """
     if isinstance(file.get(TENSOR), h5py.Dataset):
         return {TENSOR: file[TENSOR]}
     seeds = _seeds(file)
     if seeds:
-        return {TENSOR: StackedTrajectories([group[_DATA] for group in seeds])}
+        return {TENSOR: _stacked([group[_DATA] for group in seeds])}
     times = times_of(file)
     if times is None:
         return {}
@@ -61,6 +65,18 @@ def fields_of(file: h5py.File) -> dict[str, Any]:
         and values.shape[1] in (len(times), len(times) - 1)
         and name not in RESERVED | coordinates
     }
+
+
+def _stacked(values: list[h5py.Dataset]) -> StackedTrajectories:
+    first = values[0]
+    other = next((one for one in values if one.shape != first.shape), None)
+    if other is not None:
+        message = (
+            f"{first.file.filename} is not a data set: {first.name} has the shape {first.shape}, but {other.name} has "
+            f"{other.shape}"
+        )
+        raise DataError(message)
+    return StackedTrajectories(values)
 
 
 def times_of(file: h5py.File) -> NDArray[Any] | None:

@@ -311,6 +311,7 @@ def _set_errors(run: RecordedRun) -> list[list[str]]:
             count(int(number_at(one, "simulations"))),
             *(number(number_at(one, run.error_name, key)) for key in keys),
         ]
+        # No further set may have this name.
         for name, one in {"prior": found, **found["sets"]}.items()
     ]
 

@@ -256,6 +256,12 @@ class Study(Section):
             if unknown:
                 msg = f"{key} has the parameter '{unknown[0]}'; legal are {legal}"
                 raise ValueError(msg)
+            if one.parameters and self.feasible_points is not None:
+                msg = (
+                    f"{key}.parameters has no effect, because the study draws from the file feasible_points; "
+                    "use points or file instead"
+                )
+                raise ValueError(msg)
             for point in [*one.points, one.values] if one.values else one.points:
                 missing = [word for word in self.parameters if word not in point]
                 if missing:

@@ -95,6 +95,12 @@ class ValidationSection(Section):
                 "is legal"
             )
             raise ValueError(msg)
+        if "prior" in self.sets:
+            msg = (
+                "validation.sets has the name prior, which results use for the set that is drawn from the "
+                "distributions of the study; choose another name"
+            )
+            raise ValueError(msg)
         if self.decides is not None and self.decides not in self.sets:
             legal = ", ".join(self.sets) or "none, because there are no sets"
             msg = f"validation.decides is {self.decides}, which is not a name in validation.sets; legal: {legal}"

@@ -57,6 +57,7 @@ def made(tmp_path, study_file):
             {"far": {"points": [{"a": 1.0, "b": 1.0}], "values": {"a": 1.0}}},
             "values are the parameters of a file",
         ),
+        ({"prior": {"file": "d.h5"}}, "validation.sets has the name prior"),
     ],
 )
 def test_a_set_that_says_too_little_or_too_much_is_one_sentence(study_file, sets, words):
@@ -88,7 +89,7 @@ def test_all_sets_are_in_the_promised_memory(study_file):
 def test_the_first_trajectories_of_a_file_are_a_set(study_file, made, tmp_path):
     """Its points may be outside of the prior."""
     study = study_with(study_file, far={"file": "made.h5", "simulations": 2})
-    validation_sets.check_set_files(study)
+    validation_sets.check_sets(study)
     validation_sets.copy_file_sets(study, tmp_path)
     with Dataset(tmp_path / "validation_far.h5") as data:
         assert len(data) == 2 and data.names == ["a", "b"]
@@ -124,6 +125,29 @@ def test_a_file_of_pdebench_is_a_set_with_given_parameters(study_file, tmp_path,
         np.testing.assert_array_equal(data.times, np.arange(5.0))
 
 
+def test_seeds_of_different_lengths_are_no_data_set(tmp_path):
+    with h5py.File(tmp_path / "d.hdf5", "w") as file:
+        file["0000/data"], file["0001/data"] = RANDOM[0], RANDOM[1][:4]
+    with pytest.raises(
+        DataError, match=r"/0000/data has the shape \(5, 3\), but /0001/data has \(4, 3\)"
+    ):
+        Dataset(tmp_path / "d.hdf5")
+
+
+def test_distributions_of_a_set_meet_the_constraints(study_file):
+    far = {"parameters": {"a": {"distribution": "uniform", "low": 5.0, "high": 6.0}}}
+    words = [f"{KEY}.far={json.dumps(far)}", "constraints=['a < 1']"]
+    with pytest.raises(StudyError, match=f"{KEY}.far.parameters: constraints 'a < 1' leave 0 of"):
+        validation_sets.check_sets(load_study(study_file, words))
+
+
+def test_distributions_of_a_set_need_those_of_the_study(study_file):
+    far = {"parameters": {"a": {"distribution": "uniform", "low": 5.0, "high": 6.0}}}
+    words = [f"{KEY}.far={json.dumps(far)}", "feasible_points=points.csv"]
+    with pytest.raises(StudyError, match=f"{KEY}.far.parameters has no effect"):
+        load_study(study_file, words)
+
+
 @pytest.mark.parametrize("layout", ["tensor", "names", "seeds"])
 def test_its_coordinates_and_times_are_read(tmp_path, layout):
     published(tmp_path / "d.hdf5", layout)
@@ -146,7 +170,7 @@ def test_its_coordinates_and_times_are_read(tmp_path, layout):
 def test_a_file_that_does_not_fit_is_one_sentence(study_file, made, section, words):
     published(study_file.parent / "burgers.hdf5", "tensor")
     with pytest.raises(DataError) as error:
-        validation_sets.check_set_files(study_with(study_file, far=section))
+        validation_sets.check_sets(study_with(study_file, far=section))
     assert words in str(error.value)
 
 
@@ -157,7 +181,7 @@ def test_times_must_be_those_of_the_study(study_file, made):
     with pytest.raises(
         DataError, match=r"has the physical times 0 to 12, but the study has 0 to 2"
     ):
-        validation_sets.check_set_files(load_study(study_file, words))
+        validation_sets.check_sets(load_study(study_file, words))
 
 
 def test_training_on_data_solves_no_set(study_file, made):
