@@ -53,6 +53,9 @@ SIMULATION_BYTES = 128
 OPERATOR_MEGABYTES = 60.0
 """Memory of importing the package neuraloperator and of its work space; measured: 31 for the import alone."""
 
+SPECTRUM_BYTES = 110
+"""Memory of the energy spectrum of one time step of a field, for each value; measured: 64 to 104."""
+
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
 
@@ -246,14 +249,19 @@ def promised_megabytes(study: Study) -> float:
     each = study.simulation.time_steps * study.sample_bytes / 1e6
     share = simulations * (each + study.input_bytes / 1e6) / study.server.ranks
     if simulations:
-        # The prediction of one simulation, its error, and the square of the error.
-        share += 3 * each
+        # The prediction of one simulation, its error, and the square of the error; the spectrum of one time step.
+        share += 3 * each + SPECTRUM_BYTES * _largest_field(study) / 1e6
     if study.surrogate.task != "direct":
         # Rollouts of several simulations at once, and the steps of one that they are compared with.
         mine = -(-simulations // study.server.ranks)
         share += (min(study.training.batch_size, mine) + 1) * each
     held = reservoir_megabytes(study) + batch_megabytes(study) + side_megabytes(study)
     return held + base_megabytes(study) + model_megabytes(study) + share
+
+
+def _largest_field(study: Study) -> int:
+    """Returns the number of values of the largest field in one sample."""
+    return max(math.prod(field.shape) for field in study.simulation.fields.values())
 
 
 def side_megabytes(study: Study) -> float:

@@ -38,17 +38,24 @@ def energy_spectrum(values: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
         values: Fields `(K, *shape)` on a regular grid, regarded as periodic.
         axes: The axes of the grid, counted from the last.
     """
-    found = torch.fft.fftn(values.double(), dim=tuple(axes), norm="forward").abs().square()
-    square = torch.zeros((), dtype=torch.float64, device=values.device)
-    for axis in axes:
-        count = values.shape[axis]
-        waves = torch.fft.fftfreq(count, 1 / count, dtype=torch.float64, device=values.device)
-        square = square + waves.square().reshape([-1, *[1] * (-axis - 1)])
+    shells = _wavenumbers(values.shape[1:], axes, values.device)
     longest = min(values.shape[axis] for axis in axes) // 2
-    shells = square.sqrt().round().long().expand(values.shape[1:]).reshape(-1)
     energy = torch.zeros(len(values), int(shells.max()) + 1, dtype=torch.float64).to(values.device)
-    energy.index_add_(1, shells, found.reshape(len(values), -1))
+    # One step at a time, because the coefficients take several times the memory of the values.
+    for one, total in zip(values, energy, strict=True):
+        found = torch.fft.fftn(one.double(), dim=tuple(axes), norm="forward").abs().square()
+        total.index_add_(0, shells, found.reshape(-1))
     return energy[:, 1 : longest + 1]
+
+
+def _wavenumbers(shape: Sequence[int], axes: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Returns the wavenumber to which the length of each wave vector rounds, for all values of a field `(values,)`."""
+    square = torch.zeros((), dtype=torch.float64, device=device)
+    for axis in axes:
+        count = shape[axis]
+        waves = torch.fft.fftfreq(count, 1 / count, dtype=torch.float64, device=device)
+        square = square + waves.square().reshape([-1, *[1] * (-axis - 1)])
+    return square.sqrt().round().long().expand(shape).reshape(-1)
 
 
 def log_difference(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:

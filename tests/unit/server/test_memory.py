@@ -144,3 +144,14 @@ def test_the_disk_space_of_checkpoints_is_known_before_the_start(tmp_path):
     large = load_study(HEAT, ["reservoir.capacity=2000000000"])
     assert "reservoir.checkpoint to false" in disk_promise(large, tmp_path)
     assert checkpoint_megabytes(load_study(HEAT, ["reservoir.checkpoint=false"])) == 0.0
+
+
+def test_the_spectrum_of_a_large_field_is_in_the_promised_memory():
+    more = ["training.validation.simulations=0"]
+    study, none = load_study(HEAT), load_study(HEAT, more)
+    simulations, values = study.training.validation.simulations, 100 * 100
+    each = study.simulation.time_steps * study.sample_bytes
+    held = (simulations / study.server.ranks + 3) * each
+    assert promised_megabytes(study) - promised_megabytes(none) == pytest.approx(
+        (held + 110 * values) / 1e6
+    )
