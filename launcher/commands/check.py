@@ -30,6 +30,7 @@ from melissa_gen.launcher.jobs.mpi_jobs import solver_command
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.report.quantities import duration, megabytes
+from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.events import Event, read_events
 from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
@@ -78,6 +79,7 @@ def check_study(
         lines.attempt("mesh", lambda: read_mesh(study))
     if trains and study.training.validation.sets:
         lines.attempt("validation sets", lambda: check_sets(study))
+    _check_report(study, lines)
     command = lines.attempt("command", lambda: _command(study))
     timing = _try_simulation(study, view, lines) if command is not None else None
     size, steps = study.sample_bytes, study.simulation.time_steps
@@ -133,6 +135,17 @@ class _Findings:
             return None
         self.good(f"{what}: {found}" if isinstance(found, str) else what)
         return found or what
+
+
+def _check_report(study: Study, lines: _Findings) -> None:
+    """Checks that what the section `report` asks for can be had."""
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate_indices import check_surrogate_indices
+
+    if study.report.surrogate_indices:
+        lines.attempt("Sobol indices of the surrogate", lambda: check_surrogate_indices(study))
+    if set(study.report.trackers) - {"tensorboard"}:
+        lines.attempt("trackers", lambda: check_trackers(study.report.trackers))
 
 
 def _command(study: Study) -> str:

@@ -25,7 +25,7 @@ from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import DataSetView, RunView
 from melissa_gen.run_dir.checkpoint_folder import SERVER_LOCK, check_study, newest, read_state
 from melissa_gen.run_dir.events import last_status, number_at
-from melissa_gen.run_dir.folder import held_run_dir, read_purpose, record_changes
+from melissa_gen.run_dir.folder import forget_results, held_run_dir, read_purpose, record_changes
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import Change, Study, changes_between, check_changes, load_study
@@ -73,10 +73,7 @@ def resume_run(
         summary = _summary(run_dir)
         _check_checkpoint(study, run_dir)
         changed = changed_data(purpose)
-        if purpose.solves:
-            solver_command(study)
-        check_trackers(study.report.trackers)
-        check_backend(study)
+        _check_programs(study, purpose)
         # A launcher that was killed could not remove the shared-memory segments of its jobs.
         remove_abandoned_segments(float(run["created"]))
         view.say(f"run directory {run_dir}")
@@ -92,8 +89,7 @@ def resume_run(
             setup_seconds=None if math.isnan(setup) else setup,
             next_job=_next_job(run_dir),
         )
-        # The summary of the earlier part must not be mistaken for the one that this part will write.
-        (run_dir / "summary.json").unlink(missing_ok=True)
+        forget_results(run_dir)
         if purpose.trains:
             return execute_and_present(study, run_dir, view, info)
         return _resume_dataset(study, run_dir, purpose, view, info)
@@ -149,6 +145,20 @@ def _check_checkpoint(study: Study, run_dir: Path) -> None:
         )
         raise RunError(msg)
     check_study(study, read_state(folder), folder)
+
+
+def _check_programs(study: Study, purpose: Purpose) -> None:
+    """Checks that the programs and packages that a study needs are there, which may be resumed on another machine."""
+    if purpose.solves:
+        solver_command(study)
+    if purpose.trains:
+        check_trackers(study.report.trackers)
+    if purpose.trains and study.report.surrogate_indices:
+        # Imported here because importing torch takes seconds.
+        from melissa_gen.builders.surrogate_indices import check_surrogate_indices
+
+        check_surrogate_indices(study)
+    check_backend(study)
 
 
 def _apply(

@@ -10,20 +10,18 @@ from numpy.typing import NDArray
 
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, StudyError
-from melissa_gen.run_dir.strict_json import strict_json
+from melissa_gen.run_dir.folder import SURROGATE_INDICES, validation_file, write_json
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate, load
 from melissa_gen.surrogates.sobol_indices import SurrogateIndices, means_over_space, sobol_indices
 
 __all__ = [
-    "INDICES_FILE",
     "check_surrogate_indices",
     "indices_of_study",
     "quantity_errors",
     "write_surrogate_indices",
 ]
 
-INDICES_FILE = "surrogate_indices.json"
 _KEY = "report.surrogate_indices"
 
 
@@ -110,10 +108,10 @@ def write_surrogate_indices(study: Study, run_dir: Path) -> None:
     """
     surrogate = load(run_dir / "checkpoints" / "final")
     found = indices_of_study(study, surrogate)
-    errors = quantity_errors(surrogate, run_dir / "validation.h5")
+    errors = quantity_errors(surrogate, run_dir / validation_file())
     fields = {name: _record(one, errors[name]) for name, one in found.items()}
     record = {"parameters": list(surrogate.parameter_bounds), "fields": fields}
-    (run_dir / INDICES_FILE).write_text(strict_json(record, indent=1) + "\n", "utf-8")
+    write_json(run_dir / SURROGATE_INDICES, record)
 
 
 def _record(one: SurrogateIndices, errors: NDArray[np.float64]) -> dict[str, Any]:

@@ -308,7 +308,7 @@ def _set_errors(run: RecordedRun) -> list[list[str]]:
     return [
         [
             name,
-            count(int(number_at(one, "simulations"))),
+            count(number_at(one, "simulations")),
             *(number(number_at(one, run.error_name, key)) for key in keys),
         ]
         # No further set may have this name.

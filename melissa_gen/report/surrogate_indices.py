@@ -11,12 +11,12 @@ from melissa_gen.errors import DataError
 from melissa_gen.report.drawing import label
 from melissa_gen.report.quantities import UNKNOWN, share
 from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.folder import SURROGATE_INDICES
 from melissa_gen.run_dir.recorded_run import RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE, StatisticsResults
 
-__all__ = ["INDICES", "IndicesPart", "indices_part"]
+__all__ = ["IndicesPart", "indices_part"]
 
-INDICES = "surrogate_indices.json"
 INACCURATE = 0.2
 """Relative error from which the limits of an index are too wide to rank the parameters."""
 ORDERS = ("first_order", "total_order")
@@ -41,7 +41,7 @@ class IndicesPart:
 def indices_part(run: RecordedRun) -> IndicesPart | None:
     """Reads the indices of a run; None if its study asks for none. A damaged file becomes a `problem`."""
     try:
-        record = json.loads((run.path / INDICES).read_text("utf-8"))
+        record = json.loads((run.path / SURROGATE_INDICES).read_text("utf-8"))
         streamed = _streamed(run)
         fields = [
             _field(name, one, record["parameters"], streamed.get(name, {}), run)
@@ -49,10 +49,13 @@ def indices_part(run: RecordedRun) -> IndicesPart | None:
         ]
     except FileNotFoundError:
         if (run.study.get("report") or {}).get("surrogate_indices"):
-            return IndicesPart(problem="They are computed at the end of the study.")
+            ended = "There are none: they are computed where a study has finished, and the command says if that failed."
+            return IndicesPart(
+                problem=ended if run.summary else "They are computed at the end of the study."
+            )
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        return IndicesPart(problem=f"{INDICES} can't be shown: {error}.")
+        return IndicesPart(problem=f"{SURROGATE_INDICES} can't be shown: {error}.")
     return IndicesPart(fields, any(streamed.values()))
 
 

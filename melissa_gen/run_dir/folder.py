@@ -22,9 +22,11 @@ from melissa_gen.study import Change, Study, write_study
 __all__ = [
     "BATCH_ORDER",
     "LOCK",
+    "SURROGATE_INDICES",
     "check_space",
     "create_default_run_dir",
     "default_run_dir",
+    "forget_results",
     "held_run_dir",
     "next_epoch",
     "read_purpose",
@@ -37,6 +39,9 @@ __all__ = [
 LOCK = ".lock"
 BATCH_ORDER = "batches.bin"
 """File with the order in which batches were drawn, of a run that records its samples."""
+
+SURROGATE_INDICES = "surrogate_indices.json"
+"""File with the Sobol indices of the surrogate of a run that has finished."""
 
 LEAST_FREE_BYTES = 10_000_000
 
@@ -167,6 +172,12 @@ def record_changes(study: Study, run_dir: Path, changes: Mapping[str, Change]) -
     entry = {"time": time.time(), "keys": {key: list(one) for key, one in changes.items()}}
     run["changes"] = [*run.get("changes", ()), entry]
     write_json(path, run)
+
+
+def forget_results(run_dir: Path) -> None:
+    """Removes the results of a run that is resumed, which must not be mistaken for those of the part to come."""
+    for name in ("summary.json", SURROGATE_INDICES):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def read_purpose(run_dir: Path) -> Purpose:

@@ -10,13 +10,13 @@ import torch
 from melissa_gen.builders.dataset import dataset_writer
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.surrogate_indices import (
-    INDICES_FILE,
     check_surrogate_indices,
     write_surrogate_indices,
 )
 from melissa_gen.errors import StudyError
 from melissa_gen.report.html import render_report
 from melissa_gen.report.surrogate_indices import indices_part
+from melissa_gen.run_dir.folder import SURROGATE_INDICES
 from melissa_gen.run_dir.recorded_run import RecordedRun
 from melissa_gen.runs import Run
 from melissa_gen.statistics import FieldResults, StatisticsResults
@@ -63,7 +63,7 @@ def finished_run(study, run_dir, error):
 @pytest.mark.parametrize(("error", "warned"), [(0.01, False), (1.5, True)])
 def test_the_report_shows_the_indices_and_warns_of_a_bad_surrogate(study, tmp_path, error, warned):
     run_dir = finished_run(study, tmp_path / "run", error)
-    record = json.loads((run_dir / INDICES_FILE).read_text())
+    record = json.loads((run_dir / SURROGATE_INDICES).read_text())
     assert record["fields"]["u"]["relative_error"] == pytest.approx(error, rel=1.0)
     part = indices_part(RecordedRun.read(run_dir))
     ((name, said, warn, rows),) = part.fields
@@ -95,8 +95,11 @@ def test_a_run_returns_its_indices(study, tmp_path):
 def test_a_damaged_file_and_a_missing_one_are_told(study, tmp_path):
     write_study(study, tmp_path / "study.yaml")
     assert "at the end of the study" in indices_part(RecordedRun.read(tmp_path)).problem
-    (tmp_path / INDICES_FILE).write_text('{"fields": 3}')
+    (tmp_path / SURROGATE_INDICES).write_text('{"fields": 3}')
     assert "can't be shown" in indices_part(RecordedRun.read(tmp_path)).problem
+    (tmp_path / SURROGATE_INDICES).unlink()
+    (tmp_path / "summary.json").write_text('{"status": "failed"}')
+    assert "There are none" in indices_part(RecordedRun.read(tmp_path)).problem
     assert indices_part(SimpleNamespace(path=tmp_path / "none", study={})) is None
 
 

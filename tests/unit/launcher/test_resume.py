@@ -11,7 +11,13 @@ from melissa_gen.launcher.commands.resume import resume_run
 from melissa_gen.report.live import LiveView
 from melissa_gen.run_dir import checkpoint_folder
 from melissa_gen.run_dir.checkpoint_folder import fixed_settings, publish
-from melissa_gen.run_dir.folder import LOCK, record_changes, record_run
+from melissa_gen.run_dir.folder import (
+    LOCK,
+    SURROGATE_INDICES,
+    forget_results,
+    record_changes,
+    record_run,
+)
 from melissa_gen.run_dir.locking import held
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import changes_between, load_study
@@ -20,7 +26,10 @@ from melissa_gen.study import changes_between, load_study
 @pytest.fixture
 def run_dir(study, tmp_path):
     """A run that was cut off after its first checkpoint."""
-    run_dir = tmp_path / "run"
+    return cut_off_run(study, tmp_path / "run")
+
+
+def cut_off_run(study, run_dir):
     (run_dir / "logs").mkdir(parents=True)
     record_run(study, run_dir)
     partial = run_dir / "checkpoints" / "latest.partial"
@@ -69,6 +78,29 @@ def test_a_refused_change_does_not_alter_the_run(run_dir):
     with pytest.raises(StudyError, match="it can only grow; at least 4 is legal"):
         resume_run(run_dir, LiveView(Console(quiet=True)), overrides=["simulation.count=3"])
     assert {path: path.read_bytes() for path in run_dir.glob("*.[jy]*")} == before
+
+
+def test_indices_of_the_surrogate_that_a_change_asks_for_are_checked_before_the_start(
+    study_file, tmp_path
+):
+    run_dir = cut_off_run(load_study(study_file, {"constraints": ["a <= 2"]}), tmp_path / "run")
+    with pytest.raises(
+        StudyError, match=r"surrogate_indices can't be computed: .* has constraints"
+    ):
+        resume_run(
+            run_dir,
+            LiveView(Console(quiet=True)),
+            overrides={"report.surrogate_indices": True},
+        )
+
+
+def test_the_results_of_the_earlier_part_are_forgotten(run_dir):
+    for name in ("summary.json", SURROGATE_INDICES):
+        (run_dir / name).write_text("{}")
+    forget_results(run_dir)
+    forget_results(run_dir)
+    left = {path.name for path in run_dir.iterdir()}
+    assert left == {"checkpoints", "logs", "run.json", "study.yaml"}
 
 
 def test_changes_are_recorded(study_file, run_dir):
