@@ -160,9 +160,11 @@ def line_to_write(key: str, kind: str, value: Any, legal: Iterable[str]) -> str:
             return f"write a section: {_line(key, law)}"
         return "a section is legal here" + (f", with the keys {', '.join(known)}" if known else "")
     if kind in ("int_type", "int_from_float", "float_type") and isinstance(value, str):
-        for text, advice in ((value, "without quotes"), (value.replace(",", "."), "with a point")):
-            if (number := _number(text)) is not None:
-                return f"write a number {advice}: {_line(key, number)}"
+        if (number := _number(value)) is not None:
+            return f"write a number without quotes: {_line(key, number)}"
+        # In a whole number, a comma separates thousands.
+        if kind == "float_type" and (number := _number(value.replace(",", "."))) is not None:
+            return f"write a number with a point: {_line(key, number)}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         return f"write a string in quotes: {_line(key, str(value))}"
     return ""

@@ -65,6 +65,7 @@ class DivergenceGuard:
         self.skipped = 0
         self.gave_up = False
         self._in_a_row = 0
+        self._checked = False
         self._norm = 0.0
         self._older: _Copy | None = None
         self._newer: _Copy | None = None
@@ -100,6 +101,7 @@ class DivergenceGuard:
         gradient, loss = checks.tolist()
         self._norm = gradient
         self.noticed = not (math.isfinite(gradient) and math.isfinite(loss))
+        self._checked = gradients
         return math.isfinite(gradient)
 
     def clip(self, largest: float | None) -> None:
@@ -123,8 +125,12 @@ class DivergenceGuard:
         return reason
 
     def succeeded(self) -> None:
-        """Ends a row of batches that were not finite; called when all ranks have found those of a step finite."""
-        self._in_a_row = 0
+        """Ends a row of batches that were not finite, if a step was checked since the last of them.
+
+        Called in each turn in which no rank has noticed such a batch. In some turns, no batch was trained.
+        """
+        if self._checked:
+            self._in_a_row = 0
 
     def state(self) -> dict[str, int]:
         """Returns the counters for a checkpoint."""
@@ -138,7 +144,7 @@ class DivergenceGuard:
         return [p.grad for p in self._surrogate.parameters() if p.grad is not None]
 
     def _respond(self, batches: int, rate: float) -> str | None:
-        self.noticed = False
+        self.noticed = self._checked = False
         self.skipped += 1
         self._in_a_row += 1
         what = f"the loss or its gradients were not finite at batch {batches} (learning rate {rate:.3g})"

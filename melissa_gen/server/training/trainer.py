@@ -193,7 +193,7 @@ class Trainer:
                     return reason
                 self._scaling.recheck()
                 self._convert_losses(*factors)
-            elif self._learner.between_steps:
+            else:
                 self.guard.succeeded()
             ends_step = turn.drifted or turn.pace.over or turn.stop
             if ends_step and self._learner.finish_step():

@@ -103,6 +103,22 @@ def test_skipping_ends_where_weights_are_not_finite():
     assert "weights that are not finite" in guard.respond(2, 0.1)
 
 
+def test_turns_without_a_batch_do_not_end_a_row():
+    """The trainer waits for samples between two batches that are not finite."""
+    trainer, _ = trainer_of(study_of())
+    guard = DivergenceGuard("skip", trainer.surrogate, trainer.optimizer)
+    for _ in range(99):
+        assert guard.respond(1, 0.1) is None
+        guard.succeeded()
+    assert "nor at the 99 batches before" in guard.respond(1, 0.1)
+    guard.check(torch.zeros(1), gradients=False)
+    guard.succeeded()
+    assert guard.respond(1, 0.1), "a batch within a step does not end a row"
+    guard.check(torch.zeros(1))
+    guard.succeeded()
+    assert guard.respond(1, 0.1) is None
+
+
 def test_counters_are_restored():
     trainer, _ = trained("rollback", {3})
     other, _ = trainer_of(study_of())

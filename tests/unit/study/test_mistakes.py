@@ -323,6 +323,7 @@ def test_an_error_on_the_command_line_names_the_option(tmp_path, override, expec
         ("simulation.fields={u: {shape: 8}}", "write a list: shape: [8]"),
         ("simulation.count='5'", "write a number without quotes: count: 5"),
         ("parameters.left_temperature.low='1e-3'", "write a number without quotes: low: 0.001"),
+        ("simulation.count='1,000'", "count is '1,000'; an integer is legal"),
         ("parameters.left_temperature.low='0,5'", "write a number with a point: low: 0.5"),
         (
             "parameters.left_temperature.low=cold",
