@@ -124,7 +124,7 @@ def check(prior: Prior, facts: StudyFacts) -> None:
     size = (prior.unit_dimension + 2) * ranks
     if simulations % size:
         below = simulations - simulations % size
-        nearest = f"{below} and {below + size}" if below else f"{size}"
+        nearest = f"{below} or {below + size}" if below else f"{size}"
         groups = "a group" if ranks == 1 else f"{ranks} groups, one for each server rank,"
         msg = (
             f"simulation.count {simulations} is not a multiple of {size}, the simulations in {groups} of "
