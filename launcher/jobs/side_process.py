@@ -1,13 +1,18 @@
 """A process that the launcher starts beside a study. Its failures are warnings and end nothing."""
 
+import contextlib
 import logging
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
 
 __all__ = ["SideProcess"]
+
+LONGEST_DEATH = 5.0
+"""Seconds in which a killed process ends, unless the kernel can't end it."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,15 +96,19 @@ class SideProcess(threading.Thread):
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Ends the process at once, and removes its temporary files."""
+        """Ends the process and those that it has started at once, and removes its temporary files."""
         self._closed.set()
         with self._lock:
             process = self._process
         if process is not None:
-            process.kill()
-            process.wait()
-        self.join()
-        if process is not None:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            # A process that waits for a disk that hangs can't even be killed.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LONGEST_DEATH)
+        self.join(LONGEST_DEATH)
+        if process is not None and not self.is_alive():
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()

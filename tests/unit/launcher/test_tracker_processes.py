@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from melissa_gen.launcher.jobs.tracker_processes import followed_by_trackers
+from tests.conftest import wait_for
 
 
 @pytest.fixture
@@ -67,6 +68,16 @@ def test_a_tracker_that_hangs_is_ended_after_the_study(tmp_path, warned):
     (text,) = warned()
     assert text.startswith("the tracker fake had not recorded everything 2 s after")
     assert not [one for one in psutil.Process().children() if code in one.cmdline()]
+
+
+def test_processes_that_a_tracker_has_started_end_with_it(tmp_path):
+    """They hold its output open."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    with followed_by_trackers(["fake"], tmp_path, print, 0.5, command=script(code)):
+        wait_for(lambda: len(psutil.Process().children(recursive=True)) == 2, "both processes")
+        started = psutil.Process().children(recursive=True)
+    gone, alive = psutil.wait_procs(started, 10)
+    assert len(gone) == 2 and not alive
 
 
 def test_a_package_that_fails_is_one_warning(tmp_path, warned):
