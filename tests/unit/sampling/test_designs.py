@@ -195,7 +195,7 @@ def test_pick_freeze_draws_whole_groups_whatever_the_blocks(base):
 @pytest.mark.parametrize(
     ("parameters", "constraints", "count", "sentence"),
     [
-        ({"a": 1.0, "b": 1.0}, (), 10, "count 10 is not a multiple of 4, .*count is 8 and 12"),
+        ({"a": 1.0, "b": 1.0}, (), 10, "count 10 is not a multiple of 4, .*count is 8 or 12"),
         ({"a": 1.0, "b": 1.0}, (), 3, "the nearest legal count is 4"),
         ({"a": 0.0}, (), 2, "all parameters are fixed"),
         ({"a": 1.0, "b": 1.0}, ("a < b",), 8, "remove the constraints"),
