@@ -84,19 +84,18 @@ def quantity_errors(surrogate: Surrogate, validation_set: Path) -> dict[str, NDA
     Raises:
         DataError: The file is damaged.
     """
-    if not validation_set.exists():
-        return {name: np.zeros(0) for name in surrogate.fields}
-    with Dataset(validation_set) as data:
-        last = slice(data.time_steps - 1, data.time_steps)
-        rows = [means_over_space(data.read(row, last)) for row in range(len(data))]
-        points = dict(zip(data.names, data.parameters.T, strict=True))
-    if not rows:
-        return {name: np.zeros(0) for name in surrogate.fields}
-    predicted = means_over_space(surrogate.predict(points, surrogate.times[1]))
-    return {
-        name: predicted[name] - np.concatenate([row[name] for row in rows])
-        for name in surrogate.fields
-    }
+    errors: dict[str, list[float]] = {name: [] for name in surrogate.fields}
+    if validation_set.exists():
+        with Dataset(validation_set) as data:
+            last = slice(data.time_steps - 1, data.time_steps)
+            # One simulation at a time: all fields of a large set would not fit into the memory.
+            for row, values in enumerate(data.parameters):
+                point = {name: [value] for name, value in zip(data.names, values, strict=True)}
+                predicted = means_over_space(surrogate.predict(point, surrogate.times[1]))
+                solved = means_over_space(data.read(row, last))
+                for name, found in errors.items():
+                    found.append(float(predicted[name][0] - solved[name][0]))
+    return {name: np.array(found) for name, found in errors.items()}
 
 
 def write_surrogate_indices(study: Study, run_dir: Path) -> None:
