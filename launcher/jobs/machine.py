@@ -45,7 +45,7 @@ from melissa_gen.launcher.jobs.events import (
     Tick,
     WantedJobs,
 )
-from melissa_gen.launcher.jobs.state import Job, Limits, State
+from melissa_gen.launcher.jobs.state import Job, Limits, State, job_name
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 __all__ = [
@@ -310,7 +310,7 @@ def _wanted_jobs(transition: _Transition, event: WantedJobs) -> None:
 
 def _start(transition: _Transition, simulation: int | None, attempt: int | None) -> None:
     state = transition.state
-    name = f"client-{state.next_job}"
+    name = job_name(state.next_job)
     transition.set(next_job=state.next_job + 1)
     if simulation is not None:
         transition.set(attempts={**state.attempts, simulation: attempt})
@@ -326,7 +326,20 @@ def _connected(transition: _Transition, event: Connected) -> None:
 
 
 def _kill_requested(transition: _Transition, event: KillRequested) -> None:
-    transition.stop_job(event.job, event.reason)
+    state = transition.state
+    if event.job in state.jobs:
+        transition.stop_job(event.job, event.reason)
+    elif not state.has_started(event.job):
+        # A client that was started by hand. The server waits for the report of its end.
+        transition.set(ended=state.ended + 1)
+        transition.send(
+            type="job_ended",
+            job=event.job,
+            simulation=None,
+            exit_code=1,
+            connected=True,
+            ending="this launcher has not started it",
+        )
 
 
 def _job_exited(transition: _Transition, event: JobExited) -> None:

@@ -7,7 +7,14 @@ from typing import Literal
 
 from melissa_gen.launcher.jobs.events import Finish
 
-__all__ = ["Job", "Limits", "State"]
+__all__ = ["Job", "Limits", "State", "job_name"]
+
+_PREFIX = "client-"
+
+
+def job_name(number: int) -> str:
+    """Returns the name of a client job."""
+    return f"{_PREFIX}{number}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,11 @@ class State:
     earlier_servers: int = 0
     lost: int = 0
     server_killed: bool = False
+
+    def has_started(self, job: str) -> bool:
+        """Whether a client job was started by this launcher or an earlier one of the run."""
+        number = job.removeprefix(_PREFIX)
+        return job == f"{_PREFIX}{number}" and number.isdecimal() and int(number) < self.next_job
 
     @property
     def waiting_jobs(self) -> dict[str, int]:

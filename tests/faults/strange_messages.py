@@ -13,7 +13,8 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import connect_socket
 from tests.faults.test_strangers import messages, pester
 
-# Magic number, version, epoch and token: a flipped bit in them must be noticed.
+# Magic number, version, kind, epoch, rank and half of the token. Control messages do not use the rank, so a flipped bit
+# there can make a stranger a client, which then is never heard of again.
 CHECKED_BYTES = 24
 
 
@@ -36,6 +37,12 @@ def damaged(contact, chance):
             yield [header, *payload]
 
 
+def vanishing(contact):
+    """Yields the messages of a client that gets a simulation and is never heard of again."""
+    for kind in (wire.Hello("vanished", "elsewhere", 1, 1), wire.Next(-1)):
+        yield [wire.encode(kind, contact.epoch, 0, contact.token)]
+
+
 def main(path, seed):
     """Sends all messages to all sockets of a server."""
     contact, chance = Contact.read(Path(path)), random.Random(seed)
@@ -52,6 +59,7 @@ def main(path, seed):
             for frames in (
                 *messages(json.loads(Path(path).read_text())),
                 *damaged(contact, chance),
+                *(vanishing(contact) if endpoint == contact.control else ()),
             ):
                 # A peer that the server has refused, or whose server has ended, has no connection to wait for.
                 with contextlib.suppress(zmq.Again):

@@ -13,6 +13,8 @@ class ClientJobs:
     def __init__(self) -> None:
         # Job of each client, from the client's hello to the end of the job.
         self._clients: dict[bytes, str] = {}
+        # When the first client of each of these jobs has connected (monotonic seconds).
+        self._connected: dict[str, float] = {}
         # The last simulation that was issued to each job, from the first issue to the end of the job. The job is
         # solving this one. The reports on its earlier running simulations have not arrived yet.
         self._last_issued: dict[str, int] = {}
@@ -27,7 +29,7 @@ class ClientJobs:
     @property
     def connected(self) -> Set[str]:
         """Jobs whose client has connected and that have not ended."""
-        return set(self._clients.values())
+        return self._connected.keys()
 
     @property
     def end_reports(self) -> int:
@@ -50,9 +52,23 @@ class ClientJobs:
         """Whether a simulation is the last one that was issued to a job."""
         return self._last_issued.get(job) == simulation
 
-    def connect(self, client: bytes, job: str) -> None:
-        """Records that the client of a job has connected."""
+    def unheard(self, pulses: Set[str], before: float) -> list[str]:
+        """Returns the connected jobs that have never sent a heartbeat and are not killed.
+
+        Args:
+            pulses: Jobs that have sent one.
+            before: Only jobs that have connected before this time count (monotonic seconds).
+        """
+        return [
+            job
+            for job, since in self._connected.items()
+            if since < before and job not in pulses and job not in self._killed
+        ]
+
+    def connect(self, client: bytes, job: str, now: float) -> None:
+        """Records that the client of a job has connected, at a time in monotonic seconds."""
         self._clients[client] = job
+        self._connected.setdefault(job, now)
 
     def issue(self, job: str, simulation: int) -> None:
         """Records that a simulation was issued to a job."""
@@ -76,6 +92,7 @@ class ClientJobs:
         clients = tuple(client for client, name in self._clients.items() if name == job)
         for client in clients:
             del self._clients[client]
+        self._connected.pop(job, None)
         return clients
 
     def forget_issued(self, job: str) -> bool:

@@ -225,7 +225,7 @@ class ControlMachine:
                 Failure.of("wrong_ranks", job=event.job, ranks=event.ranks, processes=processes)
             )
         self._refuse_ended(event.job)
-        self._jobs.connect(event.client, event.job)
+        self._jobs.connect(event.client, event.job, self._now.monotonic)
         self._actions.send_client(event.client, self._settings.welcome)
         self._actions.write_event(
             "client_connected",
@@ -428,6 +428,9 @@ class ControlMachine:
         self._check_launcher()
         for job, pulse in pulses.items():
             self._check_job(job, pulse)
+        patience = self._timeouts.heartbeat
+        for job in self._jobs.unheard(pulses.keys(), self._now.monotonic - patience):
+            self._kill(job, Failure.of("silent", seconds=round(patience)))
         for lost in self._draining.lost(self._now.monotonic, withheld=self._credit_withheld):
             self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:

@@ -93,7 +93,19 @@ def test_a_lost_client_is_terminated_then_killed():
     assert study(KillRequested("client-0", "silent"), Tick(4.0)) == []
     assert study(Tick(5.0)) == [KillJob("client-0")]
     assert told(study(JobExited("client-0", 9)))[0]["type"] == "job_ended"
-    assert study(KillRequested("client-0", "silent"), KillRequested("client-77", "?")) == []
+    assert study(KillRequested("client-0", "silent")) == []
+
+
+@pytest.mark.parametrize("job", ["node7-4711", "client-77", "client-x", "client-"])
+def test_the_end_of_a_client_that_was_started_by_hand_is_reported(job):
+    """The server would wait for it."""
+    study = Study()
+    study(WantedJobs(ended=0, clients=1), Connected("client-0"))
+    (report,) = told(study(KillRequested(job, "silent")))
+    assert (report["type"], report["job"], report["simulation"]) == ("job_ended", job, None)
+    assert study(WantedJobs(ended=0, clients=2)) == [], "the server did not know of the end"
+    (start,) = study(WantedJobs(ended=1, clients=2))
+    assert start.job == "client-1"
 
 
 def test_a_client_that_never_connects_is_ended():

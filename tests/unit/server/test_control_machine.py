@@ -17,6 +17,7 @@ from melissa_gen.server.coordination.events import (
     HandoverRequested,
     JobEnded,
     JobsWaiting,
+    LauncherHeard,
     LauncherHello,
     Moment,
     Pulse,
@@ -297,6 +298,25 @@ def test_a_silent_or_stuck_job_is_killed_once_and_its_simulation_retried(
     assert SendLauncher(kill) in actions
     assert driver.status(0) == WAITING
     assert SendLauncher(kill) not in driver.handle(Tick({"client-0": pulse}))
+
+
+def test_a_job_that_has_connected_and_never_sends_a_heartbeat_is_killed():
+    driver = Driver(heartbeat=5.0)
+    driver.join("stranger")
+    driver.tick(1.0)
+    driver.join("client-0")
+    driver.handle(LauncherHeard())
+    beat = wire.Alive("client-0", wire.SOLVING, 1, 0, 0.0, 0.0)
+    driver.tick(4.5, **{"client-0": Pulse(beat, driver.now, driver.now)})
+    (lost,) = driver.events("client_lost")
+    assert (lost["job"], lost["simulation"]) == ("stranger", 0)
+    kills = [a.message for a in driver.actions if isinstance(a, SendLauncher)]
+    assert [m["job"] for m in kills if m["type"] == "kill"] == ["stranger"]
+    assert (driver.status(0), driver.status(1)) == (WAITING, RUNNING)
+    driver.handle(JobEnded("stranger", 1))
+    assert driver.ask("client-0").simulation == 0
+    (refused,) = driver.handle(ClientHello(b"stranger", "stranger", "node", 1, 1))[-1:]
+    assert refused.message.reason == "a client of job stranger, which has ended"
 
 
 def test_a_client_of_a_job_that_has_ended_is_refused():
