@@ -20,6 +20,7 @@ from melissa_gen.protocol.contact import remove_stale_folders
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.checkpoint_folder import newest
 from melissa_gen.run_dir.folder import read_purpose
+from melissa_gen.run_dir.server_failure import read_server_failure
 from melissa_gen.study import Study
 
 __all__ = ["ResumeInfo", "RunInterruptedError", "RunOutcome", "can_resume", "execute"]
@@ -170,7 +171,9 @@ def _message_with_log(study: Study, run_dir: Path, finish: machine.Finish) -> st
     if finish.log == SERVER:
         for line in lines:
             _log.error("server.log | %s", line)
-        return f"{finish.message}; see {log}" + (f", which ends: {lines[-1]}" if lines else "")
+        # mpirun may have lost the last lines of the log.
+        reason = read_server_failure(run_dir) or (lines[-1] if lines else "")
+        return f"{finish.message}; see {log}" + (f", which ends: {reason}" if reason else "")
     command = " ".join(study.simulation.command)
     ending = f"its log {log} ends: {lines[-1]}" if lines else f"its log {log} is empty"
     return f"{finish.message}; command: {command}; {ending}"

@@ -21,6 +21,7 @@ from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import next_epoch
+from melissa_gen.run_dir.server_failure import forget_server_failure
 from melissa_gen.study import Study
 
 __all__ = ["JobLoop", "limits_of"]
@@ -179,6 +180,7 @@ class JobLoop:
         _log.warning("%s", text)
 
     def _start_server(self, resume: bool) -> None:
+        forget_server_failure(self.run_dir)
         if resume:
             next_epoch(self.run_dir)
         self.backend.start(*server_mpi_job(self.study, self.run_dir))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from melissa_gen.errors import MelissaGenError
 from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
+from melissa_gen.run_dir.server_failure import write_server_failure
 
 _log = logging.getLogger("melissa_gen.server")
 
@@ -31,12 +32,16 @@ def main() -> None:
     _log.info("process %d of %d on %s", world.Get_rank(), world.Get_size(), os.uname().nodename)
     # A server that receives SIGTERM before it is ready cleans up as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    run_dir = Path(sys.argv[1])
     try:
-        status = run_rank(Path(sys.argv[1]), world, warnings.take)
+        status = run_rank(run_dir, world, warnings.take)
     except BaseException as error:
         expected = isinstance(error, SystemExit | MelissaGenError)
         _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)
         sys.stderr.flush()
+        write_server_failure(
+            run_dir, str(error) if expected else f"{type(error).__name__}: {error}"
+        )
         world.Abort(1)
     else:
         # Without it mpirun may take an exit status other than 0 for the failure of a rank, and end the others.

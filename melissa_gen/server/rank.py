@@ -29,6 +29,7 @@ from melissa_gen.reservoir import RowSaver, SlotStore
 from melissa_gen.run_dir.checkpoint import partial_folder
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, rows_file
 from melissa_gen.run_dir.locking import LockedError, held
+from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
@@ -93,7 +94,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
             from melissa_gen.server.coordination.coordinator import Coordinator
 
             with started_on(setup.ingest_cores):
-                abort = partial(world.Abort, 1)
+                abort = partial(_abort, world, run_dir)
                 coordinator = Coordinator(setup, context, contact, checkpoint, abort, authenticator)
         contact = _complete_contact(world, coordinator)
         consumer, sink = _consumer(setup, world, checkpoint, coordinator)
@@ -305,6 +306,12 @@ def _open_data_socket(
     ranks = all_gather_json(world, [endpoint, machine])
     contact = replace(contact, data=tuple(r[0] for r in ranks), machines=tuple(r[1] for r in ranks))
     return contact, data, authenticator
+
+
+def _abort(world: Any, run_dir: Path, reason: str) -> None:
+    """Ends all ranks of the server at once, and leaves the reason for the launcher."""
+    write_server_failure(run_dir, reason)
+    world.Abort(1)
 
 
 def _complete_contact(world: Any, coordinator: "Coordinator | None") -> Contact:

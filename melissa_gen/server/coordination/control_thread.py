@@ -98,7 +98,7 @@ class ControlThread:
         board: Composes the status.
         event: Writes an event to the event log.
         timeouts: Timeouts; default: those of the study.
-        abort: Ends all ranks of the server at once, because one of them is lost; None never does.
+        abort: Ends all ranks of the server at once because one of them is lost, and takes the reason; None never does.
 
     Attributes:
         failure: The failure because of which the study must stop, or None.
@@ -117,7 +117,7 @@ class ControlThread:
         board: StatusBoard,
         event: Callable[..., dict[str, Any]],
         timeouts: ControlTimeouts | None = None,
-        abort: Callable[[], None] | None = None,
+        abort: Callable[[str], None] | None = None,
     ) -> None:
         settings = control_settings(study)
         if timeouts is not None:
@@ -272,7 +272,7 @@ class ControlThread:
         self._send_launcher(self._event("warning", message=complaint) | {"type": "event"})
         _log.error("%s", complaint)
         abort, self._abort = self._abort, None
-        abort()
+        abort(complaint)
 
     # Messages in.
 

@@ -62,7 +62,7 @@ class Coordinator:
         context: The process's ZeroMQ context.
         contact: Secrets of this server process, and all ranks' data sockets.
         checkpoint: The checkpoint to continue from, or None.
-        abort: Ends all ranks of the server at once.
+        abort: Ends all ranks of the server at once, and takes the reason.
         authenticator: The authenticator of the context, which counts refused connections.
 
     Attributes:
@@ -76,7 +76,7 @@ class Coordinator:
         context: zmq.Context[Any],
         contact: Contact,
         checkpoint: Checkpoint | None,
-        abort: Callable[[], None],
+        abort: Callable[[str], None],
         authenticator: Authenticator | None = None,
     ) -> None:
         study = setup.study

@@ -1,0 +1,23 @@
+"""The reason for which a server has ended, in a file of its own."""
+
+from melissa_gen.run_dir.server_failure import (
+    forget_server_failure,
+    read_server_failure,
+    write_server_failure,
+)
+
+
+def test_the_first_reason_stays_until_the_next_server_starts(tmp_path):
+    (tmp_path / "logs").mkdir()
+    assert read_server_failure(tmp_path) == ""
+    write_server_failure(tmp_path, "rank 1 of the server has\nbeen silent")
+    write_server_failure(tmp_path, "connection closed by peer")
+    assert read_server_failure(tmp_path) == "rank 1 of the server has been silent"
+    forget_server_failure(tmp_path)
+    assert read_server_failure(tmp_path) == ""
+    forget_server_failure(tmp_path)
+
+
+def test_a_folder_that_can_not_be_written_is_no_further_failure(tmp_path):
+    write_server_failure(tmp_path, "the disk is full")
+    assert read_server_failure(tmp_path) == ""
