@@ -14,15 +14,16 @@ FILE = Path("logs", "server-failure.txt")
 
 def write_server_failure(run_dir: Path, reason: str) -> None:
     """Writes the reason, unless another rank of the server has written one before: later ones are consequences."""
-    # The log has the reason, too, as far as it can be written.
-    with contextlib.suppress(OSError), (run_dir / FILE).open("x", encoding="utf-8") as file:
-        file.write(" ".join(reason.split()) + "\n")
+    # Nothing here may keep the server from its end. The log has the reason, too, as far as it can be written.
+    line = " ".join(reason.split()).encode("utf-8", "backslashreplace") + b"\n"
+    with contextlib.suppress(OSError), (run_dir / FILE).open("xb") as file:
+        file.write(line)
 
 
 def read_server_failure(run_dir: Path) -> str:
     """Returns the reason for which the last server has failed, or ""."""
     try:
-        return (run_dir / FILE).read_text("utf-8").strip()
+        return (run_dir / FILE).read_text("utf-8", "replace").strip()
     except OSError:
         return ""
 

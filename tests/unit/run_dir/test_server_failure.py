@@ -18,6 +18,14 @@ def test_the_first_reason_stays_until_the_next_server_starts(tmp_path):
     forget_server_failure(tmp_path)
 
 
+def test_a_path_that_is_not_utf_8_and_a_file_that_is_cut_off(tmp_path):
+    (tmp_path / "logs").mkdir()
+    write_server_failure(tmp_path, "can't open net\udcff.py")
+    assert read_server_failure(tmp_path) == "can't open net\\udcff.py"
+    (tmp_path / "logs" / "server-failure.txt").write_bytes("the study at é".encode()[:-1])
+    assert read_server_failure(tmp_path) == "the study at \ufffd"
+
+
 def test_a_folder_that_can_not_be_written_is_no_further_failure(tmp_path):
     write_server_failure(tmp_path, "the disk is full")
     assert read_server_failure(tmp_path) == ""
