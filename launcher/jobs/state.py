@@ -1,6 +1,7 @@
 """The state of the job state machine: its limits, the client jobs that run, and the phase of the study."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -119,8 +120,9 @@ class State:
 
     def has_started(self, job: str) -> bool:
         """Whether a client job was started by this launcher or an earlier one of the run."""
-        number = job.removeprefix(_PREFIX)
-        return job == f"{_PREFIX}{number}" and number.isdecimal() and int(number) < self.next_job
+        # The name comes from a peer: Python refuses to convert thousands of digits.
+        number = re.fullmatch(rf"{_PREFIX}(\d{{1,18}})", job)
+        return number is not None and int(number[1]) < self.next_job
 
     @property
     def waiting_jobs(self) -> dict[str, int]:

@@ -96,7 +96,9 @@ def test_a_lost_client_is_terminated_then_killed():
     assert study(KillRequested("client-0", "silent")) == []
 
 
-@pytest.mark.parametrize("job", ["node7-4711", "client-77", "client-x", "client-"])
+@pytest.mark.parametrize(
+    "job", ["node7-4711", "client-77", "client-x", "client-", "client-" + 5000 * "1"]
+)
 def test_the_end_of_a_client_that_was_started_by_hand_is_reported(job):
     """The server would wait for it."""
     study = Study()
