@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from melissa_gen.builders.gpu import check_device
 from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
 from melissa_gen.errors import MelissaGenError
@@ -159,6 +160,7 @@ def _surrogate(study: Study) -> str:
     # Importing torch takes two seconds, so it is postponed.
     from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 
+    check_device(study)
     surrogate = build_surrogate(study)
     try_surrogate(study)
     size = sum(p.numel() for p in surrogate.parameters())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen import __version__
+from melissa_gen.builders.gpu import check_device
 from melissa_gen.builders.memory import check_memory
 from melissa_gen.builders.recorded_files import changed_data
 from melissa_gen.builders.sampler import check_sampler
@@ -172,6 +173,7 @@ def _apply(
         # Recorded data have no sampler.
         if not purpose.data:
             check_sampler(study)
+        check_device(study)
         check_memory(study)
         if study.training.enabled:
             try_surrogate(study)

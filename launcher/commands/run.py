@@ -2,13 +2,16 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.text import Text
 
-from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.builders.gpu import check_device
+from melissa_gen.builders.memory import check_memory, disk_promise
 from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.sampler import check_sampler
+from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.selection import check_backend
 from melissa_gen.launcher.commands.generate import check_output
 from melissa_gen.launcher.commands.validation_sets import check_sets, make_sets
@@ -20,7 +23,13 @@ from melissa_gen.launcher.jobs.tracker_processes import followed_by_trackers
 from melissa_gen.report.key_figures import key_figures
 from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import RunView
-from melissa_gen.run_dir.folder import create_default_run_dir, held_run_dir, record_run
+from melissa_gen.run_dir.folder import (
+    create_default_run_dir,
+    held_run_dir,
+    record_run,
+    withdraw_run,
+)
+from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.study import Study
 
 __all__ = ["execute_and_present", "run_study"]
@@ -42,6 +51,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
     """
     started = time.monotonic()
     check_sampler(study)
+    check_device(study)
     check_memory(study)
     read_mesh(study)
     check_sets(study)
@@ -52,24 +62,57 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
         check_surrogate_indices(study)
-    if study.training.enabled:
-        # Imported here because importing torch takes seconds, in which no other mistake should wait to be reported.
-        from melissa_gen.builders.surrogate import try_surrogate
-
-        try_surrogate(study)
-    with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as run_dir:
+    trial = _Trial(study)
+    if study.launcher.backend != "local" or set(study.report.trackers) - {"tensorboard"}:
+        # No queue, and no tracker, should see a study whose network can't be trained.
+        trial.run()
+    with _new_run_dir(study, run_dir) as run_dir:
         view.say(f"run directory {run_dir}")
-        promised = required_megabytes(study)
-        view.say(
-            f"memory: at most {promised:,.0f} MB in each of {study.server.ranks} server rank(s)"
-        )
         check_record(study, run_dir)
         if study.reservoir.checkpoint and study.training.enabled:
             view.say(disk_promise(study, run_dir))
         if study.training.enabled and study.training.validation.simulations > 0:
-            make_sets(study, run_dir, view)
-        record_run(study, run_dir)
+            make_sets(study, run_dir, view, trial.run)
+        record_run(study, run_dir, Purpose(untried=trial.due))
         return execute_and_present(study, run_dir, view, ResumeInfo(started))
+
+
+class _Trial:
+    """The trial of the network before any solver runs, by the launcher or, without its import of torch, by the server.
+
+    Attributes:
+        due: Whether the launcher has not tried the network.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study, self.due = study, study.training.enabled
+
+    def run(self) -> None:
+        """Tries the network unless it was tried before.
+
+        Raises:
+            StudyError: It can't be built or trained.
+        """
+        if not self.due:
+            return
+        self.due = False
+        # Importing torch takes seconds.
+        from melissa_gen.builders.surrogate import try_surrogate
+
+        try_surrogate(self._study)
+
+
+@contextlib.contextmanager
+def _new_run_dir(study: Study, run_dir: Path | None) -> Iterator[Path]:
+    """Holds the directory of a new run, see `held_run_dir`; withdraws the run if the study is refused."""
+    new = run_dir is None or not run_dir.exists()
+    path = run_dir or create_default_run_dir(study.name, Path.cwd())
+    try:
+        with held_run_dir(path) as held:
+            yield held
+    except StudyError:
+        withdraw_run(path, new=new)
+        raise
 
 
 def execute_and_present(study: Study, run_dir: Path, view: RunView, info: ResumeInfo) -> RunOutcome:

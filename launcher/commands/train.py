@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from melissa_gen.builders.dataset import dataset_writer, recorded_trajectories
-from melissa_gen.builders.memory import check_memory, disk_promise, required_megabytes
+from melissa_gen.builders.gpu import check_device
+from melissa_gen.builders.memory import check_memory, disk_promise
 from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.recorded_files import data_stamps
 from melissa_gen.builders.sampler import check_sampler
@@ -167,6 +168,7 @@ def _train(
     from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
     check_surrogate_indices(plan)
+    check_device(plan)
     check_memory(plan)
     read_mesh(plan)
     check_sets_without_solver(plan)
@@ -176,8 +178,6 @@ def _train(
     check_backend(plan)
     with held_run_dir(run_dir or create_default_run_dir(plan.name, Path.cwd())) as held:
         view.say(f"run directory {held}")
-        promised, ranks = required_megabytes(plan), plan.server.ranks
-        view.say(f"memory: at most {promised:,.0f} MB in each of {ranks} server rank(s)")
         if plan.reservoir.checkpoint:
             view.say(disk_promise(plan, held))
         write_validation_set(held / validation_file())

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ def validation_set(
     study: Study,
     cache: Path,
     view: RunView,
+    before_solving: Callable[[], None] = lambda: None,
     name: str | None = None,
     points: list[list[float]] | None = None,
 ) -> Path:
@@ -70,6 +71,7 @@ def validation_set(
         study: The study.
         cache: Folder of validation sets, whose file names are hashes of their settings.
         view: Displays the progress, and whether and why an earlier set is used or not.
+        before_solving: Called before any solver is started.
         name: Name of the set in messages.
         points: Parameters of each simulation; None: they are drawn from the prior.
 
@@ -94,6 +96,7 @@ def validation_set(
     if cached.path.exists() and wanted.reuse != "never":
         reason = cached.difference()
         if not reason and wanted.reuse == "verified":
+            before_solving()
             reason = _repeat_one(study, cached, view, title)
         if not reason:
             verified = (
@@ -104,6 +107,7 @@ def validation_set(
             view.say(f"{title}: reused from {cached.date}{verified} ({cached.path})")
             return cached.path
         view.say(f"{title}: the one from {cached.date} is not reused: {reason}")
+    before_solving()
     _create(study, cached, files, view, title)
     return cached.path
 

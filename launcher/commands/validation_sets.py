@@ -1,6 +1,7 @@
 """The validation sets of a run: the one of the prior, and the further ones that the study names."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from melissa_gen.builders.dataset import check_dataset, check_times, dataset_writer
@@ -49,24 +50,27 @@ def check_sets_without_solver(study: Study) -> None:
             raise StudyError(message)
 
 
-def make_sets(study: Study, run_dir: Path, view: RunView) -> None:
+def make_sets(
+    study: Study, run_dir: Path, view: RunView, before_solving: Callable[[], None]
+) -> None:
     """Adds all validation sets of a study to a run directory; those that are not known yet are solved.
 
     Args:
         study: The study.
         run_dir: The run directory; the cache of sets is beside it.
         view: Displays the progress.
+        before_solving: Called before any solver is started.
 
     Raises:
         MelissaGenError: A set can't be made.
     """
     cache = run_dir.parent / "validation"
-    _link(validation_set(study, cache, view), run_dir / validation_file())
+    _link(validation_set(study, cache, view, before_solving), run_dir / validation_file())
     for name, section in _sets(study).items():
         if section.file is None:
             points = [[point[key] for key in study.parameters] for point in section.points]
             plan = _study_of_set(study, section)
-            made = validation_set(plan, cache, view, name, points or None)
+            made = validation_set(plan, cache, view, before_solving, name, points or None)
             _link(made, run_dir / validation_file(name))
     copy_file_sets(study, run_dir)
 

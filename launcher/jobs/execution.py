@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from melissa_gen.errors import RunError
+from melissa_gen.errors import RunError, StudyError
 from melissa_gen.launcher.backends.base import SERVER
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.selection import make_backend
@@ -110,6 +110,7 @@ def execute(
         The outcome, with the summary that was written.
 
     Raises:
+        StudyError: The server of a new run has refused the study, before any client was started.
         MelissaGenError: The back end could not be created.
     """
     # Servers that were killed together with their launcher could not remove their socket folders.
@@ -132,6 +133,9 @@ def execute(
             _log.info("the run ended: %s %s", finish.status, finish.message)
     finally:
         loop.close()
+    failure = read_server_failure(run_dir)
+    if failure.refused and not info.resume and loop.first_client is None:
+        raise StudyError(failure.reason)
     setup = info.setup_seconds
     if setup is None and loop.first_sample is not None:
         setup = info.seconds + loop.first_sample - info.started
@@ -172,7 +176,7 @@ def _message_with_log(study: Study, run_dir: Path, finish: machine.Finish) -> st
         for line in lines:
             _log.error("server.log | %s", line)
         # mpirun may have lost the last lines of the log.
-        reason = read_server_failure(run_dir) or (lines[-1] if lines else "")
+        reason = read_server_failure(run_dir).reason or (lines[-1] if lines else "")
         return f"{finish.message}; see {log}" + (f", which ends: {reason}" if reason else "")
     command = " ".join(study.simulation.command)
     ending = f"its log {log} ends: {lines[-1]}" if lines else f"its log {log} is empty"

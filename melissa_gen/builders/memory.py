@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.gpu import gpu_here
 from melissa_gen.builders.statistics import statistics_megabytes
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
@@ -26,7 +27,6 @@ __all__ = [
     "growing_simulations",
     "growing_slots",
     "promised_megabytes",
-    "required_megabytes",
     "reservoir_megabytes",
     "staging_slots",
     "stream_megabytes",
@@ -84,7 +84,7 @@ def allocator(*, over_tcp: bool) -> dict[str, str]:
 def base_megabytes(study: Study) -> float:
     """Returns the memory of a rank in megabytes, except reservoir, model and validation set."""
     needed = BASE_MEGABYTES
-    if study.server.device == "cuda" or (study.server.device == "auto" and _gpu_here()):
+    if study.server.device == "cuda" or (study.server.device == "auto" and gpu_here()):
         needed += GPU_MEGABYTES
     needed += bookkeeping_megabytes(study) + statistics_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
@@ -100,7 +100,7 @@ def bookkeeping_megabytes(study: Study) -> float:
 
 def unknown_gpu(study: Study) -> bool:
     """Whether the server may run on a GPU although this machine has none."""
-    return study.server.device == "auto" and study.launcher.backend != "local" and not _gpu_here()
+    return study.server.device == "auto" and study.launcher.backend != "local" and not gpu_here()
 
 
 def staging_slots(study: Study) -> int:
@@ -275,11 +275,6 @@ def side_megabytes(study: Study) -> float:
     return (QUEUE_BYTES + study.sample_bytes + flags) / 1e6 + input_megabytes(study, queued)
 
 
-def required_megabytes(study: Study) -> float:
-    """Returns the memory limit of one server rank of a study in megabytes, with or without training."""
-    return promised_megabytes(study) if study.training.enabled else stream_megabytes(study)
-
-
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study.simulation), staging_slots(study))
@@ -288,12 +283,6 @@ def stream_megabytes(study: Study) -> float:
     needed += side_megabytes(study) + statistics_megabytes(study)
     needed += SAMPLER_MEGABYTES * (not study.training.enabled)
     return needed + TCP_MEGABYTES * study.over_tcp
-
-
-def _gpu_here() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def check_memory(study: Study) -> None:

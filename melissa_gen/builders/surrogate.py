@@ -13,7 +13,6 @@ from melissa_gen.builders.training import (
     build_optimizer,
     build_schedule,
 )
-from melissa_gen.errors import StudyError
 from melissa_gen.study import Study, SurrogateSection
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
@@ -79,12 +78,8 @@ def try_surrogate(study: Study) -> None:
     """Trains a new surrogate of a study for some steps on random data, on the CPU of this machine.
 
     Raises:
-        StudyError: The network can't be built or trained, or the server's device does not exist on this machine.
+        StudyError: The network can't be built or trained.
     """
-    local = study.launcher.backend == "local"
-    if local and study.server.device == "cuda" and not torch.cuda.is_available():
-        msg = "server.device is 'cuda', but torch finds no CUDA device on this machine; legal here: cpu, auto"
-        raise StudyError(msg)
     with torch.random.fork_rng(devices=[]):
         training_trial(study).run(study.training.batch_size)
         task = build_task(study)

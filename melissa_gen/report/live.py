@@ -191,7 +191,7 @@ def event_text(event: Event) -> Text | None:
         )
         return Text(text)
     if kind == "server_ready":
-        return Text(f"server ready after {duration(number_at(event, 'seconds'))}")
+        return _ready_text(event)
     if kind == "client_connected":
         return Text(f"client {word('job')} connected from {word('host')}", style=STYLES["dim"])
     if kind == "client_lost":
@@ -231,6 +231,16 @@ def event_text(event: Event) -> Text | None:
         good = event.get("status") == "finished"
         return Text(f"run {word('status')}", style=STYLES["good" if good else "bad"])
     return None
+
+
+def _ready_text(event: Event) -> Text:
+    """Formats the start of the server, with the memory that it promises."""
+    text = f"server ready after {duration(number_at(event, 'seconds'))}"
+    promised = number_at(event, "promised_megabytes")
+    if math.isfinite(promised):
+        ranks = count(number_at(event, "ranks"))
+        text += f"; memory: at most {count(promised)} MB in each of {ranks} server rank(s)"
+    return Text(text)
 
 
 def _rescaled(event: Event) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "record_changes",
     "record_run",
     "validation_file",
+    "withdraw_run",
     "write_json",
 ]
 
@@ -42,6 +43,9 @@ BATCH_ORDER = "batches.bin"
 
 SURROGATE_INDICES = "surrogate_indices.json"
 """File with the Sobol indices of the surrogate of a run that has finished."""
+
+_MARKS = ("run.json", "events.jsonl", "summary.json")
+"""Files that show that a directory holds a run."""
 
 LEAST_FREE_BYTES = 10_000_000
 
@@ -156,6 +160,20 @@ def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> N
     write_json(run_dir / "run.json", run)
 
 
+def withdraw_run(run_dir: Path, *, new: bool) -> None:
+    """Makes the directory of a run free again that was refused before its first simulation.
+
+    Args:
+        run_dir: The run directory.
+        new: Whether the run created it; then it is removed.
+    """
+    if new:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        return
+    for name in (*_MARKS, "study.yaml"):
+        (run_dir / name).unlink(missing_ok=True)
+
+
 def record_changes(study: Study, run_dir: Path, changes: Mapping[str, Change]) -> None:
     """Replaces `study.yaml` by a changed study, and adds the changes to `run.json`.
 
@@ -201,7 +219,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def _check_unused(run_dir: Path) -> None:
-    for name in ("run.json", "events.jsonl", "summary.json"):
+    for name in _MARKS:
         if (run_dir / name).exists():
             msg = f"the run directory {run_dir} already holds a run ({name}); choose another --run-dir"
             raise RunError(msg)

@@ -21,6 +21,8 @@ class Purpose:
         stamps: Size, time of change and checksum of each of these files at the start of the run.
         held_out: Indices of the trajectories that are not trained on.
         alone: Whether a network is trained by its equations alone, without solvers and data.
+        untried: Whether the server has to try the network in training before it serves clients, because the launcher
+            has not done so.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
@@ -32,6 +34,7 @@ class Purpose:
     stamps: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
     alone: bool = False
+    untried: bool = False
 
     @property
     def trains(self) -> bool:

@@ -5,27 +5,44 @@ ends, and these hold the reason.
 """
 
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["forget_server_failure", "read_server_failure", "write_server_failure"]
+__all__ = ["ServerFailure", "forget_server_failure", "read_server_failure", "write_server_failure"]
 
 FILE = Path("logs", "server-failure.txt")
+_REFUSED = b"the study is refused\n"
 
 
-def write_server_failure(run_dir: Path, reason: str) -> None:
+@dataclass(frozen=True)
+class ServerFailure:
+    """Why a server has ended.
+
+    Attributes:
+        reason: One sentence; "" if the server has left none.
+        refused: Whether the study itself is at fault, so that another server would end in the same way.
+    """
+
+    reason: str = ""
+    refused: bool = False
+
+
+def write_server_failure(run_dir: Path, reason: str, *, refused: bool = False) -> None:
     """Writes the reason, unless another rank of the server has written one before: later ones are consequences."""
     # Nothing here may keep the server from its end. The log has the reason, too, as far as it can be written.
     line = " ".join(reason.split()).encode("utf-8", "backslashreplace") + b"\n"
     with contextlib.suppress(OSError), (run_dir / FILE).open("xb") as file:
-        file.write(line)
+        file.write(line + _REFUSED * refused)
 
 
-def read_server_failure(run_dir: Path) -> str:
-    """Returns the reason for which the last server has failed, or ""."""
+def read_server_failure(run_dir: Path) -> ServerFailure:
+    """Returns the reason for which the last server has failed."""
     try:
-        return (run_dir / FILE).read_text("utf-8", "replace").strip()
+        lines = (run_dir / FILE).read_bytes().splitlines(keepends=True)
     except OSError:
-        return ""
+        return ServerFailure()
+    reason = lines[0].decode("utf-8", "replace").strip() if lines else ""
+    return ServerFailure(reason, refused=lines[1:] == [_REFUSED])
 
 
 def forget_server_failure(run_dir: Path) -> None:

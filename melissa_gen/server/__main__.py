@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from melissa_gen.errors import MelissaGenError
+from melissa_gen.errors import MelissaGenError, StudyError
 from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
 from melissa_gen.run_dir.server_failure import write_server_failure
 
@@ -39,9 +39,8 @@ def main() -> None:
         expected = isinstance(error, SystemExit | MelissaGenError)
         _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)
         sys.stderr.flush()
-        write_server_failure(
-            run_dir, str(error) if expected else f"{type(error).__name__}: {error}"
-        )
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        write_server_failure(run_dir, reason, refused=isinstance(error, StudyError))
         world.Abort(1)
     else:
         # Without it mpirun may take an exit status other than 0 for the failure of a rank, and end the others.

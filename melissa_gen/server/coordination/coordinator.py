@@ -49,7 +49,7 @@ _LISTED_AT_CHECKPOINTS = 20_000
 """Largest number of simulations of which a checkpoint also writes `simulations.jsonl`; more would take seconds."""
 _IN_TIME = ("against_time", "correlation_time", "log_spectral_error")
 _TOLD_TO_LAUNCHER = (
-    *("resumed", "training_started", "rescaled"),
+    *("server_ready", "resumed", "training_started", "rescaled"),
     *("checkpoint", "generation", "validation"),
 )
 
@@ -127,8 +127,7 @@ class Coordinator:
             self.event,
             abort=abort,
         )
-        promised = promised_megabytes(study) if self._trains else stream_megabytes(study)
-        self._promised = [promised] * study.server.ranks
+        self._promise = promised_megabytes(study) if self._trains else stream_megabytes(study)
 
     @property
     def queue(self) -> ProposalQueue | None:
@@ -151,7 +150,7 @@ class Coordinator:
                 run_dir=str(self._run_dir),
                 ranks=study.server.ranks,
                 clients=study.launcher.clients,
-                promised_megabytes_per_rank=self._promised,
+                promised_megabytes_per_rank=[self._promise] * study.server.ranks,
             )
         else:
             self.event(
@@ -165,7 +164,12 @@ class Coordinator:
             )
         self.proposals.start()
         self._control.start()
-        self.event("server_ready", seconds=time.monotonic() - self._began)
+        self.event(
+            "server_ready",
+            seconds=time.monotonic() - self._began,
+            ranks=study.server.ranks,
+            promised_megabytes=self._promise,
+        )
         self.contact.write(self._run_dir / "contact.json")
 
     def event(self, event: str, **fields: Any) -> dict[str, Any]:
@@ -431,7 +435,7 @@ class Coordinator:
             },
             "memory": {
                 "peak_rss_megabytes_per_rank": peaks,
-                "promised_megabytes_per_rank": self._promised,
+                "promised_megabytes_per_rank": [self._promise] * self._study.server.ranks,
             },
         }
 

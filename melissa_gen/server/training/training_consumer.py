@@ -14,7 +14,7 @@ from melissa_gen.builders.dataset import check_dataset
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
-from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
@@ -58,7 +58,7 @@ class TrainingConsumer(Consumer):
         proposals: On rank 0, the queue whose sampler may use the surrogate; None on other ranks.
 
     Raises:
-        StudyError: The surrogate can't be built.
+        StudyError: The surrogate can't be built or trained.
         RunError: The device does not exist, or the checkpoint can't be loaded.
     """
 
@@ -77,6 +77,8 @@ class TrainingConsumer(Consumer):
         self._device, backend, self._complaint = device_of(study.server.device, world)
         join_process_group(study, world, self._device, backend)
         self.collectives = TorchCollectives(self._device)
+        if setup.rank == 0 and setup.purpose.untried and checkpoint is None:
+            try_surrogate(study)
         # The initial weights must be equal on all ranks; later random numbers must differ between ranks.
         torch.manual_seed(study.seed)
         self._task = build_task(study)
