@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from melissa_gen.builders.gpu import check_device
 from melissa_gen.builders.surrogate import try_surrogate
 from melissa_gen.errors import StudyError
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
@@ -130,7 +131,7 @@ def test_a_gpu_that_this_machine_lacks_is_refused_before_the_start():
     with pytest.raises(
         StudyError, match=r"'cuda'.* no CUDA device on this machine; legal here: cpu"
     ):
-        try_surrogate(given)
+        check_device(given)
 
 
 def test_a_normalization_needs_more_than_one_row(study):
