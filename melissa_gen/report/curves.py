@@ -13,7 +13,6 @@ from melissa_gen.run_dir.events import Event, number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = [
-    "error_against_time_figure",
     "generations_figure",
     "loss_figure",
     "reservoir_figure",
@@ -87,38 +86,6 @@ def validation_figure(run: RecordedRun) -> Figure | None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.legend(loc="upper right", ncols=3)
-    return image
-
-
-def error_against_time_figure(run: RecordedRun) -> Figure | None:
-    """Draws median and quantiles of the validation error over the physical time, with the correlation time."""
-    cases = run.cases
-    if cases is None or len(cases.times) < 2 or cases.by_step.ndim != 2:
-        return None
-    low, median, high = np.quantile(cases.by_step, (0.05, 0.5, 0.95), axis=0)
-    image = new_figure(FULL, 300)
-    axes = image.subplots()
-    axes.set_title("Validation error against time")
-    axes.fill_between(
-        cases.times, low, high, color=COLORS["pale"], alpha=0.6, linewidth=0, label="5 % to 95 %"
-    )
-    axes.plot(cases.times, median, color=COLORS["blue"], linewidth=2.2, label="median")
-    correlated = float(np.median(cases.correlation_times))
-    # Until the last time step means that the correlation is never lost: there is nothing to mark.
-    if correlated < cases.times[-1]:
-        axes.axvline(
-            correlated,
-            color=COLORS["red"],
-            linewidth=1.4,
-            linestyle=(0, (4, 3)),
-            label="median correlation time",
-        )
-    if (low > 0).all():
-        log_axis(axes, "y")
-    axes.margins(x=0.01)
-    axes.set_xlabel("time of the simulation")
-    axes.set_ylabel(run.error_name.upper())
-    image.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return image
 
 

@@ -18,7 +18,6 @@ from melissa_gen.run_dir.recorded_run import RecordedRun
 __all__ = [
     "difficulties",
     "difficulty_figure",
-    "error_figure",
     "generation_colors",
     "generations",
     "marginals_figure",
@@ -145,51 +144,6 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
     for axes in grid[len(shown) :]:
         axes.remove()
     image.legend(*grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
-    return image
-
-
-def error_figure(run: RecordedRun) -> Figure | None:
-    """Draws the distribution of the validation error over simulations, with its summary statistics."""
-    if run.cases is None:
-        return None
-    errors = run.cases.errors
-    errors = errors[np.isfinite(errors) & (errors > 0)]
-    if len(errors) < 2:
-        return None
-    image = new_figure(FULL, 300)
-    axes = image.subplots()
-    low, high = float(errors.min()), float(errors.max())
-    wide = high > 5 * low
-    bins = int(min(60, max(10, 2.5 * len(errors) ** 0.5)))
-    edges = np.geomspace(low, high, bins + 1) if wide else np.linspace(low, high, bins + 1)
-    axes.hist(errors, list(edges), color=COLORS["pale"])
-    if wide:
-        axes.set_xlim(low / 1.05, high * (high / low) ** 0.12)
-        log_axis(axes, "x")
-    else:
-        axes.set_xlim(right=high + 0.14 * (high - low))
-    top = axes.get_ylim()[1]
-    marks = (
-        ("mean", float(errors.mean()), COLORS["blue"]),
-        ("RMS", float(np.sqrt(np.mean(errors**2))), COLORS["teal"]),
-        ("p95", float(np.quantile(errors, 0.95)), COLORS["violet"]),
-        ("p99", float(np.quantile(errors, 0.99)), COLORS["amber"]),
-        ("max", high, COLORS["red"]),
-    )
-    for row, (text, value, color) in enumerate(marks):
-        height = top * (1.52 - 0.1 * row)
-        axes.plot([value, value], [0, height], color=color, linewidth=1.6)
-        axes.annotate(
-            f"{text} {value:.3g}",
-            (value, height),
-            (5, -9),
-            textcoords="offset points",
-            color=color,
-        )
-    axes.set_ylim(0, top * 1.55)
-    axes.set_xlabel(f"{run.error_name.upper()} of a validation simulation")
-    axes.set_ylabel("simulations")
-    axes.grid(visible=False, axis="x")
     return image
 
 

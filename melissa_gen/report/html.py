@@ -4,24 +4,29 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Hashable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from melissa_gen.errors import RunError
 from melissa_gen.report import curves, design_space
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.report.drawing import Drawing, label, pretty_unit, styled, to_svg
-from melissa_gen.report.fields import case_figure, slice_note
+from melissa_gen.report.drawing import Drawing, label, styled
+from melissa_gen.report.error_part import (
+    case_rows,
+    error_drawings,
+    field_errors,
+    parameter_text,
+    set_errors,
+)
+from melissa_gen.report.fields import slice_note
 from melissa_gen.report.gallery import Gallery
 from melissa_gen.report.live import event_text
 from melissa_gen.report.page_parts import part_of_page
+from melissa_gen.report.pictures import Pictures
 from melissa_gen.report.progress import RunProgress
 from melissa_gen.report.quantities import (
     UNKNOWN,
@@ -38,11 +43,6 @@ from melissa_gen.report.waiting import mean_waits, who_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE
-
-_ERRORS = {
-    "nrmse": "normalized root mean square error (NRMSE)",
-    "rmse": "root mean square error on the scale of the fields (RMSE)",
-}
 
 __all__ = ["page_environment", "render_report", "write_page", "write_report"]
 
@@ -118,7 +118,7 @@ def render_report(
         gallery: Drawings of the last page, of which those that need it are drawn again; default: none are kept.
         progress: Returns the progress of a run that is not over; called after everything is drawn.
     """
-    pictures = _Pictures(run, gallery or Gallery())
+    pictures = Pictures(run, gallery or Gallery())
     with styled():
         page: dict[str, Any] = {
             "name": run.name,
@@ -126,11 +126,12 @@ def render_report(
             "started": _started(run),
             "key_figures": _key_figures(run),
             "missing": run.missing,
+            "error_label": run.error_name.upper(),
             "training": _training(pictures),
-            "errors": _errors(pictures),
-            "field_errors": _field_errors(run),
-            "set_errors": _set_errors(run),
-            "cases": pictures.part("cases", CASES, lambda: _cases(run)),
+            "errors": error_drawings(pictures),
+            "field_errors": field_errors(run),
+            "set_errors": set_errors(run),
+            "cases": pictures.part("cases", CASES, lambda: case_rows(run)),
             "slice_note": slice_note(run.cases.true.shape[2:]) if run.cases else "",
             "statistics": pictures.part(
                 "statistics", STATISTICS_FILE, lambda: statistics_part(run)
@@ -147,32 +148,6 @@ def render_report(
         }
     page["progress"] = progress() if progress else None
     return page_environment().get_template("report.html").render(page)
-
-
-class _Pictures:
-    """Draws the figures of a run, or takes them from the gallery."""
-
-    def __init__(self, run: RecordedRun, gallery: Gallery) -> None:
-        self.run, self._gallery = run, gallery
-        self._gallery.begin_page()
-
-    def part(self, key: str, file: str, make: Callable[[], Thing]) -> Thing:
-        """Returns a part of the page that shows a file of the run directory."""
-        return self._gallery.drawn(key, self.run.version(file), make)
-
-    def drawn(
-        self, *wanted: tuple[Callable[[RecordedRun], Figure | None], str], version: Hashable
-    ) -> list[Drawing]:
-        """Returns the figures for which the run has data; each draws what the version stands for."""
-        found = [
-            self._gallery.drawn(draw.__name__, version, partial(self._draw, draw, caption))
-            for draw, caption in wanted
-        ]
-        return [one for one in found if one is not None]
-
-    def _draw(self, draw: Callable[[RecordedRun], Figure | None], caption: str) -> Drawing | None:
-        image = draw(self.run)
-        return None if image is None else Drawing.of(image, caption)
 
 
 def _status(run: RecordedRun) -> str:
@@ -240,7 +215,7 @@ def _validation(run: RecordedRun) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _training(pictures: _Pictures) -> list[Drawing]:
+def _training(pictures: Pictures) -> list[Drawing]:
     run = pictures.run
     loss = run.column("training", "loss")
     loss = loss[np.isfinite(loss)]
@@ -261,94 +236,6 @@ def _training(pictures: _Pictures) -> list[Drawing]:
     )
 
 
-def _errors(pictures: _Pictures) -> list[Drawing]:
-    run = pictures.run
-    known = len(run.cases.errors) if run.cases else 0
-    return pictures.drawn(
-        (
-            design_space.error_figure,
-            f"{count(known)} simulations that were never trained on. The {_ERRORS[run.error_name]} of each is "
-            "computed over all its predicted time steps.",
-        ),
-        (
-            curves.error_against_time_figure,
-            "The error at each predicted time step, over the same simulations. The correlation time, shown if it is "
-            "before the last step, is the time up to which prediction and simulation have a correlation of at least "
-            "0.8.",
-        ),
-        version=run.version(CASES),
-    )
-
-
-def _field_errors(run: RecordedRun) -> list[list[str]]:
-    """Returns the errors of each field as cells of a table; empty if there is only one field."""
-    found = (run.summary.get("validation") or {}).get("fields")
-    if found is None:
-        events = run.kind("validation")
-        fields = (events[-1].get("fields") or {}) if events else {}
-        found = {name: {run.error_name: errors} for name, errors in fields.items()}
-    if len(found) < 2:
-        return []
-    keys = ("mean", "rms", "p95", "p99", "max")
-    return [
-        [name, *(number(number_at(one, run.error_name, key)) for key in keys)]
-        for name, one in found.items()
-    ]
-
-
-def _set_errors(run: RecordedRun) -> list[list[str]]:
-    """Returns the errors on each validation set as cells of a table; empty if there is only one set."""
-    found = run.summary.get("validation")
-    events = run.kind("validation")
-    if not (found or {}).get(run.error_name):
-        found = events[-1] if events else None
-    if not found or not found.get("sets"):
-        return []
-    keys = ("mean", "rms", "p95", "p99", "max")
-    return [
-        [
-            name,
-            count(number_at(one, "simulations")),
-            *(number(number_at(one, run.error_name, key)) for key in keys),
-        ]
-        # No further set may have this name.
-        for name, one in {"prior": found, **found["sets"]}.items()
-    ]
-
-
-def _cases(run: RecordedRun) -> list[dict[str, Any]]:
-    cases = run.cases
-    if cases is None:
-        return []
-    found = []
-    for case, name in enumerate(cases.names):
-        pictures = [
-            {
-                "field": one.field_name,
-                "error": number(float(one.errors[one.index[case]])),
-                "svg": Markup(to_svg(case_figure(one, case, run.x_first, run.points_of_mesh()))),
-            }
-            for one in cases.fields
-        ]
-        found.append(
-            {
-                "name": name,
-                "error": number(float(cases.errors[cases.index[case]])),
-                "pictures": pictures,
-                "parameters": [
-                    (key, _parameter(run, key, value), pretty_unit(run.unit(key)))
-                    for key, value in cases.parameters[case].items()
-                ],
-            }
-        )
-    return found
-
-
-def _parameter(run: RecordedRun, name: str, value: float) -> str:
-    """Formats the value of a parameter; whole numbers are not rounded."""
-    return count(value) if run.whole(name) else number(value, 4)
-
-
 def _which(run: RecordedRun) -> str:
     """Returns a sentence on the simulations that the figures show."""
     shown, total = len(run.simulations), run.digest.total
@@ -357,7 +244,7 @@ def _which(run: RecordedRun) -> str:
     return f"{shown:,} of the {total:,} simulations of the run, evenly spaced."
 
 
-def _space(pictures: _Pictures) -> list[Drawing]:
+def _space(pictures: Pictures) -> list[Drawing]:
     run = pictures.run
     names, points = run.parameter_names, run.points()
     most = ""
@@ -385,7 +272,7 @@ def _space(pictures: _Pictures) -> list[Drawing]:
     )
 
 
-def _sampler(pictures: _Pictures) -> list[Drawing]:
+def _sampler(pictures: Pictures) -> list[Drawing]:
     return pictures.drawn(
         (
             curves.generations_figure,
@@ -396,7 +283,7 @@ def _sampler(pictures: _Pictures) -> list[Drawing]:
     )
 
 
-def _flow(pictures: _Pictures) -> list[Drawing]:
+def _flow(pictures: Pictures) -> list[Drawing]:
     return pictures.drawn(
         (
             curves.throughput_figure,
@@ -459,7 +346,7 @@ def _simulations(run: RecordedRun) -> dict[str, Any]:
             "generation": count(number_at(one, "generation")),
             "method": str(one.get("method") or UNKNOWN),
             "parameters": [
-                _parameter(run, name, number_at(one, "parameters", name)) for name in names
+                parameter_text(run, name, number_at(one, "parameters", name)) for name in names
             ],
             "difficulty": number(number_at(one, "difficulty")),
             "attempts": count(number_at(one, "attempts")),

@@ -308,6 +308,7 @@ def _write_cases(path, names, points, errors, shape, random):
     np.savez(
         path / "validation_errors.npz",
         nrmse=errors,
+        field_nrmse=errors[:, None],
         parameters=points[random.integers(len(points), size=len(errors))],
         parameter_names=np.array(names),
         case_names=np.array(["best", "median", "worst"]),
@@ -320,7 +321,19 @@ def _write_cases(path, names, points, errors, shape, random):
         predicted_times=np.linspace(0.1, 1.0, 10),
         nrmse_by_step=errors[:, None] * np.linspace(0.5, 1.5, 10),
         correlation_times=np.full(len(errors), 0.8),
+        **_spectra(shape),
     )
+
+
+def _spectra(shape):
+    """Spectra that fall with the wavenumber; those of the surrogate are short of energy above 8."""
+    if not shape:
+        return {}
+    waves = np.arange(1, min(shape) // 2 + 1)
+    true = np.stack([waves ** -(3.0 + 0.1 * step) for step in range(10)])
+    both = np.stack([true, np.where(waves > 8, 0.1, 0.9) * true])
+    fields = {"field_names": np.array(["temperature"]), "units": np.array(["K"])}
+    return fields | {"spectrum": both, "spectrum_times": np.linspace(0.1, 1.0, 10)}
 
 
 def _summary(errors):

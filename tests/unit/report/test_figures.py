@@ -1,11 +1,12 @@
 """Figures for any field, any design space, and incomplete or invalid data."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from melissa_gen.report import curves, design_space
+from melissa_gen.report import curves, design_space, error_figures
 from melissa_gen.report.drawing import pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
@@ -142,9 +143,63 @@ def test_the_parameter_that_explains_the_difficulty_comes_first():
 
 def test_error_plots_show_their_summary_statistics():
     run = RecordedRun(path=None, cases=cases((2,), errors=np.arange(1, 101) / 1000.0))
-    text = drawn(design_space.error_figure, run)
+    text = drawn(error_figures.error_figure, run)
     for mark in ("mean 0.0505", "RMS 0.0582", "p95 0.095", "p99 0.099", "max 0.1"):
         assert mark in text
+
+
+def spectral_run(shares, fields=1):
+    """A run whose surrogates have these shares of the energy of each wavenumber."""
+    true = np.arange(1.0, len(shares) + 1) ** -3.0 * np.ones((4, 1))
+    one = cases((8,), spectrum=np.stack([true, shares * true]), spectrum_times=np.arange(4.0))
+    names = ("u", "v", "w", "p")[:fields]
+    views = [replace(one, field_name=name) for name in names]
+    return RecordedRun(path=None, cases=replace(one, fields=views))
+
+
+def test_the_spectra_of_each_field_are_drawn_at_three_time_steps():
+    run = spectral_run(np.ones(20), fields=4)
+    with styled():
+        image = error_figures.spectra_figure(run)
+    assert [axes.get_title("left") for axes in image.axes[1:3]] == ["t = 1", "t = 3"]
+    assert [axes.get_ylabel() for axes in image.axes[::3]] == [f"energy of {n}" for n in "uvw"]
+    assert {axes.get_xscale() + axes.get_yscale() for axes in image.axes} == {"loglog"}
+    solver, surrogate = image.axes[0].lines
+    np.testing.assert_array_equal(solver.get_ydata(), surrogate.get_ydata())
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.4, "less than half the energy of u from wavenumber 6 on: it smooths"),
+        (2.5, "more than twice the energy of u from wavenumber 6 on: it adds"),
+    ],
+)
+def test_the_caption_of_the_spectra_names_the_first_wrong_wavenumber(share, said):
+    run = spectral_run(np.array([1.0] * 5 + [share] * 15))
+    run.summary = {"validation": {"log_spectral_error": 0.123}}
+    caption = error_figures.spectra_caption(run)
+    assert said in caption
+    assert "differ by 0.12" in caption
+
+
+def test_spectra_that_agree_or_are_missing():
+    assert "wavenumber 1" not in error_figures.spectra_caption(spectral_run(np.ones(20)))
+    assert error_figures.spectra_figure(RecordedRun(path=None)) is None
+    assert error_figures.spectra_figure(RecordedRun(path=None, cases=cases((8,)))) is None
+
+
+def test_the_error_against_time_of_a_running_study_is_that_of_its_last_validation():
+    curve = {"times": [1.0, 2.0, 3.0], "median": [0.1, 0.2, 0.3], "p95": [0.2, 0.4, 0.6]}
+    event = {"event": "validation", "against_time": curve, "correlation_time": 2.5}
+    run = RecordedRun(path=None, events=[event])
+    with styled():
+        axes = error_figures.error_against_time_figure(run).axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["median"] == curve["median"]
+    assert lines["95 %"] == curve["p95"]
+    event["against_time"] = {"times": [1.0, 2.0], "median": [0.1], "p95": None}
+    assert error_figures.error_against_time_figure(run) is None
 
 
 def test_more_than_four_ranks_are_summed():

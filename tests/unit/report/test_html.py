@@ -83,7 +83,7 @@ def test_every_section_has_its_figures(page):
         assert section in outline.ids
     assert outline.drawings == {
         "training": 2,
-        "error": 2,
+        "error": 3,
         "cases": 3,
         "space": 3,
         "sampler": 2,
@@ -311,12 +311,14 @@ def test_every_field_has_its_errors_and_pictures(tmp_path):
     errors = arrays["nrmse"]
     np.savez(
         path / "validation_errors.npz",
-        **arrays,
-        field_names=np.array(["temperature", "humidity"]),
-        units=np.array(["K", "1"]),
-        field_nrmse=np.stack([errors, 2 * errors], axis=1),
-        true_1=arrays["true"],
-        predicted_1=arrays["predicted"],
+        **arrays
+        | {
+            "field_names": np.array(["temperature", "humidity"]),
+            "units": np.array(["K", "1"]),
+            "field_nrmse": np.stack([errors, 2 * errors], axis=1),
+            "true_1": arrays["true"],
+            "predicted_1": arrays["predicted"],
+        },
     )
     summary = json.loads((path / "summary.json").read_text())
     statistics = summary["validation"]["nrmse"]
