@@ -79,6 +79,7 @@ def _selection(
         quantiles=tuple(section.quantiles),
         covariances=parameters if section.covariance else 0,
         sobol=parameters if section.sobol else 0,
+        groups=study.simulation.count // (parameters + 2) if section.sobol else 0,
         open_groups=math.ceil(3 * clients / (ranks * (parameters + 2))) + 2,
         ranks=ranks,
     )

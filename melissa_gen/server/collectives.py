@@ -1,12 +1,23 @@
 """Exchange of small values between the server's ranks: JSON, never pickle."""
 
 import json
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Collectives", "SingleRank", "all_gather_json", "broadcast_json"]
+__all__ = ["Collectives", "MpiCollectives", "SingleRank", "all_gather_json", "broadcast_json"]
+
+_TEST_SECONDS = 0.002
+"""Interval at which a rank that waits for others looks whether they have come."""
+
+
+def _wait(request: Any) -> None:
+    """Waits for an MPI request, and sleeps meanwhile: MPI itself would keep a core busy that a solver can use."""
+    while not request.Test():
+        time.sleep(_TEST_SECONDS)
 
 
 def broadcast_json(world: Any, value: Any = None) -> Any:
@@ -24,20 +35,23 @@ def broadcast_json(world: Any, value: Any = None) -> Any:
     return json.loads(received.tobytes())
 
 
-def all_gather_json(world: Any, value: Any) -> list[Any]:
+def all_gather_json(
+    world: Any, value: Any, wait: Callable[[Any], None] = lambda request: request.Wait()
+) -> list[Any]:
     """Returns the values of all ranks, in order (collective).
 
     Args:
         world: The mpi4py communicator of all ranks.
         value: The value of this rank, of JSON types.
+        wait: Waits for an MPI request.
     """
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = np.zeros(world.Get_size(), np.int64)
-    world.Allgather(np.array([len(raw)], np.int64), sizes)
+    size, sizes = np.array([len(raw)], np.int64), np.zeros(world.Get_size(), np.int64)
+    wait(world.Iallgather(size, sizes))
     row = np.zeros(int(sizes.max()), np.uint8)
     row[: len(raw)] = raw
     rows = np.zeros((len(sizes), len(row)), np.uint8)
-    world.Allgather(row, rows)
+    wait(world.Iallgather(row, rows))
     return [json.loads(r[:size].tobytes()) for r, size in zip(rows, sizes, strict=True)]
 
 
@@ -73,3 +87,26 @@ class SingleRank(Collectives):
     def from_rank_0(self, value: bool) -> bool:
         """Returns the value."""
         return value
+
+
+class MpiCollectives(Collectives):
+    """The collectives of the ranks of a server without training; only the main thread calls MPI.
+
+    Args:
+        world: The mpi4py communicator of all ranks.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+
+    def barrier(self) -> None:
+        """Waits until all ranks have called this method."""
+        _wait(self._world.Ibarrier())
+
+    def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the values (JSON types) of all ranks, in order."""
+        return all_gather_json(self._world, value, _wait)
+
+    def from_rank_0(self, value: bool) -> bool:
+        """Returns rank 0's value on every rank."""
+        return bool(self.gather({"value": value})[0]["value"])

@@ -31,7 +31,7 @@ from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, ro
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
-from melissa_gen.server.collectives import all_gather_json, broadcast_json
+from melissa_gen.server.collectives import MpiCollectives, all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
@@ -66,7 +66,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
 
     Args:
         run_dir: The run directory, with `study.yaml` and `run.json`.
-        world: The mpi4py communicator of all ranks; used at the start, before any thread runs.
+        world: The mpi4py communicator of all ranks; only this thread uses it, and later only without training.
         warnings: Returns the warnings of this process since the last call; rank 0 shows those of all ranks.
 
     Returns:
@@ -189,8 +189,8 @@ class _Rank:
         name = LATEST if handover else FINAL
         mine, saver = self._ingest.close(self._rows_file(name))
         # From here on, all ranks have sent their last reports to rank 0.
-        self._collectives.barrier()
-        saves, state, part = consumer.progress > 0, {}, SavedPart()
+        used = self._collectives.gather({"progress": consumer.progress})
+        saves, state, part = any(one["progress"] for one in used), {}, SavedPart()
         if coordinator is not None:
             coordinator.end_control()
             state = coordinator.begin_checkpoint(name, consumer) if saves else {}
@@ -331,7 +331,9 @@ def _consumer(
     consumer: Consumer
     if not setup.trains:
         sink = stream_sink(setup, resume=checkpoint is not None)
-        consumer = StreamConsumer(sink, setup.study.training.checkpoint_every, sides)
+        ranks = MpiCollectives(world) if setup.ranks > 1 else None
+        every = setup.study.training.checkpoint_every
+        consumer = StreamConsumer(sink, every, sides, ranks, setup.rank)
         return consumer, FanOut(sink, sides)
     # Importing torch takes two seconds, which runs without a trainer can save.
     from melissa_gen.server.training.training_consumer import TrainingConsumer

@@ -91,7 +91,8 @@ def redistributed(states: Sequence[Mapping[str, Any]], ranks: int) -> list[Mappi
             rest = len(unseen) - len(mine)
             more = {key: counters[key] - rest for key in more}
         nothing: dict[str, Any] = {key: {} if key == "withdrawn" else 0 for key in counters}
-        random = reservoirs[rank]["random"] if rank < len(states) else None
+        # Sinks without a trainer draw nothing at random.
+        random = reservoirs[rank].get("random") if rank < len(states) else None
         received = _summed([one["counters"] for one in assemblers])
         found.append(
             {

@@ -1,5 +1,6 @@
 """Computes the statistics of the fields while the samples of a study arrive."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,9 @@ class StatisticsSink(SideSink):
     A sample counts once: the first complete one of each simulation and time step, also of a simulation that fails
     later. Its weight is p/q, the density of the prior over that of its drawing. Where q is unknown, the weight is 1.
 
-    With several ranks, each writes its part beside the file, and rank 0 merges them.
+    With several ranks, each writes its part beside the file, and rank 0 merges them. The parts of an earlier server are
+    removed at the start. A rank that continues from a checkpoint writes its part at once, so that the results never lack
+    it.
 
     Args:
         plan: What is computed.
@@ -85,6 +88,7 @@ class StatisticsSink(SideSink):
         self._weights: dict[int, float] = {}
         self._state: dict[str, Any] = {}
         self._results: StatisticsResults | None = None
+        self._remove_old_parts()
 
     def consume(self, sample: Sample, fields: Mapping[str, NDArray[Any]]) -> None:
         """Adds the sample to the statistics of its time step."""
@@ -121,6 +125,9 @@ class StatisticsSink(SideSink):
                     self._fields[name] = earlier
                 else:
                     statistics.merge(earlier)
+        # On a full disk, the next checkpoint fails with a sentence.
+        with contextlib.suppress(OSError):
+            self._write_part({name: one.state() for name, one in self._fields.items()})
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of all ranks (collective)."""
@@ -148,7 +155,7 @@ class StatisticsSink(SideSink):
                     f"{missing[0]}, the part of another server rank, can't be seen on this node"
                 )
                 raise DataError(message)
-            self._results = self._merged(self._fields)
+            self._results = self._merged(self._fields, over=complete)
             self._results.write(self._path)
             for rank in range(self._ranks):
                 self._part(rank).unlink(missing_ok=True)
@@ -181,6 +188,17 @@ class StatisticsSink(SideSink):
     def _part(self, rank: int) -> Path:
         return self._path.with_name(f"{self._path.stem}-{rank}.npz")
 
+    def _remove_old_parts(self) -> None:
+        """Removes the part of this rank of an earlier server; rank 0 removes those of ranks that no longer exist.
+
+        The samples in them are in the checkpoint from which this server continues, or arrive again.
+        """
+        self._part(self._rank).unlink(missing_ok=True)
+        for path in self._path.parent.glob(f"{self._path.stem}-*.npz") if self._rank == 0 else ():
+            number = path.stem.removeprefix(f"{self._path.stem}-")
+            if number.isdecimal() and int(number) >= self._ranks:
+                path.unlink(missing_ok=True)
+
     def _write_part(self, states: Mapping[str, Any]) -> None:
         """Writes the states of the fields of this rank for rank 0."""
         if self._rank == 0:
@@ -196,7 +214,9 @@ class StatisticsSink(SideSink):
             np.savez(file, **arrays)
         partial.replace(self._part(self._rank))
 
-    def _merged(self, mine: Mapping[str, FieldStatistics]) -> StatisticsResults:
+    def _merged(
+        self, mine: Mapping[str, FieldStatistics], *, over: bool = False
+    ) -> StatisticsResults:
         """Returns the results of rank 0 and of the parts that the other ranks have written."""
         merged = dict(mine)
         paths = [path for path in map(self._part, range(1, self._ranks)) if path.exists()]
@@ -207,7 +227,7 @@ class StatisticsSink(SideSink):
                 for name, statistics in merged.items():
                     statistics.merge(self._with_state(name, _state_in(part, name)))
         return StatisticsResults(
-            {name: self._results_of(name, one) for name, one in merged.items()},
+            {name: self._results_of(name, one, over=over) for name, one in merged.items()},
             tuple(self._plan.parameters),
             np.array(self._plan.times, np.float64),
         )
@@ -218,14 +238,14 @@ class StatisticsSink(SideSink):
         statistics.adopt(state)
         return statistics
 
-    def _results_of(self, name: str, statistics: FieldStatistics) -> FieldResults:
+    def _results_of(self, name: str, statistics: FieldStatistics, *, over: bool) -> FieldResults:
         plan = self._plan.fields[name]
         return FieldResults(
             statistics.results(),
             plan.unit,
             plan.selection.thresholds,
             plan.selection.quantiles,
-            statistics.figures(),
+            statistics.figures(over=over),
         )
 
 

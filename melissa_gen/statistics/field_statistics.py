@@ -27,6 +27,7 @@ class ChosenStatistics:
         quantiles: Probabilities of the quantiles.
         covariances: Number of parameters of the covariances, 0 for none.
         sobol: Number of parameters of the Sobol indices, 0 for none.
+        groups: Number of groups of the Sobol indices that are planned, over all ranks.
         open_groups: Incomplete groups of the Sobol indices that a rank keeps in memory.
         ranks: Number of server ranks, over which the groups of the Sobol indices are distributed.
     """
@@ -36,6 +37,7 @@ class ChosenStatistics:
     quantiles: tuple[float, ...] = ()
     covariances: int = 0
     sobol: int = 0
+    groups: int = 0
     open_groups: int = 1
     ranks: int = 1
 
@@ -145,11 +147,18 @@ class FieldStatistics:
         if self.sobol is not None:
             self.sobol.finish()
 
-    def figures(self) -> dict[str, float]:
-        """Returns the numbers of the whole field by name."""
+    def figures(self, *, over: bool = False) -> dict[str, float]:
+        """Returns the numbers of the whole field by name.
+
+        Args:
+            over: Whether the study is over, so that planned groups of which no sample has arrived are left out too.
+        """
         if self.sobol is None:
             return {}
-        return {"groups_left_out": self.sobol.left_out, "groups_open": self.sobol.waiting}
+        left_out = self.sobol.left_out
+        if over:
+            left_out = max(left_out, self.selection.groups - self.sobol.complete)
+        return {"groups_left_out": left_out, "groups_open": self.sobol.waiting}
 
     def _parts(self) -> dict[str, Any]:
         parts = {

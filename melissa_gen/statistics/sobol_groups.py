@@ -45,6 +45,7 @@ class SobolGroups:
         self._values: dict[int, NDArray[Any]] = {}
         self._arrived: dict[int, NDArray[np.bool_]] = {}
         self._abandoned: set[int] = set()
+        self._complete = 0
         # Incomplete groups of other ranks, whose samples stay there.
         self._elsewhere = 0
 
@@ -52,6 +53,11 @@ class SobolGroups:
     def left_out(self) -> int:
         """Number of groups so far that lack a sample and will not be completed."""
         return len(self._abandoned)
+
+    @property
+    def complete(self) -> int:
+        """Number of groups so far with the samples of all members and time steps, those of merged ranks included."""
+        return self._complete
 
     @property
     def waiting(self) -> int:
@@ -76,6 +82,7 @@ class SobolGroups:
         if arrived[step].all():
             self.indices.update(step, self._values[group][step].astype(np.float64))
             if arrived.all():
+                self._complete += 1
                 self._forget(group)
 
     def finish(self) -> None:
@@ -87,6 +94,7 @@ class SobolGroups:
         """Adds the groups of another rank, which has other groups; its incomplete ones are only counted."""
         self.indices.merge(other.indices)
         self._abandoned |= other._abandoned
+        self._complete += other._complete
         self._elsewhere += other.waiting
 
     def state(self) -> dict[str, Any]:
@@ -96,6 +104,7 @@ class SobolGroups:
         return self.indices.state() | {
             "open": np.array(numbers, np.int64),
             "abandoned": np.array(sorted(self._abandoned), np.int64),
+            "complete": np.array(self._complete, np.int64),
             "values": np.stack([self._values[n] for n in numbers]) if numbers else empty,
             "arrived": np.array([self._arrived[n] for n in numbers], bool),
         }
@@ -115,6 +124,7 @@ class SobolGroups:
     def _take_groups(self, state: Mapping[str, Any]) -> None:
         numbers = state["open"].tolist()
         self._abandoned = set(state["abandoned"].tolist())
+        self._complete = int(state["complete"])
         self._values = dict(zip(numbers, state["values"], strict=True))
         self._arrived = dict(zip(numbers, state["arrived"], strict=True))
 

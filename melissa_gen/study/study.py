@@ -195,12 +195,6 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _recorded(self) -> Self:
-        if not self.training.enabled and self.server.ranks > 1:
-            msg = (
-                "training.enabled is false, which needs server.ranks 1, because only the training is shared by ranks; "
-                f"found {self.server.ranks}"
-            )
-            raise ValueError(msg)
         if self.record is None:
             if not self.training.enabled and self.statistics is None:
                 msg = (

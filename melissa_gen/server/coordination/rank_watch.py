@@ -20,7 +20,7 @@ class _Rank:
 
     Attributes:
         heard: When it arrived.
-        turns: Steps of the training loop so far.
+        turns: Steps of the loop of all ranks so far.
         progress: What changes with each piece of work that the rank completes.
         activity: What the rank does.
         moved: When its progress last changed.
@@ -37,7 +37,7 @@ class RankWatch:
     """Watches the reports of all server ranks; a plain state machine without a clock.
 
     A rank reports several times a second from its ingest thread. A report that is missing means that the process is
-    stopped, or that its node does not answer. All ranks take the steps of the training loop together: a rank that does
+    stopped, or that its node does not answer. All ranks take the steps of their loop together: a rank that does
     not move stops all of them. A validation or a checkpoint within a step consists of pieces, such as the prediction of
     some time steps. As long as a rank of those that are behind completes pieces, the others wait for a good reason.
 
@@ -57,7 +57,7 @@ class RankWatch:
 
         Args:
             rank: The rank.
-            turns: Steps of its training loop so far; 0 before the first, and in a run without a trainer.
+            turns: Steps of its loop so far; 0 before the first, and on a single rank without a trainer.
             pieces: Pieces of work within these steps that the rank has begun.
             activity: What the rank does; the values are in `coordination.events`.
             now: Monotonic seconds.
@@ -79,25 +79,25 @@ class RankWatch:
                     f"rank {number} of the server has been silent for {silence:.0f} s: its process is stopped, or "
                     "its node does not answer (server.heartbeat_timeout)"
                 )
-        training = {number: rank for number, rank in self._ranks.items() if rank.turns}
-        if not training:
+        moving = {number: rank for number, rank in self._ranks.items() if rank.turns}
+        if not moving:
             return None
-        least = min(rank.turns for rank in training.values())
-        behind = {number: rank for number, rank in training.items() if rank.turns == least}
+        least = min(rank.turns for rank in moving.values())
+        behind = {number: rank for number, rank in moving.items() if rank.turns == least}
         idle = min(now - rank.moved for rank in behind.values())
         if idle <= self._patience:
             return None
         working = {number: rank for number, rank in behind.items() if rank.activity != JOINING}
-        return self._sentence(working or behind, training, idle)
+        return self._sentence(working or behind, moving, idle)
 
-    def _sentence(self, stuck: dict[int, _Rank], training: dict[int, _Rank], idle: float) -> str:
+    def _sentence(self, stuck: dict[int, _Rank], moving: dict[int, _Rank], idle: float) -> str:
         names = ", ".join(map(str, sorted(stuck)))
         who = f"rank {names} of the server" if len(stuck) == 1 else f"ranks {names} of the server"
-        waiting = ", ".join(map(str, sorted(training.keys() - stuck.keys())))
+        waiting = ", ".join(map(str, sorted(moving.keys() - stuck.keys())))
         wait = f", and ranks {waiting} wait for it" if waiting else ""
         first = stuck[min(stuck)]
         return (
-            f"{who} made no progress for {idle:.0f} s in step {first.turns} of the training loop"
+            f"{who} made no progress for {idle:.0f} s in step {first.turns} of the loop of all ranks"
             f"{_ACTIVITIES.get(first.activity, '')}{wait} (server.progress_timeout)"
         )
 

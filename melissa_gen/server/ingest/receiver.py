@@ -71,7 +71,7 @@ class RankState:
     activity: str = "waiting"
     """What the consumer of the samples does; the values are in `coordination.events`."""
     turns: int = 0
-    """Steps of the training loop, which all ranks take together."""
+    """Steps of the loop of the consumer, which all ranks take together."""
     pieces: int = 0
     """Pieces of work within these steps, such as the prediction of some time steps in a validation."""
     stop_reason: str | None = None

@@ -1,6 +1,6 @@
 """The statistics of a study: over ranks, resumed runs, failed simulations, and adaptive samplers."""
 
-import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from melissa_gen.sampling import Evidence, Prior, StudyFacts, create
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.sinks import FieldPlan, StatisticsPlan, StatisticsSink
 from melissa_gen.statistics import ChosenStatistics, StatisticsResults
+from tests.unit.rank_threads import Threads, together
 
 PRIOR = Prior.from_mapping(
     {
@@ -103,44 +104,19 @@ def test_a_resumed_study_has_the_same_file_as_one_without_interruption(tmp_path)
         np.testing.assert_array_equal(array, both[1][name], err_msg=name)
 
 
-class Threads:
-    """Collectives of ranks that are threads."""
-
-    def __init__(self, ranks):
-        self._barrier, self._values = threading.Barrier(ranks, timeout=30), {}
-
-    def of(self, rank):
-        return _Rank(self._barrier, self._values, rank)
-
-
-class _Rank:
-    def __init__(self, barrier, values, rank):
-        self._barrier, self._values, self._mine = barrier, values, rank
-
-    def barrier(self):
-        self._barrier.wait()
-
-    def gather(self, value):
-        self._values[self._mine] = value
-        self._barrier.wait()
-        return [self._values[rank] for rank in sorted(self._values)]
-
-
 def finish_together(sinks):
-    threads, failures = Threads(len(sinks)), {}
+    """Finishes the sinks of all ranks; returns why some have failed."""
+    threads = Threads(len(sinks))
 
-    def run(rank):
+    def finish(rank):
         try:
             sinks[rank].finish(threads.of(rank), complete=True)
         except DataError as error:
-            failures[rank] = str(error)
+            return str(error)
+        return None
 
-    started = [threading.Thread(target=run, args=(rank,)) for rank in range(len(sinks))]
-    for one in started:
-        one.start()
-    for one in started:
-        one.join()
-    return failures
+    reasons = together([partial(finish, rank) for rank in range(len(sinks))])
+    return {rank: reason for rank, reason in enumerate(reasons) if reason is not None}
 
 
 WITHOUT_SOBOL = plan_of(thresholds=(1.0,), covariances=2)
@@ -201,6 +177,58 @@ def test_a_run_with_fewer_ranks_continues_the_statistics_of_all(tmp_path):
     assert field["mean"][0, 0, 0] == pytest.approx(expected.mean(), 1e-6)
 
 
+def test_parts_of_ranks_that_no_longer_exist_count_neither_twice_nor_never(tmp_path):
+    """A server is killed, continues with one rank, is killed, and continues with two."""
+    points, path = points_of(), tmp_path / "s.h5"
+
+    def checkpoint(sinks):
+        states = [sink.state() for sink in sinks]
+        for sink in sinks:
+            sink.sync()
+        return states
+
+    def counted():
+        return StatisticsResults.read(path).fields["u"]["count"].tolist()
+
+    sinks = ranks_of(WITHOUT_SOBOL, path)
+    give(sinks[0], points, range(0, 20))
+    give(sinks[1], points, range(20, 40))
+    saved = checkpoint(sinks[::-1])[::-1]
+    assert counted() == [40, 40] and (tmp_path / "s-1.npz").exists()
+    alone = StatisticsSink(WITHOUT_SOBOL, path)
+    assert not (tmp_path / "s-1.npz").exists()
+    alone.restore(saved)
+    give(alone, points, range(40, 50))
+    saved = checkpoint([alone])
+    assert counted() == [50, 50]
+    # The part of a rank that was slow to die, or could not be removed.
+    (tmp_path / "s-1.npz").write_bytes(b"damaged")
+    (tmp_path / "s-2.npz").write_bytes(b"damaged")
+    again = ranks_of(WITHOUT_SOBOL, path)
+    again[0].restore(saved)
+    again[1].restore([])
+    give(again[1], points, range(50, 64))
+    again[0].state()
+    again[0].sync()  # before the other rank has written its first part
+    assert counted() == [50, 50]
+    assert finish_together(again) == {}
+    assert counted() == [64, 64] and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_first_results_after_a_resume_include_the_ranks_that_have_written_nothing_yet(tmp_path):
+    points, path = points_of(), tmp_path / "s.h5"
+    sinks = ranks_of(WITHOUT_SOBOL, path)
+    give(sinks[0], points, range(0, 20))
+    give(sinks[1], points, range(20, 40))
+    saved = [sink.state() for sink in sinks]
+    again = ranks_of(WITHOUT_SOBOL, path)
+    for sink, state in zip(again, saved, strict=True):
+        sink.restore([state])
+    again[0].state()
+    again[0].sync()
+    assert StatisticsResults.read(path).fields["u"]["count"].tolist() == [40, 40]
+
+
 def test_a_rank_that_cannot_write_ends_the_statistics_of_all(tmp_path):
     sinks = [
         StatisticsSink(WITHOUT_SOBOL, folder / "s.h5", rank, 2)
@@ -224,14 +252,21 @@ def test_a_part_that_rank_0_does_not_see_is_no_rank_without_samples(tmp_path):
 
 def test_groups_that_lack_a_simulation_are_counted(tmp_path):
     points = points_of()
-    sink = StatisticsSink(ALL, tmp_path / "s.h5")
-    give(sink, points, [n for n in range(64) if n not in (5, 6, 40)])
+    plan = plan_of(**EXACT, groups=16)
+    sink = StatisticsSink(plan, tmp_path / "s.h5")
+    silent = (5, 6, 40, *range(48, 52))  # the last four are a whole group
+    give(sink, points, [n for n in range(64) if n not in silent])
     give(sink, points, [40], steps=[0])  # failed after its first time step
+    sink.state()
+    sink.sync()
+    # So far the whole group may still come.
+    early = StatisticsResults.read(tmp_path / "s.h5").fields["u"].figures
+    assert early["groups_left_out"] + early["groups_open"] == 2
     sink.finish(SingleRank(), complete=True)
     sobol = sink.summary()["fields"]["u"]["sobol"]
-    assert (sobol["groups"], sobol["groups_left_out"]) == (14, 2)
+    assert (sobol["groups"], sobol["groups_left_out"]) == (13, 3)
     field = StatisticsResults.read(tmp_path / "s.h5").fields["u"]
-    assert field["count"].tolist() == [62, 61] and field["groups"].tolist() == [15, 14]
+    assert field["count"].tolist() == [58, 57] and field["groups"].tolist() == [14, 13]
 
 
 @pytest.mark.parametrize("method", ["pool", "diffusion_posterior"])

@@ -7,10 +7,12 @@ from melissa_gen.statistics.moments import Moments
 from melissa_gen.statistics.quantiles import Quantiles
 from melissa_gen.statistics.sobol_indices import SobolIndices
 
-iterative_covariance = pytest.importorskip("iterative_stats.iterative_covariance")
-iterative_moments = pytest.importorskip("iterative_stats.iterative_moments")
-iterative_quantile = pytest.importorskip("iterative_stats.iterative_quantile")
-sensitivity = pytest.importorskip("iterative_stats.sensitivity.sensitivity_martinez")
+REASON = "the package iterative-stats, which the estimates are compared with, is not installed"
+
+iterative_covariance = pytest.importorskip("iterative_stats.iterative_covariance", reason=REASON)
+iterative_moments = pytest.importorskip("iterative_stats.iterative_moments", reason=REASON)
+iterative_quantile = pytest.importorskip("iterative_stats.iterative_quantile", reason=REASON)
+sensitivity = pytest.importorskip("iterative_stats.sensitivity.sensitivity_martinez", reason=REASON)
 
 POINTS, SAMPLES = 7, 200
 

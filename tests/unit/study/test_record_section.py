@@ -34,15 +34,16 @@ def test_a_study_records_nothing_unless_it_says_so(small):
             ["training.enabled=false"],
             "training.enabled is false, and nothing else uses the samples",
         ),
-        (
-            ["training.enabled=false", "statistics={}", "server.ranks=2"],
-            "training.enabled is false, which needs server.ranks 1",
-        ),
     ],
 )
 def test_mistakes_are_named(small, words, sentence):
     with pytest.raises(StudyError, match=sentence.replace(".", r"\.")):
         load_study(small, words)
+
+
+def test_statistics_without_training_may_have_several_server_ranks(small):
+    study = load_study(small, ["training={enabled: false}", "statistics={}", "server.ranks=2"])
+    assert study.server.ranks == 2
 
 
 def test_a_study_without_training_needs_no_reservoir_and_no_sampler_that_learns(small):
