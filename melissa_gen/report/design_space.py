@@ -21,6 +21,7 @@ __all__ = [
     "generation_colors",
     "generations",
     "marginals_figure",
+    "name_axis",
     "numbers",
     "relevance",
     "scatter",
@@ -136,7 +137,7 @@ def marginals_figure(run: RecordedRun) -> Figure | None:
             axes.hist(chosen_values, list(edges), weights=weights, label=text, **style)
         if logarithmic:
             log_axis(axes, "x")
-        _name_axis(axes, run, place, "x")
+        name_axis(axes, run, place, "x")
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.grid(visible=False, axis="x")
     for row in range(rows):
@@ -198,10 +199,10 @@ def scatter(
     if across is None:
         axes.set_xlabel("simulation")
     else:
-        _name_axis(axes, run, across, "x")
+        name_axis(axes, run, across, "x")
         if _is_log(run, across, x):
             log_axis(axes, "x")
-    _name_axis(axes, run, up, "y")
+    name_axis(axes, run, up, "y")
     if _is_log(run, up, y):
         log_axis(axes, "y")
     axes.grid(visible=False)
@@ -239,7 +240,8 @@ def _is_log(run: RecordedRun, place: int, values: Floats) -> bool:
     return bool(finite.max() > LOG_ABOVE * finite.min()) if declared is None else declared
 
 
-def _name_axis(axes: Axes, run: RecordedRun, place: int, side: str) -> None:
+def name_axis(axes: Axes, run: RecordedRun, place: int, side: str) -> None:
+    """Labels an axis ("x" or "y") with the name and the unit of a parameter."""
     name = run.parameter_names[place]
     axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_label_text(label(name, run.unit(name)))

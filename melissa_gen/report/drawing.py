@@ -121,11 +121,13 @@ def color_scale(name: str, low: float = 0.0, high: float = 1.0) -> Colormap:
 
 def label(name: str, unit: str = "") -> str:
     """Formats an axis label: "temperature [K]"."""
-    return f"{name} [{pretty_unit(unit)}]" if unit else name
+    return f"{name} [{pretty_unit(unit)}]" if pretty_unit(unit) else name
 
 
 def pretty_unit(unit: str) -> str:
-    """Writes powers as superscripts: "m^2/s" and "m**2/s" become "m²/s"."""
+    """Writes powers as superscripts: "m^2/s" and "m**2/s" become "m²/s". The unit "1" is not shown."""
+    if unit == "1":
+        return ""
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     return re.sub(
         r"\s?(?:\^|\*\*)\s?(-?\d+)", lambda found: found[1].translate(raised), unit

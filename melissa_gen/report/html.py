@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from melissa_gen.errors import RunError
-from melissa_gen.report import curves, design_space
+from melissa_gen.report import curves, design_space, spending
 from melissa_gen.report.accounting import adds_up, balances
 from melissa_gen.report.drawing import Drawing, label, styled
 from melissa_gen.report.error_part import (
@@ -254,7 +254,11 @@ def _space(pictures: Pictures) -> list[Drawing]:
             f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
             f"{', '.join(names[place] for place in order)}."
         )
-    return pictures.drawn(
+    whole = pictures.drawn(
+        (spending.spending_against_errors_figure, spending.spending_caption),
+        version=(run.version(SIMULATIONS), run.version(CASES)),
+    )
+    return whole + pictures.drawn(
         (
             design_space.spending_figure,
             f"{_which(run)} Open circles were drawn from the prior, filled circles by the "

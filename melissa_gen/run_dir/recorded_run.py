@@ -261,15 +261,16 @@ class RecordedRun:
 
     def logarithmic(self, parameter: str) -> bool | None:
         """Returns whether the network sees a parameter on a log scale; None if its prior can't be read."""
-        prior = self._prior(parameter)
+        prior = self.prior(parameter)
         return None if prior is None else prior.logarithmic
 
     def whole(self, parameter: str) -> bool:
         """Returns whether all values of a parameter are whole numbers; false if its prior can't be read."""
-        prior = self._prior(parameter)
+        prior = self.prior(parameter)
         return prior is not None and prior.whole
 
-    def _prior(self, parameter: str) -> Distribution | None:
+    def prior(self, parameter: str) -> Distribution | None:
+        """Returns the distribution of a parameter in the study; None if it can't be read."""
         declared: Any = (self.study.get("parameters") or {}).get(parameter)
         try:
             return parse_parameter(parameter, declared)

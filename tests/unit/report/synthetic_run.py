@@ -184,7 +184,9 @@ def _write_study(path, study, names, simulations, ranks):
     lines = [f"name: {json.dumps(study)}", "parameters:"]
     for name in names:
         kind, low, high, unit = PARAMETERS.get(name, ("uniform", 0.0, 1.0, ""))
-        lines.append(f"  {name}: {{distribution: {kind}, bounds: [{low}, {high}], unit: '{unit}'}}")
+        lines.append(
+            f"  {name}: {{distribution: {kind}, low: {low}, high: {high}, unit: '{unit}'}}"
+        )
     lines += [
         "simulation:",
         "  command: ['{python}', 'solver.py']",

@@ -226,7 +226,7 @@ def test_empty_statuses_give_no_figure():
 
 
 @pytest.mark.parametrize(
-    ("unit", "pretty"), [("m^2/s", "m²/s"), ("kg*m**-3", "kg·m⁻³"), ("K", "K"), ("", "")]
+    ("unit", "pretty"), [("m^2/s", "m²/s"), ("kg*m**-3", "kg·m⁻³"), ("K", "K"), ("1", ""), ("", "")]
 )
 def test_units_are_written_as_in_print(unit, pretty):
     assert pretty_unit(unit) == pretty

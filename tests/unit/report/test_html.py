@@ -85,7 +85,7 @@ def test_every_section_has_its_figures(page):
         "training": 2,
         "error": 3,
         "cases": 3,
-        "space": 3,
+        "space": 4,
         "sampler": 2,
         "flow": 3,
     }
