@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.run_dir.events import last_status
+from melissa_gen.report.waiting import bottleneck, mean_waits
+from melissa_gen.run_dir.events import Event, last_status
 from melissa_gen.run_dir.folder import write_json
+from melissa_gen.run_dir.recorded_events import RecordedEvents
 
 __all__ = ["INTERRUPTED", "complete_summary", "exit_status"]
 
 INTERRUPTED = 130
+MOST_STATUSES = 4000
 
 
 def complete_summary(
@@ -47,6 +50,9 @@ def complete_summary(
     elif status == "failed":
         summary["status"] = "failed"
     summary |= {"study": study, "wall_seconds": wall, "setup_seconds": setup}
+    waits = mean_waits(_statuses(run_dir))
+    limit = bottleneck(waits, trains=bool(summary.get("training")))
+    summary |= {"waiting": waits, "bottleneck": limit.name if limit else None}
     if message and summary["status"] != "finished":
         summary["message"] = message
     # The disk may be full, which may be the reason why the run failed; the message must still be shown.
@@ -70,6 +76,13 @@ def exit_status(summary: dict[str, Any], status: str) -> tuple[int, str]:
         return 1, f"the accounting of the samples does not add up: {text}"
     sentence = str(summary.get("message") or f"the study {summary['status']}")
     return (INTERRUPTED if status == "interrupted" else 1), sentence
+
+
+def _statuses(run_dir: Path) -> list[Event]:
+    """Returns the statuses of a run, evenly thinned."""
+    found = RecordedEvents(run_dir / "events.jsonl", MOST_STATUSES)
+    found.read_new()
+    return found.found()[0]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Figures over time: loss, validation error, throughput, waiting times, reservoir, sampler."""
+"""Figures over time: loss, validation error, throughput, reservoir, sampler."""
 
 import math
 
@@ -6,20 +6,22 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from melissa_gen.report.drawing import COLORS, duration_axis, log_axis, new_figure
 from melissa_gen.run_dir.events import Event, number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = [
+    "averaged",
     "generations_figure",
     "loss_figure",
+    "mark_restarts",
     "reservoir_figure",
     "sampler_figure",
+    "skill_figure",
     "throughput_figure",
     "validation_figure",
-    "waiting_figure",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -31,11 +33,12 @@ SHOWN_DIAGNOSTICS = 6
 COUNTED = ("generation", "suggested", "adaptive", "records", "share")
 """Diagnostics that are plain counters; the figure of points per generation shows the same information."""
 
-WAITS = (
-    ("trainer_for_data", "trainer waits for data", COLORS["red"]),
-    ("clients_for_credit", "clients wait for room in the reservoir", COLORS["amber"]),
-    ("clients_for_parameters", "clients wait for parameters", COLORS["violet"]),
+SKILLS = (
+    ("rank_correlation", "rank correlation"),
+    ("skill", "skill"),
+    ("gate", "gate"),
 )
+"""Diagnostics that say how well the sampler predicts difficulties, and how much it may do."""
 
 
 def loss_figure(run: RecordedRun) -> Figure | None:
@@ -97,12 +100,6 @@ def throughput_figure(run: RecordedRun) -> Figure | None:
         ("batches / s", run.column("training", "batches_per_second"), COLORS["blue"]),
     )
     return _lanes(run, "Throughput", lanes)
-
-
-def waiting_figure(run: RecordedRun) -> Figure | None:
-    """Draws the fraction of time that trainer and clients spent waiting."""
-    lanes = tuple((text, run.column("waiting", key), color) for key, text, color in WAITS)
-    return _lanes(run, "Waiting times", lanes, shares=True)
 
 
 def reservoir_figure(run: RecordedRun) -> Figure | None:
@@ -197,8 +194,43 @@ def generations_figure(run: RecordedRun) -> Figure | None:
     return image
 
 
+def skill_figure(run: RecordedRun) -> Figure | None:
+    """Draws the skill of the sampler and the gate that follows it, over the generations."""
+    events = run.kind("generation")
+    known = {
+        key: values
+        for key, _ in SKILLS
+        if np.isfinite(values := column(events, "diagnostics", key)).any()
+    }
+    if not known or len(events) < 2:
+        return None
+    number = column(events, "generation")
+    suggested = column(events, "suggested")
+    share = np.divide(
+        column(events, "adaptive"),
+        suggested,
+        out=np.full(len(events), np.nan),
+        where=suggested > 0,
+    )
+    image = new_figure(FULL, 260)
+    axes = image.subplots()
+    axes.set_title("Skill and gate of the sampler")
+    axes.bar(number, np.nan_to_num(share), width=0.8, color=COLORS["pale"], label="adaptive share")
+    for (key, text), color in zip(SKILLS, ("violet", "amber", "blue"), strict=True):
+        if key in known:
+            axes.plot(
+                number, known[key], color=COLORS[color], marker="o", markersize=3.5, label=text
+            )
+    axes.set_ylim(min(0.0, *(float(np.nanmin(values)) for values in known.values())), 1.05)
+    axes.set_xlabel("generation")
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+    axes.grid(visible=False, axis="x")
+    image.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=4)
+    return image
+
+
 def sampler_figure(run: RecordedRun) -> Figure | None:
-    """Draws the diagnostics of the sampler over the generations, one panel each."""
+    """Draws the other diagnostics of the sampler over the generations, one panel each."""
     events = run.kind("generation")
     names: list[str] = []
     for event in events:
@@ -208,9 +240,7 @@ def sampler_figure(run: RecordedRun) -> Figure | None:
             ):
                 names.append(name)
     names = [n for n in names if np.nanstd(column(events, "diagnostics", n)) > 0]
-    # The rank correlation of predicted and measured difficulty comes first.
-    names.sort(key=lambda name: name != "rank_correlation")
-    names = names[:SHOWN_DIAGNOSTICS]
+    names = [n for n in names if n not in dict(SKILLS)][:SHOWN_DIAGNOSTICS]
     if not names or len(events) < 2:
         return None
     columns = min(3, len(names))
@@ -262,18 +292,17 @@ def _lanes(
     run: RecordedRun,
     title: str,
     lanes: tuple[tuple[str, Floats, str], ...],
-    shares: bool = False,
 ) -> Figure | None:
     known = [lane for lane in lanes if np.isfinite(lane[1]).any()]
     if not known or len(run.seconds) < 2:
         return None
-    image = new_figure(HALF, 80 + 90 * len(known))
+    image = new_figure(FULL, 80 + 80 * len(known))
     grid = image.subplots(len(known), 1, squeeze=False, sharex=True).ravel()
     for axes, (text, values, color) in zip(grid, known, strict=True):
-        seconds, heights = _averaged(run.seconds, np.nan_to_num(values))
+        seconds, heights = averaged(run.seconds, np.nan_to_num(values))
         axes.fill_between(seconds, heights, color=color, alpha=0.25, linewidth=0)
         axes.plot(seconds, heights, color=color, linewidth=1.4)
-        axes.set_ylim(0, 1.02 if shares else None)
+        axes.set_ylim(bottom=0)
         axes.annotate(
             text,
             (0, 1),
@@ -283,13 +312,9 @@ def _lanes(
             color=COLORS["soft"],
             fontsize=11,
         )
-        if shares:
-            axes.set_yticks([0, 0.5, 1])
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        else:
-            axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.grid(visible=False, axis="x")
-        _mark_restarts(axes, run)
+        mark_restarts(axes, run)
     duration_axis(grid[-1], run.seconds)
     for axes in grid[:-1]:
         axes.set_xlabel("")
@@ -298,8 +323,17 @@ def _lanes(
     return image
 
 
-def _averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats, Floats]:
-    """Averages over equal time intervals, so that short bursts do not merge into a solid area."""
+def averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats, Floats]:
+    """Averages over equal time intervals, so that short bursts do not merge into a solid area.
+
+    Args:
+        seconds: Running times in order, `(n,)`.
+        values: Values at these times, `(n,)`.
+        bins: Number of intervals. Fewer values are returned as they are.
+
+    Returns:
+        The middles of the intervals that have values, and the mean value in each.
+    """
     if len(seconds) <= bins:
         return seconds, values
     edges = np.linspace(seconds[0], seconds[-1], bins + 1)
@@ -310,7 +344,8 @@ def _averaged(seconds: Floats, values: Floats, bins: int = 240) -> tuple[Floats,
     return (0.5 * (edges[1:] + edges[:-1]))[full], total[full] / number[full]
 
 
-def _mark_restarts(axes: Axes, run: RecordedRun) -> None:
+def mark_restarts(axes: Axes, run: RecordedRun) -> None:
+    """Marks on a time axis where a later server continued the run."""
     for start in run.kind("resumed"):
         axes.axvline(
             start["running_seconds"], color=COLORS["soft"], linewidth=1, linestyle=(0, (2, 2))

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from melissa_gen.errors import RunError
 from melissa_gen.report import curves, design_space, spending
 from melissa_gen.report.accounting import adds_up, balances
+from melissa_gen.report.bottleneck_figure import bottleneck_figure
 from melissa_gen.report.drawing import Drawing, label, styled
 from melissa_gen.report.error_part import (
     case_rows,
@@ -39,7 +40,7 @@ from melissa_gen.report.quantities import (
 )
 from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.surrogate_indices import indices_part
-from melissa_gen.report.waiting import mean_waits, who_waits
+from melissa_gen.report.waiting import bottleneck, mean_waits
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE
@@ -282,6 +283,12 @@ def _sampler(pictures: Pictures) -> list[Drawing]:
             curves.generations_figure,
             "Late points were requested before the sampler had proposals; they were drawn from the prior.",
         ),
+        (
+            curves.skill_figure,
+            "The rank correlation compares the difficulty that the sampler predicted for its newest simulations with "
+            "the measured one; the skill is its lower confidence bound. The gate, which follows the skill, multiplies "
+            "the share of adaptive points: at 0, all points are those of the prior.",
+        ),
         (curves.sampler_figure, "Diagnostics of the sampling method."),
         version=len(pictures.run.kind("generation")),
     )
@@ -290,10 +297,15 @@ def _sampler(pictures: Pictures) -> list[Drawing]:
 def _flow(pictures: Pictures) -> list[Drawing]:
     return pictures.drawn(
         (
+            bottleneck_figure,
+            "The strip shows in each second the side that the others wait for, if one of them waits at least 5 % of "
+            "the time. Below: the share of the time that the trainer, and the client jobs on average, spent on each "
+            "activity.",
+        ),
+        (
             curves.throughput_figure,
             "Data received by all server ranks and batches trained, per second.",
         ),
-        (curves.waiting_figure, "Fraction of the time that trainer and clients spent waiting."),
         (
             curves.reservoir_figure,
             "Samples in the reservoir. Training starts at the watermark.",
@@ -308,8 +320,10 @@ def _moment(run: RecordedRun) -> float:
 
 
 def _waiting(run: RecordedRun) -> str:
-    means = mean_waits(run.statuses)
-    return f"Over the whole run, {who_waits(means)}." if means else ""
+    """Returns what limits the speed of the run, and what to change; "" if nothing is known."""
+    trains = bool(np.isfinite(run.column("training", "batches")).any())
+    found = bottleneck(mean_waits(run.statuses), trains=trains)
+    return f"{found.said} {found.advice}".strip() if found else ""
 
 
 def _accounting(run: RecordedRun) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melissa_gen.report.quantities import count, duration, number
+from melissa_gen.report.waiting import bottleneck
 from melissa_gen.run_dir.events import error_name, number_at
 
 __all__ = ["key_figures"]
@@ -44,6 +45,9 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         dropped = number_at(summary, "record", "dropped")
         text = f"{whole('record', 'simulations')} simulations in {record.get('file')}"
         found.append(("record", text + (f", {count(dropped)} samples dropped" * (dropped > 0))))
+    limit = bottleneck(summary.get("waiting") or {}, trains=bool(summary.get("training")))
+    if limit:
+        found.append(("bottleneck", limit.said))
     if "wall_seconds" in summary:
         found.append(("time", duration(number_at(summary, "wall_seconds"))))
     return found

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
 from melissa_gen.report.views import say
-from melissa_gen.report.waiting import who_waits
+from melissa_gen.report.waiting import bottleneck, who_waits
 from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
@@ -162,6 +162,10 @@ def status_view(
     _add_sampler(table, status)
     waits = who_waits(_group(status, "waiting")) + (", over the whole run" if ended else "")
     table.add_row("waiting", Text(waits, overflow="fold", no_wrap=False))
+    limit = bottleneck(_group(status, "waiting"), trains="batches" in _group(status, "training"))
+    if ended and limit:
+        told = Text(f"{limit.said} {limit.advice}".strip(), overflow="fold", no_wrap=False)
+        table.add_row("bottleneck", told)
     lines = [(event, event_text(event)) for event in recent_events]
     notable = [(event, text) for event, text in lines if text is not None][-KEPT_EVENTS:]
     if notable:

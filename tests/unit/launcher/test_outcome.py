@@ -33,6 +33,17 @@ def test_a_study_that_finished(tmp_path):
     assert exit_status(summary, "finished") == (0, "")
 
 
+def test_the_summary_names_the_bottleneck(tmp_path):
+    waits = ({"trainer_for_data": 0.6, "clients_for_credit": 0.1}, {"trainer_for_data": 0.2})
+    events = [{"time": k, "event": "status", "waiting": one} for k, one in enumerate(waits)]
+    summary = summarized(
+        tmp_path, server={"status": "finished", "training": {"batches": 9}}, events=events
+    )
+    assert summary["bottleneck"] == "solvers"
+    assert summary["waiting"] == pytest.approx({"trainer_for_data": 0.4, "clients_for_credit": 0.1})
+    assert "waits for data 40 % of the time" in dict(key_figures(summary))["bottleneck"]
+
+
 @pytest.mark.parametrize("key", ["produced", "stored", "trained"])
 def test_an_accounting_that_does_not_add_up(tmp_path, key):
     wrong = SAMPLES | {key: SAMPLES[key] + 1}

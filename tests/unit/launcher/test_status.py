@@ -95,6 +95,7 @@ def test_a_run_that_has_ended_shows_the_waiting_times_of_the_whole_run(runs, cap
     status(runs / "done")
     shown = " ".join(capsys.readouterr().out.split())
     assert "clients wait for the reservoir 60 % of the time" in shown
+    assert "bottleneck" in shown
     assert "over the whole run" in shown
     status(runs / "going")
     assert "no significant waiting" in capsys.readouterr().out

@@ -61,6 +61,8 @@ def write_run(
             "retried": 3,
         },
         "samples": samples,
+        "waiting": {"trainer_for_data": 0.04, "clients_for_credit": 0.2},
+        "bottleneck": "training",
         "training": {
             "batches": 12 * seconds,
             "samples_drawn": 12 * seconds * 64,
@@ -124,6 +126,7 @@ def status_event(
             "late": 2,
             "seconds": 21.0 * part,
         },
+        "jobs": {"queued": 0, "starting": 0, "alive": 4 if part < 0.92 else 0},
         "waiting": {
             "trainer_for_data": max(0.0, 0.5 - part) * wave,
             "clients_for_credit": 0.35 * part * (1 - wave),
@@ -274,6 +277,9 @@ def _write_generation(log, second, number, random):
             "effective_sample_size": 300 + 30 * number + 20 * random.random(),
             "acquisition_r2": 1 - 0.8 / number,
             "guidance_scale": min(1.0, 0.2 * number),
+            "rank_correlation": 0.8 - 0.5 / number,
+            "skill": 0.6 - 0.5 / number,
+            "gate": min(1.0, 0.1 * number),
         },
     )
 

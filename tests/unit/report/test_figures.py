@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.report import curves, design_space, error_figures
+from melissa_gen.report.bottleneck_figure import bottleneck_figure
 from melissa_gen.report.drawing import pretty_unit, styled, to_svg
 from melissa_gen.report.fields import case_figure, slice_note
 from melissa_gen.run_dir.recorded_run import RecordedRun, ValidationCases
@@ -217,7 +218,8 @@ def test_empty_statuses_give_no_figure():
         curves.loss_figure,
         curves.validation_figure,
         curves.throughput_figure,
-        curves.waiting_figure,
+        curves.skill_figure,
+        bottleneck_figure,
         curves.reservoir_figure,
         curves.generations_figure,
         curves.sampler_figure,
@@ -250,3 +252,64 @@ def test_a_parameter_is_drawn_on_the_axis_of_its_prior(prior, scale):
     with styled():
         assert design_space.marginals_figure(run).axes[0].get_xscale() == scale
         assert design_space.spending_figure(run).axes[0].get_yscale() == scale
+
+
+def test_the_skill_is_drawn_even_where_it_is_constant_and_other_diagnostics_are_many():
+    others = {f"d{place}": place for place in range(9)}
+    events = [
+        {
+            "event": "generation",
+            "generation": number,
+            "suggested": 10,
+            "adaptive": 5 * number,
+            "diagnostics": {"gate": 1.0, "skill": 0.3 * number} | others,
+        }
+        for number in range(3)
+    ]
+    run = RecordedRun(path=None, events=events)
+    with styled():
+        axes = curves.skill_figure(run).axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines == {"skill": [0.0, 0.3, 0.6], "gate": [1.0, 1.0, 1.0]}
+    assert [bar.get_height() for bar in axes.patches] == [0.0, 0.5, 1.0]
+
+
+def waiting_run(waits, **columns):
+    """A run with a status per second that has these waiting times."""
+    statuses = [
+        {"waiting": one, "jobs": {"alive": 1}, "training": {"batches": 1}, **columns}
+        for one in waits
+    ]
+    return RecordedRun(path=None, statuses=statuses, seconds=np.arange(1.0, len(waits) + 1))
+
+
+def test_the_bottleneck_of_each_second_is_shown():
+    run = waiting_run(
+        [
+            {"trainer_for_data": 0.6, "clients_for_credit": 0.1},
+            {"trainer_for_data": 0.0, "clients_for_credit": 0.5},
+            {"clients_for_parameters": 0.2},
+            {"trainer_for_data": 0.01},
+        ]
+    )
+    run.events = [{"event": "validation", "running_seconds": 2.0, "seconds": 0.25}]
+    with styled():
+        strip, trainer, solvers = bottleneck_figure(run).axes
+    texts = [text.get_text() for text in strip.get_legend().get_texts()]
+    assert texts == [
+        "solvers are too slow",
+        "training is too slow",
+        "sampler is too slow",
+        "nothing waits",
+    ]
+    named = [
+        [text.get_text() for text in axes.get_legend().get_texts()] for axes in (trainer, solvers)
+    ]
+    assert named[0] == ["trains", "validates", "waits for data"]
+    assert named[1] == ["solve and send", "wait for the server", "wait for parameters"]
+
+
+def test_a_study_without_training_has_no_trainer_in_the_bottleneck():
+    run = waiting_run([{"clients_for_credit": 0.5}] * 3, training={})
+    with styled():
+        assert len(bottleneck_figure(run).axes) == 2

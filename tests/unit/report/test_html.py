@@ -86,7 +86,7 @@ def test_every_section_has_its_figures(page):
         "error": 3,
         "cases": 3,
         "space": 4,
-        "sampler": 2,
+        "sampler": 3,
         "flow": 3,
     }
     assert 'class="absent' not in page

@@ -1,0 +1,169 @@
+"""The figure of where the time went: what trainer and solvers did in each second, and the bottleneck."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from melissa_gen.report.curves import averaged, mark_restarts
+from melissa_gen.report.drawing import COLORS, duration_axis, new_figure
+from melissa_gen.report.waiting import SMALL
+from melissa_gen.run_dir.events import number_at
+from melissa_gen.run_dir.recorded_run import RecordedRun
+
+__all__ = ["bottleneck_figure"]
+
+Floats = npt.NDArray[np.float64]
+
+FULL = 1060
+VERDICTS = (
+    ("trainer_for_data", "solvers are too slow", COLORS["red"]),
+    ("clients_for_credit", "training is too slow", COLORS["amber"]),
+    ("clients_for_parameters", "sampler is too slow", COLORS["violet"]),
+    ("nothing", "nothing waits", COLORS["teal"]),
+)
+"""What waits longest in a second, and what that says."""
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """What trainer and solvers did, at times that are at most a few hundred.
+
+    Attributes:
+        at: Running time (seconds), `(n,)`.
+        waits: Share of the time that each side waited, by the keys of the status, `(n,)` each.
+        validates: Share of the time that the trainer validated, `(n,)`.
+        trains: Share of the time after the training had started, `(n,)`.
+        solves: Share of the time in which clients were alive, `(n,)`.
+    """
+
+    at: Floats
+    waits: dict[str, Floats]
+    validates: Floats
+    trains: Floats
+    solves: Floats
+
+
+def bottleneck_figure(run: RecordedRun) -> Figure | None:
+    """Draws the bottleneck of each second as a strip, and below what the trainer and the solvers did."""
+    found = _seconds(run)
+    if found is None:
+        return None
+    trained = found.trains.any()
+    image = new_figure(FULL, 330 if trained else 230)
+    heights = (0.28, 1.0, 1.0) if trained else (0.28, 1.0)
+    grid = image.subplots(
+        len(heights), 1, squeeze=False, sharex=True, height_ratios=heights
+    ).ravel()
+    _strip(grid[0], found)
+    if trained:
+        data = found.waits["trainer_for_data"]
+        validates = np.minimum(found.validates, np.maximum(found.trains - data, 0))
+        computes = np.maximum(found.trains - data - validates, 0)
+        rows = (
+            (computes, "trains", COLORS["blue"]),
+            (validates, "validates", COLORS["pale"]),
+            (data, "waits for data", COLORS["red"]),
+        )
+        _stack(grid[1], found.at, rows, "trainer")
+    room, parameters = found.waits["clients_for_credit"], found.waits["clients_for_parameters"]
+    rows = (
+        (np.maximum(found.solves - room - parameters, 0), "solve and send", COLORS["blue"]),
+        (room, "wait for the server", COLORS["amber"]),
+        (parameters, "wait for parameters", COLORS["violet"]),
+    )
+    _stack(grid[-1], found.at, rows, "solvers")
+    for axes in grid:
+        mark_restarts(axes, run)
+    duration_axis(grid[-1], found.at)
+    for axes in grid[:-1]:
+        axes.set_xlabel("")
+        axes.tick_params(labelbottom=False)
+    return image
+
+
+def _seconds(run: RecordedRun) -> _Seconds | None:
+    """Returns what is known of each second; None if no waiting time is known."""
+    known = any(
+        np.isfinite(run.column("waiting", key)).any() for key, _, _ in VERDICTS if key != "nothing"
+    )
+    if not known or len(run.seconds) < 2:
+        return None
+    at = averaged(run.seconds, run.seconds)[0]
+
+    def shares(values: Floats) -> Floats:
+        return averaged(run.seconds, np.clip(np.nan_to_num(values), 0, 1))[1]
+
+    alive = run.column("jobs", "alive")
+    # Earlier versions counted only the simulations.
+    alive = np.where(np.isfinite(alive), alive, run.column("simulations", "running"))
+    batches = run.column("training", "batches")
+    return _Seconds(
+        at,
+        {key: shares(run.column("waiting", key)) for key, _, _ in VERDICTS if key != "nothing"},
+        shares(_validating(run)),
+        shares(np.isfinite(batches).astype(np.float64)),
+        shares((np.nan_to_num(alive) > 0).astype(np.float64)),
+    )
+
+
+def _validating(run: RecordedRun) -> Floats:
+    """Returns the share of the time before each status that validations took."""
+    ends = run.seconds
+    starts = np.concatenate([[0.0], ends[:-1]])
+    total = np.zeros(len(ends))
+    for event in run.kind("validation"):
+        end = number_at(event, "running_seconds")
+        begin = end - np.nan_to_num(number_at(event, "seconds"))
+        first, last = np.searchsorted(ends, (begin, end))
+        part = slice(first, last + 1)
+        total[part] += np.maximum(np.minimum(ends, end) - np.maximum(starts, begin), 0)[part]
+    shares: Floats = total / np.maximum(ends - starts, 1e-3)
+    return shares
+
+
+def _strip(axes: Axes, found: _Seconds) -> None:
+    """Draws the side that waits longest in each second; nothing before the first client and the training."""
+    table = np.stack([found.waits[key] for key, _, _ in VERDICTS[:-1]])
+    place = np.where(table.max(axis=0) >= SMALL, table.argmax(axis=0), len(VERDICTS) - 1)
+    busy = (found.solves > 0) | (found.trains > 0)
+    for number, (_, text, color) in enumerate(VERDICTS):
+        chosen = busy & (place == number)
+        if chosen.any():
+            axes.fill_between(
+                found.at, 0, chosen.astype(float), step="mid", color=color, linewidth=0, label=text
+            )
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_title("Bottleneck")
+    _beside(axes)
+
+
+def _stack(axes: Axes, at: Floats, rows: tuple[tuple[Floats, str, str], ...], title: str) -> None:
+    shown = [row for row in rows if row[0].any()]
+    axes.stackplot(
+        at,
+        *[values for values, _, _ in shown],
+        colors=[color for _, _, color in shown],
+        labels=[text for _, text, _ in shown],
+        step="mid",
+        linewidth=0,
+    )
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel(title)
+    axes.grid(visible=False, axis="x")
+    _beside(axes)
+
+
+def _beside(axes: Axes) -> None:
+    """Puts the legend to the right of a panel."""
+    handles, texts = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, texts, loc="upper left", bbox_to_anchor=(1.0, 1.1), borderaxespad=0.2)
