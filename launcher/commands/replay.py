@@ -68,6 +68,8 @@ def _checked_record(run: Run) -> Path:
         why = "its study has no section record, or no training"
     elif run.study.surrogate.task != "direct":
         why = f"surrogate.task is {run.study.surrogate.task}, and a replay repeats the task direct"
+    elif run.study.server.ranks > 1:
+        why = f"server.ranks is {run.study.server.ranks}, and a replay repeats the batches of one rank"
     elif run.study.training.compile:
         why = "training.compile is set, and a compiled network is not repeated bit for bit"
     elif not summary:

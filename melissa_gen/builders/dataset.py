@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.mesh import read_mesh
@@ -36,6 +37,7 @@ def dataset_writer(
     *,
     resume: bool,
     fields: Collection[str] | None = None,
+    rows: NDArray[np.bool_] | None = None,
 ) -> DatasetWriter:
     """Creates the data set file of a study, with a row for each of its simulations.
 
@@ -45,6 +47,7 @@ def dataset_writer(
         settings: Settings that determine the data, from `dataset_settings`.
         resume: Continue the partial file of an earlier server.
         fields: Names of the fields in the file; None: all.
+        rows: Whether this writer writes the row of each simulation; None: all.
 
     Returns:
         The writer.
@@ -65,6 +68,7 @@ def dataset_writer(
         resume=resume,
         inputs=input_specs(study.simulation),
         mesh=mesh.arrays() if mesh else None,
+        rows=rows,
     )
 
 

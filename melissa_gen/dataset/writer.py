@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from melissa_gen.dataset.layout import AXES, INPUTS, LAYOUT, MESH, RESERVED, TENSOR, explained
+from melissa_gen.dataset.raw_file import RawFile
 from melissa_gen.errors import DataError
 from melissa_gen.run_dir.durable import sync as sync_path
 
 __all__ = ["DatasetWriter", "replace_settings"]
+
+_COLUMNS = ("parameters", "simulation", "complete")
 
 
 class DatasetWriter:
@@ -25,6 +28,9 @@ class DatasetWriter:
     The file is written as `path` + ".partial" and renamed when it is closed. Rows can be written in
     any order and interleaved. Rows that were not finished are marked as incomplete, and readers
     skip them.
+
+    Several processes can write one file. The first creates it; each then opens it with `resume` and writes its own
+    `rows`. At the end all `sync` and `abandon` it, except one, which then calls `close`.
 
     Args:
         path: The file. An existing file is replaced when the new one is closed.
@@ -39,6 +45,7 @@ class DatasetWriter:
         resume: Continue the partial file of an earlier writer with the same sizes and settings.
         inputs: Name of each input field to its (shape, dtype).
         mesh: `coordinates` `(N, D)` and `cells` `(m, k)` of an unstructured mesh.
+        rows: Whether this writer writes each row, `(n,)`; default: it writes all.
         sync: Waits until a file or folder is on disk.
 
     Raises:
@@ -66,6 +73,7 @@ class DatasetWriter:
         resume: bool = False,
         inputs: Mapping[str, tuple[Sequence[int], DTypeLike]] | None = None,
         mesh: Mapping[str, NDArray[Any]] | None = None,
+        rows: NDArray[np.bool_] | None = None,
         sync: Callable[[Path], None] = sync_path,
     ) -> None:
         self.path = Path(path)
@@ -77,25 +85,30 @@ class DatasetWriter:
         self._names = list(parameter_names)
         self._written = np.zeros((simulations, len(fields), time_steps), np.bool_)
         self._finished = np.zeros(simulations, np.bool_)
+        self._rows = np.ones(simulations, np.bool_) if rows is None else rows
         times = np.arange(time_steps) if times is None else times
-        axes = {k: np.asarray(v, np.float64) for k, v in (coordinates or {}).items()}
+        axes: dict[str, NDArray[Any]] = {
+            k: np.asarray(v, np.float64) for k, v in (coordinates or {}).items()
+        }
         self._check(np.shape(times), axes)
+        constants = {f"{axis}-coordinate": points for axis, points in axes.items()}
         with explained(self.partial, "written"):
             if resume:
-                self._open(simulations, settings)
+                self._check_partial(simulations, settings)
             else:
-                self._create(simulations, settings, np.asarray(times, np.float64), axes)
-                for name, array in (mesh or {}).items():
-                    self._file[f"{MESH}/{name}"] = array
+                constants |= {f"{MESH}/{name}": array for name, array in (mesh or {}).items()}
+                self._create(simulations, settings, np.asarray(times, np.float64), constants)
+            names = [*self.fields, *(f"{INPUTS}/{name}" for name in self.inputs), *_COLUMNS]
+            self._file = RawFile(self.partial, names)
 
     def _create(
         self,
         simulations: int,
         settings: Mapping[str, Any],
         times: NDArray[np.float64],
-        axes: Mapping[str, NDArray[np.float64]],
+        constants: Mapping[str, NDArray[Any]],
     ) -> None:
-        """Creates all datasets and flushes the structure of the file to disk.
+        """Creates the file with all datasets.
 
         Space is allocated immediately, so that afterwards only values are written. A file whose writer was killed
         therefore remains readable and can be continued.
@@ -104,46 +117,42 @@ class DatasetWriter:
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         # Use the 1.8 file format, because older formats limit an attribute to 64 kB.
-        self._file = h5py.File(self.partial, "w", libver=("v108", "v110"))
-        self._file.attrs["settings"] = json.dumps(settings)
-        self._file.attrs["fields"] = list(self.fields)
-        self._file.attrs["layout"] = LAYOUT
-        for name, (shape, dtype) in self.fields.items():
-            size = (simulations, self.time_steps, *shape)
-            self._file.create_dataset(name, size, dtype, dcpl=early)
-        for name, (shape, dtype) in self.inputs.items():
-            key = f"{INPUTS}/{name}"
-            self._file.create_dataset(key, (simulations, *shape), dtype, dcpl=early)
-        if len(self.fields) == 1 and TENSOR not in self.fields:
-            self._file[TENSOR] = self._file[next(iter(self.fields))]
-        for axis, points in axes.items():
-            self._file[f"{axis}-coordinate"] = points
-        self._file["t-coordinate"] = times
-        self._file.create_dataset(
-            "parameters", data=np.full((simulations, len(self._names)), np.nan)
-        )
-        names = np.array(self._names, h5py.string_dtype())
-        self._file["parameters"].attrs["names"] = names
-        self._file.create_dataset("simulation", data=np.full(simulations, -1, np.int64))
-        self._file.create_dataset("complete", data=np.zeros(simulations, np.bool_))
-        self._file.flush()
+        with h5py.File(self.partial, "w", libver=("v108", "v110")) as file:
+            file.attrs["settings"] = json.dumps(settings)
+            file.attrs["fields"] = list(self.fields)
+            file.attrs["layout"] = LAYOUT
+            for name, (shape, dtype) in self.fields.items():
+                size = (simulations, self.time_steps, *shape)
+                file.create_dataset(name, size, dtype, dcpl=early)
+            for name, (shape, dtype) in self.inputs.items():
+                key = f"{INPUTS}/{name}"
+                file.create_dataset(key, (simulations, *shape), dtype, dcpl=early)
+            if len(self.fields) == 1 and TENSOR not in self.fields:
+                file[TENSOR] = file[next(iter(self.fields))]
+            for name, array in constants.items():
+                file[name] = array
+            file["t-coordinate"] = times
+            file.create_dataset("parameters", data=np.full((simulations, len(self._names)), np.nan))
+            file["parameters"].attrs["names"] = np.array(self._names, h5py.string_dtype())
+            file.create_dataset("simulation", data=np.full(simulations, -1, np.int64))
+            file.create_dataset("complete", data=np.zeros(simulations, np.bool_))
 
-    def _open(self, simulations: int, settings: Mapping[str, Any]) -> None:
-        """Opens the partial file of an earlier writer."""
-        self._file = h5py.File(self.partial, "r+", libver=("v108", "v110"))
-        if json.loads(self._file.attrs["settings"]) != json.loads(json.dumps(settings)):
-            message = f"{self.partial} can't be continued: it was started with other settings"
-            raise DataError(message)
-        for name, (shape, dtype) in self.fields.items():
-            values = self._file[name]
-            if values.shape != (simulations, self.time_steps, *shape) or values.dtype != dtype:
-                message = f"{self.partial} can't be continued: field '{name}' has another size"
+    def _check_partial(self, simulations: int, settings: Mapping[str, Any]) -> None:
+        """Checks that the partial file of an earlier writer can be continued."""
+        with h5py.File(self.partial, "r") as file:
+            if json.loads(file.attrs["settings"]) != json.loads(json.dumps(settings)):
+                message = f"{self.partial} can't be continued: it was started with other settings"
                 raise DataError(message)
-        for name, (shape, dtype) in self.inputs.items():
-            held = self._file.get(f"{INPUTS}/{name}")
-            if held is None or held.shape != (simulations, *shape) or held.dtype != dtype:
-                message = f"{self.partial} can't be continued: input '{name}' has another size"
-                raise DataError(message)
+            for name, (shape, dtype) in self.fields.items():
+                values = file[name]
+                if values.shape != (simulations, self.time_steps, *shape) or values.dtype != dtype:
+                    message = f"{self.partial} can't be continued: field '{name}' has another size"
+                    raise DataError(message)
+            for name, (shape, dtype) in self.inputs.items():
+                held = file.get(f"{INPUTS}/{name}")
+                if held is None or held.shape != (simulations, *shape) or held.dtype != dtype:
+                    message = f"{self.partial} can't be continued: input '{name}' has another size"
+                    raise DataError(message)
 
     def begin(
         self,
@@ -180,10 +189,10 @@ class DatasetWriter:
             raise DataError(message)
         self._written[row] = False
         with explained(self.partial, "written"):
-            self._file["simulation"][row] = simulation
-            self._file["parameters"][row] = values
+            self._file.write("simulation", (row,), simulation)
+            self._file.write("parameters", (row,), values)
             for name, array in given.items():
-                self._file[f"{INPUTS}/{name}"][row] = array
+                self._file.write(f"{INPUTS}/{name}", (row,), array)
 
     def write(self, row: int, step: int, name: str, array: NDArray[Any]) -> None:
         """Writes one field `(*shape)` at one time step.
@@ -210,7 +219,7 @@ class DatasetWriter:
             )
             raise DataError(message)
         with explained(self.partial, "written"):
-            self._file[name][row, first:last] = arrays
+            self._file.write(name, (row, first), arrays)
         self._written[row, list(self.fields).index(name), first:last] = True
 
     def finish(self, row: int) -> None:
@@ -227,12 +236,12 @@ class DatasetWriter:
             )
             raise DataError(message)
         with explained(self.partial, "written"):
-            self._file["complete"][row] = True
+            self._file.write("complete", (row,), True)
         self._finished[row] = True
 
     @property
     def rows_finished(self) -> int:
-        """Number of complete rows."""
+        """Number of complete rows that this writer has written, or that `restore` has found."""
         return int(self._finished.sum())
 
     def unfinished(self) -> dict[int, NDArray[np.bool_]]:
@@ -241,13 +250,7 @@ class DatasetWriter:
         return {int(row): self._written[row].all(axis=0) for row in np.flatnonzero(begun)}
 
     def progress(self) -> dict[str, Any]:
-        """Returns the state for `restore`, in JSON types; call `sync` before it is recorded.
-
-        Raises:
-            DataError: The disk is full.
-        """
-        with explained(self.partial, "written"):
-            self._file.flush()
+        """Returns the state for `restore`, in JSON types; call `sync` before it is recorded."""
         steps = {
             str(row): np.flatnonzero(whole).tolist() for row, whole in self.unfinished().items()
         }
@@ -262,17 +265,20 @@ class DatasetWriter:
         self._sync(self.partial)
 
     def restore(self, progress: Mapping[str, Any]) -> None:
-        """Restores the `progress()` of an earlier writer. Data written later are overwritten.
+        """Restores the rows of this writer in the `progress()` of an earlier one. Data written later are overwritten.
 
         Raises:
             DataError: The file can't be written.
         """
-        self._finished[progress["complete"]] = True
-        self._written[progress["complete"]] = True
+        complete = [row for row in progress["complete"] if self._rows[row]]
+        self._finished[complete] = True
+        self._written[complete] = True
         for row, steps in progress["steps"].items():
-            self._written[int(row)][:, steps] = True
+            if self._rows[int(row)]:
+                self._written[int(row)][:, steps] = True
         with explained(self.partial, "written"):
-            self._file["complete"][...] = self._finished
+            for row in np.flatnonzero(self._rows).tolist():
+                self._file.write("complete", (row,), self._finished[row])
 
     def close(self) -> None:
         """Closes the file and gives it its final name. Further calls have no effect.
@@ -280,7 +286,7 @@ class DatasetWriter:
         Raises:
             DataError: The remaining data can't be written. The file keeps its partial name.
         """
-        if not self._file:
+        if self._file.closed:
             return
         with explained(self.partial, "written"):
             self._file.close()
@@ -290,7 +296,7 @@ class DatasetWriter:
 
     def abandon(self) -> None:
         """Closes the file under its partial name. The written data remain readable."""
-        with contextlib.suppress(OSError, RuntimeError):
+        with contextlib.suppress(OSError):
             self._file.close()
 
     def __enter__(self) -> Self:

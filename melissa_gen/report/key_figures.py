@@ -9,6 +9,9 @@ from melissa_gen.run_dir.events import error_name, number_at
 
 __all__ = ["key_figures"]
 
+_LEFT_OUT = {"incomplete": "of incomplete simulations left out", "dropped": "dropped"}
+"""The counts of samples that can't be read from a record, in words."""
+
 
 def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns what came of a run, as pairs of a name and its figures.
@@ -30,10 +33,12 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("simulations", text + (f", {count(failed)} failed" if failed > 0 else "")))
     if summary.get("samples"):
         received, lost, trained = (whole("samples", k) for k in ("received", "lost", "trained"))
-        used = f"{trained} trained on"
+        used = f", {trained} trained on"
         if "recorded" in summary["samples"]:
-            used = f"{whole('samples', 'recorded')} used"
-        found.append(("samples", f"{received} received, {lost} lost, {used}"))
+            # Without training, the lines of record and statistics say what came of the samples.
+            sinks = summary.get("record") or summary.get("statistics")
+            used = "" if sinks else f", {whole('samples', 'recorded')} used"
+        found.append(("samples", f"{received} received, {lost} lost{used}"))
     if summary.get("training"):
         batches, loss = whole("training", "batches"), real("training", "final_loss")
         found.append(("training", f"{batches} batches, final loss {loss}"))
@@ -42,9 +47,14 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         mean, p99, worst = (real("validation", error, k) for k in ("mean", "p99", "max"))
         found.append(("validation", f"{error.upper()} mean {mean}, p99 {p99}, max {worst}"))
     if record := summary.get("record"):
-        dropped = number_at(summary, "record", "dropped")
         text = f"{whole('record', 'simulations')} simulations in {record.get('file')}"
-        found.append(("record", text + (f", {count(dropped)} samples dropped" * (dropped > 0))))
+        for key, what in _LEFT_OUT.items():
+            if (samples := number_at(summary, "record", key)) > 0:
+                text += f", {count(samples)} samples {what}"
+        found.append(("record", text))
+    if fields := (summary.get("statistics") or {}).get("fields"):
+        most = max(number_at(one, "samples") for one in fields.values())
+        found.append(("statistics", f"{count(most)} samples in {summary['statistics']['file']}"))
     limit = bottleneck(summary.get("waiting") or {}, trains=bool(summary.get("training")))
     if limit:
         found.append(("bottleneck", limit.said))

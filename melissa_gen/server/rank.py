@@ -327,10 +327,11 @@ def _consumer(
     coordinator: "Coordinator | None",
 ) -> tuple[Consumer, FanOut]:
     """Creates the consumer of the samples, the trainer or a sink without training; and the side sinks beside it."""
-    sides = side_sinks(setup, resume=checkpoint is not None)
+    resume, from_rank_0 = checkpoint is not None, partial(broadcast_json, world)
+    sides = side_sinks(setup, resume=resume, from_rank_0=from_rank_0)
     consumer: Consumer
     if not setup.trains:
-        sink = stream_sink(setup, resume=checkpoint is not None)
+        sink = stream_sink(setup, resume=resume)
         ranks = MpiCollectives(world) if setup.ranks > 1 else None
         every = setup.study.training.checkpoint_every
         consumer = StreamConsumer(sink, every, sides, ranks, setup.rank)

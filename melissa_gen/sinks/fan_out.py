@@ -133,8 +133,13 @@ class FanOut:
             self._used.update(map(tuple, mine.tolist()))
         states = [*saved[rank : rank + 1], *(saved[ranks:] if rank == 0 else ())]
         for side in self.sides:
-            side.restore([one["states"][side.name] for one in states if side.name in one["states"]])
-            ended = [one["failures"].get(side.name) for one in states]
+            mine, every = (
+                [one["states"][side.name] for one in given if side.name in one["states"]]
+                for given in (states, saved)
+            )
+            side.restore(mine, every)
+            # What ended on one rank would lack its samples.
+            ended = [one["failures"].get(side.name) for one in saved]
             side.failure = next((reason for reason in ended if reason is not None), side.failure)
 
     def keep(self, samples: Iterable[tuple[int, int]]) -> None:

@@ -41,6 +41,8 @@ class _Mark(NamedTuple):
 class RecordSink(SideSink):
     """Writes each sample to an HDF5 file, on a thread of its own. Row n of the file holds simulation n.
 
+    All ranks write into one file, each the rows of its simulations.
+
     Ingest never waits for the disk: a sample that finds the queue full is not written and counted as dropped, and its
     simulation stays incomplete in the file. Where nothing else uses the samples, ingest waits instead.
 
@@ -50,6 +52,7 @@ class RecordSink(SideSink):
         waits: Whether ingest waits for room in the queue.
         queue_bytes: Size of the queue. A larger sample still finds room in an empty queue.
         failure: Why the recording has ended before.
+        rank: This rank. Rank 0 gives the file its final name.
     """
 
     name = "record"
@@ -62,12 +65,16 @@ class RecordSink(SideSink):
         waits: bool = False,
         queue_bytes: int = QUEUE_BYTES,
         failure: str | None = None,
+        rank: int = 0,
     ) -> None:
         self._writer, self._fields, self._waits = writer, tuple(fields), waits
+        self._rank = rank
         self._limit, self._held = queue_bytes, 0
         self._queue: deque[_Row | _Mark | None] = deque()
         self._changed = threading.Condition()
         self._dropped = 0
+        # Totals of all ranks at the end.
+        self._totals: dict[str, int] = {}
         self._whole = False
         # File and number of simulations of a recording that has ended before.
         self._ended: tuple[str | None, int] = None, 0
@@ -123,39 +130,64 @@ class RecordSink(SideSink):
                 self.failure = f"{self._writer.partial} can't be written: {error.strerror}"
                 mark.state["failure"] = self.failure
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Continues the file of an earlier server, unless its recording has ended."""
-        for state in states:
-            self._dropped += state["dropped"]
-            self.failure = self.failure or state["failure"]
-            if self.failure is not None:
+    def restore(
+        self, states: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Continues the file of an earlier server, unless its recording has ended on any rank."""
+        self._dropped += sum(state["dropped"] for state in states)
+        ended = [state["failure"] for state in every if state["failure"] is not None]
+        self.failure = self.failure or next(iter(ended), None)
+        if self.failure is not None:
+            for state in states:
                 # The file of a run that had finished has its final name.
                 whole = state["file"] is not None and Path(state["file"]).exists()
-                self._ended = state["file" if whole else "partial"], state["simulations"]
-            elif self._writer is not None:
+                file, before = state["file" if whole else "partial"], self._ended[1]
+                self._ended = file, before + state["simulations"]
+        elif self._writer is not None:
+            for state in every:
                 self._writer.restore(state["rows"])
-                begun = self._writer.unfinished()
-                self._steps = {row: int(steps.sum()) for row, steps in begun.items()}
+            begun = self._writer.unfinished()
+            self._steps = {row: int(steps.sum()) for row, steps in begun.items()}
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
-        """Writes what is queued and closes the file. It gets its final name if the study is complete."""
-        if self._writer is None:
+        """Writes what is queued and closes the file (collective). It gets its final name if the study is complete."""
+        writer = self._writer
+        if writer is not None:
+            self._add(None)
+            self._thread.join()
+            if self._rank and self.failure is None:
+                try:
+                    writer.sync()
+                except OSError as error:
+                    self.failure = f"{writer.partial} can't be written: {error.strerror}"
+        begun = {} if writer is None else writer.unfinished()
+        mine = {
+            "simulations": self._place()["simulations"],
+            "dropped": self._dropped,
+            "incomplete": sum(int(steps.sum()) for steps in begun.values()),
+        }
+        found = ranks.gather({"failure": self.failure, "totals": mine})
+        self._totals = {key: sum(one["totals"][key] for one in found) for key in mine}
+        failures = [one["failure"] for one in found if one["failure"] is not None]
+        self.failure = self.failure or next(iter(failures), None)
+        if writer is None:
             return
-        self._add(None)
-        self._thread.join()
-        if complete and self.failure is None:
-            self._writer.close()
+        if complete and self.failure is None and self._rank == 0:
+            writer.close()
             self._whole = True
         else:
-            self._writer.abandon()
+            writer.abandon()
 
     def summary(self) -> dict[str, Any]:
-        """Returns the file, the number of its simulations, and the samples that were not written."""
-        file, simulations = self._ended
+        """Returns the file, the number of its simulations, and the samples that can't be read there.
+
+        Those are the samples of incomplete simulations, and those that were dropped: not written, because the queue was
+        full.
+        """
+        file = self._ended[0]
         if self._writer is not None and file is None:
             file = str(self._writer.path if self._whole else self._writer.partial)
-            simulations = self._writer.rows_finished
-        return {"file": file, "simulations": simulations, "dropped": self._dropped}
+        return {"file": file, **self._totals}
 
     def _fits(self, nbytes: int) -> bool:
         return self._held == 0 or self._held + nbytes <= self._limit

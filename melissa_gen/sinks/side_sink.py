@@ -59,11 +59,14 @@ class SideSink(ABC):
     def sync(self) -> None:
         """Completes the last `state`, and waits until the files that it names are on disk (checkpoint's thread)."""
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def restore(
+        self, states: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Continues from the states of earlier servers, before the first sample.
 
         Args:
             states: The state of this rank, if it had one. Rank 0 also gets those of ranks that no longer exist.
+            every: The states of all earlier ranks. With another number of ranks, simulations belong to other ranks.
         """
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:

@@ -68,8 +68,7 @@ class StatisticsSink(SideSink):
     later. Its weight is p/q, the density of the prior over that of its drawing. Where q is unknown, the weight is 1.
 
     With several ranks, each writes its part beside the file, and rank 0 merges them. The parts of an earlier server are
-    removed at the start. A rank that continues from a checkpoint writes its part at once, so that the results never lack
-    it.
+    removed at the start. A rank that continues from a checkpoint writes its part at once, so that no results lack it.
 
     Args:
         plan: What is computed.
@@ -114,7 +113,9 @@ class StatisticsSink(SideSink):
         if self._rank == 0:
             self._merged(fields).write(self._path)
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def restore(
+        self, states: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Continues from the states of earlier servers."""
         for state in states:
             self._unknown += state["unknown_density"]

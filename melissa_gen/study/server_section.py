@@ -17,7 +17,7 @@ class ServerSection(Section):
 
     ranks: int = Field(default=1, gt=0, lt=2**16)
     """MPI ranks of the server. Each simulation belongs to one rank, which trains a replica of the network on its
-    samples, and has its own part of the statistics; the parts are merged."""
+    samples, records them, and has its own part of the statistics; the parts are merged."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: the GPU that a rank has for itself, else the CPU; `cuda`: a GPU, which ranks may share; `cpu`."""
     transport: Literal["auto", "ipc", "tcp"] = "auto"

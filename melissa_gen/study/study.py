@@ -203,9 +203,6 @@ class Study(Section):
                 )
                 raise ValueError(msg)
             return self
-        if self.server.ranks > 1:
-            msg = f"record needs server.ranks 1, because one process writes the file; found {self.server.ranks}"
-            raise ValueError(msg)
         unknown = [name for name in self.record.fields or () if name not in self.simulation.fields]
         if unknown:
             msg = (

@@ -190,7 +190,7 @@ def test_stop_from_elsewhere_then_resume_with_a_damaged_checkpoint(runs):
 
 
 def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
-    gated = Gated(runs, **{"server.ranks": 1, "record": {}, "statistics": {}})
+    gated = Gated(runs, **{"record": {}, "statistics": {}})
     gated.run.interrupt()
     assert gated.run.wait().code == 130
     stopped = gated.run.summary
@@ -212,7 +212,7 @@ def test_ctrl_c_then_resume_ends_with_the_totals_of_an_uninterrupted_run(runs):
     assert len(set(names)) == len(names), "clients of both parts have names of their own"
     # The file that is recorded was continued.
     record = {"file": str(second.run_dir / "record.h5"), "simulations": COUNT, "dropped": 0}
-    assert second.summary["record"] == record | {"failure": None}
+    assert second.summary["record"] == record | {"incomplete": 0, "failure": None}
     with Dataset(record["file"]) as data:
         assert sorted(data.simulations.tolist()) == list(range(COUNT))
         fields = np.array([data.read(row)["u"] for row in range(COUNT)], np.float64)

@@ -193,7 +193,13 @@ def test_a_study_without_a_surrogate_only_records(module_runs):
     summary = recorded(run)
     count = summary["simulations"]["completed"]
     output = run.run_dir / "record.h5"
-    record = {"file": str(output), "simulations": count, "dropped": 0, "failure": None}
+    record = {
+        "file": str(output),
+        "simulations": count,
+        "dropped": 0,
+        "failure": None,
+        "incomplete": 0,
+    }
     assert summary["record"] == record and summary["sampler"]["method"] == "sobol"
     assert "training" not in summary
     numbers, points, fields = content(output)

@@ -91,7 +91,8 @@ class TrainingConsumer(Consumer):
         # The training loop receives its samples from here; a record also has their order.
         self._source = self._reservoir
         order = setup.run_dir / BATCH_ORDER
-        if study.record is not None and checkpoint is None:
+        # A replay repeats the batches of one rank.
+        if study.record is not None and checkpoint is None and setup.ranks == 1:
             self._source = cast("reservoirs.Policy", OrderRecorder(self._reservoir, order))
         elif study.record is not None:
             # A training that was interrupted can't be repeated in one piece.

@@ -114,5 +114,20 @@ def test_figures():
     assert "99 of 100 completed, 1 failed" in text
     assert "1,200 batches, final loss 0.0123" in text
     assert "NRMSE mean 0.01" in text
+    assert "lost" in text and "trained on" in text
     summary["validation"] = {"nrmse": {"mean": 0.01}}
     assert "NRMSE mean 0.01" in "\n".join(figures for _, figures in key_figures(summary))
+
+
+def test_the_figures_of_a_study_without_training_say_what_came_of_its_samples():
+    """Also where no simulation is complete: its samples count, but can't be read from the record."""
+    record = {"file": "r.h5", "simulations": 0, "incomplete": 20, "dropped": 0}
+    summary = {"samples": SAMPLES | {"received": 20, "lost": 0, "recorded": 20}, "record": record}
+    samples = ("samples", "20 received, 0 lost")
+    text = "0 simulations in r.h5, 20 samples of incomplete simulations left out"
+    assert key_figures(summary) == [samples, ("record", text)]
+    summary["record"] = record | {"simulations": 2, "incomplete": 0, "dropped": 3}
+    assert key_figures(summary)[1] == ("record", "2 simulations in r.h5, 3 samples dropped")
+    del summary["record"]
+    summary["statistics"] = {"file": "s.h5", "fields": {"u": {"samples": 20}}}
+    assert key_figures(summary) == [samples, ("statistics", "20 samples in s.h5")]

@@ -32,7 +32,7 @@ class Sum(SideSink):
     def state(self):
         return {"total": self.total, "samples": np.array(self.samples).reshape(-1, 2)}
 
-    def restore(self, states):
+    def restore(self, states, every):
         for one in states:
             self.total += one["total"]
             self.samples += [tuple(row) for row in one["samples"].tolist()]

@@ -1,6 +1,7 @@
 """Recording the stream: every sample in the file, bounded memory, and a full disk that ends the recording alone."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.sinks import RecordSink
+from tests.unit.rank_threads import Threads, together
 
 FIELDS = {"u": ((3,), "f4")}
 STEPS = 2
@@ -61,7 +63,12 @@ def test_the_file_holds_what_arrived_in_any_order(tmp_path):
     sink.finish(SingleRank(), complete=True)
     # The last time step of simulation 3 has never come.
     assert content(tmp_path / "r.h5") == {0: ([0.0], [0.0, 1.0]), 2: ([1.0], [20.0, 21.0])}
-    assert sink.summary() == {"file": str(tmp_path / "r.h5"), "simulations": 2, "dropped": 0}
+    assert sink.summary() == {
+        "file": str(tmp_path / "r.h5"),
+        "simulations": 2,
+        "dropped": 0,
+        "incomplete": 1,
+    }
 
 
 def test_ingest_does_not_wait_for_a_slow_disk_and_what_finds_no_room_is_counted(tmp_path):
@@ -108,7 +115,7 @@ def test_a_full_disk_ends_the_recording(tmp_path, waits):
     assert sink.summary()["file"] == str(tmp_path / "r.h5.partial")
     # A resumed run does not continue it.
     again = RecordSink(open_gate(tmp_path / "r.h5", resume=True), ["u"])
-    again.restore([state])
+    again.restore([state], [state])
     assert "the disk is full" in again.failure
     again.finish(SingleRank(), complete=True)
     assert again.summary() == sink.summary()
@@ -129,7 +136,7 @@ def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path):
     give(sink, 1, 1)
     sink.finish(SingleRank(), complete=False)
     again = RecordSink(open_gate(tmp_path / "r.h5", resume=True), ["u"])
-    again.restore([state])
+    again.restore([state], [state])
     for sample in [(1, 1), (2, 0), (2, 1)]:
         give(again, *sample)
     again.finish(SingleRank(), complete=True)
@@ -148,7 +155,7 @@ def test_a_recording_that_ended_before_takes_nothing():
     nothing = {"file": None, "partial": None, "simulations": 0}
     assert state == {"dropped": 0, "failure": "the file is gone", "rows": None} | nothing
     sink.finish(SingleRank(), complete=True)
-    assert sink.summary() == {"file": None, "simulations": 0, "dropped": 0}
+    assert sink.summary() == {"file": None, "simulations": 0, "dropped": 0, "incomplete": 0}
 
 
 def test_a_file_that_can_not_be_continued_is_still_named(tmp_path):
@@ -161,9 +168,93 @@ def test_a_file_that_can_not_be_continued_is_still_named(tmp_path):
     first.finish(SingleRank(), complete=True)
     for _ in range(2):
         sink = RecordSink(None, ["u"], failure="r.h5.partial can't be continued")
-        sink.restore([state])
+        sink.restore([state], [state])
         give(sink, 2, 0)
         state = sink.state()
         sink.finish(SingleRank(), complete=True)
         whole = {"file": str(tmp_path / "r.h5"), "simulations": 2, "dropped": 0}
-        assert sink.summary() == whole
+        assert sink.summary() == whole | {"incomplete": 0}
+
+
+def ranks_of(path, ranks, *, resume=False, **options):
+    """The sinks of several ranks, which write into one file."""
+    return [
+        RecordSink(
+            open_gate(
+                path,
+                simulations=8,
+                rows=np.arange(8) % ranks == rank,
+                resume=resume or rank > 0,
+                **options,
+            ),
+            ["u"],
+            rank=rank,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def give_to_owners(sinks, samples):
+    for simulation, step in samples:
+        give(sinks[simulation % len(sinks)], simulation, step)
+
+
+def finish_together(sinks, *, complete):
+    threads = Threads(len(sinks))
+    calls = [partial(one.finish, threads.of(n), complete=complete) for n, one in enumerate(sinks)]
+    together(calls)
+
+
+ALL = [(simulation, step) for simulation in range(8) for step in range(STEPS)]
+
+
+def test_several_ranks_write_one_file(tmp_path):
+    sinks = ranks_of(tmp_path / "r.h5", 3)
+    give_to_owners(sinks, ALL[:-1])
+    finish_together(sinks, complete=True)
+    assert content(tmp_path / "r.h5") == {n: ([n / 2], [10.0 * n, 10.0 * n + 1]) for n in range(7)}
+    assert [path.name for path in tmp_path.iterdir()] == ["r.h5"]
+    found = {"file": str(tmp_path / "r.h5"), "simulations": 7, "dropped": 0, "incomplete": 1}
+    assert sinks[0].summary() == found
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (3, 2), (2, 3), (1, 2)])
+def test_another_number_of_ranks_continues_the_file(tmp_path, before, after):
+    """Rows that are complete, begun, and begun after the checkpoint belong to other ranks then."""
+    sinks = ranks_of(tmp_path / "r.h5", before)
+    give_to_owners(sinks, ALL[:7])
+    states = [sink.state() for sink in sinks]
+    for sink in sinks:
+        sink.sync()
+    give_to_owners(sinks, ALL[7:12])
+    finish_together(sinks, complete=False)
+    again = ranks_of(tmp_path / "r.h5", after, resume=True)
+    for rank, sink in enumerate(again):
+        mine = [*states[rank : rank + 1], *(states[after:] if rank == 0 else ())]
+        sink.restore(mine, states)
+    give_to_owners(again, ALL[7:])
+    finish_together(again, complete=True)
+    expected = {n: ([n / 2], [10.0 * n, 10.0 * n + 1]) for n in range(8)}
+    assert content(tmp_path / "r.h5") == expected
+    assert again[0].summary()["simulations"] == 8
+
+
+def test_a_disk_that_is_full_for_one_rank_leaves_the_file_unfinished(tmp_path):
+    sinks = ranks_of(tmp_path / "r.h5", 2, full_from=7)
+    give_to_owners(sinks, ALL)
+    states = [sink.state() for sink in sinks]
+    for sink in sinks:
+        sink.sync()
+    finish_together(sinks, complete=True)
+    assert not (tmp_path / "r.h5").exists()
+    assert "the disk is full" in sinks[0].failure
+    assert sinks[0].summary()["simulations"] == 7
+    assert sorted(content(tmp_path / "r.h5.partial")) == list(range(7))
+    # After a resume, no rank continues a file that lacks samples.
+    again = ranks_of(tmp_path / "r.h5", 2, resume=True)
+    for sink, state in zip(again, states, strict=True):
+        sink.restore([state], states)
+        assert "the disk is full" in sink.failure
+    finish_together(again, complete=True)
+    assert again[0].summary()["simulations"] == 7
+    assert sorted(content(tmp_path / "r.h5.partial")) == list(range(7))

@@ -93,7 +93,7 @@ def test_a_resumed_study_has_the_same_file_as_one_without_interruption(tmp_path)
     assert early.figures == {"groups_left_out": 0, "groups_open": 1}
     give(first, points, range(30, 40))  # lost with the server
     second = StatisticsSink(ALL, tmp_path / "parts.h5")
-    second.restore([state])
+    second.restore([state], [state])
     give(second, points, range(30, 64))
     second.finish(SingleRank(), complete=True)
     both = [
@@ -146,7 +146,7 @@ def test_two_ranks_give_the_results_of_one(tmp_path):
     assert early.figures == {"groups_left_out": 0, "groups_open": 2}
     resumed = ranks_of(plan, tmp_path / "two.h5")
     for sink, state in zip(resumed, states, strict=True):
-        sink.restore([state])
+        sink.restore([state], [state])
     for simulation in given[30:]:
         give(sinks[simulation % 2], points, [simulation])
         give(resumed[simulation % 2], points, [simulation])
@@ -168,7 +168,8 @@ def test_a_run_with_fewer_ranks_continues_the_statistics_of_all(tmp_path):
     give(earlier[0], points, range(20))
     give(earlier[1], points, range(20, 40))
     later = StatisticsSink(WITHOUT_SOBOL, tmp_path / "s.h5")
-    later.restore([sink.state() for sink in earlier])
+    saved = [sink.state() for sink in earlier]
+    later.restore(saved, saved)
     give(later, points, range(40, 64))
     later.finish(SingleRank(), complete=True)
     field = StatisticsResults.read(tmp_path / "s.h5").fields["u"]
@@ -197,7 +198,7 @@ def test_parts_of_ranks_that_no_longer_exist_count_neither_twice_nor_never(tmp_p
     assert counted() == [40, 40] and (tmp_path / "s-1.npz").exists()
     alone = StatisticsSink(WITHOUT_SOBOL, path)
     assert not (tmp_path / "s-1.npz").exists()
-    alone.restore(saved)
+    alone.restore(saved, saved)
     give(alone, points, range(40, 50))
     saved = checkpoint([alone])
     assert counted() == [50, 50]
@@ -205,8 +206,8 @@ def test_parts_of_ranks_that_no_longer_exist_count_neither_twice_nor_never(tmp_p
     (tmp_path / "s-1.npz").write_bytes(b"damaged")
     (tmp_path / "s-2.npz").write_bytes(b"damaged")
     again = ranks_of(WITHOUT_SOBOL, path)
-    again[0].restore(saved)
-    again[1].restore([])
+    again[0].restore(saved, saved)
+    again[1].restore([], saved)
     give(again[1], points, range(50, 64))
     again[0].state()
     again[0].sync()  # before the other rank has written its first part
@@ -223,7 +224,7 @@ def test_the_first_results_after_a_resume_include_the_ranks_that_have_written_no
     saved = [sink.state() for sink in sinks]
     again = ranks_of(WITHOUT_SOBOL, path)
     for sink, state in zip(again, saved, strict=True):
-        sink.restore([state])
+        sink.restore([state], [state])
     again[0].state()
     again[0].sync()
     assert StatisticsResults.read(path).fields["u"]["count"].tolist() == [40, 40]

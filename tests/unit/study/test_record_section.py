@@ -23,7 +23,6 @@ def test_a_study_records_nothing_unless_it_says_so(small):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["record={}", "server.ranks=2"], "record needs server.ranks 1"),
         (["record.file=study.yaml"], "study.yaml has another suffix than .h5 or .hdf5"),
         (["record.file=./validation.h5"], "is a file that the study writes itself"),
         (
@@ -41,9 +40,11 @@ def test_mistakes_are_named(small, words, sentence):
         load_study(small, words)
 
 
-def test_statistics_without_training_may_have_several_server_ranks(small):
-    study = load_study(small, ["training={enabled: false}", "statistics={}", "server.ranks=2"])
-    assert study.server.ranks == 2
+@pytest.mark.parametrize("enabled", ["true", "false"])
+@pytest.mark.parametrize("section", ["record", "statistics"])
+def test_every_use_of_the_samples_may_have_several_server_ranks(small, section, enabled):
+    words = [f"training.enabled={enabled}", f"{section}={{}}", "server.ranks=2"]
+    assert load_study(small, words).server.ranks == 2
 
 
 def test_a_study_without_training_needs_no_reservoir_and_no_sampler_that_learns(small):
