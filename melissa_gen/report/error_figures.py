@@ -59,7 +59,7 @@ def error_figure(run: RecordedRun) -> Figure | None:
             (value, height),
             (5, -9),
             textcoords="offset points",
-            color=color,
+            color=COLORS["ink"],
         )
     axes.set_ylim(0, top * 1.55)
     axes.set_xlabel(f"{run.error_name.upper()} of a validation simulation")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -37,6 +37,7 @@ FEWEST_BINS, MOST_BINS = 3, 10
 SIMULATIONS_OF_A_BIN = 2
 PRIOR_GRID: Floats = (np.arange(1000) + 0.5) / 1000
 """Coordinates in [0, 1] at which quantiles of a prior stand for the prior."""
+SHADE = (0.3, 0.5, 0.9)
 EVEN = 1.15
 """Ratio of the error of a bin to the mean error below which the errors are called even."""
 
@@ -279,7 +280,8 @@ def _draw_map(
     ]
     density = np.histogram2d(points[:, 0], points[:, 1], bins=edges)[0] / len(points)
     density = density / np.maximum(np.outer(*even), 1e-12)
-    shading = color_scale("Blues", 0.0, 0.6)
+    # Transparent where there are none, so that few are as faint on a dark page as on a light one.
+    shading = LinearSegmentedColormap.from_list("density", [(*SHADE, 0.0), (*SHADE, 0.85)])
     axes.pcolormesh(
         edges[0],
         edges[1],
@@ -287,7 +289,6 @@ def _draw_map(
         cmap=shading,
         norm=Normalize(0, max(2.0, float(density.max()))),
         rasterized=True,
-        alpha=0.8,
     )
     low, high = np.quantile(measured.errors, (0.02, 0.98))
     norm = LogNorm(low, high) if high > 1.0001 * low else Normalize(low * 0.9, high * 1.1)

@@ -1,18 +1,18 @@
-"""The report in a real browser: a running study's page reloads itself, tells its age, and fits narrow screens."""
+"""The report in a real browser: readable on any screen and with a keyboard; that of a running study tells its age."""
 
-import re
-import shutil
-import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from melissa_gen.report.html import render_report, write_page
 from melissa_gen.report.progress import RunProgress
 from melissa_gen.run_dir.recorded_run import RecordedRun
+from tests.long.chromium import BROWSER, Chromium
 from tests.unit.report.synthetic_run import write_run
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+HERE = Path(__file__).parent
+SCREENSHOTS = HERE.parents[1] / "build" / "screenshots"
 
 pytestmark = [
     pytest.mark.long,
@@ -22,17 +22,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    path = write_run(tmp_path_factory.mktemp("runs") / "run", simulations=20, seconds=60)
+    path = write_run(tmp_path_factory.mktemp("runs") / "run", simulations=60, seconds=120)
     return RecordedRun.read(path)
 
 
-def dom(page, profile, *options):
-    """Returns the document after its scripts have run."""
-    line = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", *options]
-    line += [f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
-    return subprocess.run(
-        [*line, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Chromium(tmp_path_factory.mktemp("profile")) as found:
+        yield found
 
 
 def live_page(run, path, age):
@@ -43,21 +40,68 @@ def live_page(run, path, age):
     return path
 
 
-def element(page, name):
-    return re.search(rf'<(\w+)([^>]*id="{name}"[^>]*)>(.*?)</\1>', page, flags=re.DOTALL)
+@pytest.fixture(scope="module")
+def pages(run, tmp_path_factory):
+    """The page of a finished and that of a running study, by their state."""
+    running = live_page(run, tmp_path_factory.mktemp("pages") / "running.html", age=0)
+    return {"finished": render_report(run), "running": running.read_text("utf-8")}
 
 
-def test_a_fresh_page_says_its_age_and_can_be_paused(run, tmp_path):
-    page = dom(live_page(run, tmp_path / "report.html", age=0), tmp_path / "profile")
-    assert re.fullmatch(r", \d+ s ago", element(page, "age")[3])
-    assert "hidden" in element(page, "stale")[2]
-    assert element(page, "pause")[3] == "Pause updates"
-    assert "hidden" not in element(page, "pause")[2]
+@pytest.fixture
+def page(pages, state, tmp_path):
+    """A copy of the page, which has not been open before: a browser keeps the focus of one that reloads itself."""
+    path = tmp_path / "report.html"
+    write_page(path, pages[state])
+    return path
 
 
-def test_a_page_whose_launcher_died_says_so(run, tmp_path):
-    page = dom(live_page(run, tmp_path / "report.html", age=3 * 3600), tmp_path / "profile")
-    stale = element(page, "stale")
-    assert "hidden" not in stale[2]
-    assert stale[3].startswith("This page is 3 h old.")
-    assert f"melissa-gen status {run.path}" in stale[3]
+def text_of(browser, name):
+    return browser.evaluate(f"document.getElementById('{name}').textContent")
+
+
+def is_hidden(browser, name):
+    return browser.evaluate(f"document.getElementById('{name}').hidden")
+
+
+@pytest.mark.parametrize("state", ["running"])
+def test_a_fresh_page_says_its_age_and_can_be_paused(browser, page):
+    browser.open(page)
+    assert text_of(browser, "age").endswith(" s ago")
+    assert is_hidden(browser, "stale")
+    assert text_of(browser, "pause") == "Pause updates"
+    assert not is_hidden(browser, "pause")
+    browser.evaluate("document.getElementById('pause').click()")
+    assert text_of(browser, "pause") == "Update this page"
+
+
+def test_a_page_whose_launcher_died_says_so(browser, run, tmp_path):
+    browser.open(live_page(run, tmp_path / "report.html", age=3 * 3600))
+    assert not is_hidden(browser, "stale")
+    assert text_of(browser, "stale").startswith("This page is 3 h old.")
+    assert f"melissa-gen status {run.path}" in text_of(browser, "stale")
+
+
+@pytest.mark.parametrize("state", ["finished", "running"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_page_is_readable(browser, page, state, scheme, width):
+    browser.problems.clear()
+    browser.open(page, width, scheme)
+    browser.screenshot(SCREENSHOTS / f"{state}-{width}-{scheme}.png")
+    browser.evaluate((HERE / "page_checks.js").read_text())
+    for check in ("wide", "contrast", "alternatives", "outline"):
+        assert browser.evaluate(f"checks.{check}()") == [], check
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize("state", ["finished", "running"])
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_keyboard_reaches_all_controls_in_order_and_shows_where_it_is(browser, page, width):
+    browser.open(page, width)
+    browser.evaluate((HERE / "page_checks.js").read_text())
+    controls = browser.evaluate("checks.controls()")
+    assert len(controls) > 9
+    for place, name in enumerate(controls):
+        browser.press_tab()
+        found = browser.evaluate("checks.focused()")
+        assert found == {"place": place, "name": name, "seen": True}
