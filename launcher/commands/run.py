@@ -1,6 +1,8 @@
 """The command `melissa-gen run`, which checks a study and runs it until it ends."""
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,8 +65,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
 
         check_surrogate_indices(study)
     trial = _Trial(study)
-    if study.launcher.backend != "local" or set(study.report.trackers) - {"tensorboard"}:
-        # No queue, and no tracker, should see a study whose network can't be trained.
+    if trial.is_early:
         trial.run()
     with _new_run_dir(study, run_dir) as run_dir:
         view.say(f"run directory {run_dir}")
@@ -87,6 +88,17 @@ class _Trial:
     def __init__(self, study: Study) -> None:
         self._study, self.due = study, study.training.enabled
 
+    @property
+    def is_early(self) -> bool:
+        """Whether the launcher itself should try the network, before it creates the run directory."""
+        # No queue, and no tracker, should see a study whose network can't be trained.
+        queued = self._study.launcher.backend != "local"
+        tracked = bool(set(self._study.report.trackers) - {"tensorboard"})
+        # The traceback of a mistake is one of this process then.
+        debugged = "MELISSA_GEN_DEBUG" in os.environ
+        # A machine with a GPU, for example. Nothing is saved then, and the trial may take longer than a server's start.
+        return queued or tracked or debugged or "torch" in sys.modules
+
     def run(self) -> None:
         """Tries the network unless it was tried before.
 
@@ -106,13 +118,16 @@ class _Trial:
 def _new_run_dir(study: Study, run_dir: Path | None) -> Iterator[Path]:
     """Holds the directory of a new run, see `held_run_dir`; withdraws the run if the study is refused."""
     new = run_dir is None or not run_dir.exists()
-    path = run_dir or create_default_run_dir(study.name, Path.cwd())
-    try:
-        with held_run_dir(path) as held:
+    with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as held:
+        file = held / "study.yaml"
+        # Perhaps the file of this study, which the user has written.
+        earlier = file.read_bytes() if file.is_file() else None
+        try:
             yield held
-    except StudyError:
-        withdraw_run(path, new=new)
-        raise
+        except StudyError:
+            # Still locked: another run that is started in the directory now must not lose its files.
+            withdraw_run(held, new=new, earlier_study=earlier)
+            raise
 
 
 def execute_and_present(study: Study, run_dir: Path, view: RunView, info: ResumeInfo) -> RunOutcome:

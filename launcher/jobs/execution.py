@@ -110,7 +110,7 @@ def execute(
         The outcome, with the summary that was written.
 
     Raises:
-        StudyError: The server of a new run has refused the study, before any client was started.
+        StudyError: The server of a new run has refused the study, before it was ready.
         MelissaGenError: The back end could not be created.
     """
     # Servers that were killed together with their launcher could not remove their socket folders.
@@ -134,7 +134,7 @@ def execute(
     finally:
         loop.close()
     failure = read_server_failure(run_dir)
-    if failure.refused and not info.resume and loop.first_client is None:
+    if failure.refused and not info.resume and not loop.served:
         raise StudyError(failure.reason)
     setup = info.setup_seconds
     if setup is None and loop.first_sample is not None:

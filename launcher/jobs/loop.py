@@ -48,6 +48,7 @@ class JobLoop:
         next_job: Number of the first client job.
 
     Attributes:
+        served: Whether a server has been ready.
         first_client: When the first client job was started (seconds since the epoch), or None.
         first_sample: When the first sample was received (monotonic seconds), or None.
     """
@@ -67,6 +68,7 @@ class JobLoop:
         self.run_dir = run_dir
         self.backend = backend
         self.view = view
+        self.served = False
         self.first_client: float | None = None
         self.first_sample: float | None = None
         self._contact: Contact | None = None
@@ -200,6 +202,7 @@ class JobLoop:
         self._poller.register(self._connection.socket, zmq.POLLIN)
         self._connection.send({"type": "launcher_hello"})
         self._last_received = time.monotonic()
+        self.served = True
         self._handle(machine.ServerReady())
 
     def _receive(self, wait: int = 0) -> None:

@@ -8,8 +8,9 @@ from melissa_gen.study import Study
 
 __all__ = ["check_device", "gpu_here"]
 
-_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Files of the drivers of NVIDIA, of AMD, and of GPUs under the Windows Subsystem for Linux."""
+_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Files of the drivers of NVIDIA (twice: the device may be created by its first use), of AMD, and of GPUs under the
+Windows Subsystem for Linux."""
 
 
 @functools.cache
@@ -26,11 +27,18 @@ def gpu_here() -> bool:
 
 
 def check_device(study: Study) -> None:
-    """Checks that the server's device exists, if the server runs on this machine.
+    """Checks that the device of the training exists, if the server runs on this machine.
 
     Raises:
         StudyError: It does not exist.
     """
-    if study.launcher.backend == "local" and study.server.device == "cuda" and not gpu_here():
+    if not study.training.enabled or study.launcher.backend != "local":
+        return
+    if study.server.device != "cuda" or gpu_here():
+        return
+    # A driver that is not known here must not keep a GPU from its use.
+    import torch
+
+    if not torch.cuda.is_available():
         msg = "server.device is 'cuda', but torch finds no CUDA device on this machine; legal here: cpu, auto"
         raise StudyError(msg)

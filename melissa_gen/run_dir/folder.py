@@ -160,18 +160,24 @@ def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> N
     write_json(run_dir / "run.json", run)
 
 
-def withdraw_run(run_dir: Path, *, new: bool) -> None:
+def withdraw_run(run_dir: Path, *, new: bool, earlier_study: bytes | None = None) -> None:
     """Makes the directory of a run free again that was refused before its first simulation.
 
     Args:
-        run_dir: The run directory.
+        run_dir: The run directory, locked by this process.
         new: Whether the run created it; then it is removed.
+        earlier_study: Content of the `study.yaml` that was in the directory before the run, if there was one.
     """
     if new:
         shutil.rmtree(run_dir, ignore_errors=True)
         return
-    for name in (*_MARKS, "study.yaml"):
+    for name in _MARKS:
         (run_dir / name).unlink(missing_ok=True)
+    file = run_dir / "study.yaml"
+    if earlier_study is None:
+        file.unlink(missing_ok=True)
+    elif file.read_bytes() != earlier_study:
+        file.write_bytes(earlier_study)
 
 
 def record_changes(study: Study, run_dir: Path, changes: Mapping[str, Change]) -> None:

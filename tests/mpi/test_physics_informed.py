@@ -73,3 +73,18 @@ def test_a_network_without_a_solver_is_stopped_resumed_and_finished(runs):
     values = surrogate.predict({"beta": 1.5}, 0.5, [[0.0], [3.0]])["u"]
     assert values.shape == (2,) and np.isfinite(values).all()
     runs.assert_nothing_left()
+
+
+def test_an_equation_that_fails_after_some_batches_fails_the_run_with_its_summary(runs):
+    """The study is not refused: it has begun, although no client was started."""
+    study = runs.study(base=STUDY)
+    waits = "    while calls >= 30 and not OPEN.exists():\n        time.sleep(0.01)\n"
+    fails = "    if calls >= 30:\n        raise ValueError('no more')\n"
+    text = EQUATION.read_text()
+    assert waits in text
+    (study.parent / EQUATION.name).write_text(text.replace(waits, fails))
+    where = study.parent / "run"
+    run = runs.command("train", study, "--run-dir", where, run_dir=where).wait()
+    assert run.code == 1, run.output
+    assert run.summary["status"] == "failed" and "no more" in run.summary["message"]
+    assert run.last_line.endswith("ValueError: no more")

@@ -132,6 +132,9 @@ def test_a_gpu_that_this_machine_lacks_is_refused_before_the_start():
         StudyError, match=r"'cuda'.* no CUDA device on this machine; legal here: cpu"
     ):
         check_device(given)
+    check_device(study_of(server={"device": "cuda"}, launcher={"backend": "slurm"}))
+    without = {"training": {"enabled": False}, "record": {"file": "r.h5"}}
+    check_device(study_of(server={"device": "cuda"}, **without))
 
 
 def test_a_normalization_needs_more_than_one_row(study):
