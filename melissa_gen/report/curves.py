@@ -120,6 +120,9 @@ def reservoir_figure(run: RecordedRun) -> Figure | None:
 
     seen, unseen = np.nan_to_num(values("seen")), np.nan_to_num(values("unseen"))
     capacity, watermark = values("capacity"), values("watermark")
+    if not np.nansum(capacity):
+        # A study without training has no reservoir.
+        return None
     panels = seen.shape[1]
     columns = min(panels, 2)
     image = new_figure(FULL, 60 + 190 * math.ceil(panels / columns))
@@ -190,6 +193,7 @@ def generations_figure(run: RecordedRun) -> Figure | None:
     right.set_ylabel("seconds")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_xlim(number[0] - 0.6, max(number[-1], number[0] + 3) + 0.6)
         axes.grid(visible=False, axis="x")
     return image
 
@@ -293,7 +297,8 @@ def _lanes(
     title: str,
     lanes: tuple[tuple[str, Floats, str], ...],
 ) -> Figure | None:
-    known = [lane for lane in lanes if np.isfinite(lane[1]).any()]
+    # A study without training reports zero batches.
+    known = [lane for lane in lanes if np.nansum(np.abs(lane[1])) > 0]
     if not known or len(run.seconds) < 2:
         return None
     image = new_figure(FULL, 80 + 80 * len(known))

@@ -127,6 +127,7 @@ def render_report(
             "started": _started(run),
             "key_figures": _key_figures(run),
             "missing": run.missing,
+            "trains": (run.study.get("training") or {}).get("enabled") is not False,
             "error_label": run.error_name.upper(),
             "training": _training(pictures),
             "errors": error_drawings(pictures),
@@ -249,8 +250,9 @@ def _space(pictures: Pictures) -> list[Drawing]:
     run = pictures.run
     names, points = run.parameter_names, run.points()
     most = ""
-    if points.size and len(names) > 3:
-        order = design_space.relevance(points, design_space.difficulties(run))[:3]
+    difficulties = design_space.difficulties(run)
+    if points.size and len(names) > 3 and np.isfinite(difficulties).any():
+        order = design_space.relevance(points, difficulties)[:3]
         most = (
             f" Of {len(names)} parameters, the three that explain most of the difficulty are shown: "
             f"{', '.join(names[place] for place in order)}."

@@ -346,3 +346,13 @@ def test_each_validation_set_has_its_errors(tmp_path):
     text = words(render_report(RecordedRun.read(path)))
     assert "validation set simulations mean RMS p95 p99 max prior 200 " in text
     assert "<hot> 7 0.125 0.25 0.5 0.625 0.75" in text
+
+
+def test_a_study_without_training_has_no_sections_on_it(tmp_path):
+    run = bare_run(tmp_path / "run", "study.yaml", "events.jsonl")
+    study = run / "study.yaml"
+    study.write_text(study.read_text() + "training: {enabled: false}\n")
+    outline = _Outline(render_report(RecordedRun.read(run)))
+    assert not {"training", "error", "cases"} & set(outline.ids)
+    assert {"#training", "#error", "#cases"}.isdisjoint(outline.references)
+    assert {"space", "sampler", "flow", "accounting"} <= set(outline.ids)
