@@ -119,14 +119,11 @@ def _new_run_dir(study: Study, run_dir: Path | None) -> Iterator[Path]:
     """Holds the directory of a new run, see `held_run_dir`; withdraws the run if the study is refused."""
     new = run_dir is None or not run_dir.exists()
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as held:
-        file = held / "study.yaml"
-        # Perhaps the file of this study, which the user has written.
-        earlier = file.read_bytes() if file.is_file() else None
         try:
             yield held
         except StudyError:
             # Still locked: another run that is started in the directory now must not lose its files.
-            withdraw_run(held, new=new, earlier_study=earlier)
+            withdraw_run(held, new=new)
             raise
 
 

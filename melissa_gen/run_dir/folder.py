@@ -160,24 +160,18 @@ def record_run(study: Study, run_dir: Path, purpose: Purpose | None = None) -> N
     write_json(run_dir / "run.json", run)
 
 
-def withdraw_run(run_dir: Path, *, new: bool, earlier_study: bytes | None = None) -> None:
+def withdraw_run(run_dir: Path, *, new: bool) -> None:
     """Makes the directory of a run free again that was refused before its first simulation.
 
     Args:
         run_dir: The run directory, locked by this process.
         new: Whether the run created it; then it is removed.
-        earlier_study: Content of the `study.yaml` that was in the directory before the run, if there was one.
     """
     if new:
         shutil.rmtree(run_dir, ignore_errors=True)
         return
-    for name in _MARKS:
+    for name in (*_MARKS, "study.yaml"):
         (run_dir / name).unlink(missing_ok=True)
-    file = run_dir / "study.yaml"
-    if earlier_study is None:
-        file.unlink(missing_ok=True)
-    elif file.read_bytes() != earlier_study:
-        file.write_bytes(earlier_study)
 
 
 def record_changes(study: Study, run_dir: Path, changes: Mapping[str, Change]) -> None:
@@ -229,6 +223,9 @@ def _check_unused(run_dir: Path) -> None:
         if (run_dir / name).exists():
             msg = f"the run directory {run_dir} already holds a run ({name}); choose another --run-dir"
             raise RunError(msg)
+    if os.path.lexists(run_dir / "study.yaml"):
+        msg = f"{run_dir / 'study.yaml'} would be replaced by that of the run; choose another --run-dir"
+        raise RunError(msg)
 
 
 def check_space(folder: Path, what: str, required: int = LEAST_FREE_BYTES) -> None:

@@ -22,11 +22,12 @@ def test_the_server_refuses_a_network_that_can_not_be_trained_and_nothing_is_lef
     assert run.last_line.startswith("melissa-gen: surrogate.arguments do not match Linear(")
     assert not run.run_dir.exists()
 
-    # In a directory that was there, the user's files stay, also a study.yaml.
-    written = study.read_text()
-    assert runs.run(study, *wrong, run_dir=study.parent).code == 2
-    assert study.read_text() == written and (study.parent / "solver.py").exists()
-    assert not (study.parent / "run.json").exists()
+    # In a directory that was there, the user's files stay.
+    run.run_dir.mkdir()
+    (run.run_dir / "notes.txt").write_text("of the user")
+    assert runs.run(study, *wrong).code == 2
+    assert (run.run_dir / "notes.txt").read_text() == "of the user"
+    assert not (run.run_dir / "run.json").exists()
 
     # The directory is free for the corrected study. Its launcher saves the time to import torch.
     again = runs.run(study, command=(sys.executable, "-c", SAYS_WHETHER_TORCH))

@@ -61,6 +61,13 @@ def test_a_directory_with_a_run_is_refused(tmp_path, name):
         pass
 
 
+def test_the_study_file_of_the_user_is_not_replaced(tmp_path):
+    (tmp_path / "study.yaml").write_text("name: mine  # with remarks\n")
+    with pytest.raises(RunError, match=r"study.yaml would be replaced"), held_run_dir(tmp_path):
+        pass
+    assert (tmp_path / "study.yaml").read_text() == "name: mine  # with remarks\n"
+
+
 def test_a_start_that_failed_leaves_the_directory_usable(tmp_path):
     with pytest.raises(RuntimeError), held_run_dir(tmp_path):
         raise RuntimeError
