@@ -146,14 +146,16 @@ def _strip(axes: Axes, found: _Seconds) -> None:
 
 def _stack(axes: Axes, at: Floats, rows: tuple[tuple[Floats, str, str], ...], title: str) -> None:
     shown = [row for row in rows if row[0].any()]
-    axes.stackplot(
-        at,
-        *[values for values, _, _ in shown],
-        colors=[color for _, _, color in shown],
-        labels=[text for _, text, _ in shown],
-        step="mid",
-        linewidth=0,
-    )
+    # A run may have ended before any client was at work.
+    if shown:
+        axes.stackplot(
+            at,
+            *[values for values, _, _ in shown],
+            colors=[color for _, _, color in shown],
+            labels=[text for _, text, _ in shown],
+            step="mid",
+            linewidth=0,
+        )
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

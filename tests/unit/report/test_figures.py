@@ -313,3 +313,9 @@ def test_a_study_without_training_has_no_trainer_in_the_bottleneck():
     run = waiting_run([{"clients_for_credit": 0.5}] * 3, training={})
     with styled():
         assert len(bottleneck_figure(run).axes) == 2
+
+
+def test_a_run_that_ended_before_any_client_was_at_work_has_a_bottleneck_figure():
+    run = waiting_run([{"clients_for_credit": 0.0}] * 3, training={}, jobs={"alive": 0})
+    with styled():
+        assert len(bottleneck_figure(run).axes) == 2
