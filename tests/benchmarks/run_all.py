@@ -15,6 +15,7 @@ NAMES = (
     *(
         "ingest",
         "trainer_beside_ingest",
+        "sinks_in_a_study",
         "handover",
         "online_offline",
         "published",
