@@ -29,7 +29,7 @@ class _Rank:
         self._values[self._mine] = value
         self._barrier.wait()
         found = [self._values[rank] for rank in sorted(self._values)]
-        # Nobody gives the next value before all have read these.
+        # No rank gives its next value before all have read these.
         self._barrier.wait()
         return found
 
