@@ -183,7 +183,7 @@ def _edges(prior: Distribution, values: Floats, bins: int) -> Floats:
         bins: Number of bins.
     """
     possible = np.unique(prior.quantile(PRIOR_GRID))
-    if len(possible) <= MOST_BINS:
+    if 1 < len(possible) <= MOST_BINS:
         middle = (possible[1:] + possible[:-1]) / 2
         return np.concatenate(
             [[2 * possible[0] - middle[0]], middle, [2 * possible[-1] - middle[-1]]]

@@ -113,3 +113,11 @@ def test_a_parameter_of_unknown_or_constant_prior_is_left_out():
     parameters = {"a": {"distribution": "of a later version"}, "b": 3.0, "c": UNIFORM}
     run = run_of(parameters, points, points, 0.1 + points[:, 0])
     assert [title for title in panels(run) if title] == ["Along c"]
+
+
+def test_a_category_that_hardly_occurs_costs_no_figure():
+    prior = {"distribution": "categorical", "values": [1, 2], "probabilities": [1, 1e-6]}
+    points = np.array([[1.0]] * 29 + [[2.0]])
+    run = run_of({"kind": prior}, points, points, np.linspace(1.0, 2.0, 30))
+    assert panels(run)
+    assert "sampling" in spending_caption(run)
