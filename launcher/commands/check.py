@@ -291,6 +291,8 @@ def _describe(study: Study, observed: dict[str, FieldObservation], lines: _Findi
 
 def _project(study: Study, timing: _Timing, lines: _Findings) -> None:
     """Prints estimates of the time for all simulations and for the whole training, separately."""
+    from melissa_gen.builders.task import build_task
+
     simulation, training = study.simulation, study.training
     rounds = math.ceil(simulation.count / study.launcher.clients)
     each = timing.solve + (timing.start if simulation.mode == "per_simulation" else 0.0)
@@ -299,7 +301,8 @@ def _project(study: Study, timing: _Timing, lines: _Findings) -> None:
         f"solving alone: {duration(solving)} for {simulation.count} simulations, "
         f"{study.launcher.clients} at a time"
     )
-    draws = simulation.count * simulation.time_steps * training.draws_per_sample
+    windows = simulation.time_steps - build_task(study).window.span + 1
+    draws = simulation.count * windows * training.draws_per_sample
     batches = math.ceil(draws / (training.batch_size * study.server.ranks))
     batch = _batch_seconds(study)
     lines.note(

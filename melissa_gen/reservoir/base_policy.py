@@ -1,5 +1,6 @@
 """Base class of the reservoir policies: locking, counters, pacing, and copying rows into a batch."""
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,6 +53,8 @@ class Policy(PolicyRules):
         self.capacity = capacity
         self.watermark = watermark
         self.restorable = capacity
+        # Items that can be drawn for each sample: fewer than 1 if they are windows of several time steps.
+        self.items_per_sample = 1.0
         # Rows that are evicted at once: single time steps, or segments of several.
         self._limit = capacity
         self._segments: Segments | None = None
@@ -90,7 +93,10 @@ class Policy(PolicyRules):
         self._segments = Segments(self.store, shape, time_steps, growing)
         self._steps, longest = shape.steps, self._segments.longest
         self._limit = self._segments.fitting(self.capacity)
-        self.watermark = min(self.watermark, self._limit * self._segments.least_windows)
+        # As many windows as that number of time steps has; at least one of a full reservoir.
+        self.items_per_sample = shape.per_time_step(time_steps)
+        wanted = math.ceil(self.watermark * self.items_per_sample)
+        self.watermark = min(wanted, self._limit * self._segments.least_windows)
         self.restorable = self.capacity + growing * longest
 
     # Methods for the ingest thread.

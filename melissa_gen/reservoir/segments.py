@@ -37,6 +37,10 @@ class WindowShape(NamedTuple):
         windows = max(_LEAST_WINDOWS, _WINDOWS_PER_OVERLAP * (self.span - 1))
         return min(windows + self.span - 1, time_steps)
 
+    def per_time_step(self, time_steps: int) -> float:
+        """Returns the number of windows of a simulation of this length, divided by the length."""
+        return (time_steps - self.span + 1) / time_steps
+
 
 class Segments:
     """The segments of one server rank. It is called with the lock of the policy held.

@@ -80,11 +80,22 @@ class Pacing:
         at_most: Upper bound; None sets no bound.
         slack: Number of samples per rank that are accepted before any is drawn; at least the watermark, so that the
             lower bound never keeps a rank from starting.
+        items: Number of items that can be drawn for each sample: 1, or fewer if an item is a window of several time
+            steps. The bounds then hold for the draws of each window.
     """
 
-    def __init__(self, ranks: int, at_least: float, at_most: float | None, slack: int) -> None:
+    def __init__(
+        self,
+        ranks: int,
+        at_least: float,
+        at_most: float | None,
+        slack: int,
+        items: float = 1.0,
+    ) -> None:
         self._ranks, self._slack = ranks, slack
-        self._at_least, self._at_most = at_least, at_most
+        self._bounded_below = at_least > 1.0
+        self._at_least = items * at_least
+        self._at_most = None if at_most is None else items * at_most
 
     def turn(self, total: Supply, drawn: int) -> StepDecision:
         """Returns the decision on the next step.
@@ -112,7 +123,7 @@ class Pacing:
             total: The supply, summed over all ranks.
             drawn: Number of samples that all ranks have drawn since this server started.
         """
-        if self._at_least <= 1.0:
+        if not self._bounded_below:
             return None
         earned = int(drawn / self._at_least) + self._ranks * self._slack
         return accepted + max(earned - total.accepted, 0) // self._ranks

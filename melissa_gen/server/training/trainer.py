@@ -120,7 +120,11 @@ class Trainer:
             self._ranks,
             self._training.draws_per_sample,
             self._training.max_draws_per_sample,
-            slack=study.reservoir.watermark + self._training.batch_size,
+            # Beside them, the time steps of windows that are not complete yet.
+            slack=study.reservoir.watermark
+            + self._training.batch_size
+            + (reservoir.restorable - reservoir.capacity),
+            items=reservoir.items_per_sample,
         )
         self.samples_drawn = 0
         self.starved_seconds = 0.0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melissa_gen.protocol.wire import owner
-from melissa_gen.reservoir import Sample, SlotStore, create
+from melissa_gen.reservoir import Sample, SlotStore, WindowShape, create
 from melissa_gen.server.training.pacing import Pacing, Supply
 
 
@@ -77,18 +77,23 @@ class Model:
         credit=4,
         lengths=(50,) * 10,
         seed=0,
+        window=None,
     ):
         preference = (eviction, draws) if policy == "reservoir" else ()
         first = {"unseen_first": at_most is not None}
         self.batch, self.clients, self.ranks = batch, [], []
         self.random = np.random.default_rng(seed)
+        growing = (clients + 1) * window.longest_segment(max(lengths)) if window else 0
         for number in range(ranks):
-            store = SlotStore({}, capacity + (clients + 1) * credit, 1)
+            store = SlotStore({}, capacity + growing + (clients + 1) * credit, 1)
             memory = create(policy, store, capacity, watermark, seed + number, *preference, **first)
+            if window:
+                memory.form_windows(window, max(lengths), clients + 1)
             self.ranks.append(Rank(number, memory))
         shares = [range(first, len(lengths), clients) for first in range(clients)]
         self.clients = [Client(share, lengths, credit, ranks) for share in shares]
-        self.pacing = Pacing(ranks, at_least, at_most, watermark + batch)
+        items = self.ranks[0].memory.items_per_sample
+        self.pacing = Pacing(ranks, at_least, at_most, watermark + batch + growing, items)
         self.produced, self.drawn, self.forced = sum(lengths), 0, 0
         self.at_most = at_most
 
@@ -173,6 +178,26 @@ def test_a_rank_that_gets_nothing_does_not_stop_the_others(first, bounds):
     """After the first simulations, those of one rank have no time step."""
     lengths = [2] * first + [1 if n % 2 == 0 else 0 for n in range(200)]
     Model(ranks=2, lengths=lengths, **bounds).run().assert_adds_up()
+
+
+@pytest.mark.parametrize("steps", [2, 7, 20])
+@pytest.mark.parametrize("clients", [1, 5])
+def test_windows_up_to_whole_simulations_are_drawn_as_often_as_demanded(steps, clients):
+    model = Model(
+        window=WindowShape(steps),
+        lengths=(20,) * 120,
+        capacity=60,
+        watermark=8,
+        at_least=4.0,
+        at_most=4.0,
+        clients=clients,
+        ranks=2,
+    ).run()
+    counters = [rank.memory.counters() for rank in model.ranks]
+    assert sum(c["stored"] for c in counters) == sum(c["trained"] for c in counters) == 2400
+    windows = 120 * (20 - steps + 1)
+    # The last ones are drawn at least once.
+    assert 3 * windows <= model.drawn <= 5 * windows
 
 
 @st.composite
