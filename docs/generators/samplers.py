@@ -25,9 +25,9 @@ advice on what to choose.
 - a(λ) is the acquisition: an estimate of the error of the surrogate at λ. The adaptive methods aim at the
   density g(λ) ∝ p(λ) a(λ)^β.
 - q(λ) = (1 - ρ) p(λ) + ρ g(λ) is the density of all proposals. The share ρ grows linearly from 0 to
-  `sampler.max_adaptive_share` over `sampler.ramp_generations` generations. At least a tenth of the points comes
-  from the prior, so the importance weights p/q are at most 10. The points of the prior are those of a scrambled Sobol
-  sequence, in its order.
+  `sampler.max_adaptive_share` while the difficulties of the first `sampler.ramp_simulations` simulations are
+  learned. At least a tenth of the points comes from the prior, so the importance weights p/q are at most 10. The points
+  of the prior are those of a scrambled Sobol sequence, in its order.
 - With the argument `gate`, the share is multiplied by a gate in [0, 1] that follows from the skill of the acquisition.
   The skill is the lower confidence bound of a rank correlation over the last 100 simulations: that of the difficulties
   predicted when the points were drawn, and those measured afterwards. Without skill the gate is closed, and the points

@@ -54,7 +54,7 @@ def build_sampler(section: SamplerSection, prior: Prior, seed: int, facts: Study
         prior,
         seed,
         section.max_adaptive_share,
-        section.ramp_generations,
+        section.ramp_simulations,
         section.arguments,
         facts,
     )

@@ -38,7 +38,7 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
         seed: Seed of the sampler.
         batch: Number of points if `suggest` is called without a number.
         max_adaptive_share: Largest share of adaptive points, in [0, 0.9].
-        ramp_generations: Number of generations until this share is reached.
+        ramp_simulations: Number of simulations with a difficulty after which this share is reached.
         arguments: Arguments of the method.
 
     Raises:
@@ -60,7 +60,7 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
         seed: int = 0,
         batch: int = 10,
         max_adaptive_share: float = 0.9,
-        ramp_generations: int = 3,
+        ramp_simulations: int = 12,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(vocs)
@@ -69,7 +69,7 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
         (self._objective,) = vocs.objectives
         self._batch = batch
         prior = Prior.from_mapping({name: _marginal(v) for name, v in vocs.variables.items()})
-        self.sampler = create(method, prior, seed, max_adaptive_share, ramp_generations, arguments)
+        self.sampler = create(method, prior, seed, max_adaptive_share, ramp_simulations, arguments)
         self._known: dict[int, tuple[float, int]] = {}
         self._next = 0
 

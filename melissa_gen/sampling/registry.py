@@ -186,7 +186,7 @@ def create(
     prior: Prior,
     seed: int,
     max_adaptive_share: float = MAX_SHARE,
-    ramp_generations: int = 3,
+    ramp_simulations: int = 12,
     arguments: Mapping[str, Any] | None = None,
     facts: StudyFacts | None = None,
 ) -> Sampler:
@@ -197,7 +197,7 @@ def create(
         prior: Prior distribution p(λ) of the parameters.
         seed: Seed of the sampler's random generators, at least 0.
         max_adaptive_share: Largest share ρ of adaptive points, in [0, 0.9].
-        ramp_generations: Number of generations until this share is reached, at least 0.
+        ramp_simulations: Number of simulations with a difficulty after which this share is reached, at least 0.
         arguments: Arguments of the method.
         facts: Facts of the study, from which the method may take defaults.
 
@@ -214,10 +214,10 @@ def create(
     if not 0.0 <= max_adaptive_share <= MAX_SHARE:
         msg = f"sampler.max_adaptive_share is {max_adaptive_share}, legal is 0 to {MAX_SHARE}."
         raise StudyError(msg)
-    if ramp_generations < 0:
-        msg = f"sampler.ramp_generations is {ramp_generations}, legal is 0 or more."
+    if ramp_simulations < 0:
+        msg = f"sampler.ramp_simulations is {ramp_simulations}, legal is 0 or more."
         raise StudyError(msg)
     if seed < 0:
         msg = f"seed is {seed}, legal is 0 or more."
         raise StudyError(msg)
-    return METHODS[method].build(prior, seed, parsed, Ramp(max_adaptive_share, ramp_generations))
+    return METHODS[method].build(prior, seed, parsed, Ramp(max_adaptive_share, ramp_simulations))

@@ -16,8 +16,8 @@ class SamplerSection(Section):
     """Name of a sampling method; see the page on samplers for all of them."""
     max_adaptive_share: float = Field(default=0.9, ge=0.0, le=0.9)
     """Largest share of proposals that is not drawn from the prior."""
-    ramp_generations: int = Field(default=3, ge=1)
-    """Generations over which that share is reached."""
+    ramp_simulations: int = Field(default=12, ge=1)
+    """Number of simulations with a measured difficulty after which that share is reached."""
     generation_size: int = Field(default=10, gt=0)
     """Simulations proposed at a time."""
     difficulty: Literal["loss", "delta_loss", "disagreement", "gradient_norm"] = "loss"

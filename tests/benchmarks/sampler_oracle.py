@@ -35,6 +35,8 @@ class Oracle(Sampler):
         self._rng = np.random.default_rng(seed)
         self._ramp = Ramp()
         self._fresh = False
+        self._known: set[int] = set()
+        self._learned = 0
 
     def attach(self, fleet: "Fleet", slot: int, points: Array, fields: NDArray[np.float32]) -> None:
         """Sets the surrogate and the solved points."""
@@ -42,13 +44,15 @@ class Oracle(Sampler):
 
     def ingest(self, evidence: Sequence[Evidence]) -> None:
         self._fresh = len(evidence) > 0
+        self._known.update(one.simulation for one in evidence)
 
     def update(self) -> None:
         self.generation += self._fresh
+        self._learned = len(self._known)
         self._fresh = False
 
     def suggest(self, n: int) -> Proposals:
-        share = self._ramp.share(self.generation)
+        share = self._ramp.share(self.generation, self._learned)
         chosen = self._rng.choice(
             len(self._points), size=min(_CANDIDATES, len(self._points)), replace=False
         )

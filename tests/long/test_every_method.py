@@ -25,7 +25,7 @@ SMALL = {
     "reservoir.capacity": 40,
     "reservoir.watermark": 5,
     "sampler.generation_size": 6,
-    "sampler.ramp_generations": 1,
+    "sampler.ramp_simulations": 1,
 }
 METHODS = {
     # A list of points on the command line.

@@ -327,7 +327,7 @@ def acquisition_sampler(
         seed: Seed of the random generator.
         arguments: Arguments of the method.
         proposer: Proposer that draws the adaptive points.
-        schedule: Share ρ of adaptive points by generation.
+        schedule: Share ρ of adaptive points.
         beta: Exponent β of the acquisition.
         calibrate: Whether to correct the concentration of a proposer that is not exact.
         phase: Number of new simulations that are needed before the sampler learns again.

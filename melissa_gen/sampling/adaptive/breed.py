@@ -118,7 +118,7 @@ class BreedRamp(Schedule):
     breakpoint: int
     max_share: float
 
-    def share(self, generation: int) -> float:
+    def share(self, generation: int, simulations: int = 0) -> float:
         """Returns the share of children in a generation; 0 in generation 0."""
         if generation <= 0:
             return 0.0

@@ -25,7 +25,7 @@ from pydantic import Field
 from melissa_gen.sampling.acquisition.difficulty_ensemble import log_difficulty
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
-from melissa_gen.sampling.adaptive_share import Ramp
+from melissa_gen.sampling.adaptive_share import GenerationRamp, Ramp
 from melissa_gen.sampling.arguments import Arguments
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.networks.denoiser import Denoiser
@@ -175,5 +175,5 @@ def build(
     """Creates the `conditional_diffusion` sampler; its own ramp replaces the common one."""
     rng = np.random.default_rng([seed, 1])
     rule = ConditionalDiffusion(prior.unit_dimension, arguments, rng)
-    schedule = Ramp(min(ramp.max_share, arguments.share_end), arguments.breakpoint)
+    schedule = GenerationRamp(min(ramp.max_share, arguments.share_end), arguments.breakpoint)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history)

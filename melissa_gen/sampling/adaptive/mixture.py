@@ -123,7 +123,7 @@ class MixtureSampler(Sampler):
         prior: Prior distribution p(λ) of the parameters.
         seed: Seed of the random generator.
         rule: The adaptive part.
-        schedule: Share ρ of adaptive points by generation.
+        schedule: Share ρ of adaptive points.
         history: Number of simulations whose evidence is kept.
         phase: Number of new simulations that are needed before the sampler learns again.
 
@@ -148,6 +148,7 @@ class MixtureSampler(Sampler):
         self._phase = phase
         self._rng = np.random.default_rng(seed)
         self._prior_sequence = SobolSequence(prior.unit_dimension, seed)
+        self._learned = 0
         self._suggested = 0
         self._adaptive = 0
         self._coverage = 1.0
@@ -156,7 +157,9 @@ class MixtureSampler(Sampler):
     @property
     def share(self) -> float:
         """The adaptive share ρ of the points that would be drawn now."""
-        return self._schedule.share(self.generation) * self.rule.gate if self.rule.ready else 0.0
+        if not self.rule.ready:
+            return 0.0
+        return self._schedule.share(self.generation, self._learned) * self.rule.gate
 
     def suggest(self, n: int) -> Proposals:
         """Draws n points from the mixture.
@@ -247,7 +250,9 @@ class MixtureSampler(Sampler):
         """Learns from new evidence, if there is any, and starts the next generation."""
         # Without phases, newer evidence on a known simulation is sufficient to learn again.
         if self._records.changed and (self._phase <= 1 or self._records.fresh >= self._phase):
-            self.rule.learn(self._records.table(), self._rng)
+            table = self._records.table()
+            self.rule.learn(table, self._rng)
+            self._learned += int((table.fresh & np.isfinite(table.difficulty)).sum())
             self._records.settle()
             self.generation += 1
             if self.prior.constrained and self.rule.ready and not self.rule.relative_to_prior:
@@ -258,7 +263,7 @@ class MixtureSampler(Sampler):
 
     def state(self) -> State:
         """Returns everything that `restore` needs."""
-        counts = [self.generation, self._suggested, self._adaptive]
+        counts = [self.generation, self._learned, self._suggested, self._adaptive]
         return {
             "name": self.name,
             "rng": self._rng.bit_generator.state,
@@ -275,7 +280,7 @@ class MixtureSampler(Sampler):
         """Restores what `state` returned."""
         self._rng.bit_generator.state = state["rng"]
         self._prior_sequence.restore(state["prior_sequence"])
-        self.generation, self._suggested, self._adaptive = state["counts"]
+        self.generation, self._learned, self._suggested, self._adaptive = state["counts"]
         self._coverage = state["coverage"]
         self._feasible_share = state["feasible_share"]
         self._records.restore(state)

@@ -264,7 +264,7 @@ class TestEveryMethod:
 class TestAdaptiveMethods:
     def test_the_adaptive_share_ramps_up_and_keeps_the_floor(self, method):
         prior = Prior.from_mapping(MIXED)
-        sampler = make(method, prior, max_adaptive_share=0.6, ramp_generations=4)
+        sampler = make(method, prior, max_adaptive_share=0.6, ramp_simulations=400)
         shares = []
         for number in range(6):
             proposals = sampler.suggest(100)

@@ -55,7 +55,7 @@ SMALL = {
 
 @pytest.mark.parametrize("method", FROM_POINTS)
 def test_every_point_is_feasible_and_the_hard_ones_are_sought(method):
-    sampler = create(method, PRIOR, 5, ramp_generations=1, arguments=SMALL.get(method))
+    sampler = create(method, PRIOR, 5, ramp_simulations=1, arguments=SMALL.get(method))
     for first in (0, 20, 40)[: 1 if method == "diffusion_prior" else 3]:  # which learns slowly
         found = sampler.suggest(20)
         if method != "table":

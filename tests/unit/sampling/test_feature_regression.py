@@ -185,7 +185,7 @@ def test_samplers_follow_the_difficulty_of_the_surrogate(method):
     prior = Prior.from_mapping(
         {name: {"distribution": "uniform", "low": 0.0, "high": 2.0} for name in names}
     )
-    first, second = (create(method, prior, seed=3, ramp_generations=1) for _ in range(2))
+    first, second = (create(method, prior, seed=3, ramp_simulations=1) for _ in range(2))
     start = first.suggest(20)
     evidence = [Evidence(i, point, 1.0) for i, point in enumerate(start.points)]
     first.ingest(evidence)

@@ -10,6 +10,7 @@ from melissa_gen.sampling.acquisition.skill import Skill, rank_correlation
 
 SQUARE = {name: {"low": 0.0, "high": 1.0} for name in "abc"}
 GATED = {"gate": True, "guide": "difficulty"}
+UNGATED = {"guide": "difficulty"}
 
 
 def run(sampler, difficulty, rounds=14, size=6, learn_every=1):
@@ -112,3 +113,22 @@ def test_the_points_of_the_prior_are_in_the_order_of_the_sequence():
     ]
     assert len(plain) < 120
     np.testing.assert_array_equal(plain, create("sobol", prior, 5).suggest(len(plain)).points)
+
+
+@pytest.mark.parametrize("learn_every", [1, 2, 4])
+def test_the_share_depends_on_the_number_of_simulations_not_on_that_of_generations(learn_every):
+    sampler = create("pool", Prior.from_mapping(SQUARE), 5, ramp_simulations=96, arguments=UNGATED)
+    run(sampler, lambda points: np.exp(3.0 * points[:, 0]), rounds=8, learn_every=learn_every)
+    sampler.update()
+    assert sampler.generation == 8 // learn_every
+    assert sampler.share == pytest.approx(0.9 * 48 / 96)
+
+
+def test_newer_evidence_on_the_same_simulations_does_not_raise_the_share():
+    prior = Prior.from_mapping(SQUARE)
+    sampler = create("pool", prior, 5, ramp_simulations=40, arguments=UNGATED)
+    points = sampler.suggest(10).points
+    for samples in range(1, 5):
+        sampler.ingest([Evidence(k, p, np.exp(p[0]), samples) for k, p in enumerate(points)])
+        sampler.update()
+    assert sampler.generation == 4 and sampler.share == pytest.approx(0.9 * 10 / 40)

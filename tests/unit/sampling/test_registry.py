@@ -49,7 +49,7 @@ def test_every_method_has_defaults_and_described_arguments():
         ({"method": "pool", "arguments": {"beta": float("nan")}}, ["sampler.arguments.beta"]),
         ({"method": "uniform", "arguments": {"beta": 1}}, ["sampler.arguments.beta", "none"]),
         ({"method": "pool", "max_adaptive_share": 0.95}, ["sampler.max_adaptive_share", "0.9"]),
-        ({"method": "pool", "ramp_generations": -1}, ["sampler.ramp_generations is -1"]),
+        ({"method": "pool", "ramp_simulations": -1}, ["sampler.ramp_simulations is -1"]),
         ({"method": "pool", "seed": -1}, ["seed is -1"]),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_method_of_another_package_runs_through_the_registry():
         register("hardest", METHODS["pool"])
     with pytest.raises(StudyError, match="mean 'width'"):
         create("hardest", PRIOR, 1, arguments={"widht": 0.1})
-    sampler = create("hardest", PRIOR, 1, ramp_generations=1, arguments={"width": 0.02})
+    sampler = create("hardest", PRIOR, 1, ramp_simulations=1, arguments={"width": 0.02})
     points = sampler.suggest(20).points
     sampler.ingest([Evidence(i, point, float(point[0])) for i, point in enumerate(points)])
     found = sampler.suggest(100)

@@ -60,7 +60,7 @@ def test_the_proposal_queue_serves_every_method(method):
         made.release()
         return {"event": name, **fields}
 
-    sampler = create(method, prior, 3, ramp_generations=1, arguments=ARGUMENTS.get(method))
+    sampler = create(method, prior, 3, ramp_simulations=1, arguments=ARGUMENTS.get(method))
     queue = ProposalQueue(
         sampler,
         prior,

@@ -275,7 +275,7 @@ def test_weights_keep_the_estimates_of_adaptive_samplers_unbiased(method, tmp_pa
     """The sampler prefers large values; the estimates are those under the prior nevertheless."""
     prior = Prior.from_mapping({"x": {"low": 0.0, "high": 1.0}})
     plan = plan_of(prior, shape=(1,), steps=1, quantiles=(0.8,))
-    sampler = create(method, prior, 1, ramp_generations=1)
+    sampler = create(method, prior, 1, ramp_simulations=1)
     weighted, plain = (StatisticsSink(plan, tmp_path / f"{name}.h5") for name in "wp")
     number = 0
     for _ in range(25):
