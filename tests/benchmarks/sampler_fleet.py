@@ -3,7 +3,8 @@
 Networks of one shape are one stack of weights, so that a batched product trains all of them at once, several times
 faster than one after the other. All else is what ships: samplers are used through their contract, difficulties come
 from the `DifficultyTracker`, fed as the server feeds it (each sample's loss at its first draw, before that step), and
-a simulation weighs (p/q)^γ in the loss.
+a simulation weighs (p/q)^γ in the loss. With `relative`, loss, difficulty and novelty are those of `training.metric:
+relative`: an error is divided by the magnitude of its field.
 
 In a round each sampler learns from the evidence so far and suggests, the points are solved, and the networks take so
 many steps on all that they have, drawn evenly with repetition. Slots of one seed share the network's first weights and
@@ -24,6 +25,7 @@ from sampler_problems import Fields, Problem
 
 from melissa_gen.sampling import PRIOR, DifficultyTracker, Evidence, Prior, Probe, Sampler
 from melissa_gen.surrogates import Surrogate, SurrogateProbe
+from melissa_gen.surrogates.losses import LEAST_SHARE
 
 Array = NDArray[np.float64]
 
@@ -123,6 +125,7 @@ class Fleet:
         slots: samplers and seeds.
         scale: mean and standard deviation of the field, by which targets are standardized.
         steps: Adam steps after each round, in place of the problem's.
+        relative: Whether losses are relative to the magnitude of each field.
     """
 
     def __init__(
@@ -131,11 +134,13 @@ class Fleet:
         slots: Sequence[Slot],
         scale: tuple[float, float],
         steps: int | None = None,
+        relative: bool = False,
     ) -> None:
         self.problem, self.slots = problem, list(slots)
         self.prior = problem.prior
         self.steps = problem.steps if steps is None else steps
         self.mean, self.std = scale
+        self.relative = relative
         count, k = problem.simulations * problem.times, len(self.slots)
         n_inputs = self.prior.unit_dimension + 1
         self.network = Network(
@@ -144,6 +149,8 @@ class Fleet:
         self._inputs = torch.zeros(k * count, n_inputs)
         self._targets = torch.zeros(k * count, problem.size)
         self._weights = torch.ones(k * count)
+        # Factor of the squared error of each sample in its loss.
+        self._factors = torch.ones(k * count)
         self._seen = np.zeros((k, count), dtype=bool)
         self._offset = (np.arange(k) * count)[:, None]
         self._count = count
@@ -153,6 +160,8 @@ class Fleet:
             {"field": (problem.size,)},
             arguments={"hidden": problem.hidden, "activation": "silu"},
         )
+        if relative:
+            self._template.set_output_statistics({"field": self.mean}, {"field": self.std})
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=RATE, fused=True)
         self._batches = 0
         self._solved = 0
@@ -203,7 +212,7 @@ class Fleet:
             for layer, w, b in zip(linear, network.weights, network.biases, strict=True):
                 layer.weight.copy_(w[0].T)
                 layer.bias.copy_(b[0, 0])
-        return CubeProbe(SurrogateProbe([copied]), self.prior)
+        return CubeProbe(SurrogateProbe([copied], relative=self.relative), self.prior)
 
     def _simulate(self) -> None:
         """Updates every sampler, takes its suggestions, and solves all points at once."""
@@ -235,8 +244,16 @@ class Fleet:
             first = self._offset[k, 0] + self._solved * self.problem.times
             flat = torch.from_numpy(block.reshape(-1, self.problem.size))
             self._targets[first : first + len(flat)] = flat
+            if self.relative:
+                self._factors[first : first + len(flat)] = self._of_magnitude(flat)
         self._solved += n
         self._rng = [np.random.default_rng([slot.seed, self._solved]) for slot in self.slots]
+
+    def _of_magnitude(self, targets: torch.Tensor) -> torch.Tensor:
+        """Returns what turns squared errors of standardized fields (n, size) into relative ones: (n,)."""
+        usual = self.mean**2 + self.std**2
+        square = (targets * self.std + self.mean).square().mean(dim=1)
+        return self.std**2 / square.clamp(min=LEAST_SHARE**2 * usual)
 
     def _train(self) -> None:
         size, stored = self.problem.batch, self._solved * self.problem.times
@@ -249,6 +266,7 @@ class Fleet:
             targets = self._targets.index_select(0, flat).view(*index.shape, -1)
             weights = self._weights.index_select(0, flat).view(*index.shape)
             losses = (self.network(inputs) - targets).square().mean(dim=2)
+            losses = losses * self._factors.index_select(0, flat).view(*index.shape)
             rate = RATE * (LAST_RATE / RATE) ** (self._batches / total)
             self._optimizer.param_groups[0]["lr"] = rate
             self._optimizer.zero_grad(set_to_none=True)

@@ -4,11 +4,13 @@
     python tests/benchmarks/samplers.py --problem burgers --methods pool,twisted --equal-time
     python tests/benchmarks/samplers.py --problem all --methods sobol,lhs,adaptive,breed_published --seeds 10
     python tests/benchmarks/samplers.py --problem held-out --methods sobol,diffusion_posterior,adaptive --seeds 10
+    python tests/benchmarks/samplers.py --problem all --metric relative --methods adaptive,pool --seeds 10
     python tests/benchmarks/samplers.py --quick
 
 Ratios are those of uniform's error to the method's: above 1 is better than uniform. An error is that of one
 simulation, over all of its times and points; there are 1,000 of them, drawn from the prior. It is *absolute*, in
-standard deviations of the field over all simulations, or *relative* to the RMS of the simulation itself. The ratio is
+standard deviations of the field over all simulations, or *relative* to the RMS of the simulation itself. Both are
+printed; `--metric` is what every method trains and samples by, as `training.metric` of a study. The ratio is
 a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
 scored by the true error. The column `weights` says whether the losses of a method had importance weights (p/q)^0.5,
 which needs a known density.
@@ -79,6 +81,7 @@ def main() -> None:
     add("--methods", default=",".join(DEFAULT), help="those that always run are added")
     add("--only", action="store_true", help="but uniform, nothing beside the methods named")
     add("--seeds", type=int, default=5, metavar="N")
+    add("--metric", choices=["absolute", "relative"], default="absolute")
     add("--equal-time", action="store_true", help="the sampler's cost is taken from the training")
     add("--seconds", type=float, metavar="S", help="begin nothing new after so long; go on later")
     add("--results", type=Path, default=Path(__file__).parent / "results" / "samplers")
@@ -180,7 +183,7 @@ def _run(
         Slot(_sampler(method, problem.prior, seed), seed, EXPONENT, _tracker(method))
         for method, seed in cells
     ]
-    fleet = Fleet(problem, slots, scale, steps)
+    fleet = Fleet(problem, slots, scale, steps, relative=args.metric == "relative")
     for k, slot in enumerate(slots):
         if isinstance(slot.sampler, Oracle):
             slot.sampler.attach(fleet, k, *_oracle_pool(args, problem))
@@ -232,7 +235,8 @@ def _number(text: str) -> float | int | str:
 
 def _path(args: argparse.Namespace, method: str, seed: int, equal_time: bool | None = None) -> Path:
     timed = args.equal_time if equal_time is None else equal_time
-    folder = args.problem + ("-equal-time" if timed and method != "uniform" else "")
+    folder = args.problem + ("-relative" if args.metric == "relative" else "")
+    folder += "-equal-time" if timed and method != "uniform" else ""
     return Path(args.results) / folder / f"{method.replace(':', '~')}-{seed}.npz"
 
 
@@ -337,7 +341,7 @@ def _result(args: argparse.Namespace) -> Result:
     result = Result(
         title=(
             f"{problem.name}: d = {problem.prior.dimension}, {problem.simulations} simulations, "
-            f"{problem.steps} Adam steps after every {problem.per_round}, equal {equal}; "
+            f"{problem.steps} Adam steps after every {problem.per_round}, {args.metric} loss, equal {equal}; "
             "uniform's error / the method's"
         ),
         columns=["method", "seeds", "weights", *METRICS, "oracle's gain", "sampler s", "steps"],
