@@ -18,6 +18,7 @@ def build_task(study: Study) -> Task:
         task = create_task(section.class_path, section.arguments, study.folder)
     else:
         task = create_task(section, None, study.folder)
+    task.set_time_steps(study.simulation.time_steps)
     task.check(study.simulation.time_steps)
     task.set_domain({str(axis): ends for axis, ends in study.simulation.domain.items()})
     if study.simulation.mesh is not None:
@@ -50,6 +51,9 @@ def _check_windows(study: Study, task: Task) -> None:
         raise StudyError(message)
     if study.sampler.difficulty == "gradient_norm":
         message = f"{what} sampler.difficulty gradient_norm is not available; use loss, delta_loss or disagreement"
+        raise StudyError(message)
+    if task.window.span > study.reservoir.capacity:
+        message = f"{what} reservoir.capacity must be at least {task.window.span}; it is {study.reservoir.capacity}"
         raise StudyError(message)
 
 

@@ -22,6 +22,7 @@ from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.sobol_indices import SurrogateIndices, sobol_indices
 from melissa_gen.surrogates.surrogate_files import load, save
 from melissa_gen.surrogates.surrogate_probe import SurrogateProbe
+from melissa_gen.surrogates.trajectory_surrogate import TrajectorySurrogate
 from melissa_gen.surrogates.unet import UNet
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Surrogate",
     "SurrogateIndices",
     "SurrogateProbe",
+    "TrajectorySurrogate",
     "UNet",
     "export",
     "load",

@@ -26,6 +26,9 @@ class DeepONet(nn.Module):
         activation: Activation of both; see `MLP`.
         dimensions: Number of the last axes of the output that belong to the grid, at most 3; the axes before them are
             channels. None takes two, or the only one.
+        trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
+            predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
+            the trunk network maps a time and a position.
 
     Raises:
         StudyError: An argument is not legal.
@@ -46,10 +49,11 @@ class DeepONet(nn.Module):
         trunk: Sequence[int] = (128, 128, 128),
         activation: str = "gelu",
         dimensions: int | None = None,
+        trajectory: int = 0,
     ) -> None:
         super().__init__()
         self.output_shape = tuple(output_shape)
-        grid = Grid.of(output_shape, dimensions)
+        grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
         axes = len(grid.points)
         self.branch = MLP(n_inputs, (grid.channels, basis), branch, activation)
         self.basis = MLP(axes, (basis,), trunk, activation)

@@ -144,20 +144,25 @@ class Surrogate(nn.Module):
         n_inputs, given = self.n_inputs, self.network_arguments(network)
         self.ensemble = ensemble
         if ensemble is None:
-            self.network = construct(network, n_inputs, self.output_shape, given)
+            self.network = construct(network, n_inputs, self.network_shape, given)
         else:
             self.network = ensemble_of(
                 *ensemble,
-                self.output_shape,
+                self.network_shape,
                 lambda shape: construct(network, n_inputs, shape, given),
             )
         members = ensemble[1] if ensemble else None
-        check_network(self.network, class_path, n_inputs, self.output_shape, members)
+        check_network(self.network, class_path, n_inputs, self.network_shape, members)
 
     @property
     def n_inputs(self) -> int:
         """Number of inputs of the network: parameters and time."""
         return len(self.parameter_bounds) + 1
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """Shape of the network's output for a row, without ensemble members."""
+        return self.output_shape
 
     def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
         """Returns the arguments of the network's class beside `n_inputs` and `output_shape`."""
@@ -333,8 +338,8 @@ class Surrogate(nn.Module):
         self.output_std.copy_(width)
         factors = None
         if not self.corrected:
-            heads = self.ensemble is not None and self.ensemble[0] == "heads"
-            times = self.ensemble[1] if self.ensemble and heads else 1
+            times = self.ensemble[1] if self.ensemble and self.ensemble[0] == "heads" else 1
+            times *= math.prod(self.network_shape) // math.prod(self.output_shape)
             factors = rescale_outputs(
                 self.networks(),
                 self.n_inputs,

@@ -1,6 +1,6 @@
 """What can be computed of a trained surrogate beside its predictions: derivatives, and labeled arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from melissa_gen.errors import DataError
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
 
-__all__ = ["jacobian", "labeled"]
+__all__ = ["dataset_of", "jacobian", "labeled"]
 
 
 def jacobian(
@@ -55,11 +55,6 @@ def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: 
             length, or the package xarray is not installed.
     """
     _require(surrogate, "to_xarray", "direct", "pointwise")
-    try:
-        import xarray
-    except ImportError:
-        message = "to_xarray needs the package xarray: pip install xarray"
-        raise DataError(message) from None
     moments = np.atleast_1d(np.asarray(times, np.float64))
     try:
         columns = np.broadcast_arrays(
@@ -74,9 +69,32 @@ def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: 
     points = [{name: values[k] for name, values in named.items()} for k in range(count)]
     # One simulation at a time, which bounds the memory of a forward pass.
     predicted = [surrogate.predict(point, moments) for point in points]
-    arrays = {name: np.stack([one[name] for one in predicted]) for name in surrogate.fields}
+    return dataset_of(named, moments, predicted)
+
+
+def dataset_of(
+    parameters: Mapping[str, NDArray[Any]],
+    moments: NDArray[np.float64],
+    predicted: Sequence[Mapping[str, NDArray[np.float32]]],
+) -> Any:
+    """Returns the predictions of n simulations as an `xarray.Dataset`.
+
+    Args:
+        parameters: Name of each parameter to the values `(n,)`.
+        moments: Physical times `(T,)`.
+        predicted: For each simulation, the field name to `(T, *shape)`.
+
+    Raises:
+        DataError: The package xarray is not installed.
+    """
+    try:
+        import xarray
+    except ImportError:
+        message = "to_xarray needs the package xarray: pip install xarray"
+        raise DataError(message) from None
+    arrays = {name: np.stack([one[name] for one in predicted]) for name in predicted[0]}
     coordinates: dict[str, Any] = {"time": moments}
-    coordinates |= {name: ("simulation", values) for name, values in named.items()}
+    coordinates |= {name: ("simulation", values) for name, values in parameters.items()}
     axes = _axes({name: array.shape[2:] for name, array in arrays.items()})
     data = {name: (("simulation", "time", *axes[name]), array) for name, array in arrays.items()}
     return xarray.Dataset(data, coordinates)

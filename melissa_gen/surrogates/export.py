@@ -13,6 +13,7 @@ from torch import nn
 
 from melissa_gen.errors import RunError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.trajectory_surrogate import TrajectorySurrogate
 
 __all__ = ["export"]
 
@@ -35,14 +36,27 @@ class _Physical(nn.Module):
         return answer if isinstance(answer, dict) else {next(iter(self.surrogate.fields)): answer}
 
 
+class _Trajectory(nn.Module):
+    """A surrogate of whole trajectories, to which no time is given."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+
+    def forward(self, parameters: torch.Tensor, *fields: torch.Tensor) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = self.surrogate(parameters, *fields)
+        return found
+
+
 def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None) -> Path:
     """Writes a program that maps physical parameters and times to physical fields.
 
     The program takes `parameters` `(n, d)`, in the order of `surrogate.parameter_bounds`, and `time` `(n,)`, both
     float64, and returns each field `(n, *shape)`. A surrogate of the task `autoregressive` also takes the last steps of
     each field, `(n, history, *shape)`, and returns the next one. One of the task `operator` also takes each input
-    field, `(n, *shape)`. The names and bounds of the parameters are in the file as JSON: the extra file `about.json` of
-    a torch.export program, the property `about` of an ONNX model.
+    field, `(n, *shape)`; one of whole trajectories takes no time, and returns each field `(n, T, *shape)`. The names
+    and bounds of the parameters are in the file as JSON: the extra file `about.json` of a torch.export program, the
+    property `about` of an ONNX model.
 
     Args:
         surrogate: The surrogate.
@@ -69,18 +83,21 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
     rows = batch_size or _ROWS
     example = torch.from_numpy(surrogate.middle()).to(surrogate.center).repeat(rows, 1)
     fields = surrogate.example_fields(rows)
-    given = (example[:, :-1].contiguous(), example[:, -1].contiguous(), *fields.values())
+    whole = isinstance(surrogate, TrajectorySurrogate)
+    single = [example[:, :-1].contiguous(), *([] if whole else [example[:, -1].contiguous()])]
     rows_vary = {0: torch.export.Dim("n")}
     # The fields are variable arguments, which have one entry together, and none if there are no fields.
     of_fields = [(rows_vary,) * len(fields)] if fields else []
-    any_number = None if batch_size else (rows_vary, rows_vary, *of_fields)
+    any_number = None if batch_size else (*(rows_vary for _ in single), *of_fields)
+    given = (*single, *fields.values())
+    program = _Trajectory(surrogate) if whole else _Physical(surrogate)
     training = surrogate.training
     surrogate.eval()
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _write(partial, path.suffix, _Physical(surrogate), given, any_number, _about(surrogate))
+            _write(partial, path.suffix, program, given, any_number, _about(surrogate))
         os.replace(partial, path)
     except OSError as error:
         message = f"{path} can't be written: {error.strerror or error}"
@@ -94,7 +111,7 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
 def _write(
     path: Path,
     suffix: str,
-    program: _Physical,
+    program: _Physical | _Trajectory,
     given: tuple[torch.Tensor, ...],
     any_number: Any,
     about: str,
@@ -119,7 +136,10 @@ def _write(
     try:
         model = torch.onnx.export(
             exported,
-            input_names=["parameters", "time", *_given_names(program.surrogate, given_fields)],
+            input_names=[
+                *_single_names(program.surrogate),
+                *_given_names(program.surrogate, given_fields),
+            ],
             output_names=list(program.surrogate.fields),
             dynamo=True,
             verbose=False,
@@ -137,17 +157,24 @@ def _write(
         raise RunError(message) from error
 
 
+def _single_names(surrogate: Surrogate) -> list[str]:
+    """Returns the names of the inputs that have one row of numbers or one number."""
+    return ["parameters"] if isinstance(surrogate, TrajectorySurrogate) else ["parameters", "time"]
+
+
 def _given_names(surrogate: Surrogate, fields: Iterable[str]) -> list[str]:
     """Returns the names of the inputs beside parameters and time; those of given steps differ from the outputs."""
     return [f"last_{name}" if name in surrogate.fields else name for name in fields]
 
 
 def _about(surrogate: Surrogate) -> str:
-    known = {
+    known: dict[str, Any] = {
         "parameters": surrogate.parameter_bounds,
         "times": surrogate.times,
         "fields": surrogate.fields,
     }
+    if isinstance(surrogate, TrajectorySurrogate):
+        known["time_steps"] = surrogate.time_steps
     return json.dumps(known)
 
 

@@ -17,14 +17,20 @@ class Grid(NamedTuple):
     Attributes:
         channels: Number of values at each point: the product of the leading axes.
         points: Number of points along each axis of the grid.
+        over_time: Whether the first axis of the grid is that of the time steps of a trajectory.
     """
 
     channels: int
     points: tuple[int, ...]
+    over_time: bool = False
 
     @classmethod
     def of(
-        cls, output_shape: Sequence[int], dimensions: int | None = None, limit: int = 3
+        cls,
+        output_shape: Sequence[int],
+        dimensions: int | None = None,
+        limit: int = 3,
+        trajectory: int = 0,
     ) -> "Grid":
         """Returns the grid of an output.
 
@@ -33,11 +39,14 @@ class Grid(NamedTuple):
             dimensions: Number of its last axes that belong to the grid. None takes up to two axes, so that
                 `(64,)` has one, `(64, 64)` two, and `(2, 64, 64)` two and two channels.
             limit: Largest number of axes that the network supports.
+            trajectory: Number of time steps, if they are the first axis of the output. They are channels, unless
+                `dimensions` counts all axes of the output.
 
         Raises:
             StudyError: The output has fewer axes, or the network does not support as many.
         """
-        axes = min(2, len(output_shape)) if dimensions is None else dimensions
+        usual = min(2, max(1, len(output_shape) - bool(trajectory)))
+        axes = usual if dimensions is None else dimensions
         if not 1 <= axes <= min(limit, len(output_shape)):
             message = (
                 f"surrogate.arguments.dimensions is {axes}: legal are 1 to {min(limit, len(output_shape))} "
@@ -45,7 +54,20 @@ class Grid(NamedTuple):
             )
             raise StudyError(message)
         split = len(output_shape) - axes
-        return cls(math.prod(output_shape[:split]), tuple(output_shape[split:]))
+        over_time = bool(trajectory) and not split
+        if over_time and output_shape[0] != trajectory:
+            message = (
+                f"surrogate.arguments.dimensions is {axes}, so that time is an axis of the grid, which the heads of "
+                "an ensemble can't share: set surrogate.ensemble.kind to members, or dimensions to at most "
+                f"{axes - 1}"
+            )
+            raise StudyError(message)
+        return cls(math.prod(output_shape[:split]), tuple(output_shape[split:]), over_time)
+
+    @property
+    def input_points(self) -> tuple[int, ...]:
+        """Number of points along each axis of the given fields, which are repeated along the axis of time."""
+        return self.points[1:] if self.over_time else self.points
 
     def coordinates(self) -> torch.Tensor:
         """Returns the coordinates of the points, from -1 to 1 along each axis: (axes, *points)."""
@@ -69,24 +91,28 @@ class Grid(NamedTuple):
             StudyError: An input field is not on the grid.
         """
         count = history * self.channels
+        grid = self.input_points
         for name, shape in (input_shapes or {}).items():
-            if tuple(shape[-len(self.points) :]) != self.points:
+            split = len(shape) - len(grid)
+            if split < 0 or tuple(shape[split:]) != grid:
                 message = (
                     f"simulation.inputs.{name} has the shape {list(shape)}, which is not on the grid "
-                    f"{list(self.points)} of the output; use MLP or DeepONet, which take inputs of any shape"
+                    f"{list(grid)} of the output; use MLP or DeepONet, which take inputs of any shape"
                 )
                 raise StudyError(message)
-            count += math.prod(shape[: -len(self.points)])
+            count += math.prod(shape[:split])
         return count
 
     def input_channels(self, n_inputs: int, given: int) -> int:
         """Returns the number of input channels if the last inputs are this number of fields on the grid."""
-        return n_inputs - given * (math.prod(self.points) - 1)
+        return n_inputs - given * (math.prod(self.input_points) - 1)
 
     def fields_and_constants(
         self, inputs: torch.Tensor, given: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Splits inputs `(n, n_inputs)` into the given fields `(n, given, *points)` and the other inputs."""
-        split = inputs.shape[1] - given * math.prod(self.points)
-        fields = inputs[:, split:].reshape(inputs.shape[0], given, *self.points)
+        split = inputs.shape[1] - given * math.prod(self.input_points)
+        fields = inputs[:, split:].reshape(inputs.shape[0], given, *self.input_points)
+        if self.over_time:
+            fields = fields.unsqueeze(2).expand(-1, -1, *self.points)
         return fields, inputs[:, :split]

@@ -30,6 +30,9 @@ class FNO(nn.Module):
             channels. None takes two, or the only one.
         history: Number of time steps whose fields are the last inputs; the task `autoregressive` sets it.
         input_shapes: Name of each input field, which are the last inputs, to its shape; the task `operator` sets it.
+        trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
+            predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
+            time is an axis of the grid, along which input fields are repeated.
         arguments: Further arguments of the class in `neuralop.models`.
 
     Raises:
@@ -47,11 +50,12 @@ class FNO(nn.Module):
         dimensions: int | None = None,
         history: int = 0,
         input_shapes: Mapping[str, Sequence[int]] | None = None,
+        trajectory: int = 0,
         **arguments: Any,
     ) -> None:
         super().__init__()
         self.output_shape = tuple(output_shape)
-        self._grid = Grid.of(output_shape, dimensions)
+        self._grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
         self._given = self._grid.given_channels(history, input_shapes)
         cls = _model(self.model)
         given = self._arguments(n_modes, arguments)

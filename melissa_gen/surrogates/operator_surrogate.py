@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.evaluation import dataset_of
 from melissa_gen.surrogates.input_scale import single_point
 
 __all__ = ["OperatorSurrogate"]
@@ -45,9 +47,14 @@ class OperatorSurrogate(Surrogate):
         return {"inputs": self.inputs}
 
     @property
+    def constants(self) -> int:
+        """Number of inputs of the network that are the same at all points: the parameters and time."""
+        return len(self.parameter_bounds) + 1
+
+    @property
     def n_inputs(self) -> int:
-        """Number of inputs of the network: parameters, time, and all values of the input fields."""
-        return len(self.parameter_bounds) + 1 + sum(map(math.prod, self.inputs.values()))
+        """Number of inputs of the network: those of `constants`, and all values of the input fields."""
+        return self.constants + sum(map(math.prod, self.inputs.values()))
 
     def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
         """Returns the arguments of the network's class, with `input_shapes` if it has this argument."""
@@ -57,7 +64,7 @@ class OperatorSurrogate(Surrogate):
 
     def random_inputs(self, rows: int) -> torch.Tensor:
         """Returns random inputs of the network."""
-        constants = super().random_inputs(rows)
+        constants = super().random_inputs(rows)[:, : self.constants]
         values = torch.randn(rows, self.n_inputs - constants.shape[1], dtype=constants.dtype)
         return torch.cat([constants, values], dim=1)
 
@@ -93,7 +100,7 @@ class OperatorSurrogate(Surrogate):
             time: Physical times `(n,)`.
             inputs: Input field name to physical values `(n, *shape)`.
         """
-        parts = [self.scale(parameters, time)]
+        parts = [self.scale(parameters, time)[:, : self.constants]]
         for k, name in enumerate(self.inputs):
             # In place, because a batch of large fields is copied once and not three times.
             scaled = inputs[name].to(torch.float64, copy=True)
@@ -137,31 +144,68 @@ class OperatorSurrogate(Surrogate):
             DataError: A parameter or an input is missing, unknown, or has another shape; or a parameter has several
                 values.
         """
+        times = np.atleast_1d(np.asarray(time, np.float64))
+        values = single_point(self.ordered(parameters), self.parameter_bounds, times, self.times)
+        point, given = self.row(values, inputs)
+        with self.evaluated():
+            found = self(
+                point.expand(len(times), -1),
+                torch.from_numpy(times).to(self.center),
+                *(one.expand(len(times), *one.shape) for one in given),
+            )
+        arrays = {name: values.cpu().numpy() for name, values in found.items()}
+        return {name: a if np.ndim(time) else a[0] for name, a in arrays.items()}
+
+    def to_xarray(  # type: ignore[override]
+        self,
+        parameters: Mapping[str, ArrayLike],
+        inputs: Mapping[str, ArrayLike],
+        times: ArrayLike,
+    ) -> Any:
+        """Predicts a simulation as an `xarray.Dataset`: each field `(simulation, time, axis_0, ...)`.
+
+        Args:
+            parameters: As for `predict`.
+            inputs: As for `predict`.
+            times: Physical times `(T,)`.
+
+        Raises:
+            DataError: As for `predict`, or xarray is not installed.
+        """
+        moments = np.atleast_1d(np.asarray(times, np.float64))
+        columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
+        return dataset_of(columns, moments, [self.predict(parameters, inputs, moments)])
+
+    def row(
+        self, parameters: Sequence[float], inputs: Mapping[str, ArrayLike]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Returns the parameters `(1, d)` and the input fields `(*shape)` of a simulation that is predicted.
+
+        Raises:
+            DataError: An input is missing, unknown, or has another shape.
+        """
         if set(inputs) != set(self.inputs):
             message = (
                 f"inputs holds {', '.join(inputs) or 'nothing'}; it must hold {', '.join(self.inputs)}, the inputs of "
                 "the simulation"
             )
             raise DataError(message)
-        times = np.atleast_1d(np.asarray(time, np.float64))
         given = []
         for name, shape in self.inputs.items():
-            array = np.asarray(inputs[name], np.float64)
+            array = np.array(inputs[name], np.float64)
             if array.shape != shape:
                 message = f"inputs['{name}'] has the shape {array.shape}; it must be {shape}"
                 raise DataError(message)
-            given.append(torch.from_numpy(array).expand(len(times), *shape).to(self.center.device))
-        values = self.ordered(parameters)
-        row = single_point(values, self.parameter_bounds, times, self.times)
-        point = torch.tensor(row, dtype=torch.float64).to(self.center)
+            given.append(torch.from_numpy(array).to(self.center.device))
+        return torch.tensor([parameters], dtype=torch.float64).to(self.center), given
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Sets the evaluation mode without gradients for a prediction."""
         training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                found = self(
-                    point.expand(len(times), -1), torch.from_numpy(times).to(self.center), *given
-                )
+                yield
         finally:
             self.train(training)
-        arrays = {name: values.cpu().numpy() for name, values in found.items()}
-        return {name: a if np.ndim(time) else a[0] for name, a in arrays.items()}

@@ -16,6 +16,7 @@ from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.source_files import class_name, source_file, source_files
+from melissa_gen.surrogates.trajectory_surrogate import TrajectorySurrogate
 
 __all__ = ["load", "save"]
 
@@ -24,7 +25,13 @@ OLDEST = 2
 """Format 2 has one standardized scale for each field, and no log scales."""
 _KINDS: dict[str, type[Surrogate]] = {
     kind.task: kind
-    for kind in (Surrogate, AutoregressiveSurrogate, OperatorSurrogate, PointSurrogate)
+    for kind in (
+        Surrogate,
+        AutoregressiveSurrogate,
+        OperatorSurrogate,
+        TrajectorySurrogate,
+        PointSurrogate,
+    )
 }
 WEIGHTS, MODEL = "model.safetensors", "model.json"
 

@@ -94,6 +94,9 @@ class TrainingTrial:
 
     def _loss_of(self, members: torch.Tensor) -> torch.Tensor:
         """Returns the loss for random targets, after a check that it can be trained with."""
+        if self._surrogate.network_shape != self._surrogate.output_shape:
+            # The time steps of a trajectory are rows of their own.
+            members = members.movedim(1, 2).flatten(0, 1)
         target = torch.randn_like(members[:, 0], dtype=torch.float32)
         try:
             loss = self._loss.of_members(members, target).mean()
@@ -121,7 +124,7 @@ class TrainingTrial:
             hint = "; is a normalization over a batch of one row the cause?" if rows == 1 else ""
             self._fail(f"fails in {mode} on a batch of {rows} rows: {_text(error)}{hint}", error)
         members = () if surrogate.ensemble is None else (surrogate.ensemble[1],)
-        wanted = (rows, *members, *surrogate.output_shape)
+        wanted = (rows, *members, *surrogate.network_shape)
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         self._require(
             found == wanted,

@@ -41,6 +41,9 @@ class UNet(nn.Module):
             sets it.
         input_shapes: Name of each input field, whose values are the last inputs and become channels, to its shape; the
             task `operator` sets it.
+        trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
+            predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
+            time is an axis of the grid, along which input fields are repeated.
 
     Raises:
         StudyError: An argument is not legal.
@@ -62,6 +65,7 @@ class UNet(nn.Module):
         dimensions: int | None = None,
         history: int = 0,
         input_shapes: Mapping[str, Sequence[int]] | None = None,
+        trajectory: int = 0,
     ) -> None:
         super().__init__()
         if width <= 0 or width % _GROUPS:
@@ -73,7 +77,7 @@ class UNet(nn.Module):
             )
             raise StudyError(message)
         self.output_shape = tuple(output_shape)
-        self._grid = grid = Grid.of(output_shape, dimensions)
+        self._grid = grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
         axes = len(grid.points)
         if levels < 0 or min(grid.points) < 2**levels:
             most = min(grid.points).bit_length() - 1
@@ -83,20 +87,15 @@ class UNet(nn.Module):
             )
             raise StudyError(message)
         self._factor, self._pool = 2**levels, _POOLS[axes]
-        self._as_channels = conditioning == "channels"
         self._given = grid.given_channels(history, input_shapes)
-        constants = n_inputs - self._given * math.prod(grid.points)
+        constants = n_inputs - self._given * math.prod(grid.input_points)
+        self._as_channels = conditioning == "channels"
         condition = 0 if self._as_channels else 4 * width
-        self.embedding = (
-            None
-            if self._as_channels
-            else nn.Sequential(
-                nn.Linear(constants, condition),
-                nn.SiLU(),
-                nn.Linear(condition, condition),
-                nn.SiLU(),
-            )
-        )
+        self.embedding: nn.Sequential | None = None
+        if condition:
+            layers = [nn.Linear(constants, condition), nn.SiLU()]
+            layers += [nn.Linear(condition, condition), nn.SiLU()]
+            self.embedding = nn.Sequential(*layers)
         convolution = _CONVOLUTIONS[axes]
         widths = [width * 2**level for level in range(levels + 1)]
         fields = axes + self._given + (constants if self._as_channels else 0)

@@ -91,6 +91,9 @@ class Task(ABC):
     def set_domain(self, domain: Mapping[str, Sequence[float]]) -> None:  # noqa: B027
         """Receives `simulation.domain`: name of each axis to its [low, high]; empty if the study has none."""
 
+    def set_time_steps(self, time_steps: int) -> None:  # noqa: B027
+        """Receives `simulation.time_steps`, before anything is asked of the task."""
+
     @property
     def needs_data(self) -> bool:
         """Whether the loss has a term of simulated data, so that a solver or recorded data is needed."""

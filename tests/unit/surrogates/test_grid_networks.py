@@ -71,7 +71,7 @@ def test_the_output_depends_on_the_position(name, arguments):
     ],
 )
 def test_the_last_axes_are_the_grid(shape, dimensions, expected):
-    assert Grid.of(shape, dimensions) == expected
+    assert Grid.of(shape, dimensions)[:2] == expected
 
 
 def test_coordinates_run_from_end_to_end_of_each_axis():
