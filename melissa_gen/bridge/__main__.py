@@ -36,6 +36,8 @@ def main() -> None:
         with Client() as client:
             for name, field in job.simulation.fields.items():
                 client.field(name, field.shape, dtype=field.dtype)
+            for name, one in job.simulation.inputs.items():
+                client.field(name, one.shape, dtype=one.dtype)
             try:
                 for simulation in client:
                     solve(job, simulation)

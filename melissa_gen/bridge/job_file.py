@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from melissa_gen.bridge.inputs import render_words, write_inputs
-from melissa_gen.bridge.readers import check_reader
+from melissa_gen.bridge.readers import INPUT_KEY, KEY, check_reader
 from melissa_gen.errors import StudyError
 from melissa_gen.study import SimulationSection, Study
 from melissa_gen.study.bridge_section import BridgeSection
@@ -55,7 +55,9 @@ class BridgeJob(BaseModel):
         except StudyError as error:
             msg = f"simulation.bridge.inputs: {error}"
             raise StudyError(msg) from None
-        check_reader(job.bridge.reader, job.folder)
+        check_reader(job.bridge.reader, job.folder, KEY)
+        if job.bridge.input_reader is not None:
+            check_reader(job.bridge.input_reader, job.folder, INPUT_KEY)
         return job
 
     @classmethod

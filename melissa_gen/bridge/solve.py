@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ from melissa_gen.bridge.command import Command
 from melissa_gen.bridge.coordinates import record_coordinates
 from melissa_gen.bridge.inputs import render_words, write_inputs
 from melissa_gen.bridge.job_file import BridgeJob
-from melissa_gen.bridge.readers import COORDINATES, OutputError, Reader, open_reader
+from melissa_gen.bridge.readers import (
+    COORDINATES,
+    OutputError,
+    Reader,
+    open_input_reader,
+    open_reader,
+)
 from melissa_gen.client import Simulation
 from melissa_gen.client.solver_values import real_array
 from melissa_gen.errors import MelissaGenError, ServerLost
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.study import FieldSection, InputSection
 
 __all__ = ["solve"]
 
@@ -84,7 +92,7 @@ def _stream(job: BridgeJob, simulation: Simulation, folder: Path, command: Comma
         code = command.poll()
         began = time.monotonic()
         try:
-            sent = _send_next(job, simulation, reader, ended=code is not None)
+            sent = _send_next(job, simulation, folder, reader, ended=code is not None)
         except OutputError:
             if not code:
                 raise
@@ -111,18 +119,38 @@ def _stream(job: BridgeJob, simulation: Simulation, folder: Path, command: Comma
         raise OutputError(Failure.of("too_few_steps", **values))
 
 
-def _send_next(job: BridgeJob, simulation: Simulation, reader: Reader, *, ended: bool) -> bool:
-    """Sends the next time step if it is complete; returns whether it was."""
+def _send_next(
+    job: BridgeJob, simulation: Simulation, folder: Path, reader: Reader, *, ended: bool
+) -> bool:
+    """Sends the next time step if it is complete, the first one after the inputs; returns whether it was."""
     found = reader.read(simulation.step, ended)
     if found is None:
         return False
+    inputs = open_input_reader(job.simulation, job.folder, folder) if not simulation.step else None
+    if inputs is not None:
+        given = inputs.read(0, True) or {}
+        simulation.send_inputs(**_arrays(job, simulation, given, job.simulation.inputs))
+    simulation.send(**_arrays(job, simulation, found, job.simulation.fields))
+    return True
+
+
+def _arrays(
+    job: BridgeJob,
+    simulation: Simulation,
+    found: Mapping[str, npt.NDArray[Any]],
+    declared: Mapping[str, InputSection | FieldSection],
+) -> dict[str, npt.NDArray[Any]]:
+    """Returns what a reader has found as real arrays of the declared shapes; records the coordinates among them.
+
+    Raises:
+        OutputError: An array has other values, or another shape.
+    """
     fields: dict[str, npt.NDArray[Any]] = {}
     for name, values in found.items():
         array = real_array(values, **_where(simulation), field=name)
         if isinstance(array, Failure):
             raise OutputError(array)
         fields[name] = array
-    declared = job.simulation.fields
     if COORDINATES in fields and COORDINATES not in declared:
         record_coordinates(job.simulations.parent, fields.pop(COORDINATES))
     for name, array in fields.items():
@@ -130,8 +158,7 @@ def _send_next(job: BridgeJob, simulation: Simulation, reader: Reader, *, ended:
         if array.shape != shape:
             shapes = {"found": array.shape, "expected": shape}
             raise OutputError(Failure.of("wrong_shape", **_where(simulation), field=name, **shapes))
-    simulation.send(**fields)
-    return True
+    return fields
 
 
 def _where(simulation: Simulation) -> dict[str, int]:

@@ -196,6 +196,11 @@ class BridgeSection(Section):
     with the parameters by name; a folder is copied, and only its files that end in .j2 are templates."""
     reader: ReaderSection
     """Reader that converts output files to fields."""
+    input_reader: Annotated[FileReader | FunctionReader, Field(discriminator="format")] | None = (
+        None
+    )
+    """Reader of `simulation.inputs`, from files that are complete when those of the first time step are. A function is
+    called as `read(folder, 0, True)`."""
     keep: Literal["never", "failed", "always"] = "failed"
     """Which folders of simulations are kept in the run directory."""
 

@@ -1,12 +1,13 @@
 """The section of the solver: how it is started and what it sends."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from melissa_gen.errors import nearest
 from melissa_gen.study.base_section import Section
-from melissa_gen.study.bridge_section import BridgeSection
+from melissa_gen.study.bridge_section import BridgeSection, ReaderSection
 from melissa_gen.study.field_section import FieldSection, InputSection
 from melissa_gen.study.word_types import Name, Text, Variable
 from melissa_gen.units import Duration, Unit
@@ -88,11 +89,14 @@ class SimulationSection(Section):
     def _bridged(self) -> Self:
         if self.bridge is None:
             return self
-        if self.inputs:
+        if self.inputs and self.bridge.input_reader is None:
             msg = (
-                f"inputs.{next(iter(self.inputs))} would never arrive, because the bridge sends no inputs; remove it, "
-                "or call melissa_gen in the solver"
+                f"inputs.{next(iter(self.inputs))} would never arrive: name the files that hold it in "
+                "bridge.input_reader, or remove it"
             )
+            raise ValueError(msg)
+        if self.bridge.input_reader is not None and not self.inputs:
+            msg = "bridge.input_reader has nothing to read: declare the fields in simulation.inputs, or remove it"
             raise ValueError(msg)
         if self.processes != 1:
             msg = (
@@ -100,12 +104,20 @@ class SimulationSection(Section):
                 "start the ranks of the solver in command, with its own mpirun"
             )
             raise ValueError(msg)
-        names = getattr(self.bridge.reader, "fields", {})
-        unknown = next((name for name in names if name not in self.fields), None)
-        if unknown is not None:
-            msg = (
-                f"bridge.reader.fields.{unknown} is not one of the study's fields"
-                f"{nearest(unknown, self.fields)}; legal: {', '.join(self.fields)}"
-            )
-            raise ValueError(msg)
+        _check_names("bridge.reader", self.bridge.reader, "fields", self.fields)
+        _check_names("bridge.input_reader", self.bridge.input_reader, "inputs", self.inputs)
         return self
+
+
+def _check_names(
+    key: str, reader: ReaderSection | None, what: str, declared: Mapping[str, object]
+) -> None:
+    """Raises a `ValueError` if a reader names a field that the study does not have."""
+    names = getattr(reader, "fields", {})
+    unknown = next((name for name in names if name not in declared), None)
+    if unknown is not None:
+        msg = (
+            f"{key}.fields.{unknown} is not one of the study's {what}"
+            f"{nearest(unknown, declared)}; legal: {', '.join(declared)}"
+        )
+        raise ValueError(msg)

@@ -20,6 +20,7 @@ import numpy as np
 a, b = (float(line.split()[1]) for line in open("input.txt"))
 pause = float(sys.argv[1])
 print("solving for", a, b, flush=True)
+np.save("start.npy", np.full(12, a))
 if b > 1.6:
     sys.exit("diverged")
 for step in range(10):
@@ -31,7 +32,9 @@ CHANGES = {
     "simulation.bridge": {
         "inputs": {"input.txt": "input.txt"},
         "reader": {"format": "numpy", "files": "u_*.npy"},
+        "input_reader": {"format": "numpy", "files": "start.npy"},
     },
+    "simulation.inputs": {"start": {"shape": [12]}},
     "sampler.method": "sobol",
 }
 
@@ -80,6 +83,7 @@ def test_generate_and_check(module_runs):
         a, b = file["parameters"][:].T
         expected = a[:, None] + b[:, None] * np.arange(10)
         np.testing.assert_allclose(file["u"][:, :, 3, 2], expected, rtol=1e-6)
+        np.testing.assert_allclose(file["inputs/start"][:, 5], a, rtol=1e-6)
     wrong = {"parameters.b.high": 1, "simulation.fields.u.shape": "[4, 12]"}
     wrong |= {"training.enabled": "false", "record.file": "record.h5"}
     words = [w for k, v in wrong.items() for w in ("--set", f"{k}={v}")]

@@ -7,6 +7,21 @@ exists and its size no longer changes, or when the command has ended. Readers im
 """
 
 from melissa_gen.bridge.readers.base import COORDINATES, OutputError, Reader
-from melissa_gen.bridge.readers.selection import check_reader, open_reader
+from melissa_gen.bridge.readers.selection import (
+    INPUT_KEY,
+    KEY,
+    check_reader,
+    open_input_reader,
+    open_reader,
+)
 
-__all__ = ["COORDINATES", "OutputError", "Reader", "check_reader", "open_reader"]
+__all__ = [
+    "COORDINATES",
+    "INPUT_KEY",
+    "KEY",
+    "OutputError",
+    "Reader",
+    "check_reader",
+    "open_input_reader",
+    "open_reader",
+]

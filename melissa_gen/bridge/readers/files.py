@@ -1,7 +1,7 @@
 """Reads output files in the order of the numbers in their names: one per time step, or one for all time steps."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy.typing as npt
 from melissa_gen.bridge.readers.base import COORDINATES, Arrays, OutputError
 from melissa_gen.bridge.readers.formats import load
 from melissa_gen.errors import nearest
-from melissa_gen.study import SimulationSection
 from melissa_gen.study.bridge_section import FileReader
 
 __all__ = ["FilesReader", "in_order", "unfolded"]
@@ -52,22 +51,24 @@ class FilesReader:
     """Reads files of a built-in format.
 
     Args:
-        section: The section `simulation.bridge.reader` of the study.
-        simulation: The section `simulation` of the study.
+        section: The section of the reader in the study.
+        shapes: Name of each field to its shape.
         folder: Folder of the simulation.
+        key: Key of the section, for messages.
     """
 
     def __init__(
         self,
         section: FileReader,
-        simulation: SimulationSection,
+        shapes: Mapping[str, Sequence[int]],
         folder: Path,
+        key: str,
     ) -> None:
         self._section, self._folder = section, folder
-        self._shapes = {name: tuple(f.shape) for name, f in simulation.fields.items()}
+        self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._apart = FIELD in section.files
         names = list(self._shapes) if self._apart else [""]
-        self._sequences = {name: _Sequence(folder, self._pattern(name)) for name in names}
+        self._sequences = {name: _Sequence(folder, self._pattern(name), key) for name in names}
         self._whole: dict[str, npt.NDArray[Any]] | None = None
 
     def read(self, step: int, ended: bool) -> Mapping[str, npt.NDArray[Any]] | None:
@@ -174,8 +175,8 @@ class _NotYetError(Exception):
 class _Sequence:
     """The files that match one pattern, in the order in which they appear."""
 
-    def __init__(self, folder: Path, pattern: str) -> None:
-        self._folder, self._pattern = folder, pattern
+    def __init__(self, folder: Path, pattern: str, key: str) -> None:
+        self._folder, self._pattern, self._key = folder, pattern, key
         self._taken: list[Path] = []
         self._seen: dict[Path, tuple[int, int]] = {}
 
@@ -186,7 +187,7 @@ class _Sequence:
         if taken and fresh and in_order([self._taken[-1], fresh[0]])[0] == fresh[0]:
             msg = (
                 f"{fresh[0].relative_to(self._folder)} appeared after {self._taken[-1].name}, which comes later in the "
-                "order of the numbers in their names; can simulation.bridge.reader.files be narrower?"
+                f"order of the numbers in their names; can {self._key}.files be narrower?"
             )
             raise OutputError(msg)
         paths = self._taken + fresh
@@ -228,6 +229,6 @@ class _Sequence:
         there = sorted(str(p.relative_to(self._folder)) for p in self._folder.rglob("*"))
         some = ", ".join(there[:_LISTED]) + (", ..." if len(there) > _LISTED else "")
         return (
-            f"no file matches simulation.bridge.reader.files '{self._pattern}'; "
+            f"no file matches {self._key}.files '{self._pattern}'; "
             f"the command left {some or 'nothing'} in {self._folder}"
         )

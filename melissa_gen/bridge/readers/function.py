@@ -20,11 +20,12 @@ class UserReader:
         name: The function as `file.py:function`.
         study: Folder of the study.
         folder: Folder of the simulation.
+        key: Key of the reader in the study, for messages.
     """
 
-    def __init__(self, name: str, study: Path, folder: Path) -> None:
+    def __init__(self, name: str, study: Path, folder: Path, key: str) -> None:
         self._name, self._folder = name, folder
-        self._function = load_function(name, study)
+        self._function = load_function(name, study, key)
 
     def read(self, step: int, ended: bool) -> Mapping[str, npt.NDArray[Any]] | None:
         """Returns the fields that the function returns."""
@@ -42,19 +43,20 @@ class UserReader:
         return found
 
 
-def load_function(name: str, study: Path) -> Callable[..., Any]:
+def load_function(name: str, study: Path, key: str) -> Callable[..., Any]:
     """Imports a function.
 
     Args:
         name: The function as `file.py:function`.
         study: Folder of the study.
+        key: Key of the reader in the study, for messages.
 
     Raises:
         StudyError: The function does not exist, or the file can't be imported.
     """
     file, _, attribute = name.rpartition(":")
     path = study / file
-    key = "simulation.bridge.reader.function"
+    key = f"{key}.function"
     if not path.is_file():
         msg = f"{key}: there is no file '{file}' in {study}"
         raise StudyError(msg)

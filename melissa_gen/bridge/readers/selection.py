@@ -10,7 +10,9 @@ from melissa_gen.bridge.readers.packages import require
 from melissa_gen.study import SimulationSection
 from melissa_gen.study.bridge_section import FunctionReader, OpenFoamReader, ReaderSection
 
-__all__ = ["check_reader", "open_reader"]
+__all__ = ["INPUT_KEY", "KEY", "check_reader", "open_input_reader", "open_reader"]
+
+KEY, INPUT_KEY = "simulation.bridge.reader", "simulation.bridge.input_reader"
 
 
 def open_reader(simulation: SimulationSection, study: Path, folder: Path) -> Reader:
@@ -26,22 +28,42 @@ def open_reader(simulation: SimulationSection, study: Path, folder: Path) -> Rea
     if isinstance(section, OpenFoamReader):
         return TimeFoldersReader(section, simulation, folder)
     if isinstance(section, FunctionReader):
-        return UserReader(section.function, study, folder)
-    return FilesReader(section, simulation, folder)
+        return UserReader(section.function, study, folder, KEY)
+    shapes = {name: field.shape for name, field in simulation.fields.items()}
+    return FilesReader(section, shapes, folder, KEY)
 
 
-def check_reader(section: ReaderSection, study: Path) -> None:
+def open_input_reader(simulation: SimulationSection, study: Path, folder: Path) -> Reader | None:
+    """Returns the reader of the inputs of one simulation, as its time step 0; None if it has no inputs.
+
+    Args:
+        simulation: The section `simulation` of the study.
+        study: Folder of the study.
+        folder: Folder of the simulation.
+    """
+    assert simulation.bridge is not None
+    section = simulation.bridge.input_reader
+    if section is None:
+        return None
+    if isinstance(section, FunctionReader):
+        return UserReader(section.function, study, folder, INPUT_KEY)
+    shapes = {name: one.shape for name, one in simulation.inputs.items()}
+    return FilesReader(section, shapes, folder, INPUT_KEY)
+
+
+def check_reader(section: ReaderSection, study: Path, key: str) -> None:
     """Checks that a reader can be used in this environment.
 
     Args:
-        section: The section `simulation.bridge.reader` of the study.
+        section: The section of the reader in the study.
         study: Folder of the study.
+        key: Its key, for messages.
 
     Raises:
         StudyError: A package is missing, or the user's function does not exist.
     """
     if isinstance(section, FunctionReader):
-        load_function(section.function, study)
+        load_function(section.function, study, key)
     elif isinstance(section, OpenFoamReader):
         require("foamlib")
     elif section.format == "vtk":

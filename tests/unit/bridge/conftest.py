@@ -62,12 +62,16 @@ class Simulation:
 
     def __init__(self, a=0.5):
         self.parameters = {"a": a, "n": 3}
-        self.sent, self.reason = [], None
+        self.sent, self.reason, self.inputs = [], None, None
         self.on_send = lambda: None
 
     @property
     def step(self):
         return len(self.sent)
+
+    def send_inputs(self, **inputs):
+        assert self.inputs is None and not self.step
+        self.inputs = inputs
 
     def send(self, **fields):
         if self.step == STEPS:

@@ -311,7 +311,7 @@ def test_a_function_that_is_not_there(tmp_path, name, words):
     (tmp_path / "bad.py").write_text("import no_such_module")
     section = simulation({"format": "function", "function": name}).bridge.reader
     with pytest.raises(StudyError) as caught:
-        check_reader(section, tmp_path)
+        check_reader(section, tmp_path, "simulation.bridge.reader")
     assert words in str(caught.value)
 
 

@@ -386,10 +386,10 @@ def test_an_input_can_not_have_the_name_of_a_field(tmp_path, data):
     assert "inputs.temperature is also the name of a field; give the input another name" in sentence
 
 
-def test_a_bridge_sends_no_inputs(tmp_path, data):
+def test_inputs_of_a_bridge_need_a_reader(tmp_path, data):
     put(data, "simulation.inputs.k", {"shape": [4]})
     put(data, "simulation.processes", 1)
     put(data, "simulation.bridge", {"reader": {"format": "csv", "files": "u_*.csv"}})
-    assert "inputs.k would never arrive, because the bridge sends no inputs" in complaint(
+    assert "inputs.k would never arrive: name the files that hold it in" in complaint(
         tmp_path, data
     )
