@@ -12,10 +12,11 @@ from melissa_gen.study import StatisticsSection, Study
 
 __all__ = ["statistics_megabytes", "statistics_plan"]
 
-_COPIES = 4.0
-"""The statistics themselves, their copy for a checkpoint, and twice the results that are computed from it."""
-_COPIES_TO_MERGE = 1.5
-"""More copies with several ranks: the sum over the ranks, and the part of a rank that is added to it."""
+_COPIES = 5.0
+"""The statistics themselves, their copy for a checkpoint, a copy that includes the samples that wait, and twice the
+results that are computed from it."""
+_COPIES_TO_MERGE = 1.0
+"""More copies with several ranks: the part of a rank that is added."""
 
 
 def statistics_plan(study: Study, section: StatisticsSection) -> StatisticsPlan:

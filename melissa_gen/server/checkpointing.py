@@ -21,11 +21,11 @@ class CheckpointWriter:
         rank: This rank.
         shared: State that ingest reports to rank 0; this class writes `saved`.
         sync: Waits until what the state names is on disk. This can take a minute, so that ingest must not do it: a rank
-            that sends no reports counts as lost.
+            that sends no reports counts as lost. Its argument is whether the study ends with this checkpoint.
     """
 
     def __init__(
-        self, rank: int, shared: RankState, sync: Callable[[], None] = lambda: None
+        self, rank: int, shared: RankState, sync: Callable[[bool], None] = lambda last: None
     ) -> None:
         self._rank, self._shared, self._sync = rank, shared, sync
         self._number = 0
@@ -70,14 +70,19 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
-    def write(
+    def write(self, partial: Path, state: dict[str, Any], saver: RowSaver | None) -> SavedPart:
+        """Writes the files of the last checkpoint in the calling thread, and returns what was written."""
+        return self._write(partial, state, saver, lambda: False, last=True)
+
+    def _write(
         self,
         partial: Path,
         state: dict[str, Any],
         saver: RowSaver | None,
-        canceled: Callable[[], bool] = lambda: False,
+        canceled: Callable[[], bool],
+        *,
+        last: bool,
     ) -> SavedPart:
-        """Writes the files of this rank in the calling thread, and returns what was written."""
         problem = ""
         try:
             if saver is not None:
@@ -87,7 +92,7 @@ class CheckpointWriter:
                 f"the checkpoint lacks the samples in memory of server rank {self._rank}: {error}"
             )
         try:
-            self._sync()
+            self._sync(last)
             write_state(partial, rank_files(self._rank), state)
         except OSError as error:
             problem = f"server rank {self._rank} can't write the checkpoint: {error}"
@@ -102,7 +107,7 @@ class CheckpointWriter:
         publish: Callable[[int, threading.Event], None] | None,
     ) -> None:
         began = time.monotonic()
-        part = self.write(partial, state, saver, self._canceled.is_set)
+        part = self._write(partial, state, saver, self._canceled.is_set, last=False)
         if not self._canceled.is_set():
             self._shared.saved = part
             if publish is not None:

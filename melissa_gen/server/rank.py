@@ -215,10 +215,10 @@ class _Rank:
         self._collectives.close()
         return handover
 
-    def _sync(self) -> None:
-        """Waits until the files that the last state names are on disk."""
+    def _sync(self, last: bool) -> None:
+        """Waits until the files that the state of a checkpoint names are on disk."""
         self._consumer.sync()
-        self._sink.sync()
+        self._sink.sync(publish=not last)
 
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""

@@ -107,10 +107,16 @@ class FanOut:
         sides = {"used": used, "states": states, "failures": self._failures}
         return self.main.state() | {"sides": sides}
 
-    def sync(self) -> None:
-        """Waits until the files that the last `state` names are on disk (any thread); a side sink that fails ends."""
+    def sync(self, *, publish: bool = True) -> None:
+        """Waits until the files that the last `state` names are on disk (any thread); a side sink that fails ends.
+
+        Args:
+            publish: Whether the side sinks also write intermediate results.
+        """
         for side in self.sides:
             try:
+                if publish:
+                    side.publish()
                 side.sync()
             except Exception as error:
                 self._end(side, error)

@@ -18,6 +18,8 @@ __all__ = ["QUEUE_BYTES", "RecordSink"]
 
 QUEUE_BYTES = 64_000_000
 """Memory for samples that are received and not written yet."""
+_WAKE_BYTES = 1_000_000
+"""Waiting samples that are worth waking the recording thread."""
 
 
 class _Row(NamedTuple):
@@ -42,6 +44,8 @@ class RecordSink(SideSink):
     """Writes each sample to an HDF5 file, on a thread of its own. Row n of the file holds simulation n.
 
     All ranks write into one file, each the rows of its simulations.
+
+    The thread writes about a megabyte at once, because being woken for each sample costs it several times the writing.
 
     Ingest never waits for the disk: a sample that finds the queue full is not written and counted as dropped, and its
     simulation stays incomplete in the file. Where nothing else uses the samples, ingest waits instead.
@@ -70,6 +74,7 @@ class RecordSink(SideSink):
         self._writer, self._fields, self._waits = writer, tuple(fields), waits
         self._rank = rank
         self._limit, self._held = queue_bytes, 0
+        self._wake, self._awaited = min(_WAKE_BYTES, queue_bytes // 2), False
         self._queue: deque[_Row | _Mark | None] = deque()
         self._changed = threading.Condition()
         self._dropped = 0
@@ -90,7 +95,8 @@ class RecordSink(SideSink):
         """Adds a copy of the sample to the queue."""
         nbytes = sum(fields[name].nbytes for name in self._fields)
         with self._changed:
-            if self._waits:
+            if self._waits and not self._fits(nbytes):
+                self._wake_writer()
                 self._changed.wait_for(lambda: self._fits(nbytes) or self.failure is not None)
             if self.failure is not None:
                 return
@@ -196,30 +202,44 @@ class RecordSink(SideSink):
         with self._changed:
             self._queue.append(item)
             self._held += nbytes
-            self._changed.notify_all()
+            if self._held >= self._wake or not isinstance(item, _Row):
+                self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        """Lets the recording thread take all that is queued; the lock is held."""
+        self._awaited = True
+        self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue)
-                item = self._queue.popleft()
-            if item is None:
-                return
-            try:
-                if isinstance(item, _Mark):
-                    self._reach(item)
-                elif self.failure is None:
-                    self._write(item)
-            except Exception as error:
-                known = isinstance(error, DataError)
-                self._fail(str(error) if known else f"{type(error).__name__}: {error}")
+                self._changed.wait_for(lambda: self._awaited)
+                self._awaited = False
+                items = tuple(self._queue)
+                self._queue.clear()
+            for item in items:
+                if item is None:
+                    return
+                self._use(item)
+
+    def _use(self, item: _Row | _Mark) -> None:
+        """Writes a sample, or completes the state of a mark."""
+        try:
             if isinstance(item, _Mark):
-                item.state.setdefault("rows", None)
-                item.state.update(self._place(), failure=self.failure)
-                item.reached.set()
-            else:
-                with self._changed:
-                    self._held -= item.nbytes
+                self._reach(item)
+            elif self.failure is None:
+                self._write(item)
+        except Exception as error:
+            known = isinstance(error, DataError)
+            self._fail(str(error) if known else f"{type(error).__name__}: {error}")
+        if isinstance(item, _Mark):
+            item.state.setdefault("rows", None)
+            item.state.update(self._place(), failure=self.failure)
+            item.reached.set()
+        else:
+            with self._changed:
+                self._held -= item.nbytes
+                if self._waits:
                     self._changed.notify_all()
 
     def _place(self) -> dict[str, Any]:

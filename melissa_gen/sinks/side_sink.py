@@ -26,8 +26,8 @@ class Ranks(Protocol):
 class SideSink(ABC):
     """Uses each stored sample of a server rank once, beside the sink that stores it.
 
-    `FanOut` calls all methods. An exception in `consume`, `state` or `finish` ends this sink with one warning; training
-    and the other sinks continue. A sink that fails on a thread of its own sets `failure`.
+    `FanOut` calls all methods. An exception in `consume`, `state`, `publish`, `sync` or `finish` ends this sink with
+    one warning; training and the other sinks continue. A sink that fails on a thread of its own sets `failure`.
 
     Attributes:
         name: Name of the sink: its section in the study, and its key in checkpoints and in `summary.json`.
@@ -55,6 +55,12 @@ class SideSink(ABC):
         returns. Its arrays must be copies.
         """
         return {}
+
+    def publish(self) -> None:
+        """Writes intermediate results, those of the last `state` (checkpoint's thread, before `sync`).
+
+        The last checkpoint does not call it, because `finish` follows.
+        """
 
     def sync(self) -> None:
         """Completes the last `state`, and waits until the files that it names are on disk (checkpoint's thread)."""

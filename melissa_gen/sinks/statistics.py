@@ -104,14 +104,18 @@ class StatisticsSink(SideSink):
         self._state = {"unknown_density": self._unknown, "fields": fields}
         return self._state
 
-    def sync(self) -> None:
+    def publish(self) -> None:
         """Writes the results of the last `state`; with several ranks, with the newest parts of the others."""
-        if not self._state:
+        state, self._state = self._state, {}
+        if not state:
             return
-        fields = {name: self._with_state(name, one) for name, one in self._state["fields"].items()}
-        self._write_part(self._state["fields"])
-        if self._rank == 0:
-            self._merged(fields).write(self._path)
+        if self._rank:
+            self._write_part(state["fields"])
+            return
+        fields = {name: self._new(one) for name, one in self._plan.fields.items()}
+        for name, statistics in fields.items():
+            statistics.restore(state["fields"][name])
+        self._merged(fields).write(self._path)
 
     def restore(
         self, states: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
@@ -128,17 +132,16 @@ class StatisticsSink(SideSink):
                     statistics.merge(earlier)
         # On a full disk, the next checkpoint fails with a sentence.
         with contextlib.suppress(OSError):
-            self._write_part({name: one.state() for name, one in self._fields.items()})
+            if self._rank:
+                self._write_part({name: one.state() for name, one in self._fields.items()})
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of all ranks (collective)."""
         problem = self.failure
-        # The last checkpoint is complete.
-        self._state = {}
         try:
             for statistics in self._fields.values() if complete else ():
                 statistics.finish()
-            if problem is None:
+            if problem is None and self._rank:
                 self._write_part({name: one.state() for name, one in self._fields.items()})
         except Exception as error:
             # The other ranks wait for this one.
@@ -202,8 +205,6 @@ class StatisticsSink(SideSink):
 
     def _write_part(self, states: Mapping[str, Any]) -> None:
         """Writes the states of the fields of this rank for rank 0."""
-        if self._rank == 0:
-            return
         arrays = {
             f"{name}/{part}/{key}": array
             for name, parts in states.items()
@@ -218,17 +219,14 @@ class StatisticsSink(SideSink):
     def _merged(
         self, mine: Mapping[str, FieldStatistics], *, over: bool = False
     ) -> StatisticsResults:
-        """Returns the results of rank 0 and of the parts that the other ranks have written."""
-        merged = dict(mine)
-        paths = [path for path in map(self._part, range(1, self._ranks)) if path.exists()]
-        if paths:
-            merged = {name: self._with_state(name, one.state()) for name, one in mine.items()}
-        for path in paths:
-            with np.load(path, allow_pickle=False) as part:
-                for name, statistics in merged.items():
-                    statistics.merge(self._with_state(name, _state_in(part, name)))
+        """Returns the results of rank 0, with the parts that the other ranks have written added to its statistics."""
+        for path in map(self._part, range(1, self._ranks)):
+            if path.exists():
+                with np.load(path, allow_pickle=False) as part:
+                    for name, statistics in mine.items():
+                        statistics.merge(self._with_state(name, _state_in(part, name)))
         return StatisticsResults(
-            {name: self._results_of(name, one, over=over) for name, one in merged.items()},
+            {name: self._results_of(name, one, over=over) for name, one in mine.items()},
             tuple(self._plan.parameters),
             np.array(self._plan.times, np.float64),
         )

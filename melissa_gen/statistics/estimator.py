@@ -1,15 +1,18 @@
 """The base class of the estimators: named arrays that are all of their state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Estimator", "along"]
+__all__ = ["Array", "Estimator", "along", "blocks"]
 
 Array = NDArray[np.float64]
+
+_BLOCK = 4096
+"""Points whose samples, and what is computed of them, remain in the cache of a core."""
 
 
 def along(per_step: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
@@ -17,8 +20,14 @@ def along(per_step: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     return per_step.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def blocks(points: int) -> Iterator[slice]:
+    """Returns slices of a few points each that together are all points."""
+    for start in range(0, points, _BLOCK):
+        yield slice(start, min(start + _BLOCK, points))
+
+
 class Estimator(ABC):
-    """An estimator that takes one sample at a time.
+    """An estimator that takes a few samples of a time step at a time.
 
     Attributes:
         arrays: Name to array, with the time step as the first axis. They are the whole state.

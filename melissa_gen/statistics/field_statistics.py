@@ -13,6 +13,7 @@ from melissa_gen.statistics.moments import Moments
 from melissa_gen.statistics.quantiles import Quantiles
 from melissa_gen.statistics.ranges import Exceedance, Extremes
 from melissa_gen.statistics.sobol_groups import SobolGroups
+from melissa_gen.statistics.waiting_samples import BATCH, WaitingSamples
 
 __all__ = ["ChosenStatistics", "FieldStatistics"]
 
@@ -50,10 +51,10 @@ class ChosenStatistics:
             item_bytes: Bytes of one value of a sample.
         """
         arrays = self.order + 2 + len(self.thresholds) + 2 * len(self.quantiles) + self.covariances
-        waiting = 0
+        waiting = BATCH
         if self.sobol:
             arrays += 4 * self.sobol + 4
-            waiting = self.open_groups * (self.sobol + 2)
+            waiting += self.open_groups * (self.sobol + 2)
         return steps * prod(shape) * (8 * arrays + item_bytes * waiting) / 1e6
 
 
@@ -74,14 +75,16 @@ class FieldStatistics:
         selection: ChosenStatistics,
         dtype: str = "float32",
     ) -> None:
-        self.selection = selection
-        self.moments = Moments(steps, shape, selection.order, selection.covariances)
-        self.extremes = Extremes(steps, shape)
+        self.selection, self._shape = selection, shape
+        points = prod(shape)
+        self.waiting = WaitingSamples(steps, points, selection.covariances, dtype)
+        self.moments = Moments(steps, points, selection.order, selection.covariances)
+        self.extremes = Extremes(steps, points)
         self.exceedance = (
-            Exceedance(steps, shape, selection.thresholds) if selection.thresholds else None
+            Exceedance(steps, points, selection.thresholds) if selection.thresholds else None
         )
         self.quantiles = (
-            Quantiles(steps, shape, selection.quantiles) if selection.quantiles else None
+            Quantiles(steps, points, selection.quantiles) if selection.quantiles else None
         )
         self.sobol = (
             SobolGroups(
@@ -103,44 +106,56 @@ class FieldStatistics:
             parameters: Parameters of the simulation, `(d,)`.
             weight: Importance weight; the Sobol indices do not use it.
         """
-        exact = np.asarray(values, np.float64)
-        self.moments.update(step, exact, parameters, weight)
-        self.extremes.update(step, exact)
-        if self.exceedance is not None:
-            self.exceedance.update(step, exact, weight)
-        if self.quantiles is not None:
-            with np.errstate(invalid="ignore"):
-                deviation = np.sqrt(self.moments.variance(step))
-            low, high = (self.extremes.arrays[name][step] for name in ("minimum", "maximum"))
-            self.quantiles.update(step, exact, deviation, low, high, weight)
+        if self.waiting.add(step, values, weight, parameters):
+            self._include(step)
         if self.sobol is not None:
-            self.sobol.update(simulation, step, exact)
+            self.sobol.update(simulation, step, values)
 
     def merge(self, other: Self) -> None:
-        """Adds the samples of another rank."""
+        """Adds the samples of another rank, none of which then waits there."""
+        self.include_all()
+        other.include_all()
         for name, part in self._parts().items():
             part.merge(other._parts()[name])
 
     def results(self) -> dict[str, NDArray[Any]]:
         """Returns all estimates by name; the first axis is the time step, the second the level or the parameter."""
+        self.include_all()
         found = self.moments.results() | self.extremes.results()
         for part in (self.exceedance, self.quantiles):
             found |= part.results() if part is not None else {}
+        found = {
+            name: array.reshape(*array.shape[:-1], *self._shape) if array.ndim > 1 else array
+            for name, array in found.items()
+        }
         return found | (self.sobol.indices.results() if self.sobol is not None else {})
+
+    def include_all(self) -> None:
+        """Includes the samples that wait."""
+        for step in self.waiting.steps():
+            self._include(step)
 
     def state(self) -> dict[str, Any]:
         """Returns a copy of the state: nested dicts of arrays."""
-        return {name: part.state() for name, part in self._parts().items()}
+        return {
+            "waiting": self.waiting.state(),
+            **{name: part.state() for name, part in self._parts().items()},
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues exactly from a `state()`."""
         for name, part in self._parts().items():
             part.restore(state[name])
+        self.waiting.restore(state["waiting"])
 
     def adopt(self, state: Mapping[str, Any]) -> None:
-        """Uses the arrays of a `state()` without a copy, for `results` and as the argument of `merge`."""
+        """Uses the arrays of a `state()` without a copy, for `results` and as the argument of `merge`.
+
+        Both include the samples that wait, in these arrays.
+        """
         for name, part in self._parts().items():
             part.adopt(state[name])
+        self.waiting.restore(state["waiting"])
 
     def finish(self) -> None:
         """Leaves out the groups of the Sobol indices that are incomplete; no sample may follow."""
@@ -159,6 +174,19 @@ class FieldStatistics:
         if over:
             left_out = max(left_out, self.selection.groups - self.sobol.complete)
         return {"groups_left_out": left_out, "groups_open": self.sobol.waiting}
+
+    def _include(self, step: int) -> None:
+        """Gives the estimators the samples of a time step that wait."""
+        values, weights, parameters = self.waiting.take(step)
+        self.moments.update(step, values, weights, parameters)
+        self.extremes.update(step, values)
+        if self.exceedance is not None:
+            self.exceedance.update(step, values, weights)
+        if self.quantiles is not None:
+            with np.errstate(invalid="ignore"):
+                deviation = np.sqrt(self.moments.variance(step))
+            low, high = (self.extremes.arrays[name][step] for name in ("minimum", "maximum"))
+            self.quantiles.update(step, values, weights, deviation, low, high)
 
     def _parts(self) -> dict[str, Any]:
         parts = {

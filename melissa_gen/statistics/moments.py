@@ -4,12 +4,12 @@ References: Pébay, Terriberry, Kolla, Bennett, "Numerically stable, scalable fo
 computation of higher-order multivariate central moments with arbitrary weights", Computational Statistics 31 (2016).
 """
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.statistics.estimator import Array, Estimator, along
+from melissa_gen.statistics.estimator import Array, Estimator, along, blocks
 from melissa_gen.statistics.weights import effective_size
 
 __all__ = ["Moments"]
@@ -23,29 +23,27 @@ class Moments(Estimator):
 
     Args:
         steps: Number of time steps t.
-        shape: Shape of the field.
+        points: Number of points of the field.
         order: Highest order of the moments, 1 to 4; covariances need at least 2.
         parameters: Number of parameters d of the covariances, 0 for none.
     """
 
-    def __init__(
-        self, steps: int, shape: tuple[int, ...], order: int = 4, parameters: int = 0
-    ) -> None:
+    def __init__(self, steps: int, points: int, order: int = 4, parameters: int = 0) -> None:
         self._order, self._parameters = order, parameters
         self.arrays = {name: np.zeros(steps) for name in ("count", "weight", "weight_squares")}
-        self.arrays |= {f"sum_{n}": np.zeros((steps, *shape)) for n in range(1, order + 1)}
+        self.arrays |= {f"sum_{n}": np.zeros((steps, points)) for n in range(1, order + 1)}
         if parameters:
             self.arrays["parameter_mean"] = np.zeros((steps, parameters))
             self.arrays["parameter_sum"] = np.zeros((steps, parameters))
-            self.arrays["cross_sum"] = np.zeros((steps, parameters, *shape))
+            self.arrays["cross_sum"] = np.zeros((steps, parameters, points))
 
     @property
     def mean(self) -> Array:
-        """The means, `(t, *shape)`; 0 without samples."""
+        """The means, `(t, points)`; 0 without samples."""
         return self.arrays["sum_1"]
 
     def variance(self, step: int | slice = slice(None)) -> Array:
-        """Returns the variances `(t, *shape)`, or those of one time step; NaN below two samples."""
+        """Returns the variances `(t, points)`, or those of one time step; NaN below two samples."""
         weight, squares = self.arrays["weight"][step], self.arrays["weight_squares"][step]
         sums = self.arrays["sum_2"][step]
         # The sum over n - 1 in terms of the weights.
@@ -54,32 +52,58 @@ class Moments(Estimator):
         return np.asarray(sums / (along(share, sums) if isinstance(step, slice) else share))
 
     def update(
-        self, step: int, values: Array, parameters: Array | None = None, weight: float = 1.0
+        self, step: int, values: NDArray[Any], weights: Array, parameters: Array | None = None
     ) -> None:
-        """Adds one sample.
+        """Adds samples of one time step.
 
         Args:
             step: Time step.
-            values: `(*shape)`.
-            parameters: Parameters of the simulation, `(d,)`.
-            weight: Importance weight, at least 0.
+            values: `(n, points)`.
+            weights: Importance weights, at least 0, `(n,)`.
+            parameters: Parameters of the simulations, `(n, d)`.
         """
         arrays = self.arrays
-        arrays["count"][step] += 1
-        if weight == 0.0:
+        arrays["count"][step] += len(values)
+        old, added = float(arrays["weight"][step]), float(weights.sum())
+        if added == 0.0:
             return
-        old = float(arrays["weight"][step])
-        arrays["weight"][step] += weight
-        arrays["weight_squares"][step] += weight * weight
-        total = old + weight
-        sums = [arrays[f"sum_{n}"][step] for n in range(1, self._order + 1)]
-        delta = values - sums[0]
+        total = old + added
+        arrays["weight"][step] = total
+        arrays["weight_squares"][step] += weights @ weights
+        if old == 0.0:
+            # The sums are taken about the mean so far, or about any value near it.
+            arrays["sum_1"][step] = values[0]
+        factors, shift = weights[None], np.zeros(0)
         if self._parameters and parameters is not None:
-            shift = parameters - arrays["parameter_mean"][step]
-            arrays["cross_sum"][step] += np.multiply.outer(shift, delta) * (old * weight / total)
-            arrays["parameter_sum"][step] += shift * shift * (old * weight / total)
-            arrays["parameter_mean"][step] += shift * (weight / total)
-        _add_sums(sums, delta, [None] * self._order, old, weight)
+            factors, shift = self._add_parameters(step, weights, parameters, old, total)
+        for part in blocks(values.shape[1]):
+            sums = [arrays[f"sum_{n}"][step, part] for n in range(1, self._order + 1)]
+            delta = values[:, part] - sums[0]
+            first = factors @ delta
+            moved = first[0] / total
+            if len(shift):
+                cross = arrays["cross_sum"][step, :, part]
+                cross += first[1:]
+                cross -= np.multiply.outer(total * shift, moved)
+            power = delta
+            for higher in sums[1:]:
+                power = power * delta
+                np.add(higher, weights @ power, out=higher)
+            _move_mean(sums, moved, total)
+
+    def _add_parameters(
+        self, step: int, weights: Array, parameters: Array, old: float, total: float
+    ) -> tuple[Array, Array]:
+        """Adds parameters; returns the factors `(1 + d, n)` of the first sums, and by how much the means change."""
+        means, sums = (self.arrays[f"parameter_{name}"][step] for name in ("mean", "sum"))
+        if old == 0.0:
+            means[...] = parameters[0]
+        delta = parameters - means
+        shift = weights @ delta / total
+        sums += weights @ (delta * delta) - total * shift * shift
+        np.maximum(sums, 0.0, out=sums)
+        means += shift
+        return np.vstack([weights, weights * delta.T]), shift
 
     def merge(self, other: Self) -> None:
         """Adds the samples of another estimator."""
@@ -106,7 +130,7 @@ class Moments(Estimator):
             mine[name] += theirs[name]
 
     def results(self) -> dict[str, NDArray[np.float64]]:
-        """Returns the moments `(t, *shape)`, covariance and correlation `(t, d, *shape)`, and the counts `(t,)`."""
+        """Returns the moments `(t, points)`, covariance and correlation `(t, d, points)`, and the counts `(t,)`."""
         arrays = self.arrays
         weight = along(arrays["weight"], arrays["sum_1"])
         size = effective_size(arrays["weight"], arrays["weight_squares"])
@@ -142,14 +166,28 @@ class Moments(Estimator):
         }
 
 
-def _add_sums(
-    sums: list[Array],
-    delta: Array,
-    others: list[Array] | list[None],
-    a: float | Array,
-    b: float | Array,
-) -> None:
-    """Adds the central sums `others` of weight b to `sums` of weight a, in place; None stands for a single sample.
+def _move_mean(sums: list[Array], moved: Array, total: float) -> None:
+    """Makes sums about an earlier mean those about the present one, in place.
+
+    Args:
+        sums: The earlier mean and the sums of order 2 to 4 about it, as many as are kept.
+        moved: The present mean less the earlier one.
+        total: Sum of the weights.
+    """
+    square = moved * moved
+    # Products: the power function takes many times longer.
+    if len(sums) > 3:
+        sums[3] += moved * (moved * (6 * sums[1] - 3 * total * square) - 4 * sums[2])
+    if len(sums) > 2:
+        sums[2] += moved * (2 * total * square - 3 * sums[1])
+    if len(sums) > 1:
+        sums[1] -= total * square
+        np.maximum(sums[1], 0.0, out=sums[1])
+    sums[0] += moved
+
+
+def _add_sums(sums: list[Array], delta: Array, others: list[Array], a: Array, b: Array) -> None:
+    """Adds the central sums `others` of weight b to `sums` of weight a, in place.
 
     Args:
         sums: The mean and the central sums of order 2 to 4, as many as are kept.
@@ -158,23 +196,16 @@ def _add_sums(
         a: Sum of our weights.
         b: Sum of their weights.
     """
-    total = a + b
-    total = np.where(total > 0, total, 1.0) if isinstance(total, np.ndarray) else total
+    total = np.where(a + b > 0, a + b, 1.0)
     step, square = delta * (b / total), delta * delta
     if len(sums) > 3:
-        s2, s3, s4 = others[1], others[2], others[3]
-        # Products: the power function takes many times longer.
         sums[3] += square * square * (a * b * (a * a - a * b + b * b) / total**3)
         sums[3] += 6 * step * step * sums[1] - 4 * step * sums[2]
-        if s4 is not None and s3 is not None and s2 is not None:
-            sums[3] += s4 + 6 * (delta * (a / total)) ** 2 * s2 + 4 * delta * (a / total) * s3
+        sums[3] += others[3] + 6 * (delta * (a / total)) ** 2 * others[1]
+        sums[3] += 4 * delta * (a / total) * others[2]
     if len(sums) > 2:
-        s2, s3 = others[1], others[2]
         sums[2] += square * delta * (a * b * (a - b) / total**2) - 3 * step * sums[1]
-        if s3 is not None and s2 is not None:
-            sums[2] += s3 + 3 * delta * (a / total) * s2
+        sums[2] += others[2] + 3 * delta * (a / total) * others[1]
     if len(sums) > 1:
-        sums[1] += square * (a * b / total)
-        if others[1] is not None:
-            sums[1] += others[1]
+        sums[1] += square * (a * b / total) + others[1]
     sums[0] += step

@@ -1,8 +1,8 @@
 """Quantiles in one pass, by the Robbins-Monro algorithm with a gain that adapts to the density.
 
-The estimate of a quantile moves by the gain 1 / f, where f is the density at the quantile, estimated by the share of
-the samples that fall near it. With this gain the error is asymptotically that of the quantile of all samples, sqrt(α
-(1 - α) / n) / f, and it is stated with the estimate.
+The first samples of a time step give their own quantiles. After that, the estimate moves by the gain 1 / f, where f is
+the density at the quantile, estimated by the share of the samples that fall near it. With this gain the error is
+asymptotically that of the quantile of all samples, sqrt(α (1 - α) / n) / f, and it is stated with the estimate.
 
 References: Robbins, Monro, "A stochastic approximation method", 1951; Tierney, "A space-efficient recursive procedure
 for estimating a quantile of an unknown distribution", SIAM Journal on Scientific and Statistical Computing 4 (1983);
@@ -11,12 +11,12 @@ files", 2017.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.statistics.estimator import Array, Estimator, along
+from melissa_gen.statistics.estimator import Array, Estimator, along, blocks
 from melissa_gen.statistics.weights import effective_size
 
 __all__ = ["Quantiles"]
@@ -37,57 +37,63 @@ class Quantiles(Estimator):
 
     Args:
         steps: Number of time steps t.
-        shape: Shape of the field.
+        points: Number of points of the field.
         levels: The k probabilities α, between 0 and 1.
     """
 
-    def __init__(self, steps: int, shape: tuple[int, ...], levels: Sequence[float]) -> None:
-        self._levels = np.array(levels, np.float64).reshape(-1, *(1,) * len(shape))
+    def __init__(self, steps: int, points: int, levels: Sequence[float]) -> None:
+        self._levels = np.array(levels, np.float64)
         self.arrays = {
             "weight": np.zeros(steps),
             "weight_squares": np.zeros(steps),
-            "quantile": np.zeros((steps, len(levels), *shape)),
-            "density": np.zeros((steps, len(levels), *shape)),
+            "quantile": np.zeros((steps, len(levels), points)),
+            "density": np.zeros((steps, len(levels), points)),
         }
 
     def update(
         self,
         step: int,
-        values: Array,
+        values: NDArray[Any],
+        weights: Array,
         deviation: Array,
         low: Array,
         high: Array,
-        weight: float = 1.0,
     ) -> None:
-        """Adds one sample.
+        """Adds samples of one time step.
 
         Args:
             step: Time step.
-            values: `(*shape)`.
-            deviation: Standard deviation of the samples so far, this one included, `(*shape)`.
-            low: Their minimum, `(*shape)`.
-            high: Their maximum, `(*shape)`.
-            weight: Importance weight, at least 0.
+            values: `(n, points)`.
+            weights: Importance weights, at least 0, `(n,)`.
+            deviation: Standard deviation of the samples so far, these included, `(points,)`.
+            low: Their minimum, `(points,)`.
+            high: Their maximum, `(points,)`.
         """
-        if weight == 0.0:
-            return
         arrays = self.arrays
-        first = arrays["weight"][step] == 0.0
-        arrays["weight"][step] += weight
-        arrays["weight_squares"][step] += weight * weight
-        estimate, density = arrays["quantile"][step], arrays["density"][step]
-        if first:
-            estimate[...] = values
+        old, added = float(arrays["weight"][step]), float(weights.sum())
+        if added == 0.0:
             return
-        share = weight / arrays["weight"][step]
+        arrays["weight"][step] = total = old + added
+        arrays["weight_squares"][step] += weights @ weights
         size = float(effective_size(arrays["weight"][step], arrays["weight_squares"][step]))
-        width = deviation * size**-_BANDWIDTH_POWER
-        with np.errstate(divide="ignore", invalid="ignore"):
-            near = np.where(width > 0, (np.abs(values - estimate) <= width) / (2 * width), 0.0)
-            density += (near - density) * min(share / (1 - share), 1.0) ** _MEMORY_POWER
-            gain = np.minimum(1 / density, (high - low) * size**_GAIN_POWER)
-        estimate += gain * share * (self._levels - (values <= estimate))
-        np.clip(estimate, low, high, out=estimate)
+        memory = min(added / old, 1.0) ** _MEMORY_POWER if old else 1.0
+        for part in blocks(values.shape[1]):
+            some, width = values[:, part], deviation[part] * size**-_BANDWIDTH_POWER
+            most = (high[part] - low[part]) * size**_GAIN_POWER
+            for number, level in enumerate(self._levels):
+                estimate, density = (
+                    arrays[name][step, number, part] for name in ("quantile", "density")
+                )
+                if old == 0.0:
+                    estimate[...] = _quantile(some, weights, level)
+                offset = some - estimate
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    near = weights @ (np.abs(offset) <= width) / (2 * added * width)
+                    density += (np.where(width > 0, near, 0.0) - density) * memory
+                    gain = np.minimum(1 / density, most)
+                if old:
+                    estimate += gain * (added * level - weights @ (offset <= 0)) / total
+                np.clip(estimate, low[part], high[part], out=estimate)
 
     def merge(self, other: Self) -> None:
         """Adds the samples of another estimator."""
@@ -100,14 +106,40 @@ class Quantiles(Estimator):
             mine[name] += theirs[name]
 
     def results(self) -> dict[str, NDArray[np.float64]]:
-        """Returns each `quantile` with its standard error `quantile_error`, `(t, k, *shape)`."""
+        """Returns each `quantile` with its standard error `quantile_error`, `(t, k, points)`."""
         arrays = self.arrays
         weight = along(arrays["weight"], arrays["quantile"])
         size = effective_size(arrays["weight"], arrays["weight_squares"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            spread = np.sqrt(self._levels * (1 - self._levels) / along(size, arrays["quantile"]))
+            spread = np.sqrt(
+                (self._levels * (1 - self._levels))[:, None] / along(size, arrays["quantile"])
+            )
             error = np.where(arrays["density"] > 0, spread / arrays["density"], np.nan)
         return {
             "quantile": np.where(weight > 0, arrays["quantile"], np.nan),
             "quantile_error": error,
         }
+
+
+def _quantile(values: NDArray[Any], weights: Array, level: float) -> Array:
+    """Returns the quantile `(points,)` of a few weighted samples `(n, points)`, linear between the samples."""
+    values, weights = values[weights > 0], weights[weights > 0]
+    if len(values) == 1:
+        return np.asarray(values[0], np.float64)
+    if np.all(weights == weights[0]):
+        # The usual case, in which sorting the values alone is much faster.
+        ordered = np.sort(values, axis=0)
+        place = min(max(level * len(values) - 0.5, 0.0), len(values) - 1.0)
+        first = min(int(place), len(values) - 2)
+        x0, x1 = ordered[first], ordered[first + 1]
+        return np.asarray(x0 + (place - first) * (x1 - x0), np.float64)
+    order = np.argsort(values, axis=0)
+    ordered, shares = np.take_along_axis(values, order, axis=0), weights[order] / weights.sum()
+    # A sample is the quantile of the probability in the middle of its share.
+    places = np.cumsum(shares, axis=0) - shares / 2
+    above = np.clip(np.sum(places < level, axis=0), 1, len(values) - 1)[None]
+    (x0, p0), (x1, p1) = (
+        tuple(np.take_along_axis(array, number, axis=0)[0] for array in (ordered, places))
+        for number in (above - 1, above)
+    )
+    return np.asarray(x0 + np.clip((level - p0) / (p1 - p0), 0.0, 1.0) * (x1 - x0), np.float64)

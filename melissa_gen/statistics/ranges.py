@@ -1,12 +1,12 @@
 """Minimum, maximum, and the probability of exceeding thresholds."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.statistics.estimator import Array, Estimator, along
+from melissa_gen.statistics.estimator import Array, Estimator, along, blocks
 
 __all__ = ["Exceedance", "Extremes"]
 
@@ -16,20 +16,20 @@ class Extremes(Estimator):
 
     Args:
         steps: Number of time steps t.
-        shape: Shape of the field.
+        points: Number of points of the field.
     """
 
-    def __init__(self, steps: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, steps: int, points: int) -> None:
         self.arrays = {
-            "minimum": np.full((steps, *shape), np.inf),
-            "maximum": np.full((steps, *shape), -np.inf),
+            "minimum": np.full((steps, points), np.inf),
+            "maximum": np.full((steps, points), -np.inf),
         }
 
-    def update(self, step: int, values: Array) -> None:
-        """Adds one sample `(*shape)` of a time step."""
+    def update(self, step: int, values: NDArray[Any]) -> None:
+        """Adds samples `(n, points)` of a time step."""
         low, high = self.arrays["minimum"][step], self.arrays["maximum"][step]
-        np.minimum(low, values, out=low)
-        np.maximum(high, values, out=high)
+        np.minimum(low, values.min(axis=0), out=low)
+        np.maximum(high, values.max(axis=0), out=high)
 
     def merge(self, other: Self) -> None:
         """Adds the samples of another estimator."""
@@ -37,7 +37,7 @@ class Extremes(Estimator):
             choose(self.arrays[name], other.arrays[name], out=self.arrays[name])
 
     def results(self) -> dict[str, NDArray[np.float64]]:
-        """Returns minimum and maximum, `(t, *shape)`."""
+        """Returns minimum and maximum, `(t, points)`."""
         return {
             name: np.where(np.isfinite(array), array, np.nan) for name, array in self.arrays.items()
         }
@@ -48,21 +48,23 @@ class Exceedance(Estimator):
 
     Args:
         steps: Number of time steps t.
-        shape: Shape of the field.
+        points: Number of points of the field.
         thresholds: The k thresholds, in the field's unit.
     """
 
-    def __init__(self, steps: int, shape: tuple[int, ...], thresholds: Sequence[float]) -> None:
-        self._thresholds = np.array(thresholds, np.float64).reshape(-1, *(1,) * len(shape))
+    def __init__(self, steps: int, points: int, thresholds: Sequence[float]) -> None:
+        self._thresholds = tuple(thresholds)
         self.arrays = {
             "weight": np.zeros(steps),
-            "above": np.zeros((steps, len(thresholds), *shape)),
+            "above": np.zeros((steps, len(thresholds), points)),
         }
 
-    def update(self, step: int, values: Array, weight: float = 1.0) -> None:
-        """Adds one sample `(*shape)` of a time step."""
-        self.arrays["weight"][step] += weight
-        self.arrays["above"][step] += weight * (values > self._thresholds)
+    def update(self, step: int, values: NDArray[Any], weights: Array) -> None:
+        """Adds samples `(n, points)` of a time step, with weights `(n,)`."""
+        self.arrays["weight"][step] += weights.sum()
+        for part in blocks(values.shape[1]):
+            for level, threshold in enumerate(self._thresholds):
+                self.arrays["above"][step, level, part] += weights @ (values[:, part] > threshold)
 
     def merge(self, other: Self) -> None:
         """Adds the samples of another estimator."""
@@ -70,6 +72,6 @@ class Exceedance(Estimator):
             self.arrays[name] += added
 
     def results(self) -> dict[str, NDArray[np.float64]]:
-        """Returns the `exceedance`, `(t, k, *shape)`."""
+        """Returns the `exceedance`, `(t, k, points)`."""
         above, weight = self.arrays["above"], self.arrays["weight"]
         return {"exceedance": above / along(np.where(weight > 0, weight, np.nan), above)}

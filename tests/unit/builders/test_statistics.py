@@ -101,7 +101,7 @@ def test_a_checkpoint_keeps_the_promise_of_memory(selection, ranks, tmp_path):
                 field = {"temperature": random.random((100, 100), np.float32)}
                 sink.consume(Sample(simulation, step, point, 1.0, 0.0), field)
         sink.state()
-        sink.sync()
+        sink.publish()
 
     for rank in range(1, ranks):
         fill(rank)

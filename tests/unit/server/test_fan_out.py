@@ -89,7 +89,7 @@ def test_a_sink_that_fails_ends_alone_with_one_warning(caplog):
     assert broken.finished and other.finished
 
 
-@pytest.mark.parametrize("method", ["consume", "state", "sync"])
+@pytest.mark.parametrize("method", ["consume", "state", "publish", "sync"])
 def test_a_sink_that_has_ended_stays_so_after_a_restart(method):
     """It lacks the samples that arrived since."""
 

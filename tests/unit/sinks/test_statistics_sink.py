@@ -87,7 +87,7 @@ def test_a_resumed_study_has_the_same_file_as_one_without_interruption(tmp_path)
     first = StatisticsSink(ALL, tmp_path / "parts.h5")
     give(first, points, range(30))
     state = first.state()
-    first.sync()
+    first.publish()
     early = StatisticsResults.read(tmp_path / "parts.h5").fields["u"]
     assert early["count"].tolist() == [30, 30] and early["groups"].tolist() == [7, 7]
     assert early.figures == {"groups_left_out": 0, "groups_open": 1}
@@ -140,7 +140,7 @@ def test_two_ranks_give_the_results_of_one(tmp_path):
         give(sinks[simulation % 2], points, [simulation])
     states = [sink.state() for sink in reversed(sinks)][::-1]
     for sink in reversed(sinks):
-        sink.sync()  # a checkpoint
+        sink.publish()  # a checkpoint
     early = StatisticsResults.read(tmp_path / "two.h5").fields["u"]
     assert early["count"].tolist() == [30, 30] and early["groups"].tolist() == [6, 6]
     assert early.figures == {"groups_left_out": 0, "groups_open": 2}
@@ -185,7 +185,7 @@ def test_parts_of_ranks_that_no_longer_exist_count_neither_twice_nor_never(tmp_p
     def checkpoint(sinks):
         states = [sink.state() for sink in sinks]
         for sink in sinks:
-            sink.sync()
+            sink.publish()
         return states
 
     def counted():
@@ -210,7 +210,7 @@ def test_parts_of_ranks_that_no_longer_exist_count_neither_twice_nor_never(tmp_p
     again[1].restore([], saved)
     give(again[1], points, range(50, 64))
     again[0].state()
-    again[0].sync()  # before the other rank has written its first part
+    again[0].publish()  # before the other rank has written its first part
     assert counted() == [50, 50]
     assert finish_together(again) == {}
     assert counted() == [64, 64] and list(tmp_path.iterdir()) == [path]
@@ -226,7 +226,7 @@ def test_the_first_results_after_a_resume_include_the_ranks_that_have_written_no
     for sink, state in zip(again, saved, strict=True):
         sink.restore([state], [state])
     again[0].state()
-    again[0].sync()
+    again[0].publish()
     assert StatisticsResults.read(path).fields["u"]["count"].tolist() == [40, 40]
 
 
@@ -259,7 +259,7 @@ def test_groups_that_lack_a_simulation_are_counted(tmp_path):
     give(sink, points, [n for n in range(64) if n not in silent])
     give(sink, points, [40], steps=[0])  # failed after its first time step
     sink.state()
-    sink.sync()
+    sink.publish()
     # So far the whole group may still come.
     early = StatisticsResults.read(tmp_path / "s.h5").fields["u"].figures
     assert early["groups_left_out"] + early["groups_open"] == 2

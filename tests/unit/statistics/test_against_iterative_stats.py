@@ -19,9 +19,9 @@ POINTS, SAMPLES = 7, 200
 
 def test_moments():
     samples = np.random.default_rng(1).gamma(2.0, size=(SAMPLES, POINTS))
-    mine, theirs = Moments(1, (POINTS,)), iterative_moments.IterativeMoments(4, dim=POINTS)
+    mine, theirs = Moments(1, POINTS), iterative_moments.IterativeMoments(4, dim=POINTS)
     for sample in samples:
-        mine.update(0, sample)
+        mine.update(0, sample[None], np.ones(1))
         theirs.increment(sample)
     found = mine.results()
     np.testing.assert_allclose(found["mean"][0], theirs.get_mean(), rtol=1e-12)
@@ -35,10 +35,10 @@ def test_covariance_with_a_parameter():
     generator = np.random.default_rng(2)
     parameters = generator.normal(size=(SAMPLES, 1))
     samples = parameters + generator.normal(size=(SAMPLES, POINTS))
-    mine = Moments(1, (POINTS,), order=2, parameters=1)
+    mine = Moments(1, POINTS, order=2, parameters=1)
     theirs = iterative_covariance.IterativeCovariance(POINTS)
     for row, sample in zip(parameters, samples, strict=True):
-        mine.update(0, sample, row)
+        mine.update(0, sample[None], np.ones(1), row[None])
         theirs.increment(sample, np.full(POINTS, row[0]))
     found = mine.results()["covariance"][0, 0]
     np.testing.assert_allclose(found, theirs.get_stats(), rtol=1e-10)
@@ -66,14 +66,14 @@ def test_the_error_of_quantiles_is_not_larger():
     """Both are stochastic approximations, with another gain. The exact quantile is that of the distribution."""
     level, exact, points = 0.9, 1.2815515655446004, 400
     samples = np.random.default_rng(4).normal(size=(1000, points))
-    mine, moments = Quantiles(1, (points,), [level]), Moments(1, (points,), order=2)
+    mine, moments = Quantiles(1, points, [level]), Moments(1, points, order=2)
     theirs = iterative_quantile.IterativeQuantile(points, alpha=level, max_it=len(samples))
     low = high = samples[0]
     for sample in samples:
-        moments.update(0, sample)
+        moments.update(0, sample[None], np.ones(1))
         low, high = np.minimum(low, sample), np.maximum(high, sample)
         deviation = np.sqrt(np.nan_to_num(moments.variance(0)))
-        mine.update(0, sample, deviation, low, high)
+        mine.update(0, sample[None], np.ones(1), deviation, low, high)
         # The package changes the first sample that it is given.
         theirs.increment(sample.copy())
     mine_rms = np.sqrt(np.mean((mine.results()["quantile"][0, 0] - exact) ** 2))
