@@ -47,7 +47,7 @@ GPU_MEGABYTES = 1400.0
 TCP_MEGABYTES = 64.0
 """Freed memory that a rank keeps for the next message if fields arrive by TCP; see `allocator`."""
 
-SIMULATION_BYTES = 128
+SIMULATION_BYTES = 144
 """Memory of the records of one simulation except its parameters: state, times, difficulty, and what has arrived."""
 
 OPERATOR_MEGABYTES = 60.0

@@ -7,7 +7,8 @@ this package imports only `melissa_gen.errors`.
 
 from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.deeponet import DeepONet
-from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.error_bounds import FirstErrors
 from melissa_gen.surrogates.export import export
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer
@@ -18,6 +19,7 @@ from melissa_gen.surrogates.moments import ChannelMoments
 from melissa_gen.surrogates.network_class import load_class
 from melissa_gen.surrogates.neural_operators import FNO, TFNO, UNO
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
+from melissa_gen.surrogates.output_layer import Rescaling
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
 from melissa_gen.surrogates.sobol_indices import SurrogateIndices, sobol_indices
 from melissa_gen.surrogates.surrogate_files import load, save
@@ -34,6 +36,7 @@ __all__ = [
     "ChannelMoments",
     "DeepONet",
     "FieldScale",
+    "FirstErrors",
     "LastLayer",
     "Metric",
     "OperatorSurrogate",

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError
-from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
+from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.output_layer import Rescaling
 
 __all__ = ["AutoregressiveSurrogate"]
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError, nearest
-from melissa_gen.surrogates.evaluation import jacobian, labeled
+from melissa_gen.surrogates.error_bounds import FirstErrors
+from melissa_gen.surrogates.evaluation import error_bound, jacobian, labeled
 from melissa_gen.surrogates.field_scale import FieldScale, usable_width
 from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside
 from melissa_gen.surrogates.network_class import (
@@ -23,34 +23,14 @@ from melissa_gen.surrogates.network_class import (
     output_shape_of,
 )
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
-from melissa_gen.surrogates.output_layer import rescale_outputs
+from melissa_gen.surrogates.output_layer import Rescaling, rescale_outputs
 
-__all__ = ["Rescaling", "Surrogate"]
+__all__ = ["Surrogate"]
 
 Array = NDArray[np.float64]
 
 _SMALLEST_GAIN = 0.1
 """A network whose output is multiplied by a smaller factor would learn too slowly."""
-
-
-@dataclass(frozen=True)
-class Rescaling:
-    """What a change of the output's scale means for the optimizer.
-
-    Attributes:
-        in_last_layer: Whether the last layer was changed; otherwise the output is corrected.
-        factors: Factor of the gradient of each parameter of the last layer, which is also that of
-            its values; it broadcasts to the parameter.
-        loss_factor: Factor of the loss, and of the gradient of all other parameters. It is exact if
-            all channels are scaled alike, otherwise an estimate.
-        recorded_factor: Factor of the losses that samples had before, with unchanged predictions: the mean
-            of (old width / new width)². It is exact if all channels are scaled alike.
-    """
-
-    in_last_layer: bool
-    factors: dict[nn.Parameter, torch.Tensor]
-    loss_factor: float
-    recorded_factor: float
 
 
 class Surrogate(nn.Module):
@@ -81,6 +61,7 @@ class Surrogate(nn.Module):
     Attributes:
         network: The network. The output of an ensemble has a member axis after the batch axis.
         output_shape: Shape of the output of one member without the batch axis.
+        first_errors: Errors of the training's first passes, from which `error_bound` follows; None if they are unknown.
 
     Raises:
         StudyError: The class cannot be imported, or its output has the wrong shape.
@@ -122,6 +103,7 @@ class Surrogate(nn.Module):
         self.arguments = dict(arguments or {})
         self.base_folder = Path(base_folder)
         self.output_shape = output_shape_of(list(self.fields.values()))
+        self.first_errors: FirstErrors | None = None
 
         self.scales = {name: (scales or {}).get(name, FieldScale()) for name in self.fields}
         self.logarithmic = tuple(logarithmic)
@@ -426,6 +408,24 @@ class Surrogate(nn.Module):
             DataError: A parameter is missing or unknown, the surrogate needs more inputs, or xarray is not installed.
         """
         return labeled(self, parameters, times)
+
+    def error_bound(self, parameters: Mapping[str, ArrayLike], level: float = 0.9) -> Array:
+        """Returns what the error of a simulation stays below with a probability, by weighted conformal prediction.
+
+        The error is the root mean square over the time steps of the errors that `training.metric` defines; without a
+        metric, in widths of the fields' scales. The probability is an average over draws of the prior.
+
+        Args:
+            parameters: Name of each parameter to its value, or to an array of values.
+            level: The probability, in (0, 1).
+
+        Returns:
+            Bounds of the shape of the values; infinity if the training had too few simulations for this level.
+
+        Raises:
+            DataError: A parameter is missing or unknown, `level` is illegal, or the errors are unknown.
+        """
+        return error_bound(self, parameters, level)
 
     def _inputs(
         self, parameters: Mapping[str, ArrayLike], time: ArrayLike

@@ -1,4 +1,4 @@
-"""What can be computed of a trained surrogate beside its predictions: derivatives, and labeled arrays."""
+"""What can be computed of a trained surrogate beside its predictions: derivatives, error bounds, labeled arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,11 +8,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import DataError
+from melissa_gen.surrogates.input_scale import warn_outside
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
 
-__all__ = ["dataset_of", "jacobian", "labeled"]
+__all__ = ["dataset_of", "error_bound", "jacobian", "labeled"]
+
+Array = NDArray[np.float64]
 
 
 def jacobian(
@@ -45,6 +48,43 @@ def jacobian(
         for field, values in slopes.items():
             found[field][name] = values.cpu().numpy()
     return found
+
+
+def error_bound(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], level: float) -> Array:
+    """Returns bounds of the error; see `Surrogate.error_bound`.
+
+    Raises:
+        DataError: A parameter is missing or unknown, the level is illegal, or the errors are unknown.
+    """
+    if not 0.0 < level < 1.0:
+        message = f"level is {level:g}; it is a probability, legal are numbers between 0 and 1"
+        raise DataError(message)
+    known = surrogate.first_errors
+    if known is None or not len(known):
+        message = (
+            "the errors of the training's first passes are unknown: the surrogate was not trained with a sampler, or "
+            "its loss is no error; set training.metric"
+        )
+        raise DataError(message)
+    columns = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in surrogate.ordered(parameters))
+    )
+    for (name, ends), column in zip(surrogate.parameter_bounds.items(), columns, strict=True):
+        warn_outside(name, np.atleast_1d(column), ends)
+    points = np.stack([column.ravel() for column in columns], axis=1)
+    bounds = known.bound(_scaled(surrogate, points), _scaled(surrogate, known.parameters), level)
+    return bounds.reshape(columns[0].shape)
+
+
+def _scaled(surrogate: "Surrogate", points: Array) -> Array:
+    """Scales points `(n, d)` from the bounds of the parameters to [0, 1], on their log scales."""
+    scaled = np.empty(points.shape)
+    for axis, (name, ends) in enumerate(surrogate.parameter_bounds.items()):
+        column, (low, high) = points[:, axis], ends
+        if name in surrogate.logarithmic:
+            column, low, high = np.log(np.maximum(column, 1e-300)), np.log(low), np.log(high)
+        scaled[:, axis] = (column - low) / ((high - low) or 1.0)
+    return scaled
 
 
 def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: ArrayLike) -> Any:

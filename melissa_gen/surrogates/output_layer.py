@@ -1,4 +1,4 @@
-"""Changes the last layer of a network so that its output is scaled and shifted."""
+"""Changes the last layer of a network so that its output is scaled and shifted, and what that means in training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,33 @@ from torch import nn
 from melissa_gen.surrogates.last_layer import last_executed_layer
 from melissa_gen.surrogates.network_class import input_dtype
 
-__all__ = ["rescale_outputs"]
+__all__ = ["Rescaling", "rescale_outputs"]
 
 _TOLERANCE = 1e-4
 """Largest difference between the wanted and the actual output, relative to the largest output."""
 _PROBES = 4
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """What a change of the output's scale means for the optimizer.
+
+    Attributes:
+        in_last_layer: Whether the last layer was changed; otherwise the output is corrected.
+        factors: Factor of the gradient of each parameter of the last layer, which is also that of
+            its values; it broadcasts to the parameter.
+        loss_factor: Factor of the loss, and of the gradient of all other parameters. It is exact if
+            all channels are scaled alike, otherwise an estimate.
+        recorded_factor: Factor of the losses that samples had before, with unchanged predictions: the mean
+            of (old width / new width)². It is exact if all channels are scaled alike.
+    """
+
+    in_last_layer: bool
+    factors: dict[nn.Parameter, torch.Tensor]
+    loss_factor: float
+    recorded_factor: float
 
 
 @dataclass

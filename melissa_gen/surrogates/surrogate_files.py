@@ -1,4 +1,4 @@
-"""Stores a surrogate in a folder: weights in safetensors, everything else in JSON, no pickle."""
+"""Stores a surrogate in a folder: weights in safetensors, errors in an npz file, the rest in JSON, no pickle."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import safetensors.torch
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.error_bounds import FIRST_ERRORS, FirstErrors
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate
@@ -82,6 +83,10 @@ def save(
         partial = folder / (MODEL + ".partial")
         partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, folder / MODEL)
+        if surrogate.first_errors is None:
+            (folder / FIRST_ERRORS).unlink(missing_ok=True)
+        else:
+            surrogate.first_errors.write(folder)
     except (OSError, safetensors.SafetensorError) as error:
         message = f"the surrogate can't be saved in {folder}: {error}"
         raise RunError(message) from error
@@ -139,6 +144,7 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
         found = "is missing" if not weights.exists() else f"can't be read: {error}"
         message = f"{weights} {found}"
         raise DataError(message) from error
+    surrogate.first_errors = FirstErrors.read(folder)
     return surrogate.to(device).eval()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from melissa_gen.errors import StudyError
-from melissa_gen.surrogates.direct_surrogate import Rescaling, Surrogate
+from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.losses import LEAST_SHARE, member_losses, per_sample_loss
 from melissa_gen.surrogates.metric import field_shares, value_weights, weighted_mean
+from melissa_gen.surrogates.output_layer import Rescaling
 
 __all__ = ["FieldLoss", "TrainingLoss"]
 

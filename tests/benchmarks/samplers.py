@@ -13,7 +13,7 @@ standard deviations of the field over all simulations, or *relative* to the RMS 
 printed; `--metric` is what every method trains and samples by, as `training.metric` of a study. The ratio is
 a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
 scored by the true error. The column `weights` says whether the losses of a method had importance weights (p/q)^0.5,
-which needs a known density.
+which needs a known density. A last table says how often the errors stay below their bounds of three levels.
 
 `--problem held-out` runs the problems of `sampler_held_out.py`. They were not used to develop a sampler: run them once,
 for the final report, and do not tune on the result.
@@ -43,6 +43,7 @@ import torch
 from measure import Result, Target, command_line, environment, finish
 from measure import table as plain_table
 from numpy.typing import NDArray
+from sampler_coverage import LEVELS, coverage
 from sampler_fleet import Fleet, Slot
 from sampler_held_out import HELD_OUT
 from sampler_oracle import Oracle
@@ -202,6 +203,7 @@ def _run(
             points=np.array(slot.points),
             adaptive=np.array(slot.adaptive),
             log_density=np.array(slot.log_density),
+            first_losses=slot.tracker.mean_losses(),
             sampler_seconds=slot.sampler_seconds,
             steps=steps,
         )
@@ -375,6 +377,11 @@ def _result(args: argparse.Namespace) -> Result:
     ]
     title = "\nthe same with errors relative to the RMS of each simulation\n"
     result.notes.append(title + plain_table(["method", *METRICS], rows))
+    if args.metric == "absolute":
+        details["coverage"] = coverage(problem, cells, _test_set(args, problem)[0])
+        rows = [[method, *shares] for method, shares in details["coverage"].items()]
+        title = "\nshare of the test simulations whose error is below its bound, by the level of the bound\n"
+        result.notes.append(title + plain_table(["method", *map(str, LEVELS)], rows))
     result.details = details
     return result
 

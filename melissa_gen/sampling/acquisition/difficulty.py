@@ -74,6 +74,7 @@ class DifficultyTracker:
         # By number of the simulation; a simulation of which no sample was observed has a count of 0.
         self._difficulty = array("d")
         self._count = array("i")
+        self._loss = array("d")
         self._changed: set[int] = set()
 
     @property
@@ -124,11 +125,13 @@ class DifficultyTracker:
         if self.signal != "delta_loss":
             found = found / max(self.level, 1e-300)
         self._make_room(int(numbers.max()))
-        difficulty, count = self._difficulty, self._count
+        difficulty, count, loss = self._difficulty, self._count, self._loss
         for simulation, value in zip(numbers.tolist(), found.tolist(), strict=True):
             known = difficulty[simulation] if count[simulation] else value
             difficulty[simulation] = known + self.alpha * (value - known)
             count[simulation] += 1
+        for simulation, value in zip(numbers.tolist(), values.tolist(), strict=True):
+            loss[simulation] += value
         self._changed.update(numbers.tolist())
 
     def difficulty(self, simulation: int) -> float:
@@ -138,6 +141,12 @@ class DifficultyTracker:
     def samples(self, simulation: int) -> int:
         """Returns the number of samples of a simulation that were observed."""
         return self._count[simulation] if simulation < len(self._count) else 0
+
+    def mean_losses(self) -> Array:
+        """Returns the mean of the first-pass losses of each simulation `(n,)`; NaN where no sample was observed."""
+        count = np.array(self._count, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.array(self._loss) / count)
 
     def take_changed(self) -> list[int]:
         """Returns the simulations observed since the last call, in ascending order."""
@@ -150,6 +159,7 @@ class DifficultyTracker:
         return {
             "difficulty": np.array(self._difficulty),
             "samples": np.array(self._count),
+            "losses": np.array(self._loss),
             "changed": np.array(sorted(self._changed), dtype=np.int64),
             "level": [self._mean, self._weight],
         }
@@ -158,6 +168,7 @@ class DifficultyTracker:
         """Restores what `state` returned."""
         self._difficulty = array("d", state["difficulty"].tobytes())
         self._count = array("i", state["samples"].tobytes())
+        self._loss = array("d", state["losses"].tobytes())
         self._changed = set(state["changed"].tolist())
         self._mean, self._weight = state["level"]
 
@@ -167,6 +178,7 @@ class DifficultyTracker:
         if more > 0:
             self._difficulty.frombytes(bytes(more * self._difficulty.itemsize))
             self._count.frombytes(bytes(more * self._count.itemsize))
+            self._loss.frombytes(bytes(more * self._loss.itemsize))
 
     def _forget_and_add(self, values: Array) -> None:
         """Updates the running mean; its total weight is tracked, so that the first batches are not biased."""

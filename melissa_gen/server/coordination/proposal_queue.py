@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melissa_gen.sampling import (
     PRIOR,
@@ -30,6 +31,8 @@ from melissa_gen.server.coordination.proposals import Proposal, SamplerFailure
 __all__ = ["ProposalQueue", "known_bytes"]
 
 _log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
 
 _ISSUED, _GIVEN_UP = 1, 2
 _COUNTERS = ("suggested", "adaptive", "late", "generations", "failed_generations", "seconds")
@@ -164,6 +167,21 @@ class ProposalQueue:
         """Returns the current difficulty of a simulation, or None if it is unknown."""
         value = self._tracker.difficulty(simulation)
         return value if np.isfinite(value) else None
+
+    def first_passes(self) -> tuple[NDArray[np.int64], Array]:
+        """Returns the numbers of the simulations that training has used, and their mean first-pass losses."""
+        with self._condition:
+            losses = self._tracker.mean_losses()
+        known = self._known["state"][: len(losses)] > 0
+        numbers = np.flatnonzero(np.isfinite(losses) & known)
+        return numbers, losses[numbers]
+
+    def drawn(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Returns the points (n, d) of simulations, and their importance weights p/q (n,), 1 where q is unknown."""
+        rows = self._known[numbers]
+        points = rows["parameters"].copy()
+        log_ratio = self._prior.log_density(points) - rows["log_density"]
+        return points, np.where(np.isfinite(log_ratio), np.exp(np.minimum(log_ratio, 50.0)), 1.0)
 
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint, of JSON types and arrays; does not wait for the sampler."""

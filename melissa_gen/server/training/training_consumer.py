@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from melissa_gen import reservoir as reservoirs
@@ -16,7 +17,7 @@ from melissa_gen.builders.memory import growing_simulations, growing_slots, stag
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
-from melissa_gen.builders.training import build_metric
+from melissa_gen.builders.training import build_metric, first_error_name
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
@@ -40,8 +41,8 @@ from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
-from melissa_gen.surrogates import Surrogate
-from melissa_gen.tasks import Window
+from melissa_gen.surrogates import FirstErrors, Surrogate
+from melissa_gen.tasks import Task, Window
 
 __all__ = ["TrainingConsumer"]
 
@@ -101,6 +102,7 @@ class TrainingConsumer(Consumer):
         self._between_steps = _snapshot_offer(
             study, self._surrogate, proposals if self._task.predicts_anywhere else None
         )
+        self._proposals = proposals
         self._validation: ValidationSets | None = None
         self._trainer: Trainer | None = None
         self._error: float | None = None
@@ -174,6 +176,7 @@ class TrainingConsumer(Consumer):
         trainer = self.trainer
         raw = trainer.surrogate if self._study.training.ema else None
         begin = partial(self.shared.begin_piece, SAVING)
+        trainer.model.first_errors = _first_errors(self._study, self._task, self._proposals)
         settings = save_model(folder, trainer.model, trainer.optimizer, raw, begin)
         return {"optimizer": settings}
 
@@ -233,6 +236,17 @@ class TrainingConsumer(Consumer):
     def warnings(self) -> list[str]:
         """A sentence if there are GPUs that are not used."""
         return [self._complaint] if self._complaint else []
+
+
+def _first_errors(study: Study, task: Task, proposals: ProposalQueue | None) -> FirstErrors | None:
+    """Returns the errors of the first passes; None where there are none, or where the loss is no square of an error."""
+    name = first_error_name(study.training)
+    if proposals is None or name is None or (task.differentiates and study.training.metric is None):
+        return None
+    numbers, losses = proposals.first_passes()
+    kept = FirstErrors.needed(len(numbers))
+    points, weights = proposals.drawn(numbers[kept])
+    return FirstErrors(points, np.sqrt(losses[kept]), weights, numbers[kept], name)
 
 
 def _reservoir(study: Study, window: Window, rank: int) -> reservoirs.Policy:

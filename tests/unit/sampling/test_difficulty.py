@@ -94,6 +94,14 @@ def test_state_round_trip(rng):
         one.observe([1, 7], np.array([0.2, 0.4]))
     assert [tracker.difficulty(s) for s in (1, 3, 7)] == [other.difficulty(s) for s in (1, 3, 7)]
     assert tracker.take_changed() == other.take_changed() and tracker.level == other.level
+    np.testing.assert_array_equal(tracker.mean_losses(), other.mean_losses())
+
+
+def test_mean_losses_are_those_of_the_samples_without_any_scale():
+    tracker = DifficultyTracker()
+    tracker.observe([2, 0], np.array([4.0, 1.0]))
+    tracker.observe([2], np.array([2.0]))
+    np.testing.assert_array_equal(tracker.mean_losses(), [1.0, np.nan, 3.0])
 
 
 def test_illegal_settings():

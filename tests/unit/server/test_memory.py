@@ -119,7 +119,7 @@ def test_the_records_of_all_simulations_are_part_of_the_promise():
     million = load_study(HEAT, ["server.device=cpu", "simulation.count=1000000"])
     parameters, promised = len(million.parameters), bookkeeping_megabytes(million)
     # Ledger, sampler, difficulty with its copy, and the flags of a server rank.
-    needed = row_bytes(parameters) + known_bytes(parameters) + 2 * 12 + 4
+    needed = row_bytes(parameters) + known_bytes(parameters) + 2 * 20 + 4
     assert 0.8 * promised < needed <= promised
     few = promised_megabytes(load_study(HEAT, ["server.device=cpu", "simulation.count=100"]))
     assert promised_megabytes(million) == pytest.approx(few + promised, abs=0.1)

@@ -335,3 +335,15 @@ def test_there_are_at_most_as_many_generations_as_simulations(sampler, events):
     queue.take()
     queue.close()
     assert [g["suggested"] for g in events.generations] == [3, 1]
+
+
+def test_first_passes_keep_the_mean_loss_and_the_weight_of_each_simulation(queue):
+    queue.register(SimulationRecord(0, (0.25,), "test", 1, float(np.log(2.0))))
+    queue.register(SimulationRecord(1, (0.5,), "ogas", 1, None))
+    queue.register(SimulationRecord(2, (0.75,), PRIOR, 0, 0.0))
+    queue.add_losses([[0, 0.5, 0.0], [0, 1.5, 0.0], [1, 4.0, 0.0], [3, 1.0, 0.0]])
+    numbers, losses = queue.first_passes()
+    # Simulation 2 was not trained yet, and simulation 3 was not issued.
+    assert numbers.tolist() == [0, 1] and losses.tolist() == [1.0, 4.0]
+    points, weights = queue.drawn(numbers)
+    assert points.tolist() == [[0.25], [0.5]] and weights.tolist() == [pytest.approx(0.5), 1.0]
