@@ -1,5 +1,6 @@
 """Builds the task of a study."""
 
+from melissa_gen.builders.collocation import SamplersOfPoints
 from melissa_gen.errors import StudyError
 from melissa_gen.study import ClassSection, Study
 from melissa_gen.tasks import Task, create_task
@@ -21,6 +22,8 @@ def build_task(study: Study) -> Task:
     task.set_time_steps(study.simulation.time_steps)
     task.check(study.simulation.time_steps)
     task.set_domain({str(axis): ends for axis, ends in study.simulation.domain.items()})
+    if task.of_points:
+        task.set_samplers(SamplersOfPoints())
     if study.simulation.mesh is not None:
         task.set_mesh(study.simulation.mesh.coordinates)
     if task.window.span > 1:

@@ -11,6 +11,7 @@ from torch import nn
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
+from melissa_gen.tasks.point_samplers import PointSamplers
 
 __all__ = ["Compared", "Rows", "Task", "Window"]
 
@@ -122,6 +123,9 @@ class Task(ABC):
 
     def set_mesh(self, coordinates: str) -> None:  # noqa: B027
         """Receives the file of `simulation.mesh.coordinates`, relative to the study's folder."""
+
+    def set_samplers(self, samplers: PointSamplers) -> None:  # noqa: B027
+        """Receives the samplers of the package, for a task that draws points."""
 
     def points_of_batch(self, rows: int) -> int:
         """Returns at how many points a network of single points is evaluated in a batch of some rows; else 0."""

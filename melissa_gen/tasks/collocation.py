@@ -6,7 +6,7 @@ draws them with its own generator of random numbers.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from melissa_gen.errors import StudyError, nearest
 from melissa_gen.tasks.arguments import require, require_count, require_number
 
-__all__ = ["R3", "Collocation", "Rad", "RarD", "UniformPoints", "create_collocation"]
+__all__ = ["R3", "RULES", "Collocation", "Rad", "RarD", "UniformPoints", "create_collocation"]
 
 Evaluate = Callable[[torch.Tensor], torch.Tensor]
 """Returns the absolute residuals `(n,)` at points `(n, 1 + D)`."""
@@ -286,7 +286,7 @@ class RarD(Rad):
             self.population = torch.cat([self.population, self._drawn(evaluate, room)])
 
 
-_RULES: dict[str, type[Collocation]] = {
+RULES: dict[str, type[Collocation]] = {
     "uniform": UniformPoints,
     "rad": Rad,
     "rar_d": RarD,
@@ -295,7 +295,11 @@ _RULES: dict[str, type[Collocation]] = {
 
 
 def create_collocation(
-    given: str | Mapping[str, Any], points: int, axes: int, device: torch.device
+    given: str | Mapping[str, Any],
+    points: int,
+    axes: int,
+    device: torch.device,
+    others: Sequence[str] = (),
 ) -> Collocation:
     """Creates the rule that a study names.
 
@@ -304,6 +308,7 @@ def create_collocation(
         points: Number of points of a batch.
         axes: Number of coordinates with the time.
         device: Device of the points.
+        others: Further legal names, which another function creates.
 
     Raises:
         StudyError: The rule or an argument is not legal.
@@ -313,11 +318,12 @@ def create_collocation(
     require("collocation", given, fits, "the name of a rule, or {method: NAME, ...}")
     arguments = {"method": given} if isinstance(given, str) else dict(given)
     method = arguments.pop("method", None)
-    if method not in _RULES:
-        message = f"{key} has the method '{method}'; legal are {', '.join(_RULES)}{nearest(str(method), _RULES)}"
+    if method not in RULES:
+        legal = [*RULES, *(name for name in others if name not in RULES)]
+        message = f"{key} has the method '{method}'; legal are {', '.join(legal)}{nearest(str(method), legal)}"
         raise StudyError(message)
     try:
-        return _RULES[method](points, axes, device, **arguments)
+        return RULES[method](points, axes, device, **arguments)
     except TypeError as error:
         message = f"{key} does not match method {method}: {error}"
         raise StudyError(message) from error

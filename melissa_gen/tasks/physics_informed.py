@@ -1,7 +1,7 @@
 """The task `physics_informed`: a network of parameters, time and position that satisfies an equation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -12,9 +12,10 @@ from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.surrogates.user_functions import Function, call, load_function
 from melissa_gen.tasks.arguments import require, require_count, require_number
 from melissa_gen.tasks.base import Compared, Rows
-from melissa_gen.tasks.collocation import Collocation, create_collocation
+from melissa_gen.tasks.collocation import RULES, Collocation, create_collocation
 from melissa_gen.tasks.conditions import Condition, read_condition
 from melissa_gen.tasks.equations import EQUATIONS
+from melissa_gen.tasks.point_samplers import PointSamplers, SampledPoints
 from melissa_gen.tasks.pointwise import Extent, Pointwise
 
 __all__ = ["PhysicsInformed"]
@@ -40,15 +41,19 @@ class PhysicsInformed(Pointwise):
     """Minimizes the residual of an equation at collocation points, alone or beside simulated data.
 
     An item of a batch is a time step of a simulation. Its loss is the weighted sum of the error at some of its points,
-    and of the mean squares of the residual and the conditions at points that are paired with its parameters.
+    and of the mean squares of the residual and the conditions at points that are paired with its parameters, or with
+    parameters of their own.
 
     Args:
         residual: `heat`, `burgers`, `convection`, or a function `file.py:function` of (u, parameters, coordinates) that
             returns the residual `(n,)`, or `(n, E)` for E equations; with arguments: `{function: ..., arguments: ...}`.
         points: Number of collocation points of a batch.
-        collocation: `uniform`, `rad`, `rar_d` or `r3`, which choose these points; with arguments:
-            `{method: r3, causal: true}`.
+        collocation: `uniform`, `rad`, `rar_d`, `r3` or a method of `sampler`, which choose these points; with
+            arguments: `{method: r3, causal: true}`.
         conditions: List of initial and boundary conditions.
+        parameters: `batch`: the points of residual and conditions have the parameters of the rows of the batch;
+            `uniform`: each has parameters of its own, uniform in their bounds, so that the equation holds between the
+            simulations, too.
         weight: Weight of the residual in the loss.
         data: Weight of the simulated data in the loss; 0 for a study without a solver.
         data_points: Number of points of each time step at which the network is compared with the data.
@@ -79,17 +84,21 @@ class PhysicsInformed(Pointwise):
         solution: str | Mapping[str, Any] | None = None,
         coordinates: str | None = None,
         extent: Extent | None = None,
+        parameters: Literal["batch", "uniform"] = "batch",
     ) -> None:
         super().__init__(points, coordinates, extent)
         require_number("weight", weight, 0)
         require_number("data", data, 0)
         require_count("data_points", data_points)
+        require("parameters", parameters, parameters in ("batch", "uniform"), "batch and uniform")
+        self._anywhere = parameters == "uniform"
         require("conditions", conditions, isinstance(conditions, list | tuple), "lists")
         self._residual, self._collocation, self._conditions = residual, collocation, conditions
         self._weight, self._data, self._data_points = float(weight), float(data), data_points
         self._solution, self.constraint = solution, constraint
         self._parts: _Parts | None = None
         self._restored: dict[str, Any] = {}
+        self._samplers: PointSamplers | None = None
 
     @property
     def needs_data(self) -> bool:
@@ -127,8 +136,12 @@ class PhysicsInformed(Pointwise):
         self._restored, self._parts = dict(state), None
 
     def state_of_new_rank(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns the state without the points, so that no two ranks have the same ones."""
-        return {name: value for name, value in state.items() if name != "population"}
+        """Returns the state without the points and their sampler, so that no two ranks have the same ones."""
+        return {n: value for n, value in state.items() if n not in ("population", "sampler")}
+
+    def set_samplers(self, samplers: PointSamplers) -> None:
+        """Receives the samplers that may draw collocation points."""
+        self._samplers = samplers
 
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
         """Draws the first collocation points, which differ between the ranks, on the device of the training."""
@@ -167,8 +180,13 @@ class PhysicsInformed(Pointwise):
         n, found = len(rows.inputs), []
         if self.needs_data:
             found.append(self._at_points(surrogate, network, rows, self._data_points))
-        for _, values in self._terms(parts, surrogate, network, rows.inputs):
+        inputs = self._drawn_inputs(parts, surrogate) if self._anywhere else rows.inputs
+        for _, values in self._terms(parts, surrogate, network, inputs):
             squares = values.square().mean(dim=2)
+            if self._anywhere:
+                means = squares.mean(dim=0).expand(n, -1)[..., None]
+                found.append(Compared(means, torch.zeros_like(means[:, 0])))
+                continue
             row = torch.arange(len(squares), device=squares.device) % n
             total = squares.new_zeros(n, squares.shape[1]).index_add(0, row, squares)
             count = torch.bincount(row, minlength=n)[:, None]
@@ -178,6 +196,15 @@ class PhysicsInformed(Pointwise):
             means = means[..., None]
             found.append(Compared(means, torch.zeros_like(means[:, 0])))
         return found
+
+    def _drawn_inputs(self, parts: _Parts, surrogate: PointSurrogate) -> torch.Tensor:
+        """Draws parameters for each point of the largest term, with a time that is not used, `(n, d + 1)`."""
+        count = max(parts.rule.largest, *(one.points for one in parts.conditions), 1)
+        ends = torch.tensor([*surrogate.parameter_bounds.values(), surrogate.times])
+        ends = ends.to(surrogate.center)
+        low, high = torch.where(surrogate.log_inputs[:, None], ends.log(), ends).T
+        drawn = low + (high - low) * torch.rand(count, len(low)).to(low)
+        return torch.where(surrogate.log_inputs, drawn.exp(), drawn)
 
     def losses(
         self, loss: TrainingLoss, compared: Sequence[Compared]
@@ -214,10 +241,22 @@ class PhysicsInformed(Pointwise):
                 read_condition(number, one, axes, folder, self._points)
                 for number, one in enumerate(self._conditions)
             ],
-            create_collocation(self._collocation, self._points, len(axes), surrogate.center.device),
+            self._make_rule(len(axes), surrogate.center.device),
         )
         self._parts.rule.restore(self._restored)
         return self._parts
+
+    def _make_rule(self, axes: int, device: torch.device) -> Collocation:
+        """Creates the rule of the collocation points: one of `collocation`, or a sampler of the package."""
+        given, names = self._collocation, () if self._samplers is None else self._samplers.names
+        arguments: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"method": given}
+        method = arguments.pop("method", None)
+        if self._samplers is None or method in RULES or method not in names:
+            return create_collocation(given, self._points, axes, device, names)
+        every, seed = arguments.pop("every", None), int(torch.randint(2**31, ()))
+        key = "surrogate.task.arguments.collocation"
+        sampler = self._samplers.create(str(method), axes, seed, arguments, key)
+        return SampledPoints(self._points, axes, device, sampler, every)
 
     def _terms(
         self, parts: _Parts, surrogate: PointSurrogate, network: nn.Module, inputs: torch.Tensor
