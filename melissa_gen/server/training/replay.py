@@ -112,6 +112,7 @@ class _Tape:
     """Stands for a reservoir in the training loop, and gives it what the reservoir of a run gave in each turn."""
 
     refilled, blocked, closed = False, False, True
+    capacity, restorable, items_per_sample = 0, 0, 1.0
 
     def __init__(self, study: Study, data: Dataset, turns: Iterator[RecordedStep]) -> None:
         self._data, self._turns = data, turns
