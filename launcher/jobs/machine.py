@@ -122,6 +122,9 @@ class _Transition:
     def __init__(self, state: State) -> None:
         self.state = state
         self.actions: list[Action] = []
+        # The jobs and attempts of the new state, once one of them has changed: they are copied once per event.
+        self._jobs: dict[str, Job] | None = None
+        self._attempts: dict[int, int] | None = None
 
     def set(self, **changes: Any) -> None:
         """Replaces attributes of the state."""
@@ -129,8 +132,20 @@ class _Transition:
 
     def set_job(self, name: str, job: Job | None) -> None:
         """Sets the state of a client job, or removes the job if `job` is None."""
-        jobs = {key: value for key, value in self.state.jobs.items() if key != name}
-        self.set(jobs=jobs if job is None else {**jobs, name: job})
+        if self._jobs is None:
+            self._jobs = dict(self.state.jobs)
+            self.set(jobs=self._jobs)
+        if job is None:
+            self._jobs.pop(name, None)
+        else:
+            self._jobs[name] = job
+
+    def set_attempt(self, simulation: int, attempt: int) -> None:
+        """Sets the newest attempt at a simulation that was started."""
+        if self._attempts is None:
+            self._attempts = dict(self.state.attempts)
+            self.set(attempts=self._attempts)
+        self._attempts[simulation] = attempt
 
     def send(self, **message: Any) -> None:
         """Sends a message to the server if it is running."""
@@ -312,8 +327,8 @@ def _start(transition: _Transition, simulation: int | None, attempt: int | None)
     state = transition.state
     name = job_name(state.next_job)
     transition.set(next_job=state.next_job + 1)
-    if simulation is not None:
-        transition.set(attempts={**state.attempts, simulation: attempt})
+    if simulation is not None and attempt is not None:
+        transition.set_attempt(simulation, attempt)
     transition.set_job(name, Job(simulation, attempt, connect_by=state.now + state.limits.connect))
     transition.actions.append(StartClient(name, simulation, attempt))
 

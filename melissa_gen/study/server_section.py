@@ -46,7 +46,8 @@ class ServerSection(Section):
     pin_ingest: bool = False
     """Keep the ingest thread off the trainer's core (needs two cores per rank)."""
     heartbeat: Duration = 1.0
-    """Interval between two heartbeats of each peer (seconds)."""
+    """Interval between two heartbeats of each peer (seconds). Those of more than 2,000 clients are further apart, up to
+    a quarter of `heartbeat_timeout`, so that rank 0 gets at most 2,000 heartbeats a second if possible."""
     heartbeat_timeout: Duration = 20.0
     """Silence after which a peer counts as lost (seconds)."""
     progress_timeout: Duration = 600.0

@@ -1,10 +1,15 @@
 """What the control machine knows about the client jobs of a run. Pure: it reads no clock and sends nothing."""
 
+import math
 from collections.abc import Set
 
 from melissa_gen.server.coordination.recent_names import RecentNames
 
 __all__ = ["ClientJobs"]
+
+
+_CHECK_SECONDS = 1e-4
+"""Time between two checks of all heartbeats, for each connected job."""
 
 
 class ClientJobs:
@@ -13,6 +18,8 @@ class ClientJobs:
     def __init__(self) -> None:
         # Job of each client, from the client's hello to the end of the job.
         self._clients: dict[bytes, str] = {}
+        # The clients of each job: the same pairs the other way round.
+        self._identities: dict[str, list[bytes]] = {}
         # When the first client of each of these jobs has connected (monotonic seconds).
         self._connected: dict[str, float] = {}
         # The last simulation that was issued to each job, from the first issue to the end of the job. The job is
@@ -25,6 +32,8 @@ class ClientJobs:
         # Jobs whose end the launcher has reported. The newest suffice: a message of an ended job is late by seconds.
         self._ended = RecentNames()
         self._end_reports = 0
+        # When the heartbeats of all jobs were checked last (monotonic seconds).
+        self._checked = -math.inf
 
     @property
     def connected(self) -> Set[str]:
@@ -52,6 +61,19 @@ class ClientJobs:
         """Whether a simulation is the last one that was issued to a job."""
         return self._last_issued.get(job) == simulation
 
+    def check_due(self, now: float) -> bool:
+        """Whether the heartbeats of all jobs should be checked now; records that they are.
+
+        A check takes about a microsecond for each job. It is due so rarely that it takes a hundredth of the time.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        if now - self._checked < len(self._connected) * _CHECK_SECONDS:
+            return False
+        self._checked = now
+        return True
+
     def unheard(self, pulses: Set[str], before: float) -> list[str]:
         """Returns the connected jobs that have never sent a heartbeat and are not killed.
 
@@ -67,7 +89,9 @@ class ClientJobs:
 
     def connect(self, client: bytes, job: str, now: float) -> None:
         """Records that the client of a job has connected, at a time in monotonic seconds."""
-        self._clients[client] = job
+        if client not in self._clients:
+            self._identities.setdefault(job, []).append(client)
+            self._clients[client] = job
         self._connected.setdefault(job, now)
 
     def issue(self, job: str, simulation: int) -> None:
@@ -89,7 +113,7 @@ class ClientJobs:
         self._end_reports += 1
         self._ended.add(job)
         self._killed.discard(job)
-        clients = tuple(client for client, name in self._clients.items() if name == job)
+        clients = tuple(self._identities.pop(job, ()))
         for client in clients:
             del self._clients[client]
         self._connected.pop(job, None)

@@ -1,7 +1,7 @@
 """The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,10 @@ class Ledger:
         self.count = count
         self._time_steps, self._retries = time_steps, retries
         self.records = SimulationTable(count)
-        self._waiting: deque[int] = deque()
+        # In the order in which they are issued.
+        self._waiting: OrderedDict[int, None] = OrderedDict()
+        # The running simulations of each job with any.
+        self._of_job: dict[str, dict[int, SimulationRecord]] = {}
 
     @property
     def drawn(self) -> int:
@@ -97,6 +100,21 @@ class Ledger:
         """Returns the drawn simulations that no client is solving; those that are retried come first."""
         return [self.records[n] for n in self._waiting]
 
+    @property
+    def waiting_count(self) -> int:
+        """Number of drawn simulations that no client is solving."""
+        return len(self._waiting)
+
+    @property
+    def busy_jobs(self) -> Set[str]:
+        """Jobs with running simulations."""
+        return self._of_job.keys()
+
+    def next_waiting(self, simulation: int | None = None) -> SimulationRecord | None:
+        """Returns the simulation that waits to be issued first, or a given one if it waits; else None."""
+        number = next(iter(self._waiting), -1) if simulation is None else simulation
+        return self.records[number] if number in self._waiting else None
+
     def add(
         self,
         parameters: tuple[float, ...],
@@ -110,12 +128,13 @@ class Ledger:
             len(self.records), parameters, method, generation, log_density, weight
         )
         self.records.append(record)
-        self._waiting.append(record.simulation)
+        self._waiting[record.simulation] = None
         return record
 
     def issue(self, record: SimulationRecord, job: str, now: float) -> int:
         """Issues a waiting simulation to a job; returns the number of the attempt."""
-        self._waiting.remove(record.simulation)
+        del self._waiting[record.simulation]
+        self._of_job.setdefault(job, {})[record.simulation] = record
         record.status, record.job, record.issued_at = RUNNING, job, now
         record.attempts += 1
         self.records.update(record)
@@ -126,7 +145,7 @@ class Ledger:
 
         The job is solving the last one. Of the others, the server has not yet read all data.
         """
-        return sorted((r for r in self.running() if r.job == job), key=lambda r: r.issued_at or 0.0)
+        return sorted(self._of_job.get(job, {}).values(), key=lambda r: r.issued_at or 0.0)
 
     def current(self, simulation: int, attempt: int) -> SimulationRecord | None:
         """Returns a simulation if the given attempt is the running one, else None."""
@@ -161,6 +180,7 @@ class Ledger:
             failure = Failure.of("lost_steps", received=complete, time_steps=self._time_steps)
             return self._end(record, failure, now, retry=True)
         record.status, record.finished_at, record.samples = FINISHED, now, complete
+        self._leave_job(record)
         self.records.update(record)
         return AttemptOutcome(record, finished=True, seconds=now - (record.issued_at or now))
 
@@ -209,11 +229,21 @@ class Ledger:
         again = retry and charged <= self._retries and record.interrupted < _MOST_UNCHARGED
         if again:
             record.status = WAITING
-            self._waiting.appendleft(record.simulation)
+            self._waiting[record.simulation] = None
+            self._waiting.move_to_end(record.simulation, last=False)
         else:
             record.status, record.finished_at = FAILED, now
+        self._leave_job(record)
         self.records.update(record)
         return AttemptOutcome(record, failed=True, dropped=not again, failure=failure)
+
+    def _leave_job(self, record: SimulationRecord) -> None:
+        """Removes a simulation that does not run any more from those of its job."""
+        assert record.job is not None
+        of_job = self._of_job[record.job]
+        del of_job[record.simulation]
+        if not of_job:
+            del self._of_job[record.job]
 
     def state(self) -> dict[str, Any]:
         """Returns the state for a checkpoint, of JSON types and arrays."""
@@ -231,7 +261,8 @@ class Ledger:
             record.status = WAITING
             record.interrupted += 1
             self.records.update(record)
-        self._waiting = deque([*(r.simulation for r in under_way), *state["waiting"]])
+        order = [*(r.simulation for r in under_way), *state["waiting"]]
+        self._waiting, self._of_job = OrderedDict.fromkeys(order), {}
         return len(under_way)
 
     def failure(self) -> str | None:

@@ -426,11 +426,12 @@ class ControlMachine:
 
     def _check_timeouts(self, pulses: Mapping[str, Pulse]) -> None:
         self._check_launcher()
-        for job, pulse in pulses.items():
-            self._check_job(job, pulse)
-        patience = self._timeouts.heartbeat
-        for job in self._jobs.unheard(pulses.keys(), self._now.monotonic - patience):
-            self._kill(job, Failure.of("silent", seconds=round(patience)))
+        if self._jobs.check_due(self._now.monotonic):
+            for job, pulse in pulses.items():
+                self._check_job(job, pulse)
+            patience = self._timeouts.heartbeat
+            for job in self._jobs.unheard(pulses.keys(), self._now.monotonic - patience):
+                self._kill(job, Failure.of("silent", seconds=round(patience)))
         for lost in self._draining.lost(self._now.monotonic, withheld=self._credit_withheld):
             self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:

@@ -17,6 +17,9 @@ __all__ = [
     "study_parameters",
 ]
 
+_HEARTBEATS = 2000
+"""Most heartbeats of clients in a second."""
+
 
 @dataclass(frozen=True)
 class ControlTimeouts:
@@ -113,12 +116,14 @@ def study_fields(
 def control_settings(study: Study) -> ControlSettings:
     """Returns the settings of a study."""
     simulation, server = study.simulation, study.server
+    rarest = max(server.heartbeat, server.heartbeat_timeout / 4)
+    heartbeat = min(max(server.heartbeat, study.launcher.clients / _HEARTBEATS), rarest)
     welcome = wire.Welcome(
         *study.flow,
         server.ranks,
         simulation.time_steps,
         server.chunk_latency,
-        server.heartbeat,
+        heartbeat,
         server.heartbeat_timeout,
         study_parameters(study.parameters),
         study_fields(simulation.fields),

@@ -35,10 +35,9 @@ class UpcomingSimulations:
         Args:
             requested: Number of the simulation that the client requests; `wire.ANY` for any.
         """
-        waiting = self._ledger.waiting()
         if requested != wire.ANY:
-            return next((record for record in waiting if record.simulation == requested), None)
-        return waiting[0] if waiting else self._draw()
+            return self._ledger.next_waiting(requested)
+        return self._ledger.next_waiting() or self._draw()
 
     def wanted_clients(self, connected: Set[str]) -> int:
         """Returns the number of persistent jobs for which there is work.
@@ -46,14 +45,15 @@ class UpcomingSimulations:
         Args:
             connected: Jobs whose client has connected.
         """
-        busy = len({r.job for r in self._ledger.running() if r.job in connected})
-        unissued = self._ledger.count - self._ledger.drawn + len(self._ledger.waiting())
-        return min(self._clients, busy + unissued)
+        unissued = self._ledger.count - self._ledger.drawn + self._ledger.waiting_count
+        if unissued >= self._clients:
+            return self._clients
+        return min(self._clients, len(self._ledger.busy_jobs & connected) + unissued)
 
     def wanted_simulations(self) -> list[tuple[int, int]]:
         """Returns the (simulation, attempt) pairs for which a separate job should run, at least as many as can run."""
         running = [(r.simulation, r.attempt) for r in self._ledger.running()]
-        while len(running) + len(self._ledger.waiting()) < self._clients and self._draw():
+        while len(running) + self._ledger.waiting_count < self._clients and self._draw():
             pass
         return running + [(r.simulation, r.attempts) for r in self._ledger.waiting()]
 

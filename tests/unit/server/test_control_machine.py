@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.server.coordination.client_jobs import ClientJobs
 from melissa_gen.server.coordination.events import (
     AttemptReport,
     ClientAsks,
@@ -35,7 +36,13 @@ from melissa_gen.server.coordination.events import (
 from melissa_gen.server.coordination.ledger import FAILED, FINISHED, RUNNING, WAITING, Ledger
 from melissa_gen.server.coordination.machine import ControlMachine
 from melissa_gen.server.coordination.proposals import Proposal
-from melissa_gen.server.coordination.settings import ControlSettings, ControlTimeouts
+from melissa_gen.server.coordination.settings import (
+    ControlSettings,
+    ControlTimeouts,
+    control_settings,
+)
+from melissa_gen.study import load_study
+from tests.unit.small_study import write_small_study
 
 STEPS, COUNT, RETRIES, RANKS = 4, 3, 1, 2
 WELCOME = wire.Welcome(
@@ -476,3 +483,17 @@ def test_no_sequence_of_events_loses_a_simulation_or_runs_it_twice(history):
     assert driver.ledger.unfinished == 0
     assert len(driver.events("reception_over")) == 1
     assert driver.tick() == []
+
+
+@pytest.mark.parametrize(("clients", "seconds"), [(2, 1.0), (4000, 2.0), (100_000, 5.0)])
+def test_many_clients_send_their_heartbeats_less_often(tmp_path, clients, seconds):
+    study = load_study(write_small_study(tmp_path / "study"), {"launcher.clients": clients})
+    assert control_settings(study).welcome.heartbeat == seconds
+
+
+def test_the_heartbeats_of_many_jobs_are_checked_less_often():
+    jobs = ClientJobs()
+    assert jobs.check_due(0.0) and jobs.check_due(0.0)
+    for number in range(1000):
+        jobs.connect(b"%d" % number, f"client-{number}", 0.0)
+    assert [jobs.check_due(now) for now in (0.05, 0.11, 0.15, 0.22)] == [False, True, False, True]
