@@ -27,6 +27,7 @@ SCRIPT = textwrap.dedent(
     assert len(run.cases.nrmse) == 2
     predicted = run.surrogate().predict({"a": 0.5, "b": 1.0}, time=3.0)["u"]
     assert predicted.shape == (12, 4)
+    assert 0.0 < run.surrogate().error_bound({"a": 0.5, "b": 1.0}, level=0.2) < float("inf")
     assert run.report().is_file()
 
     # Outside of the main thread, where no signal can be caught.

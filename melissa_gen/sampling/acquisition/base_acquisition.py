@@ -15,7 +15,7 @@ from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State
 
-__all__ = ["Acquisition", "Tilt", "matching_exponent"]
+__all__ = ["Acquisition", "Tilt", "effective_size", "matching_exponent", "supported_exponent"]
 
 Array = NDArray[np.float64]
 
@@ -93,6 +93,32 @@ class Tilt:
     def log_density(self, values: Array) -> Array:
         """Returns the log density (n,) at points where log a has the given `values` (n,)."""
         return self.exponent * values - self.log_normalizer
+
+
+def supported_exponent(pool_values: Array, exponent: float, effective: float) -> float:
+    """Returns the largest exponent b up to `exponent` for which a^b has some effective sample size in a pool.
+
+    Args:
+        pool_values: (m,), log a at uniform points.
+        exponent: The exponent that is wanted.
+        effective: The effective sample size (Σw)² / Σw², w = a^b, that is wanted; at most m.
+    """
+    low, high = 0.0, exponent
+    if effective_size(exponent * pool_values) >= effective:
+        return exponent
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if effective_size(middle * pool_values) >= effective:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def effective_size(log_weight: Array) -> float:
+    """Returns the effective sample size (Σw)² / Σw² of weights given by their logarithms (n,)."""
+    weight = np.exp(log_weight - log_weight.max())
+    return float(weight.sum() ** 2 / (weight @ weight))
 
 
 def matching_exponent(pool_values: Array, mean_value: float, largest: float) -> float:

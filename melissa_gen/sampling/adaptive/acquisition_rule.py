@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, Tilt, matching_exponent
+from melissa_gen.sampling.acquisition.base_acquisition import (
+    Acquisition,
+    Tilt,
+    matching_exponent,
+    supported_exponent,
+)
 from melissa_gen.sampling.acquisition.difficulty_ensemble import DifficultyEnsemble
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
@@ -41,6 +46,8 @@ PriorDraws = Callable[[int, np.random.Generator], Array]
 # Points of the prior from which Z is estimated, and draws from which the exponent b is estimated.
 _NORMALIZATION_POINTS = 2048
 _CALIBRATION_DRAWS = 64
+# Smallest effective sample size of the points of the prior, weighted by a^b, among which draws are made.
+_SUPPORT = 16.0
 # Relative change of the strength above which b is measured again.
 _CALIBRATION_TOLERANCE = 0.25
 
@@ -145,8 +152,9 @@ class AcquisitionRule(AdaptiveRule):
     The log density is that of an exponential tilt, a^b / Z. The normalization Z is estimated from
     points of the prior: the candidates of the acquisition, or 2,048 points drawn at each learning. If
     the proposer is exact in a limit, b is β, and the density is exact up to that limit and the error
-    of Z. Otherwise b is the maximum-likelihood exponent of 64 draws, which gives the overall
-    concentration, but not the exact shape. The diagnostic `tilt` is b.
+    of Z. For a target so narrow that the effective sample size of these points is below 16, b is lowered
+    until it is 16. If the proposer is not exact, b is the maximum-likelihood exponent of 64 draws, which
+    gives the overall concentration, but not the exact shape. The diagnostic `tilt` is b.
 
     A proposer that is not exact over-concentrates: with exponent β its draws have some b > β. With
     `calibrate`, its exponent is multiplied by β / b at each learning, so that b converges to β. The
@@ -240,7 +248,12 @@ class AcquisitionRule(AdaptiveRule):
             return
         points, pool = known or (self._prior_draws(_NORMALIZATION_POINTS, rng), None)
         pool = self.acquisition.value(points) if pool is None else pool
-        exponent = self._beta
+        if self.proposer.exact:
+            # Draws of fewer points would be wider than the density, since no point is drawn twice.
+            self._strength = supported_exponent(pool, self._beta, min(_SUPPORT, len(pool)))
+        elif not self._calibrate:
+            self._strength = self._beta
+        exponent = self._strength
         if not self.proposer.exact and self._beta > 0.0:
             exponent = self._measured_exponent(pool, rng)
             if self._calibrate:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import expit, logit
 
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, effective_size
 from melissa_gen.sampling.acquisition.skill import rank_correlation
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
@@ -29,7 +29,7 @@ from melissa_gen.sampling.adaptive.acquisition_rule import (
     acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
-from melissa_gen.sampling.adaptive.twisted import effective_size, systematic
+from melissa_gen.sampling.adaptive.twisted import systematic
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.prior.joint_prior import Prior
 

@@ -26,7 +26,7 @@ from scipy.special import ndtr, ndtri
 
 from melissa_gen.distributions import EDGE
 from melissa_gen.errors import StudyError
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, effective_size
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
@@ -34,7 +34,6 @@ from melissa_gen.sampling.adaptive.acquisition_rule import (
     acquisition_sampler,
 )
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
-from melissa_gen.sampling.adaptive.twisted import effective_size
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State
 from melissa_gen.sampling.prior.joint_prior import Prior

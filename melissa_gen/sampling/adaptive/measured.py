@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from melissa_gen.distributions.discrete import Categorical, Integer
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, effective_size
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     PriorDraws,
@@ -32,7 +32,6 @@ from melissa_gen.sampling.adaptive.diffusion_posterior import DiffusionPosterior
 from melissa_gen.sampling.adaptive.energy import Energy
 from melissa_gen.sampling.adaptive.mixture import MixtureSampler
 from melissa_gen.sampling.adaptive.pool import Pool, PoolArguments
-from melissa_gen.sampling.adaptive.twisted import effective_size
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.designs.quasi_random import even_draws

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, effective_size
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
     Proposer,
@@ -37,7 +37,7 @@ from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.networks.box_diffusion import BoxDiffusion
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Twisted", "TwistedArguments", "build", "effective_size", "systematic"]
+__all__ = ["Twisted", "TwistedArguments", "build", "systematic"]
 
 Array = NDArray[np.float64]
 
@@ -54,12 +54,6 @@ class TwistedArguments(AcquisitionArguments):
         le=1.0,
         description="relative effective sample size below which particles are resampled",
     )
-
-
-def effective_size(log_weight: Array) -> float:
-    """Returns the effective sample size (Σw)² / Σw² of weights given by their logarithms (n,)."""
-    weight = np.exp(log_weight - log_weight.max())
-    return float(weight.sum() ** 2 / (weight @ weight))
 
 
 def systematic(log_weight: Array, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -8,14 +8,19 @@ import pytest
 from scipy import stats
 
 from melissa_gen.sampling import check_arguments
-from melissa_gen.sampling.acquisition.base_acquisition import Tilt, matching_exponent
+from melissa_gen.sampling.acquisition.base_acquisition import (
+    Tilt,
+    effective_size,
+    matching_exponent,
+    supported_exponent,
+)
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.acquisition_rule import AcquisitionRule
 from melissa_gen.sampling.adaptive.diffusion_posterior import DiffusionPosterior
 from melissa_gen.sampling.adaptive.energy import Energy
 from melissa_gen.sampling.adaptive.pool import Pool
 from melissa_gen.sampling.adaptive.rad import ResidualDistribution
-from melissa_gen.sampling.adaptive.twisted import Twisted, effective_size, systematic
+from melissa_gen.sampling.adaptive.twisted import Twisted, systematic
 
 
 def cube(d):
@@ -206,3 +211,24 @@ def test_calibrated_guidance_has_the_targets_spread(
             assert rule.diagnostics()["tilt"] == pytest.approx(1.0, abs=0.25)
             assert weakest < rule.diagnostics()["strength"] < 1.0
     assert worst[True] < (0.08 if guidance == "implicit" else worst[False])
+
+
+@pytest.mark.parametrize("d, width", [(2, 0.1), (4, 0.02), (8, 0.05)])
+def test_the_density_is_that_of_the_draws_also_for_a_target_between_the_points(
+    d, width, acquisitions, rng
+):
+    kind = acquisitions["bump"](0.4, width)
+    rule = AcquisitionRule("pool", cube(d), kind, Pool(cube(d)), 1.0)
+    rule.learn(NOTHING, rng)
+    adaptive = np.concatenate([rule.propose(8, rng).unit for _ in range(100)])
+    both = np.concatenate([adaptive, rng.random((89, d))])
+    weights = 1.0 / (0.1 + 0.9 * np.exp(rule.log_density(both)))
+    # The mean of p/q over draws of q is 1. A density that is too narrow for the draws gives 5 and more.
+    assert weights.mean() == pytest.approx(1.0, abs=0.3)
+
+
+def test_an_exponent_is_lowered_only_as_far_as_the_pool_needs(rng):
+    values = rng.standard_normal(1000)
+    assert supported_exponent(values, 1.0, 16.0) == 1.0
+    lowered = supported_exponent(values, 8.0, 16.0)
+    assert 1.0 < lowered < 8.0 and effective_size(lowered * values) == pytest.approx(16.0, rel=0.01)
