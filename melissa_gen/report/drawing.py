@@ -215,7 +215,7 @@ class Drawing:
     """A figure of the page.
 
     Attributes:
-        svg: The SVG element.
+        svg: The SVG element; empty if there is only a sentence.
         caption: The caption below the figure.
     """
 
@@ -226,3 +226,8 @@ class Drawing:
     def of(cls, figure: Figure, caption: str) -> Self:
         """Renders a figure."""
         return cls(Markup(to_svg(figure)), caption)
+
+    @classmethod
+    def missing(cls, sentence: str) -> Self:
+        """Returns a sentence in place of a figure."""
+        return cls(Markup(""), sentence)

@@ -32,6 +32,13 @@ class Gallery:
         self._stale: set[str] = set()
         self._due: set[str] = set()
         self._spare = 0
+        self._said: set[str] = set()
+
+    def is_new(self, sentence: str) -> bool:
+        """Returns whether this is the first call with this sentence."""
+        new = sentence not in self._said
+        self._said.add(sentence)
+        return new
 
     def begin_page(self) -> None:
         """Chooses the drawings that the next page may draw again."""

@@ -1,5 +1,6 @@
 """Draws the figures of a page, or takes them from the last page."""
 
+import logging
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TypeVar
@@ -12,6 +13,8 @@ from melissa_gen.run_dir.recorded_run import RecordedRun
 
 __all__ = ["Pictures"]
 
+_log = logging.getLogger(__name__)
+
 Thing = TypeVar("Thing")
 Draw = Callable[[RecordedRun], Figure | None]
 Caption = str | Callable[[RecordedRun], str]
@@ -19,6 +22,8 @@ Caption = str | Callable[[RecordedRun], str]
 
 class Pictures:
     """Draws the figures of a run, or takes them from the gallery.
+
+    A figure that can't be drawn is replaced by a sentence, so that the page still shows everything else.
 
     Args:
         run: The run.
@@ -47,7 +52,14 @@ class Pictures:
         return [one for one in found if one is not None]
 
     def _draw(self, draw: Draw, caption: Caption) -> Drawing | None:
-        image = draw(self.run)
-        if image is None:
-            return None
-        return Drawing.of(image, caption if isinstance(caption, str) else caption(self.run))
+        try:
+            image = draw(self.run)
+            if image is None:
+                return None
+            return Drawing.of(image, caption if isinstance(caption, str) else caption(self.run))
+        except Exception as error:
+            name = draw.__name__.removesuffix("_figure").replace("_", " ")
+            sentence = f"The figure '{name}' can't be drawn: {type(error).__name__}: {error}"
+            if self._gallery.is_new(sentence):
+                _log.warning("%s", sentence, exc_info=error)
+            return Drawing.missing(sentence)

@@ -1,6 +1,6 @@
 """Statistics of fields in one pass: moments, extremes, exceedance, quantiles, covariances and Sobol indices.
 
-Each estimator holds arrays whose first axis is the time step, takes one sample at a time, can be merged with that of
+Each estimator holds arrays whose first axis is the time step, takes a few samples at a time, can be merged with that of
 another rank, and saves its exact state. `StatisticsResults` is the HDF5 file of the estimates. The package imports
 `errors` and nothing else of ours.
 """

@@ -236,6 +236,7 @@ class Storm:
         check(samples["trained"] + samples["withdrawn"] >= planned, f"samples lack: {samples}")
         page = (self.run_dir / "report.html").read_text("utf-8")
         check(page.rstrip().endswith("</html>"), "report.html is cut off")
+        check("can't be drawn" not in page, "a figure of the report can't be drawn")
         html.parser.HTMLParser().feed(page)
         for line in (self.run_dir / "events.jsonl").read_text("utf-8").splitlines():
             json.loads(line, parse_constant=refuse)

@@ -3,11 +3,18 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from melissa_gen.report.html import render_report, write_page
 from melissa_gen.report.progress import RunProgress
 from melissa_gen.run_dir.recorded_run import RecordedRun
+from melissa_gen.statistics import (
+    ChosenStatistics,
+    FieldResults,
+    FieldStatistics,
+    StatisticsResults,
+)
 from tests.long.chromium import BROWSER, Chromium
 from tests.unit.report.synthetic_run import write_run
 
@@ -23,7 +30,27 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = write_run(tmp_path_factory.mktemp("runs") / "run", simulations=60, seconds=120)
+    write_statistics(path)
     return RecordedRun.read(path)
+
+
+def write_statistics(path):
+    """Writes statistics of a field with Sobol indices beside the files of a run."""
+    names, times, shape = ("west", "diffusivity"), np.linspace(0, 1, 4), (24, 16)
+    choice = ChosenStatistics(
+        thresholds=(1.0,), quantiles=(0.5,), covariances=2, sobol=2, groups=30
+    )
+    found = FieldStatistics(len(times), shape, choice)
+    pairs = np.random.default_rng(1).random((30, 2, 2))
+    # The two points of each group, and the first one with each value of the second.
+    points = [p for a, b in pairs for p in (a, b, (b[0], a[1]), (a[0], b[1]))]
+    place = np.linspace(0, 1, shape[0])[:, None] * np.ones(shape)
+    for simulation, (west, diffusivity) in enumerate(points):
+        for step, moment in enumerate(times):
+            values = (west * (1 - place) + diffusivity * place * moment).astype(np.float32)
+            found.update(simulation, step, values, np.array([west, diffusivity]), 1.0)
+    results = FieldResults(found.results(), "K", (1.0,), (0.5,), found.figures(over=True))
+    StatisticsResults({"temperature": results}, names, times).write(path / "statistics.h5")
 
 
 @pytest.fixture(scope="module")

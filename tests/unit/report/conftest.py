@@ -6,6 +6,8 @@ from melissa_gen.report.html import write_report
 
 from .synthetic_run import write_run
 
+UNDRAWN = "can't be drawn"
+
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
@@ -20,4 +22,13 @@ def run_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def page(run_dir):
     """The report of that run."""
-    return (run_dir / "report.html").read_text("utf-8")
+    found = (run_dir / "report.html").read_text("utf-8")
+    assert UNDRAWN not in found
+    return found
+
+
+@pytest.fixture(autouse=True)
+def every_figure_is_drawn(caplog):
+    """A figure that can't be drawn is only a sentence in the page, and would not fail a test."""
+    yield
+    assert UNDRAWN not in caplog.text
