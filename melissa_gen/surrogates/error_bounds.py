@@ -4,9 +4,10 @@ When training uses the samples of a simulation for the first time, the surrogate
 are those of an unseen simulation. The parameters were drawn from a known density q, so that weights p/q make these
 errors representative of the prior p. No further simulations are needed.
 
-The surrogate improves while it trains. Therefore only the newest half of the simulations counts, and the slope of their
-log errors over the simulations is extrapolated to the last one. The slope is reduced by 0.6 of its standard error: on
-two problems of the benchmarks, the bounds were too low with the whole slope, and too high with none.
+The surrogate improves while it trains. Therefore only the newest quarter of the simulations counts, or the newest 30 if
+these are more. Their errors are not extrapolated: the surrogate improves until the end, but the later samples of a
+simulation are used after the first ones have been learned, which makes their errors smaller. In the benchmarks the two
+compensate each other, and the bounds are rather too high than too low.
 
 Reference: Tibshirani, Barber, Candès and Ramdas, "Conformal prediction under covariate shift", arXiv 1904.06019; the
 scores are normalized by a local mean as in Lei et al., "Distribution-free predictive inference for regression",
@@ -28,9 +29,7 @@ Array = NDArray[np.float64]
 
 FIRST_ERRORS = "first_errors.npz"
 """Name of the file in the folder of a saved surrogate."""
-_NEWEST = 0.5
-_MARGIN = 0.6
-"""Standard errors by which the slope is reduced."""
+_NEWEST, _LEAST = 0.25, 30
 _MOST = 2000
 """Largest number of simulations that are kept; more would make the bounds hardly more precise."""
 _NEIGHBORS = 10
@@ -41,29 +40,27 @@ _POINTS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class FirstErrors:
-    """The first-pass errors of the simulations of a training, in the order in which they were drawn.
+    """The first-pass errors of simulations of a training.
 
     Attributes:
         parameters: Physical parameters `(n, d)`.
         errors: Root mean square over the time steps of the errors of each simulation `(n,)`.
         weights: Importance weights p/q `(n,)`; 1 where the density q is not known.
-        numbers: Numbers of the simulations `(n,)`, ascending.
         name: `nrmse`, relative to the magnitude of the fields, or `rmse`, in widths of their scales.
     """
 
     parameters: Array
     errors: Array
     weights: Array
-    numbers: NDArray[np.int64]
     name: str
 
     @staticmethod
     def needed(count: int) -> NDArray[np.int64]:
         """Returns which of so many simulations, in the order in which they were drawn, the bounds need: ascending.
 
-        These are the newest half, or 2,000 of it.
+        These are the newest quarter, or the newest 30 if these are more; at most 2,000 of them.
         """
-        first = count - int(np.ceil(_NEWEST * count))
+        first = count - min(max(int(np.ceil(_NEWEST * count)), _LEAST), count)
         if count - first <= _MOST:
             return np.arange(first, count)
         return np.linspace(first, count - 1, _MOST).round().astype(np.int64)
@@ -82,7 +79,6 @@ class FirstErrors:
             parameters=self.parameters,
             errors=self.errors,
             weights=self.weights,
-            numbers=self.numbers,
             name=np.array(self.name),
         )
 
@@ -102,7 +98,6 @@ class FirstErrors:
                     file["parameters"],
                     file["errors"],
                     file["weights"],
-                    file["numbers"],
                     str(file["name"]),
                 )
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
@@ -120,7 +115,8 @@ class FirstErrors:
         Returns:
             Bounds `(m,)`; infinity if there are too few simulations for this level.
         """
-        score = self._aged()
+        least = max(1e-9 * float(self.errors.max(initial=0.0)), 1e-300)
+        score = np.log(np.maximum(self.errors, least))
         residual = score - _local_means(own, own, score, self.weights, leave_out=True)
         order = np.argsort(residual)
         # The point itself has the weight of a draw of the prior, and its score may be infinite.
@@ -132,20 +128,6 @@ class FirstErrors:
         local = [_local_means(part, own, score, self.weights) for part in parts]
         bounds: Array = np.exp(np.concatenate(local) + residual[order[place]])
         return bounds
-
-    def _aged(self) -> Array:
-        """Returns the logarithms of the errors as they would be for the last simulation `(n,)`."""
-        least = 1e-9 * float(self.errors.max(initial=0.0))
-        score = np.log(np.maximum(self.errors, max(least, 1e-300)))
-        age = (self.numbers - self.numbers.max(initial=0)).astype(np.float64)
-        if len(score) < 3 or age.min() == 0.0:
-            return score
-        centered = age - np.average(age, weights=self.weights)
-        pull = self.weights * centered / ((self.weights * centered) @ centered)
-        slope = float(pull @ score)
-        residual = score - np.average(score, weights=self.weights) - slope * centered
-        noise = float(np.sqrt((pull**2) @ (residual**2)))
-        return np.asarray(score - min(slope + _MARGIN * noise, 0.0) * age)
 
 
 def _local_means(

@@ -45,6 +45,6 @@ def _of_cell(problem: Problem, cell: dict[str, Any], points: Array) -> list[floa
     numbers = numbers[FirstErrors.needed(len(numbers))]
     drawn = cell["points"][numbers]
     weights = np.exp(prior.log_density(drawn) - cell["log_density"][numbers])
-    first = FirstErrors(drawn, np.sqrt(losses[numbers]), weights, numbers, "rmse")
+    first = FirstErrors(drawn, np.sqrt(losses[numbers]), weights, "rmse")
     unit, own = prior.to_unit(points), prior.to_unit(drawn)
     return [float(np.mean(cell["errors"] <= first.bound(unit, own, level))) for level in LEVELS]

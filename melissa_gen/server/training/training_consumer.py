@@ -246,7 +246,7 @@ def _first_errors(study: Study, task: Task, proposals: ProposalQueue | None) -> 
     numbers, losses = proposals.first_passes()
     kept = FirstErrors.needed(len(numbers))
     points, weights = proposals.drawn(numbers[kept])
-    return FirstErrors(points, np.sqrt(losses[kept]), weights, numbers[kept], name)
+    return FirstErrors(points, np.sqrt(losses[kept]), weights, name)
 
 
 def _reservoir(study: Study, window: Window, rank: int) -> reservoirs.Policy:
