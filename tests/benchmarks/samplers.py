@@ -12,8 +12,9 @@ simulation, over all of its times and points; there are 1,000 of them, drawn fro
 standard deviations of the field over all simulations, or *relative* to the RMS of the simulation itself. Both are
 printed; `--metric` is what every method trains and samples by, as `training.metric` of a study. The ratio is
 a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
-scored by the true error. The column `weights` says whether the losses of a method had importance weights (p/q)^0.5,
-which needs a known density. A last table says how often the errors stay below their bounds of three levels.
+scored by the true error, and `sbal` and `lcmd` are batch active learning (`sampler_baselines.py`). The column `weights`
+says whether the losses of a method had importance weights (p/q)^0.5, which needs a known density. A last table says how
+often the errors stay below their bounds of three levels.
 
 `--problem held-out` runs the problems of `sampler_held_out.py`. They were not used to develop a sampler: run them once,
 for the final report, and do not tune on the result.
@@ -43,6 +44,7 @@ import torch
 from measure import Result, Target, command_line, environment, finish
 from measure import table as plain_table
 from numpy.typing import NDArray
+from sampler_baselines import BASELINES, BatchActive
 from sampler_coverage import LEVELS, coverage
 from sampler_fleet import Fleet, Slot
 from sampler_held_out import HELD_OUT
@@ -57,7 +59,7 @@ Array = NDArray[np.float64]
 ALWAYS = ("uniform", "uniform_resampled", "sobol", "pool")
 DEFAULT = (
     *(*ALWAYS, "lhs", "adaptive", "diffusion_posterior", "twisted"),
-    *("breed_published", "ogas_published", "oracle"),
+    *("breed_published", "ogas_published", *BASELINES, "oracle"),
 )
 QUICK = (*ALWAYS, "diffusion_posterior", "oracle")
 METRICS = ("mean", "median", "rms", "std", "p95", "p99", "max")
@@ -146,7 +148,7 @@ def problem_of(args: argparse.Namespace) -> Problem:
 def methods_of(args: argparse.Namespace) -> list[str]:
     """Returns the requested methods and those that always run, in a fixed order."""
     asked = [name for name in args.methods.split(",") if name]
-    legal = ["oracle", *METHODS, *SETTINGS]
+    legal = ["oracle", *BASELINES, *METHODS, *SETTINGS]
     if unknown := [name for name in asked if name.split(":")[0] not in legal]:
         sys.exit(f"no method {', '.join(unknown)}; there are {', '.join(legal)}")
     names = list(dict.fromkeys(["uniform", *(() if args.only else ALWAYS), *asked]))
@@ -188,6 +190,8 @@ def _run(
     for k, slot in enumerate(slots):
         if isinstance(slot.sampler, Oracle):
             slot.sampler.attach(fleet, k, *_oracle_pool(args, problem))
+        elif isinstance(slot.sampler, BatchActive):
+            slot.sampler.attach(fleet, k)
     began = time.monotonic()
     fleet.run()
     errors = fleet.errors(points, fields)
@@ -222,6 +226,8 @@ def setting_of(method: str) -> Setting:
 def _sampler(method: str, prior: Prior, seed: int) -> Sampler:
     if method == "oracle":
         return Oracle(prior, seed)
+    if method in BASELINES:
+        return BatchActive(method, prior, seed)
     setting = setting_of(method)
     return create(setting.method, prior, seed=seed, arguments=setting.arguments)
 
