@@ -33,7 +33,7 @@ def replay_run(run_dir: Path, output: Path | None = None) -> str:
     record = _checked_record(run)
     names = [None, *study.training.validation.sets]
     files = {name: run.path / validation_file(name) for name in names}
-    validation = files if files[None].exists() else {}
+    validation = files if files[study.training.validation.main].exists() else {}
     order = run.path / BATCH_ORDER
     found = replay(study, record, order, validation)
     if output is not None:

@@ -72,7 +72,7 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         check_record(study, run_dir)
         if study.reservoir.checkpoint and study.training.enabled:
             view.say(disk_promise(study, run_dir))
-        if study.training.enabled and study.training.validation.simulations > 0:
+        if study.training.enabled and study.training.validation.measures:
             make_sets(study, run_dir, view, trial.run)
         record_run(study, run_dir, Purpose(untried=trial.due))
         return execute_and_present(study, run_dir, view, ResumeInfo(started))

@@ -65,7 +65,8 @@ def make_sets(
         MelissaGenError: A set can't be made.
     """
     cache = run_dir.parent / "validation"
-    _link(validation_set(study, cache, view, before_solving), run_dir / validation_file())
+    if study.training.validation.simulations:
+        _link(validation_set(study, cache, view, before_solving), run_dir / validation_file())
     for name, section in _sets(study).items():
         if section.file is None:
             points = [[point[key] for key in study.parameters] for point in section.points]

@@ -107,7 +107,7 @@ def write_surrogate_indices(study: Study, run_dir: Path) -> None:
     """
     surrogate = load(run_dir / "checkpoints" / "final")
     found = indices_of_study(study, surrogate)
-    errors = quantity_errors(surrogate, run_dir / validation_file())
+    errors = quantity_errors(surrogate, run_dir / validation_file(study.training.validation.main))
     fields = {name: _record(one, errors[name]) for name, one in found.items()}
     record = {"parameters": list(surrogate.parameter_bounds), "fields": fields}
     write_json(run_dir / SURROGATE_INDICES, record)

@@ -74,6 +74,12 @@ def set_errors(run: RecordedRun) -> list[list[str]]:
         found = events[-1] if events else None
     if not found or not found.get("sets"):
         return []
+    section = run.study.get("training", {}).get("validation", {})
+    # No further set may have the name prior.
+    of_prior = {} if section.get("simulations") == 0 else {"prior": found}
+    sets = {**of_prior, **found["sets"]}
+    if len(sets) < 2:
+        return []
     keys = ("mean", "rms", "p95", "p99", "max")
     return [
         [
@@ -81,8 +87,7 @@ def set_errors(run: RecordedRun) -> list[list[str]]:
             count(number_at(one, "simulations")),
             *(number(number_at(one, run.error_name, key)) for key in keys),
         ]
-        # No further set may have this name.
-        for name, one in {"prior": found, **found["sets"]}.items()
+        for name, one in sets.items()
     ]
 
 

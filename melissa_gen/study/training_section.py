@@ -68,7 +68,7 @@ class ValidationSection(Section):
     """Error on simulations drawn from the prior that are never trained on."""
 
     simulations: int = Field(default=16, ge=0)
-    """Size of the validation set; 0 turns validation off."""
+    """Size of the set that is drawn from the prior; with 0, only `sets` are measured, and without these nothing."""
     every: int = Field(default=500, gt=0)
     """Batches between two validations."""
     seed: int = Field(default=20_000, ge=0)
@@ -80,21 +80,26 @@ class ValidationSection(Section):
     sets: dict[Name, ValidationSetSection] = Field(default={}, max_length=100)
     """Further sets by name, whose errors are measured and shown apart: other distributions, chosen points, or files."""
     decides: Name | None = None
-    """Name of the set whose errors `until`, a schedule by validations and callbacks use; none: that of the prior."""
+    """Name of the set whose errors `until`, a schedule by validations and callbacks use; none: that of the prior, or
+    the first of `sets` if `simulations` is 0."""
 
     @property
     def total(self) -> int:
         """Number of simulations of all sets."""
         return self.simulations + sum(one.count for one in self.sets.values())
 
+    @property
+    def measures(self) -> bool:
+        """Whether there is any validation set."""
+        return self.total > 0
+
+    @property
+    def main(self) -> str | None:
+        """Name of the set whose errors are the results of the run; None: that of the prior."""
+        return None if self.simulations or not self.sets else self.decides or next(iter(self.sets))
+
     @model_validator(mode="after")
     def _known_sets(self) -> Self:
-        if self.sets and not self.simulations:
-            msg = (
-                "validation.sets are measured beside the set of the prior, but validation.simulations is 0; at least 1 "
-                "is legal"
-            )
-            raise ValueError(msg)
         if "prior" in self.sets:
             msg = (
                 "validation.sets has the name prior, which results use for the set that is drawn from the "
@@ -263,11 +268,11 @@ class TrainingSection(Section):
             msg = "halve_every and schedule exclude each other; keep one of them"
             raise ValueError(msg)
         by_validation = self.schedule is not None and self.schedule.step == "validation"
-        if by_validation and self.validation.simulations == 0:
-            msg = "schedule.step is validation, but validation.simulations is 0; use batch"
+        if by_validation and not self.validation.measures:
+            msg = "schedule.step is validation, but there is no validation set; use batch"
             raise ValueError(msg)
-        if self.until is not None and self.validation.simulations == 0:
-            msg = "until needs a validation set, but validation.simulations is 0"
+        if self.until is not None and not self.validation.measures:
+            msg = "until needs a validation set, but validation.simulations is 0 and there are no validation.sets"
             raise ValueError(msg)
         if self.until is not None and (wrong := self.until.wrong_keys(self.error_name)):
             right = f"{self.error_name}.{wrong[0].partition('.')[2]}"

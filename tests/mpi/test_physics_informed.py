@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melissa_gen.dataset import DatasetWriter
 from melissa_gen.surrogates import load
 
 pytestmark = [pytest.mark.mpi, pytest.mark.long]
@@ -48,9 +49,24 @@ STUDY = {
 }
 
 
+def write_waves(path):
+    x = (np.arange(16) + 0.5) / 16 * 6.283
+    times = 0.25 * np.arange(STEPS)
+    with DatasetWriter(path, {"u": ((16,), "f4")}, STEPS, ["beta"], 2, {}, times) as file:
+        for row, beta in enumerate((1.2, 1.8)):
+            file.begin(row, row, [beta])
+            for step, t in enumerate(times):
+                file.write(row, step, "u", np.sin(x - beta * t))
+            file.finish(row)
+
+
 def test_a_network_without_a_solver_is_stopped_resumed_and_finished(runs):
-    study = runs.study(base=STUDY)
+    """It is validated with the trajectories of a file, and has neither a solver nor an exact solution."""
+    exact = {"simulations": 0, "every": 25, "sets": {"exact": {"file": "exact.h5"}}}
+    changes = {"training.validation": exact, "surrogate.task.arguments.solution": None}
+    study = runs.study(changes, base=STUDY)
     shutil.copy(EQUATION, study.parent)
+    write_waves(study.parent / "exact.h5")
     where = study.parent / "run"
     first = runs.command("train", study, "--run-dir", where, run_dir=where)
     first.wait_event("validation")
@@ -65,7 +81,8 @@ def test_a_network_without_a_solver_is_stopped_resumed_and_finished(runs):
     run.assert_finished()
     assert run.summary["simulations"]["completed"] == COUNT
     assert run.summary["samples"]["trained"] == COUNT * STEPS
-    assert run.summary["validation"]["simulations"] == 2
+    found = run.summary["validation"]
+    assert found["simulations"] == 2 and found["nrmse"] == found["sets"]["exact"]["nrmse"]
     (resumed,) = run.events("resumed")
     assert run.summary["training"]["batches"] > resumed["batches"] > 0
     assert not list((where / "logs").glob("client-*"))

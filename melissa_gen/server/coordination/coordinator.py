@@ -418,7 +418,7 @@ class Coordinator:
                     for name, errors in self._board.validation_by_field.items()
                 },
                 **self._board.validation_in_time,
-                "simulations": self._study.training.validation.simulations * self._trains,
+                "simulations": self._validation_simulations(),
                 "sets": self._board.validation_sets,
             },
             "sampler": {
@@ -438,6 +438,14 @@ class Coordinator:
                 "promised_megabytes_per_rank": [self._promise] * self._study.server.ranks,
             },
         }
+
+    def _validation_simulations(self) -> int:
+        """Returns the number of simulations of the validation set whose errors are the results of the run."""
+        section = self._study.training.validation
+        if section.main is None:
+            return section.simulations * self._trains
+        known: int = self._board.validation_sets.get(section.main, {}).get("simulations", 0)
+        return known
 
 
 def _lost_since(checkpoint: Checkpoint, status: dict[str, Any]) -> int:

@@ -80,8 +80,9 @@ def replay(
                 metric=metric,
             )
             others = {name: read(path) for name, path in validation.items() if name}
-            decides = study.training.validation.decides
-            measure = ValidationSets(read(validation[None]), others, decides)
+            section = study.training.validation
+            main = read(validation[None]) if section.main is None else others[section.main]
+            measure = ValidationSets(main, others, section.decides)
         training = study.training.model_copy(update={"callbacks": []})
         quiet = study.model_copy(update={"training": training})
         hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)

@@ -116,16 +116,16 @@ class TrainingConsumer(Consumer):
 
     def attach(self, hooks: Hooks) -> None:
         """Reads the validation sets and prepares the training loop."""
-        path = self._run_dir / validation_file()
+        section = self._study.training.validation
+        path = self._run_dir / validation_file(section.main)
         # Ranks on other nodes may see a new file late, and all of them must take part.
         if self.collectives.from_rank_0(path.exists()):
-            section = self._study.training.validation
+            others = {
+                name: self._read_set(self._run_dir / validation_file(name)) for name in section.sets
+            }
             self._validation = ValidationSets(
-                self._read_set(path),
-                {
-                    name: self._read_set(self._run_dir / validation_file(name))
-                    for name in section.sets
-                },
+                self._read_set(path) if section.main is None else others[section.main],
+                others,
                 section.decides,
                 self._study.training.error_name,
             )

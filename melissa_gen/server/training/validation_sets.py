@@ -15,7 +15,7 @@ class ValidationSets:
     """Measures the errors on all validation sets of a study.
 
     Args:
-        main: The set that is drawn from the prior.
+        main: The set whose errors are the results: that of the prior, or one of `others`.
         others: Name of each further set to the set.
         decides: Name of the set whose errors decide when the study ends; None: the main one.
         error: Name of the error in results, `nrmse` or `rmse`.
@@ -46,7 +46,10 @@ class ValidationSets:
             The results, of JSON types, with those of the further sets under `sets`; and the errors that decide.
         """
         main = self.main.errors(surrogate)
-        others = {name: one.errors(surrogate) for name, one in self.others.items()}
+        others = {
+            name: main if one is self.main else one.errors(surrogate)
+            for name, one in self.others.items()
+        }
         sets = {name: self._results(errors) for name, errors in others.items()}
         decisive = main if self._decides is None else others[self._decides]
         return self._results(main) | {"sets": sets}, decisive

@@ -70,7 +70,6 @@ def test_a_set_that_says_too_little_or_too_much_is_one_sentence(study_file, sets
     ("word", "sentence"),
     [
         ("decides=none", "is not a name in validation.sets; legal: far"),
-        ("simulations=0", "validation.simulations is 0; at least 1 is legal"),
     ],
 )
 def test_keys_that_contradict_the_sets(study_file, word, sentence):
@@ -78,6 +77,25 @@ def test_keys_that_contradict_the_sets(study_file, word, sentence):
     with pytest.raises(StudyError) as error:
         load_study(study_file, [far, f"training.validation.{word}"])
     assert sentence in str(error.value)
+
+
+def test_without_a_set_of_the_prior_one_of_the_others_has_the_results(study_file, made, tmp_path):
+    sets = [f'{KEY}.{name}={{"file": "made.h5", "simulations": 2}}' for name in ("far", "near")]
+    none = "training.validation.simulations=0"
+    study = load_study(study_file, [*sets, none, "training.until={nrmse.p99: 0.1}"])
+    assert study.training.validation.measures and study.training.validation.main == "far"
+    study = load_study(study_file, [*sets, none, "training.validation.decides=near"])
+    assert study.training.validation.main == "near"
+    validation_sets.make_sets(study, tmp_path, None, None)
+    assert {one.name for one in tmp_path.glob("*.h5")} >= {
+        "validation_far.h5",
+        "validation_near.h5",
+    }
+    assert not (tmp_path / "validation.h5").exists()
+    with pytest.raises(
+        StudyError, match=r"validation.simulations is 0 and there are no validation.s"
+    ):
+        load_study(study_file, [none, "training.until={nrmse.p99: 0.1}"])
 
 
 def test_all_sets_are_in_the_promised_memory(study_file):

@@ -124,6 +124,10 @@ def test_further_sets_have_their_own_results_and_one_decides(path, tmp_path):
     assert results["sets"]["far"]["nrmse"]["max"] == pytest.approx(wanted[0])
     _, decisive = ValidationSets(main, {"far": far}, "far").measure(surrogate)
     assert decisive.total.tolist() == wanted.tolist()
+    # Without a set of the prior, one of the others has the results.
+    results, decisive = ValidationSets(far, {"far": far}).measure(surrogate)
+    assert results["simulations"] == 1 and results["nrmse"] == results["sets"]["far"]["nrmse"]
+    assert decisive.total.tolist() == wanted.tolist()
 
 
 def test_a_wave_has_its_energy_at_its_wavenumber():
