@@ -57,6 +57,10 @@ class ClientJobs:
         """Whether the launcher was asked to kill a job whose end it has not reported."""
         return job in self._killed
 
+    def last_issued(self, job: str) -> int | None:
+        """Returns the last simulation that was issued to a job, or None."""
+        return self._last_issued.get(job)
+
     def solves(self, job: str, simulation: int) -> bool:
         """Whether a simulation is the last one that was issued to a job."""
         return self._last_issued.get(job) == simulation

@@ -1,7 +1,7 @@
 """The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,10 @@ class Ledger:
     def running(self) -> list[SimulationRecord]:
         """Returns the simulations that clients are solving."""
         return [r for r in self.records.live.values() if r.status == RUNNING]
+
+    def waiting_numbers(self) -> Iterator[int]:
+        """Yields the simulations that wait to be issued, the first one first."""
+        return iter(self._waiting)
 
     def waiting(self) -> list[SimulationRecord]:
         """Returns the drawn simulations that no client is solving; those that are retried come first."""

@@ -122,6 +122,7 @@ class ControlMachine:
             ledger,
             proposals,
             settings.clients,
+            settings.welcome.server_ranks,
             announce=lambda record: self._send_owner(record, assignment(record)),
         )
         # Attempts whose job has ended while reports may still arrive.
@@ -247,7 +248,7 @@ class ControlMachine:
         if self._stop_reason is not None:
             self._actions.send_client(event.client, wire.Stop(self._stop_reason))
             return
-        record = self._upcoming.take(event.simulation)
+        record = self._upcoming.take(event.simulation, self._jobs.last_issued(job))
         if record is None:
             self._actions.send_client(event.client, wire.Done())
             return

@@ -19,6 +19,8 @@ __all__ = [
 
 _HEARTBEATS = 2000
 """Most heartbeats of clients in a second."""
+_GRACE_OF_A_CLIENT = 0.03
+"""Seconds that the server may take for the end of each client, when all end at once on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,12 @@ def study_fields(
     )
 
 
+def _exit_grace(clients: int, longest: float) -> float:
+    """Returns the wait for the reports on a simulation whose job has ended; longer if many jobs end at once."""
+    shortest = ControlTimeouts.exit_grace
+    return max(shortest, min(clients * _GRACE_OF_A_CLIENT, longest))
+
+
 def control_settings(study: Study) -> ControlSettings:
     """Returns the settings of a study."""
     simulation, server = study.simulation, study.server
@@ -136,6 +144,7 @@ def control_settings(study: Study) -> ControlSettings:
         per_simulation=simulation.mode == "per_simulation",
         timeouts=ControlTimeouts(
             heartbeat=server.heartbeat_timeout,
+            exit_grace=_exit_grace(study.launcher.clients, server.heartbeat_timeout),
             progress=simulation.timeout,
             stall=server.progress_timeout,
         ),

@@ -1,6 +1,7 @@
 """Which simulation is issued next, and for which simulations jobs should run. Pure: it reads no clock."""
 
 from collections.abc import Callable, Set
+from itertools import islice
 
 from melissa_gen.protocol import wire
 from melissa_gen.server.coordination.ledger import Ledger, SimulationRecord
@@ -8,14 +9,25 @@ from melissa_gen.server.coordination.proposals import ProposalSource
 
 __all__ = ["UpcomingSimulations"]
 
+_CLIENTS_OF_A_RANK = 4
+"""Clients for each server rank from which on a client gets simulations of one server rank."""
+_AHEAD = 8
+"""Clients for each simulation that is drawn ahead for this purpose, if these are more than the server ranks."""
+
 
 class UpcomingSimulations:
     """The simulations that wait for a client, and those that are not drawn yet.
+
+    A client that has solved a simulation gets one of the same server rank next, to which it is connected, if there are
+    at least four clients for each rank. Otherwise each client would in time be connected to all server ranks. For this
+    purpose at most as many simulations are drawn ahead as there are server ranks, or an eighth of the clients: a small
+    part of those under way.
 
     Args:
         ledger: The state of all simulations.
         proposals: Source of the parameters of new simulations.
         clients: Number of client jobs that may run at the same time.
+        ranks: Number of server ranks.
         announce: Called with each new simulation; sends its parameters to the server ranks.
     """
 
@@ -24,20 +36,36 @@ class UpcomingSimulations:
         ledger: Ledger,
         proposals: ProposalSource,
         clients: int,
+        ranks: int,
         announce: Callable[[SimulationRecord], None],
     ) -> None:
         self._ledger, self._proposals = ledger, proposals
-        self._clients, self._announce = clients, announce
+        self._clients, self._ranks, self._announce = clients, ranks, announce
+        self._ahead = max(ranks, clients // _AHEAD)
 
-    def take(self, requested: int) -> SimulationRecord | None:
+    def take(self, requested: int, last: int | None = None) -> SimulationRecord | None:
         """Returns the simulation to issue next, or None if there is none.
 
         Args:
             requested: Number of the simulation that the client requests; `wire.ANY` for any.
+            last: The simulation that the client has solved before, or None.
         """
         if requested != wire.ANY:
             return self._ledger.next_waiting(requested)
-        return self._ledger.next_waiting() or self._draw()
+        near = None
+        if last is not None and self._clients >= _CLIENTS_OF_A_RANK * self._ranks:
+            near = self._of_rank(wire.owner(last, self._ranks))
+        return near or self._ledger.next_waiting() or self._draw()
+
+    def _of_rank(self, rank: int) -> SimulationRecord | None:
+        """Returns a simulation that belongs to a server rank, unless too many would be drawn ahead."""
+        for number in islice(self._ledger.waiting_numbers(), self._ahead):
+            if wire.owner(number, self._ranks) == rank:
+                return self._ledger.next_waiting(number)
+        while self._ledger.waiting_count < self._ahead and (record := self._draw()):
+            if wire.owner(record.simulation, self._ranks) == rank:
+                return record
+        return None
 
     def wanted_clients(self, connected: Set[str]) -> int:
         """Returns the number of persistent jobs for which there is work.
