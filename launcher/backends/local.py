@@ -21,7 +21,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -150,8 +150,9 @@ class LocalBackend:
 
         A negative exit status is the number of the signal that ended mpirun itself.
         """
-        ended = []
+        ended: dict[str, tuple[_LocalJob, int]] = {}
         now = time.monotonic()
+        children = None
         if now - self._logs_checked > _LOG_CHECK_INTERVAL:
             self._logs_checked = now
             for name in self._running:
@@ -161,36 +162,40 @@ class LocalBackend:
             if code is None:
                 if now >= job.next_scan:
                     # If the job crashes later, these segments must be removed.
-                    _record_segments(job)
+                    children = children or _children()
+                    _record_segments(job, children)
                     job.next_scan = now + max(0.25, now - job.started)
                 continue
             del self._running[name]
             shorten(self.log(name))
-            # Also after exit status 0, because a rank may have exited without MPI_Finalize.
-            _clean_up(job)
-            ended.append(JobExit(name, code))
-        return ended
+            ended[name] = job, code
+        # Also after exit status 0, because a rank may have exited without MPI_Finalize.
+        _clean_up([job for job, _ in ended.values()])
+        return [JobExit(name, code) for name, (_, code) in ended.items()]
 
     def terminate(self, name: str) -> None:
         """Sends SIGTERM to mpirun, which forwards it to its ranks; `poll` reports when the job has ended."""
         job = self._running.get(name)
         if job is not None and job.process.poll() is None:
-            _record_segments(job)
+            _record_segments(job, _children())
             job.stopped = True
             job.process.terminate()
 
     def kill(self, name: str) -> None:
         """Kills every process of a job; `poll` reports when the job has ended."""
-        job = self._running.get(name)
-        if job is not None:
-            _record_segments(job)
-            job.stopped = True
-            _clean_up(job)
+        if name in self._running:
+            self._kill([self._running[name]])
 
     def kill_all(self) -> None:
         """Kills every process of every job."""
-        for name in self.running:
-            self.kill(name)
+        self._kill(list(self._running.values()))
+
+    def _kill(self, jobs: list[_LocalJob]) -> None:
+        children = _children()
+        for job in jobs:
+            _record_segments(job, children)
+            job.stopped = True
+        _clean_up(jobs)
 
     def close(self, timeout: float = 5.0) -> None:
         """Kills all running jobs and waits until they have ended, for at most `timeout` seconds."""
@@ -250,28 +255,51 @@ _MPI_MESSAGES = re.compile(
 )
 
 
-def _processes_of(job: _LocalJob) -> list[psutil.Process]:
-    """Returns all living processes of a job, including mpirun."""
-    found: dict[int, psutil.Process] = {}
-    with contextlib.suppress(psutil.Error):
-        root = psutil.Process(job.process.pid)
+_TAG = re.compile(rf"(?:^|\0){JOB_TAG}=(\w+)".encode())
+
+
+def _children() -> dict[int, list[int]]:
+    """Returns the children of all processes, which takes as long as to find those of one."""
+    found: dict[int, list[int]] = {}
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            # The name of the program, in parentheses, may contain spaces.
+            after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            found.setdefault(int(after_name[1]), []).append(pid)
+    return found
+
+
+def _descendants(pid: int, children: Mapping[int, list[int]]) -> list[int]:
+    """Returns the children of a process, and theirs."""
+    found = list(children.get(pid, ()))
+    for one in found:
+        found += children.get(one, ())
+    return found
+
+
+def _processes_of(jobs: Sequence[_LocalJob]) -> dict[int, _LocalJob]:
+    """Returns all living processes of jobs, including mpirun, and the job of each; looks at each process once."""
+    tags = {job.tag.encode(): job for job in jobs}
+    children = _children()
+    found: dict[int, _LocalJob] = {}
+    for job in jobs:
         if job.process.returncode is None:
-            found = {one.pid: one for one in [root, *root.children(recursive=True)]}
-    tag = f"{JOB_TAG}={job.tag}".encode()
+            root = job.process.pid
+            found |= dict.fromkeys((root, *_descendants(root, children)), job)
     for pid in psutil.pids():
         if pid in found:
             continue
-        with contextlib.suppress(OSError, psutil.Error):
-            if tag in Path(f"/proc/{pid}/environ").read_bytes():
-                found[pid] = psutil.Process(pid)
-    return list(found.values())
+        with contextlib.suppress(OSError):
+            tag = _TAG.search(Path(f"/proc/{pid}/environ").read_bytes())
+            if tag is not None and (job_of := tags.get(tag[1])) is not None:
+                found[pid] = job_of
+    return found
 
 
-def _record_segments(job: _LocalJob) -> None:
+def _record_segments(job: _LocalJob, children: Mapping[int, list[int]]) -> None:
     """Records the shared-memory segments of MPICH that the job's ranks have open."""
-    with contextlib.suppress(psutil.Error):
-        for one in psutil.Process(job.process.pid).children(recursive=True):
-            job.segments |= _segments(one.pid)
+    for pid in _descendants(job.process.pid, children):
+        job.segments |= _segments(pid)
 
 
 def _segments(pid: int) -> set[str]:
@@ -285,16 +313,18 @@ def _segments(pid: int) -> set[str]:
     return found
 
 
-def _clean_up(job: _LocalJob) -> None:
-    """Kills the remaining processes of a job and removes its shared-memory segments."""
-    for one in _processes_of(job):
-        job.segments |= _segments(one.pid)
-        with contextlib.suppress(psutil.Error):
-            one.send_signal(signal.SIGKILL)
-    for segment in job.segments:
+def _clean_up(jobs: Sequence[_LocalJob]) -> None:
+    """Kills the remaining processes of jobs and removes their shared-memory segments."""
+    if not jobs:
+        return
+    for pid, job in _processes_of(jobs).items():
+        job.segments |= _segments(pid)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    for segment in set().union(*(job.segments for job in jobs)):
         with contextlib.suppress(OSError):
             os.unlink(segment)
-    remove_abandoned_segments(job.created)
+    remove_abandoned_segments(min(job.created for job in jobs))
 
 
 def remove_abandoned_segments(since: float) -> None:
