@@ -111,7 +111,10 @@ class CubeProbe:
     def features_and_pullback(self, points: Array) -> tuple[Array, Callable[[Array], Array]]:
         unit = self._prior.to_unit(points)
         found, back = self._probe.features_and_pullback(unit)
-        return found, lambda slope: back(slope) / self._prior.slope(unit)
+        # A discrete parameter does not change with its axis of the cube: its slope is 0, and so is the gradient.
+        each = self._prior.slope(unit)
+        factor = np.divide(1.0, each, out=np.zeros_like(each), where=each != 0.0)
+        return found, lambda slope: back(slope) * factor
 
     def with_seen(self, points: Array) -> "CubeProbe":
         return CubeProbe(self._probe.with_seen(self._prior.to_unit(points)), self._prior)
