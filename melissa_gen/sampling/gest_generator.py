@@ -56,7 +56,7 @@ class SamplerGenerator(Generator):  # type: ignore[misc]
     def __init__(
         self,
         vocs: VOCS,
-        method: str = "diffusion_posterior",
+        method: str = "adaptive",
         seed: int = 0,
         batch: int = 10,
         max_adaptive_share: float = 0.9,

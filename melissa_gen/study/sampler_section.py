@@ -12,7 +12,7 @@ __all__ = ["SamplerSection"]
 class SamplerSection(Section):
     """What chooses the parameters of the next simulations."""
 
-    method: str = "diffusion_posterior"
+    method: str = "adaptive"
     """Name of a sampling method; see the page on samplers for all of them."""
     max_adaptive_share: float = Field(default=0.9, ge=0.0, le=0.9)
     """Largest share of proposals that is not drawn from the prior."""
