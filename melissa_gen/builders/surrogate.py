@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from melissa_gen.builders.dataset import clock
+from melissa_gen.builders.mesh import read_mesh
 from melissa_gen.builders.scale import field_scale
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import (
@@ -13,8 +14,9 @@ from melissa_gen.builders.training import (
     build_optimizer,
     build_schedule,
 )
+from melissa_gen.errors import StudyError
 from melissa_gen.study import Study, SurrogateSection
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.surrogates import DeepONet, Surrogate
 from melissa_gen.surrogates.network_ensemble import Kind
 from melissa_gen.surrogates.training_trial import TrainingTrial
 from melissa_gen.tasks import Task
@@ -37,7 +39,7 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
     more: dict[str, Any] = {}
     if task.takes_inputs:
         more["inputs"] = {name: one.shape for name, one in study.simulation.inputs.items()}
-    return task.make_surrogate(
+    surrogate = task.make_surrogate(
         parameters={name: p.typical_range for name, p in study.parameters.items()},
         times=(time_of(0), time_of(study.simulation.time_steps - 1)),
         time_steps=study.simulation.time_steps,
@@ -50,6 +52,28 @@ def build_surrogate(study: Study, task: Task | None = None) -> Surrogate:
         logarithmic=[name for name, p in study.parameters.items() if p.logarithmic],
         **more,
     )
+    _set_points(study, surrogate)
+    return surrogate
+
+
+def _set_points(study: Study, surrogate: Surrogate) -> None:
+    """Gives the points of the mesh to networks that take them.
+
+    Raises:
+        StudyError: The study has no mesh, or its points do not fit.
+    """
+    networks = [one for one in surrogate.networks() if isinstance(one, DeepONet) and one.mesh_axes]
+    if not networks:
+        return
+    mesh = read_mesh(study)
+    if mesh is None:
+        message = (
+            "surrogate.arguments.mesh_axes needs the points of a mesh: name their file in "
+            "simulation.mesh.coordinates, or set mesh_axes to 0"
+        )
+        raise StudyError(message)
+    for one in networks:
+        one.set_points(torch.from_numpy(mesh.coordinates))
 
 
 def members_of(surrogate: SurrogateSection) -> tuple[Kind, int] | None:

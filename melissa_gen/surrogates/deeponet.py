@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.grid import Grid
 from melissa_gen.surrogates.mlp import MLP
 
@@ -12,7 +13,7 @@ __all__ = ["DeepONet"]
 
 
 class DeepONet(nn.Module):
-    """Deep operator network (Lu et al., arXiv 1910.03193) on the points of a regular grid.
+    """Deep operator network (Lu et al., arXiv 1910.03193) on the points of a regular grid, or of a mesh.
 
     A branch network maps parameters and time to coefficients, and a trunk network maps a position to the values of as
     many basis functions. The output is the sum of their products, plus a bias for each channel.
@@ -29,6 +30,8 @@ class DeepONet(nn.Module):
         trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
             predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
             the trunk network maps a time and a position.
+        mesh_axes: Number of coordinates of each point of `simulation.mesh`, which are the positions then: `set_points`
+            receives them. The points are the last axis of the output. 0: the points are those of a regular grid.
 
     Raises:
         StudyError: An argument is not legal.
@@ -50,17 +53,41 @@ class DeepONet(nn.Module):
         activation: str = "gelu",
         dimensions: int | None = None,
         trajectory: int = 0,
+        mesh_axes: int = 0,
     ) -> None:
         super().__init__()
-        self.output_shape = tuple(output_shape)
-        grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
-        axes = len(grid.points)
+        if mesh_axes not in range(4):
+            message = f"surrogate.arguments.mesh_axes is {mesh_axes}: legal are 0 to 3"
+            raise StudyError(message)
+        self.output_shape, self.mesh_axes = tuple(output_shape), mesh_axes
+        grid = Grid.of(output_shape, 1 if mesh_axes else dimensions, trajectory=trajectory)
+        axes = mesh_axes or len(grid.points)
         self.branch = MLP(n_inputs, (grid.channels, basis), branch, activation)
         self.basis = MLP(axes, (basis,), trunk, activation)
         self.bias = nn.Parameter(torch.zeros(grid.channels, 1))
         # A copy with the usual strides, which the synchronization of the ranks needs even along an axis of length 1.
         positions = torch.stack([axis.reshape(-1) for axis in grid.coordinates()], dim=1)
-        self.register_buffer("coordinates", positions, persistent=False)
+        positions = torch.zeros(grid.points[0], mesh_axes) if mesh_axes else positions
+        self.register_buffer("coordinates", positions, persistent=bool(mesh_axes))
+
+    def set_points(self, points: torch.Tensor) -> None:
+        """Sets the points of the mesh.
+
+        Args:
+            points: Coordinates `(N, mesh_axes)`, in the order of the last axis of the output.
+
+        Raises:
+            StudyError: There are other points, or they have another number of coordinates.
+        """
+        if points.shape != self.coordinates.shape:
+            message = (
+                f"simulation.mesh.coordinates holds an array {tuple(points.shape)}, but surrogate.arguments.mesh_axes "
+                f"{self.mesh_axes} and the fields need {tuple(self.coordinates.shape)}: (points, coordinates)"
+            )
+            raise StudyError(message)
+        low, high = points.aminmax(dim=0)
+        width = torch.where(high > low, high - low, 1.0)
+        self.coordinates.copy_(2 * (points - low) / width - 1)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps inputs (n, n_inputs) to outputs (n, *output_shape)."""

@@ -6,10 +6,11 @@ import pytest
 
 from melissa_gen.builders.dataset import dataset_settings, dataset_writer
 from melissa_gen.builders.mesh import read_mesh, write_coordinates
-from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import StudyError
 from melissa_gen.study import load_study
+from melissa_gen.surrogates import load, save
 
 STUDY = """
 name: small
@@ -115,3 +116,30 @@ def test_a_file_that_is_missing_is_named(study, tmp_path, key):
 def test_a_study_without_a_mesh_has_none(study):
     simulation = study.simulation.model_copy(update={"mesh": None})
     assert read_mesh(study.model_copy(update={"simulation": simulation})) is None
+
+
+def deeponet_of(folder, *words):
+    network = ["surrogate.task=direct", "surrogate.class=melissa_gen.surrogates.DeepONet"]
+    fields = ["simulation.fields={u: {shape: [4]}, v: {shape: [4]}}"]
+    arguments = "surrogate.arguments={mesh_axes: 2, basis: 8}"
+    return load_study(folder / "study.yaml", [*network, *fields, arguments, *words])
+
+
+def test_a_deeponet_is_trained_at_the_points_of_the_mesh_and_saved_with_them(study, tmp_path):
+    changed = deeponet_of(tmp_path)
+    try_surrogate(changed)
+    surrogate = build_surrogate(changed)
+    assert surrogate.network.coordinates.tolist() == (POINTS * [1, 2] - 1).tolist()
+    found = surrogate.predict({"a": 0.5}, 0.5)["v"]
+    assert found.shape == (4,) and len(set(found.tolist())) == 4
+    save(surrogate, tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict({"a": 0.5}, 0.5)["v"], found)
+
+
+def test_points_that_do_not_fit_a_deeponet_are_one_sentence(study, tmp_path):
+    with pytest.raises(StudyError, match=r"array \(4, 2\), but .*mesh_axes 3 .* need \(4, 3\)"):
+        build_surrogate(deeponet_of(tmp_path, "surrogate.arguments.mesh_axes=3"))
+    with pytest.raises(StudyError, match="mesh_axes needs the points of a mesh: name their file"):
+        build_surrogate(deeponet_of(tmp_path, "simulation.mesh=null"))
+    with pytest.raises(StudyError, match="mesh_axes is 4: legal are 0 to 3"):
+        build_surrogate(deeponet_of(tmp_path, "surrogate.arguments.mesh_axes=4"))
