@@ -9,6 +9,14 @@ from pydantic import BeforeValidator, Field
 
 __all__ = ["Duration", "Size", "Unit"]
 
+COMMON = {
+    *("m", "mm", "cm", "km", "um", "nm", "s", "ms", "us", "min", "h", "d", "g", "kg", "mg", "t"),
+    *("K", "degC", "A", "mol", "cd", "rad", "deg", "Hz", "kHz", "MHz", "N", "kN", "L", "l"),
+    *("Pa", "kPa", "MPa", "GPa", "bar", "J", "kJ", "MJ", "eV", "W", "kW", "MW", "V", "C", "F", "T"),
+}
+"""Units that need no look-up: loading the definitions of all units takes a third of a second in each process."""
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_POWER = re.compile(r"([A-Za-z]+)(?:(?:\^|\*\*)-?\d)?")
 _QUANTITY = re.compile(r"\s*([-+0-9.eE]+)\s*(.*?)\s*")
 _SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -38,6 +46,8 @@ def _duration(value: Any) -> Any:
     if parts is None or not parts[1]:
         msg = f"is not a duration; {example}"
         raise ValueError(msg)
+    if parts[1] in SECONDS:
+        return parts[0] * SECONDS[parts[1]]
     try:
         unit = _registry().Unit(parts[1])
     except Exception:
@@ -60,8 +70,15 @@ def _size(value: Any) -> Any:
     return int(size) if math.isfinite(size) else size
 
 
+def _is_common(value: str) -> bool:
+    """Whether a unit is a product or quotient of powers of common units, such as `kg/m^3`."""
+    factors = re.split(r"(?<!\*)\*(?!\*)|/", value.removeprefix("1/"))
+    powers = [_POWER.fullmatch(factor.strip()) for factor in factors]
+    return all(power is not None and power[1] in COMMON for power in powers)
+
+
 def _unit(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("", "1"):
+    if isinstance(value, str) and value not in ("", "1") and not _is_common(value):
         try:
             _registry().Unit(value)
         except Exception:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.text import Text
@@ -27,7 +27,9 @@ from melissa_gen.report.trackers.packages import check_trackers
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import (
     create_default_run_dir,
+    end_wait_for_sets,
     held_run_dir,
+    read_purpose,
     record_run,
     withdraw_run,
 )
@@ -64,59 +66,54 @@ def run_study(study: Study, run_dir: Path | None, view: RunView) -> RunOutcome:
         from melissa_gen.builders.surrogate_indices import check_surrogate_indices
 
         check_surrogate_indices(study)
-    trial = _Trial(study)
-    if trial.is_early:
-        trial.run()
+    trains, early = study.training.enabled, _tries_early(study)
+    if trains and early:
+        _try_network(study)
     with _new_run_dir(study, run_dir) as run_dir:
         view.say(f"run directory {run_dir}")
         check_record(study, run_dir)
         if study.reservoir.checkpoint and study.training.enabled:
             view.say(disk_promise(study, run_dir))
-        if study.training.enabled and study.training.validation.measures:
-            make_sets(study, run_dir, view, trial.run)
-        record_run(study, run_dir, Purpose(untried=trial.due))
-        return execute_and_present(study, run_dir, view, ResumeInfo(started))
+        solved = trains and study.training.validation.measures
+        if solved and early:
+            make_sets(study, run_dir, view)
+        beside = solved and not early
+        record_run(study, run_dir, Purpose(untried=trains and not early, awaits_sets=beside))
+
+        def prepare(check: Callable[[], None]) -> None:
+            make_sets(study, run_dir, view, check)
+            end_wait_for_sets(run_dir)
+
+        info = ResumeInfo(started)
+        return execute_and_present(study, run_dir, view, info, prepare if beside else None)
 
 
-class _Trial:
-    """The trial of the network before any solver runs, by the launcher or, without its import of torch, by the server.
+def _tries_early(study: Study) -> bool:
+    """Whether this process tries the network before it creates the run directory, and not the server as it starts."""
+    # No queue, and no tracker, should see a study whose network can't be trained.
+    queued = study.launcher.backend != "local"
+    tracked = bool(set(study.report.trackers) - {"tensorboard"})
+    # The traceback of a mistake is one of this process then.
+    debugged = "MELISSA_GEN_DEBUG" in os.environ
+    # A machine with a GPU, for example. Nothing is saved then, and the trial may take longer than a server's start.
+    return queued or tracked or debugged or "torch" in sys.modules
 
-    Attributes:
-        due: Whether the launcher has not tried the network.
+
+def _try_network(study: Study) -> None:
+    """Tries the network of a study.
+
+    Raises:
+        StudyError: It can't be built or trained.
     """
+    # Importing torch takes seconds.
+    from melissa_gen.builders.surrogate import try_surrogate
 
-    def __init__(self, study: Study) -> None:
-        self._study, self.due = study, study.training.enabled
-
-    @property
-    def is_early(self) -> bool:
-        """Whether the launcher itself should try the network, before it creates the run directory."""
-        # No queue, and no tracker, should see a study whose network can't be trained.
-        queued = self._study.launcher.backend != "local"
-        tracked = bool(set(self._study.report.trackers) - {"tensorboard"})
-        # The traceback of a mistake is one of this process then.
-        debugged = "MELISSA_GEN_DEBUG" in os.environ
-        # A machine with a GPU, for example. Nothing is saved then, and the trial may take longer than a server's start.
-        return queued or tracked or debugged or "torch" in sys.modules
-
-    def run(self) -> None:
-        """Tries the network unless it was tried before.
-
-        Raises:
-            StudyError: It can't be built or trained.
-        """
-        if not self.due:
-            return
-        self.due = False
-        # Importing torch takes seconds.
-        from melissa_gen.builders.surrogate import try_surrogate
-
-        try_surrogate(self._study)
+    try_surrogate(study)
 
 
 @contextlib.contextmanager
 def _new_run_dir(study: Study, run_dir: Path | None) -> Iterator[Path]:
-    """Holds the directory of a new run, see `held_run_dir`; withdraws the run if the study is refused."""
+    """Holds the directory of a new run, see `held_run_dir`; withdraws a run that can't begin."""
     new = run_dir is None or not run_dir.exists()
     with held_run_dir(run_dir or create_default_run_dir(study.name, Path.cwd())) as held:
         try:
@@ -125,15 +122,25 @@ def _new_run_dir(study: Study, run_dir: Path | None) -> Iterator[Path]:
             # Still locked: another run that is started in the directory now must not lose its files.
             withdraw_run(held, new=new)
             raise
+        except BaseException:
+            if (held / "run.json").exists() and read_purpose(held).awaits_sets:
+                withdraw_run(held, new=False)
+            raise
 
 
-def execute_and_present(study: Study, run_dir: Path, view: RunView, info: ResumeInfo) -> RunOutcome:
+def execute_and_present(
+    study: Study,
+    run_dir: Path,
+    view: RunView,
+    info: ResumeInfo,
+    prepare: Callable[[Callable[[], None]], None] | None = None,
+) -> RunOutcome:
     """Runs the jobs of a prepared run directory until the study ends, with a report while it runs and at its end.
 
     See `execute`.
     """
     with followed_by_trackers(study.report.trackers, run_dir, view.say):
-        outcome = _execute_with_report(study, run_dir, view, info)
+        outcome = _execute_with_report(study, run_dir, view, info, prepare)
         if study.report.surrogate_indices and outcome.summary["status"] == "finished":
             _compute_indices(study, run_dir, view)
         _present(outcome, study, run_dir, view)
@@ -141,7 +148,11 @@ def execute_and_present(study: Study, run_dir: Path, view: RunView, info: Resume
 
 
 def _execute_with_report(
-    study: Study, run_dir: Path, view: RunView, info: ResumeInfo
+    study: Study,
+    run_dir: Path,
+    view: RunView,
+    info: ResumeInfo,
+    prepare: Callable[[Callable[[], None]], None] | None,
 ) -> RunOutcome:
     """Runs the jobs of a prepared run directory until the study ends, with a report while it runs."""
     with contextlib.ExitStack() as stack:
@@ -149,7 +160,7 @@ def _execute_with_report(
             stack.enter_context(written_for_prometheus(run_dir / file, study.name, run_dir))
         if study.launcher.report:
             stack.enter_context(living_report(run_dir))
-        return execute(study, run_dir, view, info)
+        return execute(study, run_dir, view, info, prepare=prepare)
 
 
 def check_record(study: Study, run_dir: Path) -> None:

@@ -59,7 +59,7 @@ def validation_set(
     study: Study,
     cache: Path,
     view: RunView,
-    before_solving: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
     name: str | None = None,
     points: list[list[float]] | None = None,
 ) -> Path:
@@ -71,7 +71,7 @@ def validation_set(
         study: The study.
         cache: Folder of validation sets, whose file names are hashes of their settings.
         view: Displays the progress, and whether and why an earlier set is used or not.
-        before_solving: Called before any solver is started.
+        check: Called while solvers run; an error of it ends them.
         name: Name of the set in messages.
         points: Parameters of each simulation; None: they are drawn from the prior.
 
@@ -96,8 +96,7 @@ def validation_set(
     if cached.path.exists() and wanted.reuse != "never":
         reason = cached.difference()
         if not reason and wanted.reuse == "verified":
-            before_solving()
-            reason = _repeat_one(study, cached, view, title)
+            reason = _repeat_one(study, cached, view, title, check)
         if not reason:
             verified = (
                 ""
@@ -107,8 +106,7 @@ def validation_set(
             view.say(f"{title}: reused from {cached.date}{verified} ({cached.path})")
             return cached.path
         view.say(f"{title}: the one from {cached.date} is not reused: {reason}")
-    before_solving()
-    _create(study, cached, files, view, title)
+    _create(study, cached, files, view, title, check)
     return cached.path
 
 
@@ -189,7 +187,9 @@ def _make_cache(cache: Path, size: int) -> None:
     check_space(cache, f"the validation set in {cache}", size)
 
 
-def _repeat_one(study: Study, cached: CachedSet, view: RunView, title: str) -> str:
+def _repeat_one(
+    study: Study, cached: CachedSet, view: RunView, title: str, check: Callable[[], None]
+) -> str:
     """Solves one simulation of the set again; returns how the solution differs, or ""."""
     with Dataset(cached.path) as data:
         row = time.time_ns() % len(data)
@@ -201,7 +201,7 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView, title: str) -> s
         output = str(run_dir / "again.h5")
         purpose = Purpose("data_set", output, settings=dict(cached.settings), points=[point])
         try:
-            outcome = _run(plan, purpose, run_dir, shown)
+            outcome = _run(plan, purpose, run_dir, shown, check)
             if outcome.code == INTERRUPTED:
                 raise RunInterruptedError(outcome.sentence)
             if outcome.code:
@@ -220,7 +220,14 @@ def _repeat_one(study: Study, cached: CachedSet, view: RunView, title: str) -> s
     )
 
 
-def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView, title: str) -> None:
+def _create(
+    study: Study,
+    cached: CachedSet,
+    files: SolverFiles,
+    view: RunView,
+    title: str,
+    check: Callable[[], None],
+) -> None:
     """Solves the simulations of a set, or continues an interrupted creation."""
     wanted, path = study.training.validation, cached.path
     plan = dataset_study(study, wanted.simulations)
@@ -235,7 +242,12 @@ def _create(study: Study, cached: CachedSet, files: SolverFiles, view: RunView, 
             dict(cached.settings),
             points=cached.settings.get("points"),
         )
-        outcome = _run(plan, purpose, run_dir, shown)
+        try:
+            outcome = _run(plan, purpose, run_dir, shown, check)
+        except Exception:
+            if not can_resume(run_dir):
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
         outcome.raise_for_status(f"the {title}")
         failed = outcome.summary["simulations"]["failed"]
         if failed:
@@ -275,7 +287,9 @@ def working_dir(run_dir: Path) -> Iterator[Path]:
         yield run_dir
 
 
-def _run(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutcome:
+def _run(
+    plan: Study, purpose: Purpose, run_dir: Path, view: RunView, check: Callable[[], None]
+) -> RunOutcome:
     """Runs the simulations of a plan, or continues an interrupted run of the same plan."""
     started = time.monotonic()
     if (run_dir / "run.json").exists():
@@ -283,11 +297,12 @@ def _run(plan: Study, purpose: Purpose, run_dir: Path, view: RunView) -> RunOutc
             if can_resume(held_dir) and _same(read_purpose(held_dir), purpose):
                 (held_dir / "summary.json").unlink(missing_ok=True)
                 study = load_study(held_dir / "study.yaml", folder=plan.folder)
-                return execute(study, held_dir, view, ResumeInfo(started, resume=True))
+                info = ResumeInfo(started, resume=True)
+                return execute(study, held_dir, view, info, check=check)
     shutil.rmtree(run_dir, ignore_errors=True)
     with held_run_dir(run_dir) as held_dir:
         record_run(plan, held_dir, purpose)
-        return execute(plan, held_dir, view, ResumeInfo(started))
+        return execute(plan, held_dir, view, ResumeInfo(started), check=check)
 
 
 def _same(earlier: Purpose, purpose: Purpose) -> bool:

@@ -51,7 +51,7 @@ def check_sets_without_solver(study: Study) -> None:
 
 
 def make_sets(
-    study: Study, run_dir: Path, view: RunView, before_solving: Callable[[], None]
+    study: Study, run_dir: Path, view: RunView, check: Callable[[], None] = lambda: None
 ) -> None:
     """Adds all validation sets of a study to a run directory; those that are not known yet are solved.
 
@@ -59,19 +59,19 @@ def make_sets(
         study: The study.
         run_dir: The run directory; the cache of sets is beside it.
         view: Displays the progress.
-        before_solving: Called before any solver is started.
+        check: Called while solvers run; an error of it ends them.
 
     Raises:
         MelissaGenError: A set can't be made.
     """
     cache = run_dir.parent / "validation"
     if study.training.validation.simulations:
-        _link(validation_set(study, cache, view, before_solving), run_dir / validation_file())
+        _link(validation_set(study, cache, view, check), run_dir / validation_file())
     for name, section in _sets(study).items():
         if section.file is None:
             points = [[point[key] for key in study.parameters] for point in section.points]
             plan = _study_of_set(study, section)
-            made = validation_set(plan, cache, view, before_solving, name, points or None)
+            made = validation_set(plan, cache, view, check, name, points or None)
             _link(made, run_dir / validation_file(name))
     copy_file_sets(study, run_dir)
 

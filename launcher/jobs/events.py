@@ -46,10 +46,12 @@ class ServerExited:
     Attributes:
         code: Exit status; negative: number of the signal that ended it.
         why: The scheduler's explanation if the job did not end by itself, else "".
+        refused: Whether it has refused the study, so that another server would, too.
     """
 
     code: int
     why: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from melissa_gen.launcher.backends.base import SERVER
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.backends.selection import make_backend
 from melissa_gen.launcher.jobs import machine
-from melissa_gen.launcher.jobs.loop import JobLoop, limits_of
+from melissa_gen.launcher.jobs.loop import JobLoop, PreparationError, limits_of
 from melissa_gen.launcher.jobs.outcome import INTERRUPTED, complete_summary, exit_status
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.logs import message_of, run_log, warnings_shown
@@ -95,6 +95,8 @@ def execute(
     info: ResumeInfo,
     *,
     unconnected: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    prepare: Callable[[Callable[[], None]], None] | None = None,
 ) -> RunOutcome:
     """Runs the jobs of a study until it ends.
 
@@ -105,12 +107,15 @@ def execute(
         info: Start time, and results of earlier parts of the run.
         unconnected: Number of consecutive client jobs that may end without requesting a simulation; default: see
             `Limits`.
+        check: Called several times a second; an error of it ends the run.
+        prepare: Makes what the server needs before its training, while the server starts. It has to call its argument
+            several times a second, whose error it must not catch.
 
     Returns:
         The outcome, with the summary that was written.
 
     Raises:
-        StudyError: The server of a new run has refused the study, before it was ready.
+        StudyError: The server of a new run has refused the study, before its training.
         MelissaGenError: The back end could not be created.
     """
     # Servers that were killed together with their launcher could not remove their socket folders.
@@ -123,9 +128,25 @@ def execute(
     if unconnected is not None:
         limits = replace(limits, unconnected=unconnected)
     loop = JobLoop(
-        study, run_dir, backend, view, limits, resume=info.resume, next_job=info.next_job
+        study,
+        run_dir,
+        backend,
+        view,
+        limits,
+        resume=info.resume,
+        next_job=info.next_job,
+        check=check,
     )
     try:
+        if prepare is not None:
+            loop.start()
+            try:
+                prepare(loop.check_start)
+            except PreparationError:
+                _log.info("the study ends before it is prepared")
+            except BaseException:
+                loop.end_start()
+                raise
         with run_log(run_dir / "logs" / "launcher.log"):
             with view, warnings_shown(_warning_callback(view)), Signals() as signals:
                 view.event(_started_event(study))
@@ -133,9 +154,10 @@ def execute(
             _log.info("the run ended: %s %s", finish.status, finish.message)
     finally:
         loop.close()
-    failure = read_server_failure(run_dir)
-    if failure.refused and not info.resume and not loop.served:
-        raise StudyError(failure.reason)
+        # The contact of a server that ended before it was ready named its socket folder to nobody.
+        remove_stale_folders()
+    if loop.refused:
+        raise StudyError(read_server_failure(run_dir).reason)
     setup = info.setup_seconds
     if setup is None and loop.first_sample is not None:
         setup = info.seconds + loop.first_sample - info.started

@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from melissa_gen.errors import ProtocolError
-from melissa_gen.launcher.backends.base import SERVER, Backend
+from melissa_gen.launcher.backends.base import SERVER, Backend, JobExit
 from melissa_gen.launcher.backends.local import last_lines
 from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
@@ -21,10 +21,10 @@ from melissa_gen.protocol.contact import Contact, remove_runtime_folder
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import next_epoch
-from melissa_gen.run_dir.server_failure import forget_server_failure
+from melissa_gen.run_dir.server_failure import forget_server_failure, read_server_failure
 from melissa_gen.study import Study
 
-__all__ = ["JobLoop", "limits_of"]
+__all__ = ["JobLoop", "PreparationError", "limits_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ ALIVE_SECONDS = 1.0
 _LONGEST_ENDING = 300
 SHORTEST_CONNECT = 30.0
 """Lower bound of the connect timeout in seconds; importing a solver may take longer than one of its time steps."""
+
+
+class PreparationError(Exception):
+    """What a study still needs is needed no more, because its server has ended or the study was stopped."""
 
 
 class JobLoop:
@@ -46,9 +50,10 @@ class JobLoop:
         limits: Limits on the number of jobs, and timeouts.
         resume: Whether the first server continues from a checkpoint.
         next_job: Number of the first client job.
+        check: Called between two steps of the loop; an error of it ends the loop.
 
     Attributes:
-        served: Whether a server has been ready.
+        refused: Whether the first server of a new run has refused the study.
         first_client: When the first client job was started (seconds since the epoch), or None.
         first_sample: When the first sample was received (monotonic seconds), or None.
     """
@@ -63,12 +68,13 @@ class JobLoop:
         *,
         resume: bool,
         next_job: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.study = study
         self.run_dir = run_dir
         self.backend = backend
         self.view = view
-        self.served = False
+        self.refused = False
         self.first_client: float | None = None
         self.first_sample: float | None = None
         self._contact: Contact | None = None
@@ -79,9 +85,40 @@ class JobLoop:
         self._queued: frozenset[str] = frozenset()
         self._longest_time_left = 0.0
         self._requests = StopRequests(run_dir)
+        self._resume, self._check = resume, check
+        # What happened between `start` and `run`.
+        self._ended_early: list[JobExit] = []
+        self._interrupts_early = 0
         self._state, self._first = machine.begin(
             limits, time.monotonic(), resume=resume, next_job=next_job
         )
+
+    def start(self) -> None:
+        """Starts the server before `run`, while what it needs later is still made; `check_start` watches over it."""
+        first, self._first = self._first, []
+        self._execute(first)
+        # The time that the server has to become ready begins with `run`, as after a scheduler's queue.
+        self._queued = frozenset({SERVER})
+        self._handle(machine.QueuedJobs(self._queued))
+
+    def check_start(self) -> None:
+        """Checks that what the server needs later is still needed.
+
+        Raises:
+            PreparationError: The server has ended, or the study was stopped; `run` responds to it.
+        """
+        self._ended_early += self.backend.poll()
+        self._interrupts_early += self._requests.interrupts(time.monotonic())
+        if self._ended_early or self._interrupts_early:
+            raise PreparationError
+
+    def end_start(self) -> None:
+        """Ends the server of a study that does not run, which cleans up, within the time until it is killed."""
+        self.backend.terminate(SERVER)
+        until = time.monotonic() + self._state.limits.kill
+        while SERVER in self.backend.running and time.monotonic() < until:
+            self.backend.poll()
+            time.sleep(POLL_MILLISECONDS / 1000)
 
     def run(self, signals: Signals) -> machine.Finish:
         """Runs until the study has ended.
@@ -94,16 +131,20 @@ class JobLoop:
         """
         self._poller.register(signals.reader, zmq.POLLIN)
         self._execute(self._first)
+        self._handle(machine.Tick(time.monotonic()))
         while self._finish is None:
             self._poller.poll(POLL_MILLISECONDS)
+            self._check()
             for _ in range(signals.interrupts()):
                 self._interrupt("interrupted; press Ctrl-C again to kill all jobs at once")
-            for _ in range(self._requests.interrupts(time.monotonic())):
+            early, self._interrupts_early = self._interrupts_early, 0
+            for _ in range(early + self._requests.interrupts(time.monotonic())):
                 self._interrupt("stopped by 'melissa-gen stop'")
             self._connect()
             self._receive()
             self._check_queue()
-            ended = self.backend.poll()
+            ended = [*self._ended_early, *self.backend.poll()]
+            self._ended_early = []
             if not all(self._has_connected(name) for name, *_ in ended):
                 # The last messages of the server, or about a client, were sent before the job ended.
                 self._receive(wait=200)
@@ -112,7 +153,8 @@ class JobLoop:
                     self._warn(f"{name}: {why}")
                 if name == SERVER:
                     self._disconnect()
-                    self._handle(machine.ServerExited(code, why))
+                    self.refused = self._has_refused()
+                    self._handle(machine.ServerExited(code, why, self.refused))
                     if self._state.phase in ("replacing", "starting"):
                         self._show_replaced(code, why)
                 else:
@@ -124,6 +166,11 @@ class JobLoop:
         """Whether the server has said that a client job has asked for a simulation."""
         job = self._state.jobs.get(name)
         return job is not None and job.connected
+
+    def _has_refused(self) -> bool:
+        """Whether the server that has ended has refused the study, before any was trained."""
+        first = not self._resume and not self._state.earlier_servers
+        return first and read_server_failure(self.run_dir).refused
 
     def close(self) -> None:
         """Kills all running jobs, and removes the files of a server that died."""
@@ -202,7 +249,6 @@ class JobLoop:
         self._poller.register(self._connection.socket, zmq.POLLIN)
         self._connection.send({"type": "launcher_hello"})
         self._last_received = time.monotonic()
-        self.served = True
         self._handle(machine.ServerReady())
 
     def _receive(self, wait: int = 0) -> None:
@@ -215,6 +261,8 @@ class JobLoop:
             if message["type"] == "status":
                 self._show(message)
             elif message["type"] == "event":
+                if message["event"] == "first_sample" and self.first_sample is None:
+                    self.first_sample = time.monotonic()
                 self.view.event(message)
             elif (event := self._event_of(message)) is not None:
                 if isinstance(event, machine.ServerStopping) and not self._state.interrupted:
@@ -230,9 +278,6 @@ class JobLoop:
             return None
 
     def _show(self, status: dict[str, object]) -> None:
-        samples = status.get("samples")
-        if self.first_sample is None and isinstance(samples, dict) and samples.get("received"):
-            self.first_sample = time.monotonic()
         self.view.update(status)
 
     def _interrupt(self, reason: str) -> None:

@@ -227,7 +227,11 @@ def _server_exited(transition: _Transition, event: ServerExited) -> None:
     state = transition.state
     transition.set(server=False)
     message = f"the server ended with {_exit_text(event)} before the study was over"
-    if state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):
+    if event.refused:
+        # Clients may already solve the first simulations, which nobody needs.
+        transition.decide(Finish("failed", message, SERVER))
+        transition.kill()
+    elif state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):
         transition.replace_server()
     elif state.phase == "running" or (state.phase == "starting" and state.earlier_servers > 0):
         if state.lost < state.limits.server_retries:

@@ -6,7 +6,6 @@ from pathlib import Path
 from melissa_gen.builders.memory import allocator
 from melissa_gen.errors import StudyError
 from melissa_gen.launcher.backends.base import SERVER, MpiJob
-from melissa_gen.launcher.backends.bridge_command import bridge_command
 from melissa_gen.launcher.backends.mpirun import resolve_command
 from melissa_gen.logs import level_environment
 from melissa_gen.study import JobsSection, Study
@@ -62,6 +61,9 @@ def solver_command(study: Study, folder: Path | None = None) -> tuple[str, ...]:
     command = resolve_command(study.simulation.command, study.folder, python)
     if study.simulation.bridge is None:
         return command
+    # Imported here because templates and readers are needed by the bridge alone.
+    from melissa_gen.launcher.backends.bridge_command import bridge_command
+
     return bridge_command(study, command, python or sys.executable, folder)
 
 

@@ -10,6 +10,7 @@ import psutil
 from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.gpu import gpu_here
 from melissa_gen.builders.statistics import statistics_megabytes
+from melissa_gen.builders.windows import window_shape
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir import megabytes
 from melissa_gen.sinks import QUEUE_BYTES
@@ -119,17 +120,10 @@ def growing_simulations(study: Study) -> int:
 
 def growing_slots(study: Study) -> int:
     """Returns the slots for time steps of windows that are not complete yet, in addition to the capacity."""
-    # Importing torch takes seconds.
-    if study.surrogate.task == "direct":
+    shape = window_shape(study)
+    if shape is None:
         return 0
-    from melissa_gen.builders.task import build_task
-    from melissa_gen.reservoir import WindowShape
-
-    window = build_task(study).window
-    if window.span == 1:
-        return 0
-    longest = WindowShape(window.steps, window.stride).longest_segment(study.simulation.time_steps)
-    return growing_simulations(study) * longest
+    return growing_simulations(study) * shape.longest_segment(study.simulation.time_steps)
 
 
 def input_megabytes(study: Study, samples: int) -> float:

@@ -6,7 +6,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.special import ndtr, ndtri
 
 from melissa_gen.distributions.distribution import Array, Distribution
 from melissa_gen.units import Unit
@@ -165,6 +164,8 @@ class Normal(Distribution):
 
     def cdf(self, x: Array) -> Array:
         """Returns the cumulative distribution function."""
+        from scipy.special import ndtr
+
         truncated = self._truncated()
         if truncated is not None:
             return np.asarray(truncated.cdf(x))
@@ -172,6 +173,8 @@ class Normal(Distribution):
 
     def quantile(self, u: Array) -> Array:
         """Returns the quantile function, finite also at 0 and 1."""
+        from scipy.special import ndtri
+
         truncated = self._truncated()
         if truncated is not None:
             return np.asarray(np.clip(truncated.ppf(u), self.low, self.high))

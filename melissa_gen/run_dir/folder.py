@@ -26,6 +26,7 @@ __all__ = [
     "check_space",
     "create_default_run_dir",
     "default_run_dir",
+    "end_wait_for_sets",
     "forget_results",
     "held_run_dir",
     "next_epoch",
@@ -202,6 +203,14 @@ def read_purpose(run_dir: Path) -> Purpose:
     """Reads the purpose of a run from `run.json`."""
     run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
     return Purpose.from_json(run.get("purpose"))
+
+
+def end_wait_for_sets(run_dir: Path) -> None:
+    """Records in `run.json` that the validation sets are complete, for which the server waits."""
+    path = run_dir / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    run["purpose"]["awaits_sets"] = False
+    write_json(path, run)
 
 
 def next_epoch(run_dir: Path) -> int:

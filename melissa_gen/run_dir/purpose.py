@@ -21,8 +21,8 @@ class Purpose:
         stamps: Size, time of change and checksum of each of these files at the start of the run.
         held_out: Indices of the trajectories that are not trained on.
         alone: Whether a network is trained by its equations alone, without solvers and data.
-        untried: Whether the server has to try the network in training before it serves clients, because the launcher
-            has not done so.
+        untried: Whether the server has to try the network before its training, because the launcher has not done so.
+        awaits_sets: Whether the launcher still makes the validation sets, while the server starts.
     """
 
     kind: Literal["training", "data_set", "conformance"] = "training"
@@ -35,6 +35,7 @@ class Purpose:
     held_out: list[int] = field(default_factory=list)
     alone: bool = False
     untried: bool = False
+    awaits_sets: bool = False
 
     @property
     def trains(self) -> bool:

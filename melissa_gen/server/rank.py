@@ -18,7 +18,7 @@ import zmq
 from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.builders.mesh import write_coordinates
-from melissa_gen.errors import RunError
+from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
@@ -31,19 +31,19 @@ from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, ro
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
-from melissa_gen.server.collectives import MpiCollectives, all_gather_json, broadcast_json
+from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.consumers import destination
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
+from melissa_gen.server.early_service import EarlyService
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
 from melissa_gen.server.ingest.receiver import Ingest, RankState, SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.server.side_sinks import side_sinks
-from melissa_gen.server.sink_consumer import StreamConsumer, stream_sink
 from melissa_gen.server.training.thread_placement import (
     shorten_gil_switch_interval,
     split_cores,
@@ -97,24 +97,33 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
                 abort = partial(_abort, world, run_dir)
                 coordinator = Coordinator(setup, context, contact, checkpoint, abort, authenticator)
         contact = _complete_contact(world, coordinator)
-        consumer, sink = _consumer(setup, world, checkpoint, coordinator)
+        used = destination(setup, world, checkpoint, coordinator.queue if coordinator else None)
         ingest = _start_ingest(
             setup,
             context,
             contact,
             data,
-            sink,
-            consumer.shared,
+            used.sink,
+            used.shared,
             checkpoint,
             warnings,
             authenticator.take_refused,
         )
-        rank = _Rank(setup, consumer, sink, ingest, coordinator)
-        rank.start(checkpoint, damages)
+        early = None
+        if _serves_early(setup, checkpoint):
+            # The ingest of all ranks has started.
+            world.Barrier()
+            early = EarlyService(run_dir, partial(_serve, setup, coordinator))
+        rank = _Rank(setup, used.consumer(), used.sink, ingest, coordinator)
+        rank.start(checkpoint, damages, early)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
         gc.enable()
-        handover = rank.run()
+        try:
+            handover = rank.run()
+        except StudyError as error:
+            # The launcher takes a study that a server refuses before its training as one that has not begun.
+            raise RunError(str(error)) from error
         # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
         context.term()
         return EXIT_HANDOVER if handover else 0
@@ -135,11 +144,19 @@ class _Rank:
         self._coordinator, self._collectives = coordinator, consumer.collectives
         self._writer = CheckpointWriter(setup.rank, consumer.shared, self._sync)
 
-    def start(self, checkpoint: Checkpoint | None, damages: list[str]) -> None:
-        """Prepares the consumer, and publishes the contact of the server when all ranks are ready."""
+    def start(
+        self, checkpoint: Checkpoint | None, damages: list[str], early: EarlyService | None
+    ) -> None:
+        """Prepares the consumer, and publishes the contact of the server when all ranks are ready.
+
+        Args:
+            checkpoint: The checkpoint to continue from, or None.
+            damages: A sentence for each checkpoint that can't be used.
+            early: Publishes the contact; None: this method does.
+        """
         coordinator = self._coordinator
-        if coordinator is not None:
-            write_coordinates(self._setup.study, self._setup.run_dir)
+        if early is not None:
+            early.wait()
         hooks = Hooks(
             self._ingest.made_room,
             _no_event,
@@ -163,11 +180,10 @@ class _Rank:
             self._consumer.restore(state, checkpoint.folder, checkpoint.state)
         memory = self._consumer.sink.counters()
         restored = self._collectives.gather({"samples": memory["seen"] + memory["unseen"]})
+        if early is None:
+            samples = sum(one["samples"] for one in restored)
+            _serve(self._setup, coordinator, self._consumer.progress, samples)
         if coordinator is not None:
-            with started_on(self._setup.ingest_cores):
-                coordinator.start_serving(
-                    self._consumer.progress, sum(one["samples"] for one in restored)
-                )
             used = f"{checkpoint.folder} is used" if checkpoint else "the run begins anew"
             if not self._setup.purpose.solves:
                 # The client library is needed by no other server.
@@ -320,28 +336,32 @@ def _complete_contact(world: Any, coordinator: "Coordinator | None") -> Contact:
     return Contact.from_json(broadcast_json(world, text))
 
 
-def _consumer(
-    setup: RankSetup,
-    world: Any,
-    checkpoint: Checkpoint | None,
-    coordinator: "Coordinator | None",
-) -> tuple[Consumer, FanOut]:
-    """Creates the consumer of the samples, the trainer or a sink without training; and the side sinks beside it."""
-    resume, from_rank_0 = checkpoint is not None, partial(broadcast_json, world)
-    sides = side_sinks(setup, resume=resume, from_rank_0=from_rank_0)
-    consumer: Consumer
-    if not setup.trains:
-        sink = stream_sink(setup, resume=resume)
-        ranks = MpiCollectives(world) if setup.ranks > 1 else None
-        every = setup.study.training.checkpoint_every
-        consumer = StreamConsumer(sink, every, sides, ranks, setup.rank)
-        return consumer, FanOut(sink, sides)
-    # Importing torch takes two seconds, which runs without a trainer can save.
-    from melissa_gen.server.training.training_consumer import TrainingConsumer
+def _serves_early(setup: RankSetup, checkpoint: Checkpoint | None) -> bool:
+    """Whether clients may send samples before the training is prepared, while this process imports torch.
 
-    proposals = coordinator.queue if coordinator else None
-    consumer = TrainingConsumer(setup, world, checkpoint, proposals)
-    return consumer, FanOut(consumer.sink, sides)
+    On a cluster, loading the libraries of torch from a busy file system may keep all threads of the process waiting for
+    longer than a client waits for an answer, and jobs wait in a queue for much longer than this takes.
+    """
+    local = setup.study.launcher.backend == "local"
+    return setup.trains and setup.purpose.solves and checkpoint is None and local
+
+
+def _serve(
+    setup: RankSetup, coordinator: "Coordinator | None", batches: int = 0, restored: int = 0
+) -> None:
+    """Publishes the contact of the server, whose ranks can all receive.
+
+    Args:
+        setup: The study and this rank.
+        coordinator: The coordinator of rank 0; None on other ranks.
+        batches: Batches trained by earlier servers.
+        restored: Samples of earlier servers that are in memory again.
+    """
+    if coordinator is None:
+        return
+    write_coordinates(setup.study, setup.run_dir)
+    with started_on(setup.ingest_cores):
+        coordinator.start_serving(batches, restored)
 
 
 def _start_ingest(

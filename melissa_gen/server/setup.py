@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from melissa_gen.errors import RunError
 from melissa_gen.run_dir.checkpoint_folder import (
     check_study,
     newest,
     rank_files,
     read_state,
 )
+from melissa_gen.run_dir.folder import LOCK, read_purpose
+from melissa_gen.run_dir.locking import holder_of
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.server.collectives import broadcast_json
 from melissa_gen.study import Study, load_study
 
-__all__ = ["Checkpoint", "RankSetup"]
+__all__ = ["Checkpoint", "RankSetup", "wait_for_sets"]
+
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -112,3 +117,16 @@ class Checkpoint:
         state = read_state(Path(name))
         check_study(setup.study, state, Path(name))
         return cls(Path(name), state), damages
+
+
+def wait_for_sets(run_dir: Path) -> None:
+    """Waits until the launcher has added the validation sets to the run directory.
+
+    Raises:
+        RunError: The launcher has ended before.
+    """
+    while read_purpose(run_dir).awaits_sets:
+        if not holder_of(run_dir / LOCK):
+            message = "the launcher has ended before the validation sets were complete"
+            raise RunError(message)
+        time.sleep(_POLL_SECONDS)

@@ -15,7 +15,9 @@ NAMES = (
     *(
         "ingest",
         "trainer_beside_ingest",
+        "trainer_step",
         "sinks_in_a_study",
+        "first_sample",
         "handover",
         "online_offline",
         "published",

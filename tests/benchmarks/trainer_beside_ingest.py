@@ -201,7 +201,7 @@ def _rank(
     from melissa_gen.protocol.contact import Contact
     from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
 
-    study = _study(args)
+    study = study_of(args)
     shorten_gil_switch_interval()
     torch.set_num_threads(1)
     # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
@@ -229,7 +229,7 @@ def _train(
     from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.tasks import Direct
 
-    _fill(rank)
+    fill(rank.reservoir)
     rank.ingest.start()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -258,7 +258,7 @@ def _train(
     dist.destroy_process_group()
 
 
-def _study(args: argparse.Namespace) -> Study:
+def study_of(args: argparse.Namespace) -> Study:
     """A study of one server rank with the options of the command line."""
     return Study.model_validate(
         {
@@ -279,19 +279,19 @@ def _study(args: argparse.Namespace) -> Study:
     )
 
 
-def _fill(rank: Rank) -> None:
+def fill(reservoir: Any) -> None:
     """Fills the reservoir, so that the trainer does not wait for samples."""
     import numpy as np
 
     from melissa_gen.reservoir import Sample
 
-    random, store = np.random.default_rng(0), rank.reservoir.store
+    random, store = np.random.default_rng(0), reservoir.store
     number = 10**6  # of a simulation that the control stand-in never hands out
     for step in range(CAPACITY):
         slot = store.acquire()
         assert slot is not None
         store.row(slot, FIELD)[...] = random.standard_normal(SHAPE, np.float32)
-        rank.reservoir.put(slot, Sample(number, step, [*random.random(len(PARAMETERS)), step]))
+        reservoir.put(slot, Sample(number, step, [*random.random(len(PARAMETERS)), step]))
 
 
 def _watch(

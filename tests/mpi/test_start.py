@@ -1,9 +1,12 @@
-"""What happens between the command and the first simulation of a study without a validation set to solve."""
+"""What happens between the command and the first simulation of a study."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.mpi
 
@@ -33,3 +36,68 @@ def test_the_server_refuses_a_network_that_can_not_be_trained_and_nothing_is_lef
     again = runs.run(study, command=(sys.executable, "-c", SAYS_WHETHER_TORCH))
     again.assert_finished()
     assert again.last_line == "torch loaded: False"
+
+
+HANGS = ["python", "solver.py", "--mishaps", json.dumps({"all": "hang"})]
+DIES = """import os
+from torch import nn
+
+class Dies(nn.Module):
+    def __init__(self, **arguments):
+        os._exit(3)
+"""
+
+
+def with_hanging_solver(runs):
+    """Returns a study whose validation set would take an hour."""
+    changes = {"simulation.command": HANGS, "training.validation.simulations": 2}
+    return runs.study(changes, solver=SOLVER)
+
+
+def test_a_network_that_is_refused_ends_the_solvers_of_the_validation_set(runs):
+    run = runs.run(with_hanging_solver(runs), "--set", "surrogate.class=torch.nn.Linear")
+    assert run.code == 2
+    assert run.last_line.startswith("melissa-gen: surrogate.arguments do not match Linear(")
+    assert not run.run_dir.exists()
+    assert [path.name for path in (run.run_dir.parent / "validation").glob("[!.]*")] == [
+        "CACHEDIR.TAG"
+    ]
+    import subprocess
+
+    print(
+        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
+    )
+    print(run.output)
+    runs.assert_nothing_left()
+
+
+def test_a_server_that_dies_ends_the_solvers_of_the_validation_set(runs):
+    study = with_hanging_solver(runs)
+    (study.parent / "net.py").write_text(DIES)
+    run = runs.run(study, "--set", "surrogate.class=net.py:Dies")
+    assert run.code == 1, run.output
+    assert "the server ended with exit status" in run.last_line
+    assert run.summary["status"] == "failed"
+    import subprocess
+
+    print(
+        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
+    )
+    print(run.output)
+    runs.assert_nothing_left()
+
+
+def test_ctrl_c_while_the_validation_set_is_solved_leaves_the_directory_free(runs):
+    run = runs.start(with_hanging_solver(runs))
+    working = run.run_dir.parent / "validation"
+    wait_for(lambda: any(working.glob("*.run/logs/client-0.log")), "a solver of the validation set")
+    run.interrupt()
+    assert run.wait().code == 130
+    assert not (run.run_dir / "run.json").exists()
+    import subprocess
+
+    print(
+        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
+    )
+    print(run.output)
+    runs.assert_nothing_left()

@@ -7,7 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from scipy.io import netcdf_file
 
 __all__ = ["load_netcdf"]
 
@@ -24,6 +23,8 @@ def load_netcdf(path: Path) -> dict[str, npt.NDArray[Any]]:
         classic = file.read(3) == b"CDF"
     found: dict[str, npt.NDArray[Any]] = {}
     if classic:
+        from scipy.io import netcdf_file
+
         with netcdf_file(path, "r", mmap=False) as data:
             for name, variable in data.variables.items():
                 _add(found, name, np.array(variable[...]), vars(variable))

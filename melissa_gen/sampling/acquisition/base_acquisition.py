@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.prediction_features import Probe
@@ -87,6 +86,8 @@ class Tilt:
     @classmethod
     def normalized(cls, exponent: float, pool_values: Array) -> "Tilt":
         """Creates a tilt with Z estimated as the mean of a^exponent; `pool_values` (m,) is log a at uniform points."""
+        from scipy.special import logsumexp
+
         total = float(logsumexp(exponent * pool_values))
         return cls(exponent, total - float(np.log(len(pool_values))))
 

@@ -10,8 +10,6 @@ Reference: Rasmussen and Williams, "Gaussian processes for machine learning", 20
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.linalg.lapack import dpotri
 
 from melissa_gen.sampling.base import State
 
@@ -55,6 +53,9 @@ class KernelInterpolant:
             values: (n,), the values at the points.
             slopes: (m, k), gradients at some of the points, which set the metric.
         """
+        from scipy.linalg import cho_factor, cho_solve
+        from scipy.linalg.lapack import dpotri
+
         self._mean = float(values.mean())
         spread = float(values.std())
         if spread < 1e-9:

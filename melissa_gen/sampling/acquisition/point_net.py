@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from melissa_gen.sampling.base import State
 
@@ -72,6 +71,8 @@ class PointNet:
         self.radius = float(state["radius"])
 
     def _insert(self, points: Single, counts: NDArray[np.int64]) -> None:
+        from scipy.spatial.distance import cdist
+
         if len(self):
             distance, nearest = _nearest(points, self.points)
             near = distance <= self.radius
@@ -92,6 +93,8 @@ def _nearest(
     points: Single, others: Single, *, exclude_self: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Returns the distance (n,) of points (n, k) to the nearest of others (m, k), and its place (n,)."""
+    from scipy.spatial.distance import cdist
+
     distances, places = np.empty(len(points)), np.empty(len(points), np.int64)
     for start in range(0, len(points), _ROWS):
         part = slice(start, start + _ROWS)

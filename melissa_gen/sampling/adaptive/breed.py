@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import logsumexp, ndtr
 
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
@@ -182,6 +181,8 @@ class Breed(AdaptiveRule):
         The density is Σ_j P(j) Σ_i r_ij N(u; λ_j, σ_i²), with r_ij the probability that the first
         i - 1 steps from parent j have left the box.
         """
+        from scipy.special import logsumexp, ndtr
+
         k = unit.shape[1]
         squared = ((unit[:, None, :] - self._parents[None, :, :]) ** 2).sum(axis=2)
         with np.errstate(divide="ignore"):

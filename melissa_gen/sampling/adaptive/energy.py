@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import expit, logit
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition, effective_size
 from melissa_gen.sampling.acquisition.skill import rank_correlation
@@ -112,6 +111,8 @@ class Energy(Proposer):
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """Draws n points (n, k) of the unit cube."""
+        from scipy.special import expit, logit
+
         u = rng.random((max(self._chains, 2 * n), self._dimension))
         chains = _evaluate(logit(u), acquisition)
         width, reached, stages, resampled, acceptance = 1.0, 0.0, 0, 0, 1.0
@@ -147,6 +148,8 @@ class Energy(Proposer):
 
         The more points, the better the steps are adapted to the target.
         """
+        from scipy.special import expit, logit
+
         chains, width = _evaluate(logit(unit), acquisition), 1.0
         for _ in range(self._final_moves):
             chains, acceptance = self._move(chains, acquisition, beta, width, rng)
@@ -200,6 +203,8 @@ class Energy(Proposer):
 
 def _evaluate(z: Array, acquisition: Acquisition, with_value: bool = True) -> _Chains:
     """Evaluates chains at z (n, k); without the value, log a is that of the gradient, which may be interpolated."""
+    from scipy.special import expit
+
     # Within these bounds u is between 0 and 1 in double precision.
     z = np.clip(z, -36.0, 36.0)
     u = expit(z)

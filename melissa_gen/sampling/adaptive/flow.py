@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import ndtr, ndtri
 
 from melissa_gen.distributions import EDGE
 from melissa_gen.errors import StudyError
@@ -156,6 +155,7 @@ class NormalizingFlow(DensityProposer):
     def _sample(self, n: int, rng: np.random.Generator) -> Array:
         """Draws n points (n, k) of the unit cube from the flow with the given random generator."""
         import torch
+        from scipy.special import ndtr
 
         base = rng.standard_normal((n, self._dimension))
         if self._flow is None or n == 0:
@@ -206,6 +206,8 @@ def _build_flow(dimension: int, seed: int, arguments: FlowArguments) -> Any:
 
 
 def _to_normal(unit: Array) -> Array:
+    from scipy.special import ndtri
+
     return np.asarray(np.clip(ndtri(np.clip(unit, EDGE, 1.0 - EDGE)), -_MAX_NORMAL, _MAX_NORMAL))
 
 

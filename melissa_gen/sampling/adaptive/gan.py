@@ -20,7 +20,6 @@ Problems of Information Transmission 23 (1987).
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import ndtr
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
@@ -83,6 +82,7 @@ class Gan(Proposer):
         self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Trains the generator on β log a plus the entropy of its points."""
+        from scipy.special import ndtr
 
         def batch() -> tuple[float, list[Single]]:
             z = rng.standard_normal((_BATCH, self._dimension))
@@ -108,6 +108,8 @@ class Gan(Proposer):
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """Draws n points (n, k) of the unit cube."""
+        from scipy.special import ndtr
+
         z = rng.standard_normal((n, self._dimension))
         return np.asarray(ndtr(z + self._generator(z.astype(np.float32))))
 

@@ -14,7 +14,6 @@ Reference: Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289, equation 2 and algorithm 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.special import logsumexp
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
@@ -72,6 +71,8 @@ class ResidualDistribution(DensityProposer):
         self, table: EvidenceTable, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> None:
         """Estimates E[ε^k] from points of the prior."""
+        from scipy.special import logsumexp
+
         values = beta * acquisition.value(self._prior_draws(_EXPECTATION, rng))
         self._k = beta
         self._log_mean = float(logsumexp(values)) - float(np.log(_EXPECTATION))
@@ -80,6 +81,8 @@ class ResidualDistribution(DensityProposer):
         self, n: int, acquisition: Acquisition, beta: float, rng: np.random.Generator
     ) -> Array:
         """Draws n points (n, k) of the unit cube."""
+        from scipy.special import logsumexp
+
         size = max(self._size, 4 * n)
         blocks: list[Array] = []
         log_power = np.empty(0)

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtri, ndtri_exp
 
 __all__ = ["BoxDiffusion", "DenoisedDistribution", "log_phi_difference"]
 
@@ -33,6 +32,8 @@ _TAU_MAX = 0.98
 
 def log_phi_difference(a: Array, b: Array) -> Array:
     """Returns log(Φ(b) - Φ(a)) for a < b element by element, without underflow in the tails."""
+    from scipy.special import log_ndtr
+
     flip = a > 0.0
     low, high = np.where(flip, -b, a), np.where(flip, -a, b)
     upper = log_ndtr(high)
@@ -41,6 +42,8 @@ def log_phi_difference(a: Array, b: Array) -> Array:
 
 def _draw_truncated(a: Array, b: Array, rng: np.random.Generator) -> Array:
     """Draws standard normal values truncated to [a, b], by inverting log Φ."""
+    from scipy.special import log_ndtr, ndtri_exp
+
     flip = a > 0.0
     low, high = np.where(flip, -b, a), np.where(flip, -a, b)
     u = rng.random(a.shape)
@@ -135,6 +138,8 @@ class BoxDiffusion:
         The map is the quantile function of a normal distribution with the variance of x. The
         approximation is close, because x0 contributes only a thousandth of the variance.
         """
+        from scipy.special import ndtri
+
         width = np.sqrt(self._alpha[-1] ** 2 / 3.0 + self._sigma[-1] ** 2)
         return np.asarray(width * ndtri(np.clip(u, 1e-12, 1.0 - 1e-12)))
 

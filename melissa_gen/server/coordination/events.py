@@ -16,6 +16,7 @@ __all__ = [
     "FINISHING",
     "JOINING",
     "LIMITED",
+    "PREPARING",
     "SAVING",
     "TRAINING",
     "VALIDATING",
@@ -151,8 +152,10 @@ class AttemptReport:
 
 WAITING, LIMITED, TRAINING = "waiting", "limited", "training"
 VALIDATING, SAVING, FINISHING, JOINING = "validating", "saving", "finishing", "joining"
+PREPARING = "preparing"
 """What a server rank does: it waits for samples, has drawn each sample as often as a limit allows, trains a batch,
-validates, writes a checkpoint, writes its results, or waits for the other ranks within one of the last three."""
+validates, writes a checkpoint, writes its results, or waits for the other ranks within one of the last three; or it
+prepares its training, while clients may already send samples."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from melissa_gen.server.coordination.events import (
     FINISHING,
     JOINING,
+    PREPARING,
     SAVING,
     TRAINING,
     VALIDATING,
@@ -57,7 +58,7 @@ class RankWatch:
 
         Args:
             rank: The rank.
-            turns: Steps of its loop so far; 0 before the first, and on a single rank without a trainer.
+            turns: Steps of its loop so far; 0 while it prepares its training, and on a single rank without a trainer.
             pieces: Pieces of work within these steps that the rank has begun.
             activity: What the rank does; the values are in `coordination.events`.
             now: Monotonic seconds.
@@ -79,7 +80,11 @@ class RankWatch:
                     f"rank {number} of the server has been silent for {silence:.0f} s: its process is stopped, or "
                     "its node does not answer (server.heartbeat_timeout)"
                 )
-        moving = {number: rank for number, rank in self._ranks.items() if rank.turns}
+        moving = {
+            number: rank
+            for number, rank in self._ranks.items()
+            if rank.turns or rank.activity == PREPARING
+        }
         if not moving:
             return None
         least = min(rank.turns for rank in moving.values())
@@ -107,4 +112,5 @@ _ACTIVITIES = {
     VALIDATING: ", in a validation",
     SAVING: ", while it writes a checkpoint",
     FINISHING: ", while it writes its results",
+    PREPARING: ", while it prepares its training",
 }

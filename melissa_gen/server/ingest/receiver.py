@@ -203,8 +203,7 @@ class Ingest:
         self._closing = True
         self._ringer.send(b"")
         self._thread.join(timeout=30)
-        sockets = (self._ringer, self._bell, self._data, self._link.socket)
-        for opened in (*sockets, self._shared):
+        for opened in (self._ringer, self._bell, self._data, self._link.socket, self._shared):
             opened.close()
         return self._last or self._snapshot(rows_file)
 
@@ -219,7 +218,7 @@ class Ingest:
         poller = zmq.Poller()
         for opened in (self._link.socket, self._bell, self._data):
             poller.register(opened, zmq.POLLIN)
-        data_polled, reported = True, 0.0
+        data_polled, nothing_yet, reported = True, True, 0.0
         while not self._closing:
             readable = self._has_room()
             if readable != data_polled:
@@ -243,7 +242,10 @@ class Ingest:
                 self._sink.store.saver = saver
                 self._taken.put((state, saver))
             now = time.monotonic()
-            if now - reported > self._report_seconds or self._finalized.due(self._pending):
+            # Rank 0 learns at once when samples begin to arrive.
+            first = nothing_yet and self._assembler.counters.received > 0
+            if first or now - reported > self._report_seconds or self._finalized.due(self._pending):
+                nothing_yet &= not first
                 self._report()
                 self._link.ping_if_due()
                 self._shared.release_ended(self._drained)

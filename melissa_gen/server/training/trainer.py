@@ -22,8 +22,9 @@ from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.learner import Learner
-from melissa_gen.server.training.pacing import Pacing, StepDecision, Supply
+from melissa_gen.server.training.pacing import StepDecision, Supply
 from melissa_gen.server.training.scaling import Scaling
+from melissa_gen.server.training.training_reservoir import study_pacing
 from melissa_gen.server.training.validation import error_summary
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
@@ -116,16 +117,7 @@ class Trainer:
         mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
         self._callbacks = Callbacks(mine)
         self._scaling = Scaling(self.surrogate, reservoir, device)
-        self._pacing = Pacing(
-            self._ranks,
-            self._training.draws_per_sample,
-            self._training.max_draws_per_sample,
-            # Beside them, the time steps of windows that are not complete yet.
-            slack=study.reservoir.watermark
-            + self._training.batch_size
-            + (reservoir.restorable - reservoir.capacity),
-            items=reservoir.items_per_sample,
-        )
+        self._pacing = study_pacing(study, reservoir, self._ranks)
         self.samples_drawn = 0
         self.starved_seconds = 0.0
         self.loss = math.nan

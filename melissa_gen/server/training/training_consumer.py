@@ -10,15 +10,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.dataset import check_dataset
-from melissa_gen.builders.fields import field_specs, input_specs
-from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
-from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric, first_error_name
 from melissa_gen.dataset import Dataset
+from melissa_gen.reservoir import Policy
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
 from melissa_gen.server.consumer import Consumer, Hooks
@@ -42,7 +39,7 @@ from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import FirstErrors, Surrogate
-from melissa_gen.tasks import Task, Window
+from melissa_gen.tasks import Task
 
 __all__ = ["TrainingConsumer"]
 
@@ -57,6 +54,8 @@ class TrainingConsumer(Consumer):
         world: The mpi4py communicator of all ranks.
         checkpoint: The checkpoint to continue from, or None.
         proposals: On rank 0, the queue whose sampler may use the surrogate; None on other ranks.
+        reservoir: The reservoir of this rank.
+        shared: State shared with the ingest thread.
 
     Raises:
         StudyError: The surrogate can't be built or trained.
@@ -69,6 +68,8 @@ class TrainingConsumer(Consumer):
         world: Any,
         checkpoint: Checkpoint | None,
         proposals: ProposalQueue | None,
+        reservoir: Policy,
+        shared: RankState,
     ) -> None:
         study = setup.study
         self._study, self._run_dir = study, setup.run_dir
@@ -87,18 +88,17 @@ class TrainingConsumer(Consumer):
         if checkpoint is not None:
             load_model(checkpoint.folder, self._surrogate)
         torch.manual_seed(study.seed + 1 + setup.rank)
-        self._reservoir = _reservoir(study, self._task.window, setup.rank)
-        self.sink = self._reservoir
+        self.sink = reservoir
         # The training loop receives its samples from here; a record also has their order.
-        self._source = self._reservoir
+        self._source = reservoir
         order = setup.run_dir / BATCH_ORDER
         # A replay repeats the batches of one rank.
         if study.record is not None and checkpoint is None and setup.ranks == 1:
-            self._source = cast("reservoirs.Policy", OrderRecorder(self._reservoir, order))
+            self._source = cast("Policy", OrderRecorder(reservoir, order))
         elif study.record is not None:
             # A training that was interrupted can't be repeated in one piece.
             order.unlink(missing_ok=True)
-        self.shared = RankState()
+        self.shared = shared
         self._between_steps = _snapshot_offer(
             study, self._surrogate, proposals if self._task.predicts_anywhere else None
         )
@@ -247,32 +247,6 @@ def _first_errors(study: Study, task: Task, proposals: ProposalQueue | None) -> 
     kept = FirstErrors.needed(len(numbers))
     points, weights = proposals.drawn(numbers[kept])
     return FirstErrors(points, np.sqrt(losses[kept]), weights, name)
-
-
-def _reservoir(study: Study, window: Window, rank: int) -> reservoirs.Policy:
-    """Creates the reservoir of one rank, with slots for samples that are being assembled."""
-    section = study.reservoir
-    rows = reservoirs.SlotStore(
-        field_specs(study.simulation),
-        section.capacity + staging_slots(study) + growing_slots(study),
-        len(study.parameters) + 1,
-        input_specs=input_specs(study.simulation),
-    )
-    policy = reservoirs.create(
-        section.policy,
-        rows,
-        section.capacity,
-        section.watermark,
-        study.seed + rank,
-        eviction_rule(study.sampler, section),
-        section.draws,
-        # Where draws are limited, repeated ones would use up the draws that unseen samples need.
-        unseen_first=study.training.max_draws_per_sample is not None,
-    )
-    if window.span > 1:
-        shape = reservoirs.WindowShape(window.steps, window.stride)
-        policy.form_windows(shape, study.simulation.time_steps, growing_simulations(study))
-    return policy
 
 
 def _snapshot_offer(

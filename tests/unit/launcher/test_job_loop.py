@@ -3,14 +3,16 @@
 import time
 from dataclasses import replace
 
+import pytest
 import zmq
 
 from melissa_gen.launcher.backends.base import SERVER, JobExit
-from melissa_gen.launcher.jobs.loop import JobLoop, limits_of
+from melissa_gen.launcher.jobs.loop import JobLoop, PreparationError, limits_of
 from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.protocol import json_messages
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
+from melissa_gen.run_dir.server_failure import write_server_failure
 
 
 class View:
@@ -106,3 +108,81 @@ def test_client_jobs_that_end_together_are_waited_for_once(study, tmp_path):
     finish = play(study, backend, limits)
     assert (finish.status, len(backend.started)) == ("failed", 1 + clients)
     assert time.monotonic() - began < 5, "a wait of 0.2 s for each job"
+
+
+class Refusing(Backend):
+    """Its server refuses the study, before or after a client has started."""
+
+    def __init__(self, run_dir, clients=1, *, at_once=False):
+        super().__init__(run_dir, clients)
+        self.at_once = at_once
+
+    def poll(self):
+        self.meet()
+        if self.ended or not (self.at_once or "client-0" in self.started):
+            return []
+        self.ended = True
+        write_server_failure(self.run_dir, "the network does not fit", refused=True)
+        return [JobExit(SERVER, 1)]
+
+    def kill_all(self):
+        self.poll = lambda: [JobExit(name, -9) for name in self.started[1:]]
+
+
+def test_a_study_that_is_refused_while_clients_run_ends_and_is_not_tried_again(study, tmp_path):
+    (tmp_path / "logs").mkdir()
+    backend = Refusing(tmp_path)
+    limits = replace(limits_of(study), server_retries=5)
+    loop = JobLoop(study, tmp_path, backend, View(), limits, resume=False, next_job=0)
+    try:
+        with Signals() as signals:
+            assert loop.run(signals).status == "failed"
+    finally:
+        loop.close()
+    assert (loop.refused, backend.started) == (True, [SERVER, "client-0"])
+
+
+def test_a_server_that_ends_before_the_validation_sets_are_made_ends_the_study(study, tmp_path):
+    (tmp_path / "logs").mkdir()
+    backend = Refusing(tmp_path, at_once=True)
+    loop = JobLoop(study, tmp_path, backend, View(), limits_of(study), resume=False, next_job=0)
+    try:
+        loop.start()
+        with pytest.raises(PreparationError):
+            loop.check_start()
+        with Signals() as signals:
+            assert loop.run(signals).status == "failed"
+    finally:
+        loop.close()
+    assert (loop.refused, backend.started) == (True, [SERVER])
+
+
+def test_the_time_to_make_validation_sets_does_not_count_for_the_start_of_the_server(
+    study, tmp_path, monkeypatch
+):
+    backend = Backend(tmp_path)
+    loop = JobLoop(study, tmp_path, backend, View(), limits_of(study), resume=False, next_job=0)
+    try:
+        loop.start()
+        loop.check_start()
+        clock = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 1e6)
+        with Signals() as signals:
+            assert loop.run(signals).status == "finished"
+    finally:
+        loop.close()
+
+
+def test_an_error_of_the_check_ends_the_loop(study, tmp_path):
+    def check():
+        raise PreparationError
+
+    backend = Backend(tmp_path)
+    loop = JobLoop(
+        study, tmp_path, backend, View(), limits_of(study), resume=False, next_job=0, check=check
+    )
+    try:
+        with Signals() as signals, pytest.raises(PreparationError):
+            loop.run(signals)
+    finally:
+        loop.close()

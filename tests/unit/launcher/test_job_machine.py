@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from melissa_gen.launcher.jobs import machine as jobs
@@ -178,6 +180,14 @@ def test_a_server_that_dies_before_it_is_ready():
     actions = study(ServerExited(1))
     assert kinds(actions) == [KillAll, Finish]
     assert actions[-1].status == "failed"
+
+
+def test_clients_of_a_study_that_the_server_refuses_are_killed_and_no_server_is_tried_again():
+    study = Study(limits=replace(LIMITS, server_retries=5))
+    study(WantedJobs(ended=0, clients=2), Connected("client-0"))
+    assert kinds(study(ServerExited(1, refused=True))) == [KillAll]
+    (*_, end) = study(JobExited("client-0", -9), JobExited("client-1", -9))
+    assert (type(end), end.status) == (Finish, "failed")
 
 
 def test_a_server_that_is_never_ready():

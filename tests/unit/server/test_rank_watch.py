@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melissa_gen.server.coordination.events import JOINING, SAVING, TRAINING, VALIDATING
+from melissa_gen.server.coordination.events import (
+    JOINING,
+    PREPARING,
+    SAVING,
+    TRAINING,
+    VALIDATING,
+)
 from melissa_gen.server.coordination.rank_watch import RankWatch
 
 SILENCE, PATIENCE = 20, 600
@@ -113,3 +119,12 @@ def test_a_rank_that_has_ended_owes_nothing():
     watch.report(0, 5, 0, TRAINING, 0.0, last=False)
     watch.report(0, 5, 0, TRAINING, 1.0, last=True)
     assert watch.complaint(10_000.0) is None
+
+
+def test_a_rank_that_never_ends_its_preparation_is_named():
+    watch = RankWatch(SILENCE, PATIENCE)
+    for now in (0, PATIENCE):
+        watch.report(0, 0, 0, PREPARING, now, last=False)
+        assert watch.complaint(now) is None
+    watch.report(0, 0, 0, PREPARING, PATIENCE + 1, last=False)
+    assert "while it prepares its training" in watch.complaint(PATIENCE + 1)

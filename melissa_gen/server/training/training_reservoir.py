@@ -1,0 +1,63 @@
+"""Creates the reservoir of a rank that trains, without importing torch, so that ingest can start before training."""
+
+from melissa_gen import reservoir as reservoirs
+from melissa_gen.builders.fields import field_specs, input_specs
+from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
+from melissa_gen.builders.sampler import eviction_rule
+from melissa_gen.builders.windows import window_shape
+from melissa_gen.server.training.pacing import Pacing, Supply
+from melissa_gen.study import Study
+
+__all__ = ["study_pacing", "training_reservoir"]
+
+
+def training_reservoir(study: Study, rank: int, ranks: int, *, resume: bool) -> reservoirs.Policy:
+    """Creates the reservoir of one rank, with slots for samples that are being assembled.
+
+    Args:
+        study: The study.
+        rank: The rank.
+        ranks: Number of ranks.
+        resume: Whether the samples of an earlier server are restored into it.
+    """
+    section = study.reservoir
+    rows = reservoirs.SlotStore(
+        field_specs(study.simulation),
+        section.capacity + staging_slots(study) + growing_slots(study),
+        len(study.parameters) + 1,
+        input_specs=input_specs(study.simulation),
+    )
+    policy = reservoirs.create(
+        section.policy,
+        rows,
+        section.capacity,
+        section.watermark,
+        study.seed + rank,
+        eviction_rule(study.sampler, section),
+        section.draws,
+        # Where draws are limited, repeated ones would use up the draws that unseen samples need.
+        unseen_first=study.training.max_draws_per_sample is not None,
+    )
+    shape = window_shape(study)
+    if shape is not None:
+        policy.form_windows(shape, study.simulation.time_steps, growing_simulations(study))
+    if not resume:
+        # Samples that arrive before the trainer's first step must not run ahead of it either.
+        nothing = Supply(ready=0, drained=0, blocked=0, available=0, accepted=0, closed=0)
+        policy.allow_puts(study_pacing(study, policy, ranks).allowance(0, nothing, 0))
+    return policy
+
+
+def study_pacing(study: Study, reservoir: reservoirs.Policy, ranks: int) -> Pacing:
+    """Returns the pacing of a study's training on a number of ranks that each have such a reservoir."""
+    training = study.training
+    return Pacing(
+        ranks,
+        training.draws_per_sample,
+        training.max_draws_per_sample,
+        # Beside them, the time steps of windows that are not complete yet.
+        slack=study.reservoir.watermark
+        + training.batch_size
+        + (reservoir.restorable - reservoir.capacity),
+        items=reservoir.items_per_sample,
+    )
