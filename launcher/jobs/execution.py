@@ -120,33 +120,10 @@ def execute(
     """
     # Servers that were killed together with their launcher could not remove their socket folders.
     remove_stale_folders()
-    backend = make_backend(study, run_dir / "logs")
-    limits = limits_of(study)
-    if not read_purpose(run_dir).solves:
-        # The server reads recorded data itself, or needs none.
-        limits = replace(limits, clients=0)
-    if unconnected is not None:
-        limits = replace(limits, unconnected=unconnected)
-    loop = JobLoop(
-        study,
-        run_dir,
-        backend,
-        view,
-        limits,
-        resume=info.resume,
-        next_job=info.next_job,
-        check=check,
-    )
+    loop = _job_loop(study, run_dir, view, info, unconnected, check)
     try:
         if prepare is not None:
-            loop.start()
-            try:
-                prepare(loop.check_start)
-            except PreparationError:
-                _log.info("the study ends before it is prepared")
-            except BaseException:
-                loop.end_start()
-                raise
+            _prepare(loop, prepare)
         with run_log(run_dir / "logs" / "launcher.log"):
             with view, warnings_shown(_warning_callback(view)), Signals() as signals:
                 view.event(_started_event(study))
@@ -166,6 +143,46 @@ def execute(
     summary = complete_summary(run_dir, study.name, finish.status, message, wall, setup)
     code, sentence = exit_status(summary, finish.status)
     return RunOutcome(summary, code, sentence, loop.first_client, run_dir)
+
+
+def _job_loop(
+    study: Study,
+    run_dir: Path,
+    view: RunView,
+    info: ResumeInfo,
+    unconnected: int | None,
+    check: Callable[[], None],
+) -> JobLoop:
+    """Creates the back end and the main loop; see `execute`."""
+    backend = make_backend(study, run_dir / "logs")
+    limits = limits_of(study)
+    if not read_purpose(run_dir).solves:
+        # The server reads recorded data itself, or needs none.
+        limits = replace(limits, clients=0)
+    if unconnected is not None:
+        limits = replace(limits, unconnected=unconnected)
+    return JobLoop(
+        study,
+        run_dir,
+        backend,
+        view,
+        limits,
+        resume=info.resume,
+        next_job=info.next_job,
+        check=check,
+    )
+
+
+def _prepare(loop: JobLoop, prepare: Callable[[Callable[[], None]], None]) -> None:
+    """Starts the server, and prepares the study meanwhile; see `execute`."""
+    loop.start()
+    try:
+        prepare(loop.check_start)
+    except PreparationError:
+        _log.info("the study ends before it is prepared")
+    except BaseException:
+        loop.end_start()
+        raise
 
 
 def can_resume(run_dir: Path) -> bool:

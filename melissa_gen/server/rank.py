@@ -33,15 +33,15 @@ from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
-from melissa_gen.server.consumers import destination
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
 from melissa_gen.server.early_service import EarlyService
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
-from melissa_gen.server.ingest.receiver import Ingest, RankState, SavedPart
+from melissa_gen.server.ingest.receiver import Ingest, SavedPart
 from melissa_gen.server.listening import listening_address
+from melissa_gen.server.recipient import Recipient, recipient
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import (
@@ -97,33 +97,17 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
                 abort = partial(_abort, world, run_dir)
                 coordinator = Coordinator(setup, context, contact, checkpoint, abort, authenticator)
         contact = _complete_contact(world, coordinator)
-        used = destination(setup, world, checkpoint, coordinator.queue if coordinator else None)
+        used = recipient(setup, world, checkpoint, coordinator.queue if coordinator else None)
         ingest = _start_ingest(
-            setup,
-            context,
-            contact,
-            data,
-            used.sink,
-            used.shared,
-            checkpoint,
-            warnings,
-            authenticator.take_refused,
+            setup, context, contact, data, used, checkpoint, warnings, authenticator.take_refused
         )
-        early = None
-        if _serves_early(setup, checkpoint):
-            # The ingest of all ranks has started.
-            world.Barrier()
-            early = EarlyService(run_dir, partial(_serve, setup, coordinator))
+        early = _early_service(setup, world, checkpoint, coordinator)
         rank = _Rank(setup, used.consumer(), used.sink, ingest, coordinator)
         rank.start(checkpoint, damages, early)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
         gc.enable()
-        try:
-            handover = rank.run()
-        except StudyError as error:
-            # The launcher takes a study that a server refuses before its training as one that has not begun.
-            raise RunError(str(error)) from error
+        handover = _run(rank)
         # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
         context.term()
         return EXIT_HANDOVER if handover else 0
@@ -336,14 +320,35 @@ def _complete_contact(world: Any, coordinator: "Coordinator | None") -> Contact:
     return Contact.from_json(broadcast_json(world, text))
 
 
-def _serves_early(setup: RankSetup, checkpoint: Checkpoint | None) -> bool:
-    """Whether clients may send samples before the training is prepared, while this process imports torch.
+def _run(rank: _Rank) -> bool:
+    """Runs a rank that is prepared; returns whether another server continues.
+
+    Raises:
+        RunError: The study has failed. The launcher takes a `StudyError` for the refusal of a study that has not begun.
+    """
+    try:
+        return rank.run()
+    except StudyError as error:
+        raise RunError(str(error)) from error
+
+
+def _early_service(
+    setup: RankSetup,
+    world: Any,
+    checkpoint: Checkpoint | None,
+    coordinator: "Coordinator | None",
+) -> EarlyService | None:
+    """Lets clients send samples before the training is prepared, while this process imports torch (collective).
 
     On a cluster, loading the libraries of torch from a busy file system may keep all threads of the process waiting for
     longer than a client waits for an answer, and jobs wait in a queue for much longer than this takes.
     """
     local = setup.study.launcher.backend == "local"
-    return setup.trains and setup.purpose.solves and checkpoint is None and local
+    if not (setup.trains and setup.purpose.solves and checkpoint is None and local):
+        return None
+    # The ingest of all ranks has started.
+    world.Barrier()
+    return EarlyService(setup.run_dir, partial(_serve, setup, coordinator))
 
 
 def _serve(
@@ -369,23 +374,22 @@ def _start_ingest(
     context: zmq.Context[Any],
     contact: Contact,
     data: zmq.Socket[bytes],
-    sink: FanOut,
-    shared: RankState,
+    used: Recipient,
     checkpoint: Checkpoint | None,
     warnings: Callable[[], list[str]],
     strangers: Callable[[], list[Refusal]],
 ) -> Ingest:
     """Restores sinks and assembler, and starts the ingest thread."""
-    assembler = _assembler(setup, sink.store)
+    assembler = _assembler(setup, used.sink.store)
     if checkpoint is not None:
-        restore_rank(setup, checkpoint, sink, assembler)
+        restore_rank(setup, checkpoint, used.sink, assembler)
     ingest = Ingest(
         context,
         contact,
         data,
         assembler,
-        sink,
-        shared,
+        used.sink,
+        used.shared,
         setup.rank,
         clock(setup.study.simulation.times),
         warnings,

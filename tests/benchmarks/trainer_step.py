@@ -1,9 +1,9 @@
 """CPU time of a step of the trainer, relative to a plain loop over data in memory with the same network and batches.
 
 One server rank without ingest: `Trainer.run` draws from a full reservoir of 40 KB fields (published MLP, 6 -> 256 ->
-256 -> 10,000, batches of 32, one thread). After every few steps, the same thread runs as many steps of a loop of a few lines:
-it gathers random rows of an array, scales them, and takes a step of the same optimizer. CPU time of the thread is
-counted, so that the ratio means something on a busy machine, too.
+256 -> 10,000, batches of 32, one thread). After every few steps, the same thread runs as many steps of a loop of a few
+lines: it gathers random rows of an array, scales them, and takes a step of the same optimizer. CPU time of the thread
+is counted, so that the ratio means something on a busy machine, too.
 """
 
 import argparse

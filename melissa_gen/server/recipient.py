@@ -16,12 +16,12 @@ from melissa_gen.server.sink_consumer import StreamConsumer, stream_sink
 from melissa_gen.server.training.training_reservoir import training_reservoir
 from melissa_gen.sinks import FanOut
 
-__all__ = ["Destination", "destination"]
+__all__ = ["Recipient", "recipient"]
 
 
 @dataclass(frozen=True)
-class Destination:
-    """Where ingest puts the samples of a rank.
+class Recipient:
+    """What receives the samples of a rank.
 
     Attributes:
         sink: The reservoir, or a sink without training, with the side sinks beside it.
@@ -34,12 +34,12 @@ class Destination:
     consumer: Callable[[], Consumer]
 
 
-def destination(
+def recipient(
     setup: RankSetup,
     world: Any,
     checkpoint: Checkpoint | None,
     proposals: ProposalQueue | None,
-) -> Destination:
+) -> Recipient:
     """Creates the sinks of a rank (collective).
 
     Args:
@@ -59,7 +59,7 @@ def destination(
         ranks = MpiCollectives(world) if setup.ranks > 1 else None
         every = study.training.checkpoint_every
         stream = StreamConsumer(sink, every, sides, ranks, setup.rank)
-        return Destination(FanOut(sink, sides), stream.shared, lambda: stream)
+        return Recipient(FanOut(sink, sides), stream.shared, lambda: stream)
     reservoir = training_reservoir(study, setup.rank, setup.ranks, resume=resume)
     shared = RankState(activity=PREPARING)
 
@@ -68,4 +68,4 @@ def destination(
 
         return TrainingConsumer(setup, world, checkpoint, proposals, reservoir, shared)
 
-    return Destination(FanOut(reservoir, sides), shared, trainer)
+    return Recipient(FanOut(reservoir, sides), shared, trainer)
