@@ -155,6 +155,16 @@ class Run:
 
         return wait_for(look, f"the event '{kind}'")
 
+    def wait_batch(self):
+        """Waits for the first batch, from which on a run that is stopped can be resumed."""
+
+        def look():
+            if self.process.poll() is not None:
+                pytest.fail(f"ended before the first batch; it has said:\n{self.output}")
+            return any(event["training"].get("batches") for event in self.events("status"))
+
+        wait_for(look, "the first batch")
+
     def interrupt(self):
         """Ctrl-C: the signal goes to the whole foreground group."""
         os.killpg(self.process.pid, signal.SIGINT)

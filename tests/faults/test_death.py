@@ -32,6 +32,7 @@ def running(runs, request):
     )
     run = runs.start(study)
     run.wait_event("simulation_finished", 4)
+    run.wait_batch()
     wait_for(lambda: len({e["job"] for e in run.events("simulation_issued")}) == 2, "both at work")
     assert len(runs.ranks("melissa_gen.server")) == 2
     assert len(runs.ranks("solver.py")) == 4
@@ -170,6 +171,7 @@ def test_an_interrupt_of_a_whole_pipeline_stops_cleanly(runs):
     run.wait_event("simulation_finished", 6)
     (runs.folder / "gate").touch()
     run.wait_event("simulation_finished", 12)
+    run.wait_batch()
     run.interrupt()
     run.wait()
     assert status.read_text().strip() == "130", run.output

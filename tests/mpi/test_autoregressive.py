@@ -29,6 +29,7 @@ def test_a_study_with_windows_is_stopped_resumed_and_finished(runs):
     # Simulations from number 6 on wait for the gate half-way, so that windows are incomplete.
     first.wait_event("simulation_finished", 6)
     first.wait_event("simulation_issued", 8)
+    first.wait_batch()
     first.interrupt()
     first.wait_event("stopping")
     (study.parent / "open").touch()

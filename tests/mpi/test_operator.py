@@ -27,6 +27,7 @@ def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs):
     first = runs.start(study)
     first.wait_event("simulation_finished", 6)
     first.wait_event("simulation_issued", 8)
+    first.wait_batch()
     first.interrupt()
     first.wait_event("stopping")
     (study.parent / "open").touch()

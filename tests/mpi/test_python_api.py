@@ -109,6 +109,7 @@ def test_an_interrupted_call_raises_and_is_resumed(runs):
     called.run_dir = run_dir
     # Simulations from number 6 on wait for the gate: the run cannot end before it is interrupted.
     called.wait_event("simulation_finished", 6)
+    called.wait_batch()
     called.interrupt()
     called.wait_event("stopping")
     gate.touch()

@@ -103,6 +103,7 @@ class ControlMachine:
         self._reception_over = False
         # Whether the failure of the sampler was reported.
         self._sampler_failure = ""
+
         # Refused messages that the event log does not contain yet.
         self._refusals = Refusals(REFUSAL_SECONDS, lambda: self._now.monotonic)
 
@@ -115,7 +116,7 @@ class ControlMachine:
         self._finished_ranks: set[int] = set()
         # Number of samples that each server rank could not store at its last report.
         self._pending: dict[int, int] = {}
-        self._samples_arrive = False
+
         self._jobs = ClientJobs()
         self._upcoming = UpcomingSimulations(
             ledger,
@@ -302,10 +303,7 @@ class ControlMachine:
             self._actions.send_rank(rank, {"type": "reception_over"})
 
     def _handle_report(self, report: RankReport) -> None:
-        self._watchdog.report(report, self._now.monotonic)
-        if report.received and not self._samples_arrive:
-            self._samples_arrive = True
-            self._actions.write_event("first_sample", rank=report.rank, forward=True)
+        self._actions.add(*self._watchdog.report(report, self._now.monotonic))
         self._pending[report.rank] = report.pending
         self._actions.add(WithholdCredit(self._credit_withheld))
         if report.last:

@@ -43,7 +43,7 @@ class Watchdog:
         self._seen: Hashable = None
         # Time of the last progress; None before the first check.
         self._progressed: float | None = None
-        self._warned = False
+        self._warned = self._samples_arrive = False
 
     @property
     def jobs(self) -> JobsWaiting:
@@ -54,9 +54,13 @@ class Watchdog:
         """Records which client jobs have not connected."""
         self._jobs = jobs
 
-    def report(self, report: RankReport, now: float) -> None:
-        """Records the report of a server rank."""
+    def report(self, report: RankReport, now: float) -> list[Action]:
+        """Records the report of a server rank; returns an event if it is the first one with a sample."""
         self._reports[report.rank] = (report, now)
+        if self._samples_arrive or not report.received:
+            return []
+        self._samples_arrive = True
+        return [WriteEvent("first_sample", {"rank": report.rank}, forward=True)]
 
     def check(
         self, ended: Hashable, jobs: Set[str], pulses: Mapping[str, Pulse], now: float

@@ -497,12 +497,3 @@ def test_the_heartbeats_of_many_jobs_are_checked_less_often():
     for number in range(1000):
         jobs.connect(b"%d" % number, f"client-{number}", 0.0)
     assert [jobs.check_due(now) for now in (0.05, 0.11, 0.15, 0.22)] == [False, True, False, True]
-
-
-def test_the_first_sample_of_all_ranks_is_an_event():
-    driver = Driver()
-    driver.handle(RankReport(0))
-    assert driver.events("first_sample") == []
-    for rank in (1, 0, 1):
-        driver.handle(RankReport(rank, received=3))
-    assert driver.events("first_sample") == [{"rank": 1}]

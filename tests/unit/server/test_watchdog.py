@@ -155,3 +155,10 @@ def test_no_run_fails_before_the_timeout_and_every_stalled_run_fails_after_it(hi
             quiet = 0
         else:
             quiet += 1
+
+
+def test_the_first_sample_of_all_ranks_is_an_event():
+    watchdog = Watchdog(TIMEOUT, SIMULATION_TIMEOUT)
+    assert watchdog.report(RankReport(0), 0.0) == []
+    found = [watchdog.report(RankReport(rank, received=3), 1.0) for rank in (1, 0, 1)]
+    assert found == [[WriteEvent("first_sample", {"rank": 1}, forward=True)], [], []]
