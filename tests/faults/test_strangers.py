@@ -125,6 +125,8 @@ def assert_open_to(run, runs, contact):
 
     MPI's are not ours: the port of mpirun, which all its processes inherit, and those of its network library.
     """
+    # The sockets of torch are closed to others by then.
+    run.wait_batch()
     ranks = listening_sockets(runs.ranks("melissa_gen.server"))
     assert len(ranks) == 2
     promised = {int(endpoint.rpartition(":")[2]) for endpoint in endpoints_of(contact)}
@@ -151,7 +153,7 @@ def endpoints_of(contact):
 def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     study = runs.study(
         {
-            "simulation.command": ["python", "solver.py", "--pause", "0.05"],
+            "simulation.command": ["python", "solver.py", "--pause", "0.1"],
             "simulation.count": 16,
             "server.ranks": 2,
             "server.transport": transport,
