@@ -17,7 +17,7 @@ from rich.text import Text
 from melissa_gen.errors import RunError
 from melissa_gen.report.live import status_view
 from melissa_gen.report.quantities import UNKNOWN, count, duration, number, rate
-from melissa_gen.report.waiting import mean_waits
+from melissa_gen.report.waiting import bottleneck, mean_waits
 from melissa_gen.run_dir.events import Event, last_status, recent_events
 from melissa_gen.run_dir.recorded_events import RecordedEvents
 from melissa_gen.run_dir.run_state import RunState
@@ -28,6 +28,8 @@ __all__ = ["follow_status", "is_run_dir", "runs_below", "show_runs", "show_statu
 
 UPDATE_INTERVAL = 1.0
 WIDE = 400
+ROOM_FOR_BOTTLENECKS = 110
+"""Width of a terminal from which on the table of runs has the column `bottleneck`."""
 MOST_STATUSES = 4000
 
 
@@ -56,7 +58,8 @@ def runs_below(folder: Path) -> list[Path]:
 
 def states_json(run_dirs: Sequence[Path]) -> str:
     """Returns the states of runs as a JSON list."""
-    return strict_json([RunState.read(one).record() for one in run_dirs], indent=1)
+    found = [RunState.read(one) for one in run_dirs]
+    return strict_json([one.record() | {"bottleneck": _limit(one)} for one in found], indent=1)
 
 
 def show_runs(run_dirs: Sequence[Path], console: Console) -> None:
@@ -64,8 +67,13 @@ def show_runs(run_dirs: Sequence[Path], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("run", overflow="fold")
     table.add_column("state")
-    for name in ("simulations", "failed", "batches", "error", "samples/s", "last event"):
+    for name in ("simulations", "failed", "batches", "error", "samples/s"):
         table.add_column(name, justify="right", no_wrap=True)
+    # On a narrow terminal it would leave no room for the names of the runs.
+    limits = not console.is_terminal or console.width >= ROOM_FOR_BOTTLENECKS
+    if limits:
+        table.add_column("bottleneck", no_wrap=True)
+    table.add_column("last event", justify="right", no_wrap=True)
     for one in run_dirs:
         state = RunState.read(one)
         rate_now = state.samples_per_second if state.state == "running" else math.nan
@@ -77,12 +85,19 @@ def show_runs(run_dirs: Sequence[Path], console: Console) -> None:
             count(state.batches),
             number(state.error),
             rate(rate_now),
+            *([_limit(state) or UNKNOWN] if limits else []),
             f"{duration(state.age)} ago" if math.isfinite(state.age) else UNKNOWN,
         )
     if not console.is_terminal:
         # Lines of a file are not wrapped.
         console.width = WIDE
     console.print(table, highlight=False)
+
+
+def _limit(state: RunState) -> str | None:
+    """Returns the name of what limits the speed of a run, or None if it is unknown."""
+    found = bottleneck(state.waiting, trains=state.trains)
+    return found.name if found else None
 
 
 def show_status(run_dir: Path, console: Console) -> None:

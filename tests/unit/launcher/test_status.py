@@ -16,6 +16,7 @@ STATUS = {
     "training": {"batches": 50},
     "validation": {"mean": 0.25},
     "samples_per_second": 3.5,
+    "waiting": {"trainer_for_data": 0.4, "clients_for_credit": 0.1},
 }
 
 
@@ -35,6 +36,7 @@ def runs(tmp_path):
     make_run(tmp_path / "dead")
     nrmse = {"nrmse": {"mean": 0.125}}
     summary = {"status": "finished", "simulations": {"planned": 4, "completed": 4, "failed": 0}}
+    summary |= {"training": {"batches": 8}, "waiting": {"clients_for_credit": 0.7}}
     make_run(tmp_path / "done", {**summary, "validation": nrmse})
     with held(make_run(tmp_path / "going") / LOCK):
         yield tmp_path
@@ -49,29 +51,36 @@ def test_a_folder_of_runs_is_a_table(runs, capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "/" in line][1:]
     assert [row[:7] for row in rows] == [
         ["dead", "interrupted", "7", "/", "10", "1", "50"],
-        ["done", "finished", "4", "/", "4", "0", "–"],
+        ["done", "finished", "4", "/", "4", "0", "8"],
         ["going", "running", "7", "/", "10", "1", "50"],
     ]
-    assert [row[7:9] for row in rows] == [["0.25", "–"], ["0.125", "–"], ["0.25", "3.5"]]
+    assert [row[7:10] for row in rows] == [
+        ["0.25", "–", "solvers"],
+        ["0.125", "–", "training"],
+        ["0.25", "3.5", "solvers"],
+    ]
 
 
 def test_json_is_a_list_also_for_one_run(runs, capsys):
     status(runs, "--json")
     found = json.loads(capsys.readouterr().out)
     assert [one["state"] for one in found] == ["interrupted", "finished", "running"]
+    assert [one["bottleneck"] for one in found] == ["solvers", "training", "solvers"]
     status(runs / "going", "--json")
     (one,) = json.loads(capsys.readouterr().out)
     assert one.keys() == found[2].keys() and one["run_dir"] == str(runs / "going")
     assert one["validation_mean"] == 0.25 and one["last_event"] == 100.0
 
 
-def test_damaged_files_are_unknown_figures(tmp_path):
+def test_damaged_files_are_unknown_figures(tmp_path, capsys):
     run = make_run(tmp_path / "run")
     (run / "summary.json").write_text('{"status": ')
     (run / "events.jsonl").write_text("nonsense\n")
     state = RunState.read(run, now=200.0)
     assert state.state == "interrupted"
     assert json.dumps(state.planned) == json.dumps(state.age) == "NaN"
+    status(tmp_path / "run", "--json")
+    assert json.loads(capsys.readouterr().out)[0]["bottleneck"] is None
 
 
 def test_the_age_is_that_of_the_last_event(tmp_path):
