@@ -156,7 +156,7 @@ def train(job: dict[str, Any]) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from melissa_gen.builders.surrogate import build_surrogate
-    from melissa_gen.server.training.validation import Validation
+    from melissa_gen.server.training.validation import Validation, error_summary
     from melissa_gen.study import load_study
     from melissa_gen.surrogates import per_sample_loss
 
@@ -181,7 +181,7 @@ def train(job: dict[str, Any]) -> None:
     wall, began = time.time(), time.perf_counter()
 
     def validate(batch: int) -> None:
-        error = validation.summary(validation.errors(surrogate))["mean"]
+        error = error_summary(validation.errors(surrogate).total)["mean"]
         curve.append((time.perf_counter() - began, batch, error))
 
     for batch in range(1, job["batches"] + 1):

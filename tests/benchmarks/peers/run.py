@@ -90,6 +90,7 @@ def run(command: list[str]) -> dict[str, Any]:
             command, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
+        print(f"       no result: {' '.join(command[-3:])}", file=sys.stderr, flush=True)
         return {"missing": f"no result within {PATIENCE} s"}
     seconds = time.perf_counter() - began
     print(f"{seconds:6.1f} s  {' '.join(command[-3:])}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -69,10 +69,14 @@ def main() -> None:
         result = end_to_end(module_of(peer), json.loads(Path(rest[0]).read_text()))
     print("\n" + json.dumps(result), flush=True)
     if ranks == 1:
-        # Some peers leave threads and processes that would be waited for.
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(0)
+        leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once: some peers leave threads and processes that would be waited for."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def transport(peer: Any, values: int, seconds: float) -> float:
@@ -136,16 +140,19 @@ def end_to_end(peer: Any, job: dict[str, Any]) -> dict[str, Any]:
     from sources import Heat
 
     source = Heat(tuple(map(tuple, job["points"])), job["mesh"], job["steps"])
-    table = Table(source, peer.stream(source))
+    forks = getattr(peer, "FORKS", False)
+    table = None if forks else Table(source, peer.stream(source))
     import torch
     import torch.distributed as dist
 
     from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.dataset import Dataset
-    from melissa_gen.server.training.validation import Validation
+    from melissa_gen.server.training.validation import Validation, error_summary
     from melissa_gen.study import load_study
     from melissa_gen.surrogates import per_sample_loss, save
 
+    # A process must not be forked while another thread imports.
+    table = table or Table(source, peer.stream(source))
     study = load_study(Path(job["study"]), folder=Path(job["folder"]))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -173,10 +180,15 @@ def end_to_end(peer: Any, job: dict[str, Any]) -> dict[str, Any]:
         optimizer.step()
     table.wait(len(table.fields))
     validation = Validation(Path(job["validation"]), torch.device("cpu"), rows=64)
-    error = validation.summary(validation.errors(surrogate))["mean"]
+    error = error_summary(validation.errors(surrogate).total)["mean"]
     save(surrogate, job["model"])
     return {"error": error, "batches": job["batches"]}
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        leave(1)

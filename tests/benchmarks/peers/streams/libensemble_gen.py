@@ -12,6 +12,7 @@ import numpy as np
 from sources import Item, Source
 
 NEEDS = ("libensemble",)
+FORKS = True
 CONFIGURATION = (
     "local communication, generator in a thread of the manager, one worker, the fields of a simulation in its row of "
     "the history"
@@ -56,6 +57,7 @@ def _run(source: Source, results: "queue.Queue[Any]", folder: str) -> None:
             "comms": "local",
             "nworkers": 1,
             "gen_on_manager": True,
+            "final_gen_send": True,
             "disable_log_files": True,
             "save_H_and_persis_on_abort": False,
         },
