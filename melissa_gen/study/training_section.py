@@ -269,7 +269,10 @@ class TrainingSection(Section):
             raise ValueError(msg)
         by_validation = self.schedule is not None and self.schedule.step == "validation"
         if by_validation and not self.validation.measures:
-            msg = "schedule.step is validation, but there is no validation set; use batch"
+            msg = (
+                "schedule.step is validation, but validation.simulations is 0 and there are no validation.sets; use "
+                "batch"
+            )
             raise ValueError(msg)
         if self.until is not None and not self.validation.measures:
             msg = "until needs a validation set, but validation.simulations is 0 and there are no validation.sets"
