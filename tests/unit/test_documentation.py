@@ -91,7 +91,15 @@ def written_events():
     found: dict[str, set[str]] = {}
     for path in (ROOT / "melissa_gen" / "server").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            if not isinstance(node, ast.Call):
+                continue
+            if isinstance(node.func, ast.Name) and node.func.id == "WriteEvent":
+                name, fields = (ast.unparse(given) for given in node.args)
+                if name.startswith("'"):
+                    found.setdefault(ast.literal_eval(name), set()).update(
+                        re.findall(r"'(\w+)':", fields)
+                    )
+            if not isinstance(node.func, ast.Attribute):
                 continue
             if node.func.attr not in ("event", "_event", "write_event") or not node.args:
                 continue
