@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Set
 
 from melissa_gen.protocol import wire
+from melissa_gen.server.coordination.action_list import ActionList
 from melissa_gen.server.coordination.events import (
     LIMITED,
     WAITING,
@@ -60,7 +61,9 @@ class Watchdog:
         if self._samples_arrive or not report.received:
             return []
         self._samples_arrive = True
-        return [WriteEvent("first_sample", {"rank": report.rank}, forward=True)]
+        actions = ActionList()
+        actions.write_event("first_sample", rank=report.rank, forward=True)
+        return actions.all()
 
     def check(
         self, ended: Hashable, jobs: Set[str], pulses: Mapping[str, Pulse], now: float
