@@ -153,7 +153,7 @@ def endpoints_of(contact):
 def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
     study = runs.study(
         {
-            "simulation.command": ["python", "solver.py", "--pause", "0.1"],
+            "simulation.command": ["python", "solver.py", "--gate", "open"],
             "simulation.count": 16,
             "server.ranks": 2,
             "server.transport": transport,
@@ -195,6 +195,7 @@ def test_strangers_are_refused_and_nothing_is_lost(runs, transport):
         wait_for(lambda: expected <= {e["what"] for e in run.events("refused")}, "all refusals")
     finally:
         context.destroy(linger=0)
+        (study.parent / "open").touch()
     run.wait().assert_finished()
     refused = {(event["what"], event["reason"]) for event in run.events("refused")}
     reasons = {reason for _, reason in refused}
