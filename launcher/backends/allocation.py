@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from melissa_gen.errors import RunError
@@ -63,15 +63,24 @@ class AllocationBackend(LocalBackend):
     def kill(self, name: str) -> None:
         """Kills every process of a job on all of its nodes."""
         if name in self._running:
-            title, steps = self._titles[name], []
-            for line in _run_command(
-                "squeue", "-h", "-s", "-j", self.job, "-o", "%i %j"
-            ).splitlines():
-                step, _, step_name = line.strip().partition(" ")
-                steps += [step] if step_name == title else []
-            if steps:
-                _run_command("scancel", "--signal=KILL", *steps)
+            self._cancel([name])
         super().kill(name)
+
+    def kill_all(self) -> None:
+        """Kills every process of every job on all nodes."""
+        if self._running:
+            self._cancel(self._running)
+        super().kill_all()
+
+    def _cancel(self, names: Iterable[str]) -> None:
+        """Cancels the steps of jobs: a kill of `srun` on this node may leave processes on the others."""
+        titles, steps = {self._titles[name] for name in names}, []
+        listed = _run_command("squeue", "-h", "-s", "-j", self.job, "-o", "%i %j")
+        for line in listed.splitlines():
+            step, _, title = line.strip().partition(" ")
+            steps += [step] if title in titles else []
+        if steps:
+            _run_command("scancel", "--signal=KILL", *steps)
 
     def _command_line(
         self, name: str, command: tuple[str, ...], processes: int, environment: Mapping[str, str]

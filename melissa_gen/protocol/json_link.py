@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 5.0
 _POLL_MILLISECONDS = 50
+_MOST_UNCONFIRMED = 240
 
 
 class JsonLink:
@@ -36,6 +37,14 @@ class JsonLink:
     def send(self, message: Mapping[str, Any]) -> None:
         """Sends a message without blocking; one that can't be sent now is sent after the next ping."""
         self._transmit(self._session.keep({**message, "number": self._session.number()}))
+
+    @property
+    def congested(self) -> bool:
+        """Whether many messages are not confirmed, so that a report that a later one replaces should not be sent.
+
+        The control thread reads nothing while validation sets are solved, and each message takes memory until then.
+        """
+        return self._session.unconfirmed >= _MOST_UNCONFIRMED
 
     def ping_if_due(self) -> None:
         """Asks, at most once a second, what the control socket has received."""

@@ -215,9 +215,11 @@ class RecordSink(SideSink):
             with self._changed:
                 self._changed.wait_for(lambda: self._awaited)
                 self._awaited = False
-                items = tuple(self._queue)
+                items = deque(self._queue)
                 self._queue.clear()
-            for item in items:
+            while items:
+                # A row that is written leaves its memory to the next ones.
+                item = items.popleft()
                 if item is None:
                     return
                 self._use(item)

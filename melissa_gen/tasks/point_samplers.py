@@ -89,26 +89,31 @@ class SampledPoints(Collocation):
         require_count("collocation.every", self._every)
         self._sampler, self._batches = sampler, 0
         self._population: torch.Tensor | None = None
+        # The same points in double precision: the sampler recognizes those that it has drawn.
+        self._drawn: Array | None = None
 
     def draw(self, evaluate: Evaluate) -> torch.Tensor:
         """Returns the points of the sampler's last draw, or of a new one."""
         if self._population is None or self._batches % self._every == 0:
             if self._population is not None and self._sampler.learns:
-                self._ingest(self._population, evaluate(self._population))
-            drawn = torch.from_numpy(self._sampler.suggest(self._points))
-            self._population = drawn.to(self._device, torch.get_default_dtype())
+                self._ingest(evaluate(self._population))
+            self._population = self._place(self._sampler.suggest(self._points))
         self._batches += 1
         return self._population
 
-    def _ingest(self, points: torch.Tensor, residuals: torch.Tensor) -> None:
+    def _place(self, drawn: Array) -> torch.Tensor:
+        """Keeps points that the sampler has drawn, and returns them for the training."""
+        self._drawn = drawn
+        return torch.from_numpy(drawn).to(self._device, torch.get_default_dtype())
+
+    def _ingest(self, residuals: torch.Tensor) -> None:
         # A batch that is not finite must not become the evidence of the sampler.
-        if bool(torch.isfinite(residuals).all()):
-            places = points.double().cpu().numpy()
-            self._sampler.ingest(places, residuals.double().cpu().numpy())
+        if self._drawn is not None and bool(torch.isfinite(residuals).all()):
+            self._sampler.ingest(self._drawn, residuals.double().cpu().numpy())
 
     def state(self) -> dict[str, Any]:
         """Returns the points, the number of batches, and the state of the sampler."""
-        population = None if self._population is None else self._population.tolist()
+        population = None if self._drawn is None else self._drawn.tolist()
         return {
             "population": population,
             "batches": self._batches,
@@ -120,5 +125,5 @@ class SampledPoints(Collocation):
         if state.get("sampler"):
             self._sampler.restore(state["sampler"])
         if state.get("population"):
-            self._population = torch.tensor(state["population"], device=self._device)
+            self._population = self._place(np.array(state["population"], np.float64))
             self._batches = state["batches"]

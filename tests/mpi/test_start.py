@@ -62,12 +62,6 @@ def test_a_network_that_is_refused_ends_the_solvers_of_the_validation_set(runs):
     assert [path.name for path in (run.run_dir.parent / "validation").glob("[!.]*")] == [
         "CACHEDIR.TAG"
     ]
-    import subprocess
-
-    print(
-        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
-    )
-    print(run.output)
     runs.assert_nothing_left()
 
 
@@ -78,12 +72,6 @@ def test_a_server_that_dies_ends_the_solvers_of_the_validation_set(runs):
     assert run.code == 1, run.output
     assert "the server ended with exit status" in run.last_line
     assert run.summary["status"] == "failed"
-    import subprocess
-
-    print(
-        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
-    )
-    print(run.output)
     runs.assert_nothing_left()
 
 
@@ -94,10 +82,4 @@ def test_ctrl_c_while_the_validation_set_is_solved_leaves_the_directory_free(run
     run.interrupt()
     assert run.wait().code == 130
     assert not (run.run_dir / "run.json").exists()
-    import subprocess
-
-    print(
-        subprocess.run(["ls", "-laR", str(runs.temporary)], capture_output=True, text=True).stdout
-    )
-    print(run.output)
     runs.assert_nothing_left()

@@ -142,6 +142,7 @@ class Coordinator:
             restored: Samples of earlier servers that are in memory again.
         """
         study = self._study
+        self._board.begin()
         if self.contact.epoch == 0:
             self.event(
                 "run_started",

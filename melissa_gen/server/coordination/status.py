@@ -45,6 +45,11 @@ class StatusBoard:
         self.validation_in_time: dict[str, Any] = {}
         self.validation_sets: dict[str, dict[str, Any]] = {}
 
+    def begin(self) -> None:
+        """Starts the clock, which waited for validation sets."""
+        now = time.monotonic()
+        self._began, self._last = self._began + now - self._last, now
+
     def report(self, report: dict[str, Any]) -> None:
         """Replaces the report of a rank."""
         self._reports[report["rank"]] = report

@@ -195,10 +195,7 @@ class Ingest:
         return self._snapshot(rows_file)
 
     def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], RowSaver | None]:
-        """Ends the thread, after it has sent its last report; returns the last `state`.
-
-        The state is that before the samples in memory were withdrawn.
-        """
+        """Ends the thread, after its last report; returns the state before the samples in memory were withdrawn."""
         self._rows_file = rows_file
         self._closing = True
         self._ringer.send(b"")
@@ -246,7 +243,8 @@ class Ingest:
             first = nothing_yet and self._assembler.counters.received > 0
             if first or now - reported > self._report_seconds or self._finalized.due(self._pending):
                 nothing_yet &= not first
-                self._report()
+                if not self._link.congested:
+                    self._report()
                 self._link.ping_if_due()
                 self._shared.release_ended(self._drained)
                 self._sessions.forget_silent(self._shared)

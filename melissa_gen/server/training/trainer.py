@@ -125,7 +125,7 @@ class Trainer:
         self.learned = False
         # Totals of earlier servers that do not count for pacing, because the reservoir does not contain their samples.
         self._drawn_before = 0
-        self._stored_before = reservoir.counters()["stored"]
+        self._stored_before = 0
         self._saved = time.monotonic()
 
     def state(self) -> dict[str, Any]:

@@ -241,7 +241,9 @@ class TrainingConsumer(Consumer):
 def _first_errors(study: Study, task: Task, proposals: ProposalQueue | None) -> FirstErrors | None:
     """Returns the errors of the first passes; None where there are none, or where the loss is no square of an error."""
     name = first_error_name(study.training)
-    if proposals is None or name is None or (task.differentiates and study.training.metric is None):
+    # The loss of an equation is no error of a field.
+    of_equation = task.differentiates and (study.training.metric is None or not task.needs_data)
+    if proposals is None or name is None or of_equation:
         return None
     numbers, losses = proposals.first_passes()
     kept = FirstErrors.needed(len(numbers))

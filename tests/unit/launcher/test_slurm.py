@@ -1,8 +1,10 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from melissa_gen.launcher.backends.allocation import cpus_of, step_script
+from melissa_gen.launcher.backends.allocation import AllocationBackend, cpus_of, step_script
 from melissa_gen.launcher.backends.schedulers.base import JobSpec, JobStatus
 from melissa_gen.launcher.backends.schedulers.slurm import Slurm, format_duration, parse_duration
 from melissa_gen.study import JobsSection
@@ -223,3 +225,41 @@ def test_settings_over_others():
     merged = own.over(base)
     assert (merged.account, merged.time) == ("a", 120.0)
     assert (merged.memory, merged.memory_per_cpu) == (None, 2**20)
+
+
+@pytest.fixture
+def allocation(tmp_path, monkeypatch):
+    """A back end in an allocation whose commands are scripts; `scancel` writes what it is told."""
+    scripts = {
+        "srun": 'echo "$@" >> steps; exec sleep 60',
+        "squeue": "sed -n 's/.*--job-name=\\([^ ]*\\).*/\\1/p' steps | nl -v 0 -w 1 -s ' ' | sed 's/^/7./'",
+        "scancel": 'echo "$@" >> canceled',
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\ncd {tmp_path}\ntouch steps\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    backend = AllocationBackend(tmp_path, tmp_path, {"": JobsSection()})
+    for name in ("server", "client-1", "client-2"):
+        backend.start(name, ("true",), 2, {})
+    deadline = time.monotonic() + 20
+    while len((tmp_path / "steps").read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    yield backend
+    backend.close()
+
+
+@pytest.mark.parametrize("end", ["kill_all", "close"])
+def test_the_end_of_all_jobs_cancels_their_steps_on_all_nodes(allocation, tmp_path, end):
+    getattr(allocation, end)()
+    canceled = (tmp_path / "canceled").read_text().splitlines()
+    assert canceled == ["--signal=KILL 7.0 7.1 7.2"]
+
+
+def test_the_end_of_a_job_cancels_its_step(allocation, tmp_path):
+    allocation.kill("client-1")
+    assert len((tmp_path / "canceled").read_text().split()) == 2

@@ -2,11 +2,14 @@ import json
 import math
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import json_messages
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.json_link import JsonLink
 
 TOKEN = bytes(range(16))
 JSON = st.recursive(
@@ -69,3 +72,13 @@ def test_frames_and_token_are_named():
         with pytest.raises(ProtocolError, match="another run's token"):
             json_messages.unpack(TOKEN, [good[0], token, good[2]])
     assert json.loads(good[2]) == {"type": "stop"}
+
+
+def test_a_link_whose_messages_nobody_reads_says_so():
+    contact = Contact.new(0, "node17", ipc=False, encrypt_data=False)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        link = JsonLink(socket, contact)
+        for number in range(240):
+            assert not link.congested, number
+            link.send({"type": "rank_report"})
+        assert link.congested

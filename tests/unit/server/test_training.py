@@ -174,3 +174,13 @@ def test_the_sampler_and_the_reservoir_receive_the_square_of_the_metric(metric):
     other, _, huber = run(metric=metric, loss="huber")
     np.testing.assert_allclose(other[:8], first[:8], rtol=1e-6)
     assert huber.loss != trainer.loss and other[-1] != first[-1]
+
+
+def test_samples_that_came_before_the_trainer_count_for_the_pacing(monkeypatch):
+    """Clients begin while the server still imports torch."""
+    trainer, _ = trainer_of(study_of(training={"draws_per_sample": 5}))
+    limits = []
+    monkeypatch.setattr(trainer.reservoir, "allow_puts", limits.append)
+    assert trainer.run() is None
+    # Nothing was drawn before the first turn, and the watermark has been stored: no sample more is accepted.
+    assert limits[0] == 48

@@ -46,7 +46,8 @@ def test_the_square_of_the_error_of_one_step_is_the_loss_of_a_sample(kind, scale
     )
     loss = TrainingLoss(surrogate, SQUARES[kind], weights)
     samples = loss(surrogate.target(predicted), surrogate.target(true))
-    big = torch.cat([one.flatten(1) for one in true.values()], dim=1).square().mean(dim=1) > 0.5
+    # The loss compares a field that is nearly zero with a share of its usual magnitude.
+    big = torch.stack([one.flatten(1).square().mean(dim=1) for one in true.values()]).amin(0) > 0.5
     np.testing.assert_allclose(metric.total(parts).square()[big], samples[big], rtol=1e-4)
 
 
