@@ -95,7 +95,11 @@ class Storm:
             StormError: Something that must hold does not.
         """
         self.run = self.runs.start(self.study, run_dir=self.run_dir, **self.machine.environment)
-        self._progress(until=lambda: self._count() >= 3, what="the first simulations")
+        # Clients work before the server trains. Until the first checkpoint, a killed study can't be resumed.
+        self._progress(
+            until=lambda: self._count() >= 3 and bool(self.run.events("checkpoint")),
+            what="the first simulations",
+        )
         for name in self.faults:
             time.sleep(self.random.uniform(0.0, 2.0))
             if self.run.process.poll() is not None:

@@ -23,12 +23,12 @@ BLOCKS = [
 @pytest.fixture(scope="module")
 def blocks():
     languages = [language for language, _ in BLOCKS]
-    # The two after the first program are excerpts that show how inputs are declared and sent.
+    # The two after the first program and the last are excerpts that show how inputs are declared, sent and read.
     excerpts = ["yaml", "python"]
     whole = ["c", "fortran", "sh", "yaml", "jinja", "python"]
-    assert languages == ["yaml", "python", *excerpts, *whole]
+    assert languages == ["yaml", "python", *excerpts, *whole, "yaml"]
     names = ["study", "python", "inputs", "sender"]
-    names += ["c", "fortran", "program", "bridge", "template", "reader"]
+    names += ["c", "fortran", "program", "bridge", "template", "reader", "input_reader"]
     return SimpleNamespace(**dict(zip(names, (text for _, text in BLOCKS), strict=True)))
 
 
