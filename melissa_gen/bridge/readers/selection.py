@@ -1,5 +1,6 @@
 """Chooses the reader that a study names."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from melissa_gen.bridge.readers.base import Reader
@@ -8,7 +9,12 @@ from melissa_gen.bridge.readers.function import UserReader, load_function
 from melissa_gen.bridge.readers.openfoam import TimeFoldersReader
 from melissa_gen.bridge.readers.packages import require
 from melissa_gen.study import SimulationSection
-from melissa_gen.study.bridge_section import FunctionReader, OpenFoamReader, ReaderSection
+from melissa_gen.study.bridge_section import (
+    FileReader,
+    FunctionReader,
+    OpenFoamReader,
+    ReaderSection,
+)
 
 __all__ = ["INPUT_KEY", "KEY", "check_reader", "open_input_reader", "open_reader"]
 
@@ -27,10 +33,8 @@ def open_reader(simulation: SimulationSection, study: Path, folder: Path) -> Rea
     section = simulation.bridge.reader
     if isinstance(section, OpenFoamReader):
         return TimeFoldersReader(section, simulation, folder)
-    if isinstance(section, FunctionReader):
-        return UserReader(section.function, study, folder, KEY)
     shapes = {name: field.shape for name, field in simulation.fields.items()}
-    return FilesReader(section, shapes, folder, KEY)
+    return _opened(section, shapes, study, folder, KEY)
 
 
 def open_input_reader(simulation: SimulationSection, study: Path, folder: Path) -> Reader | None:
@@ -45,10 +49,8 @@ def open_input_reader(simulation: SimulationSection, study: Path, folder: Path) 
     section = simulation.bridge.input_reader
     if section is None:
         return None
-    if isinstance(section, FunctionReader):
-        return UserReader(section.function, study, folder, INPUT_KEY)
     shapes = {name: one.shape for name, one in simulation.inputs.items()}
-    return FilesReader(section, shapes, folder, INPUT_KEY)
+    return _opened(section, shapes, study, folder, INPUT_KEY)
 
 
 def check_reader(section: ReaderSection, study: Path, key: str) -> None:
@@ -68,3 +70,16 @@ def check_reader(section: ReaderSection, study: Path, key: str) -> None:
         require("foamlib")
     elif section.format == "vtk":
         require("vtkmodules")
+
+
+def _opened(
+    section: FileReader | FunctionReader,
+    shapes: Mapping[str, Sequence[int]],
+    study: Path,
+    folder: Path,
+    key: str,
+) -> Reader:
+    """Returns the reader of files, or that of the user's function."""
+    if isinstance(section, FunctionReader):
+        return UserReader(section.function, study, folder, key)
+    return FilesReader(section, shapes, folder, key)
