@@ -131,7 +131,7 @@ def execute(
             _log.info("the run ended: %s %s", finish.status, finish.message)
     finally:
         loop.close()
-        # The contact of a server that ended before it was ready named its socket folder to nobody.
+        # A server that ended before it was ready has written no contact, which would say where its sockets are.
         remove_stale_folders()
     if loop.refused:
         raise StudyError(read_server_failure(run_dir).reason)

@@ -228,7 +228,7 @@ def _server_exited(transition: _Transition, event: ServerExited) -> None:
     transition.set(server=False)
     message = f"the server ended with {_exit_text(event)} before the study was over"
     if event.refused:
-        # Clients may already solve the first simulations, which nobody needs.
+        # Clients may already solve the first simulations, whose samples no server will receive.
         transition.decide(Finish("failed", message, SERVER))
         transition.kill()
     elif state.phase == "leaving" or (state.phase == "running" and event.code == EXIT_HANDOVER):

@@ -12,8 +12,8 @@ repository melissa-sa/melissa (`api/melissa_api.c`). From these:
 - The launcher watches the jobs. A lost simulation is started again from its beginning, as here.
 
 Assumptions: a header of 64 bytes; a message costs a server rank as much as one of ours; a high-water mark of 1,000
-messages, the default of ZeroMQ; no heartbeats of clients; and that rank 0 is told about each message, as the fault
-tolerance of its server is, at no cost.
+messages, the default of ZeroMQ; clients send no heartbeats; and rank 0 learns of each message, because the fault
+tolerance of Melissa's server needs it, and this costs nothing.
 """
 
 import math

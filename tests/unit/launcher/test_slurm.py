@@ -229,7 +229,7 @@ def test_settings_over_others():
 
 @pytest.fixture
 def allocation(tmp_path, monkeypatch):
-    """A back end in an allocation whose commands are scripts; `scancel` writes what it is told."""
+    """A back end in an allocation. Scripts replace the commands of SLURM; `scancel` writes its arguments to a file."""
     scripts = {
         "srun": 'echo "$@" >> steps; exec sleep 60',
         "squeue": "sed -n 's/.*--job-name=\\([^ ]*\\).*/\\1/p' steps | nl -v 0 -w 1 -s ' ' | sed 's/^/7./'",
