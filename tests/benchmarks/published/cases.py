@@ -1,4 +1,4 @@
-"""Cases, methods and published figures of the comparison of Breed and OGAS with uniform draws (`online_samplers.py`)."""
+"""Cases, methods and published figures of `online_samplers.py`, the comparison of Breed and OGAS with uniform draws."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,23 +1,24 @@
-"""Breed and OGAS with their published settings, the default sampler, Sobol and uniform draws, through `melissa-gen run`.
+"""Breed and OGAS with their published settings, the default sampler, Sobol and uniform draws, by `melissa-gen run`.
 
     python tests/benchmarks/published/online_samplers.py RESULTS --cases a --seeds 0 1 2
-    python tests/benchmarks/published/online_samplers.py RESULTS --cases gray_scott-unet --methods uniform ogas --seeds 0
-    python tests/benchmarks/published/online_samplers.py RESULTS --table
+    python tests/benchmarks/published/online_samplers.py RESULTS --cases gray_scott-unet --methods uniform ogas
+    python tests/benchmarks/published/online_samplers.py RESULTS --cases a b --table
 
-Part `a` has the one-dimensional equations of the paper on Breed, scaled to 240 simulations of 128 points; part `b` the flows
-of the papers on OGAS on 64 x 64 points with 300 simulations, each with an FNO and a U-Net. All train autoregressive
-surrogates. One seed of part `a` takes about half an hour on one core, one seed of part `b` several hours.
+Part `a` has the one-dimensional equations of the paper on Breed, scaled to 240 simulations of 128 points; part `b` the
+flows of the papers on OGAS on 64 x 64 points with 300 simulations, each with an FNO and a U-Net. All train
+autoregressive surrogates. One seed of part `a` takes about half an hour on one core, one seed of part `b` several
+hours.
 
-Each cell (case, method, seed) is a run of `melissa-gen run`, and its result is kept as a file in RESULTS. An interrupted
-command continues where it was: a run that was interrupted is resumed. Commands with different seeds can run beside each
-other.
+Each cell (case, method, seed) is a run of `melissa-gen run`, and its result is kept as a file in RESULTS. An
+interrupted command continues where it was: a run that was interrupted is resumed. Commands with different seeds can run
+beside each other.
 
-Errors are root mean squares on the scale of the fields, on test simulations from the prior that all methods and seeds of a
-case share: of the whole *rollout* from the first time step, and of *one step* from each time step of the solver. Ratios are
-those of uniform's error to the method's, the geometric mean over cases and seeds: above 1 is better than uniform.
+Errors are root mean squares on the scale of the fields, on test simulations from the prior that all methods and seeds
+of a case share: of the whole *rollout* from the first time step, and of *one step* from each time step of the solver.
+Ratios are those of uniform's error to the method's, the geometric mean over cases and seeds: above 1 is better than
+uniform.
 """
 
-# ruff: noqa: E402 (the modules of the folder above are found after it is on the path)
 import argparse
 import json
 import shutil
@@ -62,14 +63,14 @@ def main() -> None:
             args.results, args.methods, args.seeds = Path(folder), ["uniform", "breed"], [0]
             small = replace(CASES["kdv"], simulations=8, capacity=4, test=4, draws=1)
             _fill(args, {"kdv": small})
-            finish(_result(args.results, ["kdv"]), env, args, "online_samplers")
+            finish(tables(args.results, ["kdv"]), env, args, "online_samplers")
         return
     if args.results is None:
         parser.error("RESULTS is missing: the folder in which the cells are kept")
     cases = {n: c for n, c in CASES.items() if n in args.cases or c.part in args.cases}
     if not args.table:
         _fill(args, cases)
-    finish(_result(args.results, cases), env, args, "online_samplers")
+    finish(tables(args.results, cases), env, args, "online_samplers")
 
 
 def _fill(args: argparse.Namespace, cases: dict[str, Case]) -> None:
@@ -195,7 +196,7 @@ def one_step_errors(run_dir: Path) -> Array:
 # The tables --------------------------------------------------------------------------------------------------------
 
 
-def _result(results: Path, cases: Iterable[str]) -> Result:
+def tables(results: Path, cases: Iterable[str]) -> Result:
     """Ratios of each case, and of each part over its cases, beside the published ones."""
     result = Result(
         "Uniform's error / the method's",
