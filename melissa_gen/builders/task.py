@@ -5,7 +5,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.study import ClassSection, Study
 from melissa_gen.tasks import Task, create_task
 
-__all__ = ["build_task"]
+__all__ = ["build_task", "measures_errors"]
 
 
 def build_task(study: Study) -> Task:
@@ -32,6 +32,13 @@ def build_task(study: Study) -> Task:
         _check_points(study, task)
     if task.differentiates:
         _check_derivatives(study, task)
+    until = study.training.until
+    if until is not None and until.bounded and not measures_errors(study, task):
+        message = (
+            "training.until has a limit of error_bound, but the loss of an equation is no error of a field; set "
+            "training.metric and train on data, or use a limit of the validation error"
+        )
+        raise StudyError(message)
     if task.needs_data and not study.simulation.command:
         message = (
             "simulation.command is missing, so that there is no data: set surrogate.task.arguments.data to 0, or name "
@@ -39,6 +46,11 @@ def build_task(study: Study) -> Task:
         )
         raise StudyError(message)
     return task
+
+
+def measures_errors(study: Study, task: Task) -> bool:
+    """Returns whether first passes measure an error of the fields, rather than the residual of an equation."""
+    return not task.differentiates or (study.training.metric is not None and task.needs_data)
 
 
 def _check_windows(study: Study, task: Task) -> None:

@@ -22,7 +22,6 @@ __all__ = [
     "build_metric",
     "build_optimizer",
     "build_schedule",
-    "first_error_name",
     "sample_error",
 ]
 
@@ -94,14 +93,6 @@ def sample_error(study: Study, surrogate: Surrogate, loss: TrainingLoss) -> Trai
     if metric is None:
         return loss
     return TrainingLoss(surrogate, SQUARED[metric], _weights(study))
-
-
-def first_error_name(training: TrainingSection) -> str | None:
-    """Returns the name of the error whose square `sample_error` measures; None for a loss that is no square of one."""
-    if training.metric is not None:
-        return training.error_name
-    loss = training.minimized
-    return {"mse": "rmse", "relative": "nrmse"}.get(loss) if isinstance(loss, str) else None
 
 
 def _weights(study: Study) -> dict[str, float | list[float]]:

@@ -10,6 +10,7 @@ from melissa_gen.study.word_types import Name
 from melissa_gen.units import Duration
 
 __all__ = [
+    "BOUND",
     "ScheduleSection",
     "TrainingSection",
     "UntilSection",
@@ -18,7 +19,8 @@ __all__ = [
 ]
 
 Limit = Annotated[float, Field(gt=0)]
-_STATISTICS = ("mean", "rms", "p95", "p99", "max")
+BOUND = "error_bound."
+"""Begin of the names of the limits of bounds."""
 
 
 SQUARED: dict[Literal["absolute", "relative"], Literal["mse", "relative"]] = {
@@ -122,7 +124,10 @@ class ScheduleSection(ClassSection):
 
 
 class UntilSection(Section):
-    """Accuracy on the validation set at which the study ends, although not all simulations have run."""
+    """Accuracy at which the study ends, although not all simulations have run.
+
+    The errors are those on the validation set. The bounds need no validation set.
+    """
 
     mean: Limit | None = Field(default=None, alias="nrmse.mean")
     """Largest mean of the NRMSE."""
@@ -144,23 +149,33 @@ class UntilSection(Section):
     """Its largest 99th percentile."""
     rmse_max: Limit | None = Field(default=None, alias="rmse.max")
     """Its largest maximum."""
+    bound_p50: Limit | None = Field(default=None, alias="error_bound.p50")
+    """Largest median, over draws of the prior, of the bound that `Surrogate.error_bound` gives the error there, in
+    the unit of the metric."""
+    bound_p90: Limit | None = Field(default=None, alias="error_bound.p90")
+    """Largest 90th percentile of the bound over the prior."""
+    bound_p99: Limit | None = Field(default=None, alias="error_bound.p99")
+    """Largest 99th percentile of the bound over the prior."""
+    bound_level: float = Field(default=0.9, gt=0, lt=1)
+    """Probability with which the error stays below the bound."""
     patience: int = Field(default=1, gt=0)
-    """Number of validations in a row that must be within these limits."""
+    """Number of validations, or computations of the bounds, in a row that must be within these limits."""
 
     @property
     def limits(self) -> dict[str, float]:
-        """Name of each statistic to its limit."""
-        return {**self._given("nrmse"), **self._given("rmse")}
+        """Name of each statistic, such as `nrmse.p99`, to its limit."""
+        fields = type(self).model_fields.items()
+        given = {field.alias: getattr(self, name) for name, field in fields if field.alias}
+        return {name: limit for name, limit in given.items() if limit is not None}
 
-    def wrong_keys(self, error: str) -> list[str]:
-        """Returns the limits that are not those of an error, `nrmse` or `rmse`."""
-        other = "rmse" if error == "nrmse" else "nrmse"
-        return [f"{other}.{name}" for name in self._given(other)]
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a limit of the bounds."""
+        return any(name.startswith(BOUND) for name in self.limits)
 
-    def _given(self, error: str) -> dict[str, float]:
-        prefix = "rmse_" if error == "rmse" else ""
-        limits = {name: getattr(self, prefix + name) for name in _STATISTICS}
-        return {name: limit for name, limit in limits.items() if limit is not None}
+    def limits_of(self, error: str) -> list[str]:
+        """Returns the names of the limits of an error, `nrmse` or `rmse`."""
+        return [name for name in self.limits if name.startswith(f"{error}.")]
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -230,7 +245,8 @@ class TrainingSection(Section):
     callbacks: list[ClassSection] = Field(default=[])
     """Classes whose methods `on_batch`, `on_validation` and `on_end` are called on the first rank of the server."""
     until: UntilSection | None = None
-    """The study ends when the validation error is this small, and runs no more simulations; none runs all."""
+    """The study ends when the validation error, or the bound of the error, is this small, and runs no more
+    simulations; none runs all."""
     checkpoint_every: Duration = 60.0
     """Time between two checkpoints (seconds)."""
     enabled: bool = True
@@ -240,6 +256,14 @@ class TrainingSection(Section):
     def error_name(self) -> str:
         """Name of the validation error in results: `rmse` or `nrmse`."""
         return "rmse" if self.metric == "absolute" else "nrmse"
+
+    @property
+    def first_error_name(self) -> str | None:
+        """Name of the error whose square is measured at first passes; None for a loss that is no square of one."""
+        if self.metric is not None:
+            return self.error_name
+        loss = self.minimized
+        return {"mse": "rmse", "relative": "nrmse"}.get(loss) if isinstance(loss, str) else None
 
     @property
     def minimized(self) -> str | ClassSection:
@@ -274,12 +298,22 @@ class TrainingSection(Section):
                 "batch"
             )
             raise ValueError(msg)
-        if self.until is not None and not self.validation.measures:
-            msg = "until needs a validation set, but validation.simulations is 0 and there are no validation.sets"
-            raise ValueError(msg)
-        if self.until is not None and (wrong := self.until.wrong_keys(self.error_name)):
+        return self
+
+    @model_validator(mode="after")
+    def _measured_goal(self) -> Self:
+        if self.until is None:
+            return self
+        other = "rmse" if self.error_name == "nrmse" else "nrmse"
+        if wrong := self.until.limits_of(other):
             right = f"{self.error_name}.{wrong[0].partition('.')[2]}"
             msg = f"until has {wrong[0]}, but metric is {self.metric or 'not set'}; write {right}"
+            raise ValueError(msg)
+        if self.until.limits_of(self.error_name) and not self.validation.measures:
+            msg = "until needs a validation set, but validation.simulations is 0 and there are no validation.sets"
+            raise ValueError(msg)
+        if self.until.bounded and self.first_error_name is None:
+            msg = "until has a limit of error_bound, but the loss is no error; set metric to absolute or relative"
             raise ValueError(msg)
         return self
 

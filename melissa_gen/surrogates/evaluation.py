@@ -12,8 +12,9 @@ from melissa_gen.surrogates.input_scale import warn_outside
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
+    from melissa_gen.surrogates.error_bounds import FirstErrors
 
-__all__ = ["dataset_of", "error_bound", "jacobian", "labeled"]
+__all__ = ["bounds_at", "dataset_of", "error_bound", "jacobian", "labeled"]
 
 Array = NDArray[np.float64]
 
@@ -72,8 +73,19 @@ def error_bound(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], lev
     for (name, ends), column in zip(surrogate.parameter_bounds.items(), columns, strict=True):
         warn_outside(name, np.atleast_1d(column), ends)
     points = np.stack([column.ravel() for column in columns], axis=1)
-    bounds = known.bound(_scaled(surrogate, points), _scaled(surrogate, known.parameters), level)
-    return bounds.reshape(columns[0].shape)
+    return bounds_at(surrogate, known, points, level).reshape(columns[0].shape)
+
+
+def bounds_at(surrogate: "Surrogate", known: "FirstErrors", points: Array, level: float) -> Array:
+    """Returns bounds of the error `(n,)` at physical parameters `(n, d)`.
+
+    Args:
+        surrogate: The surrogate, whose bounds of the parameters scale them.
+        known: The errors of first passes.
+        points: The parameters.
+        level: Probability with which the error stays below the bound, in (0, 1).
+    """
+    return known.bound(_scaled(surrogate, points), _scaled(surrogate, known.parameters), level)
 
 
 def _scaled(surrogate: "Surrogate", points: Array) -> Array:

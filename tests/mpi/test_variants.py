@@ -75,7 +75,12 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
                 },
             },
             "training.validation.decides": "warm",
-            "training.until": {"nrmse.max": 100.0, "patience": 2},
+            "training.until": {
+                "nrmse.max": 100.0,
+                "error_bound.p50": 1000.0,
+                "bound_level": 0.2,
+                "patience": 2,
+            },
             "training.optimizer": {"class": "NAdam"},
             "training.schedule": {"class": "ReduceLROnPlateau", "step": "validation"},
             "training.loss": "relative",
@@ -94,6 +99,8 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
     validations = list(run.events("validation"))
     worst = validations[1]["sets"]["warm"]["nrmse"]["max"]
     assert f"training.until is reached: nrmse.max is {worst:.3g}," in run.summary["reason"]
+    assert "error_bound.p50 is " in run.summary["reason"]
+    assert all(0.0 < one["p50"] <= one["p99"] for one in run.events("error_bound"))
     sets = run.summary["validation"]["sets"]
     assert {name: one["simulations"] for name, one in sets.items()} == {"corner": 1, "warm": 1}
     with h5py.File(run.run_dir / "validation_warm.h5") as file:

@@ -8,37 +8,36 @@ __all__ = ["Goal", "useless"]
 
 
 class Goal:
-    """Compares the errors of each validation with `training.until`.
+    """Compares the errors of each validation, and the bounds of the error, with `training.until`.
 
     Args:
-        limits: Name of a statistic of the error, such as `p99`, to its largest value.
-        patience: Number of validations in a row that must be within all limits.
-        error: Name of the error, `nrmse` or `rmse`.
+        limits: Name of a statistic, such as `nrmse.p99`, to its largest value.
+        patience: Number of measurements in a row that must be within all limits.
 
     Attributes:
         reached: Whether the goal was reached.
 
     Example:
-        >>> goal = Goal({"p99": 0.02}, patience=1)
-        >>> goal.check({"p99": 0.01})
+        >>> goal = Goal({"nrmse.p99": 0.02}, patience=1)
+        >>> goal.check({"nrmse.p99": 0.01})
         'training.until is reached: nrmse.p99 is 0.01, at most 0.02 was wanted'
     """
 
-    def __init__(self, limits: Mapping[str, float], patience: int, error: str = "nrmse") -> None:
-        self._limits, self._patience, self._error = dict(limits), patience, error
+    def __init__(self, limits: Mapping[str, float], patience: int) -> None:
+        self._limits, self._patience = dict(limits), patience
         self._in_a_row = 0
         self._last: dict[str, float] = {}
         self.reached = False
 
-    def check(self, errors: Mapping[str, float]) -> str | None:
-        """Takes the errors of a validation; returns a sentence the first time that the goal is reached.
+    def check(self, measured: Mapping[str, float]) -> str | None:
+        """Takes the statistics of a measurement; returns a sentence the first time that the goal is reached.
 
         Args:
-            errors: Name of each statistic to its value.
+            measured: Name of each statistic to its value.
         """
         if not self._limits or self.reached:
             return None
-        self._last = {name: errors[name] for name in self._limits}
+        self._last = {name: measured.get(name, math.nan) for name in self._limits}
         within = all(self._last[name] <= limit for name, limit in self._limits.items())
         self._in_a_row = self._in_a_row + 1 if within else 0
         self.reached = self._in_a_row >= self._patience
@@ -65,11 +64,11 @@ class Goal:
 
     def _figures(self) -> str:
         parts = [
-            f"{self._error}.{name} is {self._last.get(name, math.nan):.3g}, at most {limit:g} was wanted"
+            f"{name} is {self._last.get(name, math.nan):.3g}, at most {limit:g} was wanted"
             for name, limit in self._limits.items()
         ]
         found = "; ".join(parts)
-        return f"{found} in {self._patience} validations in a row" if self._patience > 1 else found
+        return f"{found} in {self._patience} measurements in a row" if self._patience > 1 else found
 
 
 def useless(error: float, error_of_mean: float, name: str) -> str:

@@ -83,7 +83,7 @@ def replay(
             section = study.training.validation
             main = read(validation[None]) if section.main is None else others[section.main]
             measure = ValidationSets(main, others, section.decides)
-        training = study.training.model_copy(update={"callbacks": []})
+        training = study.training.model_copy(update={"callbacks": [], "until": None})
         quiet = study.model_copy(update={"training": training})
         hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)
         with Dataset(record, complete=False) as data:

@@ -23,6 +23,7 @@ from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.learner import Learner
 from melissa_gen.server.training.pacing import StepDecision, Supply
+from melissa_gen.server.training.prior_bounds import BOUND_NAMES, PriorBounds
 from melissa_gen.server.training.scaling import Scaling
 from melissa_gen.server.training.training_reservoir import study_pacing
 from melissa_gen.server.training.validation import error_summary
@@ -70,6 +71,7 @@ class Trainer:
         device: The device of the network.
         hooks: Functions that the loop calls.
         between_steps: Called before each step with the surrogate and the number of batches; may copy the weights.
+        bounds: On rank 0, measures the bounds of the error if the goal has limits of them; else None.
 
     Attributes:
         surrogate: The network in training, in its physical units.
@@ -95,6 +97,7 @@ class Trainer:
         device: torch.device,
         hooks: Hooks,
         between_steps: Callable[[Surrogate, int], None],
+        bounds: PriorBounds | None = None,
     ) -> None:
         self._study, self._training = study, study.training
         self.reservoir, self._state, self._validation = reservoir, state, validation
@@ -112,8 +115,8 @@ class Trainer:
         self.surrogate, self.optimizer = self._learner.surrogate, self._learner.optimizer
         self.guard = self._learner.guard
         until = study.training.until
-        name = study.training.error_name
-        self.goal = Goal(until.limits, until.patience, name) if until else Goal({}, 1)
+        self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
+        self._bounded, self._bounds = until is not None and until.bounded, bounds
         mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
         self._callbacks = Callbacks(mine)
         self._scaling = Scaling(self.surrogate, reservoir, device)
@@ -215,12 +218,12 @@ class Trainer:
             losses = self.learn(batch, turn.pace.total)
             self.record(batch, losses, turn.pace.total)
             self._callbacks.call("on_batch", self._progress)
-            if self._validation and self.batches % self._training.validation.every == 0:
-                reached = self._validate()
+            if self.batches % self._training.validation.every == 0:
+                reached = self._measure()
                 if reached is not None:
                     self._hooks.reached(reached)
-        if self._validation and self.batches:
-            self._validate()
+        if self.batches:
+            self._measure()
         return self._state.stop_reason
 
     def _progress(self, errors: dict[str, float] | None = None) -> Progress:
@@ -369,18 +372,39 @@ class Trainer:
         self.loss *= of_loss
         self.reservoir.rescale_losses(of_errors)
 
-    def _validate(self) -> str | None:
-        """Measures the validation error (collective); returns a sentence if the goal is reached by it."""
-        assert self._validation is not None
+    def _measure(self) -> str | None:
+        """Measures what there is to measure (collective); returns a sentence if the goal is reached by it."""
+        measured = {}
+        if self._validation is not None:
+            summary = self._validate(self._validation)
+            measured = {f"{self._training.error_name}.{key}": x for key, x in summary.items()}
+        if self._bounded:
+            measured |= self._bound()
+        return self.goal.check(measured) if measured else None
+
+    def _bound(self) -> dict[str, float]:
+        """Measures the bounds of the error over the prior, the same on all ranks (collective)."""
+        found = self._bounds.measure(self.model) if self._bounds else [math.inf] * len(BOUND_NAMES)
+        values = torch.tensor(found, dtype=torch.float64, device=self._device)
+        dist.broadcast(values, src=0)
+        if self._bounds is not None:
+            level, (p50, p90, p99) = self._bounds.level, values.tolist()
+            self._hooks.event(
+                "error_bound", batches=self.batches, level=level, p50=p50, p90=p90, p99=p99
+            )
+        return dict(zip(BOUND_NAMES, values.tolist(), strict=True))
+
+    def _validate(self, validation: ValidationSets) -> dict[str, float]:
+        """Measures the validation error (collective); returns the statistics that decide."""
         began = time.monotonic()
-        results, errors = self._validation.measure(self.model)
+        results, errors = validation.measure(self.model)
         self._learner.rate.after_validation(float(errors.total.mean()))
         if self._rank == 0:
             seconds = time.monotonic() - began
             self._hooks.event("validation", batches=self.batches, seconds=seconds, **results)
         summary = error_summary(errors.total)
         self._callbacks.call("on_validation", lambda: self._progress(summary))
-        return self.goal.check(summary)
+        return summary
 
 
 def _activity(pace: StepDecision) -> str:

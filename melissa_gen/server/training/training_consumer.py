@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from melissa_gen.builders.dataset import check_dataset
+from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
-from melissa_gen.builders.task import build_task
-from melissa_gen.builders.training import build_metric, first_error_name
+from melissa_gen.builders.task import build_task, measures_errors
+from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir import Policy
 from melissa_gen.reservoir.batch_order import OrderRecorder
@@ -32,6 +33,7 @@ from melissa_gen.server.training.model_files import (
     load_training_weights,
     save_model,
 )
+from melissa_gen.server.training.prior_bounds import PriorBounds
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
 from melissa_gen.server.training.snapshots import Snapshots
 from melissa_gen.server.training.trainer import Trainer
@@ -39,7 +41,6 @@ from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import FirstErrors, Surrogate
-from melissa_gen.tasks import Task
 
 __all__ = ["TrainingConsumer"]
 
@@ -139,7 +140,24 @@ class TrainingConsumer(Consumer):
             self._device,
             hooks,
             self._between_steps,
+            self._prior_bounds(),
         )
+
+    def _prior_bounds(self) -> PriorBounds | None:
+        until = self._study.training.until
+        if until is None or not until.bounded or self._proposals is None:
+            return None
+        return PriorBounds(prior_of(self._study), self._first_errors, until.bound_level)
+
+    def _first_errors(self) -> FirstErrors | None:
+        """Returns the errors of the first passes; None where there are none, or where the loss is no square of one."""
+        name, proposals = self._study.training.first_error_name, self._proposals
+        if proposals is None or name is None or not measures_errors(self._study, self._task):
+            return None
+        numbers, losses = proposals.first_passes()
+        kept = FirstErrors.needed(len(numbers))
+        points, weights = proposals.drawn(numbers[kept])
+        return FirstErrors(points, np.sqrt(losses[kept]), weights, name)
 
     def _read_set(self, path: Path) -> Validation:
         with Dataset(path) as data:
@@ -176,12 +194,14 @@ class TrainingConsumer(Consumer):
         trainer = self.trainer
         raw = trainer.surrogate if self._study.training.ema else None
         begin = partial(self.shared.begin_piece, SAVING)
-        trainer.model.first_errors = _first_errors(self._study, self._task, self._proposals)
+        trainer.model.first_errors = self._first_errors()
         settings = save_model(folder, trainer.model, trainer.optimizer, raw, begin)
         return {"optimizer": settings}
 
     def write_results(self) -> None:
         """Writes the errors of all validation simulations, and the fields of some of them."""
+        if self.trainer.goal.missed is not None and self.trainer.batches:
+            _log.warning("%s", self.trainer.goal.missed)
         if self._validation is not None and self.trainer.batches:
             units = {name: field.unit for name, field in self._study.simulation.fields.items()}
             path = self._run_dir / "validation_errors.npz"
@@ -192,8 +212,6 @@ class TrainingConsumer(Consumer):
                 one.save_cases(self.trainer.model, file, units, name)
             self._error = float(errors.total.mean())
             self._error_of_mean = float(self._validation.main.errors_of_mean().total.mean())
-            if self.trainer.goal.missed is not None:
-                _log.warning("%s", self.trainer.goal.missed)
             if warning := useless(self._error, self._error_of_mean, name):
                 _log.warning("%s", warning)
 
@@ -236,19 +254,6 @@ class TrainingConsumer(Consumer):
     def warnings(self) -> list[str]:
         """A sentence if there are GPUs that are not used."""
         return [self._complaint] if self._complaint else []
-
-
-def _first_errors(study: Study, task: Task, proposals: ProposalQueue | None) -> FirstErrors | None:
-    """Returns the errors of the first passes; None where there are none, or where the loss is no square of an error."""
-    name = first_error_name(study.training)
-    # The loss of an equation is no error of a field.
-    of_equation = task.differentiates and (study.training.metric is None or not task.needs_data)
-    if proposals is None or name is None or of_equation:
-        return None
-    numbers, losses = proposals.first_passes()
-    kept = FirstErrors.needed(len(numbers))
-    points, weights = proposals.drawn(numbers[kept])
-    return FirstErrors(points, np.sqrt(losses[kept]), weights, name)
 
 
 def _snapshot_offer(
