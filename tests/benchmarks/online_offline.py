@@ -17,18 +17,18 @@ The time to an error is interpolated in the validation curve, in the logarithm o
 of the three final ones, so that all reach it. The scaled study has 40 simulations; --full is the published one.
 """
 
-import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from measure import HEAT, Result, command_line, environment, finish
+from offline_training import Curve, offline_run
 
 SCALED = ("simulation.count=40", "reservoir.capacity=800", "training.validation.every=100")
 QUICK = (
@@ -39,10 +39,6 @@ QUICK = (
     "training.validation={simulations: 4, every: 10}",
 )
 SOURCES = {"disk": "offline, from disk", "memory": "offline, in memory"}
-WORKER = "--train"
-
-Curve = list[tuple[float, int, float]]
-"""(seconds, batches, validation NRMSE) of each validation."""
 
 
 def main() -> None:
@@ -50,11 +46,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the published study, 100 simulations")
     parser.add_argument("--sampler", help="sampler.method of the online run")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    parser.add_argument(WORKER, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.train:
-        train(json.loads(args.train.read_text()))
-        return
     scale = QUICK if args.quick else () if args.full else SCALED
     settings = [*scale, *args.settings]
     if args.sampler:
@@ -74,11 +66,11 @@ def compare(scratch: Path, settings: list[str]) -> tuple[dict[str, dict[str, Any
     study = load_study(HEAT, settings)
     validation = validation_set(study, scratch / "validation", LiveView())
     overrides = [word for setting in settings for word in ("--set", setting)]
-    online = _online(scratch / "online", overrides)
+    online = online_run(HEAT, scratch / "online", overrides)
     data = scratch / "data.h5"
     began = time.perf_counter()
     count = ("--simulations", str(study.simulation.count))
-    _melissa_gen("generate", str(HEAT), *count, "--output", str(data), *overrides)
+    melissa_gen("generate", str(HEAT), *count, "--output", str(data), *overrides)
     generated = time.perf_counter() - began
     write_study(study, scratch / "study.yaml")
     found = {"online": online}
@@ -93,18 +85,29 @@ def compare(scratch: Path, settings: list[str]) -> tuple[dict[str, dict[str, Any
             "output": str(scratch / f"{source}.json"),
             "store": str(scratch / f"{source}.store"),
         }
-        found[name] = _offline(scratch / f"{source}.job", job, study.server.ranks, generated)
+        found[name] = offline_run(scratch / f"{source}.job", job, study.server.ranks, generated)
     return found, generated, data.stat().st_size / 1e6
 
 
-def _melissa_gen(*arguments: str) -> None:
+def melissa_gen(*arguments: str, prefix: Sequence[str] = ()) -> None:
+    """Runs `melissa-gen`, after the words of a command that starts it."""
     command = str(Path(sys.executable).with_name("melissa-gen"))
-    subprocess.run([command, *arguments], check=True)
+    subprocess.run([*prefix, command, *arguments], check=True)
 
 
-def _online(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
+def online_run(
+    study: Path, run_dir: Path, overrides: Sequence[str], prefix: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Runs a study; returns the same as `offline_run`, with times from the start of the command.
+
+    Args:
+        study: The study file.
+        run_dir: The run directory.
+        overrides: Further arguments of `melissa-gen run`.
+        prefix: Command that starts `melissa-gen`.
+    """
     wall, began = time.time(), time.perf_counter()
-    _melissa_gen("run", str(HEAT), "--run-dir", str(run_dir), *overrides)
+    melissa_gen("run", str(study), "--run-dir", str(run_dir), *overrides, prefix=prefix)
     total = time.perf_counter() - began
     events = [json.loads(line) for line in (run_dir / "events.jsonl").open()]
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -121,172 +124,6 @@ def _online(run_dir: Path, overrides: list[str]) -> dict[str, Any]:
         "curve": curve,
         "batches_per_second": summary["training"]["batches"] / (curve[-1][0] - start),
     }
-
-
-def _offline(path: Path, job: dict[str, Any], ranks: int, generated: float) -> dict[str, Any]:
-    path.write_text(json.dumps(job))
-    wall, began = time.time(), time.perf_counter()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, WORKER, str(path)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": str(ranks)},
-        )
-        for rank in range(ranks)
-    ]
-    codes = [process.wait() for process in processes]
-    total = generated + time.perf_counter() - began
-    if any(codes):
-        sys.exit(f"the training from {job['source']} failed: {codes}")
-    found = json.loads(Path(job["output"]).read_text())
-    before = generated + found["first_batch"] - wall
-    curve: Curve = [(before + seconds, n, error) for seconds, n, error in found["curve"]]
-    return {
-        "batches": job["batches"],
-        "total": total,
-        "start": before,
-        "curve": curve,
-        "batches_per_second": job["batches"] / found["seconds"],
-    }
-
-
-def train(job: dict[str, Any]) -> None:
-    """One training process of the offline case: the server's loop, fed by a loader."""
-    import torch
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
-    from melissa_gen.builders.surrogate import build_surrogate
-    from melissa_gen.server.training.validation import Validation, error_summary
-    from melissa_gen.study import load_study
-    from melissa_gen.surrogates import per_sample_loss
-
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    study = load_study(Path(job["study"]), folder=Path(job["folder"]))
-    torch.set_num_threads(study.server.threads)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.FileStore(job["store"], ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    device = torch.device("cpu")
-    torch.manual_seed(study.seed)
-    surrogate = build_surrogate(study)
-    validation = Validation(Path(job["validation"]), device, rows=64)
-    batches = _loader(Path(job["data"]), job["source"], study.training.batch_size, rank)
-    surrogate.set_output_statistics(*_statistics(Path(job["data"]), surrogate))
-    network = DistributedDataParallel(surrogate.network, gradient_as_bucket_view=True)
-    rate, every = study.training.learning_rate, study.training.halve_every
-    optimizer = torch.optim.Adam(surrogate.parameters(), lr=rate, fused=True)
-    name = next(iter(surrogate.fields))
-    curve = []
-    dist.barrier()
-    wall, began = time.time(), time.perf_counter()
-
-    def validate(batch: int) -> None:
-        error = error_summary(validation.errors(surrogate).total)["mean"]
-        curve.append((time.perf_counter() - began, batch, error))
-
-    for batch in range(1, job["batches"] + 1):
-        parameters, times, fields = next(batches)
-        output = network(surrogate.scale(parameters, times))
-        loss = per_sample_loss(output, surrogate.target({name: fields})).mean()
-        for group in optimizer.param_groups:
-            group["lr"] = rate * 0.5 ** ((batch - 1) // every) if every else rate
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if batch % study.training.validation.every == 0:
-            validate(batch)
-    validate(job["batches"])
-    seconds = time.perf_counter() - began
-    if rank == 0:
-        result = {"first_batch": wall, "seconds": seconds, "curve": curve}
-        Path(job["output"]).write_text(json.dumps(result))
-    dist.barrier()
-    batches.close()
-    dist.destroy_process_group()
-
-
-def _statistics(path: Path, surrogate: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and standard deviation of the field over the first simulations."""
-    import numpy as np
-
-    from melissa_gen.dataset import Dataset
-
-    name = next(iter(surrogate.fields))
-    with Dataset(path) as data:
-        values = np.stack([data.read(row)[name] for row in range(min(4, len(data)))])
-    return {name: float(values.mean(dtype=float))}, {name: float(values.std(dtype=float))}
-
-
-def _loader(path: Path, source: str, size: int, rank: int) -> Any:
-    """Yields (parameters, times, fields) without end: random samples, drawn without repetition in each pass."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    samples = _Samples(path)
-    generator = torch.Generator().manual_seed(1 + rank)
-    if source == "memory":
-        samples.load()
-        while True:
-            order = torch.randperm(len(samples), generator=generator)
-            for chosen in order[: len(order) // size * size].split(size):
-                yield samples.batch(chosen)
-    loader = DataLoader(
-        samples,
-        batch_size=size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=1,
-        persistent_workers=True,
-        prefetch_factor=4,
-        generator=generator,
-    )
-    while True:
-        yield from loader
-
-
-class _Samples:
-    """Single time steps of a data set, by number."""
-
-    def __init__(self, path: Path) -> None:
-        from melissa_gen.dataset import Dataset
-
-        self._path, self._file = path, None
-        with Dataset(path) as data:
-            self._steps, self._count = data.time_steps, len(data)
-            self._parameters, self._times = data.parameters, data.times
-            self._name = next(iter(data.fields))
-
-    def __len__(self) -> int:
-        return self._count * self._steps
-
-    def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
-        from melissa_gen.dataset import Dataset
-
-        if self._file is None:  # in the worker: an open HDF5 file must not be taken through a fork
-            self._file = Dataset(self._path)
-        row, step = divmod(index, self._steps)
-        field = self._file.read(row, slice(step, step + 1))[self._name][0]
-        return self._parameters[row], self._times[step], field
-
-    def load(self) -> None:
-        """Reads all fields."""
-        import numpy as np
-        import torch
-
-        from melissa_gen.dataset import Dataset
-
-        with Dataset(self._path) as data:
-            fields = np.concatenate([data.read(row)[self._name] for row in range(len(data))])
-        self._tensors = (
-            torch.from_numpy(np.repeat(self._parameters, self._steps, axis=0)),
-            torch.from_numpy(np.tile(self._times, self._count)),
-            torch.from_numpy(fields),
-        )
-
-    def batch(self, chosen: Any) -> tuple[Any, Any, Any]:
-        """Gathers samples from memory."""
-        parameters, times, fields = self._tensors
-        return parameters[chosen], times[chosen], fields.index_select(0, chosen)
 
 
 def _result(found: dict[str, dict[str, Any]], generated: float, megabytes: float) -> Result:
