@@ -23,7 +23,7 @@ def offline_run(
 
     Args:
         path: Where the job is written.
-        job: What `train` reads.
+        job: What `train` reads. `batches` is the number of batches; without a `validation` only they are timed.
         ranks: Training processes.
         generated: Seconds that the generation of the file took; all times count from its start.
         prefix: Command that starts each process.
@@ -73,7 +73,7 @@ def train(job: dict[str, Any]) -> None:
     device = torch.device("cpu")
     torch.manual_seed(study.seed)
     surrogate = build_surrogate(study)
-    validation = Validation(Path(job["validation"]), device, rows=64)
+    validation = Validation(Path(job["validation"]), device, rows=64) if job["validation"] else None
     batches = _loader(Path(job["data"]), job["source"], study.training.batch_size, rank)
     surrogate.set_output_statistics(*_statistics(Path(job["data"]), surrogate))
     network = DistributedDataParallel(surrogate.network, gradient_as_bucket_view=True)
@@ -85,6 +85,8 @@ def train(job: dict[str, Any]) -> None:
     wall, began = time.time(), time.perf_counter()
 
     def validate(batch: int) -> None:
+        if validation is None:
+            return
         error = error_summary(validation.errors(surrogate).total)["mean"]
         curve.append((time.perf_counter() - began, batch, error))
 
