@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError
+from melissa_gen.surrogates.derivatives import Derivatives, derivatives
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.evaluation import dataset_of
 from melissa_gen.surrogates.output_layer import Rescaling
 
 __all__ = ["AutoregressiveSurrogate"]
@@ -220,8 +222,7 @@ class AutoregressiveSurrogate(Surrogate):
         """
         values = np.array(self.ordered(parameters), np.float64)[None]
         given = self._given(initial)
-        begin = self.times[0] + (self.history - 1) * self.stride * self.interval
-        start = torch.tensor([begin if time is None else time], dtype=torch.float64)
+        start = torch.tensor([self._start(time)], dtype=torch.float64)
         training = self.training
         self.eval()
         try:
@@ -242,6 +243,85 @@ class AutoregressiveSurrogate(Surrogate):
             else np.zeros((0, *shape), np.float32)
             for name, shape in self.fields.items()
         }
+
+    def to_xarray(  # type: ignore[override]
+        self,
+        parameters: Mapping[str, ArrayLike],
+        initial: Mapping[str, ArrayLike],
+        steps: int,
+        time: float | None = None,
+    ) -> Any:
+        """Predicts a simulation as an `xarray.Dataset`: each field `(simulation, time, axis_0, ...)`.
+
+        Args:
+            parameters: As for `predict`.
+            initial: As for `predict`.
+            steps: As for `predict`.
+            time: As for `predict`; the times in the data set follow it.
+
+        Raises:
+            DataError: As for `predict`, or xarray is not installed.
+        """
+        found = self.predict(parameters, initial, steps, time)
+        moments = self._start(time) + np.arange(1.0, steps + 1) * self.stride * self.interval
+        columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
+        return dataset_of(columns, moments, [found])
+
+    def jacobian(  # type: ignore[override]
+        self,
+        parameters: Mapping[str, ArrayLike],
+        initial: Mapping[str, ArrayLike],
+        steps: int = 1,
+        time: float | None = None,
+        directions: Mapping[str, ArrayLike] | None = None,
+    ) -> Derivatives:
+        """Computes the derivatives of a predicted simulation with respect to parameters and its first time steps.
+
+        Args:
+            parameters: As for `predict`.
+            initial: As for `predict`.
+            steps: As for `predict`.
+            time: As for `predict`.
+            directions: Field name to an array of the shape in `initial`, along which the derivative by the given steps
+                of this field is taken; other fields are left out. None: the derivatives with respect to each value.
+
+        Returns:
+            Field name to the name of a parameter or a given field to the derivatives: `(steps, *shape)`, or for given
+            fields without `directions` `(steps, *shape, *shape in initial)`.
+
+        Raises:
+            DataError: As for `predict`, or a direction has another name or shape, or there are too many derivatives.
+        """
+        values = [float(np.asarray(value)) for value in self.ordered(parameters)]
+        numbers = dict(zip(self.parameter_bounds, values, strict=True))
+        given = {
+            name: one.double().view(np.shape(initial[name]))
+            for name, one in self._given(initial).items()
+        }
+        begin = self._start(time)
+
+        def predicted(rows: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+            point = torch.stack([rows[name] for name in numbers], dim=1)
+            first = self.standardized(
+                {
+                    name: rows[name].view(-1, self.history, *shape)
+                    for name, shape in self.fields.items()
+                }
+            )
+            found = list(self.rollout(point, point.new_full(point.shape[:1], begin), first, steps))
+            return {name: torch.stack([one[name] for one in found], dim=1) for name in self.fields}
+
+        training = self.training
+        self.eval()
+        try:
+            return derivatives(self, predicted, numbers, given, directions)
+        finally:
+            self.train(training)
+
+    def _start(self, time: float | None) -> float:
+        """Returns the physical time of the last given step."""
+        begin = self.times[0] + (self.history - 1) * self.stride * self.interval
+        return begin if time is None else time
 
     def _given(self, initial: Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
         """Returns the given steps of each field, `(1, history, *shape)`.

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import DataError
+from melissa_gen.surrogates.derivatives import Derivatives, slopes_along
 from melissa_gen.surrogates.input_scale import warn_outside
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ __all__ = ["bounds_at", "dataset_of", "error_bound", "jacobian", "labeled"]
 Array = NDArray[np.float64]
 
 
-def jacobian(
-    surrogate: "Surrogate", inputs: torch.Tensor
-) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Returns the derivatives of each field with respect to each input; see `Surrogate.jacobian`.
+def jacobian(surrogate: "Surrogate", inputs: torch.Tensor) -> Derivatives:
+    """Returns the derivatives of each field with respect to each parameter and time; see `Surrogate.jacobian`.
 
     Args:
         surrogate: The surrogate, in evaluation mode.
@@ -31,21 +30,22 @@ def jacobian(
     Raises:
         DataError: The surrogate needs more than parameters and a time, or its network has no forward derivatives.
     """
-    _require(surrogate, "jacobian", "direct")
+    _require(surrogate, "jacobian", "direct", "pointwise")
 
     def fields(rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        return surrogate.physical(surrogate.member_outputs(rows[:, :-1], rows[:, -1]).mean(dim=1))
+        found = surrogate(rows[:, :-1], rows[:, -1])
+        return found if isinstance(found, dict) else {next(iter(surrogate.fields)): found}
 
-    found: dict[str, dict[str, NDArray[np.float32]]] = {name: {} for name in surrogate.fields}
+    found: Derivatives = {name: {} for name in surrogate.fields}
     for column, name in enumerate([*surrogate.parameter_bounds, "time"]):
         direction = torch.zeros_like(inputs)
         direction[:, column] = 1.0
-        try:
-            with torch.no_grad():
-                slopes = torch.func.jvp(fields, (inputs,), (direction,))[1]
-        except (NotImplementedError, RuntimeError) as error:
-            message = f"surrogate.class '{surrogate.class_path}' has no derivatives in forward mode: {error}"
-            raise DataError(message) from error
+        slopes = slopes_along(
+            surrogate,
+            lambda given: fields(given["inputs"]),
+            {"inputs": inputs},
+            {"inputs": direction},
+        )
         for field, values in slopes.items():
             found[field][name] = values.cpu().numpy()
     return found

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError
+from melissa_gen.surrogates.derivatives import Derivatives, derivatives
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.evaluation import dataset_of
 from melissa_gen.surrogates.input_scale import single_point
@@ -175,6 +176,53 @@ class OperatorSurrogate(Surrogate):
         moments = np.atleast_1d(np.asarray(times, np.float64))
         columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
         return dataset_of(columns, moments, [self.predict(parameters, inputs, moments)])
+
+    def jacobian(  # type: ignore[override]
+        self,
+        parameters: Mapping[str, ArrayLike],
+        inputs: Mapping[str, ArrayLike],
+        time: float,
+        directions: Mapping[str, ArrayLike] | None = None,
+    ) -> Derivatives:
+        """Computes the derivatives of the predicted fields with respect to parameters, time and input fields.
+
+        Args:
+            parameters: As for `predict`.
+            inputs: As for `predict`.
+            time: Physical time.
+            directions: Name of an input field to an array `(*shape)`, along which its derivative is taken; other input
+                fields are left out. None: the derivatives with respect to each value of each input field.
+
+        Returns:
+            Field name to the name of a parameter, `time` or an input field to the derivatives: of the shape of the
+            field, or for input fields without `directions` `(*shape of the field, *shape of the input)`.
+
+        Raises:
+            DataError: As for `predict`, or a direction has another name or shape, or there are too many derivatives.
+        """
+        values = single_point(self.ordered(parameters), self.parameter_bounds, time, self.times)
+        return self.derivatives(values, inputs, {"time": time}, directions)
+
+    def derivatives(
+        self,
+        parameters: Sequence[float],
+        inputs: Mapping[str, ArrayLike],
+        times: Mapping[str, float],
+        directions: Mapping[str, ArrayLike] | None,
+    ) -> Derivatives:
+        """Returns the derivatives for `jacobian`; `times` holds the time if the network has this input."""
+        given = dict(zip(self.inputs, self.row(parameters, inputs)[1], strict=True))
+        numbers = {**dict(zip(self.parameter_bounds, parameters, strict=True)), **times}
+
+        def predicted(rows: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+            point = torch.stack([rows[name] for name in self.parameter_bounds], dim=1)
+            found: Mapping[str, torch.Tensor] = self(
+                point, *(rows[name] for name in times), *(rows[name] for name in self.inputs)
+            )
+            return found
+
+        with self.evaluated():
+            return derivatives(self, predicted, numbers, given, directions)
 
     def row(
         self, parameters: Sequence[float], inputs: Mapping[str, ArrayLike]

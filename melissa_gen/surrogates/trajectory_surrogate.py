@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from melissa_gen.surrogates.derivatives import Derivatives
 from melissa_gen.surrogates.evaluation import dataset_of
 from melissa_gen.surrogates.input_scale import single_point
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
@@ -118,3 +119,28 @@ class TrajectorySurrogate(OperatorSurrogate):
         """
         columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
         return dataset_of(columns, self.moments, [self.predict(parameters, inputs)])
+
+    def jacobian(  # type: ignore[override]
+        self,
+        parameters: Mapping[str, ArrayLike],
+        inputs: Mapping[str, ArrayLike],
+        directions: Mapping[str, ArrayLike] | None = None,
+    ) -> Derivatives:
+        """Computes the derivatives of the predicted trajectory with respect to parameters and input fields.
+
+        Args:
+            parameters: As for `predict`.
+            inputs: As for `predict`.
+            directions: As for `OperatorSurrogate.jacobian`.
+
+        Returns:
+            Field name to the name of a parameter or an input field to the derivatives: `(T, *shape)`, or for input
+            fields without `directions` `(T, *shape, *shape of the input)`.
+
+        Raises:
+            DataError: As for `OperatorSurrogate.jacobian`.
+        """
+        values = single_point(
+            self.ordered(parameters), self.parameter_bounds, self.times, self.times
+        )
+        return self.derivatives(values, inputs, {}, directions)

@@ -140,6 +140,29 @@ def test_a_predicted_trajectory_has_labeled_axes():
     np.testing.assert_array_equal(one["u"][0], at_times.predict({"a": 0.5}, given, [0.0, 1.5])["u"])
 
 
+def test_derivatives_by_input_fields_are_those_of_finite_differences():
+    given = {"k": np.arange(6.0) / 6, "mask": np.zeros((2, 6))}
+    smooth = {"arguments": {"hidden": [16], "activation": "tanh"}}
+    at_times = study_of(simulation={"inputs": INPUTS}, surrogate={"task": "operator", **smooth})
+    for study, time in ((study_with(**smooth), {}), (at_times, {"time": 1.5})):
+        surrogate = build_surrogate(study)
+        lead = () if time else (4,)
+        found = surrogate.jacobian({"a": 0.5}, given, **time)["u"]
+        assert set(found) == {"a", "k", "mask", *time}
+        assert found["mask"].shape == (*lead, 6, 2, 6) and found["a"].shape == (*lead, 6)
+        for number in range(6):
+            shift = 1e-2 * np.eye(6)[number]
+            ends = [
+                surrogate.predict({"a": 0.5}, {**given, "k": given["k"] + sign * shift}, **time)
+                for sign in (1, -1)
+            ]
+            slope = (ends[0]["u"].astype(float) - ends[1]["u"]) / 2e-2
+            np.testing.assert_allclose(found["k"][..., number], slope, rtol=2e-2, atol=2e-3)
+        along = surrogate.jacobian({"a": 0.5}, given, **time, directions={"k": np.ones(6)})["u"]
+        assert set(along) == {"a", "k", *time}
+        np.testing.assert_allclose(along["k"], found["k"].sum(axis=-1), rtol=1e-4, atol=1e-5)
+
+
 def test_changed_scales_keep_the_predicted_trajectory():
     surrogate = build_surrogate(study_with())
     surrogate.set_output_statistics({"u": 2.0}, {"u": 3.0})

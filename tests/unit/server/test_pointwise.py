@@ -206,3 +206,14 @@ def test_values_at_points_are_those_of_a_single_simulation_and_time(a, time, nam
     surrogate = build_surrogate(study_with({}))
     with pytest.raises(DataError, match=rf"{name} has the shape \(\d,\); .*single number"):
         surrogate.predict({"a": a}, time, [[0.0], [1.0]])
+
+
+def test_derivatives_of_whole_fields_are_those_of_finite_differences():
+    smooth = {"arguments": {"hidden": [16], "activation": "tanh"}}
+    surrogate = build_surrogate(study_with({}, surrogate=smooth))
+    found = surrogate.jacobian({"a": 0.5}, 1.0)["u"]
+    ends = [surrogate.predict({"a": 0.5}, 1.0 + shift)["u"] for shift in (0.02, -0.02)]
+    np.testing.assert_allclose(
+        found["time"], (ends[0].astype(float) - ends[1]) / 0.04, rtol=2e-2, atol=2e-3
+    )
+    assert found["a"].shape == ends[0].shape

@@ -53,14 +53,76 @@ def test_derivatives_at_several_points_are_those_at_each():
     assert surrogate.training and all(p.grad is None for p in surrogate.parameters())
 
 
-def test_a_surrogate_that_needs_more_inputs_has_no_derivatives_by_them():
-    autoregressive = AutoregressiveSurrogate(
-        parameters={"a": (0.0, 1.0)}, times=(0.0, 1.0), fields={"u": (3,)}
+def finite_differences(predict, values, step=1e-2):
+    """Derivatives of `predict(values)` by each of the values, on the last axes."""
+    found = np.empty((*predict(values).shape, values.size))
+    for k in range(values.size):
+        shift = np.zeros(values.size)
+        shift[k] = step
+        ends = [predict(values + sign * shift.reshape(values.shape)) for sign in (1, -1)]
+        found[..., k] = (ends[0].astype(float) - ends[1]) / (2 * step)
+    return found.reshape(*found.shape[:-1], *values.shape)
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_derivatives_of_a_rollout_by_parameters_and_first_steps(history):
+    rng = np.random.default_rng(1)
+    torch.manual_seed(3)
+    surrogate = AutoregressiveSurrogate(
+        parameters={"a": (0.0, 1.0)},
+        times=(0.0, 4.0),
+        fields={"u": (3, 2), "p": (3, 2)},
+        arguments={"hidden": [16], "activation": "silu"},
+        history=history,
+        predicts="increment",
+        time=True,
     )
-    with pytest.raises(DataError, match=r"jacobian needs .* this one has the task autoregressive"):
-        autoregressive.jacobian({"a": 0.5}, 0.5)
-    with pytest.raises(DataError, match=r"to_xarray needs .* this one has the task autoregressive"):
-        autoregressive.to_xarray({"a": 0.5}, [0.5])
+    shape = (3, 2) if history == 1 else (history, 3, 2)
+    initial = {name: rng.normal(size=shape) for name in ("u", "p")}
+    found = surrogate.jacobian({"a": 0.4}, initial, steps=3)
+    assert found["u"]["p"].shape == (3, 3, 2, *shape) and found["p"]["a"].shape == (3, 3, 2)
+
+    def predicted(u):
+        return surrogate.predict({"a": 0.4}, {**initial, "u": u}, 3)["p"]
+
+    slopes = finite_differences(predicted, initial["u"])
+    np.testing.assert_allclose(found["p"]["u"], slopes, rtol=2e-2, atol=2e-3)
+    along = surrogate.jacobian({"a": 0.4}, initial, 3, directions={"u": np.ones(shape)})
+    assert set(along["p"]) == {"a", "u"}
+    summed = found["p"]["u"].sum(axis=tuple(range(-len(shape), 0)))
+    np.testing.assert_allclose(along["p"]["u"], summed, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match=r"directions names 'v'; legal are the given fields: u, p"):
+        surrogate.jacobian({"a": 0.4}, initial, directions={"v": 1.0})
+    with pytest.raises(DataError, match=r"directions\['u'\] has the shape \(\); it must be"):
+        surrogate.jacobian({"a": 0.4}, initial, directions={"u": 1.0})
+
+
+def test_a_rollout_has_labeled_axes():
+    pytest.importorskip("xarray")
+    surrogate = AutoregressiveSurrogate(
+        parameters={"a": (0.0, 1.0)}, times=(1.0, 9.0), fields={"u": (3,)}, stride=2, interval=0.5
+    )
+    first = np.array([0.5, -1.0, 0.2])
+    found = surrogate.to_xarray({"a": 0.5}, {"u": first}, steps=4)
+    assert found["u"].dims == ("simulation", "time", "axis_0")
+    assert found["time"].values.tolist() == [2.0, 3.0, 4.0, 5.0] and found["a"].values == [0.5]
+    np.testing.assert_array_equal(
+        found["u"][0], surrogate.predict({"a": 0.5}, {"u": first}, 4)["u"]
+    )
+
+
+def test_too_many_derivatives_are_refused_with_the_way_out():
+    surrogate = AutoregressiveSurrogate(
+        parameters={"a": (0.0, 1.0)},
+        times=(0.0, 1.0),
+        fields={"u": (20_000,)},
+        arguments={"hidden": [1]},
+    )
+    given = {"u": np.zeros(20_000)}
+    with pytest.raises(DataError, match=r"20,000 x 20,000 values, .* give directions"):
+        surrogate.jacobian({"a": 0.5}, given)
+    along = surrogate.jacobian({"a": 0.5}, given, directions={"u": np.ones(20_000)})
+    assert along["u"]["u"].shape == (1, 20_000)
 
 
 def test_labeled_predictions_of_several_simulations():
