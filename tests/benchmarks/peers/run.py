@@ -1,11 +1,14 @@
 """Other ways to bring the fields of solvers into a training process, beside melissa_gen.
 
-    peers-venv/bin/python tests/benchmarks/peers/run.py [--parts transport end_to_end] [--peers NAME ...] [--quick]
+    peers-venv/bin/python tests/benchmarks/peers/run.py [--parts PART ...] [--peers NAME ...] [--quick]
 
 `requirements.txt` says how the environment is made. A peer that is not installed is a row that says so.
 
 transport   fields per second that arrive in another process and are copied into a row of an array there. The solver
             computes nothing. melissa_gen also checks the values, and has its samples in the reservoir.
+beside      batches per second of a training loop while fields of 40 KB arrive, relative to the same loop while none do:
+            a plain loop and a thread that copies what a peer brings (`beside.py`), or the trainer and the reservoir of
+            melissa_gen (`trainer_beside_ingest.py`).
 end to end  64 heat simulations of 100 time steps on one core, 1,200 batches on another: seconds from the command to
             the trained model, and its error on the same validation set. Of the peers, a thread copies what arrives
             into a table, and a plain loop draws from all that is there, with the same network, optimizer, batch size
@@ -48,18 +51,17 @@ Found = dict[str, list[dict[str, Any]]]
 
 def main() -> None:
     parser = command_line(__doc__)
-    parts = ("transport", "end_to_end")
-    parser.add_argument("--parts", nargs="*", choices=parts, default=list(parts))
+    parts = {"transport": transport, "beside": beside, "end_to_end": end_to_end}
+    parser.add_argument("--parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), metavar="NAME")
     parser.add_argument("--repetitions", type=int, default=5, metavar="N")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a measurement of transport")
     args = parser.parse_args()
     if args.quick:
         args.repetitions, args.seconds = 1, 0.5
-    sizes = dict(list(VALUES.items())[:: 2 if args.quick else 1])
     env = environment()
     for part in args.parts:
-        result = transport(args, sizes) if part == "transport" else end_to_end(args)
+        result = parts[part](args)
         result.notes += configurations(args.peers)
         finish(result, env, args, f"peers_{part}")
         if args.json:
@@ -116,8 +118,9 @@ def median(found: list[dict[str, Any]], key: str) -> float | None:
 # Transport.
 
 
-def transport(args: Any, sizes: dict[str, int]) -> Result:
+def transport(args: Any) -> Result:
     """Returns the rates of all peers relative to melissa_gen."""
+    sizes = dict(list(VALUES.items())[:: 2 if args.quick else 1])
     columns = ("transport", *sizes)
     result = Result("Fields per second into another process, relative to melissa_gen", columns)
     by_size: dict[str, Found] = {}
@@ -158,6 +161,52 @@ def _ours(values: int, args: Any) -> dict[str, Any]:
     warm = "0.3" if args.quick else "1.0"
     words = ("ipc", str(values), "--warm", warm, "--seconds", str(args.seconds))
     return run([sys.executable, script, str(ROOT), *words])
+
+
+# Beside a trainer.
+
+
+def beside(args: Any) -> Result:
+    """Returns the batch rates of all peers and of melissa_gen while fields arrive."""
+    seconds = 0.5 if args.quick else 2.5
+    cases = {OURS: partial(_our_trainer, args)}
+    # What is written first and read later does not arrive beside a trainer.
+    for peer in [peer for peer in args.peers if not hasattr(module_of(peer), "rate")]:
+        cases[peer] = partial(worker, peer, "beside", str(seconds))
+    found = interleaved(cases, args.repetitions)
+    columns = (
+        "way",
+        "batches/s alone",
+        "share at 1,000/s",
+        "share saturated",
+        "fields/s saturated",
+    )
+    result = Result("Batch rate of a training loop beside fields of 40 KB", columns)
+    for name, ones in found.items():
+        keys = ("alone", "1,000/s", "saturated", "fields, saturated")
+        result.rows.append((name, *(median(ones, key) for key in keys)))
+    result.notes += problems({"beside": found})
+    result.details = dict(found)
+    return result
+
+
+def _our_trainer(args: Any) -> dict[str, Any]:
+    script = str(HERE.parent / "trainer_beside_ingest.py")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        words = ["--repetitions", "4", "--json", str(file), *(["--quick"] if args.quick else [])]
+        command = [sys.executable, script, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return {"missing": (done.stderr.strip().splitlines() or ["?"])[-1][:150]}
+        windows = json.loads(file.read_text())["details"]["unpinned"]
+    alone = [window["batches"] for window in windows["idle"]]
+    result = {"alone": statistics.median(alone)}
+    for mode in ("1,000/s", "saturated"):
+        shares = [w["batches"] / a for w, a in zip(windows[mode], alone, strict=True)]
+        result[mode] = statistics.median(shares)
+        result[f"fields, {mode}"] = statistics.median(w["samples"] for w in windows[mode])
+    return result
 
 
 # End to end.

@@ -1,10 +1,12 @@
 """Measures one peer once, in a process of its own, and prints a line of JSON.
 
     worker.py transport PEER VALUES SECONDS
+    worker.py beside PEER SECONDS
     worker.py end_to_end PEER JOB.json
 
-Transport: fields per second that arrive in the other process and are copied into a row of an array. End to end: a
-thread copies what arrives into a table, from which a plain training loop draws.
+Transport: fields per second that arrive in the other process and are copied into a row of an array. Beside: the batch
+rate of a plain training loop while they do (`beside.py`). End to end: a thread copies what arrives into a table, from
+which a plain training loop draws.
 """
 
 import importlib
@@ -65,6 +67,10 @@ def main() -> None:
         result: dict[str, Any] = {"missing": problem}
     elif task == "transport":
         result = {"rate": transport(module_of(peer), int(rest[0]), float(rest[1]))}
+    elif task == "beside":
+        from beside import beside
+
+        result = dict(beside(module_of(peer), float(rest[0])))
     else:
         result = end_to_end(module_of(peer), json.loads(Path(rest[0]).read_text()))
     print("\n" + json.dumps(result), flush=True)
