@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from melissa_gen.builders.training import build_loss, first_error_name, sample_error
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.folder import SURROGATE_INDICES, validation_file, write_json
@@ -19,10 +21,14 @@ __all__ = [
     "check_surrogate_indices",
     "indices_of_study",
     "quantity_errors",
+    "relative_error_bound",
     "write_surrogate_indices",
 ]
 
 _KEY = "report.surrogate_indices"
+_BOUND_LEVEL = 0.9
+_BOUND_POINTS, _BOUND_STEPS = 128, 8
+"""Points of the prior and time steps at which bound and variation are compared."""
 
 
 def check_surrogate_indices(study: Study) -> None:
@@ -98,6 +104,33 @@ def quantity_errors(surrogate: Surrogate, validation_set: Path) -> dict[str, NDA
     return {name: np.array(found) for name, found in errors.items()}
 
 
+def relative_error_bound(study: Study, surrogate: Surrogate) -> float:
+    """Returns the error bound for 9 of 10 simulations, relative to how much the fields vary over the parameters.
+
+    The variation is the error of a prediction that is the mean of the fields for all parameters. Both are root mean
+    squares over the prior. NaN if the run has no bound, or too few simulations for it.
+    """
+    known = surrogate.first_errors
+    if known is None or not len(known) or first_error_name(study.training) is None:
+        return math.nan
+    cube = np.random.default_rng(0).random((_BOUND_POINTS, len(surrogate.parameter_bounds)))
+    columns = dict(zip(surrogate.parameter_bounds, cube.T, strict=True))
+    points = {name: study.parameters[name].quantile(column) for name, column in columns.items()}
+    bounds = surrogate.error_bound(points, level=_BOUND_LEVEL)
+    error = sample_error(study, surrogate, build_loss(study, surrogate))
+    inputs = torch.tensor(np.column_stack(list(points.values())), dtype=torch.float32)
+    squares = []
+    with torch.no_grad():
+        for time in np.linspace(*surrogate.times, _BOUND_STEPS):
+            moment = torch.full((len(inputs),), float(time))
+            outputs = surrogate.member_outputs(inputs, moment).mean(dim=1)
+            mean = outputs.mean(dim=0, keepdim=True).expand_as(outputs)
+            squares.append(float(error(mean, outputs).mean()))
+    variation = math.sqrt(sum(squares) / len(squares))
+    largest = math.sqrt(float(np.mean(bounds**2)))
+    return largest / variation if variation > 0 and math.isfinite(largest) else math.nan
+
+
 def write_surrogate_indices(study: Study, run_dir: Path) -> None:
     """Computes the indices of the surrogate of a run that has ended, and writes them for the report.
 
@@ -108,8 +141,11 @@ def write_surrogate_indices(study: Study, run_dir: Path) -> None:
     surrogate = load(run_dir / "checkpoints" / "final")
     found = indices_of_study(study, surrogate)
     errors = quantity_errors(surrogate, run_dir / validation_file(study.training.validation.main))
-    fields = {name: _record(one, errors[name]) for name, one in found.items()}
-    record = {"parameters": list(surrogate.parameter_bounds), "fields": fields}
+    record = {
+        "parameters": list(surrogate.parameter_bounds),
+        "error_bound": relative_error_bound(study, surrogate),
+        "fields": {name: _record(one, errors[name]) for name, one in found.items()},
+    }
     write_json(run_dir / SURROGATE_INDICES, record)
 
 

@@ -269,6 +269,9 @@ def _pairs(
     filled = np.ones(len(points), dtype=bool) if adaptive is None else adaptive
     for axes, (across, up) in zip(grid, chosen_pairs, strict=True):
         scatter(axes, run, across, up, values, norm, colors, filled)
+    if len(np.unique(values[np.isfinite(values)])) < 2:
+        # A scale tells nothing about points of one color.
+        return image
     mappable = ScalarMappable(norm=norm, cmap=colors)
     bar = image.colorbar(mappable, ax=list(grid), fraction=0.03, pad=0.015)
     if isinstance(norm, LogNorm):

@@ -8,16 +8,12 @@ from melissa_gen.report import error_figures
 from melissa_gen.report.drawing import Drawing, pretty_unit, to_svg
 from melissa_gen.report.fields import case_figure
 from melissa_gen.report.pictures import Pictures
-from melissa_gen.report.quantities import count, number
+from melissa_gen.report.quantities import ERRORS, count, number
+from melissa_gen.report.trust import bounds_files, trust_caption, trust_figure
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, RecordedRun
 
 __all__ = ["case_rows", "error_drawings", "field_errors", "parameter_text", "set_errors"]
-
-ERRORS = {
-    "nrmse": "normalized root mean square error (NRMSE)",
-    "rmse": "root mean square error on the scale of the fields (RMSE)",
-}
 
 
 def error_drawings(pictures: Pictures) -> list[Drawing]:
@@ -46,6 +42,9 @@ def error_drawings(pictures: Pictures) -> list[Drawing]:
         ),
         *pictures.drawn(
             (error_figures.spectra_figure, error_figures.spectra_caption), version=cases
+        ),
+        *pictures.drawn(
+            (trust_figure, trust_caption), version=tuple(map(run.version, bounds_files()))
         ),
     ]
 

@@ -127,7 +127,7 @@ def render_report(
             "started": _started(run),
             "key_figures": _key_figures(run),
             "missing": run.missing,
-            "trains": (run.study.get("training") or {}).get("enabled") is not False,
+            "trains": _trains(run),
             "error_label": run.error_name.upper(),
             "training": _training(pictures),
             "errors": error_drawings(pictures),
@@ -171,6 +171,7 @@ def _started(run: RecordedRun) -> str:
 
 def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
     """Returns the key figures at the top of the page: (value, name, remark)."""
+    trains = _trains(run)
     last = run.statuses[-1] if run.statuses else {}
     simulations = run.summary.get("simulations") or last.get("simulations") or {}
     sampler = run.summary.get("sampler") or last.get("sampler") or {}
@@ -186,27 +187,38 @@ def _key_figures(run: RecordedRun) -> list[tuple[str, str, str]]:
     weighted = math.isfinite(effective) and effective < 1
     failed = number_at(simulations, "failed")
     speed = number_at(run.summary, "throughput", "megabytes_per_second")
+    done = (
+        count(number_at(simulations, "completed")),
+        "simulations",
+        f"of {count(number_at(simulations, 'planned'))} planned, {count(failed)} failed",
+    )
+    took = (
+        duration(seconds),
+        "wall time",
+        f"{rate(speed)} MB/s on average" if run.summary else "",
+    )
+    if not trains:
+        received, lost = (count(number_at(samples, key)) for key in ("received", "lost"))
+        method = str(sampler.get("method") or UNKNOWN)
+        return [done, (received, "samples received", f"{lost} lost"), took, (method, "sampler", "")]
     return [
         (number(number_at(error, "mean")), "validation error", f"mean {run.error_name.upper()}"),
         (number(number_at(error, "max")), "worst case", f"p99 {number(number_at(error, 'p99'))}"),
-        (
-            count(number_at(simulations, "completed")),
-            "simulations",
-            f"of {count(number_at(simulations, 'planned'))} planned, {count(failed)} failed",
-        ),
+        done,
         (
             count(number_at(samples, "trained")),
             "samples trained",
             f"{count(batches)} batches"
             + (f", effective batch size {share(effective)}" if weighted else ""),
         ),
-        (
-            duration(seconds),
-            "wall time",
-            f"{rate(speed)} MB/s on average" if run.summary else "",
-        ),
+        took,
         (share(adaptive), "adaptive points", str(sampler.get("method", ""))),
     ]
+
+
+def _trains(run: RecordedRun) -> bool:
+    """Returns whether the study has a surrogate."""
+    return (run.study.get("training") or {}).get("enabled") is not False
 
 
 def _validation(run: RecordedRun) -> dict[str, Any]:
@@ -246,6 +258,14 @@ def _which(run: RecordedRun) -> str:
     return f"{shown:,} of the {total:,} simulations of the run, evenly spaced."
 
 
+def _origin(run: RecordedRun) -> str:
+    """Returns what circles and colors of the points mean; "" for a fixed design, whose points are all alike."""
+    if not design_space.generations(run).any():
+        return ""
+    origin = "Open circles were drawn from the prior, filled circles by the adaptive method"
+    return f" {origin}; the color is the generation."
+
+
 def _space(pictures: Pictures) -> list[Drawing]:
     run = pictures.run
     names, points = run.parameter_names, run.points()
@@ -264,8 +284,7 @@ def _space(pictures: Pictures) -> list[Drawing]:
     return whole + pictures.drawn(
         (
             design_space.spending_figure,
-            f"{_which(run)} Open circles were drawn from the prior, filled circles by the "
-            f"adaptive method; the color is the generation.{most}",
+            f"{_which(run)}{_origin(run)}{most}",
         ),
         (
             design_space.difficulty_figure,

@@ -2,9 +2,14 @@
 
 import math
 
-__all__ = ["UNKNOWN", "count", "duration", "megabytes", "number", "rate", "share"]
+__all__ = ["ERRORS", "UNKNOWN", "count", "duration", "megabytes", "number", "rate", "share"]
 
 UNKNOWN = "–"
+ERRORS = {
+    "nrmse": "normalized root mean square error (NRMSE)",
+    "rmse": "root mean square error on the scale of the fields (RMSE)",
+}
+"""What each name of an error means."""
 MINUTE, HOUR = 60, 3600
 
 

@@ -24,7 +24,7 @@ from melissa_gen.report.drawing import (
 from melissa_gen.report.quantities import number, share
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
-__all__ = ["spending_against_errors_figure", "spending_caption"]
+__all__ = ["prior_edges", "spending_against_errors_figure", "spending_caption"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,6 +125,25 @@ def spending_caption(run: RecordedRun) -> str:
     return f"{_reading(run, shown, measured)} {said}"
 
 
+def prior_edges(prior: Distribution, values: Floats, bins: int) -> Floats:
+    """Returns the edges of bins of about equal prior probability, or of one bin for each of a few possible values.
+
+    Args:
+        prior: Distribution of the parameter.
+        values: Values that must be inside.
+        bins: Number of bins.
+    """
+    possible = np.unique(prior.quantile(PRIOR_GRID))
+    if 1 < len(possible) <= MOST_BINS:
+        middle = (possible[1:] + possible[:-1]) / 2
+        return np.concatenate(
+            [[2 * possible[0] - middle[0]], middle, [2 * possible[-1] - middle[-1]]]
+        )
+    inner = np.unique(prior.quantile(np.linspace(0, 1, bins + 1)[1:-1]))
+    low, high = prior.typical_range
+    return np.concatenate([[min(values.min(), low)], inner, [max(values.max(), high)]])
+
+
 def _reading(run: RecordedRun, shown: list[tuple[int, Distribution]], measured: _Measured) -> str:
     """Returns a sentence on the bin with the largest error."""
     mean = float(measured.errors.mean())
@@ -174,25 +193,6 @@ def _shown(run: RecordedRun, measured: _Measured) -> list[tuple[int, Distributio
     return found[:SHOWN] if run.points().size else []
 
 
-def _edges(prior: Distribution, values: Floats, bins: int) -> Floats:
-    """Returns the edges of bins of about equal prior probability, or of one bin for each of a few possible values.
-
-    Args:
-        prior: Distribution of the parameter.
-        values: Values that must be inside.
-        bins: Number of bins.
-    """
-    possible = np.unique(prior.quantile(PRIOR_GRID))
-    if 1 < len(possible) <= MOST_BINS:
-        middle = (possible[1:] + possible[:-1]) / 2
-        return np.concatenate(
-            [[2 * possible[0] - middle[0]], middle, [2 * possible[-1] - middle[-1]]]
-        )
-    inner = np.unique(prior.quantile(np.linspace(0, 1, bins + 1)[1:-1]))
-    low, high = prior.typical_range
-    return np.concatenate([[min(values.min(), low)], inner, [max(values.max(), high)]])
-
-
 def _shares(values: Floats, edges: Floats) -> Floats:
     """Returns the share of the values in each bin, `(k,)`."""
     place = np.searchsorted(edges[1:-1], values, side="right")
@@ -204,7 +204,7 @@ def _bins(run: RecordedRun, place: int, prior: Distribution, measured: _Measured
     simulated, values = run.points()[:, place], measured.points[:, place]
     simulated = simulated[np.isfinite(simulated)]
     wanted = int(np.clip(len(values) // CASES_OF_A_BIN, FEWEST_BINS, MOST_BINS))
-    edges = _edges(prior, np.concatenate([simulated, values]), wanted)
+    edges = prior_edges(prior, np.concatenate([simulated, values]), wanted)
     of_errors, bins = np.searchsorted(edges[1:-1], values, side="right"), len(edges) - 1
     counts = np.bincount(of_errors, minlength=bins)
     sums = np.bincount(of_errors, measured.errors, minlength=bins)
@@ -274,7 +274,7 @@ def _draw_map(
     points = points[np.isfinite(points).all(axis=1)]
     count = int(np.clip(np.sqrt(len(points) / 4), FEWEST_BINS, MOST_BINS))
     both = np.concatenate([points, measured.points[:, places]])
-    edges = [_edges(prior, both[:, k], count) for k, (_, prior) in enumerate(shown)]
+    edges = [prior_edges(prior, both[:, k], count) for k, (_, prior) in enumerate(shown)]
     even = [
         _shares(prior.quantile(PRIOR_GRID), e) for (_, prior), e in zip(shown, edges, strict=True)
     ]

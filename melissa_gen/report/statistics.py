@@ -223,7 +223,10 @@ def _bars(one: FieldEstimates, first: Floats, total: Floats, order: list[int]) -
     place = np.arange(len(shown))
     axes.barh(place, first[shown], 0.22, color=COLORS["blue"], label="first order")
     axes.barh(place + 0.24, total[shown], 0.22, color=COLORS["amber"], label="total order")
-    right = max(1.0, float(total[shown].max()), float(first[shown].max()))
+    intervals = _intervals(one)
+    for (low, high), shift in zip(intervals, (0.0, 0.24), strict=False):
+        axes.hlines(place + shift, low[shown], high[shown], color=COLORS["ink"], linewidth=1)
+    right = max(1.0, *(float(values[shown].max()) for values in (first, total)))
     axes.set_xlim(min(0.0, float(first[shown].min()), float(total[shown].min())), right)
     for height, k in zip(place, shown, strict=True):
         axes.text(0, height - 0.18, one.parameters[k], va="bottom", fontsize=11)
@@ -236,9 +239,24 @@ def _bars(one: FieldEstimates, first: Floats, total: Floats, order: list[int]) -
     axes.spines["left"].set_visible(False)
     image.legend(loc="outside upper left", ncols=2)
     said = "Sobol indices, averaged over times and points with the variance as weight."
+    if intervals:
+        said += " Thin lines: the 95 % confidence limits of single points, averaged alike."
     if len(order) > len(shown):
         said += f" The {len(shown)} largest of {len(order)}."
     return Drawing.of(image, said)
+
+
+def _intervals(one: FieldEstimates) -> list[tuple[Floats, Floats]]:
+    """Returns the mean limits of the indices of first and total order; empty if they are unknown."""
+    names = [
+        f"{order}_{end}" for order in ("first_order", "total_order") for end in ("low", "high")
+    ]
+    if not all(name in one.results.estimates for name in names):
+        return []
+    limits = [one.results.aggregated(name) for name in names]
+    if not np.isfinite(limits).any():
+        return []
+    return [(limits[0], limits[1]), (limits[2], limits[3])]
 
 
 def _index_maps(one: FieldEstimates, order: list[int], last: Steps) -> Drawing:

@@ -19,6 +19,8 @@ __all__ = ["IndicesPart", "indices_part"]
 
 INACCURATE = 0.2
 """Relative error from which the limits of an index are too wide to rank the parameters."""
+BOUND_TOO_LARGE = 2 * INACCURATE
+"""The same for the bound, which is about twice the root mean square error."""
 ORDERS = ("first_order", "total_order")
 Row = tuple[str, list[str]]
 
@@ -31,11 +33,15 @@ class IndicesPart:
         fields: Name of each field, what its error means, whether that is a warning, and a row for each parameter.
         streamed: Whether the rows have the indices of the stream.
         problem: Why there are no indices, or "".
+        bound: What the error bound of the surrogate means for the indices, or "".
+        doubtful: Whether that is a warning.
     """
 
     fields: list[tuple[str, str, bool, list[Row]]] = field(default_factory=list)
     streamed: bool = False
     problem: str = ""
+    bound: str = ""
+    doubtful: bool = False
 
 
 def indices_part(run: RecordedRun) -> IndicesPart | None:
@@ -56,7 +62,24 @@ def indices_part(run: RecordedRun) -> IndicesPart | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         return IndicesPart(problem=f"{SURROGATE_INDICES} can't be shown: {error}.")
-    return IndicesPart(fields, any(streamed.values()))
+    bound, doubtful = _bound(number_at(record, "error_bound"))
+    return IndicesPart(fields, any(streamed.values()), bound=bound, doubtful=doubtful)
+
+
+def _bound(relative: float) -> tuple[str, bool]:
+    """Returns what the error bound, relative to the variation of the fields, means; and whether that is a warning."""
+    if np.isnan(relative):
+        return "", False
+    said = (
+        f"By its error bound, the surrogate has an error below {share(relative)} of the effect of the parameters for "
+        "9 of 10 simulations. The effect is the error of a prediction that is the mean over all parameters."
+    )
+    if relative < BOUND_TOO_LARGE:
+        return said, False
+    return (
+        f"{said} Be careful with the indices: the surrogate may miss a part of this effect.",
+        True,
+    )
 
 
 def _field(

@@ -2,13 +2,13 @@
 
 `Surrogate` wraps any `torch.nn.Module`, built-in or supplied by the user, so that its inputs and
 outputs are in physical units. `save` and `load` store it as safetensors and JSON. From melissa_gen,
-this package imports only `melissa_gen.errors`.
+this package imports only `melissa_gen.errors` and `melissa_gen.error_bounds`.
 """
 
+from melissa_gen.error_bounds import FirstErrors
 from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.deeponet import DeepONet
 from melissa_gen.surrogates.direct_surrogate import Surrogate
-from melissa_gen.surrogates.error_bounds import FirstErrors
 from melissa_gen.surrogates.export import export
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.last_layer import LastLayer

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from melissa_gen.error_bounds import FirstErrors
 from melissa_gen.errors import DataError, nearest
-from melissa_gen.surrogates.error_bounds import FirstErrors
 from melissa_gen.surrogates.evaluation import error_bound, jacobian, labeled
 from melissa_gen.surrogates.field_scale import FieldScale, usable_width
 from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside

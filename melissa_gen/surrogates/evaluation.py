@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from melissa_gen.error_bounds import FirstErrors, scaled
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates.derivatives import Derivatives, slopes_along
 from melissa_gen.surrogates.input_scale import warn_outside
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
-    from melissa_gen.surrogates.error_bounds import FirstErrors
 
 __all__ = ["bounds_at", "dataset_of", "error_bound", "jacobian", "labeled"]
 
@@ -76,7 +76,7 @@ def error_bound(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], lev
     return bounds_at(surrogate, known, points, level).reshape(columns[0].shape)
 
 
-def bounds_at(surrogate: "Surrogate", known: "FirstErrors", points: Array, level: float) -> Array:
+def bounds_at(surrogate: "Surrogate", known: FirstErrors, points: Array, level: float) -> Array:
     """Returns bounds of the error `(n,)` at physical parameters `(n, d)`.
 
     Args:
@@ -85,18 +85,11 @@ def bounds_at(surrogate: "Surrogate", known: "FirstErrors", points: Array, level
         points: The parameters.
         level: Probability with which the error stays below the bound, in (0, 1).
     """
-    return known.bound(_scaled(surrogate, points), _scaled(surrogate, known.parameters), level)
-
-
-def _scaled(surrogate: "Surrogate", points: Array) -> Array:
-    """Scales points `(n, d)` from the bounds of the parameters to [0, 1], on their log scales."""
-    scaled = np.empty(points.shape)
-    for axis, (name, ends) in enumerate(surrogate.parameter_bounds.items()):
-        column, (low, high) = points[:, axis], ends
-        if name in surrogate.logarithmic:
-            column, low, high = np.log(np.maximum(column, 1e-300)), np.log(low), np.log(high)
-        scaled[:, axis] = (column - low) / ((high - low) or 1.0)
-    return scaled
+    unit, own = (
+        scaled(some, surrogate.parameter_bounds, surrogate.logarithmic)
+        for some in (points, known.parameters)
+    )
+    return known.bound(unit, own, level)
 
 
 def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: ArrayLike) -> Any:

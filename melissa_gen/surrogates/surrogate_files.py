@@ -9,10 +9,10 @@ from typing import Any
 
 import safetensors.torch
 
+from melissa_gen.error_bounds import FIRST_ERRORS, FirstErrors
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.direct_surrogate import Surrogate
-from melissa_gen.surrogates.error_bounds import FIRST_ERRORS, FirstErrors
 from melissa_gen.surrogates.field_scale import FieldScale
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
 from melissa_gen.surrogates.point_surrogate import PointSurrogate

@@ -11,6 +11,7 @@ from melissa_gen.builders.dataset import dataset_writer
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.surrogate_indices import (
     check_surrogate_indices,
+    relative_error_bound,
     write_surrogate_indices,
 )
 from melissa_gen.errors import StudyError
@@ -21,7 +22,7 @@ from melissa_gen.run_dir.recorded_run import RecordedRun
 from melissa_gen.runs import Run
 from melissa_gen.statistics import FieldResults, StatisticsResults
 from melissa_gen.study import load_study, write_study
-from melissa_gen.surrogates import save
+from melissa_gen.surrogates import FirstErrors, load, save
 
 from ..small_study import write_small_study
 
@@ -36,11 +37,16 @@ def study(tmp_path):
     )
 
 
-def finished_run(study, run_dir, error):
-    """A run whose validation simulations differ from the surrogate by an error, in parts of its spread."""
+def finished_run(study, run_dir, error, bound=0.05):
+    """A run whose validation simulations differ from the surrogate by an error, in parts of its spread.
+
+    All errors of first passes have the size `bound`, in widths of the scales.
+    """
     torch.manual_seed(1)
     run_dir.mkdir()
     surrogate = build_surrogate(study)
+    drawn = np.random.default_rng(1).random((40, 2)) + np.array([0, 1])
+    surrogate.first_errors = FirstErrors(drawn, np.full(40, bound), np.ones(40), "rmse")
     save(surrogate, run_dir / "checkpoints" / "final")
     points = np.random.default_rng(0).random((8, 2)) + np.array([0, 1])
     named = dict(zip("ab", points.T, strict=True))
@@ -84,6 +90,41 @@ def test_the_indices_of_the_stream_are_beside_those_of_the_surrogate(study, tmp_
     part = indices_part(RecordedRun.read(run_dir))
     assert part.streamed
     assert [cells[-2:] for _, cells in part.fields[0][3]] == [["0.25", "0.75"]] * 2
+
+
+@pytest.mark.parametrize(("parts", "warned"), [(0.1, False), (0.9, True)])
+def test_the_error_bound_is_compared_with_the_effect_of_the_parameters(
+    study, tmp_path, parts, warned
+):
+    surrogate = load(finished_run(study, tmp_path / "one", 0.01, 1.0) / "checkpoints" / "final")
+    effect = 1.0 / relative_error_bound(study, surrogate)
+    # The mean over all parameters misses what the standardized fields vary by.
+    random = np.random.default_rng(2)
+    inputs = [torch.tensor(random.random(2000) + low, dtype=torch.float32) for low in (0, 1)]
+    with torch.no_grad():
+        found = [
+            surrogate.member_outputs(torch.stack(inputs, 1), torch.full((2000,), float(time)))
+            for time in np.linspace(*surrogate.times, 8)
+        ]
+    spread = np.sqrt(np.mean([one.var(dim=0).mean() for one in found]))
+    assert effect == pytest.approx(spread, rel=0.2)
+    run_dir = finished_run(study, tmp_path / "two", 0.01, parts * effect)
+    part = indices_part(RecordedRun.read(run_dir))
+    assert f"below {100 * parts:.0f} % of the effect" in part.bound
+    assert part.doubtful is warned is ("Be careful" in part.bound)
+    assert part.bound in render_report(RecordedRun.read(run_dir))
+
+
+def test_a_bound_of_too_few_simulations_is_not_told(study, tmp_path):
+    run_dir = finished_run(study, tmp_path / "run", 0.01)
+    surrogate = load(run_dir / "checkpoints" / "final")
+    few = surrogate.first_errors
+    surrogate.first_errors = FirstErrors(
+        few.parameters[:5], few.errors[:5], few.weights[:5], "rmse"
+    )
+    assert np.isnan(relative_error_bound(study, surrogate))
+    surrogate.first_errors = None
+    assert np.isnan(relative_error_bound(study, surrogate))
 
 
 def test_a_run_returns_its_indices(study, tmp_path):

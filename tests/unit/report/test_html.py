@@ -355,10 +355,16 @@ def test_a_study_without_training_has_no_sections_on_it(tmp_path):
     run = bare_run(tmp_path / "run", "study.yaml", "events.jsonl")
     study = run / "study.yaml"
     study.write_text(study.read_text() + "training: {enabled: false}\n")
-    outline = _Outline(render_report(RecordedRun.read(run)))
+    text = render_report(RecordedRun.read(run))
+    outline = _Outline(text)
     assert not {"training", "error", "cases"} & set(outline.ids)
     assert {"#training", "#error", "#cases"}.isdisjoint(outline.references)
     assert {"space", "sampler", "flow", "accounting"} <= set(outline.ids)
+    assert (
+        "samples received" in text
+        and "most difficult" not in text
+        and "validation error" not in text
+    )
 
 
 def test_a_figure_that_cannot_be_drawn_costs_only_itself(run_dir, caplog):

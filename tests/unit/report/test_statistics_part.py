@@ -80,6 +80,21 @@ def test_maps_of_a_field_with_sobol_indices(tmp_path):
     ]
 
 
+def test_the_confidence_limits_of_the_indices_are_drawn(tmp_path):
+    plain = field((40,), sobol=True)
+    ends = {
+        f"{order}_{end}": plain.estimates[order] + shift
+        for order in ("first_order", "total_order")
+        for end, shift in (("low", -0.1), ("high", 0.1))
+    }
+    known, _ = only(tmp_path / "known", velocity=field((40,), sobol=True, **ends))
+    assert "95 % confidence limits" in known.bars[0].caption
+    few = {name: np.full_like(values, np.nan) for name, values in ends.items()}
+    unknown, _ = only(tmp_path / "unknown", velocity=field((40,), sobol=True, **few))
+    assert "confidence" not in unknown.bars[0].caption
+    assert known.bars[0].svg.count("<path") > unknown.bars[0].svg.count("<path")
+
+
 def test_lines_of_a_field_without_sobol_indices(tmp_path):
     one, text = only(tmp_path, velocity=field((40,)))
     assert len(one.drawings) == 1 and one.bars == []

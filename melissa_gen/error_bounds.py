@@ -14,6 +14,7 @@ scores are normalized by a local mean as in Lei et al., "Distribution-free predi
 arXiv 1604.04173.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.errors import DataError
 
-__all__ = ["FIRST_ERRORS", "FirstErrors"]
+__all__ = ["FIRST_ERRORS", "FirstErrors", "scaled"]
 
 Array = NDArray[np.float64]
 
@@ -128,6 +129,25 @@ class FirstErrors:
         local = [_local_means(part, own, score, self.weights) for part in parts]
         bounds: Array = np.exp(np.concatenate(local) + residual[order[place]])
         return bounds
+
+
+def scaled(
+    points: Array, bounds: Mapping[str, Sequence[float]], logarithmic: Collection[str]
+) -> Array:
+    """Scales points `(n, d)` from the bounds of the parameters to [0, 1], on their log scales.
+
+    Args:
+        points: The points.
+        bounds: Name of each parameter to its lower and upper bound, in the order of the columns.
+        logarithmic: Names of the parameters on a log scale.
+    """
+    found = np.empty(points.shape)
+    for axis, (name, (low, high)) in enumerate(bounds.items()):
+        column, first, last = points[:, axis], low, high
+        if name in logarithmic:
+            column, first, last = np.log(np.maximum(column, 1e-300)), np.log(low), np.log(high)
+        found[:, axis] = (column - first) / ((last - first) or 1.0)
+    return found
 
 
 def _local_means(
