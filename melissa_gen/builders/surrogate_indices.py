@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melissa_gen.builders.training import build_loss, first_error_name, sample_error
+from melissa_gen.builders.training import build_loss, sample_error
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.folder import SURROGATE_INDICES, validation_file, write_json
@@ -111,7 +111,7 @@ def relative_error_bound(study: Study, surrogate: Surrogate) -> float:
     squares over the prior. NaN if the run has no bound, or too few simulations for it.
     """
     known = surrogate.first_errors
-    if known is None or not len(known) or first_error_name(study.training) is None:
+    if known is None or not len(known) or study.training.first_error_name is None:
         return math.nan
     cube = np.random.default_rng(0).random((_BOUND_POINTS, len(surrogate.parameter_bounds)))
     columns = dict(zip(surrogate.parameter_bounds, cube.T, strict=True))
