@@ -17,6 +17,7 @@ from melissa_gen.errors import DataError
 from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.sampling import Prior
 from melissa_gen.study import SimulationSection, Study, TimesSection
+from melissa_gen.study.bridge_section import BridgeSection
 
 __all__ = [
     "check_dataset",
@@ -164,7 +165,7 @@ def dataset_settings(
         "time_steps": simulation.time_steps,
         "times": simulation.times.model_dump(),
         "domain": simulation.domain,
-        "bridge": simulation.bridge.model_dump(exclude={"keep"}) if simulation.bridge else None,
+        "bridge": _bridge_settings(simulation.bridge) if simulation.bridge else None,
         "simulations": simulations,
         "seed": seed,
         "files": dict(solver_files(study).digests if files is None else files),
@@ -176,6 +177,12 @@ def dataset_settings(
     # Convert through JSON, so that the result compares equal to settings read from a file.
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
+
+
+def _bridge_settings(bridge: BridgeSection) -> dict[str, Any]:
+    """Returns the settings of the bridge; without inputs they are those of data sets from before there were any."""
+    unset = {"input_reader"} if bridge.input_reader is None else set()
+    return bridge.model_dump(exclude={"keep", *unset})
 
 
 def clock(times: TimesSection) -> Callable[[int], float]:

@@ -72,7 +72,8 @@ class ClassKey(NamedTuple):
             names = list(signature.parameters)
             legal = [name for name in names[len(first) :] if name not in given]
             wrong = [name for name in given if name not in names]
-            hint = nearest(wrong[0], legal) if wrong else ""
+            # The first problem may be another one, such as an argument that is missing.
+            hint = nearest(wrong[0], legal) if wrong and f"'{wrong[0]}'" in str(error) else ""
             message = f"{arguments_key} do not match {cls.__name__}{signature}: {error}{hint}"
             raise StudyError(message) from error
 

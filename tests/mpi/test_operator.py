@@ -1,4 +1,4 @@
-"""A neural operator, trained on the inputs and fields of simulations by two server ranks, in two parts."""
+"""Neural operators and a pointwise network, trained by two server ranks, in two parts."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from melissa_gen.surrogates import load
 pytestmark = [pytest.mark.mpi, pytest.mark.long]
 
 SOLVER = Path(__file__).parent.parent / "faults" / "solver.py"
-COUNT = 12
+COUNT, STEPS = 12, 10
 STUDY = {
     "simulation.command": ["python", "solver.py", "--gate", "open", "--input"],
     "simulation.count": COUNT,
     "simulation.inputs": {"k": {"shape": [12, 4]}},
-    "surrogate.task": "operator",
     "server.ranks": 2,
     "training.validation": {"simulations": 3, "every": 20},
 }
 
 
-def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs):
-    study = runs.study(STUDY, solver=SOLVER)
+def stopped_and_resumed(runs, task):
+    """Interrupts a study with this task while it trains; returns its run after it was resumed."""
+    study = runs.study({**STUDY, "surrogate.task": task}, solver=SOLVER)
     first = runs.start(study)
     first.wait_event("simulation_finished", 6)
     first.wait_event("simulation_issued", 8)
@@ -45,10 +45,27 @@ def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs):
     assert (
         resumed["samples_restored"] > 0 and summary["training"]["batches"] > resumed["batches"] > 0
     )
+    runs.assert_nothing_left()
+    return run
+
+
+@pytest.mark.parametrize("predicts", ["field", "trajectory"])
+def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs, predicts):
+    task = {"class": "operator", "arguments": {"predicts": predicts}}
+    run = stopped_and_resumed(runs, task)
     with h5py.File(run.run_dir / "validation.h5") as file:
         assert file["inputs/k"].shape == (3, 12, 4)
         assert np.ptp(file["inputs/k"][0]) > 0
     surrogate = load(run.run_dir / "checkpoints" / "final")
     point, given = {"a": 0.5, "b": 1.0}, {"k": np.ones((12, 4))}
-    assert np.isfinite(surrogate.predict(point, given, [0.0, 1.0])["u"]).all()
-    runs.assert_nothing_left()
+    times = {} if predicts == "trajectory" else {"time": [0.0, 1.0]}
+    found = surrogate.predict(point, given, **times)["u"]
+    assert found.shape == (2 if times else STEPS, 12, 4) and np.isfinite(found).all()
+
+
+def test_a_pointwise_study_is_stopped_resumed_and_finished(runs):
+    run = stopped_and_resumed(runs, {"class": "pointwise", "arguments": {"points": 8}})
+    surrogate = load(run.run_dir / "checkpoints" / "final")
+    point = {"a": 0.5, "b": 1.0}
+    assert surrogate.predict(point, 1.0)["u"].shape == (12, 4)
+    assert np.isfinite(surrogate.predict(point, 1.0, [[0.5, 0.5]])["u"]).all()

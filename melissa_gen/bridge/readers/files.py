@@ -64,7 +64,7 @@ class FilesReader:
         folder: Path,
         key: str,
     ) -> None:
-        self._section, self._folder = section, folder
+        self._section, self._folder, self._key = section, folder, key
         self._shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self._apart = FIELD in section.files
         names = list(self._shapes) if self._apart else [""]
@@ -141,6 +141,12 @@ class FilesReader:
 
     def _pick(self, arrays: Arrays, name: str, path: Path) -> npt.NDArray[Any]:
         if arrays.single is not None:
+            if len(self._shapes) > 1 and not self._apart:
+                msg = (
+                    f"{path.relative_to(self._folder)} holds one array without a name, but {', '.join(self._shapes)} "
+                    f"are read from it; write each into a file of its own and {FIELD} into {self._key}.files"
+                )
+                raise OutputError(msg)
             return arrays.single
         names = getattr(self._section, "fields", {})
         wanted = names.get(name, name)

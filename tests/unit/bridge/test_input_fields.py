@@ -63,6 +63,11 @@ def test_inputs_are_read_by_a_function(bridged, tmp_path):
             "no file matches simulation.bridge.input_reader.files 'nothing.npz'",
         ),
         (READER, {"m": {"shape": [6]}}, "there is no 'm' for the field 'm' in start.npz"),
+        (
+            {"format": "numpy", "files": "u0.npy"},
+            INPUTS,
+            "u0.npy holds one array without a name, but k, mask are read from it; write each",
+        ),
         (READER, {"k": {"shape": [3]}}, "field 'k' has the global shape (2, 2); the study says (3"),
     ],
 )

@@ -28,6 +28,11 @@ def test_the_solver_and_its_study_decide(study_file):
     assert settings(study_file) != first
 
 
+def test_a_bridge_that_reads_no_inputs_has_the_settings_of_earlier_data_sets(study_file):
+    bridge = "simulation.bridge={reader: {format: numpy, files: u.npy}}"
+    assert set(settings(study_file, bridge)["bridge"]) == {"inputs", "reader"}
+
+
 def test_times_and_coordinates(study_file):
     words = ["simulation.times={start: 1.0, interval: 0.5}", "simulation.domain={x: [0.0, 3.0]}"]
     study = load_study(study_file, words)

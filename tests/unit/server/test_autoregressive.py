@@ -172,7 +172,7 @@ def test_a_saved_surrogate_predicts_from_its_first_steps(tmp_path):
     first = surrogate.predict({"a": 0.5}, {"u": initial}, steps=5)["u"]
     assert first.shape == (5, 6)
     np.testing.assert_array_equal(loaded.predict({"a": 0.5}, {"u": initial}, 5)["u"], first)
-    with pytest.raises(DataError, match="it must be \\(2, 6\\)"):
+    with pytest.raises(DataError, match=r"initial\['u'\] .* must be \(2, 6\), the last steps"):
         loaded.predict({"a": 0.5}, {"u": initial[0]}, 5)
     for fields in ({}, {"u": initial, "v": initial}):
         with pytest.raises(DataError, match="it must hold u, the fields"):
@@ -186,6 +186,39 @@ def test_a_saved_surrogate_predicts_from_its_first_steps(tmp_path):
         given,
     )
     np.testing.assert_allclose(answer["u"][0].detach(), first[0], rtol=1e-5)
+
+
+class Unchanged(torch.nn.Module):
+    """A network whose output has the shape of its inputs."""
+
+    def __init__(self, n_inputs, output_shape):
+        super().__init__()
+
+    def forward(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        ("autoregressive", r"\(2, 7\) .* must be \(2, 6\)"),
+        ("pointwise", r"\(2, 3\) .* must be \(2,\)"),
+        ("operator", r"\(2, 5\) .* must be \(2, 6\)"),
+        (
+            {"class": "operator", "arguments": {"predicts": "trajectory"}},
+            r"\(2, 4\) .* must be \(2, 8, 6\)",
+        ),
+    ],
+)
+def test_a_network_with_another_output_is_one_sentence(task, found):
+    operator = {"inputs": {"k": {"shape": [3]}}} if "operator" in str(task) else {}
+    study = study_of(
+        simulation={"time_steps": 8, **operator},
+        surrogate={"task": task, "class": f"{__file__}:Unchanged"},
+    )
+    with pytest.raises(StudyError, match=rf"Unchanged' returned {found}") as error:
+        build_surrogate(study)
+    assert "\n" not in str(error.value)
 
 
 def test_a_changed_scale_keeps_the_function():

@@ -127,6 +127,19 @@ def test_a_wrong_output_shape_is_found_at_once():
         make({"u": (4,)}, class_path=f"{__file__}:WrongShape")
 
 
+class OtherArguments(torch.nn.Module):
+    """Has not the arguments of a network."""
+
+    def __init__(self, inputs, output_shape):
+        super().__init__()
+
+
+def test_a_missing_argument_has_no_hint_to_itself():
+    with pytest.raises(StudyError, match=r"missing a required argument: 'inputs'") as error:
+        make({"u": (4,)}, class_path=f"{__file__}:OtherArguments")
+    assert "did you mean" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
