@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cases import CASES, METHODS, PUBLISHED, Case
 from measure import ROOT, Result, command_line, environment, finish
+from rollout_errors import rollout_errors
 
 KINDS = ("rollout", "one_step")
 STATISTICS = ("mean", "std", "p95", "p99", "max")
@@ -106,11 +107,9 @@ def _run(cell: Path, case: Case, method: str, seed: int) -> None:
     if done.returncode != 0:
         sys.exit(f"{cell}: the study failed:\n{done.stdout}{done.stderr}")
     summary = json.loads((run_dir / "summary.json").read_text())
-    with np.load(run_dir / "validation_errors.npz") as arrays:
-        rollout = arrays["rmse"].tolist()
+    errors = rollout_errors(run_dir / "checkpoints" / "final", run_dir / "validation.h5")
     content = {
-        "rollout": rollout,
-        "one_step": one_step_errors(run_dir).tolist(),
+        **{kind: values.tolist() for kind, values in errors.items()},
         "batches": summary["training"]["batches"],
         "adaptive": summary["sampler"]["adaptive"],
         "seconds": time.monotonic() - began,
@@ -162,35 +161,6 @@ def settings(case: Case, method: str, seed: int) -> list[str]:
         **{key: value for key, value in chosen.items() if key != "sampler"},
     }
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
-
-
-def one_step_errors(run_dir: Path) -> Array:
-    """Returns the error of each test simulation (n,) over single steps from its own time steps, as RMSE."""
-    import torch
-
-    from melissa_gen.dataset import Dataset
-    from melissa_gen.surrogates import AutoregressiveSurrogate, load
-
-    surrogate = load(run_dir / "checkpoints" / "final")
-    assert isinstance(surrogate, AutoregressiveSurrogate)
-    with Dataset(run_dir / "validation.h5") as data, torch.no_grad():
-        fields = [data.read(row) for row in range(len(data))]
-        scale = {n: float(np.std([one[n] for one in fields])) for n in surrogate.fields}
-        errors = []
-        for point, true in zip(data.parameters, fields, strict=True):
-            steps = len(data.times) - 1
-            given = {n: torch.from_numpy(true[n][:-1, None].copy()) for n in scale}
-            (found,) = surrogate.rollout(
-                torch.from_numpy(point)[None].repeat(steps, 1),
-                torch.from_numpy(data.times[:-1]),
-                surrogate.standardized(given),
-                1,
-            )
-            squares = [
-                np.mean(np.square((found[n].numpy() - true[n][1:]) / scale[n])) for n in scale
-            ]
-            errors.append(np.sqrt(np.mean(squares)))
-    return np.array(errors)
 
 
 # The tables --------------------------------------------------------------------------------------------------------
