@@ -26,6 +26,12 @@ VERDICTS = (
     ("nothing", "nothing waits", COLORS["teal"]),
 )
 """What waits longest in a second, and what that says."""
+WORK = (
+    ("gathering", "gathers batches", COLORS["teal"]),
+    ("agreeing", "agrees with the other ranks", COLORS["violet"]),
+    ("saving", "saves", COLORS["amber"]),
+)
+"""What the trainer does between its steps."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class _Seconds:
         at: Running time (seconds), `(n,)`.
         waits: Share of the time that each side waited, by the keys of the status, `(n,)` each.
         validates: Share of the time that the trainer validated, `(n,)`.
+        work: Share of the time that the trainer spent on each kind of `WORK`, `(n,)` each.
         trains: Share of the time after the training had started, `(n,)`.
         solves: Share of the time in which clients were alive, `(n,)`.
     """
@@ -43,6 +50,7 @@ class _Seconds:
     at: Floats
     waits: dict[str, Floats]
     validates: Floats
+    work: dict[str, Floats]
     trains: Floats
     solves: Floats
 
@@ -62,9 +70,12 @@ def bottleneck_figure(run: RecordedRun) -> Figure | None:
     if trained:
         data = found.waits["trainer_for_data"]
         validates = np.minimum(found.validates, np.maximum(found.trains - data, 0))
-        computes = np.maximum(found.trains - data - validates, 0)
+        others = [(found.work[key], text, color) for key, text, color in WORK]
+        left = found.trains - data - validates
+        computes = np.maximum(left - sum(values for values, _, _ in others), 0)
         rows = (
             (computes, "trains", COLORS["blue"]),
+            *others,
             (validates, "validates", COLORS["pale"]),
             (data, "waits for data", COLORS["red"]),
         )
@@ -105,6 +116,7 @@ def _seconds(run: RecordedRun) -> _Seconds | None:
         at,
         {key: shares(run.column("waiting", key)) for key, _, _ in VERDICTS if key != "nothing"},
         shares(_validating(run)),
+        {key: shares(run.column("trainer", key)) for key, _, _ in WORK},
         shares(np.isfinite(batches).astype(np.float64)),
         shares((np.nan_to_num(alive) > 0).astype(np.float64)),
     )

@@ -40,7 +40,7 @@ from melissa_gen.report.quantities import (
 )
 from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.surrogate_indices import indices_part
-from melissa_gen.report.waiting import bottleneck, mean_waits
+from melissa_gen.report.waiting import bottleneck, mean_waits, trainer_parts
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE
@@ -344,7 +344,11 @@ def _waiting(run: RecordedRun) -> str:
     """Returns what limits the speed of the run, and what to change; "" if nothing is known."""
     trains = bool(np.isfinite(run.column("training", "batches")).any())
     found = bottleneck(mean_waits(run.statuses), trains=trains)
-    return f"{found.said} {found.advice}".strip() if found else ""
+    parts = trainer_parts((run.summary.get("training") or {}).get("seconds") or {})
+    sentences = [found.said, found.advice] if found else []
+    if parts:
+        sentences.append(f"The trainer's time: {parts}.")
+    return " ".join(filter(None, sentences))
 
 
 def _accounting(run: RecordedRun) -> dict[str, Any]:

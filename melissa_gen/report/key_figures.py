@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melissa_gen.report.quantities import count, duration, number
-from melissa_gen.report.waiting import bottleneck
+from melissa_gen.report.waiting import bottleneck, trainer_parts
 from melissa_gen.run_dir.events import error_name, number_at
 
 __all__ = ["key_figures"]
@@ -58,6 +58,8 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     limit = bottleneck(summary.get("waiting") or {}, trains=bool(summary.get("training")))
     if limit:
         found.append(("bottleneck", limit.said))
+    if parts := trainer_parts((summary.get("training") or {}).get("seconds") or {}):
+        found.append(("trainer", parts))
     if "wall_seconds" in summary:
         found.append(("time", duration(number_at(summary, "wall_seconds"))))
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from melissa_gen.report.quantities import share
 from melissa_gen.run_dir.events import number_at
 
-__all__ = ["SMALL", "Bottleneck", "bottleneck", "mean_waits", "who_waits"]
+__all__ = ["SMALL", "Bottleneck", "bottleneck", "mean_waits", "trainer_parts", "who_waits"]
 
 SMALL = 0.05
 """Fraction of the time below which waiting is not significant."""
@@ -36,6 +36,14 @@ BOTTLENECKS = {
         "The sampler is the bottleneck: the clients wait for parameters {share} of the time.",
         "Larger generations (sampler.generation_size) or a cheaper method (sampler.method) would help.",
     ),
+}
+WORK = {
+    "training": "training steps",
+    "gathering": "gathering batches",
+    "agreeing": "agreeing with the other server ranks",
+    "waiting": "waiting for samples",
+    "validating": "validation",
+    "saving": "checkpoints",
 }
 SINKS = (
     "sinks",
@@ -83,6 +91,20 @@ def bottleneck(waiting: Mapping[str, Any], *, trains: bool = True) -> Bottleneck
     sinks = key == "clients_for_credit" and not trains
     name, said, advice = SINKS if sinks else BOTTLENECKS[key]
     return Bottleneck(name, key, said.format(share=share(known[key])), advice)
+
+
+def trainer_parts(seconds: Mapping[str, Any]) -> str:
+    """Describes what the trainer spent its time on, as a list of shares; "" if it is not known.
+
+    Args:
+        seconds: Seconds of each kind of work, as in the summary under `training.seconds`.
+    """
+    known = {key: number_at(seconds, key) for key in WORK}
+    total = sum(value for value in known.values() if value > 0)
+    if not total > 0:
+        return ""
+    large = sorted((-known[key] / total, WORK[key]) for key in WORK if known[key] >= 0.01 * total)
+    return ", ".join(f"{share(-part)} {what}" for part, what in large)
 
 
 def mean_waits(statuses: Sequence[Mapping[str, Any]]) -> dict[str, float]:

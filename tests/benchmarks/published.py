@@ -60,9 +60,9 @@ def _result(summary: dict[str, Any], events: list[dict[str, Any]]) -> Result:
     add(
         (
             "trainer without data, s",
-            training["starved_seconds"],
+            training["seconds"]["waiting"],
             wall,
-            training["starved_seconds"] / wall,
+            training["seconds"]["waiting"] / wall,
         )
     )
     peaks = memory["peak_rss_megabytes_per_rank"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 
 from melissa_gen.errors import ProtocolError
+from melissa_gen.server.stopwatch import PARTS
 
 __all__ = [
     "ControlMessage",
@@ -29,7 +30,7 @@ _TilingFault = tuple[Literal["blocks_overlap", "blocks_leave_gaps"], Text]
 
 
 def _totals_are_numbers(training: dict[str, Any]) -> dict[str, Any]:
-    for name in ("batches", "samples_drawn", "starved_seconds"):
+    for name in ("batches", "samples_drawn", *(f"{part}_seconds" for part in PARTS)):
         if training.get(name, 0) is None:
             msg = f"'{name}' must be a number"
             raise ValueError(msg)

@@ -6,6 +6,7 @@ from typing import Any
 from melissa_gen.protocol import wire
 from melissa_gen.reservoir import LOST_WITH_SERVER
 from melissa_gen.server.ingest.receiver import SavedPart
+from melissa_gen.server.stopwatch import PARTS
 
 __all__ = ["StatusBoard"]
 
@@ -112,7 +113,7 @@ class StatusBoard:
             "samples": samples["received"],
             "megabytes": self.megabytes,
             "batches": batches,
-            "starved": training.get("starved_seconds", 0.0),
+            **{part: training.get(f"{part}_seconds", 0.0) for part in PARTS},
         }
         rate = {k: (v - self._before.get(k, 0)) / interval for k, v in totals.items()}
         self._before = totals
@@ -126,8 +127,9 @@ class StatusBoard:
             "training": training | {"batches_per_second": rate["batches"]},
             "validation": self.validation and {**self.validation, "error": self._error},
             "sampler": sampler,
+            "trainer": {part: min(rate[part], 1.0) for part in PARTS} if training else {},
             "waiting": {
-                "trainer_for_data": min(rate["starved"], 1.0),
+                "trainer_for_data": min(rate["waiting"], 1.0),
                 "clients_for_credit": self._fraction("credit_seconds", beats, interval),
                 "clients_for_parameters": self._fraction("next_seconds", beats, interval),
             },

@@ -18,6 +18,7 @@ from melissa_gen.reservoir import Batch, Policy
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, TRAINING, WAITING
 from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.stopwatch import Stopwatch
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.goal import Goal
@@ -82,7 +83,7 @@ class Trainer:
         guard: What happens after a batch that is not finite.
         learned: Whether any rank has trained a batch with a finite loss.
         samples_drawn: Samples drawn so far, over all ranks.
-        starved_seconds: Time spent waiting for samples (seconds).
+        watch: Where the time went.
         loss: Running mean of the loss; NaN before the first batch.
     """
 
@@ -122,7 +123,7 @@ class Trainer:
         self._scaling = Scaling(self.surrogate, reservoir, device)
         self._pacing = study_pacing(study, reservoir, self._ranks)
         self.samples_drawn = 0
-        self.starved_seconds = 0.0
+        self.watch = Stopwatch()
         self.loss = math.nan
         self._rollbacks = 0
         self.learned = False
@@ -137,7 +138,7 @@ class Trainer:
         return {
             "batches": self.batches,
             "samples_drawn": self.samples_drawn,
-            "starved_seconds": self.starved_seconds,
+            "seconds": self.watch.seconds,
             "scaling": self._scaling.state(),
             "loss": None if math.isnan(self.loss) else self.loss,
             "learner": self._learner.state(),
@@ -153,7 +154,7 @@ class Trainer:
         self._learner.restore(state["learner"], state["batches"], new_rank=state["random"] is None)
         self.samples_drawn = state["samples_drawn"]
         self._restore_pacing()
-        self.starved_seconds = state["starved_seconds"]
+        self.watch.restore(state.get("seconds", {}))
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self._rollbacks = self.guard.rollbacks
         self.goal.restore(state["goal"])
@@ -181,6 +182,7 @@ class Trainer:
         Returns:
             None, or the reason why the study was stopped before the end of the data.
         """
+        self.watch.start()
         if not self.batches:
             self.wait_for_first_samples()
         while True:
@@ -209,21 +211,26 @@ class Trainer:
                 self._saved = time.monotonic()
                 self._state.begin_piece(SAVING)
                 self._hooks.checkpoint()
+                self.watch.lap("saving")
             if not turn.pace.step:
                 continue
             batch = None
             if turn.mine > 0:
                 batch = self.draw(turn.mine)
             self._hooks.made_room()
+            self.watch.lap("gathering")
             losses = self.learn(batch, turn.pace.total)
             self.record(batch, losses, turn.pace.total)
             self._callbacks.call("on_batch", self._progress)
+            self.watch.lap("training")
             if self.batches % self._training.validation.every == 0:
                 reached = self._measure()
+                self.watch.lap("validating")
                 if reached is not None:
                     self._hooks.reached(reached)
         if self.batches:
             self._measure()
+            self.watch.lap("validating")
         return self._state.stop_reason
 
     def _progress(self, errors: dict[str, float] | None = None) -> Progress:
@@ -276,11 +283,11 @@ class Trainer:
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
-        began = time.monotonic()
         mine = self._supply()
         if not mine.ready:
             self.reservoir.wait_ready(self._training.batch_size, _WAIT_SECONDS)
             mine = self._supply()
+            self.watch.lap("waiting")
         due = (
             time.monotonic() - self._saved > self._training.checkpoint_every
             and self._hooks.may_checkpoint()
@@ -299,11 +306,11 @@ class Trainer:
         total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
         pace = self._pacing.turn(total, drawn)
         self._state.activity = _activity(pace)
-        if not pace.step and not stop:
-            self.starved_seconds += time.monotonic() - began
-            if pace.ahead and mine.ready:
-                # The condition changes only through the all-reduce above, which is repeated at this interval.
-                time.sleep(_WAIT_SECONDS)
+        self.watch.lap("agreeing" if pace.step else "waiting")
+        if not pace.step and not stop and pace.ahead and mine.ready:
+            # The condition changes only through the all-reduce above, which is repeated at this interval.
+            time.sleep(_WAIT_SECONDS)
+            self.watch.lap("waiting")
         allowance = self._pacing.allowance(mine.accepted, total, drawn)
         if allowance is not None:
             self.reservoir.allow_puts(self._stored_before + allowance)
@@ -338,7 +345,7 @@ class Trainer:
             "samples_drawn": self.samples_drawn,
             "loss": self.loss,
             "learning_rate": self.learning_rate,
-            "starved_seconds": self.starved_seconds,
+            **{f"{part}_seconds": seconds for part, seconds in self.watch.seconds.items()},
             "effective_share": self.effective_share,
         }
 

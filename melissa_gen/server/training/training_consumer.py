@@ -224,7 +224,7 @@ class TrainingConsumer(Consumer):
                 "batches": trainer.batches,
                 "samples_drawn": trainer.samples_drawn,
                 "final_loss": None if math.isnan(trainer.loss) else trainer.loss,
-                "starved_seconds": trainer.starved_seconds,
+                "seconds": trainer.watch.seconds,
                 "effective_share": trainer.effective_share,
                 "not_finite": trainer.guard.skipped,
                 "rollbacks": trainer.guard.rollbacks,

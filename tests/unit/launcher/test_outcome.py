@@ -131,3 +131,10 @@ def test_the_figures_of_a_study_without_training_say_what_came_of_its_samples():
     del summary["record"]
     summary["statistics"] = {"file": "s.h5", "fields": {"u": {"samples": 20}}}
     assert key_figures(summary) == [samples, ("statistics", "20 samples in s.h5")]
+
+
+def test_time_of_the_trainer_is_split():
+    seconds = {"training": 71.0, "gathering": 9.0, "agreeing": 19.6, "saving": 0.4}
+    found = dict(key_figures({"training": {"batches": 1, "seconds": seconds}}))
+    text = "71 % training steps, 20 % agreeing with the other server ranks, 9 % gathering batches"
+    assert found["trainer"] == text

@@ -67,7 +67,7 @@ def write_run(
             "batches": 12 * seconds,
             "samples_drawn": 12 * seconds * 64,
             "final_loss": 3.1e-4,
-            "starved_seconds": 41.0,
+            "seconds": {"training": 700.0, "gathering": 60.0, "agreeing": 50.0, "waiting": 41.0},
         },
         "validation": {"nrmse": _summary(errors), "simulations": len(errors)},
         "sampler": {
@@ -114,8 +114,8 @@ def status_event(
             "loss": 0.4 * np.exp(-5.5 * part**0.4) * np.exp(0.15 * np.sin(second * 1.7)),
             "learning_rate": 1e-3 * 0.5 ** int(4 * part),
             "samples_drawn": int(12 * second) * 64,
-            "starved_seconds": 41.0 * part,
         },
+        "trainer": {"training": 0.76, "gathering": 0.1, "agreeing": 0.06, "waiting": 0.04 * wave},
         "validation": {"mean": 0.02, "p99": 0.11, "max": 0.19} if part > 0.1 else None,
         "sampler": {
             "method": "diffusion_posterior",

@@ -27,7 +27,7 @@ REPORT = {
     "counters": COUNTERS,
     "reservoir": RESERVOIR | {"withdrawn": {"stopped": 1}},
     "pending": 0,
-    "training": {"batches": 1, "starved_seconds": 0.5},
+    "training": {"batches": 1, "waiting_seconds": 0.5},
     "activity": "waiting",
     "turns": 3,
     "finalized": [[0, 0, 4, 4], [1, 0, 4, 4, []], [1, 0, 4, 4, ["blocks_overlap", "u"]]],
@@ -95,7 +95,7 @@ def test_good_messages_are_read(kind):
     read_control_message({"type": kind, **(GOOD | ENDING)[kind]}, 1)
 
 
-@pytest.mark.parametrize("name", ["batches", "samples_drawn", "starved_seconds"])
+@pytest.mark.parametrize("name", ["batches", "samples_drawn", "waiting_seconds"])
 def test_a_total_of_the_training_must_be_a_number(name):
     report = {"type": "rank_report", **(GOOD | ENDING)["rank_report"], "training": {name: None}}
     with pytest.raises(ProtocolError, match=f"'{name}' must be a number"):
