@@ -80,6 +80,11 @@ def generate(
     where = run_dir or create_default_run_dir(study.name, Path.cwd(), suffix="-data")
     with held_run_dir(where) as held:
         view.say(f"run directory {held}")
+        if study.server.ranks > 1:
+            view.say(
+                f"generate uses one of the {study.server.ranks} server ranks; a study with record and "
+                "training.enabled: false uses all"
+            )
         record_run(plan, held, purpose)
         shown = DataSetView(
             view.console, f"data set: {simulations} simulations", sample_count(plan)

@@ -40,6 +40,9 @@ def complete_summary(
         known = last_status(run_dir / "events.jsonl") or {}
         keys = ("simulations", "samples", "training", "sampler")
         summary = {key: known[key] for key in keys if key in known}
+        if "batches" not in (summary.get("training") or {}):
+            # The study has no training, or had not begun it.
+            summary.pop("training", None)
         if known.get("validation"):
             errors = dict(known["validation"])
             summary["validation"] = {errors.pop("error", "nrmse"): errors}

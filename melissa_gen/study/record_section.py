@@ -26,9 +26,9 @@ class RecordSection(Section):
     def _of_its_own(cls, file: str) -> str:
         path = PurePath(file)
         if path.suffix not in (".h5", ".hdf5"):
-            msg = f"{file} has another suffix than .h5 or .hdf5; write, for example, record.h5"
+            msg = "has another suffix than .h5 or .hdf5; write, for example, record.h5"
             raise ValueError(msg)
         if str(path) in _TAKEN or str(path).startswith("validation_"):
-            msg = f"{file} is a file that the study writes itself; choose another name, such as record.h5"
+            msg = "is a file that the study writes itself; choose another name, such as record.h5"
             raise ValueError(msg)
         return file

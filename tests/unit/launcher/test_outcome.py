@@ -84,6 +84,15 @@ def test_a_failure_that_the_server_did_not_know_of(tmp_path):
     assert exit_status(summary, "failed") == (1, "3 client jobs in a row")
 
 
+def test_a_server_that_died_in_a_study_without_training_leaves_no_figures_of_one(tmp_path):
+    status = {"samples": SAMPLES | {"recorded": 6}, "training": {"batches_per_second": 0.0}}
+    events = [{"time": 1, "event": "status", "waiting": {"clients_for_credit": 0.0}, **status}]
+    summary = summarized(tmp_path, "failed", "the disk is full", events=events)
+    assert "training" not in summary
+    found = dict(key_figures(summary))
+    assert "training" not in found and "trainer" not in found["bottleneck"]
+
+
 def test_a_server_that_finished_without_a_summary(tmp_path):
     summary = summarized(tmp_path, "finished")
     code, sentence = exit_status(summary, "finished")

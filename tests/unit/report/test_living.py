@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -72,6 +73,19 @@ def test_the_interval_follows_from_the_cost(tmp_path):
     report = LivingReport(tmp_path, cpu_seconds=lambda: next(ticks))
     # The second page comes soon; then 1 % of a core, and at least 10 s.
     assert [round(report.write()) for _ in range(3)] == [60, 10, 200]
+
+
+def test_pages_after_the_first_use_one_percent_of_a_core(running):
+    path, later = running
+    report, shares = LivingReport(path), []
+    for page in range(5):
+        began = time.process_time()
+        wait = report.write()
+        # What follows the last look at the clock in a page is hardly anything.
+        shares.append((time.process_time() - began) / wait)
+        with (path / "events.jsonl").open("a") as file:
+            file.writelines(later[5 * page : 5 * page + 5])
+    assert max(shares[1:]) < 0.0101
 
 
 def test_two_processes_write_a_page_without_a_collision(tmp_path):

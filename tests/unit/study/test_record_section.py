@@ -23,12 +23,20 @@ def test_a_study_records_nothing_unless_it_says_so(small):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["record.file=study.yaml"], "study.yaml has another suffix than .h5 or .hdf5"),
+        (
+            ["record.file=study.yaml"],
+            "record.file 'study.yaml' has another suffix than .h5 or .hdf5",
+        ),
         (["record.file=./validation.h5"], "is a file that the study writes itself"),
         (
             ["record.fields=[v]"],
             "record.fields has 'v', which is no field of the study; legal are u",
         ),
+        (["statistics={quantiles: [0.5, 0.1, 0.5]}"], "names 0.5 more than once; write it once"),
+        (["statistics={thresholds: {u: [1, 1]}}"], "names 1.0 more than once; write it once"),
+        (["statistics={fields: [u, u]}"], "names u more than once; write it once"),
+        (["statistics={quantiles: [1.5]}"], "quantiles.0 is 1.5; a number below 1 is legal"),
+        (["statistics={thresholds: {v: [1]}}"], "thresholds has the field 'v'; legal are u"),
         (
             ["training.enabled=false"],
             "training.enabled is false, and nothing else uses the samples",
