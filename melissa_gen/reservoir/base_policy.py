@@ -12,7 +12,7 @@ from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.batches import check_out, copied
 from melissa_gen.reservoir.policy_rules import PolicyRules
 from melissa_gen.reservoir.samples import Batch, Sample, SampleBlock, Selection, StoredRows
-from melissa_gen.reservoir.segments import IN_NO_WINDOW, Segments, WindowShape
+from melissa_gen.reservoir.segments import IN_NO_WINDOW, NOT_DRAWN, Segments, WindowShape
 from melissa_gen.reservoir.slot_release import SlotRelease
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.stored_rows import stored_rows
@@ -293,11 +293,8 @@ class Policy(PolicyRules):
     def unseen(self) -> NDArray[np.int64]:
         """Simulation number and time step of each stored sample that has never been drawn, `(n, 2)`."""
         with self._condition:
-            if self._segments is None:
-                slots = np.array(self._unseen_slots(), np.intp)
-            else:
-                held = self._segments.slots()
-                slots = held[~self._segments.trained[held]]
+            segments = self._segments
+            slots = segments.unseen_slots() if segments else np.array(self._unseen_slots(), np.intp)
             return np.stack([self.store.simulations[slots], self.store.steps[slots]], axis=1)
 
     def slots(self) -> list[int]:
@@ -360,6 +357,11 @@ class Policy(PolicyRules):
                 self._random.bit_generator.state = state["random"]
 
     @property
+    def accepted(self) -> int:
+        """Number of stored samples that count for the pacing: not those of simulations that ended before a window."""
+        return self._stored - self._withdrawn.get(IN_NO_WINDOW, 0)
+
+    @property
     def refilled(self) -> bool:
         """Whether the samples of an earlier server were restored."""
         return self._refilled
@@ -398,7 +400,7 @@ class Policy(PolicyRules):
     # Private methods that require the lock.
 
     def _room(self) -> bool:
-        if self._allowed is not None and self._stored >= self._allowed:
+        if self._allowed is not None and self.accepted >= self._allowed:
             return False
         return self._size() < self._limit or self._evictable() > 0
 
@@ -407,7 +409,7 @@ class Policy(PolicyRules):
         room = max(self._limit - self._size(), 0)
         count = min(len(slots), room + self._evictable())
         if self._allowed is not None:
-            count = min(count, max(self._allowed - self._stored, 0))
+            count = min(count, max(self._allowed - self.accepted, 0))
         self._stored += count
         self._arrivals.update(dict.fromkeys(slots[:count]))
         self._free(self._exchange(slots[:count], max(count - room, 0)))
@@ -438,7 +440,7 @@ class Policy(PolicyRules):
 
     def _free_segment(self, segments: Segments, row: int) -> None:
         # With few windows at a large stride, some steps are in none of them.
-        self._withdraw(segments, segments.release(row), IN_NO_WINDOW)
+        self._withdraw(segments, segments.release(row), NOT_DRAWN)
 
     def _unseen_steps(self) -> int:
         return self._unseen() if self._segments is None else self._segments.unseen

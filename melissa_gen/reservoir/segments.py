@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir.slot_store import SlotStore
 
-__all__ = ["IN_NO_WINDOW", "Segments", "WindowShape"]
+__all__ = ["IN_NO_WINDOW", "NOT_DRAWN", "Segments", "WindowShape"]
 
 IN_NO_WINDOW = "in no complete window"
+NOT_DRAWN = "in no drawn window"
 """Reason for withdrawing time steps whose neighbors in time never arrived, or between the strides of few windows."""
 _LEAST_WINDOWS, _WINDOWS_PER_OVERLAP = 8, 4
 
@@ -197,6 +198,11 @@ class Segments:
     def slots(self) -> NDArray[np.intp]:
         """Slots of all time steps in memory, ascending."""
         return np.sort(np.fromiter(self._slots.values(), np.intp, len(self._slots)))
+
+    def unseen_slots(self) -> NDArray[np.intp]:
+        """Returns the slots of the steps that were in no drawn window."""
+        held = self.slots()
+        return held[~self.trained[held]]
 
     def columns(self, slots: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """Returns what `restore` needs of the steps in these slots, `(n,)` each."""

@@ -45,7 +45,7 @@ class Supply(NamedTuple):
             drained=drained,
             blocked=reservoir.blocked and not drained,
             available=min(len(reservoir), batch_size),
-            accepted=reservoir.counters()["stored"] - stored_before,
+            accepted=reservoir.accepted - stored_before,
             closed=reservoir.closed,
         )
 

@@ -113,7 +113,7 @@ class _Tape:
     """Stands for a reservoir in the training loop, and gives it what the reservoir of a run gave in each turn."""
 
     refilled, blocked, closed = False, False, True
-    capacity, restorable, items_per_sample = 0, 0, 1.0
+    accepted, capacity, restorable, items_per_sample = 0, 0, 0, 1.0
 
     def __init__(self, study: Study, data: Dataset, turns: Iterator[RecordedStep]) -> None:
         self._data, self._turns = data, turns
@@ -126,9 +126,6 @@ class _Tape:
         trajectory = study.sample_bytes * study.simulation.time_steps
         cached = functools.lru_cache(max(1, _CACHE_BYTES // trajectory))
         self._trajectory = cached(data.read)
-
-    def counters(self) -> dict[str, int]:
-        return {"stored": 0}
 
     def __len__(self) -> int:
         for turn in (self._turn, self._next):

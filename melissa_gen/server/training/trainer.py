@@ -167,7 +167,7 @@ class Trainer:
 
     def _restore_pacing(self) -> None:
         """Continues the pacing, to the share of the samples that are in memory again (collective)."""
-        stored = self.reservoir.counters()["stored"]
+        stored = self.reservoir.accepted
         kept = stored if self.reservoir.refilled else 0
         totals = torch.tensor([stored, kept], dtype=torch.int64, device=self._device)
         dist.all_reduce(totals)

@@ -103,7 +103,7 @@ def test_steps_between_the_strides_of_few_windows_are_withdrawn():
     while draw(memory, 1, 3) is not None:
         balanced(memory)
     # Windows begin at steps 0 and 1, so that they never contain steps 2, 3, 6 and 7.
-    assert balanced(memory)["withdrawn"] == {"in no complete window": 12}
+    assert balanced(memory)["withdrawn"] == {"in no drawn window": 12}
     assert memory.drained and memory.store.free == memory.store.slots
 
 

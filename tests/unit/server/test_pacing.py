@@ -200,6 +200,22 @@ def test_windows_up_to_whole_simulations_are_drawn_as_often_as_demanded(steps, c
     assert 3 * windows <= model.drawn <= 5 * windows
 
 
+@pytest.mark.parametrize("clients", [1, 3])
+def test_early_simulations_that_fail_before_a_window_do_not_use_up_the_allowance(clients):
+    model = Model(
+        window=WindowShape(20),
+        lengths=(19,) * 6 + (20,) * 40,
+        capacity=60,
+        watermark=8,
+        at_least=4.0,
+        clients=clients,
+    ).run()
+    (memory,) = (rank.memory for rank in model.ranks)
+    counters = memory.counters()
+    assert counters["withdrawn"] == {"in no complete window": 6 * 19}
+    assert counters["trained"] == memory.accepted == 40 * 20 and model.drawn >= 3 * 40
+
+
 @st.composite
 def sizes(draw):
     policy = draw(st.sampled_from(["reservoir", "reservoir", "fifo", "firo"]))
