@@ -52,6 +52,15 @@ The difficulty of a simulation is an exponential mean over its samples. Each sam
 pass through the network, before the optimizer step, because its loss is low after it was trained on, whether the
 simulation is difficult or not. `sampler.difficulty` selects the signal.
 
+Near failed simulations, a(λ) is multiplied by an estimate of the probability of success, and the novelty does not count
+them as points drawn, because they have taught the surrogate nothing.
+
+With the argument `cost: measured`, a(λ) is divided by the expected run time of a simulation, relative to its geometric
+mean: for studies in which some simulations take much longer than others. The run time is measured from the start of a
+simulation on a client to its last sample, including the time in which the client waits for the server. Its logarithm
+is interpolated between the simulations that have finished, and ignored where the parameters explain less than a tenth
+of its variance. The skill, from which the gate follows, is that of the difficulty alone.
+
 The rest of this page is generated from the modules of `melissa_gen/sampling/`, one for each method.
 
 """

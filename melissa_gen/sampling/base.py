@@ -63,6 +63,7 @@ class Evidence:
         failed: Whether the simulation has failed for good; it then has no difficulty.
         log_density: log q with which the point was drawn, NaN if unknown.
         generation: Generation that proposed the point.
+        seconds: Run time of the simulation, NaN if unknown.
     """
 
     simulation: int
@@ -72,6 +73,7 @@ class Evidence:
     failed: bool = False
     log_density: float = float("nan")
     generation: int = 0
+    seconds: float = float("nan")
 
 
 class Sampler(ABC):

@@ -42,12 +42,14 @@ class Slot:
         seed: of the network's first weights and of the batches.
         exponent: γ of the importance weights.
         tracker: turns first-pass losses into difficulties.
+        run_time: of the simulation of each of the points (n, d); None: unknown.
     """
 
     sampler: Sampler
     seed: int
     exponent: float
     tracker: DifficultyTracker = field(default_factory=DifficultyTracker)
+    run_time: Callable[[Array], Array] | None = None
     points: list[Array] = field(default_factory=list)
     adaptive: list[bool] = field(default_factory=list)
     log_density: list[float] = field(default_factory=list)
@@ -303,6 +305,7 @@ def _evidence(slot: Slot) -> list[Evidence]:
             samples=max(slot.tracker.samples(n), 1),
             log_density=slot.log_density[n],
             generation=slot.generation[n],
+            seconds=float(slot.run_time(slot.points[n][None])[0]) if slot.run_time else math.nan,
         )
         for n in slot.tracker.take_changed()
     ]

@@ -34,6 +34,10 @@ class Acquisition(ABC):
         """Returns log a (n,) at points (n, k) of the unit cube."""
         return self.value_and_gradient(unit)[0]
 
+    def difficulty(self, unit: Array) -> Array:
+        """Returns the predicted log difficulty (n,), up to a constant: log a, unless a also depends on a cost."""
+        return self.value(unit)
+
     @property
     def flat(self) -> bool:
         """Whether log a is constant, as it is before the first learning."""

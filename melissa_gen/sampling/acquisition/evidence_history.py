@@ -27,6 +27,7 @@ class EvidenceTable:
         fresh: (m,), whether the simulation was added since the last learning.
         predicted: (m, 1 + j), the predicted log a and the j features of the probe when the point was
             drawn; NaN where unknown.
+        seconds: (m,), run time of each simulation; NaN where unknown.
     """
 
     simulation: NDArray[np.int64]
@@ -36,8 +37,11 @@ class EvidenceTable:
     log_ratio: Array
     fresh: NDArray[np.bool_]
     predicted: Array = field(default_factory=lambda: np.empty((0, 0)))
+    seconds: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
+        if self.seconds.size == 0:
+            object.__setattr__(self, "seconds", np.full(len(self), np.nan))
         if self.predicted.size == 0:
             object.__setattr__(self, "predicted", np.full((len(self), 1), np.nan))
 
@@ -58,6 +62,7 @@ class EvidenceTable:
             self.log_ratio[keep],
             self.fresh[keep],
             self.predicted[keep],
+            self.seconds[keep],
         )
 
 
@@ -68,6 +73,7 @@ class _Row:
     difficulty: float
     samples: int
     log_ratio: float
+    seconds: float
     predicted: Array
 
 
@@ -147,6 +153,7 @@ class EvidenceHistory:
             difficulty=np.array([row.difficulty for row in rows], dtype=np.float64),
             samples=np.array([row.samples for row in rows], dtype=np.int64),
             log_ratio=np.array([row.log_ratio for row in rows], dtype=np.float64),
+            seconds=np.array([row.seconds for row in rows], dtype=np.float64),
             fresh=np.array([row.simulation in self._fresh for row in rows], dtype=bool),
             predicted=_padded([row.predicted for row in rows]),
         )
@@ -166,6 +173,7 @@ class EvidenceHistory:
             "records.samples": table.samples,
             "records.log_ratio": table.log_ratio,
             "records.fresh": table.fresh,
+            "records.seconds": table.seconds,
             "records.known": table.predicted,
             "predicted.points": np.array([np.frombuffer(key) for key in self._predicted]),
             "predicted.known": _padded(list(self._predicted.values())),
@@ -174,13 +182,21 @@ class EvidenceHistory:
 
     def restore(self, state: State) -> None:
         """Restores what `state` returned."""
-        columns = ("simulation", "unit", "difficulty", "samples", "log_ratio", "known")
+        # Checkpoints of earlier versions have no run times.
+        state = {"records.seconds": np.full(len(state["records.unit"]), np.nan), **state}
+        columns = ("simulation", "unit", "difficulty", "samples", "log_ratio", "seconds", "known")
         rows = zip(*(state[f"records.{column}"] for column in columns), strict=True)
         self._rows = {
             int(sim): _Row(
-                int(sim), unit.copy(), float(difficulty), int(samples), float(ratio), known.copy()
+                int(sim),
+                unit.copy(),
+                float(difficulty),
+                int(samples),
+                float(ratio),
+                float(seconds),
+                known.copy(),
             )
-            for sim, unit, difficulty, samples, ratio, known in rows
+            for sim, unit, difficulty, samples, ratio, seconds, known in rows
         }
         remembered = zip(state["predicted.points"], state["predicted.known"], strict=True)
         self._predicted = {point.tobytes(): known.copy() for point, known in remembered}
@@ -203,6 +219,7 @@ class EvidenceHistory:
             difficulty=difficulty,
             samples=one.samples,
             log_ratio=log_ratio if np.isfinite(log_ratio) else 0.0,
+            seconds=one.seconds,
             predicted=self._predicted.get(point.tobytes(), np.full(1, np.nan)),
         )
 

@@ -8,6 +8,8 @@ chosen by the leave-one-out error, which has a closed form.
 Reference: Rasmussen and Williams, "Gaussian processes for machine learning", 2006, equations 5.10 to 5.12.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,11 +31,15 @@ _LEAST = 0.05
 class KernelInterpolant:
     """A function on the unit cube, interpolated by kernel ridge regression; 0 everywhere before `fit`.
 
+    Args:
+        ridges: The ridges that are tried: variances of noise, relative to that of the values.
+
     Attributes:
         explained: Share of the variance that is explained in leave-one-out prediction, at most 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ridges: Sequence[float] = _RIDGES) -> None:
+        self._ridges = ridges
         self._points = np.empty((0, 0))
         self._coefficients = np.empty(0)
         self._metric = np.empty(0)
@@ -69,7 +75,7 @@ class KernelInterpolant:
         for length in _LENGTHS:
             metric = rate / (length * np.sqrt(max(unit.shape[1], 1)))
             kernel = _kernel(unit[some] * metric, unit[some] * metric)
-            for ridge in _RIDGES:
+            for ridge in self._ridges:
                 factor = cho_factor(kernel + ridge * np.eye(len(kernel)), lower=True)
                 # Only the lower half of the inverse is computed; its diagonal is used.
                 inverse, _ = dpotri(factor[0], lower=True)

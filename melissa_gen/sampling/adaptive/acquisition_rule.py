@@ -22,6 +22,7 @@ from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.failure_avoidance import FailureAvoidance
 from melissa_gen.sampling.acquisition.feature_regression import FeatureRegression
 from melissa_gen.sampling.acquisition.prediction_features import Probe
+from melissa_gen.sampling.acquisition.run_times import PerRunTime
 from melissa_gen.sampling.acquisition.skill import Skill
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
@@ -70,6 +71,11 @@ class EnsembleArguments(Arguments):
         1000,
         ge=10,
         description="number of newest records to learn from; novelty is relative to all points of the study",
+    )
+    cost: Literal["equal", "measured"] = Field(
+        "equal",
+        description="cost of a simulation: `equal` for all, or `measured`, by which the acquisition a(λ) is "
+        "divided: the run time, interpolated between the simulations that have finished",
     )
     gate: bool = Field(
         False,
@@ -213,14 +219,14 @@ class AcquisitionRule(AdaptiveRule):
             self.acquisition.observe(probe)
 
     def predict(self, unit: Array) -> Array:
-        """Returns log a and the features of the probe at points (n, k): (n, 1 + j).
+        """Returns log a, without costs, and the features of the probe at points (n, k): (n, 1 + j).
 
         Log a is relative to its mean over the candidates. Novelty decreases in the course of a study, while
         difficulties are relative to the average of their time.
         """
         value = np.full(len(unit), np.nan)
         if self.ready:
-            value = self.acquisition.value(unit) - self._level
+            value = self.acquisition.difficulty(unit) - self._level
         if self._probe is None:
             return value[:, None]
         return np.column_stack([value, self._probe.features(unit)])
@@ -351,6 +357,8 @@ def acquisition_sampler(
     )
     if arguments.guide == "surrogate":
         acquisition = FeatureRegression(acquisition, draws, half_life=arguments.half_life)
-    learned = FailureAvoidance(acquisition)
+    learned: Acquisition = FailureAvoidance(acquisition)
+    if arguments.cost == "measured":
+        learned = PerRunTime(learned)
     rule = AcquisitionRule(name, draws, learned, proposer, beta, calibrate, arguments.gate)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)

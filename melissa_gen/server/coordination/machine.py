@@ -382,8 +382,8 @@ class ControlMachine:
         over = outcome.finished or outcome.dropped
         at = {"simulation": record.simulation, "attempt": record.attempt}
         self._send_owner(record, {"type": "closed", **at, "over": over})
-        if outcome.dropped:
-            # The sampler does not know a simulation that was not issued to a client.
+        if over:
+            # The sampler does not know a simulation that was not issued to a client, nor its run time.
             self._proposals.register(record)
         if outcome.finished:
             self._faults.finished()

@@ -157,7 +157,7 @@ class ProposalQueue:
                 self._tracker.observe(numbers.astype(np.int64), values, excess)
 
     def register(self, record: SimulationRecord) -> None:
-        """Adds a simulation that was issued to a client or given up."""
+        """Adds a simulation that was issued to a client, has finished, or was given up."""
         with self._condition:
             self._note(record)
             if record.status == FAILED:
@@ -276,7 +276,13 @@ class ProposalQueue:
         """Writes what the evidence on a simulation will need."""
         density = float("nan") if record.log_density is None else record.log_density
         state = _GIVEN_UP if record.status == FAILED else _ISSUED
-        self._known[record.simulation] = (record.parameters, density, record.generation, state)
+        self._known[record.simulation] = (
+            record.parameters,
+            density,
+            record.generation,
+            state,
+            record.seconds,
+        )
 
     def _evidence(self) -> list[Evidence]:
         """Returns the evidence since the last generation; a simulation that is not known is left for the next one."""
@@ -292,6 +298,7 @@ class ProposalQueue:
                 failed=bool(row["state"] == _GIVEN_UP),
                 log_density=float(row["log_density"]),
                 generation=int(row["generation"]),
+                seconds=float(row["seconds"]),
             )
             for n, row in zip(numbers, self._known[numbers], strict=True)
         ]
@@ -361,5 +368,6 @@ def _known_type(parameters: int) -> "np.dtype[np.void]":
             ("log_density", np.float64),
             ("generation", np.int32),
             ("state", np.uint8),
+            ("seconds", np.float32),
         ]
     )

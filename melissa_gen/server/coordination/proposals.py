@@ -58,7 +58,7 @@ class ProposalSource(Protocol):
         """Returns the next point; the machine calls this at most once per planned simulation."""
 
     def register(self, record: SimulationRecord, /) -> None:
-        """Announces a simulation that a client solves or that was given up; its state is read from the record."""
+        """Announces a simulation that a client solves, that has finished, or that was given up, by its record."""
 
     def add_losses(self, losses: Sequence[Sequence[float]], /) -> None:
         """Adds first-pass losses, each (simulation, loss, excess over the batch's mean)."""

@@ -69,6 +69,13 @@ class SimulationRecord:
         return max(self.attempts - 1, 0)
 
     @property
+    def seconds(self) -> float:
+        """Time from the start of the successful attempt to its last sample (seconds); NaN unless it has finished."""
+        if self.status != FINISHED or self.issued_at is None or self.finished_at is None:
+            return math.nan
+        return self.finished_at - self.issued_at
+
+    @property
     def over(self) -> bool:
         """Whether the simulation is finished or was given up."""
         return self.status in (FINISHED, FAILED)

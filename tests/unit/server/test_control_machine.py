@@ -155,7 +155,8 @@ def test_a_study_from_its_first_client_to_the_end_of_reception():
     ]
     assert driver.tick() == []
     assert driver.want()["clients"] == 0
-    assert driver.points.registered == [0, 1, 2]
+    # When it is issued, and when it has finished.
+    assert driver.points.registered == [0, 0, 1, 1, 2, 2]
 
 
 def test_the_owner_is_sent_the_parameters_and_a_late_one_all_of_its_simulations():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from melissa_gen.sampling import PRIOR, DifficultyTracker, Prior, Proposals, Sampler, create
-from melissa_gen.server.coordination.ledger import FAILED, Ledger, SimulationRecord
+from melissa_gen.server.coordination.ledger import FAILED, FINISHED, Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from tests.conftest import wait_for
 
@@ -154,9 +154,12 @@ def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, ev
     queue.start()
     events.wait()
     easy = SimulationRecord(0, (0.25,), "test", 4, None)
+    easy.issued_at = 100.0
     bad = SimulationRecord(1, (0.75,), PRIOR, 0, -0.5, status=FAILED)
     queue.register(easy)
     queue.register(bad)
+    easy.status, easy.finished_at = FINISHED, 112.5
+    queue.register(easy)
     queue.add_losses([[0, 0.5, 0.0], [0, 0.5, 0.0]])
     queue.add_losses([])
     for _ in range(3):
@@ -169,6 +172,7 @@ def test_evidence_reaches_the_sampler_with_where_it_came_from(queue, sampler, ev
     assert (found[0].samples, found[0].generation, found[0].failed) == (2, 4, False)
     assert found[0].difficulty == pytest.approx(1.0)
     assert np.isnan(found[0].log_density)
+    assert found[0].seconds == 12.5 and np.isnan(found[1].seconds)
     assert found[1].failed
     assert found[1].log_density == -0.5
     assert queue.difficulty(0) == pytest.approx(1.0)
