@@ -12,6 +12,13 @@ the model, with D the probability that the point is *uniform*. This ratio estima
 uniform / history. With the opposite labels the weight would be the inverse ratio, and the model would
 reinforce its own preferences.
 
+Departures from OGAS as published:
+
+- The hidden layers have 64 units by default, and 1,024 there.
+- The context c is the standardized logarithm of the difficulty, clipped to 3 standard deviations, and not the error.
+- Targets are drawn in proportion to the difficulty, by default a mean squared error, and not to its root.
+- The predicted point is clipped to the cube in each reverse step, where the original draws points outside again.
+
 The density of the draws is unknown: log q is NaN, and the samples have weight 1 in training.
 
 References: online generative active sampling (OGAS), arXiv 2606.09949; classifier-free guidance: Ho
@@ -44,7 +51,7 @@ _RATIO_BOUND = 10.0
 
 
 class ConditionalDiffusionArguments(Arguments):
-    """Arguments of `conditional_diffusion`; the defaults are the published ones."""
+    """Arguments of `conditional_diffusion`; the defaults are the published ones, except that of `hidden`."""
 
     guidance: float = Field(5.0, ge=0.0, le=50.0, description="classifier-free guidance scale")
     steps: int = Field(100, ge=5, le=1000, description="number of reverse steps")

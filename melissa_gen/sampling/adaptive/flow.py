@@ -5,6 +5,9 @@ half from the prior, weights it by p a^β / q, and fits the flow to it by weight
 This minimizes the *forward* Kullback-Leibler divergence, which penalizes missing parts of the
 target. The reverse divergence would not need a population, but it is mode seeking.
 
+Departure from the first reference: one flow is fitted, from which half of the population is drawn, and not a population
+of proposals with a flow each. The prior's half of the population replaces their diversity.
+
 The flow is a neural spline flow of the package zuko on R^k. The map u = Φ(z) takes its points into
 the unit cube, so that no point leaves the box. Φ is used instead of the logistic function because the
 base distribution of the flow then equals the prior: an untrained flow proposes the prior itself. The

@@ -1,7 +1,8 @@
 """`gan`: a generator network trained to maximize E[β log a(λ)] plus the entropy of its points.
 
-The acquisition takes the place of the discriminator, because it already scores points and has a
-gradient. Without the entropy term all points would collapse onto the maximum of a. With it, the
+This is not the game of two networks of the first reference: the acquisition takes the place of the discriminator,
+because it already scores points and has a gradient, and is not trained against the generator. Without
+the entropy term all points would collapse onto the maximum of a. With it, the
 optimum is exactly p a^β. The objective is the *reverse* Kullback-Leibler divergence, which is mode
 seeking. The diagnostic `coverage` measures how evenly the axes are filled; it decreases when modes
 are lost.

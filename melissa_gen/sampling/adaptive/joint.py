@@ -9,8 +9,12 @@ variance exploding, from σ = 15 down to 1e-4.
 The sampler draws a difficulty c from the history with probability proportional to c^β p/q. It then
 draws λ given c and given the parameters that `given` fixes, for example "difficult, with this
 viscosity". Without fixed parameters the draws follow p(λ) E[c^β | λ]. The records are also weighted
-by p/q in training. Summary statistics of the solution are not part of the model, because the
-evidence does not contain any.
+by p/q in training.
+
+Departures from Simformer: its joint distribution is that of the parameters and the data of a simulation, and gives
+posteriors. Here the difficulty, one number, takes the place of the data. Summary statistics of the solution are not
+part of the model, because the evidence does not contain any. All variables attend to each other, without a mask of
+their dependencies.
 
 The density of the draws is unknown: log q is NaN, and the samples have weight 1 in training.
 

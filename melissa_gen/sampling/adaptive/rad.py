@@ -5,8 +5,10 @@ probabilities, and draws points without replacement. RAD uses k = 1 and c = 1, s
 points are uniform. `rar_d` uses k = 2 and c = 0.
 
 In the paper, ε is the residual of a differential equation, which can be evaluated at any point. A
-simulation that has not been run has no residual, so ε is the learned acquisition a(λ) here. The
-density is known in closed form except for E[ε^k], which is estimated from 4,096 points of the prior.
+simulation that has not been run has no residual, so ε is the learned acquisition a(λ) here. It predicts the
+difficulty, which by default is a mean *squared* error: k = 1 here is k = 2 in terms of the error itself, and `k: 0.5`
+is the k = 1 of the paper. The density is known in closed form except for E[ε^k], which is estimated from 4,096 points
+of the prior.
 
 Reference: Wu, Zhu, Tan, Kartha, Lu, arXiv 2207.10289, equation 2 and algorithm 2.
 """
