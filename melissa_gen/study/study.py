@@ -261,6 +261,26 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _whole_numbers_of_sets(self) -> Self:
+        whole = [name for name, one in self.parameters.items() if one.whole]
+        for name, one in self.training.validation.sets.items():
+            key = f"training.validation.sets.{name}"
+            for word in whole:
+                law = one.parameters.get(word)
+                if law is not None and not law.whole:
+                    msg = (
+                        f"{key}.parameters.{word} is {law.distribution}, which draws fractions, but the values of "
+                        f"{word} are whole numbers; use integer, or categorical with whole values"
+                    )
+                    raise ValueError(msg)
+                given = [point[word] for point in [*one.points, one.values] if word in point]
+                wrong = [value for value in given if value != round(value)]
+                if wrong:
+                    msg = f"{key} has {word} = {wrong[0]:g}, but the values of {word} are whole numbers"
+                    raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.training.enabled:
             return self

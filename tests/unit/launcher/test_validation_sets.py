@@ -79,6 +79,26 @@ def test_keys_that_contradict_the_sets(study_file, word, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (
+            {"parameters": {"b": {"distribution": "uniform", "low": 0, "high": 3}}},
+            f"{KEY}.far.parameters.b is uniform, which draws fractions, but the values of b are whole numbers",
+        ),
+        ({"points": [{"a": 5.0, "b": 1.5}]}, f"{KEY}.far has b = 1.5"),
+        ({"file": "made.h5", "values": {"a": 5.0, "b": 0.5}}, f"{KEY}.far has b = 0.5"),
+    ],
+)
+def test_whole_numbers_have_no_fractions_in_a_set(study_file, section, words):
+    law = '{"distribution": "integer", "low": 0, "high": 3}'
+    with pytest.raises(StudyError) as failure:
+        load_study(study_file, [f"parameters.b={law}", f"{KEY}.far={json.dumps(section)}"])
+    assert words in str(failure.value)
+    legal = '{"parameters": {"b": {"distribution": "integer", "low": 4, "high": 9}}}'
+    assert load_study(study_file, [f"parameters.b={law}", f"{KEY}.far={legal}"])
+
+
 def test_without_a_set_of_the_prior_one_of_the_others_has_the_results(study_file, made, tmp_path):
     sets = [f'{KEY}.{name}={{"file": "made.h5", "simulations": 2}}' for name in ("far", "near")]
     none = "training.validation.simulations=0"
