@@ -1,11 +1,13 @@
 """The report in a real browser: readable on any screen and with a keyboard; that of a running study tells its age."""
 
+import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from melissa_gen.error_bounds import FirstErrors
 from melissa_gen.report.html import render_report, write_page
 from melissa_gen.report.progress import RunProgress
 from melissa_gen.run_dir.recorded_run import RecordedRun
@@ -16,7 +18,7 @@ from melissa_gen.statistics import (
     StatisticsResults,
 )
 from tests.long.chromium import BROWSER, Chromium
-from tests.unit.report.synthetic_run import write_run
+from tests.unit.report.synthetic_run import PARAMETERS, write_run
 
 HERE = Path(__file__).parent
 SCREENSHOTS = HERE.parents[1] / "build" / "screenshots"
@@ -31,6 +33,7 @@ pytestmark = [
 def run(tmp_path_factory):
     path = write_run(tmp_path_factory.mktemp("runs") / "run", simulations=60, seconds=120)
     write_statistics(path)
+    write_bounds(path)
     return RecordedRun.read(path)
 
 
@@ -51,6 +54,23 @@ def write_statistics(path):
             found.update(simulation, step, values, np.array([west, diffusivity]), 1.0)
     results = FieldResults(found.results(), "K", (1.0,), (0.5,), found.figures(over=True))
     StatisticsResults({"temperature": results}, names, times).write(path / "statistics.h5")
+
+
+def write_bounds(path):
+    """Writes the errors of first passes, and indices of the surrogate with a warning of the error bound."""
+    limits = {name: [low, high] for name, (_, low, high, _) in PARAMETERS.items()}
+    unit = np.random.default_rng(2).random((80, len(limits)))
+    low, high = np.array(list(limits.values())).T
+    folder = path / "checkpoints" / "final"
+    folder.mkdir(parents=True)
+    errors = 0.01 * (1.0 + 3.0 * unit[:, 1])
+    FirstErrors(low + (high - low) * unit, errors, np.ones(80), "nrmse").write(folder)
+    model = {"parameters": limits, "logarithmic": []}
+    (folder / "model.json").write_text(json.dumps(model))
+    orders = ("first_order", "first_order_width", "total_order", "total_order_width")
+    one = {order: [0.2] * len(limits) for order in orders} | {"simulations": 0}
+    record = {"parameters": list(limits), "error_bound": 0.7, "fields": {"temperature": one}}
+    (path / "surrogate_indices.json").write_text(json.dumps(record))
 
 
 @pytest.fixture(scope="module")
