@@ -121,6 +121,8 @@ def _drawn(one: FieldEstimates) -> FieldPart:
     drawings = []
     if len(steps):
         drawings.append(_moment_maps(one, steps) if one.mapped else _moment_lines(one, steps))
+        if one.mapped and results.thresholds and "exceedance" in results.estimates:
+            drawings.append(_exceedance_maps(one, steps[-1:]))
     bars = []
     if "first_order" in results.estimates:
         groups = results["groups"][...]
@@ -167,6 +169,15 @@ def _moment_maps(one: FieldEstimates, steps: Steps) -> Drawing:
     image = maps_figure(rows, [one.moment(step) for step in columns], one.points)
     said = f"Mean and standard deviation (std) over the simulations. {slice_note(one.shape)}"
     return Drawing.of(image, said.strip())
+
+
+def _exceedance_maps(one: FieldEstimates, last: Steps) -> Drawing:
+    thresholds = one.results.thresholds[: map_columns(one.read("mean", last))]
+    values = np.concatenate([one.read("exceedance", last, k) for k in range(len(thresholds))])
+    row = MapRow("", values, _colors("viridis"), (0.0, 1.0), "probability")
+    image = maps_figure([row], [f"above {level:g}" for level in thresholds], one.points)
+    said = f"Probability that {one.label} is above a threshold, at {one.moment(last[0])}."
+    return Drawing.of(image, said)
 
 
 def _moment_lines(one: FieldEstimates, steps: Steps) -> Drawing:

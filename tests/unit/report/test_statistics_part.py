@@ -16,7 +16,7 @@ NAMES = ("left <wall>", "right", "top", "bottom")
 GROUPS, STEPS = 64, 5
 
 
-def field(shape, sobol=False, steps=STEPS, quantiles=(), **changed):
+def field(shape, sobol=False, steps=STEPS, quantiles=(), thresholds=(), **changed):
     """Statistics of a field that is constant at the first point, so that its indices are unknown there."""
     random = np.random.default_rng(1)
     mean = np.cumsum(random.random((steps, *shape)), axis=0)
@@ -34,7 +34,7 @@ def field(shape, sobol=False, steps=STEPS, quantiles=(), **changed):
         found |= {"groups": np.full(steps, float(GROUPS))}
         found |= {"first_order": first, "total_order": first + 0.1}
     figures = {"groups_left_out": 2.0, "groups_open": 0.0} if sobol else {}
-    return FieldResults(found | changed, "K", (), quantiles, figures)
+    return FieldResults(found | changed, "K", thresholds, quantiles, figures)
 
 
 def run_of(path, study="simulation: {times: {unit: s}}", **fields):
@@ -93,6 +93,17 @@ def test_the_confidence_limits_of_the_indices_are_drawn(tmp_path):
     unknown, _ = only(tmp_path / "unknown", velocity=field((40,), sobol=True, **few))
     assert "confidence" not in unknown.bars[0].caption
     assert known.bars[0].svg.count("<path") > unknown.bars[0].svg.count("<path")
+
+
+def test_maps_of_the_probability_to_exceed_thresholds(tmp_path):
+    levels = (400.0, 450.5)
+    above = np.full((STEPS, len(levels), 12, 10), 0.25)
+    one, _ = only(tmp_path, temperature=field((12, 10), exceedance=above, thresholds=levels))
+    maps = one.drawings[1]
+    assert "above 400" in maps.svg and "above 450.5" in maps.svg and "probability" in maps.svg
+    assert maps.caption == "Probability that temperature [K] is above a threshold, at time 2 s."
+    without, _ = only(tmp_path / "line", velocity=field((40,), thresholds=levels))
+    assert len(without.drawings) == 1
 
 
 def test_lines_of_a_field_without_sobol_indices(tmp_path):
