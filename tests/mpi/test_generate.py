@@ -83,10 +83,11 @@ def test_an_output_that_is_a_folder_is_refused_before_the_first_simulation(runs)
 def test_failed_simulations_are_retried_and_then_omitted(runs):
     mishaps = '{"1": "kill", "3": "nan"}'
     command = ["python", "solver.py", "--mishaps", mishaps, "--every-attempt", "3"]
-    study = runs.study({"simulation.command": command}, solver=SOLVER)
+    study = runs.study({"simulation.command": command, "server.ranks": 2}, solver=SOLVER)
     output = study.parent / "data.h5"
     made = generate(runs, study, output, simulations=5)
     assert made.code == 0, made.output
+    assert "generate uses one of the 2 server ranks" in made.output
     assert "1 simulations failed and are not in the data set" in made.output
     summary = recorded(made)
     assert summary["simulations"]["completed"] == 4
