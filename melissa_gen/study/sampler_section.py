@@ -20,6 +20,9 @@ class SamplerSection(Section):
     """Number of simulations with a measured difficulty after which that share is reached."""
     generation_size: int = Field(default=10, gt=0)
     """Simulations proposed at a time."""
+    max_time_share: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Largest share of the run time that the sampler computes: with a slow network, generations grow, up to 16-fold.
+    The first 10 s are free."""
     difficulty: Literal["loss", "delta_loss", "disagreement", "gradient_norm"] = "loss"
     """Signal of difficulty, measured when a sample is first drawn: `loss`, its normalized loss, or the square of its
     error where `training.metric` is set; `delta_loss`, the excess of the same over the batch; `disagreement` of the

@@ -31,9 +31,10 @@ print(tuple(field.shape), float(field.min()), float(field.max()))
 
 @pytest.fixture(scope="module")
 def run(module_runs):
-    """A small heat study with two server ranks, two clients of two ranks, and the default sampler."""
+    """A small heat study with two server ranks, two clients of two ranks, and a sampler that adapts without a gate."""
     run_dir = module_runs.folder / "runs" / "first"
-    return module_runs.run(HEAT, *settings(SMALL), run_dir=run_dir)
+    words = settings(SMALL | {"sampler.method": "diffusion_posterior"})
+    return module_runs.run(HEAT, *words, run_dir=run_dir)
 
 
 @pytest.fixture(scope="module")

@@ -379,6 +379,7 @@ class Coordinator:
             importance_exponent=study.training.importance_exponent,
             seed=study.seed,
             event=self.event,
+            time_share=sampler.max_time_share,
         )
 
     def _write_results(self, summary: dict[str, Any]) -> None:

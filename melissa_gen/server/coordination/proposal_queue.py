@@ -7,6 +7,7 @@ tries again at the next one.
 
 import copy
 import logging
+import math
 import threading
 import time
 import traceback
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 _ISSUED, _GIVEN_UP = 1, 2
+_FREE_SECONDS = 10.0
+"""Time that the sampler may compute in any case: in a short run, its first generation is a large share."""
+_MOST_GROWTH = 16
 _COUNTERS = ("suggested", "adaptive", "late", "generations", "failed_generations", "seconds")
 
 
@@ -51,6 +55,8 @@ class ProposalQueue:
         importance_exponent: Exponent of (prior / proposal) in the weights.
         seed: Seed of the draws from the prior when the sampler is late.
         event: Writes an event.
+        time_share: Largest share of the run time that the sampler computes, after its first seconds. Generations grow
+            up to 16-fold for that: the time of a generation hardly depends on its size.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class ProposalQueue:
         importance_exponent: float,
         seed: int,
         event: Callable[..., Any],
+        time_share: float = 1.0,
     ) -> None:
         self._sampler, self._prior, self._tracker = sampler, prior, tracker
         self._size, self._low, self._total = size, low, total
@@ -89,6 +96,8 @@ class ProposalQueue:
         self.failed_generations = 0
         self.seconds = 0.0
         self.failure: SamplerFailure | None = None
+        self._share, self._began, self._spent, self._last = time_share, time.monotonic(), 0.0, 0.0
+        self._taken = 0
         self._probe: Callable[[], Probe | None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -142,6 +151,7 @@ class ProposalQueue:
             self.late += 1
             (proposal,) = self._draw_from_prior(1)
         self.suggested += 1
+        self._taken += 1
         self.adaptive += proposal.method != PRIOR
         return proposal
 
@@ -306,9 +316,17 @@ class ProposalQueue:
     def _wanted(self) -> bool:
         return len(self._queue) < self._low and self._made < self._total
 
+    def _next_size(self) -> int:
+        """Returns the number of proposals of the next generation, for which the sampler's share of the time is kept."""
+        if self._spent <= _FREE_SECONDS or not self._taken:
+            return self._size
+        per_simulation = (time.monotonic() - self._began) / self._taken
+        wanted = math.ceil(self._last / (self._share * per_simulation))
+        return min(max(wanted, self._size), _MOST_GROWTH * self._size)
+
     def _propose(self, evidence: list[Evidence]) -> None:
         began, worked = time.perf_counter(), time.thread_time()
-        count = min(self._size, self._total - self._made)
+        count = min(self._next_size(), self._total - self._made)
         # The lock is not held here: the call waits for the trainer, which may wait for the lock.
         probe = self._probe() if self.uses_surrogate else None
         self.activity = "learning"
@@ -338,7 +356,9 @@ class ProposalQueue:
                 Proposal(tuple(point), method, found.generation, density if known else None, weight)
             )
         # CPU time is measured, because waiting does not take time from the trainer's core.
-        self.seconds += time.thread_time() - worked
+        self._last = time.thread_time() - worked
+        self._spent += self._last
+        self.seconds += self._last
         with self._condition:
             self.generations += 1
             self._made += len(proposals)

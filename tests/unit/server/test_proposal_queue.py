@@ -351,3 +351,56 @@ def test_first_passes_keep_the_mean_loss_and_the_weight_of_each_simulation(queue
     assert numbers.tolist() == [0, 1] and losses.tolist() == [1.0, 4.0]
     points, weights = queue.drawn(numbers)
     assert points.tolist() == [[0.25], [0.5]] and weights.tolist() == [pytest.approx(0.5), 1.0]
+
+
+class Clock:
+    """Stands for the module `time`; learning takes 6 s."""
+
+    def __init__(self):
+        self.now = self.worked = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    perf_counter = monotonic
+
+    def thread_time(self):
+        return self.worked
+
+
+@pytest.mark.parametrize(
+    ("per_simulation", "sizes"),
+    # 6 s are a tenth of the time of 6, 0.6 and 600 simulations; generations grow 16-fold at most.
+    [(10.0, [3, 3, 6]), (100.0, [3, 3, 3]), (0.1, [3, 3, 48])],
+)
+def test_generations_of_a_slow_sampler_grow_until_its_share_of_the_time_is_kept(
+    sampler, events, monkeypatch, per_simulation, sizes
+):
+    clock = Clock()
+    monkeypatch.setattr("melissa_gen.server.coordination.proposal_queue.time", clock)
+    learn = sampler.update
+
+    def slow():
+        learn()
+        clock.worked += 6.0
+
+    sampler.update = slow
+    queue = ProposalQueue(
+        sampler,
+        sampler.prior,
+        DifficultyTracker("loss"),
+        size=3,
+        low=1,
+        total=100,
+        importance_exponent=1.0,
+        seed=7,
+        event=events,
+        time_share=0.1,
+    )
+    for size in sizes:
+        queue.make_generation()
+        for _ in range(size):
+            queue.take()
+            clock.now += per_simulation
+    assert [made["suggested"] for made in events.generations] == sizes
+    assert queue.statistics()["seconds"] == 18.0
