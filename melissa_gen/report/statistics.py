@@ -141,7 +141,7 @@ def _drawn(one: FieldEstimates) -> FieldPart:
 
 def _simulations(samples: npt.NDArray[np.int64], effective: Floats) -> str:
     low, high = int(samples.min()), int(samples.max())
-    said = f"{high:,} simulations."
+    said = "1 simulation." if high == 1 else f"{high:,} simulations."
     if low < high:
         said = f"{low:,} to {high:,} simulations, depending on the time step."
     # Without weights both are equal up to round-off.
@@ -168,6 +168,8 @@ def _moment_maps(one: FieldEstimates, steps: Steps) -> Drawing:
     ]
     image = maps_figure(rows, [one.moment(step) for step in columns], one.points)
     said = f"Mean and standard deviation (std) over the simulations. {slice_note(one.shape)}"
+    if (samples := int(one.results["count"][...].max())) < 2:
+        said += f" The standard deviation of {samples} simulation is unknown."
     return Drawing.of(image, said.strip())
 
 

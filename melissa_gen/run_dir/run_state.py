@@ -90,16 +90,21 @@ class RunState:
             "run_dir": str(self.run_dir),
             "state": self.state,
             "simulations": {
-                "planned": self.planned,
-                "completed": self.completed,
-                "failed": self.failed,
+                "planned": _whole(self.planned),
+                "completed": _whole(self.completed),
+                "failed": _whole(self.failed),
             },
-            "batches": self.batches,
+            "batches": _whole(self.batches),
             "validation_mean": self.error,
             "samples_per_second": self.samples_per_second,
             "last_event": self.last_event,
             "age_seconds": self.age,
         }
+
+
+def _whole(value: float) -> int | None:
+    """Returns a count as a whole number; None if it is unknown."""
+    return int(value) if math.isfinite(value) else None
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def test_json_is_a_list_also_for_one_run(runs, capsys):
     status(runs, "--json")
     found = json.loads(capsys.readouterr().out)
     assert [one["state"] for one in found] == ["interrupted", "finished", "running"]
+    counts = [*found[1]["simulations"].values(), found[1]["batches"]]
+    assert all(isinstance(one, int | None) for one in counts) and counts[0] > 0
     assert [one["bottleneck"] for one in found] == ["solvers", "training", "solvers"]
     status(runs / "going", "--json")
     (one,) = json.loads(capsys.readouterr().out)

@@ -95,6 +95,14 @@ def test_the_confidence_limits_of_the_indices_are_drawn(tmp_path):
     assert known.bars[0].svg.count("<path") > unknown.bars[0].svg.count("<path")
 
 
+def test_one_simulation_has_no_standard_deviation(tmp_path):
+    known = field((12, 10))
+    once = {"count": np.ones(STEPS, int), "variance": np.full_like(known["variance"], np.nan)}
+    one, _ = only(tmp_path, temperature=field((12, 10), **once))
+    assert one.sentences[0].startswith("1 simulation.")
+    assert "of 1 simulation is unknown" in one.drawings[0].caption
+
+
 def test_maps_of_the_probability_to_exceed_thresholds(tmp_path):
     levels = (400.0, 450.5)
     above = np.full((STEPS, len(levels), 12, 10), 0.25)
