@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from melissa_gen.errors import DataError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.losses import LEAST_SHARE
 from melissa_gen.surrogates.output_sketch import Sketch, Sketched
@@ -215,6 +216,12 @@ class SurrogateProbe:
                 values = newest[:, : self._values]
                 rows = (_with_constant(values) * self._factor(values)).double()
                 gram += rows.T @ rows
+            if not torch.isfinite(gram).all():
+                message = (
+                    "the network of the surrogate predicts NaN or infinite values at points that were simulated; check "
+                    "the network, or choose a sampler.method that does not use it"
+                )
+                raise DataError(message)
             identity = torch.eye(size, dtype=torch.float64, device=self._device)
             root = torch.linalg.cholesky(gram + _RIDGE * identity)
             whitening: torch.Tensor = torch.linalg.solve_triangular(root, identity, upper=False)
