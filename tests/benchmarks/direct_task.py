@@ -74,7 +74,17 @@ def _milliseconds(tree: Path, simulations: int, draws: int) -> float:
         study = tree / "simulations" / "heat" / "study.yaml"
         command = [sys.executable, "-c", PROGRAM, "run", str(study), "--run-dir", str(run_dir)]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, *words], check=True, env=environment, capture_output=True)
+        # A program of `-c` imports from its working directory first.
+        done = subprocess.run(
+            [*command, *words],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            sys.exit(f"the study of {tree} failed:\n{done.stdout}{done.stderr}")
         batches = json.loads((run_dir / "summary.json").read_text())["training"]["batches"]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

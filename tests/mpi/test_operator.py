@@ -63,8 +63,11 @@ def test_a_study_with_inputs_is_stopped_resumed_and_finished(runs, predicts):
     assert found.shape == (2 if times else STEPS, 12, 4) and np.isfinite(found).all()
 
 
-def test_a_pointwise_study_is_stopped_resumed_and_finished(runs):
-    run = stopped_and_resumed(runs, {"class": "pointwise", "arguments": {"points": 8}})
+def test_a_pointwise_task_of_the_user_is_stopped_resumed_and_finished(runs):
+    path = runs.folder / "task.py"
+    path.write_text("from melissa_gen.tasks import Pointwise\nclass Mine(Pointwise): pass\n")
+    task = {"class": f"{path}:Mine", "arguments": {"points": 8}}
+    run = stopped_and_resumed(runs, task)
     surrogate = load(run.run_dir / "checkpoints" / "final")
     point = {"a": 0.5, "b": 1.0}
     assert surrogate.predict(point, 1.0)["u"].shape == (12, 4)
