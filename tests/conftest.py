@@ -287,11 +287,11 @@ class Runs:
         return found
 
     def ranks(self, word):
-        """Returns the ids of processes whose command line contains a word, without mpirun and its proxies."""
+        """Returns the ids of processes with a word in their command line that ends so, without mpirun."""
         return sorted(
             pid
             for pid, line in self.processes().items()
-            if word in line and "mpirun" not in line and "hydra" not in line
+            if f"{word} " in line and "mpirun" not in line and "hydra" not in line
         )
 
     def segments_of(self, word):

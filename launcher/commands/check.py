@@ -64,6 +64,7 @@ def check_study(
     from melissa_gen.builders.memory import (
         GPU_MEGABYTES,
         check_memory,
+        control_megabytes,
         disk_promise,
         promised_megabytes,
         unknown_gpu,
@@ -98,6 +99,7 @@ def check_study(
         lines.note(
             f"memory: at most {promised_megabytes(study):,.0f} MB in each of {ranks} server rank(s)"
             + (f", and {GPU_MEGABYTES:,.0f} more where a GPU is found" * unknown_gpu(study))
+            + f"; at most {control_megabytes(study):,.0f} MB in the control process beside rank 0"
         )
     if study.reservoir.checkpoint:
         lines.note(disk_promise(study, Path.cwd()))

@@ -17,6 +17,7 @@ from melissa_gen.sinks import QUEUE_BYTES
 from melissa_gen.study import Study
 
 if TYPE_CHECKING:
+    from melissa_gen.surrogates import Surrogate
     from melissa_gen.tasks import Task
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "bookkeeping_megabytes",
     "check_memory",
     "checkpoint_megabytes",
+    "control_megabytes",
     "disk_promise",
     "growing_simulations",
     "growing_slots",
@@ -34,13 +36,16 @@ __all__ = [
 ]
 
 BASE_MEGABYTES = 550.0
-"""Memory of the interpreter, torch, MPI and sockets in each rank, and of the sampler in rank 0."""
+"""Memory of the interpreter, torch, MPI and sockets in each rank."""
 
 STREAM_MEGABYTES = 300.0
 """Memory of the server of a run without a trainer, in addition to its slots. It does not load torch."""
 
-SAMPLER_MEGABYTES = 200.0
-"""Memory of a sampler in a study without training; quasi-random sequences load torch."""
+CONTROL_MEGABYTES = 150.0
+"""Memory of the control process without a sampler. It does not load torch."""
+
+SAMPLER_MEGABYTES = 350.0
+"""Memory of torch and of a sampler in the control process."""
 
 GPU_MEGABYTES = 1400.0
 """Host memory of the CUDA and NCCL libraries; measured: 1,120 to 1,260."""
@@ -48,8 +53,11 @@ GPU_MEGABYTES = 1400.0
 TCP_MEGABYTES = 64.0
 """Freed memory that a rank keeps for the next message if fields arrive by TCP; see `allocator`."""
 
-SIMULATION_BYTES = 144
-"""Memory of the records of one simulation except its parameters: state, times, difficulty, and what has arrived."""
+SIMULATION_BYTES = 140
+"""Memory of the records of one simulation in the control process except its parameters: state, times, difficulty."""
+
+ARRIVED_BYTES = 8
+"""Memory of the record of one simulation in a server rank, with its copy for a checkpoint: what has arrived."""
 
 OPERATOR_MEGABYTES = 60.0
 """Memory of importing the package neuraloperator and of its work space; measured: 31 for the import alone."""
@@ -87,12 +95,41 @@ def base_megabytes(study: Study) -> float:
     needed = BASE_MEGABYTES
     if study.server.device == "cuda" or (study.server.device == "auto" and gpu_here()):
         needed += GPU_MEGABYTES
-    needed += bookkeeping_megabytes(study) + statistics_megabytes(study)
+    needed += arrived_megabytes(study) + statistics_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
 
 
+def arrived_megabytes(study: Study) -> float:
+    """Returns the memory of the records of all simulations in one server rank in megabytes."""
+    return study.simulation.count * ARRIVED_BYTES / 1e6
+
+
+def control_megabytes(study: Study, *, samples: bool = True) -> float:
+    """Returns the memory limit of the control process, which runs beside rank 0, in megabytes.
+
+    Args:
+        study: The study.
+        samples: Whether the run has a sampler.
+
+    Raises:
+        StudyError: The surrogate can't be built.
+    """
+    if not samples:
+        return CONTROL_MEGABYTES + bookkeeping_megabytes(study)
+    ensemble = study.surrogate.ensemble
+    members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
+    # Weights that arrive are copied twice until they are a snapshot; the network is first built with all its weights.
+    copies = (4 + members) * study.training.enabled
+    return _control_base_megabytes(study) + (copies and copies * _weights_megabytes(study))
+
+
+def _control_base_megabytes(study: Study) -> float:
+    """Returns the memory of the control process except copies of the surrogate; does not import torch."""
+    return CONTROL_MEGABYTES + SAMPLER_MEGABYTES + bookkeeping_megabytes(study)
+
+
 def bookkeeping_megabytes(study: Study) -> float:
-    """Returns the memory of the records of all simulations in megabytes, copies for a checkpoint included.
+    """Returns the memory of the records of all simulations in the control process in megabytes, copies included.
 
     It does not depend on the number of time steps. A simulation that fails takes up to 1 kB more for the reason.
     """
@@ -213,22 +250,31 @@ def disk_promise(study: Study, run_dir: Path) -> str:
 def model_megabytes(study: Study) -> float:
     """Returns the memory of one rank's model during training in megabytes.
 
-    It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds the copy of the sampler, and
-    one that is being sent to it. For a rollback after a divergence, two copies of weights and moments are kept. The
-    running mean of the weights is one more. The package neuraloperator is included if the network uses it.
+    It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds two copies of the weights that
+    it sends to the sampler. For a rollback after a divergence, two copies of weights and moments are kept. The running
+    mean of the weights is one more. The package neuraloperator is included if the network uses it.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import build_surrogate
 
     surrogate = build_surrogate(study)
-    weights = list(surrogate.parameters())
     uses_package = any(type(m).__module__.startswith("neuralop.") for m in surrogate.modules())
     training = study.training
     copies = 6 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
     # Gradients that are added up are not yet those that the ranks exchange.
     copies += training.accumulate > 1
-    model = copies * sum(w.numel() * w.element_size() for w in weights) / 1e6
-    return model + OPERATOR_MEGABYTES * uses_package
+    return copies * _megabytes_of(surrogate) + OPERATOR_MEGABYTES * uses_package
+
+
+def _weights_megabytes(study: Study) -> float:
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.surrogate import build_surrogate
+
+    return _megabytes_of(build_surrogate(study))
+
+
+def _megabytes_of(surrogate: "Surrogate") -> float:
+    return sum(w.numel() * w.element_size() for w in surrogate.parameters()) / 1e6
 
 
 def promised_megabytes(study: Study) -> float:
@@ -272,10 +318,9 @@ def side_megabytes(study: Study) -> float:
 def stream_megabytes(study: Study) -> float:
     """Returns the memory limit in megabytes of the server rank of a run without a trainer."""
     rows = megabytes(field_specs(study.simulation), staging_slots(study))
-    needed = STREAM_MEGABYTES + rows + bookkeeping_megabytes(study)
+    needed = STREAM_MEGABYTES + rows + arrived_megabytes(study)
     needed += input_megabytes(study, staging_slots(study))
     needed += side_megabytes(study) + statistics_megabytes(study)
-    needed += SAMPLER_MEGABYTES * (not study.training.enabled)
     return needed + TCP_MEGABYTES * study.over_tcp
 
 
@@ -300,7 +345,7 @@ def check_memory(study: Study) -> None:
     if study.reservoir.max_memory is not None:
         limit, source = study.reservoir.max_memory / 1e6, "reservoir.max_memory"
     else:
-        free = psutil.virtual_memory().available / 1e6
+        free = psutil.virtual_memory().available / 1e6 - _control_base_megabytes(study)
         limit, source = (
             free / study.server.ranks - base_megabytes(study),
             "the free memory of this machine",

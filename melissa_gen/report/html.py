@@ -353,14 +353,21 @@ def _waiting(run: RecordedRun) -> str:
 
 def _accounting(run: RecordedRun) -> dict[str, Any]:
     samples = run.samples()
-    promised = (run.summary.get("memory") or {}).get("promised_megabytes_per_rank") or []
-    peak = (run.summary.get("memory") or {}).get("peak_rss_megabytes_per_rank") or []
+    recorded = run.summary.get("memory") or {}
+    promised = recorded.get("promised_megabytes_per_rank") or []
+    peak = recorded.get("peak_rss_megabytes_per_rank") or []
+    limits: list[tuple[str, Any, Any]] = [
+        (f"server rank {rank}", *pair)
+        for rank, pair in enumerate(zip(promised, peak, strict=False))
+    ]
+    if (most := recorded.get("promised_megabytes_of_control")) is not None:
+        limits.append(("control process", most, recorded.get("peak_rss_megabytes_of_control")))
     memory = []
-    for rank, (most, used) in enumerate(zip(promised, peak, strict=False)):
+    for process, most, used in limits:
         known = isinstance(most, int | float) and isinstance(used, int | float)
         memory.append(
             {
-                "rank": rank,
+                "process": process,
                 "promised": megabytes(float(most)) if known else UNKNOWN,
                 "used": megabytes(float(used)) if known else UNKNOWN,
                 "share": share(used / most) if known and most > 0 else UNKNOWN,

@@ -244,6 +244,8 @@ def _ready_text(event: Event) -> Text:
     if math.isfinite(promised):
         ranks = count(number_at(event, "ranks"))
         text += f"; memory: at most {count(promised)} MB in each of {ranks} server rank(s)"
+        control = number_at(event, "promised_megabytes_of_control")
+        text += f", {count(control)} MB in the control process" * math.isfinite(control)
     return Text(text)
 
 

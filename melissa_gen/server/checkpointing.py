@@ -19,7 +19,7 @@ class CheckpointWriter:
 
     Args:
         rank: This rank.
-        shared: State that ingest reports to rank 0; this class writes `saved`.
+        shared: State that ingest reports to the control process; this class writes `saved`.
         sync: Waits until what the state names is on disk. This can take a minute, so that ingest must not do it: a rank
             that sends no reports counts as lost. Its argument is whether the study ends with this checkpoint.
     """

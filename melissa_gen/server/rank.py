@@ -1,7 +1,6 @@
 """Runs one rank of the server from its start to the end of the study."""
 
 import contextlib
-import functools
 import gc
 import os
 import resource
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zmq
 
@@ -33,6 +32,7 @@ from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import all_gather_json, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
@@ -51,9 +51,6 @@ from melissa_gen.server.training.thread_placement import (
 )
 from melissa_gen.sinks import FanOut
 
-if TYPE_CHECKING:
-    from melissa_gen.server.coordination.coordinator import Coordinator
-
 __all__ = ["run_rank"]
 
 _HEADER_ROOM = 65_536
@@ -67,7 +64,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
     Args:
         run_dir: The run directory, with `study.yaml` and `run.json`.
         world: The mpi4py communicator of all ranks; only this thread uses it, and later only without training.
-        warnings: Returns the warnings of this process since the last call; rank 0 shows those of all ranks.
+        warnings: Returns the warnings of this process since the last call; those of all ranks are shown.
 
     Returns:
         The exit status: 0, or `EXIT_HANDOVER` if another server continues.
@@ -76,9 +73,12 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         RunError: An earlier server of the run is still alive, or this one can't start.
     """
     with contextlib.ExitStack() as stack:
+        control = None
         if world.Get_rank() == 0:
             stack.enter_context(_server_lock(run_dir))
-        setup = RankSetup.read(run_dir, world)
+            # Its imports take about as long as what this rank does until it needs it.
+            control = ControlProcess(run_dir, partial(_abort, world, run_dir))
+        setup = RankSetup.read(run_dir, world.Get_rank(), world.Get_size())
         check_server_limit(setup.study)
         if setup.study.server.pin_ingest:
             setup = replace(setup, ingest_cores=_reserve_ingest_core(world))
@@ -88,21 +88,15 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
         if setup.rank == 0 and contact.runtime_folder:
             stack.callback(shutil.rmtree, contact.runtime_folder, ignore_errors=True)
         checkpoint, damages = Checkpoint.find(setup, world)
-        coordinator = None
-        if setup.rank == 0:
-            # Sampler and TensorBoard take memory that the other ranks do not need.
-            from melissa_gen.server.coordination.coordinator import Coordinator
-
-            with started_on(setup.ingest_cores):
-                abort = partial(_abort, world, run_dir)
-                coordinator = Coordinator(setup, context, contact, checkpoint, abort, authenticator)
-        contact = _complete_contact(world, coordinator)
-        used = recipient(setup, world, checkpoint, coordinator.queue if coordinator else None)
+        if control is not None:
+            contact = control.open(setup, contact, checkpoint)
+        contact = Contact.from_json(broadcast_json(world, contact.to_json()))
+        used = recipient(setup, world, checkpoint, control)
         ingest = _start_ingest(
             setup, context, contact, data, used, checkpoint, warnings, authenticator.take_refused
         )
-        early = _early_service(setup, world, checkpoint, coordinator)
-        rank = _Rank(setup, used.consumer(), used.sink, ingest, coordinator)
+        early = _early_service(setup, world, checkpoint, control)
+        rank = _Rank(setup, used.consumer(), used.sink, ingest, control)
         rank.start(checkpoint, damages, early)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
@@ -122,10 +116,10 @@ class _Rank:
         consumer: Consumer,
         sink: FanOut,
         ingest: Ingest,
-        coordinator: "Coordinator | None",
+        control: ControlProcess | None,
     ) -> None:
         self._setup, self._consumer, self._sink, self._ingest = setup, consumer, sink, ingest
-        self._coordinator, self._collectives = coordinator, consumer.collectives
+        self._control, self._collectives = control, consumer.collectives
         self._writer = CheckpointWriter(setup.rank, consumer.shared, self._sync)
 
     def start(
@@ -138,7 +132,7 @@ class _Rank:
             damages: A sentence for each checkpoint that can't be used.
             early: Publishes the contact; None: this method does.
         """
-        coordinator = self._coordinator
+        control = self._control
         if early is not None:
             early.wait()
         hooks = Hooks(
@@ -148,12 +142,12 @@ class _Rank:
             self._begin_checkpoint,
             lambda: self._writer.ready,
         )
-        if coordinator is not None:
+        if control is not None:
             hooks = replace(
                 hooks,
-                event=coordinator.event,
-                fail=coordinator.fail,
-                reached=coordinator.reach_goal,
+                event=control.event,
+                fail=control.fail,
+                reached=control.reach_goal,
             )
         self._consumer.attach(hooks)
         if checkpoint is not None:
@@ -166,51 +160,52 @@ class _Rank:
         restored = self._collectives.gather({"samples": memory["seen"] + memory["unseen"]})
         if early is None:
             samples = sum(one["samples"] for one in restored)
-            _serve(self._setup, coordinator, self._consumer.progress, samples)
-        if coordinator is not None:
+            _serve(self._setup, control, self._consumer.progress, samples)
+        if control is not None:
             used = f"{checkpoint.folder} is used" if checkpoint else "the run begins anew"
             if not self._setup.purpose.solves:
                 # The client library is needed by no other server.
                 from melissa_gen.server.recorded_data import start_recorded_data
 
-                start_recorded_data(self._setup, coordinator.fail)
+                start_recorded_data(self._setup, control.fail)
             for warning in (*self._consumer.warnings, *(f"{d}; {used}" for d in damages)):
-                coordinator.warn(warning)
+                control.warn(warning)
 
     def run(self) -> bool:
         """Runs the consumer to its end and writes all results; returns whether another server continues."""
-        coordinator, consumer = self._coordinator, self._consumer
+        control, consumer = self._control, self._consumer
         stopped = consumer.run()
-        leaving = stopped is not None and coordinator is not None and coordinator.handing_over
+        leaving = stopped is not None and control is not None and control.handing_over
         handover = self._collectives.from_rank_0(leaving)
         if not handover:
             consumer.write_results()
         self._writer.cancel()
         name = LATEST if handover else FINAL
         mine, saver = self._ingest.close(self._rows_file(name))
-        # From here on, all ranks have sent their last reports to rank 0.
+        # From here on, all ranks have sent their last reports.
         used = self._collectives.gather({"progress": consumer.progress})
-        saves, state, part = any(one["progress"] for one in used), {}, SavedPart()
-        if coordinator is not None:
-            coordinator.end_control()
-            state = coordinator.begin_checkpoint(name, consumer) if saves else {}
+        saves, part = any(one["progress"] for one in used), SavedPart()
+        if control is not None:
+            control.end_control()
+            if saves:
+                control.begin_checkpoint(name, consumer)
         self._collectives.barrier()
         if saves:
             part = self._writer.write(self._partial(name), self._state(mine, saver), saver)
         status = "finished"
-        if coordinator is not None:
-            status, _ = coordinator.outcome(stopped, consumer.flaw, handover=handover)
+        if control is not None:
+            status, _ = control.outcome(stopped, consumer.flaw, handover=handover)
         complete = self._collectives.from_rank_0(status == "finished")
         consumer.close(complete=complete)
         self._sink.finish(self._collectives, complete=complete)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         ends = self._collectives.gather({"part": list(part), "peak": peak})
-        if coordinator is not None:
+        if control is not None:
             if saves:
-                coordinator.publish(name, state, [SavedPart(*end["part"]) for end in ends])
+                control.publish(name, [SavedPart(*end["part"]) for end in ends])
             results = consumer.summary() | self._sink.summary()
             peaks = [end["peak"] for end in ends]
-            coordinator.finish(stopped, consumer.flaw, peaks, results, handover=handover)
+            control.finish(stopped, consumer.flaw, peaks, results, handover=handover)
         self._collectives.barrier()
         self._collectives.close()
         return handover
@@ -222,11 +217,11 @@ class _Rank:
 
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""
-        coordinator = self._coordinator
+        control = self._control
         publish = None
-        if coordinator is not None:
-            state = coordinator.begin_checkpoint(LATEST, self._consumer)
-            publish = functools.partial(coordinator.publish_when_written, state)
+        if control is not None:
+            control.begin_checkpoint(LATEST, self._consumer)
+            publish = control.publish_when_written
         self._consumer.shared.begin_piece(JOINING)
         self._collectives.barrier()
         self._consumer.shared.begin_piece(SAVING)
@@ -314,12 +309,6 @@ def _abort(world: Any, run_dir: Path, reason: str) -> None:
     world.Abort(1)
 
 
-def _complete_contact(world: Any, coordinator: "Coordinator | None") -> Contact:
-    """Returns the contact with rank 0's endpoints on every rank (collective)."""
-    text = coordinator.contact.to_json() if coordinator else None
-    return Contact.from_json(broadcast_json(world, text))
-
-
 def _run(rank: _Rank) -> bool:
     """Runs a rank that is prepared; returns whether another server continues.
 
@@ -336,7 +325,7 @@ def _early_service(
     setup: RankSetup,
     world: Any,
     checkpoint: Checkpoint | None,
-    coordinator: "Coordinator | None",
+    control: ControlProcess | None,
 ) -> EarlyService | None:
     """Lets clients send samples before the training is prepared, while this process imports torch (collective).
 
@@ -348,25 +337,24 @@ def _early_service(
         return None
     # The ingest of all ranks has started.
     world.Barrier()
-    return EarlyService(setup.run_dir, partial(_serve, setup, coordinator))
+    return EarlyService(setup.run_dir, partial(_serve, setup, control))
 
 
 def _serve(
-    setup: RankSetup, coordinator: "Coordinator | None", batches: int = 0, restored: int = 0
+    setup: RankSetup, control: ControlProcess | None, batches: int = 0, restored: int = 0
 ) -> None:
     """Publishes the contact of the server, whose ranks can all receive.
 
     Args:
         setup: The study and this rank.
-        coordinator: The coordinator of rank 0; None on other ranks.
+        control: The control process; None on other ranks than 0.
         batches: Batches trained by earlier servers.
         restored: Samples of earlier servers that are in memory again.
     """
-    if coordinator is None:
+    if control is None:
         return
     write_coordinates(setup.study, setup.run_dir)
-    with started_on(setup.ingest_cores):
-        coordinator.start_serving(batches, restored)
+    control.start_serving(batches, restored)
 
 
 def _start_ingest(

@@ -7,8 +7,8 @@ from typing import Any
 
 from melissa_gen.server.collectives import MpiCollectives, broadcast_json
 from melissa_gen.server.consumer import Consumer
+from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import PREPARING
-from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.side_sinks import side_sinks
@@ -38,7 +38,7 @@ def recipient(
     setup: RankSetup,
     world: Any,
     checkpoint: Checkpoint | None,
-    proposals: ProposalQueue | None,
+    control: ControlProcess | None,
 ) -> Recipient:
     """Creates the sinks of a rank (collective).
 
@@ -46,7 +46,7 @@ def recipient(
         setup: The study and this rank.
         world: The mpi4py communicator of all ranks.
         checkpoint: The checkpoint to continue from, or None.
-        proposals: On rank 0, the queue whose sampler may use the surrogate; None on other ranks.
+        control: On rank 0, the control process, whose sampler may use the surrogate; None on other ranks.
 
     Raises:
         StudyError: The task of the surrogate does not fit the study.
@@ -66,6 +66,6 @@ def recipient(
     def trainer() -> Consumer:
         from melissa_gen.server.training.training_consumer import TrainingConsumer
 
-        return TrainingConsumer(setup, world, checkpoint, proposals, reservoir, shared)
+        return TrainingConsumer(setup, world, checkpoint, control, reservoir, shared)
 
     return Recipient(FanOut(reservoir, sides), shared, trainer)

@@ -54,12 +54,13 @@ class RankSetup:
         return self.purpose.trains and self.study.training.enabled
 
     @classmethod
-    def read(cls, run_dir: Path, world: Any) -> Self:
+    def read(cls, run_dir: Path, rank: int, ranks: int) -> Self:
         """Reads `study.yaml` and `run.json` of a run directory.
 
         Args:
             run_dir: The run directory.
-            world: The mpi4py communicator of all ranks.
+            rank: This rank.
+            ranks: Number of ranks.
 
         Raises:
             StudyError: The study file in the run directory is not legal.
@@ -70,8 +71,8 @@ class RankSetup:
             purpose=Purpose.from_json(run.get("purpose")),
             run_dir=run_dir,
             epoch=int(run["epoch"]),
-            rank=world.Get_rank(),
-            ranks=world.Get_size(),
+            rank=rank,
+            ranks=ranks,
             began=time.monotonic(),
         )
 

@@ -62,7 +62,7 @@ class StreamConsumer(Consumer):
         while True:
             closed = self.sink.wait_closed(_POLL_SECONDS)
             if self._several:
-                # From here on, rank 0 notices a rank that does not move while the others wait for it.
+                # From here on, the control process notices a rank that does not move while the others wait for it.
                 self.shared.turns += 1
             due = time.monotonic() - saved > self._every and self._hooks.may_checkpoint()
             ranks = self.collectives.gather(

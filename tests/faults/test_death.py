@@ -13,6 +13,7 @@ from tests.conftest import MELISSA_GEN, RECORDED, wait_for
 
 pytestmark = pytest.mark.mpi
 
+CONTROL = "melissa_gen.server.coordination"
 SOLVER = Path(__file__).parent / "solver.py"
 
 
@@ -74,8 +75,20 @@ def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     runs.assert_nothing_left()
 
 
-def test_a_server_rank_that_is_frozen_is_named(runs, running):
-    os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGSTOP)
+def test_a_control_process_that_is_killed_ends_everything(runs, running):
+    (control,) = runs.ranks(CONTROL)
+    os.kill(control, signal.SIGKILL)
+    running.wait()
+    assert running.code == 1
+    (sentence,) = sentences(running)
+    assert "the control process of the server has ended by signal 9" in sentence
+    assert running.summary["status"] == "failed"
+    runs.assert_nothing_left()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_server_rank_that_is_frozen_is_named(runs, running, rank):
+    os.kill(runs.ranks("melissa_gen.server")[rank], signal.SIGSTOP)
     running.wait()
     assert running.code == 1
     (sentence,) = sentences(running)

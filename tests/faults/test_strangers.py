@@ -129,17 +129,18 @@ def assert_open_to(run, runs, contact):
     run.wait_batch()
     ranks = listening_sockets(runs.ranks("melissa_gen.server"))
     assert len(ranks) == 2
+    servers = ranks | listening_sockets(runs.ranks("melissa_gen.server.coordination"))
     promised = {int(endpoint.rpartition(":")[2]) for endpoint in endpoints_of(contact)}
-    on_loopback = {s for found in ranks.values() for s in found if s.address == "127.0.0.1"}
+    on_loopback = {s for found in servers.values() for s in found if s.address == "127.0.0.1"}
     open_ports = {s.port for s in on_loopback if accepts(s)}
     library = {s.port for s in on_loopback} - promised
     assert promised <= open_ports
     # Those of gloo and of the rendezvous store, and perhaps one of MPI's on each rank.
     assert len(library) >= 3
     assert len(open_ports - promised) <= len(ranks)
-    wildcards = [{s for s in found if s.address in ("0.0.0.0", "::")} for found in ranks.values()]
+    wildcards = [{s for s in found if s.address in ("0.0.0.0", "::")} for found in servers.values()]
     assert all(len(found) <= 1 for found in wildcards), wildcards
-    for found in (s for sockets in ranks.values() for s in sockets if accepts(s)):
+    for found in (s for sockets in servers.values() for s in sockets if accepts(s)):
         pester(f"tcp://{found.address}:{found.port}")
     clients = listening_sockets(runs.ranks("solver.py"))
     assert all(len(found) <= 1 for found in clients.values()), "a client listens"

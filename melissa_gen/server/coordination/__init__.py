@@ -1,1 +1,1 @@
-"""Coordination on rank 0: control of clients and server ranks, state of simulations, proposals and status."""
+"""The control process beside rank 0: control of clients and ranks, state of simulations, proposals and status."""

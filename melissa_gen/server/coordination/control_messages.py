@@ -1,4 +1,4 @@
-"""Checks the JSON messages that server rank 0 receives, key by key.
+"""Checks the JSON messages that the control process receives, key by key.
 
 A peer with the token of the run may still send anything. What passes here has the types and ranges that the control
 thread expects, so that no message ends it.

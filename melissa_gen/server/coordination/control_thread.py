@@ -1,4 +1,4 @@
-"""The control thread of rank 0: sockets and clock around the control machine.
+"""The control thread of the server: sockets and clock around the control machine.
 
 The thread decodes the messages of clients, server ranks and launcher into events, adds a tick at least every
 `ControlTimeouts.poll` seconds, and carries out the actions that the machine returns. All decisions are made in
@@ -20,6 +20,7 @@ from melissa_gen.errors import ProtocolError
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.failures import Failure
+from melissa_gen.protocol.refusals import Refusal
 from melissa_gen.protocol.session import Session
 from melissa_gen.server.coordination.control_messages import (
     JobOver,
@@ -99,6 +100,8 @@ class ControlThread:
         event: Writes an event to the event log.
         timeouts: Timeouts; default: those of the study.
         abort: Ends all ranks of the server at once because one of them is lost, and takes the reason; None never does.
+        strangers: Returns the refused connections of this process since the last call.
+        warnings: Returns the warnings of this process since the last call.
 
     Attributes:
         failure: The failure because of which the study must stop, or None.
@@ -118,6 +121,8 @@ class ControlThread:
         event: Callable[..., dict[str, Any]],
         timeouts: ControlTimeouts | None = None,
         abort: Callable[[str], None] | None = None,
+        strangers: Callable[[], list[Refusal]] = list,
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
         settings = control_settings(study)
         if timeouts is not None:
@@ -128,7 +133,7 @@ class ControlThread:
         self._heartbeats, self._ledger, self._proposals = heartbeats, ledger, proposals
         self._board, self._event = board, event
         self._watch = RankWatch(self._timeouts.heartbeat, self._timeouts.stall)
-        self._abort = abort
+        self._abort, self._strangers, self._warnings = abort, strangers, warnings
         self.failure: str | None = None
         self._goal: str | None = None
         self.error: BaseException | None = None
@@ -258,10 +263,11 @@ class ControlThread:
             self._handle(FailureReported(self.failure))
         if self._goal is not None and self._machine.stop_reason is None:
             self._handle(StopRequested(self._goal))
-        for refusal in self._heartbeats.take_refused():
+        for refusal in (*self._heartbeats.take_refused(), *self._strangers()):
             self._handle(MessageRefused(refusal.source, refusal.reason, refusal.count))
         if (sampler := self._proposals.failure) is not None:
             self._handle(SamplerFailed(sampler.reason))
+        self._warn(self._warnings())
         self._handle(Tick(dict(self._heartbeats.pulses)))
         self._check_ranks()
 

@@ -1,50 +1,44 @@
-"""The additional tasks of rank 0: control, heartbeats, sampler, events, checkpoints and summary."""
+"""The tasks of the control process: control, heartbeats, sampler, events, checkpoints and summary."""
 
 import contextlib
 import math
-import threading
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from melissa_gen import sampling
-from melissa_gen.builders.dataset import recorded_trajectories
-from melissa_gen.builders.memory import promised_megabytes, stream_megabytes
-from melissa_gen.builders.prior import prior_of
-from melissa_gen.builders.sampler import build_sampler, study_facts
+from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.run_dir.checkpoint import (
-    begin_checkpoint,
-    partial_folder,
-    publish_checkpoint,
-    write_state,
-)
-from melissa_gen.run_dir.checkpoint_folder import LATEST, STATE, fixed_settings
+from melissa_gen.run_dir.checkpoint import partial_folder, publish_checkpoint, write_state
+from melissa_gen.run_dir.checkpoint_folder import STATE, fixed_settings
 from melissa_gen.run_dir.durable import write_file
 from melissa_gen.run_dir.events import EventLog, last_status, number_at
 from melissa_gen.run_dir.strict_json import strict_json
-from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_thread import ControlThread
-from melissa_gen.server.coordination.fixed_design import FixedDesign
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
+from melissa_gen.server.coordination.point_source import point_source
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.settings import study_parameters
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.setup import Checkpoint, RankSetup
+from melissa_gen.study import Study
+
+if TYPE_CHECKING:
+    from melissa_gen.server.coordination.snapshots import Snapshots
+    from melissa_gen.surrogates import SurrogateProbe
 
 __all__ = ["Coordinator"]
 
-_POLL_SECONDS = 0.05
 _LISTED_AT_CHECKPOINTS = 20_000
 """Largest number of simulations of which a checkpoint also writes `simulations.jsonl`; more would take seconds."""
 _IN_TIME = ("against_time", "correlation_time", "log_spectral_error")
@@ -55,15 +49,17 @@ _TOLD_TO_LAUNCHER = (
 
 
 class Coordinator:
-    """Runs control, heartbeats, sampler, events and checkpoints on rank 0.
+    """Runs control, heartbeats, sampler, events and checkpoints.
 
     Args:
-        setup: The study and this rank.
+        setup: The study and rank 0.
         context: The process's ZeroMQ context.
         contact: Secrets of this server process, and all ranks' data sockets.
         checkpoint: The checkpoint to continue from, or None.
         abort: Ends all ranks of the server at once, and takes the reason.
         authenticator: The authenticator of the context, which counts refused connections.
+        ask_for_weights: Asks the trainer for its weights; `add_weights` takes the answer.
+        warnings: Returns the warnings of this process since the last call.
 
     Attributes:
         contact: The contact with all endpoints.
@@ -77,9 +73,14 @@ class Coordinator:
         contact: Contact,
         checkpoint: Checkpoint | None,
         abort: Callable[[str], None],
-        authenticator: Authenticator | None = None,
+        authenticator: Authenticator,
+        ask_for_weights: Callable[[], None],
+        warnings: Callable[[], list[str]] = list,
     ) -> None:
         study = setup.study
+        self._ask_for_weights = ask_for_weights
+        self._snapshots: Snapshots | None = None
+        self._saving: dict[str, Any] = {}
         self._study, self._run_dir, self._began = study, setup.run_dir, setup.began
         self._trains = setup.trains
         events = setup.run_dir / "events.jsonl"
@@ -100,21 +101,14 @@ class Coordinator:
         self.contact = replace(contact, control=control_endpoint, heartbeat=beats_endpoint)
         simulation = study.simulation
         self._ledger = Ledger(simulation.count, simulation.time_steps, simulation.retries)
-        self.proposals = self._point_source(setup)
+        self.proposals = point_source(setup, self.event)
         self._checkpoint, self._solved_again = checkpoint, 0
         lost = 0
         if checkpoint is not None:
             self._solved_again = self._ledger.restore(checkpoint.state["ledger"])
             self.proposals.restore(checkpoint.state["proposals"], self._ledger.records)
             lost = _lost_since(checkpoint, before)
-        elapsed = number_at(before, "elapsed")
-        earlier, error = 0.0 if math.isnan(elapsed) else elapsed, study.training.error_name
-        self._board = StatusBoard(study.server.ranks, earlier, lost, error)
-        self._board.validation = checkpoint.state["validation"] if checkpoint else None
-        if checkpoint:
-            self._board.validation_by_field = checkpoint.state["validation_by_field"]
-            self._board.validation_in_time = checkpoint.state.get("validation_in_time", {})
-            self._board.validation_sets = checkpoint.state.get("validation_sets", {})
+        self._board = _status_board(study, before, checkpoint, lost)
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._control = ControlThread(
             study,
@@ -126,8 +120,11 @@ class Coordinator:
             self._board,
             self.event,
             abort=abort,
+            strangers=authenticator.take_refused,
+            warnings=warnings,
         )
         self._promise = promised_megabytes(study) if self._trains else stream_megabytes(study)
+        self._control_promise = control_megabytes(study, samples=self.queue is not None)
 
     @property
     def queue(self) -> ProposalQueue | None:
@@ -164,12 +161,16 @@ class Coordinator:
                 samples_restored=restored,
             )
         self.proposals.start()
+        if self.queue is not None:
+            # The first generation does not wait for a trainer that has not begun.
+            self.queue.set_probe(self._probe)
         self._control.start()
         self.event(
             "server_ready",
             seconds=time.monotonic() - self._began,
             ranks=study.server.ranks,
             promised_megabytes=self._promise,
+            promised_megabytes_of_control=self._control_promise,
         )
         self.contact.write(self._run_dir / "contact.json")
 
@@ -203,26 +204,32 @@ class Coordinator:
         """Ends the study as finished although not all simulations have run (any thread)."""
         self._control.reach_goal(reason)
 
-    def begin_checkpoint(self, name: str, consumer: Consumer) -> dict[str, Any]:
-        """Creates the folder of a checkpoint, writes the model, and returns the state that rank 0 adds.
+    def add_weights(self, batches: int, payload: bytes) -> None:
+        """Adds the weights of the surrogate after a number of batches, as `training.weights.packed` packs them."""
+        if self._snapshots is not None:
+            self._snapshots.add(batches, payload)
 
-        This must be called before the states of the ranks are taken: all samples of a simulation that is finished in
-        this state are then in the states of the ranks. An error stops the study.
+    def first_passes(self) -> dict[str, list[Any]]:
+        """Returns what the error bounds of the surrogate need: first-pass losses with their points and weights."""
+        queue = self.queue
+        assert queue is not None
+        # Imported here because importing torch takes seconds.
+        from melissa_gen.surrogates import FirstErrors
+
+        numbers, losses = queue.first_passes()
+        kept = FirstErrors.needed(len(numbers))
+        points, weights = queue.drawn(numbers[kept])
+        found = {"parameters": points, "losses": losses[kept], "weights": weights}
+        return {name: values.tolist() for name, values in found.items()}
+
+    def begin_checkpoint(self, state: dict[str, Any]) -> None:
+        """Takes the state of control and sampler for a checkpoint, which `publish` writes.
 
         Args:
-            name: Name of the folder in `checkpoints`.
-            consumer: Consumer of this rank, which writes the model.
+            state: What rank 0 adds: progress, settings of the model, and whether it is fit to be saved.
         """
-        state: dict[str, Any] = {"began": time.monotonic(), "batches": consumer.progress}
-        state["fit"] = consumer.fit_to_save
-        try:
-            folder = begin_checkpoint(self._run_dir / "checkpoints" / name)
-            if state["fit"]:
-                state |= consumer.save_model(folder)
-        except (OSError, RunError) as error:
-            self.fail(f"can't write the checkpoint: {error}")
         with self._control.lock:
-            return state | {
+            self._saving = state | {
                 "study": fixed_settings(self._study),
                 "ranks": self._study.server.ranks,
                 "epoch": self.contact.epoch,
@@ -235,29 +242,27 @@ class Coordinator:
                 "lost": self._board.lost,
             }
 
-    def publish_when_written(
-        self, state: dict[str, Any], number: int, canceled: threading.Event
-    ) -> None:
-        """Publishes the checkpoint `latest` as soon as all ranks have reported that their part is on disk (any thread).
+    def publish_if_written(self, name: str, number: int) -> bool:
+        """Publishes a checkpoint if all ranks have reported that their part is on disk; returns whether they have.
 
         Args:
-            state: The return value of `begin_checkpoint`.
+            name: Name of the folder in `checkpoints`.
             number: Number of the checkpoint.
-            canceled: Ends the wait.
         """
-        while any(part.number < number for part in self._board.saved()):
-            if canceled.wait(_POLL_SECONDS):
-                return
-        self.publish(LATEST, state, self._board.saved())
+        parts = self._board.saved()
+        written = all(part.number >= number for part in parts)
+        if written:
+            self.publish(name, parts)
+        return written
 
-    def publish(self, name: str, state: dict[str, Any], parts: list[SavedPart]) -> None:
+    def publish(self, name: str, parts: list[SavedPart]) -> None:
         """Publishes a checkpoint of which all ranks have written their part; a full disk stops the study.
 
         Args:
             name: Name of the folder in `checkpoints`.
-            state: The return value of `begin_checkpoint`.
             parts: What the ranks have written.
         """
+        state, self._saving = self._saving, {}
         if not state["fit"]:
             self.warn("no checkpoint was saved, because the training has diverged")
             return
@@ -299,8 +304,8 @@ class Coordinator:
         """Returns the status of the study at its end, and the reason unless it is `finished`.
 
         Args:
-            stopped: The reason why this rank's consumer was stopped early, or None.
-            flaw: The `flaw` of this rank's consumer.
+            stopped: The reason why rank 0's consumer was stopped early, or None.
+            flaw: The `flaw` of rank 0's consumer.
             handover: Whether another server continues.
         """
         if self._control.failure:
@@ -328,7 +333,7 @@ class Coordinator:
 
         Args:
             stopped: The reason why the study was stopped early, or None.
-            flaw: The `flaw` of this rank's consumer.
+            flaw: The `flaw` of rank 0's consumer.
             peaks: The peak memory of each rank (10**6 bytes).
             results: The sections of consumer and side sinks in the summary.
             handover: Whether another server continues.
@@ -350,37 +355,14 @@ class Coordinator:
         saved = counts["planned"] - counts["completed"] - counts["failed"]
         return f"{goal}; {saved} of {counts['planned']} simulations were not needed"
 
-    def _point_source(self, setup: RankSetup) -> ProposalQueue | FixedDesign:
-        """Creates the source of the next parameters: the study's sampler, or draws from the prior."""
-        study = setup.study
-        prior, sampler = prior_of(study), study.sampler
-        purpose = setup.purpose
-        if purpose.data:
-            with recorded_trajectories(study, purpose) as data:
-                points = data.parameters.tolist()
-            return FixedDesign(prior, study.simulation.count, purpose.seed, points)
-        if not purpose.trains:
-            return FixedDesign(prior, study.simulation.count, purpose.seed, purpose.points)
-        size, low = sampler.generation_size, min(study.launcher.clients, sampler.generation_size)
-        if sampling.METHODS[sampler.method].ordered:
-            size = low = study.simulation.count
-        return ProposalQueue(
-            build_sampler(
-                sampler,
-                prior,
-                study.seed,
-                study_facts(study.simulation, study.reservoir, study.server, study.folder),
-            ),
-            prior,
-            sampling.DifficultyTracker(sampler.difficulty),
-            size=size,
-            low=low,
-            total=study.simulation.count,
-            importance_exponent=study.training.importance_exponent,
-            seed=study.seed,
-            event=self.event,
-            time_share=sampler.max_time_share,
-        )
+    def _probe(self) -> "SurrogateProbe | None":
+        """Returns a probe of the surrogate in training, or None before training; called by the sampler's thread."""
+        if self._snapshots is None:
+            # Imported and built here because both take time, and the first generation needs none.
+            from melissa_gen.server.coordination.snapshots import Snapshots
+
+            self._snapshots = Snapshots(self._study, self._ask_for_weights)
+        return self._snapshots.take()
 
     def _write_results(self, summary: dict[str, Any]) -> None:
         try:
@@ -404,6 +386,7 @@ class Coordinator:
         samples = self._board.samples()
         figures = self.proposals.statistics()
         error = self._study.training.error_name
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "status": status,
             "reason": reason,
@@ -438,6 +421,8 @@ class Coordinator:
             "memory": {
                 "peak_rss_megabytes_per_rank": peaks,
                 "promised_megabytes_per_rank": [self._promise] * self._study.server.ranks,
+                "peak_rss_megabytes_of_control": peak * 1024 / 1e6,
+                "promised_megabytes_of_control": self._control_promise,
             },
         }
 
@@ -448,6 +433,28 @@ class Coordinator:
             return section.simulations * self._trains
         known: int = self._board.validation_sets.get(section.main, {}).get("simulations", 0)
         return known
+
+
+def _status_board(
+    study: Study, before: dict[str, Any], checkpoint: Checkpoint | None, lost: int
+) -> StatusBoard:
+    """Creates the board, with the last validation of the checkpoint.
+
+    Args:
+        study: The study.
+        before: The last `status` event of earlier servers.
+        checkpoint: The checkpoint to continue from, or None.
+        lost: Samples lost with an earlier server.
+    """
+    elapsed = number_at(before, "elapsed")
+    earlier = 0.0 if math.isnan(elapsed) else elapsed
+    board = StatusBoard(study.server.ranks, earlier, lost, study.training.error_name)
+    if checkpoint is not None:
+        board.validation = checkpoint.state["validation"]
+        board.validation_by_field = checkpoint.state["validation_by_field"]
+        board.validation_in_time = checkpoint.state.get("validation_in_time", {})
+        board.validation_sets = checkpoint.state.get("validation_sets", {})
+    return board
 
 
 def _lost_since(checkpoint: Checkpoint, status: dict[str, Any]) -> int:

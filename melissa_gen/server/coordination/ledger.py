@@ -1,4 +1,4 @@
-"""The state of all simulations, kept by rank 0: pure, without sockets, threads or clocks (times are passed in)."""
+"""The state of all simulations: pure, without sockets, threads or clocks (times are passed in)."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence, Set

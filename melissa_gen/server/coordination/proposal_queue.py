@@ -1,4 +1,4 @@
-"""The queue of proposals for the next simulations, which a thread of rank 0 keeps filled.
+"""The queue of proposals for the next simulations, which a thread of the control process keeps filled.
 
 The sampler never blocks the training. If the queue is empty when a client requests a simulation, the client gets a draw
 from the prior, which is counted as `late`. If the sampler fails, draws from the prior replace its generation, and it
@@ -107,7 +107,7 @@ class ProposalQueue:
         return self._sampler.uses_surrogate
 
     def set_probe(self, probe: Callable[[], Probe | None]) -> None:
-        """Sets the function that returns a probe of the surrogate before each learning; call it before `start`."""
+        """Sets the function that returns a probe of the surrogate before each learning."""
         self._probe = probe
 
     @property

@@ -21,7 +21,7 @@ class Assignment(NamedTuple):
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
-        """Reads the message of rank 0, in which the density is null if it is unknown."""
+        """Reads the message of the control process, in which the density is null if it is unknown."""
         density = message["log_density"]
         known = math.nan if density is None else float(density)
         return cls(tuple(message["parameters"]), message["weight"], known)

@@ -1,4 +1,4 @@
-"""Reports on ended attempts, which rank 0 gets once all samples of the attempt are stored."""
+"""Reports on ended attempts, which the control process gets once all samples of the attempt are stored."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ingest thread of a rank: receives parts of fields, returns credit, and reports to rank 0.
+"""The ingest thread of a rank: receives parts of fields, returns credit, and reports to the control process.
 
 The thread never waits for the trainer. A sample that the sink can't accept yet stays in its slot, and the credit of its
 senders is returned later. The trainer wakes the thread through an inproc socket when it has made room.
@@ -110,7 +110,7 @@ class Ingest:
         state: State shared with the trainer.
         rank: This server rank.
         time_of: Function from time step to physical time.
-        warnings: Returns the warnings of this process since the last call, for the report to rank 0.
+        warnings: Returns the warnings of this process since the last call, for the report to the control process.
         strangers: Returns the refused connections of this process since the last call.
         memory_grace: Seconds that the shared memory of a client that has ended stays mapped after its last part.
         report_seconds: Interval between two reports.
@@ -424,7 +424,7 @@ class Ingest:
         """Stores samples of one attempt; returns how many, the first ones."""
         assignment = self._state.assignments.get(whole[0].simulation)
         if assignment is None:
-            # The parameters, sent by rank 0, have not arrived yet.
+            # The parameters, sent by the control process, have not arrived yet.
             return 0
         block = assignment.block(whole, self._time_of)
         slots = [one.slot for one in whole if one.slot is not None]

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 _RENDEZVOUS = timedelta(seconds=120)
 _COLLECTIVE = timedelta(days=1)
-"""Longest wait of a rank for another one, which may validate for hours. Long before, rank 0 notices a rank that is lost
-or does not move, and the launcher notices when rank 0 is lost."""
+"""Longest wait of a rank for another one, which may validate for hours. Long before, the control process notices a
+rank that is lost or does not move, and the launcher notices when rank 0 is lost."""
 
 
 def join_process_group(study: Study, world: Any, device: torch.device, backend: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,8 @@ from melissa_gen.reservoir import Policy
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
 from melissa_gen.server.consumer import Consumer, Hooks
+from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import SAVING
-from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.device import device_of
@@ -35,11 +35,9 @@ from melissa_gen.server.training.model_files import (
 )
 from melissa_gen.server.training.prior_bounds import PriorBounds
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
-from melissa_gen.server.training.snapshots import Snapshots
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
-from melissa_gen.study import Study
 from melissa_gen.surrogates import FirstErrors, Surrogate
 
 __all__ = ["TrainingConsumer"]
@@ -54,7 +52,7 @@ class TrainingConsumer(Consumer):
         setup: The study and this rank.
         world: The mpi4py communicator of all ranks.
         checkpoint: The checkpoint to continue from, or None.
-        proposals: On rank 0, the queue whose sampler may use the surrogate; None on other ranks.
+        control: On rank 0, the control process, whose sampler may use the surrogate; None on other ranks.
         reservoir: The reservoir of this rank.
         shared: State shared with the ingest thread.
 
@@ -68,7 +66,7 @@ class TrainingConsumer(Consumer):
         setup: RankSetup,
         world: Any,
         checkpoint: Checkpoint | None,
-        proposals: ProposalQueue | None,
+        control: ControlProcess | None,
         reservoir: Policy,
         shared: RankState,
     ) -> None:
@@ -100,10 +98,9 @@ class TrainingConsumer(Consumer):
             # A training that was interrupted can't be repeated in one piece.
             order.unlink(missing_ok=True)
         self.shared = shared
-        self._between_steps = _snapshot_offer(
-            study, self._surrogate, proposals if self._task.predicts_anywhere else None
-        )
-        self._proposals = proposals
+        # The parameters of recorded data come from no sampler, and have no known density.
+        self._control = None if setup.purpose.data else control
+        self._between_steps = self._control.offer if self._control else _offer_nothing
         self._validation: ValidationSets | None = None
         self._trainer: Trainer | None = None
         self._error: float | None = None
@@ -145,19 +142,19 @@ class TrainingConsumer(Consumer):
 
     def _prior_bounds(self) -> PriorBounds | None:
         until = self._study.training.until
-        if until is None or not until.bounded or self._proposals is None:
+        if until is None or not until.bounded or self._control is None:
             return None
         return PriorBounds(prior_of(self._study), self._first_errors, until.bound_level)
 
     def _first_errors(self) -> FirstErrors | None:
         """Returns the errors of the first passes; None where there are none, or where the loss is no square of one."""
-        name, proposals = self._study.training.first_error_name, self._proposals
-        if proposals is None or name is None or not measures_errors(self._study, self._task):
+        name, control = self._study.training.first_error_name, self._control
+        if control is None or name is None or not measures_errors(self._study, self._task):
             return None
-        numbers, losses = proposals.first_passes()
-        kept = FirstErrors.needed(len(numbers))
-        points, weights = proposals.drawn(numbers[kept])
-        return FirstErrors(points, np.sqrt(losses[kept]), weights, name)
+        found = control.first_passes()
+        losses, weights = np.array(found["losses"]), np.array(found["weights"])
+        points = np.array(found["parameters"]).reshape(len(losses), len(self._study.parameters))
+        return FirstErrors(points, np.sqrt(losses), weights, name)
 
     def _read_set(self, path: Path) -> Validation:
         with Dataset(path) as data:
@@ -256,22 +253,5 @@ class TrainingConsumer(Consumer):
         return [self._complaint] if self._complaint else []
 
 
-def _snapshot_offer(
-    study: Study, surrogate: Surrogate, proposals: ProposalQueue | None
-) -> Callable[[Surrogate, int], None]:
-    """Returns the function that the trainer calls between two steps to provide snapshots for the sampler.
-
-    Args:
-        study: The study.
-        surrogate: The surrogate before training.
-        proposals: The queue whose sampler uses the surrogate; None if there is none here. Where the surrogate can't
-            predict from parameters alone, the sampler learns from parameters and difficulties alone.
-    """
-    if proposals is None or not proposals.uses_surrogate:
-        return lambda surrogate, batches: None
-    ensemble = study.surrogate.ensemble
-    # Each further snapshot would cost a pass, and is less informative than novelty.
-    members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
-    snapshots = Snapshots(surrogate, members, relative=study.training.metric == "relative")
-    proposals.set_probe(snapshots.take)
-    return snapshots.offer
+def _offer_nothing(surrogate: Surrogate, batches: int) -> None:
+    """Does nothing: rank 0 alone sends its weights to the sampler."""

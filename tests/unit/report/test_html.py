@@ -173,7 +173,7 @@ def test_memory_above_the_promise_is_marked(tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     summary["memory"]["peak_rss_megabytes_per_rank"][1] = 2000.0
     (run / "summary.json").write_text(json.dumps(summary))
-    assert "✗ 1 1.4 GB 2.0 GB 143 %" in words(write_report(run).read_text("utf-8"))
+    assert "✗ server rank 1 1.4 GB 2.0 GB 143 %" in words(write_report(run).read_text("utf-8"))
 
 
 def test_the_report_of_an_empty_run_directory_says_what_is_missing(tmp_path):

@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 
 from melissa_gen.builders.memory import (
+    ARRIVED_BYTES,
     batch_megabytes,
     bookkeeping_megabytes,
     check_memory,
     checkpoint_megabytes,
+    control_megabytes,
     disk_promise,
     model_megabytes,
     promised_megabytes,
@@ -118,12 +120,26 @@ def test_the_rows_of_a_batch_are_part_of_the_promise():
 def test_the_records_of_all_simulations_are_part_of_the_promise():
     million = load_study(HEAT, ["server.device=cpu", "simulation.count=1000000"])
     parameters, promised = len(million.parameters), bookkeeping_megabytes(million)
-    # Ledger, sampler, difficulty with its copy, and the flags of a server rank.
-    needed = row_bytes(parameters) + known_bytes(parameters) + 2 * 20 + 4
+    # Ledger, sampler, and difficulty with its copy.
+    needed = row_bytes(parameters) + known_bytes(parameters) + 2 * 20
     assert 0.8 * promised < needed <= promised
-    few = promised_megabytes(load_study(HEAT, ["server.device=cpu", "simulation.count=100"]))
-    assert promised_megabytes(million) == pytest.approx(few + promised, abs=0.1)
+    few = load_study(HEAT, ["server.device=cpu", "simulation.count=100"])
+    more = control_megabytes(million) - control_megabytes(few)
+    assert more == pytest.approx(promised, abs=0.1)
+    arrived = promised_megabytes(million) - promised_megabytes(few)
+    assert arrived == pytest.approx(ARRIVED_BYTES, abs=0.1)
     assert promised < 500
+
+
+def test_the_snapshots_of_the_surrogate_are_part_of_the_promise_of_the_control_process():
+    keys = ["surrogate.arguments={hidden: [1000, 1000]}"]
+    large, few = load_study(HEAT, keys), load_study(HEAT)
+    several = load_study(HEAT, [*keys, "surrogate.ensemble={kind: snapshots, count: 3}"])
+    (one, more), least = map(control_megabytes, (large, several)), control_megabytes(few)
+    weights = sum(w.numel() * w.element_size() for w in build_surrogate(large).parameters()) / 1e6
+    assert more - one == pytest.approx(2 * weights)
+    assert one - least > 2 * weights
+    assert control_megabytes(large, samples=False) < least
 
 
 def test_a_recording_of_small_fields_queues_the_inputs_of_more_simulations():

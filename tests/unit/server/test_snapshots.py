@@ -6,16 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.server.training.snapshots import Snapshots
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.server.coordination.snapshots import Snapshots
+from melissa_gen.server.training.weights import copied, packed
+from melissa_gen.study import load_study
+from tests.unit.small_study import write_small_study
 
-POINT = np.array([[0.5]])
+POINT = np.array([[0.5, 1.5]])
 
 
 @pytest.fixture
-def surrogate():
+def study(tmp_path):
+    return load_study(
+        write_small_study(tmp_path / "study"),
+        [
+            "surrogate.arguments.hidden=[4]",
+            "surrogate.ensemble={kind: snapshots, count: 2}",
+        ],
+    )
+
+
+@pytest.fixture
+def surrogate(study):
     with torch.random.fork_rng():
-        return Surrogate({"a": (0.0, 1.0)}, (0.0, 1.0), {"u": (4,)}, arguments={"hidden": [4]})
+        return build_surrogate(study)
 
 
 def change(surrogate, factor):
@@ -24,53 +38,63 @@ def change(surrogate, factor):
             weight *= factor
 
 
-def answered(snapshots, surrogate, batches):
-    """Calls `take` while a trainer offers snapshots between its steps."""
-    found = []
-    sampler = threading.Thread(target=lambda: found.append(snapshots.take()))
-    sampler.start()
-    while sampler.is_alive():
-        snapshots.offer(surrogate, batches)
-    sampler.join()
-    return found[0]
+class Trainer:
+    """Sends its weights whenever it is asked for them."""
+
+    def __init__(self, study, surrogate, timeout=10):
+        self.surrogate, self.batches = surrogate, 1
+        self.snapshots = Snapshots(study, self.answer, timeout)
+
+    def answer(self):
+        if self.batches is not None:
+            data = packed(copied(self.surrogate))
+            threading.Thread(target=self.snapshots.add, args=(self.batches, data)).start()
 
 
-def test_a_probe_is_a_copy(surrogate):
-    snapshots = Snapshots(surrogate, timeout=10)
+def test_a_probe_predicts_as_the_trainer_did_when_it_was_asked(study, surrogate):
+    trainer = Trainer(study, surrogate)
     change(surrogate, 2.0)
-    probe = answered(snapshots, surrogate, 1)
+    probe = trainer.snapshots.take()
     before = probe.features(POINT)
     change(surrogate, 3.0)
     np.testing.assert_array_equal(probe.features(POINT), before)
-    later = answered(snapshots, surrogate, 2)
-    assert (
-        np.abs(later.features(POINT)[0] - before[0])[1:].min() > 1e-3
-    )  # it disagrees with itself now
+    trainer.batches = 2
+    later = trainer.snapshots.take()
+    # It disagrees with itself now.
+    assert np.abs(later.features(POINT)[0] - before[0])[1:].min() > 1e-3
     assert all(weight.requires_grad for weight in surrogate.parameters())
 
 
-def test_the_newest_members_are_kept(surrogate):
-    snapshots = Snapshots(surrogate, members=2, timeout=10)
-    for batches in (1, 2, 3):
+def test_the_newest_members_are_kept(study, surrogate):
+    trainer = Trainer(study, surrogate)
+    for trainer.batches in (1, 2, 3):
         change(surrogate, 1.5)
-        probe = answered(snapshots, surrogate, batches)
-    same = answered(snapshots, surrogate, 3)  # no step since: no new member
+        probe = trainer.snapshots.take()
+    # There was no step since, and therefore there is no new member.
+    same = trainer.snapshots.take()
     np.testing.assert_array_equal(probe.features(POINT), same.features(POINT))
     assert probe.features(POINT)[0, 0] > -10
 
 
-def test_no_snapshot_of_an_untrained_network_or_a_busy_trainer(surrogate):
-    snapshots = Snapshots(surrogate, timeout=0.01)
-    assert snapshots.take() is None
-    snapshots.offer(surrogate, 0)
-    assert snapshots.take() is None
-    snapshots.offer(surrogate, 5)  # the answer comes late, and serves the next question
-    assert snapshots.take() is not None
-    assert snapshots.take() is not None
+def test_a_busy_trainer_answers_late_and_serves_the_next_question(study, surrogate):
+    trainer = Trainer(study, surrogate, timeout=0.01)
+    trainer.batches = None
+    assert trainer.snapshots.take() is None
+    trainer.snapshots.add(5, packed(copied(surrogate)))
+    assert trainer.snapshots.take() is not None
+    assert trainer.snapshots.take() is not None
 
 
-def test_weights_that_are_not_finite_never_reach_the_sampler(surrogate):
-    snapshots = Snapshots(surrogate, timeout=10)
-    good = answered(snapshots, surrogate, 1)
+def test_weights_that_are_not_finite_never_reach_the_sampler(study, surrogate):
+    trainer = Trainer(study, surrogate)
+    good = trainer.snapshots.take()
     change(surrogate, float("nan"))
-    assert answered(snapshots, surrogate, 2) is good
+    trainer.batches = 2
+    assert trainer.snapshots.take() is good
+
+
+def test_a_surrogate_that_needs_a_first_field_is_not_asked_for(tmp_path):
+    path, asked = write_small_study(tmp_path / "study"), []
+    study = load_study(path, ["surrogate.task=autoregressive"])
+    assert Snapshots(study, lambda: asked.append(1)).take() is None
+    assert not asked

@@ -1,0 +1,43 @@
+"""Messages between rank 0 of the server and its control process, through a pair of connected sockets; no pickle."""
+
+import json
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+__all__ = ["Link"]
+
+
+class Link:
+    """One end of the connection.
+
+    Args:
+        descriptor: The file descriptor of this end, which the link owns from now on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._connection = Connection(descriptor)
+        self._lock = threading.Lock()
+
+    def send(self, message: Mapping[str, Any], payload: bytes = b"") -> None:
+        """Sends a message of JSON types, and bytes that belong to it (any thread).
+
+        Raises:
+            OSError: The other process has ended.
+        """
+        frame = json.dumps(message).encode()
+        with self._lock:
+            self._connection.send_bytes(frame)
+            self._connection.send_bytes(payload)
+
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """Waits for the next message; one thread alone may call this method.
+
+        Raises:
+            EOFError: The other process has ended.
+        """
+        try:
+            return json.loads(self._connection.recv_bytes()), self._connection.recv_bytes()
+        except OSError as error:
+            raise EOFError from error
