@@ -250,9 +250,9 @@ def disk_promise(study: Study, run_dir: Path) -> str:
 def model_megabytes(study: Study) -> float:
     """Returns the memory of one rank's model during training in megabytes.
 
-    It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds two copies of the weights that
-    it sends to the sampler. For a rollback after a divergence, two copies of weights and moments are kept. The running
-    mean of the weights is one more. The package neuraloperator is included if the network uses it.
+    It holds weights, gradients and up to two moments of the optimizer. Rank 0 also holds three copies of the weights
+    that it sends to the sampler. For a rollback after a divergence, two copies of weights and moments are kept. The
+    running mean of the weights is one more. The package neuraloperator is included if the network uses it.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.surrogate import build_surrogate
@@ -260,7 +260,7 @@ def model_megabytes(study: Study) -> float:
     surrogate = build_surrogate(study)
     uses_package = any(type(m).__module__.startswith("neuralop.") for m in surrogate.modules())
     training = study.training
-    copies = 6 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
+    copies = 7 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
     # Gradients that are added up are not yet those that the ranks exchange.
     copies += training.accumulate > 1
     return copies * _megabytes_of(surrogate) + OPERATOR_MEGABYTES * uses_package

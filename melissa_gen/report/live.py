@@ -194,8 +194,8 @@ def event_text(event: Event) -> Text | None:
             f"resumed at batch {size('batches')}; simulations solved again: {size('solved_again')}"
         )
         return Text(text)
-    if kind == "server_ready":
-        return _ready_text(event)
+    if kind in ("server_ready", "memory_promised"):
+        return _server_text(event, kind)
     if kind == "client_connected":
         return Text(f"client {word('job')} connected from {word('host')}", style=STYLES["dim"])
     if kind == "client_lost":
@@ -237,15 +237,13 @@ def event_text(event: Event) -> Text | None:
     return None
 
 
-def _ready_text(event: Event) -> Text:
-    """Formats the start of the server, with the memory that it promises."""
-    text = f"server ready after {duration(number_at(event, 'seconds'))}"
-    promised = number_at(event, "promised_megabytes")
-    if math.isfinite(promised):
-        ranks = count(number_at(event, "ranks"))
-        text += f"; memory: at most {count(promised)} MB in each of {ranks} server rank(s)"
-        control = number_at(event, "promised_megabytes_of_control")
-        text += f", {count(control)} MB in the control process" * math.isfinite(control)
+def _server_text(event: Event, kind: str) -> Text:
+    """Formats the start of the server, and the memory that it promises."""
+    if kind == "server_ready":
+        return Text(f"server ready after {duration(number_at(event, 'seconds'))}")
+    text = f"memory: at most {count(number_at(event, 'promised_megabytes'))} MB in each server rank"
+    control = number_at(event, "promised_megabytes_of_control")
+    text += f", {count(control)} MB in the control process" * math.isfinite(control)
     return Text(text)
 
 

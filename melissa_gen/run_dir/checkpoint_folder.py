@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,15 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
     return None, complaints
 
 
-def read_state(folder: Path, name: str = STATE) -> dict[str, Any]:
+def read_state(
+    folder: Path, name: str = STATE, *, leave_out: Collection[str] = ()
+) -> dict[str, Any]:
     """Reads a nested state of a checkpoint, including its arrays.
 
     Args:
         folder: Folder of the checkpoint.
         name: Name of the files; default: the state of the whole run, without those of the ranks.
+        leave_out: Keys of the state that are not needed, and whose arrays are not read.
 
     Raises:
         RunError: The checkpoint can't be read.
@@ -152,7 +156,8 @@ def read_state(folder: Path, name: str = STATE) -> dict[str, Any]:
     try:
         plain = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
-            state: dict[str, Any] = _joined(plain, arrays)
+            needed = {key: value for key, value in plain.items() if key not in leave_out}
+            state: dict[str, Any] = _joined(needed, arrays)
     except (OSError, ValueError, KeyError) as error:
         message = f"the checkpoint {folder} can't be read: {error}"
         raise RunError(message) from error

@@ -16,6 +16,7 @@ import zmq
 
 from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
+from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
 from melissa_gen.builders.mesh import write_coordinates
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.authenticator import Authenticator
@@ -170,6 +171,7 @@ class _Rank:
                 start_recorded_data(self._setup, control.fail)
             for warning in (*self._consumer.warnings, *(f"{d}; {used}" for d in damages)):
                 control.warn(warning)
+            control.promise(*_memory_limits(self._setup))
 
     def run(self) -> bool:
         """Runs the consumer to its end and writes all results; returns whether another server continues."""
@@ -319,6 +321,13 @@ def _run(rank: _Rank) -> bool:
         return rank.run()
     except StudyError as error:
         raise RunError(str(error)) from error
+
+
+def _memory_limits(setup: RankSetup) -> tuple[float, float]:
+    """Returns the memory limits of each rank and of the control process (10**6 bytes)."""
+    study, purpose = setup.study, setup.purpose
+    each = promised_megabytes(study) if setup.trains else stream_megabytes(study)
+    return each, control_megabytes(study, samples=purpose.trains and not purpose.data)
 
 
 def _early_service(

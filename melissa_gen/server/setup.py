@@ -22,6 +22,8 @@ from melissa_gen.study import Study, load_study
 __all__ = ["Checkpoint", "RankSetup", "wait_for_sets"]
 
 _POLL_SECONDS = 0.05
+OF_CONTROL = ("ledger", "proposals")
+"""Parts of the state of a checkpoint that the control process alone needs, and that grow with the simulations."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Checkpoint:
 
     Attributes:
         folder: Its folder.
-        state: Its content, without the model and the states of the ranks.
+        state: Its content, without the model and the states of the ranks; on the ranks also without that of the control
+            process.
     """
 
     folder: Path
@@ -115,7 +118,7 @@ class Checkpoint:
         name = broadcast_json(world, found)
         if name is None:
             return None, damages
-        state = read_state(Path(name))
+        state = read_state(Path(name), leave_out=OF_CONTROL)
         check_study(setup.study, state, Path(name))
         return cls(Path(name), state), damages
 

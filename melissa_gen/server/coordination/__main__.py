@@ -31,6 +31,8 @@ from melissa_gen.server.training.thread_placement import shorten_gil_switch_inte
 _log = logging.getLogger("melissa_gen.server.coordination")
 
 _PR_SET_PDEATHSIG = 1
+_SLOW = ("publish", "publish_if_written")
+"""Calls that may write large files."""
 _ABORT_SECONDS = 2.0
 """Time that rank 0 may take to end all ranks, before it counts as the one that does not answer."""
 
@@ -64,19 +66,30 @@ class _Service:
                 arguments["payload"] = payload
             if "number" not in message:
                 self._calls[call](**arguments)
-                continue
-            answer: dict[str, Any] = {"number": message["number"], "last": call == "finish"}
-            try:
-                answer["value"] = self._calls[call](**arguments)
-                last = call == "finish"
-            except MelissaGenError as error:
-                answer |= {"error": str(error), "kind": type(error).__name__}
-            except Exception as error:
-                _log.exception("the control process can't carry out '%s'", call)
-                answer |= {"error": f"{type(error).__name__}: {error}", "kind": "RunError"}
-            self._link.send(answer)
+            elif call in _SLOW:
+                # Messages of the trainer must not wait for a disk.
+                work = threading.Thread(
+                    target=self._answer, args=(message,), name=call, daemon=True
+                )
+                work.start()
+            else:
+                last = self._answer(message)
         # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
         self._context.term()
+
+    def _answer(self, message: dict[str, Any]) -> bool:
+        """Carries out a call and sends its answer; returns whether it was the last one."""
+        call = message["call"]
+        answer: dict[str, Any] = {"number": message["number"], "last": call == "finish"}
+        try:
+            answer["value"] = self._calls[call](**message["arguments"])
+        except MelissaGenError as error:
+            answer |= {"error": str(error), "kind": type(error).__name__}
+        except Exception as error:
+            _log.exception("the control process can't carry out '%s'", call)
+            answer |= {"error": f"{type(error).__name__}: {error}", "kind": "RunError"}
+        self._link.send(answer)
+        return call == "finish" and "error" not in answer
 
     def _open(
         self,
@@ -106,6 +119,7 @@ class _Service:
         )
         self._calls |= {
             "start_serving": coordinator.start_serving,
+            "promise": coordinator.promise,
             "event": coordinator.event,
             "warn": coordinator.warn,
             "fail": coordinator.fail,
@@ -125,7 +139,9 @@ class _Service:
     def _abort(self, reason: str) -> None:
         """Lets rank 0 end all ranks; a rank 0 that does not answer is killed, and with it all others."""
         write_server_failure(self._run_dir, reason)
-        self._link.send({"lost": reason})
+        # In another thread: a rank 0 that is frozen may not read.
+        message = {"lost": reason}
+        threading.Thread(target=self._link.send, args=(message,), daemon=True).start()
         time.sleep(_ABORT_SECONDS)
         os.kill(self._rank_0, signal.SIGKILL)
 
@@ -147,7 +163,10 @@ def main() -> None:
     warnings = WarningCollector()
     logging.getLogger().addHandler(warnings)
     shorten_gil_switch_interval()
-    service = _Service(Path(sys.argv[1]), Link(int(sys.argv[2])), rank_0, warnings)
+    descriptor = int(sys.argv[2])
+    # Programs that a sampler starts must not keep the connection open.
+    os.set_inheritable(descriptor, False)
+    service = _Service(Path(sys.argv[1]), Link(descriptor), rank_0, warnings)
     gc.freeze()
     gc.enable()
     status = 0

@@ -69,6 +69,7 @@ class ControlProcess:
         self._finished = False
         self._end_reason: str | None = None
         self._weights_wanted = False
+        self._sending: threading.Thread | None = None
         threading.Thread(target=self._listen, name="control process", daemon=True).start()
 
     # What rank 0 wants.
@@ -100,6 +101,10 @@ class ControlProcess:
         """
         self._ask("start_serving", batches=batches, restored=restored)
 
+    def promise(self, each: float, control: float) -> None:
+        """Records the memory limits of each rank and of the process (10**6 bytes)."""
+        self._tell("promise", each=each, control=control)
+
     def event(self, event: str, **fields: Any) -> None:
         """Writes an event (any thread)."""
         self._tell("event", event=event, **plain({"time": time.time(), **fields}))
@@ -125,6 +130,9 @@ class ControlProcess:
         """
         if not self._weights_wanted or batches == 0:
             return
+        # Copies of large weights must not pile up while the other process does not read.
+        if self._sending is not None and self._sending.is_alive():
+            return
         from melissa_gen.server.training.weights import copied, packed
 
         self._weights_wanted = False
@@ -136,7 +144,8 @@ class ControlProcess:
                 self._link.send(message, packed(weights))
 
         # The trainer does not wait until the other process has read them.
-        threading.Thread(target=send, name="weights", daemon=True).start()
+        self._sending = threading.Thread(target=send, name="weights", daemon=True)
+        self._sending.start()
 
     def first_passes(self) -> dict[str, list[Any]]:
         """Returns `parameters`, `losses` and `weights` of simulations that training has used, in a run with a sampler.
@@ -257,6 +266,9 @@ class ControlProcess:
         except EOFError:
             if not self._finished:
                 self._end(f"the control process of the server has ended {self._manner()}")
+        except Exception as error:
+            # Without this thread, no call would be answered.
+            self._end(f"a message of the control process can't be read: {error!r}")
 
     def _take(self, message: dict[str, Any]) -> None:
         if "lost" in message:
@@ -275,7 +287,8 @@ class ControlProcess:
     def _end(self, reason: str) -> None:
         self._end_reason = reason
         for answer in list(self._answers.values()):
-            answer.set_exception(RunError(reason))
+            if not answer.done():
+                answer.set_exception(RunError(reason))
         self._lost(reason)
 
     def _manner(self) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
@@ -43,7 +42,7 @@ _LISTED_AT_CHECKPOINTS = 20_000
 """Largest number of simulations of which a checkpoint also writes `simulations.jsonl`; more would take seconds."""
 _IN_TIME = ("against_time", "correlation_time", "log_spectral_error")
 _TOLD_TO_LAUNCHER = (
-    *("server_ready", "resumed", "training_started", "rescaled"),
+    *("server_ready", "memory_promised", "resumed", "training_started", "rescaled"),
     *("checkpoint", "generation", "validation"),
 )
 
@@ -123,8 +122,8 @@ class Coordinator:
             strangers=authenticator.take_refused,
             warnings=warnings,
         )
-        self._promise = promised_megabytes(study) if self._trains else stream_megabytes(study)
-        self._control_promise = control_megabytes(study, samples=self.queue is not None)
+        self._promise: float | None = None
+        self._control_promise: float | None = None
 
     @property
     def queue(self) -> ProposalQueue | None:
@@ -148,7 +147,6 @@ class Coordinator:
                 run_dir=str(self._run_dir),
                 ranks=study.server.ranks,
                 clients=study.launcher.clients,
-                promised_megabytes_per_rank=[self._promise] * study.server.ranks,
             )
         else:
             self.event(
@@ -169,10 +167,15 @@ class Coordinator:
             "server_ready",
             seconds=time.monotonic() - self._began,
             ranks=study.server.ranks,
-            promised_megabytes=self._promise,
-            promised_megabytes_of_control=self._control_promise,
         )
         self.contact.write(self._run_dir / "contact.json")
+
+    def promise(self, each: float, control: float) -> None:
+        """Records the memory limits of each rank and of this process (10**6 bytes)."""
+        self._promise, self._control_promise = each, control
+        self.event(
+            "memory_promised", promised_megabytes=each, promised_megabytes_of_control=control
+        )
 
     def event(self, event: str, **fields: Any) -> dict[str, Any]:
         """Writes an event; a full disk stops the study with one sentence."""

@@ -33,10 +33,13 @@ class Snapshots:
         # Each further snapshot would cost a pass, and is less informative than novelty.
         self._members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
         self._relative = study.training.metric == "relative"
-        task = build_task(study)
+        with torch.random.fork_rng(devices=[]):
+            # What is random in a network and not among its weights is the same as in the trainer's.
+            torch.manual_seed(study.seed)
+            task = build_task(study)
+            self._template = _without_weights(build_surrogate(study, task))
         # Where the surrogate can't predict from parameters alone, the sampler learns without it.
         self._usable = task.predicts_anywhere
-        self._template = _without_weights(build_surrogate(study, task))
         self._ask, self._timeout = ask, timeout
         self._probe: SurrogateProbe | None = None
         self._batches = 0

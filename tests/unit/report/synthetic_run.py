@@ -232,7 +232,6 @@ def _write_events(path, study, simulations, seconds, ranks, failed, random):
             run_dir=str(path),
             ranks=ranks,
             clients=4,
-            promised_megabytes_per_rank=1400.0,
         )
         log.at(6, "server_ready", seconds=6.4)
         for job in range(4):

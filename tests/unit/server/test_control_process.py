@@ -87,6 +87,7 @@ def test_a_run_that_is_stopped_leaves_its_contact_its_events_a_checkpoint_and_re
     assert complete.control and complete.heartbeat and complete.data == contact.data
     control.start_serving(0, 0)
     assert Contact.read(run_dir / "contact.json") == complete
+    control.promise(1000.0, 500.0)
     control.event("training_started", device="CPU", gradients=float("nan"))
     control.begin_checkpoint("latest", _Model())
     canceled = threading.Event()
@@ -109,9 +110,17 @@ def test_a_run_that_is_stopped_leaves_its_contact_its_events_a_checkpoint_and_re
     assert (summary["status"], summary["training"]) == ("failed", {"batches": 7})
     memory = summary["memory"]
     peak = memory["peak_rss_megabytes_of_control"]
-    assert 20 < peak < memory["promised_megabytes_of_control"]
+    assert 20 < peak < memory["promised_megabytes_of_control"] == 500.0
+    assert memory["promised_megabytes_per_rank"] == [1000.0]
     kinds = [event["event"] for event in read_events(run_dir / "events.jsonl")]
-    told = ["run_started", "server_ready", "training_started", "checkpoint", "run_finished"]
+    told = [
+        "run_started",
+        "server_ready",
+        "memory_promised",
+        "training_started",
+        "checkpoint",
+        "run_finished",
+    ]
     assert [kind for kind in kinds if kind in told] == told
     assert lost.empty()
 
