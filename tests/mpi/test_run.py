@@ -61,7 +61,12 @@ def test_the_run_finishes_and_its_accounting_adds_up(run):
     assert summary["sampler"]["suggested"] == 16
     assert 0 < summary["setup_seconds"] < summary["wall_seconds"]
     memory = summary["memory"]
-    for peak, promised in zip(*memory.values(), strict=True):
+    peaks, limits = (
+        memory[f"{one}_per_rank"] for one in ("peak_rss_megabytes", "promised_megabytes")
+    )
+    peaks.append(memory["peak_rss_megabytes_of_control"])
+    limits.append(memory["promised_megabytes_of_control"])
+    for peak, promised in zip(peaks, limits, strict=True):
         assert 50 < peak < promised
 
 
@@ -69,7 +74,8 @@ def test_the_terminal_shows_the_results(run):
     for words in (
         f"run directory {run.run_dir}",
         "memory: at most",
-        "in each of 2 server rank(s)",
+        "MB in each server rank",
+        "MB in the control process",
         "simulations  16 of 16 completed",
         "samples      160 received, 0 lost, 160 trained on",
         f"report       {run.run_dir / 'report.html'}",

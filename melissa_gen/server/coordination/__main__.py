@@ -22,6 +22,7 @@ from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.run_dir.checkpoint_folder import read_state
 from melissa_gen.run_dir.server_failure import write_server_failure
+from melissa_gen.server.coordination.control_process import IGNORED
 from melissa_gen.server.coordination.coordinator import Coordinator
 from melissa_gen.server.coordination.link import Link
 from melissa_gen.server.ingest.receiver import SavedPart
@@ -155,9 +156,9 @@ def main() -> None:
     gc.disable()
     rank_0 = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Rank 0 decides when this process ends, also after a signal to all processes of a job.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     configure_process("server control")
     threading.excepthook = log_thread_error
     warnings = WarningCollector()

@@ -8,6 +8,7 @@ the samplers.
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -32,7 +33,10 @@ from melissa_gen.server.setup import Checkpoint, RankSetup
 if TYPE_CHECKING:
     from melissa_gen.surrogates import Surrogate
 
-__all__ = ["ControlProcess"]
+__all__ = ["IGNORED", "ControlProcess"]
+
+IGNORED = (signal.SIGTERM, signal.SIGINT)
+"""Signals to all processes of a job; rank 0 decides when its control process ends."""
 
 _POLL_SECONDS = 0.05
 _END_SECONDS = 30.0
@@ -57,12 +61,17 @@ class ControlProcess:
         with theirs:
             descriptor = theirs.fileno()
             module = ["-P", "-m", "melissa_gen.server.coordination"]
-            self._process = subprocess.Popen(
-                [sys.executable, *module, str(run_dir), str(descriptor)],
-                env=without_mpi_variables(os.environ, openmpi=False),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[descriptor],
-            )
+            # The process ignores them once it has started.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *module, str(run_dir), str(descriptor)],
+                    env=without_mpi_variables(os.environ, openmpi=False),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[descriptor],
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._link = Link(ours.detach())
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[Any]] = {}
