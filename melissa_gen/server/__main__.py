@@ -11,6 +11,7 @@ from pathlib import Path
 from melissa_gen.errors import MelissaGenError, StudyError
 from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
 from melissa_gen.run_dir.server_failure import write_server_failure
+from melissa_gen.server.coordination.starting import start_control
 
 _log = logging.getLogger("melissa_gen.server")
 
@@ -21,9 +22,11 @@ def main() -> None:
     gc.disable()
     from mpi4py import MPI
 
+    world, run_dir = MPI.COMM_WORLD, Path(sys.argv[1])
+    # Both processes import their packages side by side.
+    control = start_control(run_dir) if world.Get_rank() == 0 else None
     from melissa_gen.server.rank import run_rank
 
-    world = MPI.COMM_WORLD
     configure_process("server", world.Get_rank())
     threading.excepthook = log_thread_error
     # Rank 0 collects the warnings of all ranks and shows each of them once.
@@ -32,9 +35,8 @@ def main() -> None:
     _log.info("process %d of %d on %s", world.Get_rank(), world.Get_size(), os.uname().nodename)
     # A server that receives SIGTERM before it is ready cleans up as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    run_dir = Path(sys.argv[1])
     try:
-        status = run_rank(run_dir, world, warnings.take)
+        status = run_rank(run_dir, world, control, warnings.take)
     except BaseException as error:
         expected = isinstance(error, SystemExit | MelissaGenError)
         _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)

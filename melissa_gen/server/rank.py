@@ -37,6 +37,7 @@ from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
+from melissa_gen.server.coordination.starting import StartedControl
 from melissa_gen.server.early_service import EarlyService
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
@@ -57,7 +58,12 @@ __all__ = ["run_rank"]
 _HEADER_ROOM = 65_536
 
 
-def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list) -> int:
+def run_rank(
+    run_dir: Path,
+    world: Any,
+    started: StartedControl | None,
+    warnings: Callable[[], list[str]] = list,
+) -> int:
     """Runs one rank of the server to the end of the study.
 
     A server whose epoch in `run.json` is above 0 continues from the newest whole checkpoint.
@@ -65,6 +71,7 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
     Args:
         run_dir: The run directory, with `study.yaml` and `run.json`.
         world: The mpi4py communicator of all ranks; only this thread uses it, and later only without training.
+        started: The control process; None on other ranks than 0.
         warnings: Returns the warnings of this process since the last call; those of all ranks are shown.
 
     Returns:
@@ -75,10 +82,9 @@ def run_rank(run_dir: Path, world: Any, warnings: Callable[[], list[str]] = list
     """
     with contextlib.ExitStack() as stack:
         control = None
-        if world.Get_rank() == 0:
+        if started is not None:
             stack.enter_context(_server_lock(run_dir))
-            # Its imports take about as long as what this rank does until it needs it.
-            control = ControlProcess(run_dir, partial(_abort, world, run_dir))
+            control = ControlProcess(run_dir, started, partial(_abort, world, run_dir))
         setup = RankSetup.read(run_dir, world.Get_rank(), world.Get_size())
         check_server_limit(setup.study)
         if setup.study.server.pin_ingest:

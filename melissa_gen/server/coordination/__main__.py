@@ -22,9 +22,9 @@ from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.run_dir.checkpoint_folder import read_state
 from melissa_gen.run_dir.server_failure import write_server_failure
-from melissa_gen.server.coordination.control_process import IGNORED
 from melissa_gen.server.coordination.coordinator import Coordinator
 from melissa_gen.server.coordination.link import Link
+from melissa_gen.server.coordination.starting import IGNORED
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval

@@ -7,11 +7,7 @@ the samplers.
 
 import contextlib
 import itertools
-import os
-import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,23 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melissa_gen.errors import DataError, RunError, StudyError
-from melissa_gen.mpi_environment import without_mpi_variables
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.run_dir.checkpoint import begin_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import LATEST
 from melissa_gen.run_dir.strict_json import plain
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.link import Link
+from melissa_gen.server.coordination.starting import StartedControl
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates import Surrogate
 
-__all__ = ["IGNORED", "ControlProcess"]
-
-IGNORED = (signal.SIGTERM, signal.SIGINT)
-"""Signals to all processes of a job; rank 0 decides when its control process ends."""
+__all__ = ["ControlProcess"]
 
 _POLL_SECONDS = 0.05
 _END_SECONDS = 30.0
@@ -44,35 +37,22 @@ _ERRORS = {"StudyError": StudyError, "DataError": DataError}
 
 
 class ControlProcess:
-    """Starts the process, and passes on what rank 0 wants of its `Coordinator`.
+    """Passes on what rank 0 wants of the `Coordinator` in the process.
 
     The process ends with rank 0. Events and failures are sent without waiting; all other methods wait for an answer and
     raise the errors of the coordinator.
 
     Args:
         run_dir: The run directory.
+        started: The process.
         lost: Ends all ranks of the server because this process has ended, or because it has found a rank that does not
             answer; takes the reason. Called in another thread.
     """
 
-    def __init__(self, run_dir: Path, lost: Callable[[str], None]) -> None:
+    def __init__(self, run_dir: Path, started: StartedControl, lost: Callable[[str], None]) -> None:
         self._run_dir, self._lost = run_dir, lost
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            module = ["-P", "-m", "melissa_gen.server.coordination"]
-            # The process ignores them once it has started.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, *module, str(run_dir), str(descriptor)],
-                    env=without_mpi_variables(os.environ, openmpi=False),
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[descriptor],
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._link = Link(ours.detach())
+        self._process = started.process
+        self._link = Link(started.descriptor)
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[Any]] = {}
         self._finished = False

@@ -19,6 +19,7 @@ from melissa_gen.run_dir.events import read_events
 from melissa_gen.run_dir.folder import record_run
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_process import ControlProcess
+from melissa_gen.server.coordination.starting import start_control
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.setup import RankSetup
 from melissa_gen.study import load_study
@@ -58,7 +59,7 @@ def lost():
 
 @pytest.fixture
 def control(run_dir, lost):
-    yield ControlProcess(run_dir, lost.put)
+    yield ControlProcess(run_dir, start_control(run_dir), lost.put)
     for process in children():
         process.kill()
         process.wait(PATIENCE_SECONDS)
@@ -148,8 +149,8 @@ def test_the_death_of_the_process_ends_the_server_with_a_sentence(control, run_d
 def test_the_process_ends_with_rank_0_and_not_before(run_dir, number):
     code = (
         "import sys, time; from pathlib import Path; "
-        "from melissa_gen.server.coordination.control_process import ControlProcess; "
-        "ControlProcess(Path(sys.argv[1]), print); print('ready', flush=True); time.sleep(60)"
+        "from melissa_gen.server.coordination.starting import start_control; "
+        "start_control(Path(sys.argv[1])); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run_dir)], stdout=subprocess.PIPE
