@@ -3,12 +3,18 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Collectives", "MpiCollectives", "SingleRank", "all_gather_json", "broadcast_json"]
+__all__ = [
+    "Collectives",
+    "MpiCollectives",
+    "SingleRank",
+    "all_gather_json",
+    "barrier",
+    "broadcast_json",
+]
 
 _TEST_SECONDS = 0.002
 """Interval at which a rank that waits for others looks whether they have come."""
@@ -20,6 +26,11 @@ def _wait(request: Any) -> None:
         time.sleep(_TEST_SECONDS)
 
 
+def barrier(world: Any) -> None:
+    """Waits until all ranks have called this function (collective)."""
+    _wait(world.Ibarrier())
+
+
 def broadcast_json(world: Any, value: Any = None) -> Any:
     """Returns rank 0's value on every rank (collective).
 
@@ -29,29 +40,26 @@ def broadcast_json(world: Any, value: Any = None) -> Any:
     """
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = np.array([len(raw)], np.int64)
-    world.Bcast(size, root=0)
+    _wait(world.Ibcast(size, root=0))
     received = raw.copy() if world.Get_rank() == 0 else np.empty(int(size[0]), np.uint8)
-    world.Bcast(received, root=0)
+    _wait(world.Ibcast(received, root=0))
     return json.loads(received.tobytes())
 
 
-def all_gather_json(
-    world: Any, value: Any, wait: Callable[[Any], None] = lambda request: request.Wait()
-) -> list[Any]:
+def all_gather_json(world: Any, value: Any) -> list[Any]:
     """Returns the values of all ranks, in order (collective).
 
     Args:
         world: The mpi4py communicator of all ranks.
         value: The value of this rank, of JSON types.
-        wait: Waits for an MPI request.
     """
     raw = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size, sizes = np.array([len(raw)], np.int64), np.zeros(world.Get_size(), np.int64)
-    wait(world.Iallgather(size, sizes))
+    _wait(world.Iallgather(size, sizes))
     row = np.zeros(int(sizes.max()), np.uint8)
     row[: len(raw)] = raw
     rows = np.zeros((len(sizes), len(row)), np.uint8)
-    wait(world.Iallgather(row, rows))
+    _wait(world.Iallgather(row, rows))
     return [json.loads(r[:size].tobytes()) for r, size in zip(rows, sizes, strict=True)]
 
 
@@ -101,11 +109,11 @@ class MpiCollectives(Collectives):
 
     def barrier(self) -> None:
         """Waits until all ranks have called this method."""
-        _wait(self._world.Ibarrier())
+        barrier(self._world)
 
     def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:
         """Returns the values (JSON types) of all ranks, in order."""
-        return all_gather_json(self._world, value, _wait)
+        return all_gather_json(self._world, value)
 
     def from_rank_0(self, value: bool) -> bool:
         """Returns rank 0's value on every rank."""

@@ -31,7 +31,7 @@ from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, ro
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
-from melissa_gen.server.collectives import all_gather_json, broadcast_json
+from melissa_gen.server.collectives import all_gather_json, barrier, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
@@ -351,7 +351,7 @@ def _early_service(
     if not (setup.trains and setup.purpose.solves and checkpoint is None and local):
         return None
     # The ingest of all ranks has started.
-    world.Barrier()
+    barrier(world)
     return EarlyService(setup.run_dir, partial(_serve, setup, control))
 
 

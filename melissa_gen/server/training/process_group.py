@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from melissa_gen.protocol.listeners import refuse_connections, tcp_listeners
-from melissa_gen.server.collectives import Collectives, broadcast_json
+from melissa_gen.server.collectives import Collectives, barrier, broadcast_json
 from melissa_gen.server.listening import listening_address, listening_interface
 from melissa_gen.study import Study
 
@@ -54,7 +54,7 @@ def join_process_group(study: Study, world: Any, device: torch.device, backend: 
     )
     if backend == "gloo":
         # A rank returns once it has connected to all others, which may not be connected to each other yet.
-        world.Barrier()
+        barrier(world)
         for kept in refuse_connections(tcp_listeners() - before):
             _log.warning("torch.distributed keeps accepting connections at %s, port %d", *kept[1:])
 
