@@ -12,6 +12,13 @@ from melissa_gen.study import load_study
 from tests.unit.small_study import write_small_study
 
 
+class Done:
+    """A request that is complete."""
+
+    def Test(self):
+        return True
+
+
 class OneRank:
     """A communicator of one rank."""
 
@@ -21,8 +28,8 @@ class OneRank:
     def Get_size(self):
         return 1
 
-    def Barrier(self):
-        pass
+    def Ibarrier(self):
+        return Done()
 
 
 @pytest.mark.parametrize(
