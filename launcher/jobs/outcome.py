@@ -43,6 +43,8 @@ def complete_summary(
         if "batches" not in (summary.get("training") or {}):
             # The study has no training, or had not begun it.
             summary.pop("training", None)
+        else:
+            summary["training"] = _final(summary["training"])
         if known.get("validation"):
             errors = dict(known["validation"])
             summary["validation"] = {errors.pop("error", "nrmse"): errors}
@@ -86,6 +88,14 @@ def _statuses(run_dir: Path) -> list[Event]:
     found = RecordedEvents(run_dir / "events.jsonl", MOST_STATUSES)
     found.read_new()
     return found.found()[0]
+
+
+def _final(training: dict[str, Any]) -> dict[str, Any]:
+    """Returns the `training` of a status as that of a summary."""
+    end = "_seconds"
+    seconds = {key.removesuffix(end): training[key] for key in training if key.endswith(end)}
+    others = {key: value for key, value in training.items() if not key.endswith(end)}
+    return {**others, "final_loss": others.get("loss"), "seconds": seconds}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,13 @@ from melissa_gen.errors import DataError, StudyError
 from melissa_gen.run_dir.folder import SURROGATE_INDICES, validation_file, write_json
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate, load
-from melissa_gen.surrogates.sobol_indices import SurrogateIndices, means_over_space, sobol_indices
+from melissa_gen.surrogates.evaluation import bounds_at
+from melissa_gen.surrogates.sobol_indices import (
+    BATCH_VALUES,
+    SurrogateIndices,
+    means_over_space,
+    sobol_indices,
+)
 
 __all__ = [
     "check_surrogate_indices",
@@ -116,19 +122,36 @@ def relative_error_bound(study: Study, surrogate: Surrogate) -> float:
     cube = np.random.default_rng(0).random((_BOUND_POINTS, len(surrogate.parameter_bounds)))
     columns = dict(zip(surrogate.parameter_bounds, cube.T, strict=True))
     points = {name: study.parameters[name].quantile(column) for name, column in columns.items()}
-    bounds = surrogate.error_bound(points, level=_BOUND_LEVEL)
+    where = np.column_stack(list(points.values()))
+    # Draws of an unbounded prior may be outside the range of the training.
+    bounds = bounds_at(surrogate, known, where, _BOUND_LEVEL)
+    variation = _variation(study, surrogate, torch.tensor(where, dtype=torch.float32))
+    largest = math.sqrt(float(np.mean(bounds**2)))
+    return largest / variation if variation > 0 and math.isfinite(largest) else math.nan
+
+
+def _variation(study: Study, surrogate: Surrogate, inputs: torch.Tensor) -> float:
+    """Returns the error of a prediction that is the mean of the fields for all inputs (n, parameters)."""
     error = sample_error(study, surrogate, build_loss(study, surrogate))
-    inputs = torch.tensor(np.column_stack(list(points.values())), dtype=torch.float32)
+    values = sum(math.prod(shape) for shape in surrogate.fields.values())
+    size = max(BATCH_VALUES // values, 1)
+    blocks = [inputs[first : first + size] for first in range(0, len(inputs), size)]
     squares = []
     with torch.no_grad():
         for time in np.linspace(*surrogate.times, _BOUND_STEPS):
-            moment = torch.full((len(inputs),), float(time))
-            outputs = surrogate.member_outputs(inputs, moment).mean(dim=1)
-            mean = outputs.mean(dim=0, keepdim=True).expand_as(outputs)
-            squares.append(float(error(mean, outputs).mean()))
-    variation = math.sqrt(sum(squares) / len(squares))
-    largest = math.sqrt(float(np.mean(bounds**2)))
-    return largest / variation if variation > 0 and math.isfinite(largest) else math.nan
+
+            def outputs(block: torch.Tensor, moment: float = float(time)) -> torch.Tensor:
+                found: torch.Tensor = surrogate.member_outputs(
+                    block, torch.full((len(block),), moment)
+                ).mean(dim=1)
+                return found
+
+            sums = [outputs(block).sum(dim=0, keepdim=True) for block in blocks]
+            mean = torch.stack(sums).sum(dim=0) / len(inputs)
+            for block in blocks:
+                found = outputs(block)
+                squares += error(mean.expand_as(found), found).tolist()
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def write_surrogate_indices(study: Study, run_dir: Path) -> None:

@@ -28,7 +28,7 @@ VERDICTS = (
 """What waits longest in a second, and what that says."""
 WORK = (
     ("gathering", "gathers batches", COLORS["teal"]),
-    ("agreeing", "agrees with the other ranks", COLORS["violet"]),
+    ("agreeing", "decides on the next step", COLORS["violet"]),
     ("saving", "saves", COLORS["amber"]),
 )
 """What the trainer does between its steps."""

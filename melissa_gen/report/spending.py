@@ -24,7 +24,7 @@ from melissa_gen.report.drawing import (
 from melissa_gen.report.quantities import number, share
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
-__all__ = ["prior_edges", "spending_against_errors_figure", "spending_caption"]
+__all__ = ["bin_text", "prior_edges", "spending_against_errors_figure", "spending_caption"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,23 +125,52 @@ def spending_caption(run: RecordedRun) -> str:
     return f"{_reading(run, shown, measured)} {said}"
 
 
-def prior_edges(prior: Distribution, values: Floats, bins: int) -> Floats:
+def prior_edges(
+    prior: Distribution, values: Floats, bins: int, *, logarithmic: bool = False
+) -> Floats:
     """Returns the edges of bins of about equal prior probability, or of one bin for each of a few possible values.
 
     Args:
         prior: Distribution of the parameter.
         values: Values that must be inside.
         bins: Number of bins.
+        logarithmic: Whether the axis is logarithmic.
     """
-    possible = np.unique(prior.quantile(PRIOR_GRID))
-    if 1 < len(possible) <= MOST_BINS:
-        middle = (possible[1:] + possible[:-1]) / 2
-        return np.concatenate(
-            [[2 * possible[0] - middle[0]], middle, [2 * possible[-1] - middle[-1]]]
-        )
+    possible = _few_values(prior)
+    if len(possible):
+        places = np.log(possible) if logarithmic else possible
+        middle = (places[1:] + places[:-1]) / 2
+        ends = 2 * places[0] - middle[0], 2 * places[-1] - middle[-1]
+        edges: Floats = np.concatenate([ends[:1], middle, ends[1:]])
+        return np.exp(edges) if logarithmic else edges
     inner = np.unique(prior.quantile(np.linspace(0, 1, bins + 1)[1:-1]))
     low, high = prior.typical_range
     return np.concatenate([[min(values.min(), low)], inner, [max(values.max(), high)]])
+
+
+def _edges_of(
+    run: RecordedRun, shown: list[tuple[int, Distribution]], values: Floats, bins: int
+) -> list[Floats]:
+    """Returns the edges of the bins of each shown parameter; `values` has one column for each."""
+    return [
+        prior_edges(prior, column, bins, logarithmic=bool(run.logarithmic(run.parameter_names[k])))
+        for (k, prior), column in zip(shown, values.T, strict=True)
+    ]
+
+
+def _few_values(prior: Distribution) -> Floats:
+    """Returns the values of a parameter that can only have a few, each of which is a bin; else none."""
+    possible: Floats = np.unique(prior.quantile(PRIOR_GRID))
+    return possible if 1 < len(possible) <= MOST_BINS else possible[:0]
+
+
+def bin_text(prior: Distribution, edges: Floats, place: int) -> str:
+    """Says which values of a parameter are in a bin: "is 3", or "is between 0.2 and 0.4"."""
+    possible = _few_values(prior)
+    if len(possible):
+        return f"is {number(float(possible[place]))}"
+    low, high = edges[place : place + 2]
+    return f"is between {number(float(low))} and {number(float(high))}"
 
 
 def _reading(run: RecordedRun, shown: list[tuple[int, Distribution]], measured: _Measured) -> str:
@@ -153,17 +182,16 @@ def _reading(run: RecordedRun, shown: list[tuple[int, Distribution]], measured: 
         known = np.where(one.counts >= SIMULATIONS_OF_A_BIN, one.errors, np.nan)
         if np.isfinite(known).any():
             worst = int(np.nanargmax(known))
-            found.append((float(known[worst]) / mean, worst, one))
+            found.append((float(known[worst]) / mean, worst, one, prior))
     if not found:
         return ""
-    ratio, worst, one = max(found, key=lambda row: row[0])
+    ratio, worst, one, prior = max(found, key=lambda row: row[0])
     if ratio < EVEN:
         return f"The {measured.said} hardly depends on these parameters."
-    low, high = one.edges[worst : worst + 2]
     unit = f" {pretty_unit(one.unit)}".rstrip()
     spent, even = float(one.spent[worst]), float(one.even[worst])
     return (
-        f"The {measured.said} is largest where {one.name} is between {number(low)} and {number(high)}{unit}: "
+        f"The {measured.said} is largest where {one.name} {bin_text(prior, one.edges, worst)}{unit}: "
         f"{ratio:.1f} times its mean. {share(spent)} of the simulations were spent there; even sampling would have "
         f"spent {share(even)}."
     )
@@ -204,7 +232,11 @@ def _bins(run: RecordedRun, place: int, prior: Distribution, measured: _Measured
     simulated, values = run.points()[:, place], measured.points[:, place]
     simulated = simulated[np.isfinite(simulated)]
     wanted = int(np.clip(len(values) // CASES_OF_A_BIN, FEWEST_BINS, MOST_BINS))
-    edges = prior_edges(prior, np.concatenate([simulated, values]), wanted)
+    every, logarithmic = (
+        np.concatenate([simulated, values]),
+        run.logarithmic(run.parameter_names[place]),
+    )
+    edges = prior_edges(prior, every, wanted, logarithmic=bool(logarithmic))
     of_errors, bins = np.searchsorted(edges[1:-1], values, side="right"), len(edges) - 1
     counts = np.bincount(of_errors, minlength=bins)
     sums = np.bincount(of_errors, measured.errors, minlength=bins)
@@ -274,7 +306,7 @@ def _draw_map(
     points = points[np.isfinite(points).all(axis=1)]
     count = int(np.clip(np.sqrt(len(points) / 4), FEWEST_BINS, MOST_BINS))
     both = np.concatenate([points, measured.points[:, places]])
-    edges = [prior_edges(prior, both[:, k], count) for k, (_, prior) in enumerate(shown)]
+    edges = _edges_of(run, shown, both, count)
     even = [
         _shares(prior.quantile(PRIOR_GRID), e) for (_, prior), e in zip(shown, edges, strict=True)
     ]

@@ -25,7 +25,7 @@ from melissa_gen.report.drawing import (
     pretty_unit,
 )
 from melissa_gen.report.quantities import ERRORS, number, share
-from melissa_gen.report.spending import prior_edges
+from melissa_gen.report.spending import bin_text, prior_edges
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
@@ -95,24 +95,29 @@ def trust_caption(run: RecordedRun) -> str:
         f"parameters is {number(middle)}"
     )
     large = float(np.mean(found.bounds > LARGE * middle))
-    said += f"; it is more than twice as large for {share(large)} of them." if large else "."
+    said += (
+        f"; it is more than twice as large for {share(large)} of them." if large >= 0.005 else "."
+    )
     worst = max(
         (_worst(run, found, place, prior) for place, prior in found.shown), key=lambda one: one[0]
     )
+    if not worst[0]:
+        return said
     if worst[0] < EVEN * middle:
         return f"{said} It hardly depends on these parameters."
     return f"{said} Trust the surrogate least where {worst[1]}: the bound is {number(worst[0])} there on average."
 
 
 def bounds_files() -> list[str]:
-    """Returns where a run keeps the errors from which the bounds follow, the best place first."""
+    """Returns where a run keeps the errors from which the bounds follow, the usual place first."""
     return [f"checkpoints/{folder}/{FIRST_ERRORS}" for folder in (FINAL, LATEST)]
 
 
 def _bounds(run: RecordedRun) -> _Bounds | None:
     """Returns the bounds over the prior; None if the run has none, or too few simulations for this level."""
-    paths = [run.path / name for name in bounds_files()]
-    folder = next((path.parent for path in paths if path.exists()), None)
+    # A run that was extended has a later one than the last.
+    files = [path for path in map(run.path.joinpath, bounds_files()) if path.exists()]
+    folder = max(files, key=lambda path: path.stat().st_mtime).parent if files else None
     try:
         known = FirstErrors.read(folder) if folder else None
         model = json.loads((folder / "model.json").read_text("utf-8")) if folder else {}
@@ -158,32 +163,32 @@ def _points(run: RecordedRun, limits: Mapping[str, Sequence[float]]) -> Floats |
 
 
 def _bins(
-    found: _Bounds, place: int, prior: Distribution, count: int
+    run: RecordedRun, found: _Bounds, place: int, prior: Distribution, count: int
 ) -> tuple[Floats, npt.NDArray[np.intp]]:
     """Returns the edges of the bins of a parameter, and the bin of each point."""
     values = found.points[:, place]
-    edges = prior_edges(prior, values, count)
+    logarithmic = bool(run.logarithmic(run.parameter_names[place]))
+    edges = prior_edges(prior, values, count, logarithmic=logarithmic)
     return edges, np.searchsorted(edges[1:-1], values, side="right")
 
 
 def _worst(run: RecordedRun, found: _Bounds, place: int, prior: Distribution) -> tuple[float, str]:
-    """Returns the largest mean bound over the bins of a parameter, and which bin it is."""
-    edges, bins = _bins(found, place, prior, BINS)
+    """Returns the largest mean bound over the bins of a parameter, and which bin it is; 0 if all have few points."""
+    edges, bins = _bins(run, found, place, prior, BINS)
     counts = np.bincount(bins, minlength=len(edges) - 1)
     sums = np.bincount(bins, found.bounds, minlength=len(edges) - 1)
     means = np.where(counts >= FEWEST_POINTS, sums / np.maximum(counts, 1), 0.0)
     worst = int(np.argmax(means))
-    low, high = edges[worst : worst + 2]
     name = run.parameter_names[place]
     unit = f" {pretty_unit(run.unit(name))}".rstrip()
-    return float(means[worst]), f"{name} is between {number(low)} and {number(high)}{unit}"
+    return float(means[worst]), f"{name} {bin_text(prior, edges, worst)}{unit}"
 
 
 def _draw_map(image: Figure, axes: Axes, run: RecordedRun, found: _Bounds) -> None:
     """Draws the mean bound over the other parameters."""
     (across, first), (up, second) = found.shown
-    edges_x, x = _bins(found, across, first, BINS_OF_A_MAP)
-    edges_y, y = _bins(found, up, second, BINS_OF_A_MAP)
+    edges_x, x = _bins(run, found, across, first, BINS_OF_A_MAP)
+    edges_y, y = _bins(run, found, up, second, BINS_OF_A_MAP)
     shape = (len(edges_x) - 1, len(edges_y) - 1)
     cell = x * shape[1] + y
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
@@ -211,7 +216,7 @@ def _draw_line(
     axes: Axes, run: RecordedRun, found: _Bounds, place: int, prior: Distribution
 ) -> None:
     """Draws the median and a band of the bound along a parameter."""
-    edges, bins = _bins(found, place, prior, BINS)
+    edges, bins = _bins(run, found, place, prior, BINS)
     logarithmic = bool(run.logarithmic(run.parameter_names[place]))
     middle, levels = [], []
     for k in range(len(edges) - 1):

@@ -40,7 +40,7 @@ BOTTLENECKS = {
 WORK = {
     "training": "training steps",
     "gathering": "gathering batches",
-    "agreeing": "agreeing with the other server ranks",
+    "agreeing": "deciding on the next step",
     "waiting": "waiting for samples",
     "validating": "validation",
     "saving": "checkpoints",

@@ -359,7 +359,8 @@ class Policy(PolicyRules):
     @property
     def accepted(self) -> int:
         """Number of stored samples that count for the pacing: not those of simulations that ended before a window."""
-        return self._stored - self._withdrawn.get(IN_NO_WINDOW, 0)
+        with self._condition:
+            return self._stored - self._withdrawn.get(IN_NO_WINDOW, 0)
 
     @property
     def refilled(self) -> bool:

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -43,6 +42,7 @@ from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
 from melissa_gen.server.ingest.receiver import Ingest, SavedPart
 from melissa_gen.server.listening import listening_address
+from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.recipient import Recipient, recipient
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
@@ -206,7 +206,7 @@ class _Rank:
         complete = self._collectives.from_rank_0(status == "finished")
         consumer.close(complete=complete)
         self._sink.finish(self._collectives, complete=complete)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        peak = peak_megabytes()
         ends = self._collectives.gather({"part": list(part), "peak": peak})
         if control is not None:
             if saves:

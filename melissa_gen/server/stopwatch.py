@@ -6,8 +6,8 @@ from collections.abc import Mapping
 __all__ = ["PARTS", "Stopwatch"]
 
 PARTS = ("waiting", "agreeing", "gathering", "training", "validating", "saving")
-"""Kinds of work: waiting for samples, agreeing with the other server ranks on the next step, gathering a batch from the
-reservoir, training on it, validating, and saving checkpoints."""
+"""Kinds of work: waiting for samples, deciding on the next step, which all server ranks agree on, gathering a batch
+from the reservoir, training on it, validating, and saving checkpoints."""
 
 
 class Stopwatch:

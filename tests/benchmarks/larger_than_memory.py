@@ -86,6 +86,9 @@ def compare(scratch: Path, settings: list[str], rates: Sequence[int], window: in
 
     def offline(name: str, more: dict[str, Any], limit: int | None = None) -> dict[str, Any]:
         files = {key: str(scratch / f"{name}.{key}") for key in ("output", "store")}
+        with data.open() as file:
+            # What an earlier case has read does not belong to any control group any more.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         with bounded(MEMORY, device=scratch, read_rate=limit) as prefix:
             return offline_run(
                 scratch / f"{name}.job", {**job, **files, **more}, 1, generated, prefix

@@ -157,7 +157,8 @@ def main() -> None:
     rank_0 = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN, which programs that a sampler starts would inherit.
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     configure_process("server control")
     threading.excepthook = log_thread_error

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from melissa_gen.error_bounds import FirstErrors
 from melissa_gen.errors import RunError
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
@@ -29,6 +29,7 @@ from melissa_gen.server.coordination.settings import study_parameters
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.listening import listening_address
+from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.study import Study
 
@@ -216,9 +217,6 @@ class Coordinator:
         """Returns what the error bounds of the surrogate need: first-pass losses with their points and weights."""
         queue = self.queue
         assert queue is not None
-        # Imported here because importing torch takes seconds.
-        from melissa_gen.surrogates import FirstErrors
-
         numbers, losses = queue.first_passes()
         kept = FirstErrors.needed(len(numbers))
         points, weights = queue.drawn(numbers[kept])
@@ -389,7 +387,6 @@ class Coordinator:
         samples = self._board.samples()
         figures = self.proposals.statistics()
         error = self._study.training.error_name
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "status": status,
             "reason": reason,
@@ -424,7 +421,7 @@ class Coordinator:
             "memory": {
                 "peak_rss_megabytes_per_rank": peaks,
                 "promised_megabytes_per_rank": [self._promise] * self._study.server.ranks,
-                "peak_rss_megabytes_of_control": peak * 1024 / 1e6,
+                "peak_rss_megabytes_of_control": peak_megabytes(),
                 "promised_megabytes_of_control": self._control_promise,
             },
         }

@@ -150,6 +150,9 @@ class ProposalQueue:
         if proposal is None:
             self.late += 1
             (proposal,) = self._draw_from_prior(1)
+        if not self._taken:
+            # Before, the study has waited for validation sets, or for jobs in a scheduler.
+            self._began = time.monotonic()
         self.suggested += 1
         self._taken += 1
         self.adaptive += proposal.method != PRIOR

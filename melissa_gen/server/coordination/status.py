@@ -115,7 +115,9 @@ class StatusBoard:
             "batches": batches,
             **{part: training.get(f"{part}_seconds", 0.0) for part in PARTS},
         }
-        rate = {k: (v - self._before.get(k, 0)) / interval for k, v in totals.items()}
+        # What an earlier server has done is no rate of this one.
+        before = self._before or totals
+        rate = {key: (value - before[key]) / interval for key, value in totals.items()}
         self._before = totals
         return {
             "elapsed": self.elapsed,

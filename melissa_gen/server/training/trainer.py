@@ -212,6 +212,7 @@ class Trainer:
                 self._state.begin_piece(SAVING)
                 self._hooks.checkpoint()
                 self.watch.lap("saving")
+                self._publish()
             if not turn.pace.step:
                 continue
             batch = None
@@ -226,6 +227,7 @@ class Trainer:
             if self.batches % self._training.validation.every == 0:
                 reached = self._measure()
                 self.watch.lap("validating")
+                self._publish()
                 if reached is not None:
                     self._hooks.reached(reached)
         if self.batches:
@@ -307,6 +309,8 @@ class Trainer:
         pace = self._pacing.turn(total, drawn)
         self._state.activity = _activity(pace)
         self.watch.lap("agreeing" if pace.step else "waiting")
+        if not pace.step and self.batches:
+            self._publish()
         if not pace.step and not stop and pace.ahead and mine.ready:
             # The condition changes only through the all-reduce above, which is repeated at this interval.
             time.sleep(_WAIT_SECONDS)

@@ -145,5 +145,5 @@ def test_the_figures_of_a_study_without_training_say_what_came_of_its_samples():
 def test_time_of_the_trainer_is_split():
     seconds = {"training": 71.0, "gathering": 9.0, "agreeing": 19.6, "saving": 0.4}
     found = dict(key_figures({"training": {"batches": 1, "seconds": seconds}}))
-    text = "71 % training steps, 20 % agreeing with the other server ranks, 9 % gathering batches"
+    text = "71 % training steps, 20 % deciding on the next step, 9 % gathering batches"
     assert found["trainer"] == text

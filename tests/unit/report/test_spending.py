@@ -121,3 +121,14 @@ def test_a_category_that_hardly_occurs_costs_no_figure():
     run = run_of({"kind": prior}, points, points, np.linspace(1.0, 2.0, 30))
     assert panels(run)
     assert "sampling" in spending_caption(run)
+
+
+def test_each_of_a_few_values_on_a_log_scale_is_a_bin():
+    prior = {"distribution": "categorical", "values": [1, 10, 1000]}
+    points = np.tile([1.0, 10.0, 1000.0], 30)[:, None]
+    run = run_of({"c": prior}, points, points, np.where(points[:, 0] == 1.0, 0.5, 0.1))
+    axes = panels(run)["Along c"]
+    assert axes.get_xscale() == "log"
+    bars, _ = (patch.get_data() for patch in axes.patches)
+    np.testing.assert_allclose(bars.edges, [10**-0.5, 10**0.5, 100, 10**4])
+    assert "is largest where c is 1" in spending_caption(run)

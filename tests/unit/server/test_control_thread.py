@@ -28,7 +28,7 @@ class Points:
 
     def __init__(self):
         self.taken = 0
-        self.issued_records = []
+        self.registered = []
         self.losses = []
 
     def take(self):
@@ -36,7 +36,7 @@ class Points:
         return Proposal((float(self.taken - 1),) * 5, "prior", 0, None, 1.0)
 
     def register(self, record):
-        self.issued_records.append(record.simulation)
+        self.registered.append(record.simulation)
 
     def add_losses(self, losses):
         self.losses += losses
@@ -239,7 +239,8 @@ def test_simulations_are_handed_out_until_none_is_left(serve):
     server.rank.receive_json("reception_over")
     assert server.ledger.counts()["completed"] == 3
     assert server.launcher.wait("want", lambda w: w["clients"] == 0)
-    assert server.points.issued_records == [0, 1, 2]
+    # Each is known from its issue on, and with its run time from its end on.
+    assert server.points.registered == [0, 0, 1, 1, 2, 2]
 
 
 def test_reception_is_over_once(serve):
@@ -399,7 +400,7 @@ def test_a_job_without_a_request_uses_an_attempt_and_is_registered(serve):
     want = server.launcher.wait("want", lambda w: w["ended"] == 1)
     assert want["simulations"] == [[1, 0]]
     assert server.ledger.records[0].status == FAILED
-    assert server.points.issued_records == [0]
+    assert server.points.registered == [0]
 
 
 def test_a_silent_launcher_stops_the_study(serve):
