@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.long]
 HEAT = Path(__file__).parents[2] / "simulations" / "heat" / "study.yaml"
 SMALL = {
     "simulation.command": "[python, heat.py, --mesh, '16', --steps, '10']",
-    "simulation.count": 18,
+    "simulation.count": 40,
     "simulation.time_steps": 10,
     "simulation.fields.temperature.shape": "[16, 16]",
     "surrogate.arguments.hidden": "[16]",

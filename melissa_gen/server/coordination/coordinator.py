@@ -1,7 +1,10 @@
 """The tasks of the control process: control, heartbeats, sampler, events, checkpoints and summary."""
 
 import contextlib
+import importlib
 import math
+import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +23,7 @@ from melissa_gen.run_dir.checkpoint_folder import STATE, fixed_settings
 from melissa_gen.run_dir.durable import write_file
 from melissa_gen.run_dir.events import EventLog, last_status, number_at
 from melissa_gen.run_dir.strict_json import strict_json
+from melissa_gen.sampling import METHODS
 from melissa_gen.server.coordination.control_thread import ControlThread
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.coordination.ledger import Ledger
@@ -83,6 +87,7 @@ class Coordinator:
         self._saving: dict[str, Any] = {}
         self._study, self._run_dir, self._began = study, setup.run_dir, setup.began
         self._trains = setup.trains
+        self._learns = setup.trains and METHODS[study.sampler.method].learns
         events = setup.run_dir / "events.jsonl"
         before = last_status(events) or {}
         self._log = EventLog(events)
@@ -187,6 +192,9 @@ class Coordinator:
         except (RunError, OSError) as error:
             record = {"event": event, "time": time.time(), **fields}
             self.fail(f"the run directory can't be written: {error}")
+        if event == "first_sample" and self._learns:
+            # Not before, when solvers start; and not when the first generation that learns is due, which would be late.
+            threading.Thread(target=_import_torch, name="imports", daemon=True).start()
         if event == "validation":
             self._board.validation = fields[self._study.training.error_name]
             self._board.validation_by_field = fields["fields"]
@@ -433,6 +441,12 @@ class Coordinator:
             return section.simulations * self._trains
         known: int = self._board.validation_sets.get(section.main, {}).get("simulations", 0)
         return known
+
+
+def _import_torch() -> None:
+    """Imports what a sampler needs that learns from the training, with a lower priority than solvers and trainer."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    importlib.import_module("melissa_gen.server.coordination.snapshots")
 
 
 def _status_board(
