@@ -8,9 +8,9 @@ of the probability of success there.
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.sampling.acquisition.adjusted_acquisition import AdjustedAcquisition
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
-from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
 __all__ = ["FailureAvoidance"]
@@ -18,7 +18,7 @@ __all__ = ["FailureAvoidance"]
 Array = NDArray[np.float64]
 
 
-class FailureAvoidance(Acquisition):
+class FailureAvoidance(AdjustedAcquisition):
     """Adds the log probability of success to the log a of another acquisition.
 
     With Gaussian kernels K around the records, of width `width` √k in the unit cube,
@@ -35,30 +35,10 @@ class FailureAvoidance(Acquisition):
     """
 
     def __init__(self, inner: Acquisition, width: float = 0.1) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._width = width
         self._unit = np.empty((0, 0))
         self._failed = np.empty(0, dtype=bool)
-        self._candidates: tuple[Array, Array] | None = None
-
-    @property
-    def flat(self) -> bool:
-        """Whether the inner acquisition is constant; failures alone do not start adaptive sampling."""
-        return self._inner.flat
-
-    @property
-    def uses_surrogate(self) -> bool:
-        """Whether the inner acquisition uses the surrogate."""
-        return self._inner.uses_surrogate
-
-    def observe(self, probe: Probe) -> None:
-        """Passes the snapshot of the surrogate to the inner acquisition."""
-        self._inner.observe(probe)
-
-    @property
-    def candidates(self) -> tuple[Array, Array] | None:
-        """Draws of the prior at which log a is already known, or None."""
-        return self._candidates
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Fits the inner acquisition and the probability of success to the whole history."""
@@ -90,10 +70,6 @@ class FailureAvoidance(Acquisition):
         self._unit, self._failed = np.array(state["unit"]), np.array(state["failed"])
         self._inner.restore(part_of(state, "inner."))
         self._take_candidates()
-
-    def diagnostics(self) -> dict[str, float]:
-        """Returns named finite numbers."""
-        return self._inner.diagnostics()
 
     def _take_candidates(self) -> None:
         known = self._inner.candidates

@@ -7,10 +7,10 @@ the simulations that have finished.
 import numpy as np
 from numpy.typing import NDArray
 
+from melissa_gen.sampling.acquisition.adjusted_acquisition import AdjustedAcquisition
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
 from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpolant
-from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
 __all__ = ["PerRunTime"]
@@ -25,7 +25,7 @@ _RIDGES = (0.01, 0.1, 1.0)
 _SHORTEST = 0.25
 
 
-class PerRunTime(Acquisition):
+class PerRunTime(AdjustedAcquisition):
     """Divides another acquisition by the expected run time of a simulation.
 
     Log run time is interpolated between the newest 400 finished simulations by kernel ridge regression. While fewer
@@ -37,30 +37,10 @@ class PerRunTime(Acquisition):
     """
 
     def __init__(self, inner: Acquisition) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._cost = KernelInterpolant(_RIDGES)
         self._level = 0.0
         self._varies = False
-        self._candidates: tuple[Array, Array] | None = None
-
-    @property
-    def flat(self) -> bool:
-        """Whether the inner acquisition is constant; costs alone do not start adaptive sampling."""
-        return self._inner.flat
-
-    @property
-    def uses_surrogate(self) -> bool:
-        """Whether the inner acquisition uses the surrogate."""
-        return self._inner.uses_surrogate
-
-    def observe(self, probe: Probe) -> None:
-        """Passes the snapshot of the surrogate to the inner acquisition."""
-        self._inner.observe(probe)
-
-    @property
-    def candidates(self) -> tuple[Array, Array] | None:
-        """Draws of the prior at which log a is already known, or None."""
-        return self._candidates
 
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Fits the inner acquisition and the run time to the whole history."""

@@ -1,4 +1,4 @@
-"""A plain training loop, beside which a thread copies what a peer brings into a table.
+"""A plain training loop, while a thread of the same process copies the fields of a peer into a table.
 
 The network and the batches are those of `trainer_beside_ingest.py`: the published MLP on one torch thread, 32 samples
 of 40 KB. The loop draws from a table that is full from the start; the thread overwrites its rows. No core is reserved.
