@@ -66,8 +66,6 @@ def _checked_record(run: Run) -> Path:
     why = ""
     if section is None or not run.study.training.enabled:
         why = "its study has no section record, or no training"
-    elif run.study.surrogate.task != "direct":
-        why = f"surrogate.task is {run.study.surrogate.task}, and a replay repeats the task direct"
     elif run.study.server.ranks > 1:
         why = f"server.ranks is {run.study.server.ranks}, and a replay repeats the batches of one rank"
     elif run.study.training.compile:

@@ -1,7 +1,7 @@
 """Repeats the training of a recorded run, batch by batch, on one CPU."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch._C._distributed_c10d import HashStore
 
 from melissa_gen.builders.dataset import clock
-from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric
@@ -26,6 +26,7 @@ from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
 from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate
+from melissa_gen.tasks import Task
 
 __all__ = ["Replayed", "replay"]
 
@@ -69,25 +70,25 @@ def replay(
         state = RankState()
         measure = None
         if validation:
-            rows = study.training.batch_size
-            metric = build_metric(study)
             read = functools.partial(
                 Validation,
                 device=device,
-                rows=rows,
+                rows=study.training.batch_size,
                 begin_piece=state.begin_piece,
                 task=task,
-                metric=metric,
+                metric=build_metric(study),
             )
             others = {name: read(path) for name, path in validation.items() if name}
             section = study.training.validation
             main = read(validation[None]) if section.main is None else others[section.main]
             measure = ValidationSets(main, others, section.decides)
-        training = study.training.model_copy(update={"callbacks": [], "until": None})
+        training = study.training.model_copy(
+            update={"callbacks": [], "until": None, "budget": None}
+        )
         quiet = study.model_copy(update={"training": training})
         hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)
         with Dataset(record, complete=False) as data:
-            tape = _Tape(study, data, read_order(order))
+            tape = _Tape(study, task, data, read_order(order))
             trainer = Trainer(
                 quiet,
                 task,
@@ -115,17 +116,24 @@ class _Tape:
     refilled, blocked, closed = False, False, True
     accepted, capacity, restorable, items_per_sample = 0, 0, 0, 1.0
 
-    def __init__(self, study: Study, data: Dataset, turns: Iterator[RecordedStep]) -> None:
-        self._data, self._turns = data, turns
+    def __init__(
+        self, study: Study, task: Task, data: Dataset, turns: Iterator[RecordedStep]
+    ) -> None:
+        self._data, self._turns, self._window = data, turns, task.window
         self._time_of = clock(study.simulation.times)
         self._turn, self._next = next(turns, None), next(turns, None)
         self._drawing: RecordedStep | None = None
         self._started = False
         self.losses: list[tuple[float, float]] = []
-        self.store = SlotStore(field_specs(study.simulation), 1, len(study.parameters) + 1)
-        trajectory = study.sample_bytes * study.simulation.time_steps
+        self.store = SlotStore(
+            field_specs(study.simulation),
+            1,
+            len(study.parameters) + 1,
+            input_specs=input_specs(study.simulation),
+        )
+        trajectory = study.sample_bytes * study.simulation.time_steps + study.input_bytes
         cached = functools.lru_cache(max(1, _CACHE_BYTES // trajectory))
-        self._trajectory = cached(data.read)
+        self._simulation = cached(lambda number: (data.read(number), data.read_inputs(number)))
 
     def __len__(self) -> int:
         for turn in (self._turn, self._next):
@@ -155,7 +163,11 @@ class _Tape:
         self._drawing = turn
         if turn is None or not len(turn.arrived):
             return []
-        self.store.arrays = self._fields(turn.arrived)
+        self.store.arrays = {
+            name: values[:, 0] for name, values in self._fields(turn.arrived, (0,)).items()
+        }
+        self.store.steps = turn.arrived[:, 1]
+        self.store.input_fields = [self._simulation(n)[1] for n in turn.arrived[:, 0].tolist()]
         return list(range(len(turn.arrived)))
 
     def draw(self, n: int, out: Mapping[str, NDArray[Any]], **more: Any) -> Batch | None:
@@ -163,15 +175,25 @@ class _Tape:
         if turn is None or turn.drawn is None:
             return None
         assert turn.weights is not None and turn.simulation_weights is not None
-        count = len(turn.drawn)
+        count, window = len(turn.drawn), self._window
         fields = {name: array[:count] for name, array in out.items()}
-        for name, values in self._fields(turn.drawn).items():
-            fields[name][:] = values
-        inputs = [(*self._data.parameters[n], self._time_of(step)) for n, step in turn.drawn]
+        places = tuple(number * window.stride for number in range(window.steps))
+        for name, values in self._fields(turn.drawn, places).items():
+            fields[name][:] = values if window.span > 1 else values[:, 0]
+        for name in fields.keys() & self.store.input_specs.keys():
+            for row, simulation in enumerate(turn.drawn[:, 0].tolist()):
+                fields[name][row] = self._simulation(simulation)[1][name]
+        inputs = np.array(
+            [
+                [(*self._data.parameters[n], self._time_of(step + place)) for place in places]
+                for n, step in turn.drawn.tolist()
+            ],
+            self.store.inputs.dtype,
+        )
         return Batch(
             count=count,
             fields=fields,
-            inputs=np.array(inputs, self.store.inputs.dtype),
+            inputs=inputs if window.span > 1 else inputs[:, 0],
             simulations=turn.drawn[:, 0],
             steps=turn.drawn[:, 1],
             first_time=np.zeros(count, np.bool_),
@@ -188,8 +210,10 @@ class _Tape:
     def rescale_losses(self, factor: float) -> None:
         pass
 
-    def _fields(self, names: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        rows = [(self._trajectory(simulation), step) for simulation, step in names.tolist()]
+    def _fields(self, names: NDArray[np.int64], places: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Returns the fields `(n, len(places), *shape)` of time steps at some distances from given ones."""
+        rows = [(self._simulation(number)[0], step) for number, step in names.tolist()]
         return {
-            name: np.stack([row[name][step] for row, step in rows]) for name in self._data.fields
+            name: np.stack([row[name][[step + place for place in places]] for row, step in rows])
+            for name in self._data.fields
         }

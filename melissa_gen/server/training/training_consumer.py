@@ -33,6 +33,7 @@ from melissa_gen.server.training.model_files import (
     load_training_weights,
     save_model,
 )
+from melissa_gen.server.training.order_recorder import order_recorder
 from melissa_gen.server.training.prior_bounds import PriorBounds
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
 from melissa_gen.server.training.trainer import Trainer
@@ -93,7 +94,8 @@ class TrainingConsumer(Consumer):
         order = setup.run_dir / BATCH_ORDER
         # A replay repeats the batches of one rank.
         if study.record is not None and checkpoint is None and setup.ranks == 1:
-            self._source = cast("Policy", OrderRecorder(reservoir, order))
+            recorder = order_recorder(study, self._task, reservoir, order)
+            self._source = cast("Policy", recorder)
         elif study.record is not None:
             # A training that was interrupted can't be repeated in one piece.
             order.unlink(missing_ok=True)
@@ -191,7 +193,7 @@ class TrainingConsumer(Consumer):
         trainer = self.trainer
         raw = trainer.surrogate if self._study.training.ema else None
         begin = partial(self.shared.begin_piece, SAVING)
-        trainer.model.first_errors = self._first_errors()
+        trainer.model.first_errors, trainer.model.ranges = self._first_errors(), trainer.ranges
         settings = save_model(folder, trainer.model, trainer.optimizer, raw, begin)
         return {"optimizer": settings}
 

@@ -30,7 +30,6 @@ def run_of(study_file, folder, words=(), record=ENDED, epoch=0, device="CPU", or
     ("changes", "why"),
     [
         ({"words": ["record=null"]}, "no section record"),
-        ({"words": ["surrogate.task=autoregressive"]}, "surrogate.task is autoregressive"),
         ({"words": ["training.compile=true"]}, "training.compile is set"),
         ({"words": ["server.ranks=2"]}, "server.ranks is 2, and a replay repeats"),
         ({"record": None}, "it has not ended"),

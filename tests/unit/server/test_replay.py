@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from melissa_gen import reservoir
-from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
@@ -17,11 +17,13 @@ from melissa_gen.errors import DataError
 from melissa_gen.reservoir.batch_order import OrderRecorder, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.training.order_recorder import order_recorder
 from melissa_gen.server.training.replay import replay
 from melissa_gen.server.training.trainer import Trainer
 from tests.unit.server.trainers import study_of
 
 COUNT, STEPS = 12, 4
+INPUTS = {"inputs": {"k": {"shape": [3]}}}
 
 
 def field(simulation, step):
@@ -31,18 +33,20 @@ def field(simulation, step):
 
 def feed(memory, record):
     """Stores and records the samples as fast as the trainer makes room."""
+    specs = memory.store.input_specs
     with (
         contextlib.closing(memory),
-        DatasetWriter(record, {"u": ((6,), "f4")}, STEPS, ["a"], COUNT, {}) as writer,
+        DatasetWriter(record, {"u": ((6,), "f4")}, STEPS, ["a"], COUNT, {}, inputs=specs) as writer,
     ):
         for simulation in range(COUNT):
             a = simulation / COUNT
-            writer.begin(simulation, simulation, [a])
+            given = {name: np.full(shape, 1.0 + a, kind) for name, (shape, kind) in specs.items()}
+            writer.begin(simulation, simulation, [a], given)
             for step in range(STEPS):
                 slot = memory.store.acquire()
                 memory.store.row(slot, "u")[:] = field(simulation, step)
                 writer.write(simulation, step, "u", field(simulation, step))
-                sample = reservoir.Sample(simulation, step, (a, step), 1.0 + a)
+                sample = reservoir.Sample(simulation, step, (a, step), 1.0 + a, input_fields=given)
                 while not memory.put(slot, sample):
                     memory.wait_room()
             if simulation != 3:  # one that never completed was trained on, too
@@ -59,7 +63,7 @@ def trained(study, memory, order):
         torch.manual_seed(study.seed + 1)
         nothing = lambda *args, **more: None  # noqa: E731
         hooks = Hooks(nothing, nothing, nothing, nothing, lambda: False)
-        source = OrderRecorder(memory, order)
+        source = order_recorder(study, task, memory, order)
         parts = (study, task, surrogate, source, RankState(), None, torch.device("cpu"))
         trainer = Trainer(*parts, hooks, nothing)
         trainer.run()
@@ -76,6 +80,36 @@ def trained(study, memory, order):
         {"reservoir": {"capacity": 16, "watermark": 8, "draws": "difficulty"}},
         {"reservoir": {"policy": "firo", "capacity": 16, "watermark": 8}},
         {"training": {"batch_size": 8, "ema": 0.9, "validation": {"simulations": 0}}},
+        {"surrogate": {"task": {"class": "autoregressive", "arguments": {"noise": 0.1}}}},
+        {
+            "surrogate": {
+                "task": {
+                    "class": "autoregressive",
+                    "arguments": {"history": 2, "rollout": 2, "predicts": "increment"},
+                }
+            },
+            "reservoir": {"capacity": 16, "watermark": 8, "draws": "difficulty"},
+        },
+        {"surrogate": {"task": "autoregressive"}, "simulation": INPUTS},
+        {"surrogate": {"task": "operator"}, "simulation": INPUTS},
+        {
+            "surrogate": {"task": {"class": "operator", "arguments": {"predicts": "trajectory"}}},
+            "simulation": INPUTS,
+        },
+        {"surrogate": {"task": "pointwise"}},
+        {
+            "surrogate": {
+                "task": {
+                    "class": "physics_informed",
+                    "arguments": {
+                        "residual": {"function": "heat", "arguments": {"diffusivity": 0.1}},
+                        "collocation": "rad",
+                        "points": 20,
+                    },
+                },
+                "arguments": {"activation": "tanh"},
+            }
+        },
     ],
 )
 def test_losses_and_weights_are_identical(tmp_path, sections):
@@ -85,11 +119,16 @@ def test_losses_and_weights_are_identical(tmp_path, sections):
     torch.set_num_threads(study.server.threads)
     section = study.reservoir
     # Samples that are being copied into a batch, or measured, still occupy their slots.
-    slots = section.capacity + 2 * study.training.batch_size + 2
-    store = reservoir.SlotStore(field_specs(study.simulation), slots, 2)
+    slots = section.capacity + 2 * study.training.batch_size + 2 * STEPS
+    store = reservoir.SlotStore(
+        field_specs(study.simulation), slots, 2, input_specs=input_specs(study.simulation)
+    )
     memory = reservoir.create(
         section.policy, store, section.capacity, section.watermark, 3, draws=section.draws
     )
+    window = build_task(study).window
+    if window.span > 1:
+        memory.form_windows(reservoir.WindowShape(window.steps, window.stride), STEPS, 2)
     record, order = tmp_path / "record.h5", tmp_path / "batches.bin"
     feeder = threading.Thread(target=feed, args=(memory, record), daemon=True)
     feeder.start()
