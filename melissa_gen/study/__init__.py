@@ -15,12 +15,14 @@ from melissa_gen.study.study import Study, json_schema, load_study, with_values
 from melissa_gen.study.study_file import write_study
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import (
+    BudgetSection,
     TrainingSection,
     ValidationSection,
     ValidationSetSection,
 )
 
 __all__ = [
+    "BudgetSection",
     "Change",
     "ClassSection",
     "FieldSection",

@@ -23,6 +23,7 @@ CHANGEABLE = (
     ),
     *(
         "training.until",
+        "training.budget",
         "training.draws_per_sample",
         "training.max_draws_per_sample",
         "training.on_divergence",

@@ -11,6 +11,7 @@ from melissa_gen.units import Duration
 
 __all__ = [
     "BOUND",
+    "BudgetSection",
     "ScheduleSection",
     "TrainingSection",
     "UntilSection",
@@ -185,6 +186,22 @@ class UntilSection(Section):
         return self
 
 
+class BudgetSection(Section):
+    """Amount of training after which the study ends, although not all simulations have run."""
+
+    batches: int | None = Field(default=None, gt=0)
+    """Largest number of batches."""
+    time: Duration | None = None
+    """Longest time of the training with all its waiting (seconds); of a resumed run, that of all parts together."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if self.batches is None and self.time is None:
+            msg = "budget has no limit; give it batches, time or both"
+            raise ValueError(msg)
+        return self
+
+
 class TrainingSection(Section):
     """The training loop."""
 
@@ -247,6 +264,9 @@ class TrainingSection(Section):
     until: UntilSection | None = None
     """The study ends when the validation error, or the bound of the error, is this small, and runs no more
     simulations; none runs all."""
+    budget: BudgetSection | None = None
+    """The study ends after this many batches or this much time, whichever comes first; none trains on all
+    simulations."""
     checkpoint_every: Duration = 60.0
     """Time between two checkpoints (seconds)."""
     enabled: bool = True

@@ -112,6 +112,19 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
     assert f"{40 - completed} of 40 simulations were not needed" in run.summary["reason"]
 
 
+def test_a_study_ends_when_its_budget_is_spent(runs):
+    changes = {"simulation.count": 40, "training.budget": {"batches": 33, "time": "1 h"}}
+    changes["training.validation"] = {"simulations": 2, "every": 20}
+    run = runs.run(runs.study(changes, base=heat()))
+    assert run.code == 0, run.output
+    run.assert_adds_up()
+    summary = run.summary
+    assert summary["status"] == "finished" and summary["training"]["batches"] == 33
+    assert summary["reason"].startswith("training.budget is spent: 33 batches, at most 33 were")
+    assert f"{40 - summary['simulations']['completed']} of 40 simulations" in summary["reason"]
+    assert [one["batches"] for one in run.events("validation")] == [20, 33]
+
+
 def test_several_fields_three_ranks_and_a_network_of_the_user(runs):
     study = runs.study(
         {

@@ -20,6 +20,7 @@ from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, T
 from melissa_gen.server.ingest.receiver import RankState
 from melissa_gen.server.stopwatch import Stopwatch
 from melissa_gen.server.training.batch_rows import BatchRows
+from melissa_gen.server.training.budget import Budget
 from melissa_gen.server.training.callbacks import Callbacks, Progress
 from melissa_gen.server.training.goal import Goal
 from melissa_gen.server.training.learner import Learner
@@ -49,6 +50,7 @@ class _Turn(NamedTuple):
         checkpoint: Whether a checkpoint is saved.
         diverged: Whether the loss or the gradients of the last batch were not finite on any rank.
         drifted: Whether the scale of the fields does not fit the samples of any rank.
+        spent: Whether the budget of the training is spent.
     """
 
     pace: StepDecision
@@ -57,6 +59,7 @@ class _Turn(NamedTuple):
     checkpoint: bool
     diverged: bool
     drifted: bool
+    spent: bool
 
 
 class Trainer:
@@ -117,6 +120,7 @@ class Trainer:
         self.guard = self._learner.guard
         until = study.training.until
         self.goal = Goal(until.limits, until.patience) if until else Goal({}, 1)
+        self._budget, self._budget_ended = Budget(study.training.budget), False
         self._bounded, self._bounds = until is not None and until.bounded, bounds
         mine = build_callbacks(study.training, study.folder) if self._rank == 0 else []
         self._callbacks = Callbacks(mine)
@@ -196,7 +200,7 @@ class Trainer:
                 self._convert_losses(*factors)
             else:
                 self.guard.succeeded()
-            ends_step = turn.drifted or turn.pace.over or turn.stop
+            ends_step = turn.drifted or turn.pace.over or turn.stop or turn.spent
             if ends_step and self._learner.finish_step():
                 # The next turn responds to gradients that are not finite, and decides again.
                 self._scaling.recheck()
@@ -213,7 +217,9 @@ class Trainer:
                 self._hooks.checkpoint()
                 self.watch.lap("saving")
                 self._publish()
-            if not turn.pace.step:
+            if turn.spent:
+                self._end_budget()
+            if turn.spent or not turn.pace.step:
                 continue
             batch = None
             if turn.mine > 0:
@@ -234,6 +240,22 @@ class Trainer:
             self._measure()
             self.watch.lap("validating")
         return self._state.stop_reason
+
+    def _end_budget(self) -> None:
+        """Validates, ends the study, and waits until that is known to all ranks."""
+        if not self._budget_ended:
+            self._budget_ended = True
+            if self.batches % self._training.validation.every:
+                self._measure()
+                self.watch.lap("validating")
+            self._hooks.reached(self._spent() or "training.budget is spent")
+        time.sleep(_WAIT_SECONDS)
+        self.watch.lap("waiting")
+
+    def _spent(self) -> str | None:
+        """Returns a sentence if the budget is spent; the time counts on rank 0, from which the others hear it."""
+        seconds = 0.0 if self._rank else math.fsum(self.watch.seconds.values())
+        return self._budget.spent(self.batches, seconds)
 
     def _progress(self, errors: dict[str, float] | None = None) -> Progress:
         """Returns what the callbacks receive."""
@@ -262,6 +284,11 @@ class Trainer:
     def model(self) -> Surrogate:
         """The surrogate that is validated and saved: with averaged weights if `training.ema` is set."""
         return self._learner.model
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Name of each field and input field to its smallest and largest value in the samples that are known here."""
+        return self._scaling.ranges
 
     @property
     def device_name(self) -> str:
@@ -300,10 +327,11 @@ class Trainer:
             self.guard.noticed,
             math.isfinite(self.loss),
             self._scaling.drifted(),
+            self._spent() is not None,
         )
         vector = torch.tensor([*flags, *mine], dtype=torch.int64, device=self._device)
         dist.all_reduce(vector)
-        stop, checkpoint, diverged, learned, drifted, *supply = vector.tolist()
+        stop, checkpoint, diverged, learned, drifted, spent, *supply = vector.tolist()
         self.learned = learned > 0
         total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
         pace = self._pacing.turn(total, drawn)
@@ -319,7 +347,9 @@ class Trainer:
         if allowance is not None:
             self.reservoir.allow_puts(self._stored_before + allowance)
             self._hooks.made_room()
-        return _Turn(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0, drifted > 0)
+        return _Turn(
+            *(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0, drifted > 0, spent > 0)
+        )
 
     def _supply(self) -> Supply:
         return Supply.of(self.reservoir, self._training.batch_size, self._stored_before)

@@ -2,9 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
+import torch
 
+from melissa_gen.dataset import DatasetWriter
 from melissa_gen.server.training.callbacks import Callbacks, Progress
+from melissa_gen.server.training.validation import Validation
+from melissa_gen.server.training.validation_sets import ValidationSets
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
@@ -16,6 +21,9 @@ class Note:
 
     def on_batch(self, progress):
         self.write("batch", progress)
+
+    def on_validation(self, progress):
+        self.write(f"validation {progress.errors['max'] > 0}", progress)
 
     def on_end(self, progress):
         self.write("end", progress)
@@ -67,8 +75,18 @@ def test_a_trainer_calls_the_callbacks_of_its_study(tmp_path):
     (tmp_path / "note.py").write_text(FILE)
     path = tmp_path / "notes"
     given = {"class": f"{tmp_path}/note.py:Note", "arguments": {"path": str(path)}}
-    trainer, _ = trainer_of(study_of(training={"callbacks": [given]}))
+    data = tmp_path / "validation.h5"
+    with DatasetWriter(data, {"u": ((6,), "f4")}, 4, ["a"], 1, {}) as writer:
+        writer.begin(0, 0, [0.5])
+        for step in range(4):
+            writer.write(0, step, "u", np.ones(6, np.float32))
+        writer.finish(0)
+    measure = ValidationSets(Validation(data, torch.device("cpu"), 8), {}, None)
+    training = {"callbacks": [given], "validation": {"simulations": 1, "every": 4}}
+    trainer, _ = trainer_of(study_of(training=training), validation=measure)
     trainer.run()
     trainer.end()
     lines = [f"batch {batch} True 0.001" for batch in range(1, 7)]
-    assert path.read_text().splitlines() == [*lines, "end 6 True 0.001"]
+    lines.insert(4, "validation True 4 True 0.001")
+    ends = ["validation True 6 True 0.001", "end 6 True 0.001"]
+    assert path.read_text().splitlines() == lines + ends

@@ -47,7 +47,7 @@ def study_of(**sections):
     return Study.model_validate(given)
 
 
-def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None):
+def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None, validation=None):
     """A trainer whose reservoir holds all 48 samples; `failures` collects the reasons to stop."""
     count, steps = study.simulation.count, study.simulation.time_steps
     inputs = input_specs(study.simulation)
@@ -78,7 +78,9 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     memory.close()
     nothing = lambda *args, **more: None  # noqa: E731
     fail = nothing if failures is None else failures.append
-    hooks = Hooks(nothing, nothing, fail, nothing)
+    stop = lambda reason: setattr(state, "stop_reason", reason)  # noqa: E731
+    hooks = Hooks(nothing, nothing, fail, nothing, reached=stop)
     surrogate = build_surrogate(study)
     device = torch.device(device)
-    return Trainer(study, task, surrogate, memory, state, None, device, hooks, nothing), state
+    parts = (study, task, surrogate, memory, state, validation, device, hooks, nothing)
+    return Trainer(*parts), state
