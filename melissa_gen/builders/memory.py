@@ -18,7 +18,6 @@ from melissa_gen.study import Study
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates import Surrogate
-    from melissa_gen.tasks import Task
 
 __all__ = [
     "allocator",
@@ -205,34 +204,20 @@ def batch_megabytes(study: Study) -> float:
     """Returns the memory of the rows of one batch in megabytes.
 
     It holds the fields of each row and their standardized copy. In a rollout, the inputs of each step are a copy more.
+    The values within the network are included.
     """
     # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.activations import activation_megabytes
     from melissa_gen.builders.task import build_task
 
     task = build_task(study)
     window = task.window
     steps = 2 * window.steps + window.history * window.horizon
-    # Inputs are standardized in float64, and copied as float32 twice.
+    # Inputs are standardized in float64, and copied as float32 once and for each step of a rollout.
     values = sum(math.prod(one.shape) for one in study.simulation.inputs.values())
-    row = steps * study.sample_bytes + study.input_bytes + 16 * values
-    of_points = _activation_megabytes(study, task) if task.of_points else 0.0
-    return study.training.batch_size * row / 1e6 + of_points
-
-
-def _activation_megabytes(study: Study, task: "Task") -> float:
-    """Returns the memory of the values within a network of single points, in training or validation, in megabytes.
-
-    In training, each unit holds its value before and after the activation function, and their gradients. Derivatives
-    of the network need about this much again for each axis and order.
-    """
-    from melissa_gen.builders.surrogate import build_surrogate
-    from melissa_gen.surrogates.point_surrogate import ROWS_AT_ONCE
-
-    surrogate = build_surrogate(study, task)
-    units = surrogate.n_inputs + sum(len(w) for w in surrogate.parameters() if w.dim() == 1)
-    trained = task.points_of_batch(study.training.batch_size)
-    copies = 4 * (1 + 4 * task.differentiates)
-    return 4 * units * max(copies * trained, 2 * ROWS_AT_ONCE) / 1e6
+    copies = 12 + 4 * (window.horizon if window.history else 1)
+    row = steps * study.sample_bytes + study.input_bytes + copies * values
+    return study.training.batch_size * row / 1e6 + activation_megabytes(study, task)
 
 
 def disk_promise(study: Study, run_dir: Path) -> str:

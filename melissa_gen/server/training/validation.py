@@ -160,13 +160,9 @@ class Validation:
         order = np.argsort(errors)
         cases = [int(order[0]), int(order[len(order) // 2]), int(order[-1])]
         shown = np.unique(np.linspace(0, len(self._steps) - 1, _PICTURE_STEPS).astype(int))
-        steps = np.array(self._steps)[shown]
         with Dataset(self._path) as data:
-            true = [data.read(row) for row in cases]
-            inputs = [self._inputs_of(data, row) for row in cases]
+            compared = [self._case(surrogate.eval(), data, row, shown) for row in cases]
             names = list(data.names)
-        given = [_tensors(one) | more for one, more in zip(true, inputs, strict=True)]
-        predicted = list(self._predictions(surrogate.eval(), cases, given))
         pictures: dict[str, Any] = {
             name: errors,
             f"{name}_by_step": found.by_step,
@@ -175,17 +171,17 @@ class Validation:
         for k, field in enumerate(self._names):
             # Without a number, the arrays of the first field.
             end = f"_{k}" if k else ""
-            pictures[f"true{end}"] = np.stack([one[field][steps] for one in true])
+            pictures[f"true{end}"] = np.stack([true[field] for true, _ in compared])
             if field in found.spectra:
                 pictures[f"spectrum{end}"] = found.spectra[field]
-            pictures[f"predicted{end}"] = np.stack([p[field].cpu()[shown] for p in predicted])
+            pictures[f"predicted{end}"] = np.stack([one[field] for _, one in compared])
         np.savez_compressed(
             path,
             parameters=self.parameters,
             parameter_names=np.array(names),
             case_names=np.array(["best", "median", "worst"]),
             case_index=np.array(cases),
-            time_steps=steps,
+            time_steps=np.array(self._steps)[shown],
             field_name=np.array(self._names[0]),
             unit=np.array(units[self._names[0]]),
             field_names=np.array(self._names),
@@ -296,6 +292,19 @@ class Validation:
 
     def _wavenumbers(self, name: str) -> int:
         return min(self._shapes[name][axis] for axis in self._spectral[name]) // 2
+
+    def _case(
+        self, surrogate: Surrogate, data: Dataset, row: int, shown: npt.NDArray[np.int64]
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+        """Returns the simulated and the predicted fields of a simulation `(k, *shape)` at k of the predicted steps."""
+        true = data.read(row)
+        given = _tensors(true) | self._inputs_of(data, row)
+        (predicted,) = self._predictions(surrogate, [row], [given])
+        steps = np.array(self._steps)[shown]
+        return (
+            {name: true[name][steps] for name in self._names},
+            {name: predicted[name].cpu().numpy()[shown] for name in self._names},
+        )
 
     def _predictable(self, values: torch.Tensor) -> torch.Tensor:
         """Returns the time steps that are predicted; all of them without a copy."""

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from melissa_gen.builders.activations import activation_megabytes
 from melissa_gen.builders.memory import (
     ARRIVED_BYTES,
     batch_megabytes,
@@ -17,6 +18,7 @@ from melissa_gen.builders.memory import (
     staging_slots,
 )
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.task import build_task
 from melissa_gen.errors import StudyError
 from melissa_gen.server.coordination.proposal_queue import known_bytes
 from melissa_gen.server.coordination.simulation_table import row_bytes
@@ -108,13 +110,35 @@ def test_the_rows_of_a_batch_are_part_of_the_promise():
         for change in ("surrogate.task=direct", task):
             changes = ["server.device=cpu", f"training.batch_size={size}", change]
             study = load_study(HEAT, [*changes, "training.validation.simulations=0"])
-            promised.append(promised_megabytes(study))
+            within = activation_megabytes(study, build_task(study))
+            promised.append(promised_megabytes(study) - within)
             # Five steps and their copy; three given steps for each of the two that are predicted.
-            assert batch_megabytes(study) == pytest.approx(
+            assert batch_megabytes(study) - within == pytest.approx(
                 size * row * (16 if change == task else 2)
             )
     assert sizes[64][0] - sizes[32][0] == pytest.approx(32 * 2 * row)
     assert sizes[64][1] - sizes[32][1] == pytest.approx(32 * 16 * row)
+
+
+def test_the_values_within_a_network_are_part_of_the_promise():
+    network = "surrogate.class=melissa_gen.surrogates.UNet"
+    size = "surrogate.arguments={width: 8, levels: 1}"
+    task = "surrogate.task={class: autoregressive, arguments: {rollout: 3}}"
+    keys = ["server.device=cpu", network, size]
+
+    def within(*more):
+        study = load_study(HEAT, [*keys, *more])
+        return activation_megabytes(study, build_task(study))
+
+    few, many, rolled = (
+        within("training.batch_size=8"),
+        within("training.batch_size=16"),
+        within("training.batch_size=8", task),
+    )
+    image = 100 * 100 * 8 * 4 / 1e6
+    # Each of the at least five convolutions keeps its input, and each normalization and activation, too.
+    assert few > 8 * 10 * image and many == pytest.approx(2 * few)
+    assert rolled == pytest.approx(3 * few, rel=0.05)
 
 
 def test_the_records_of_all_simulations_are_part_of_the_promise():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from melissa_gen.dataset import DatasetWriter
+from melissa_gen.dataset import Dataset, DatasetWriter
 from melissa_gen.run_dir.recorded_run import ValidationCases
 from melissa_gen.server.coordination.events import JOINING, VALIDATING
 from melissa_gen.server.training.spectra import energy_spectrum, grid_axes, log_difference
@@ -48,6 +48,24 @@ def test_each_part_of_a_validation_is_announced(path):
     pieces = []
     Validation(path, torch.device("cpu"), 3, pieces.append).errors(surrogate)
     assert pieces == [VALIDATING] * 9 + [JOINING]
+
+
+def test_the_pictures_of_a_validation_need_the_memory_of_one_simulation(path, monkeypatch):
+    surrogate = Surrogate({"a": (0, 1)}, (0, 6), {"u": (5,)})
+    validation, order = Validation(path, torch.device("cpu"), 100), []
+    validation.errors(surrogate)
+    surrogate.network.register_forward_hook(lambda *of: order.append("predicted"))
+    read = Dataset.read
+    monkeypatch.setattr(
+        Dataset, "read", lambda *of: order.append("read") or read(*of), raising=True
+    )
+    validation.save_cases(surrogate, path.with_name("cases.npz"), {"u": "K"})
+    assert order == ["predicted"] * 3 + ["read", "predicted"] * 3
+    with np.load(path.with_name("cases.npz")) as found:
+        steps, worst = found["time_steps"], int(found["case_index"][2])
+        np.testing.assert_array_equal(found["true"][2], trajectory(worst)[steps])
+        wanted = surrogate.predict({"a": worst / 3}, steps.astype(float))["u"]
+        np.testing.assert_allclose(found["predicted"][2], wanted, rtol=1e-5)
 
 
 def test_the_error_of_the_mean(path):
