@@ -145,6 +145,24 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        fields, inputs = self.simulation.fields, self.simulation.inputs
+        for key, names in (
+            ("parameters", self.parameters),
+            ("simulation.fields", fields),
+            ("simulation.inputs", inputs),
+        ):
+            if "time" in names:
+                msg = f"{key}.time: the name time is that of the physical time; use another one, such as end_time"
+                raise ValueError(msg)
+        taken = next((name for name in self.parameters if name in {**fields, **inputs}), None)
+        if taken is not None:
+            key = "simulation.fields" if taken in fields else "simulation.inputs"
+            msg = f"parameters.{taken} has the name of {key}.{taken}; give one of them another name"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _reachable(self) -> Self:
         ports = self.server.ports
         if ports is not None and ports[1] - ports[0] + 1 < self.server.ranks + 2:

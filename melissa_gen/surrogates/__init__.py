@@ -11,6 +11,7 @@ from melissa_gen.surrogates.deeponet import DeepONet
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.export import export
 from melissa_gen.surrogates.field_scale import FieldScale
+from melissa_gen.surrogates.input_field_surrogate import InputFieldSurrogate
 from melissa_gen.surrogates.last_layer import LastLayer
 from melissa_gen.surrogates.losses import member_losses, nrmse, per_sample_loss
 from melissa_gen.surrogates.metric import Metric
@@ -37,6 +38,7 @@ __all__ = [
     "DeepONet",
     "FieldScale",
     "FirstErrors",
+    "InputFieldSurrogate",
     "LastLayer",
     "Metric",
     "OperatorSurrogate",

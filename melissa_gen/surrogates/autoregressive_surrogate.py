@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,19 @@ from torch import nn
 
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates.derivatives import Derivatives, derivatives
-from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.evaluation import dataset_of
+from melissa_gen.surrogates.input_field_surrogate import InputFieldSurrogate
 from melissa_gen.surrogates.output_layer import Rescaling
+from melissa_gen.surrogates.prediction_arguments import (
+    FIELD_SLACK,
+    check_distinct,
+    check_names,
+    finite_numbers,
+    single_point,
+    single_time,
+    step_count,
+    warn_outside,
+)
 
 __all__ = ["AutoregressiveSurrogate"]
 
@@ -26,12 +36,13 @@ _LARGEST = 1e3
 _LARGEST_PHYSICAL = 1e15
 
 
-class AutoregressiveSurrogate(Surrogate):
+class AutoregressiveSurrogate(InputFieldSurrogate):
     """A network that maps the fields at the last time steps, with the parameters, to the fields at the next one.
 
-    The network is created as `cls(n_inputs=..., output_shape=..., **arguments)`, and with `history=...` if its
-    constructor has this argument. It maps `(n, n_inputs)` to `(n, *output_shape)`. The inputs are the parameters, the
-    time of the last step if `time` is set, and the standardized fields of the last steps, oldest first:
+    The network is created as `cls(n_inputs=..., output_shape=..., **arguments)`. If its constructor has these
+    arguments, it also gets `history=...` and, with input fields, `input_shapes=...`, the name of each to its shape. It
+    maps `(n, n_inputs)` to `(n, *output_shape)`. The inputs are the parameters, the time of the last step if `time` is
+    set, the standardized values of the input fields, and the standardized fields of the last steps, oldest first:
     `inputs[:, -history * prod(output_shape):].view(n, history, *output_shape)`.
 
     Args:
@@ -72,12 +83,13 @@ class AutoregressiveSurrogate(Surrogate):
     def settings(self) -> dict[str, Any]:
         """Returns the arguments beside those of `Surrogate`."""
         names = ("history", "predicts", "stride", "time", "interval")
-        return {name: getattr(self, name) for name in names}
+        return super().settings() | {name: getattr(self, name) for name in names}
 
     @property
     def n_inputs(self) -> int:
-        """Number of inputs of the network: parameters, time, and all values of the given fields."""
-        return self._constants + self.history * math.prod(self.output_shape)
+        """Number of inputs of the network: parameters, time, all values of the input fields and of the given steps."""
+        steps = self.history * math.prod(self.output_shape)
+        return self._constants + self.input_values + steps
 
     @property
     def _constants(self) -> int:
@@ -85,9 +97,10 @@ class AutoregressiveSurrogate(Surrogate):
 
     def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
         """Returns the arguments of the network's class, with `history` if it has this argument."""
+        given = super().network_arguments(network)
         if "history" in inspect.signature(network).parameters:
-            return {"history": self.history, **self.arguments}
-        return self.arguments
+            return {"history": self.history, **given}
+        return given
 
     def random_inputs(self, rows: int) -> torch.Tensor:
         """Returns random inputs of the network."""
@@ -96,12 +109,13 @@ class AutoregressiveSurrogate(Surrogate):
         return torch.cat([constants, values], dim=1)
 
     def example_fields(self, rows: int) -> dict[str, torch.Tensor]:
-        """Returns the usual values of the given steps: name to `(rows, history, *shape)`."""
+        """Returns usual values of the given steps `(rows, history, *shape)` and of the input fields, by name."""
         zeros = torch.zeros(rows, *self.output_shape, device=self.center.device)
-        return {
+        steps = {
             name: values[:, None].repeat(1, self.history, *[1] * (values.dim() - 1))
             for name, values in self.physical(zeros).items()
         }
+        return steps | self.example_inputs(rows)
 
     def fix_input_scale(self) -> None:
         """Sets the scale of the given fields to the present scale of the output."""
@@ -114,6 +128,7 @@ class AutoregressiveSurrogate(Surrogate):
         parameters: torch.Tensor,
         time: torch.Tensor,
         given: torch.Tensor,
+        inputs: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
         """Predicts the next fields.
 
@@ -122,6 +137,7 @@ class AutoregressiveSurrogate(Surrogate):
             parameters: Physical values `(n, d)`.
             time: Physical time of the last given step `(n,)`.
             given: The last steps, `(n, history, *output_shape)`, standardized by the scale of the output.
+            inputs: The standardized values of each input field, `(n, values)`.
 
         Returns:
             The outputs of all ensemble members `(n, M, *output_shape)`, standardized.
@@ -130,8 +146,8 @@ class AutoregressiveSurrogate(Surrogate):
         factor = self._by_value(self.output_std / self.input_std).float().view(self.output_shape)
         shift = self._by_value((self.output_mean - self.input_mean) / self.input_std)
         values = given * factor + shift.float().view(self.output_shape)
-        inputs = torch.cat([constants, values.flatten(1).to(constants.dtype)], dim=1)
-        members = self.members(network(inputs))
+        parts = [constants, *inputs, values.flatten(1).to(constants.dtype)]
+        members = self.members(network(torch.cat(parts, dim=1)))
         if self.predicts == "field":
             return members
         return given[:, -1:] + members.float() * self.increment.float()
@@ -158,13 +174,19 @@ class AutoregressiveSurrogate(Surrogate):
         Args:
             parameters: Physical values `(n, d)`.
             time: Physical time of the last given step `(n,)`.
-            fields: For each field its last steps, `(n, history, *shape)`, in the order of `fields`.
+            fields: For each field its last steps, `(n, history, *shape)`, in the order of `fields`; then the input
+                fields `(n, *shape)`, in the order of `inputs`.
 
         Returns:
             Field name to physical values `(n, *shape)`.
         """
-        given = self.standardized(dict(zip(self.fields, fields, strict=True)))
-        return self.physical(self.step(self.network, parameters, time, given).mean(dim=1))
+        named = dict(zip([*self.fields, *self.inputs], fields, strict=True))
+        given, inputs = self.standardized(named), self.inputs_of(named)
+        return self.physical(self.step(self.network, parameters, time, given, inputs).mean(dim=1))
+
+    def inputs_of(self, fields: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the standardized values of each input field `(n, values)`, from physical ones by name."""
+        return self.standardized_inputs(fields, self.scaling().dtype)
 
     def standardized(self, fields: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Standardizes the fields of several steps: name to `(n, steps, *shape)`, to `(n, steps, *output_shape)`."""
@@ -174,7 +196,12 @@ class AutoregressiveSurrogate(Surrogate):
         return self.target(flat).reshape(n, steps, *self.output_shape)
 
     def rollout(
-        self, parameters: torch.Tensor, start: torch.Tensor, given: torch.Tensor, steps: int
+        self,
+        parameters: torch.Tensor,
+        start: torch.Tensor,
+        given: torch.Tensor,
+        steps: int,
+        inputs: Sequence[torch.Tensor] = (),
     ) -> Any:
         """Predicts step after step, each from the predictions before it.
 
@@ -183,13 +210,14 @@ class AutoregressiveSurrogate(Surrogate):
             start: Physical time of the last given step `(n,)`.
             given: The given steps, `(n, history, *output_shape)`, standardized.
             steps: Number of steps.
+            inputs: The standardized values of each input field, `(n, values)`.
 
         Yields:
             The fields of each step: name to physical values `(n, *shape)`, always finite.
         """
         for number in range(steps):
             time = start + number * self.stride * self.interval
-            following = self.step(self.network, parameters, time, given).mean(dim=1)
+            following = self.step(self.network, parameters, time, given, inputs).mean(dim=1)
             bounded = torch.nan_to_num(following, nan=_LARGEST).clamp(-_LARGEST, _LARGEST)
             given = torch.cat([given[:, 1:], bounded[:, None]], dim=1)
             large = _LARGEST_PHYSICAL
@@ -204,8 +232,11 @@ class AutoregressiveSurrogate(Surrogate):
         initial: Mapping[str, ArrayLike],
         steps: int,
         time: float | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Predicts a simulation from its first time steps, for use outside of training.
+
+        Parameters, times and given steps outside of the range of the training lead to a `UserWarning`.
 
         Args:
             parameters: Name of each parameter to its value.
@@ -213,30 +244,29 @@ class AutoregressiveSurrogate(Surrogate):
                 simulation apart; `(*shape)` if `history` is 1.
             steps: Number of steps that are predicted, each `stride` time steps of the simulation long.
             time: Physical time of the last given step; default: that in a simulation from its beginning.
+            inputs: Name of each input field to its values `(*shape)`, if the study has some.
 
         Returns:
             Field name to `(steps, *shape)`.
 
         Raises:
-            DataError: A parameter or a field is missing, unknown, or has another shape.
+            DataError: A parameter or a field is missing, unknown, or has another shape; a value is no finite number; or
+                `steps` is no number of steps.
         """
-        values = np.array(self.ordered(parameters), np.float64)[None]
-        given = self._given(initial)
-        start = torch.tensor([self._start(time)], dtype=torch.float64)
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                found = list(
-                    self.rollout(
-                        torch.from_numpy(values).to(self.center),
-                        start.to(self.center),
-                        self.standardized(given),
-                        steps,
-                    )
+        moments = self._moments(time, step_count(steps, 0))
+        point = self.ordered(parameters)
+        values = single_point(point, self.parameter_bounds, moments[[0, -1]], self.times)
+        given, fields = self._given(initial), self.given_inputs(inputs or {})
+        with self.evaluated():
+            found = list(
+                self.rollout(
+                    self.row(values),
+                    torch.from_numpy(moments[:1]).to(self.center),
+                    self.standardized(given),
+                    steps,
+                    self.inputs_of({name: one[None] for name, one in fields.items()}),
                 )
-        finally:
-            self.train(training)
+            )
         return {
             name: np.stack([one[name][0].cpu().numpy() for one in found])
             if found
@@ -250,6 +280,7 @@ class AutoregressiveSurrogate(Surrogate):
         initial: Mapping[str, ArrayLike],
         steps: int,
         time: float | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> Any:
         """Predicts a simulation as an `xarray.Dataset`: each field `(simulation, time, axis_0, ...)`.
 
@@ -258,14 +289,14 @@ class AutoregressiveSurrogate(Surrogate):
             initial: As for `predict`.
             steps: As for `predict`.
             time: As for `predict`; the times in the data set follow it.
+            inputs: As for `predict`.
 
         Raises:
             DataError: As for `predict`, or xarray is not installed.
         """
-        found = self.predict(parameters, initial, steps, time)
-        moments = self._start(time) + np.arange(1.0, steps + 1) * self.stride * self.interval
+        found = self.predict(parameters, initial, steps, time, inputs)
         columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
-        return dataset_of(columns, moments, [found])
+        return dataset_of(columns, self._moments(time, steps)[1:], [found])
 
     def jacobian(  # type: ignore[override]
         self,
@@ -274,31 +305,37 @@ class AutoregressiveSurrogate(Surrogate):
         steps: int = 1,
         time: float | None = None,
         directions: Mapping[str, ArrayLike] | None = None,
+        inputs: Mapping[str, ArrayLike] | None = None,
     ) -> Derivatives:
         """Computes the derivatives of a predicted simulation with respect to parameters and its first time steps.
 
         Args:
             parameters: As for `predict`.
             initial: As for `predict`.
-            steps: As for `predict`.
+            steps: Number of steps, at least 1.
             time: As for `predict`.
-            directions: Field name to an array of the shape in `initial`, along which the derivative by the given steps
-                of this field is taken; other fields are left out. None: the derivatives with respect to each value.
+            directions: Name of a field or an input field to an array of the shape in `initial` or `inputs`, along which
+                its derivative is taken; other fields are left out. None: the derivatives with respect to each value.
+            inputs: As for `predict`.
 
         Returns:
-            Field name to the name of a parameter or a given field to the derivatives: `(steps, *shape)`, or for given
-            fields without `directions` `(steps, *shape, *shape in initial)`.
+            Field name to the name of a parameter, a given field or an input field to the derivatives:
+            `(steps, *shape)`, or for fields without `directions` `(steps, *shape, *shape in initial or inputs)`.
 
         Raises:
             DataError: As for `predict`, or a direction has another name or shape, or there are too many derivatives.
         """
-        values = [float(np.asarray(value)) for value in self.ordered(parameters)]
+        moments = self._moments(time, step_count(steps, 1))
+        point = self.ordered(parameters)
+        values = single_point(point, self.parameter_bounds, moments[[0, -1]], self.times)
+        known = [("field", self.fields), ("input", self.inputs)]
+        check_distinct("jacobian", [*known, ("parameter", self.parameter_bounds)])
         numbers = dict(zip(self.parameter_bounds, values, strict=True))
         given = {
             name: one.double().view(np.shape(initial[name]))
             for name, one in self._given(initial).items()
-        }
-        begin = self._start(time)
+        } | self.given_inputs(inputs or {})
+        begin = float(moments[0])
 
         def predicted(rows: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
             point = torch.stack([rows[name] for name in numbers], dim=1)
@@ -308,36 +345,29 @@ class AutoregressiveSurrogate(Surrogate):
                     for name, shape in self.fields.items()
                 }
             )
-            found = list(self.rollout(point, point.new_full(point.shape[:1], begin), first, steps))
+            fields, start = self.inputs_of(rows), point.new_full(point.shape[:1], begin)
+            found = list(self.rollout(point, start, first, steps, fields))
             return {name: torch.stack([one[name] for one in found], dim=1) for name in self.fields}
 
-        training = self.training
-        self.eval()
-        try:
+        with self.evaluated():
             return derivatives(self, predicted, numbers, given, directions)
-        finally:
-            self.train(training)
 
-    def _start(self, time: float | None) -> float:
-        """Returns the physical time of the last given step."""
+    def _moments(self, time: float | None, steps: int) -> Array:
+        """Returns the physical times of the last given step and of each predicted one, `(steps + 1,)`."""
         begin = self.times[0] + (self.history - 1) * self.stride * self.interval
-        return begin if time is None else time
+        begin = begin if time is None else single_time(time)
+        return begin + np.arange(steps + 1.0) * self.stride * self.interval
 
     def _given(self, initial: Mapping[str, ArrayLike]) -> dict[str, torch.Tensor]:
         """Returns the given steps of each field, `(1, history, *shape)`.
 
         Raises:
-            DataError: A field is missing, unknown, or has another shape.
+            DataError: A field is missing, unknown, has another shape, or a value that is no finite number.
         """
-        if set(initial) != set(self.fields):
-            message = (
-                f"initial holds {', '.join(initial) or 'no field'}; it must hold {', '.join(self.fields)}, the fields "
-                "of the simulation"
-            )
-            raise DataError(message)
+        check_names("initial", initial, self.fields, "the fields of the simulation")
         given = {}
         for name, shape in self.fields.items():
-            array = np.asarray(initial[name], np.float32)
+            array = finite_numbers(f"initial['{name}']", initial[name])
             if self.history == 1 and array.shape == shape:
                 array = array[None]
             if array.shape != (self.history, *shape):
@@ -346,5 +376,7 @@ class AutoregressiveSurrogate(Surrogate):
                     "last steps of the simulation"
                 )
                 raise DataError(message)
-            given[name] = torch.from_numpy(np.array(array))[None].to(self.center.device)
+            if name in self.ranges:
+                warn_outside(name, array, self.ranges[name], FIELD_SLACK)
+            given[name] = torch.from_numpy(array.astype(np.float32))[None].to(self.center.device)
         return given

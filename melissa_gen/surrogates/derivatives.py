@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import DataError
+from melissa_gen.surrogates.prediction_arguments import finite_numbers, require_mapping
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
@@ -45,12 +46,9 @@ def derivatives(
         `(*shape of the field, *shape of the input)` otherwise.
 
     Raises:
-        DataError: A field has the name of a number, a direction has another name or shape, there are too many
-            derivatives, or the network has no derivatives in forward mode.
+        DataError: A direction has another name or shape, there are too many derivatives, or the network has no
+            derivatives in forward mode.
     """
-    if both := numbers.keys() & given.keys():
-        message = f"jacobian can't tell the parameter '{min(both)}' from the field of the same name"
-        raise DataError(message)
     device = surrogate.center.device
     point = {
         name: torch.tensor(x, dtype=torch.float64, device=device) for name, x in numbers.items()
@@ -122,15 +120,16 @@ def _units(value: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
 def _checked(given: Fields, directions: Mapping[str, ArrayLike] | None) -> dict[str, torch.Tensor]:
     """Returns the directions as tensors."""
     found = {}
+    require_mapping("directions", directions or {}, f"{{'{next(iter(given))}': array}}")
     for name, direction in (directions or {}).items():
         if name not in given:
             message = f"directions names '{name}'; legal are the given fields: {', '.join(given)}"
             raise DataError(message)
-        array, shape = np.array(direction, np.float64), tuple(given[name].shape)
+        array, shape = finite_numbers(f"directions['{name}']", direction), tuple(given[name].shape)
         if array.shape != shape:
             message = f"directions['{name}'] has the shape {array.shape}; it must be {shape}"
             raise DataError(message)
-        found[name] = torch.from_numpy(array)
+        found[name] = torch.from_numpy(array.copy())
     return found
 
 

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.error_bounds import FirstErrors
-from melissa_gen.errors import DataError, nearest
+from melissa_gen.errors import DataError
 from melissa_gen.surrogates.evaluation import error_bound, jacobian, labeled
 from melissa_gen.surrogates.field_scale import FieldScale, usable_width
-from melissa_gen.surrogates.input_scale import InputScale, input_scale_of, warn_outside
+from melissa_gen.surrogates.input_scale import InputScale, input_scale_of
 from melissa_gen.surrogates.network_class import (
     check_network,
     construct,
@@ -24,6 +24,7 @@ from melissa_gen.surrogates.network_class import (
 )
 from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
 from melissa_gen.surrogates.output_layer import Rescaling, rescale_outputs
+from melissa_gen.surrogates.prediction_arguments import columns_of, in_order, warn_outside
 
 __all__ = ["Surrogate"]
 
@@ -62,6 +63,7 @@ class Surrogate(nn.Module):
         network: The network. The output of an ensemble has a member axis after the batch axis.
         output_shape: Shape of the output of one member without the batch axis.
         first_errors: Errors of the training's first passes, from which `error_bound` follows; None if they are unknown.
+        ranges: Name of a field or an input field to its smallest and largest value in the training, if they are known.
 
     Raises:
         StudyError: The class cannot be imported, or its output has the wrong shape.
@@ -104,6 +106,7 @@ class Surrogate(nn.Module):
         self.base_folder = Path(base_folder)
         self.output_shape = output_shape_of(list(self.fields.values()))
         self.first_errors: FirstErrors | None = None
+        self.ranges: dict[str, tuple[float, float]] = {}
 
         self.scales = {name: (scales or {}).get(name, FieldScale()) for name in self.fields}
         self.logarithmic = tuple(logarithmic)
@@ -360,7 +363,7 @@ class Surrogate(nn.Module):
             Field name to `(*shape)`, or to `(n, *shape)` if any input is an array.
 
         Raises:
-            DataError: A parameter is missing or unknown.
+            DataError: A parameter is missing or unknown, or a value is no finite number.
         """
         inputs, single = self._inputs(parameters, time)
         training = self.training
@@ -431,8 +434,9 @@ class Surrogate(nn.Module):
         self, parameters: Mapping[str, ArrayLike], time: ArrayLike
     ) -> tuple[torch.Tensor, bool]:
         """Returns the inputs `(n, d + 1)`, and whether they are those of a single prediction."""
-        given = self.ordered(parameters)
-        columns = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in [*given, time]))
+        values = zip(self.parameter_bounds, self.ordered(parameters), strict=True)
+        named = [(f"parameter '{name}'", value) for name, value in values]
+        columns = columns_of([*named, ("time", time)])
         bounds = [*self.parameter_bounds.items(), ("time", self.times)]
         for (name, ends), column in zip(bounds, columns, strict=True):
             warn_outside(name, column, ends)
@@ -445,15 +449,7 @@ class Surrogate(nn.Module):
         Raises:
             DataError: A parameter is missing or unknown.
         """
-        for name in parameters:
-            if name not in self.parameter_bounds:
-                hint = nearest(name, self.parameter_bounds)
-                message = f"the surrogate has no parameter '{name}'{hint}"
-                raise DataError(message)
-        if missing := [name for name in self.parameter_bounds if name not in parameters]:
-            message = f"the surrogate also needs a value of {', '.join(missing)}"
-            raise DataError(message)
-        return [parameters[name] for name in self.parameter_bounds]
+        return in_order(parameters, self.parameter_bounds)
 
     def physical(self, standardized: torch.Tensor) -> dict[str, torch.Tensor]:
         """Converts standardized fields `(n, *output_shape)` to physical ones: name to `(n, *shape)`."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from melissa_gen.error_bounds import FirstErrors, scaled
 from melissa_gen.errors import DataError
 from melissa_gen.surrogates.derivatives import Derivatives, slopes_along
-from melissa_gen.surrogates.input_scale import warn_outside
+from melissa_gen.surrogates.prediction_arguments import check_distinct, columns_of, warn_outside
 
 if TYPE_CHECKING:
     from melissa_gen.surrogates.direct_surrogate import Surrogate
@@ -28,9 +28,12 @@ def jacobian(surrogate: "Surrogate", inputs: torch.Tensor) -> Derivatives:
         inputs: Physical parameters and times, `(n, d + 1)`.
 
     Raises:
-        DataError: The surrogate needs more than parameters and a time, or its network has no forward derivatives.
+        DataError: The surrogate needs more than parameters and a time, a parameter is named `time`, or the network has
+            no forward derivatives.
     """
     _require(surrogate, "jacobian", "direct", "pointwise")
+    named = [("physical time", ["time"]), ("parameter", surrogate.parameter_bounds)]
+    check_distinct("jacobian", named)
 
     def fields(rows: torch.Tensor) -> dict[str, torch.Tensor]:
         found = surrogate(rows[:, :-1], rows[:, -1])
@@ -67,11 +70,11 @@ def error_bound(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], lev
             "its loss is no error; set training.metric"
         )
         raise DataError(message)
-    columns = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in surrogate.ordered(parameters))
-    )
+    values = zip(surrogate.parameter_bounds, surrogate.ordered(parameters), strict=True)
+    named = [(f"parameter '{name}'", value) for name, value in values]
+    columns = columns_of(named, any_shape=True)
     for (name, ends), column in zip(surrogate.parameter_bounds.items(), columns, strict=True):
-        warn_outside(name, np.atleast_1d(column), ends)
+        warn_outside(name, column, ends)
     points = np.stack([column.ravel() for column in columns], axis=1)
     return bounds_at(surrogate, known, points, level).reshape(columns[0].shape)
 
@@ -100,15 +103,10 @@ def labeled(surrogate: "Surrogate", parameters: Mapping[str, ArrayLike], times: 
             length, or the package xarray is not installed.
     """
     _require(surrogate, "to_xarray", "direct", "pointwise")
-    moments = np.atleast_1d(np.asarray(times, np.float64))
-    try:
-        columns = np.broadcast_arrays(
-            *(np.atleast_1d(np.asarray(value)) for value in surrogate.ordered(parameters))
-        )
-    except ValueError:
-        shapes = {name: np.shape(value) for name, value in parameters.items()}
-        message = f"the parameters have the shapes {shapes}; they must be numbers, or arrays (n,) of one length"
-        raise DataError(message) from None
+    moments = np.atleast_1d(columns_of([("times", times)])[0])
+    values = zip(surrogate.parameter_bounds, surrogate.ordered(parameters), strict=True)
+    given = columns_of([(f"parameter '{name}'", value) for name, value in values])
+    columns = [np.atleast_1d(column) for column in given]
     named = dict(zip(surrogate.parameter_bounds, columns, strict=True))
     count = len(columns[0]) if columns else 1
     points = [{name: values[k] for name, values in named.items()} for k in range(count)]
@@ -130,7 +128,8 @@ def dataset_of(
         predicted: For each simulation, the field name to `(T, *shape)`.
 
     Raises:
-        DataError: The package xarray is not installed.
+        DataError: The package xarray is not installed, or a parameter or a field has the name of another one or of an
+            axis.
     """
     try:
         import xarray
@@ -141,6 +140,10 @@ def dataset_of(
     coordinates: dict[str, Any] = {"time": moments}
     coordinates |= {name: ("simulation", values) for name, values in parameters.items()}
     axes = _axes({name: array.shape[2:] for name, array in arrays.items()})
+    known = dict.fromkeys(
+        ["simulation", "time", *(axis for some in axes.values() for axis in some)]
+    )
+    check_distinct("to_xarray", [("axis", known), ("field", arrays), ("parameter", parameters)])
     data = {name: (("simulation", "time", *axes[name]), array) for name, array in arrays.items()}
     return xarray.Dataset(data, coordinates)
 

@@ -53,10 +53,10 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
 
     The program takes `parameters` `(n, d)`, in the order of `surrogate.parameter_bounds`, and `time` `(n,)`, both
     float64, and returns each field `(n, *shape)`. A surrogate of the task `autoregressive` also takes the last steps of
-    each field, `(n, history, *shape)`, and returns the next one. One of the task `operator` also takes each input
-    field, `(n, *shape)`; one of whole trajectories takes no time, and returns each field `(n, T, *shape)`. The names
-    and bounds of the parameters are in the file as JSON: the extra file `about.json` of a torch.export program, the
-    property `about` of an ONNX model.
+    each field, `(n, history, *shape)`, then each input field, `(n, *shape)`, and returns the next step. One of the task
+    `operator` also takes each input field; one of whole trajectories takes no time, and returns each field
+    `(n, T, *shape)`. The names and bounds of the parameters are in the file as JSON: the extra file `about.json` of a
+    torch.export program, the property `about` of an ONNX model.
 
     Args:
         surrogate: The surrogate.
@@ -67,7 +67,8 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
         The path.
 
     Raises:
-        RunError: The suffix is unknown, a package is missing, or the network can't be exported.
+        RunError: An argument is not legal, the suffix is unknown, a package is missing, or the network can't be
+            exported.
 
     Example:
         >>> export(load("runs/heat-1/checkpoints/final"), "heat.pt2")
@@ -76,10 +77,7 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
         torch.Size([5, 100, 100])
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        legal = ", ".join(f"{suffix} ({what})" for suffix, what in FORMATS.items())
-        message = f"{path}: the suffix decides the format; legal are {legal}"
-        raise RunError(message)
+    _check(surrogate, path, batch_size)
     rows = batch_size or _ROWS
     example = torch.from_numpy(surrogate.middle()).to(surrogate.center).repeat(rows, 1)
     fields = surrogate.example_fields(rows)
@@ -106,6 +104,22 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
         partial.unlink(missing_ok=True)
         surrogate.train(training)
     return path
+
+
+def _check(surrogate: object, path: Path, batch_size: object) -> None:
+    """Raises a `RunError` on an argument of `export` that is not legal."""
+    if not isinstance(surrogate, Surrogate):
+        message = (
+            f"surrogate is {str(surrogate)[:60]!r}; load it first, as in export(load(folder), path)"
+        )
+        raise RunError(message)
+    if batch_size is not None and not (type(batch_size) is int and batch_size > 0):
+        message = f"batch_size is {batch_size}; legal are whole numbers from 1, and None for any number of rows"
+        raise RunError(message)
+    if path.suffix not in FORMATS:
+        legal = ", ".join(f"{suffix} ({what})" for suffix, what in FORMATS.items())
+        message = f"{path}: the suffix decides the format; legal are {legal}"
+        raise RunError(message)
 
 
 def _write(

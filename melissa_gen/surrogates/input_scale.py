@@ -1,17 +1,15 @@
 """Scaling of the physical inputs to the network's inputs in [-1, 1]."""
 
 import math
-import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 from melissa_gen.errors import DataError
 
-__all__ = ["InputScale", "input_scale_of", "single_point", "warn_outside"]
+__all__ = ["InputScale", "input_scale_of"]
 
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -65,52 +63,3 @@ def input_scale_of(
     ends = torch.where(mask[:, None], ends.clamp(min=_TINY).log(), ends)
     half = (ends[:, 1] - ends[:, 0]) / 2
     return ends.mean(dim=1), torch.where(half > 0, half, 1.0), mask
-
-
-def warn_outside(name: str, values: NDArray[np.float64], bounds: tuple[float, float]) -> None:
-    """Warns if values of an input leave the bounds in which the surrogate was trained.
-
-    Args:
-        name: Name of the input.
-        values: Its values, of any shape.
-        bounds: Its (low, high).
-    """
-    low, high = bounds
-    # Rounding is not extrapolation.
-    slack = 1e-6 * max(high - low, abs(low), abs(high))
-    outside = values[(values < low - slack) | (values > high + slack)]
-    if len(outside):
-        message = (
-            f"the surrogate was trained with {name} between {low:g} and {high:g}; its "
-            f"prediction at {name} = {outside[0]:g} is an extrapolation"
-        )
-        # Names the caller of `Surrogate.predict` or `jacobian`.
-        warnings.warn(message, UserWarning, stacklevel=4)
-
-
-def single_point(
-    values: Sequence[ArrayLike],
-    bounds: Mapping[str, tuple[float, float]],
-    time: ArrayLike,
-    times: tuple[float, float],
-) -> list[float]:
-    """Returns the parameters of a single simulation as numbers; warns if they or its times leave the bounds.
-
-    Args:
-        values: The value of each parameter.
-        bounds: Name of each parameter to its (low, high), in the same order.
-        time: Physical time, or times of any shape.
-        times: First and last time of the training.
-
-    Raises:
-        DataError: A parameter has several values.
-    """
-    for (name, ends), value in zip(bounds.items(), values, strict=True):
-        if np.ndim(value):
-            message = (
-                f"{name} has the shape {np.shape(value)}; here each parameter is a single number"
-            )
-            raise DataError(message)
-        warn_outside(name, np.atleast_1d(np.asarray(value, np.float64)), ends)
-    warn_outside("time", np.atleast_1d(np.asarray(time, np.float64)), times)
-    return [float(np.asarray(value)) for value in values]

@@ -1,26 +1,26 @@
 """Neural operator: a network that maps the input fields of a simulation, the parameters and time to the fields."""
 
-import inspect
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
-from melissa_gen.errors import DataError
 from melissa_gen.surrogates.derivatives import Derivatives, derivatives
-from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.evaluation import dataset_of
-from melissa_gen.surrogates.input_scale import single_point
+from melissa_gen.surrogates.input_field_surrogate import InputFieldSurrogate
+from melissa_gen.surrogates.prediction_arguments import (
+    check_distinct,
+    finite_numbers,
+    single_point,
+    single_time,
+)
 
 __all__ = ["OperatorSurrogate"]
 
 
-class OperatorSurrogate(Surrogate):
+class OperatorSurrogate(InputFieldSurrogate):
     """A network that maps the input fields of a simulation, with parameters and time, to the fields at that time.
 
     The network is created as `cls(n_inputs=..., output_shape=..., **arguments)`, and with `input_shapes=...`, the name
@@ -34,18 +34,9 @@ class OperatorSurrogate(Surrogate):
     """
 
     task = "operator"
-    field_mean: torch.Tensor
-    field_std: torch.Tensor
 
     def __init__(self, *, inputs: Mapping[str, Sequence[int]], **description: Any) -> None:
-        self.inputs = {name: tuple(shape) for name, shape in inputs.items()}
-        super().__init__(**description)
-        self.register_buffer("field_mean", torch.zeros(len(self.inputs), dtype=torch.float64))
-        self.register_buffer("field_std", torch.ones(len(self.inputs), dtype=torch.float64))
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the arguments beside those of `Surrogate`."""
-        return {"inputs": self.inputs}
+        super().__init__(inputs=inputs, **description)
 
     @property
     def constants(self) -> int:
@@ -55,13 +46,7 @@ class OperatorSurrogate(Surrogate):
     @property
     def n_inputs(self) -> int:
         """Number of inputs of the network: those of `constants`, and all values of the input fields."""
-        return self.constants + sum(map(math.prod, self.inputs.values()))
-
-    def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
-        """Returns the arguments of the network's class, with `input_shapes` if it has this argument."""
-        if "input_shapes" in inspect.signature(network).parameters:
-            return {"input_shapes": self.inputs, **self.arguments}
-        return self.arguments
+        return self.constants + self.input_values
 
     def random_inputs(self, rows: int) -> torch.Tensor:
         """Returns random inputs of the network."""
@@ -71,25 +56,7 @@ class OperatorSurrogate(Surrogate):
 
     def example_fields(self, rows: int) -> dict[str, torch.Tensor]:
         """Returns input fields of their usual values: name to `(rows, *shape)`."""
-        means = self.field_mean.float()
-        return {
-            name: means[k].expand(rows, *shape).contiguous()
-            for k, (name, shape) in enumerate(self.inputs.items())
-        }
-
-    def set_input_scale(self, sums: torch.Tensor) -> None:
-        """Sets mean and standard deviation of each input field.
-
-        Args:
-            sums: Sum of the values, sum of their squares, and number of values of each input, `(k, 3)`.
-        """
-        count = sums[:, 2].clamp(min=1)
-        mean = sums[:, 0] / count
-        width = (sums[:, 1] / count - mean.square()).clamp(min=0).sqrt()
-        # Round-off in the difference above must not become the scale of a constant.
-        constant = width <= 1e-7 * mean.abs().clamp(min=1e-30)
-        self.field_mean.copy_(mean)
-        self.field_std.copy_(torch.where(constant, 1.0, width))
+        return self.example_inputs(rows)
 
     def encoded(
         self, parameters: torch.Tensor, time: torch.Tensor, inputs: Mapping[str, torch.Tensor]
@@ -101,13 +68,8 @@ class OperatorSurrogate(Surrogate):
             time: Physical times `(n,)`.
             inputs: Input field name to physical values `(n, *shape)`.
         """
-        parts = [self.scale(parameters, time)[:, : self.constants]]
-        for k, name in enumerate(self.inputs):
-            # In place, because a batch of large fields is copied once and not three times.
-            scaled = inputs[name].to(torch.float64, copy=True)
-            scaled = scaled.sub_(self.field_mean[k]).div_(self.field_std[k])
-            parts.append(scaled.flatten(1).to(parts[0].dtype))
-        return torch.cat(parts, dim=1)
+        constants = self.scale(parameters, time)[:, : self.constants]
+        return torch.cat([constants, *self.standardized_inputs(inputs, constants.dtype)], dim=1)
 
     def forward(
         self, parameters: torch.Tensor, time: torch.Tensor, *inputs: torch.Tensor, **_: Any
@@ -145,9 +107,9 @@ class OperatorSurrogate(Surrogate):
             DataError: A parameter or an input is missing, unknown, or has another shape; or a parameter has several
                 values.
         """
+        values = single_point(self.ordered(parameters), self.parameter_bounds, time, self.times)
         times = np.atleast_1d(np.asarray(time, np.float64))
-        values = single_point(self.ordered(parameters), self.parameter_bounds, times, self.times)
-        point, given = self.row(values, inputs)
+        point, given = self.row(values), self.given_inputs(inputs).values()
         with self.evaluated():
             found = self(
                 point.expand(len(times), -1),
@@ -173,9 +135,10 @@ class OperatorSurrogate(Surrogate):
         Raises:
             DataError: As for `predict`, or xarray is not installed.
         """
-        moments = np.atleast_1d(np.asarray(times, np.float64))
+        moments = np.atleast_1d(finite_numbers("times", times))
+        found = self.predict(parameters, inputs, moments)
         columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
-        return dataset_of(columns, moments, [self.predict(parameters, inputs, moments)])
+        return dataset_of(columns, moments, [found])
 
     def jacobian(  # type: ignore[override]
         self,
@@ -200,8 +163,9 @@ class OperatorSurrogate(Surrogate):
         Raises:
             DataError: As for `predict`, or a direction has another name or shape, or there are too many derivatives.
         """
-        values = single_point(self.ordered(parameters), self.parameter_bounds, time, self.times)
-        return self.derivatives(values, inputs, {"time": time}, directions)
+        moment = single_time(time)
+        values = single_point(self.ordered(parameters), self.parameter_bounds, moment, self.times)
+        return self.derivatives(values, inputs, {"time": moment}, directions)
 
     def derivatives(
         self,
@@ -211,7 +175,15 @@ class OperatorSurrogate(Surrogate):
         directions: Mapping[str, ArrayLike] | None,
     ) -> Derivatives:
         """Returns the derivatives for `jacobian`; `times` holds the time if the network has this input."""
-        given = dict(zip(self.inputs, self.row(parameters, inputs)[1], strict=True))
+        check_distinct(
+            "jacobian",
+            [
+                ("physical time", times),
+                ("input", self.inputs),
+                ("parameter", self.parameter_bounds),
+            ],
+        )
+        given = self.given_inputs(inputs)
         numbers = {**dict(zip(self.parameter_bounds, parameters, strict=True)), **times}
 
         def predicted(rows: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -223,37 +195,3 @@ class OperatorSurrogate(Surrogate):
 
         with self.evaluated():
             return derivatives(self, predicted, numbers, given, directions)
-
-    def row(
-        self, parameters: Sequence[float], inputs: Mapping[str, ArrayLike]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Returns the parameters `(1, d)` and the input fields `(*shape)` of a simulation that is predicted.
-
-        Raises:
-            DataError: An input is missing, unknown, or has another shape.
-        """
-        if set(inputs) != set(self.inputs):
-            message = (
-                f"inputs holds {', '.join(inputs) or 'nothing'}; it must hold {', '.join(self.inputs)}, the inputs of "
-                "the simulation"
-            )
-            raise DataError(message)
-        given = []
-        for name, shape in self.inputs.items():
-            array = np.array(inputs[name], np.float64)
-            if array.shape != shape:
-                message = f"inputs['{name}'] has the shape {array.shape}; it must be {shape}"
-                raise DataError(message)
-            given.append(torch.from_numpy(array).to(self.center.device))
-        return torch.tensor([parameters], dtype=torch.float64).to(self.center), given
-
-    @contextmanager
-    def evaluated(self) -> Iterator[None]:
-        """Sets the evaluation mode without gradients for a prediction."""
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(training)

@@ -12,8 +12,13 @@ from torch import nn
 
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
-from melissa_gen.surrogates.input_scale import single_point
 from melissa_gen.surrogates.mesh_points import AXES, ends_of, grid_points
+from melissa_gen.surrogates.prediction_arguments import (
+    finite_numbers,
+    single_point,
+    single_time,
+    warn_outside,
+)
 from melissa_gen.surrogates.source_files import class_name, source_file
 from melissa_gen.surrogates.user_functions import call, load_function
 
@@ -264,19 +269,10 @@ class PointSurrogate(Surrogate):
         """
         if coordinates is None:
             return super().predict(parameters, time)
-        places = np.atleast_2d(np.asarray(coordinates, np.float64))
-        if places.ndim != 2 or places.shape[1] != len(self.axes):
-            message = (
-                f"coordinates have the shape {places.shape}; it must be (k, {len(self.axes)}), the "
-                f"values of {', '.join(self.axes)}"
-            )
-            raise DataError(message)
-        if np.ndim(time):
-            message = f"time has the shape {np.shape(time)}; with coordinates it is a single number"
-            raise DataError(message)
-        values = self.ordered(parameters)
+        places = self._places(coordinates)
+        moment, values = single_time(time), self.ordered(parameters)
         row = np.array(
-            [*single_point(values, self.parameter_bounds, time, self.times), time], np.float64
+            [*single_point(values, self.parameter_bounds, moment, self.times), moment], np.float64
         )
         given = torch.from_numpy(np.repeat(row[None], len(places), axis=0)).to(self.low.device)
         training = self.training
@@ -296,6 +292,23 @@ class PointSurrogate(Surrogate):
         return {
             name: torch.cat([part[name] for part in found]).cpu().numpy() for name in self.fields
         }
+
+    def _places(self, coordinates: ArrayLike) -> NDArray[np.float64]:
+        """Returns the coordinates of the user's points `(k, D)`; warns if they are outside of the domain.
+
+        Raises:
+            DataError: They have another shape, or one is no finite number.
+        """
+        places = np.atleast_2d(finite_numbers("coordinates", coordinates))
+        if places.ndim != 2 or places.shape[1] != len(self.axes):
+            message = (
+                f"coordinates have the shape {places.shape}; it must be (k, {len(self.axes)}), the "
+                f"values of {', '.join(self.axes)}"
+            )
+            raise DataError(message)
+        for k, name in enumerate(self.axes):
+            warn_outside(name, places[:, k], (float(self.low[k]), float(self.high[k])))
+        return places
 
     def whole(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Arranges the values at all points `(n, N, *shape)` as whole fields `(n, *shape)`."""

@@ -66,6 +66,7 @@ def save(
         "fields": surrogate.fields,
         "scales": {name: scale.to_json() for name, scale in surrogate.scales.items()},
         "ensemble": surrogate.ensemble,
+        "ranges": surrogate.ranges,
         "description": dict(description or {}),
     }
     try:
@@ -145,6 +146,7 @@ def load(folder: str | Path, device: str = "cpu") -> Surrogate:
         message = f"{weights} {found}"
         raise DataError(message) from error
     surrogate.first_errors = FirstErrors.read(folder)
+    surrogate.ranges = {name: (low, high) for name, (low, high) in model.get("ranges", {}).items()}
     return surrogate.to(device).eval()
 
 

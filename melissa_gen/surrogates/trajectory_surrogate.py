@@ -11,8 +11,8 @@ from torch import nn
 
 from melissa_gen.surrogates.derivatives import Derivatives
 from melissa_gen.surrogates.evaluation import dataset_of
-from melissa_gen.surrogates.input_scale import single_point
 from melissa_gen.surrogates.operator_surrogate import OperatorSurrogate
+from melissa_gen.surrogates.prediction_arguments import single_point
 
 __all__ = ["TrajectorySurrogate"]
 
@@ -100,7 +100,7 @@ class TrajectorySurrogate(OperatorSurrogate):
         values = single_point(
             self.ordered(parameters), self.parameter_bounds, self.times, self.times
         )
-        point, given = self.row(values, inputs)
+        point, given = self.row(values), self.given_inputs(inputs).values()
         with self.evaluated():
             found = self(point, *(one[None] for one in given))
         return {name: values[0].cpu().numpy() for name, values in found.items()}
@@ -117,8 +117,9 @@ class TrajectorySurrogate(OperatorSurrogate):
         Raises:
             DataError: As for `predict`, or xarray is not installed.
         """
+        found = self.predict(parameters, inputs)
         columns = {name: np.atleast_1d(np.asarray(value)) for name, value in parameters.items()}
-        return dataset_of(columns, self.moments, [self.predict(parameters, inputs)])
+        return dataset_of(columns, self.moments, [found])
 
     def jacobian(  # type: ignore[override]
         self,

@@ -12,12 +12,15 @@ from melissa_gen.errors import StudyError
 from melissa_gen.surrogates import AutoregressiveSurrogate, Surrogate
 from melissa_gen.surrogates.autoregressive_surrogate import Predicts
 from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Autoregressive"]
 
 
 class Autoregressive(Task):
     """Maps the fields at the last time steps, with the parameters, to the fields at the next ones.
+
+    The input fields of a study (`simulation.inputs`) are further inputs of the network, the same at all steps.
 
     Args:
         history: Number of time steps that are given.
@@ -38,6 +41,7 @@ class Autoregressive(Task):
 
     name = "autoregressive"
     predicts_anywhere = False
+    takes_inputs = True
 
     def __init__(
         self,
@@ -79,16 +83,21 @@ class Autoregressive(Task):
             name: values[:, None].expand(1, steps, *values.shape[1:])
             for name, values in surrogate.physical(zeros).items()
         }
+        assert isinstance(surrogate, AutoregressiveSurrogate)
         inputs = torch.from_numpy(surrogate.middle()).to(surrogate.center.device)
-        return Rows(inputs[:, None].expand(1, steps, -1), fields)
+        return Rows(
+            inputs[:, None].expand(1, steps, -1), fields | surrogate.example_inputs(len(inputs))
+        )
 
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
-        """Sets the scale of the increments from the first batch of all ranks (collective)."""
+        """Sets the scales of the increments and of the input fields from the first batch of all ranks (collective)."""
         assert isinstance(surrogate, AutoregressiveSurrogate)
-        if self._predicts != "increment":
-            return
         last = self.window.history
         sums = change_sums(surrogate.standardized(rows.fields)[:, last - 1 : last + 1])
+        if surrogate.inputs:
+            scale_inputs(surrogate, rows, real=bool(sums[1] > 0))
+        if self._predicts != "increment":
+            return
         if dist.is_initialized():
             dist.all_reduce(sums)
         width = float((sums[0] / sums[1].clamp(min=1)).sqrt())
@@ -110,13 +119,14 @@ class Autoregressive(Task):
             given = given + self._noise * torch.randn_like(given)
         steps, found = self.rollout_at(batches), []
         parameters, times = rows.inputs[..., :-1][:, 0], rows.inputs[..., -1]
+        inputs = surrogate.inputs_of(rows.fields)
         for number in range(steps):
             last = self.window.history + number - 1
             # Without gradients, the synchronization of the ranks is bypassed as well.
             pushed = self._pushforward and number < steps - 1
             run = surrogate.network if pushed else network
             with torch.set_grad_enabled(not pushed):
-                members = surrogate.step(run, parameters, times[:, last], given)
+                members = surrogate.step(run, parameters, times[:, last], given, inputs)
             if not pushed:
                 found.append(Compared(members, states[:, last + 1]))
             following = members.float().mean(dim=1)
@@ -150,10 +160,16 @@ class Autoregressive(Task):
                     for name in surrogate.fields
                 }
             )
+            inputs = surrogate.inputs_of(
+                {
+                    name: torch.stack([one[name] for one in some]).to(times.device)
+                    for name in surrogate.inputs
+                }
+            )
             found = []
             start = times[first[-1]].expand(len(some))
             points = parameters[begin : begin + rows]
-            for one in surrogate.rollout(points, start, given, len(steps)):
+            for one in surrogate.rollout(points, start, given, len(steps), inputs):
                 begin_piece()
                 found.append({name: values.cpu() for name, values in one.items()})
             for number in range(len(some)):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from melissa_gen.errors import StudyError
@@ -12,6 +11,7 @@ from melissa_gen.surrogates import OperatorSurrogate, Surrogate, TrajectorySurro
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks.arguments import require
 from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Operator"]
 
@@ -77,16 +77,7 @@ class Operator(Task):
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
         """Sets the scale of the input fields from the first batch of all ranks (collective)."""
         assert isinstance(surrogate, OperatorSurrogate)
-        sums = torch.zeros(len(surrogate.inputs), 3, dtype=torch.float64, device=rows.inputs.device)
-        # The made-up row of a rank without data has no fields, and does not count.
-        for k, name in enumerate(surrogate.inputs if _has_data(surrogate, rows) else ()):
-            values = rows.fields[name].double()
-            sums[k] = torch.stack(
-                [values.sum(), values.square().sum(), values.new_tensor(values.numel())]
-            )
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        surrogate.set_input_scale(sums)
+        scale_inputs(surrogate, rows, real=_has_data(surrogate, rows))
 
     def compare(
         self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int

@@ -39,7 +39,19 @@ class Scaling:
         # Moments of all ranks when they were last merged, and of this rank since then.
         self._merged = ChannelMoments.empty(len(surrogate.output_mean))
         self._recent = ChannelMoments.empty(len(surrogate.output_mean))
+        self._inputs: dict[str, tuple[float, float]] = {}
         self._started = self._recheck = False
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Name of each field and input field to the smallest and largest value that this rank knows of."""
+        known, found = self._merged.merged([self._recent]), dict(self._inputs)
+        for name, (first, last) in self._surrogate.channels.items():
+            ends = known.low[first:last].min(), known.high[first:last].max()
+            if np.isfinite(ends).all():
+                low, high = self._surrogate.scales[name].back(torch.tensor(ends)).tolist()
+                found[name] = (low, high)
+        return found
 
     def drifted(self) -> bool:
         """Measures the samples that have arrived; returns whether the scale in use does not fit them (this rank)."""
@@ -49,6 +61,11 @@ class Scaling:
         for first in range(0, len(slots), rows):
             part = slots[first : first + rows]
             self._measure({name: array[part] for name, array in arrays.items()})
+        store = self._reservoir.store
+        for slot in slots if store.input_specs else ():
+            # All samples of a simulation have the same input fields.
+            if store.steps[slot] == 0:
+                self._measure_inputs(store.input_fields[slot])
         if not self._started or not (slots or self._recheck):
             return False
         self._recheck = False
@@ -98,11 +115,16 @@ class Scaling:
 
     def state(self) -> dict[str, Any]:
         """Returns the statistics for a checkpoint, of JSON types; the scale itself is saved with the surrogate."""
-        return {"merged": _to_json(self._merged), "recent": _to_json(self._recent)}
+        return {
+            "merged": _to_json(self._merged),
+            "recent": _to_json(self._recent),
+            "inputs": {name: list(ends) for name, ends in self._inputs.items()},
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server, with the scale of the loaded surrogate."""
         self._merged, self._recent = _from_json(state["merged"]), _from_json(state["recent"])
+        self._inputs = {name: (low, high) for name, (low, high) in state["inputs"].items()}
         self._started = True
 
     def _in_use(self) -> NDArray[np.float64]:
@@ -115,9 +137,6 @@ class Scaling:
         tables = []
         for name, shape in self._surrogate.fields.items():
             scale, values = self._surrogate.scales[name], fields[name]
-            if not scale.measured:
-                tables.append(ChannelMoments.empty(scale.count(shape)).table)
-                continue
             if scale.kind == "log" and not (lowest := values.min()) > 0:
                 message = (
                     f"simulation.fields.{name}.scale is log, but the field has the value {lowest:g}; "
@@ -126,6 +145,11 @@ class Scaling:
                 raise RunError(message)
             tables.append(scale.moments(values, shape).table)
         self._recent = self._recent.merged([ChannelMoments(np.concatenate(tables, axis=1))])
+
+    def _measure_inputs(self, fields: Mapping[str, NDArray[Any]]) -> None:
+        for name, values in fields.items():
+            low, high = self._inputs.get(name, (np.inf, -np.inf))
+            self._inputs[name] = (min(low, float(values.min())), max(high, float(values.max())))
 
     def _merge(self) -> NDArray[np.float64]:
         """Merges the statistics of all ranks; returns the fitting centers and widths `(2, K)` (collective)."""

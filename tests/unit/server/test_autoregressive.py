@@ -50,6 +50,58 @@ def test_windows_are_learned(arguments, ensemble):
     assert {n for n, *_ in state.take_first_pass()} <= set(range(12))
 
 
+def states(surrogate, steps):
+    """A row whose standardized field doubles in each step, from 1."""
+    fields = {"u": 2.0 ** torch.arange(steps)[None, :, None].repeat(1, 1, 6)}
+    return Rows(torch.zeros(1, steps, 2, dtype=torch.float64), fields)
+
+
+def compared(arguments, factor, batches=0, steps=4):
+    """What the network that multiplies by a factor is compared with."""
+    task = Autoregressive(**arguments)
+    study = study_with(arguments, surrogate={"class": f"{__file__}:Factor"})
+    surrogate = build_surrogate(study, task)
+    surrogate.network.factor.data.fill_(factor)
+    rows = states(surrogate, steps)
+    return surrogate, task.compare(surrogate, surrogate.network, rows, batches)
+
+
+def test_each_step_of_a_rollout_follows_from_the_prediction_before_it():
+    surrogate, found = compared({"rollout": 3}, 3.0)
+    assert [float(one.members[0, 0, 0].detach()) for one in found] == [3.0, 9.0, 27.0]
+    assert [float(one.target[0, 0]) for one in found] == [2.0, 4.0, 8.0]
+    found[-1].members.sum().backward()
+    # The gradient of 3 w^2 for each of the 6 values: through all steps.
+    assert float(surrogate.network.factor.grad) == 6 * 3 * 3.0**2
+
+
+def test_pushforward_has_a_loss_and_a_gradient_of_the_last_step_alone():
+    surrogate, found = compared({"rollout": 3, "pushforward": True}, 3.0)
+    (last,) = found
+    assert float(last.members[0, 0, 0].detach()) == 27.0 and float(last.target[0, 0]) == 8.0
+    last.members.sum().backward()
+    # The steps before it are constants: the gradient of 9 w.
+    assert float(surrogate.network.factor.grad) == 6 * 9.0
+
+
+def test_a_rollout_grows_by_its_schedule():
+    schedule = [{"batches": 0, "rollout": 1}, {"batches": 4, "rollout": 2}]
+    schedule.append({"batches": 9, "rollout": 3})
+    lengths = [len(compared({"rollout": schedule}, 1.0, n)[1]) for n in (0, 3, 4, 8, 9, 100)]
+    assert lengths == [1, 1, 2, 2, 3, 3]
+
+
+def test_noise_is_added_to_the_given_fields_in_training_alone():
+    (clean,) = compared({}, 1.0, steps=2)[1]
+    noisy = [compared({"noise": 0.5}, 1.0, steps=2)[1][0] for _ in range(200)]
+    shifts = torch.stack([one.members - clean.members for one in noisy]).detach()
+    assert float(shifts.std()) == pytest.approx(0.5, rel=0.1)
+    assert all(torch.equal(one.target, clean.target) for one in noisy)
+    surrogate, _ = compared({"noise": 0.5}, 1.0)
+    given = {"u": np.ones(6)}
+    np.testing.assert_array_equal(surrogate.predict({"a": 0.5}, given, 1)["u"], np.ones((1, 6)))
+
+
 def test_all_windows_are_drawn_and_the_losses_reach_their_simulations():
     trainer, state = trainer_of(study_with({"rollout": 2}))
     assert trainer.run() is None
@@ -110,7 +162,7 @@ def growth(path, rate=0.1, simulations=3, steps=9):
 class Factor(torch.nn.Module):
     """Multiplies the last field."""
 
-    def __init__(self, n_inputs, output_shape, history):
+    def __init__(self, n_inputs, output_shape, history=1):
         super().__init__()
         self.factor = torch.nn.Parameter(torch.tensor(1.0))
         self.values = output_shape[0]

@@ -201,7 +201,7 @@ def test_a_mesh_file_that_is_missing_is_reported_with_the_key_that_names_it():
         build_surrogate(study)
 
 
-@pytest.mark.parametrize(("a", "time", "name"), [([0.1, 0.2], 0.5, "a"), (0.1, [0.5], "time")])
+@pytest.mark.parametrize(("a", "time", "name"), [([0.1, 0.2], 0.5, "'a'"), (0.1, [0.5], "time")])
 def test_values_at_points_are_those_of_a_single_simulation_and_time(a, time, name):
     surrogate = build_surrogate(study_with({}))
     with pytest.raises(DataError, match=rf"{name} has the shape \(\d,\); .*single number"):

@@ -17,7 +17,7 @@ from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.tasks import Direct
-from tests.unit.server.trainers import generator, study_of, world
+from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
 
@@ -138,6 +138,26 @@ def test_a_log_scale_refuses_values_that_have_no_logarithm():
         RunError, match=r"fields\.u\.scale is log, but the field has the value -0\.5"
     ):
         trainer.run()
+
+
+@pytest.mark.parametrize("scale", ["standard", "log", "none"])
+def test_the_ranges_of_the_fields_in_the_training_are_known(scale):
+    fields = {"u": {"shape": [6], "scale": scale}}
+    trainer, _ = trainer_on_a_stream(lambda a, step: flow(a, step) + 1.0, fields=fields)
+    trainer.run()
+    values = [flow(n / 40, step) + 1.0 for n in range(40) for step in range(STEPS)]
+    np.testing.assert_allclose(trainer.ranges["u"], [np.min(values), np.max(values)], rtol=1e-5)
+
+
+def test_the_ranges_of_input_fields_are_known_and_continue_after_a_checkpoint():
+    sections = {"simulation": {"inputs": {"k": {"shape": [3]}}}, "surrogate": {"task": "operator"}}
+    trainer, _ = trainer_of(study_of(**sections))
+    trainer.run()
+    np.testing.assert_allclose(trainer.ranges["k"], [5.0, 5.0 + 3.0 * 11 / 12], rtol=1e-6)
+    state = json.loads(json.dumps(trainer.state()))
+    again, _ = trainer_of(study_of(**sections))
+    again.restore(state)
+    assert again.ranges == trainer.ranges
 
 
 def test_the_statistics_continue_after_a_checkpoint():

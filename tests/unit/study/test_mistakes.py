@@ -386,6 +386,22 @@ def test_an_input_can_not_have_the_name_of_a_field(tmp_path, data):
     assert "inputs.temperature is also the name of a field; give the input another name" in sentence
 
 
+@pytest.mark.parametrize("key", ["parameters", "simulation.fields", "simulation.inputs"])
+def test_nothing_has_the_name_of_the_physical_time(tmp_path, data, key):
+    law = {"distribution": "uniform", "low": 0, "high": 1}
+    put(data, f"{key}.time", law if key == "parameters" else {"shape": [100, 100]})
+    sentence = complaint(tmp_path, data)
+    assert f"{key}.time: the name time is that of the physical time; use another one" in sentence
+
+
+@pytest.mark.parametrize("key", ["simulation.fields", "simulation.inputs"])
+def test_a_parameter_can_not_have_the_name_of_a_field(tmp_path, data, key):
+    put(data, "parameters.flux", {"distribution": "uniform", "low": 0, "high": 1})
+    put(data, f"{key}.flux", {"shape": [100, 100]})
+    sentence = complaint(tmp_path, data)
+    assert f"parameters.flux has the name of {key}.flux; give one of them another name" in sentence
+
+
 def test_inputs_of_a_bridge_need_a_reader(tmp_path, data):
     put(data, "simulation.inputs.k", {"shape": [4]})
     put(data, "simulation.processes", 1)
