@@ -122,12 +122,13 @@ class FirstErrors:
         order = np.argsort(residual)
         # The point itself has the weight of a draw of the prior, and its score may be infinite.
         reached = np.cumsum(self.weights[order]) / (self.weights.sum() + 1.0)
-        place = int(np.searchsorted(reached, level))
-        if place >= len(residual):
+        if not len(order) or level > reached[-1]:
             return np.full(len(unit), np.inf)
+        # Between two scores, so that the bound is not too high by up to the weight of one of them.
+        quantile = float(np.interp(level, reached, residual[order]))
         parts = np.array_split(unit, max(1, len(unit) // _POINTS_AT_ONCE))
         local = [_local_means(part, own, score, self.weights) for part in parts]
-        bounds: Array = np.exp(np.concatenate(local) + residual[order[place]])
+        bounds: Array = np.exp(np.concatenate(local) + quantile)
         return bounds
 
 

@@ -55,6 +55,9 @@ simulation is difficult or not. `sampler.difficulty` selects the signal.
 Near failed simulations, a(λ) is multiplied by an estimate of the probability of success, and the novelty does not count
 them as points drawn, because they have taught the surrogate nothing.
 
+`sampler.acquisition` names a class of your own that changes a(λ); see
+[Which sampler, when](../how-to/choosing-a-sampler.md#an-acquisition-of-your-own).
+
 With the argument `cost: measured`, a(λ) is divided by the expected run time of a simulation, relative to its geometric
 mean: for studies in which some simulations take much longer than others. The run time is measured from the start of a
 simulation on a client to its last sample, including the time in which the client waits for the server. Its logarithm

@@ -1,11 +1,21 @@
 """Builds the sampler of a study and determines the eviction rule of the reservoir."""
 
 from pathlib import Path
+from typing import Any
 
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.errors import StudyError
 from melissa_gen.reservoir.weighted_reservoir import Eviction
-from melissa_gen.sampling import METHODS, Prior, Sampler, StudyFacts, check_arguments, create
+from melissa_gen.sampling import (
+    METHODS,
+    Adjust,
+    Prior,
+    Sampler,
+    StudyFacts,
+    adjust_acquisition,
+    check_arguments,
+    create,
+)
 from melissa_gen.study import (
     ReservoirSection,
     SamplerSection,
@@ -49,7 +59,7 @@ def build_sampler(section: SamplerSection, prior: Prior, seed: int, facts: Study
     Raises:
         StudyError: The method or an argument is invalid.
     """
-    return create(
+    sampler = create(
         section.method,
         prior,
         seed,
@@ -58,6 +68,46 @@ def build_sampler(section: SamplerSection, prior: Prior, seed: int, facts: Study
         section.arguments,
         facts,
     )
+    adjust = _user_acquisition(section, facts.folder)
+    if adjust is not None and not adjust_acquisition(sampler, adjust):
+        legal = ", ".join(
+            name for name, one in METHODS.items() if "guide" in one.arguments.model_fields
+        )
+        msg = (
+            f"sampler.method {section.method} has no acquisition that sampler.acquisition could change; legal are "
+            f"{legal}"
+        )
+        raise StudyError(msg)
+    return sampler
+
+
+def _user_acquisition(section: SamplerSection, folder: Path) -> Adjust | None:
+    """Creates the object of the class that `sampler.acquisition` names; None without the key."""
+    named = section.acquisition
+    if named is None:
+        return None
+    # Its package imports torch, which the control process does not need otherwise.
+    from melissa_gen.surrogates.class_path import ClassKey
+
+    key = ClassKey("sampler.acquisition", None, "interest.py:NearStall")
+    cls = key.load(named.class_path, folder)
+    key.check_arguments(cls, named.arguments, f"{key.key}.arguments")
+    try:
+        found: Any = cls(**named.arguments)
+    except Exception as error:
+        msg = (
+            f"{key.key} is '{named.class_path}', which can't be created with its arguments: "
+            f"{type(error).__name__}: {error}"
+        )
+        raise StudyError(msg) from error
+    if not callable(found):
+        msg = (
+            f"{key.key} is '{named.class_path}', whose objects can't be called; define "
+            "__call__(self, parameters, log_a, fields)"
+        )
+        raise StudyError(msg)
+    adjust: Adjust = found
+    return adjust
 
 
 def eviction_rule(sampler: SamplerSection, reservoir: ReservoirSection) -> Eviction:
@@ -102,4 +152,6 @@ def check_sampler(study: Study) -> None:
     check = METHODS[study.sampler.method].check
     if check is not None:
         check(prior, facts)
+    if study.sampler.acquisition is not None:
+        build_sampler(study.sampler, prior, study.seed, facts)
     eviction_rule(study.sampler, study.reservoir)

@@ -378,6 +378,8 @@ def _add_sampler(table: Table, status: Mapping[str, Any]) -> None:
     line.append(f"{count(number_at(sampler, 'suggested'))} adaptive")
     if number_at(sampler, "late") > 0:
         line.append(f" · {count(number_at(sampler, 'late'))} late", style="yellow")
+    if number_at(sampler, "paced") > 0:
+        line.append(f" · {count(number_at(sampler, 'paced'))} paced", style="yellow")
     line.append(f" · {sampler.get('state') or '?'}", style=STYLES["dim"])
     table.add_row("sampler", line)
 

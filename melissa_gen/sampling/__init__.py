@@ -8,6 +8,8 @@ It does not use a server or a socket, and imports only `melissa_gen.errors` and
 
 from melissa_gen.sampling.acquisition.difficulty import SIGNALS, DifficultyTracker, delta_loss
 from melissa_gen.sampling.acquisition.prediction_features import Probe
+from melissa_gen.sampling.acquisition.user_acquisition import Adjust
+from melissa_gen.sampling.adaptive.acquisition_rule import adjust_acquisition
 from melissa_gen.sampling.arguments import StudyFacts
 from melissa_gen.sampling.base import PRIOR, Evidence, Proposals, Sampler, State, split_state
 from melissa_gen.sampling.designs.table import read_points
@@ -18,6 +20,7 @@ __all__ = [
     "METHODS",
     "PRIOR",
     "SIGNALS",
+    "Adjust",
     "DifficultyTracker",
     "Evidence",
     "Method",
@@ -27,6 +30,7 @@ __all__ = [
     "Sampler",
     "State",
     "StudyFacts",
+    "adjust_acquisition",
     "check_arguments",
     "create",
     "delta_loss",

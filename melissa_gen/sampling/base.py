@@ -137,6 +137,11 @@ class Sampler(ABC):
         """Whether `observe` has an effect; if not, the caller need not create a probe."""
         return False
 
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the run times of finished simulations have an effect; if not, they need not be evidence."""
+        return False
+
     def observe(self, probe: "Probe") -> None:
         """Gives the sampler a snapshot of the surrogate, used from the next `update` on.
 

@@ -76,6 +76,7 @@ class Sketched:
         sketch: Sketch for the same output layout.
 
     Attributes:
+        folded: Whether the sketch is folded into the heads of all networks.
         width: Number of values per input that are in memory at once.
         scale: Centers and widths of the surrogate's output scale, `(2, K)`.
     """
@@ -91,7 +92,8 @@ class Sketched:
         # Keep no reference to the surrogate if all heads are folded: the heads may be most of its memory.
         self._scaling = surrogate.scaling()
         self._unfolded = surrogate if len(self._folded) < len(folded) else None
-        self.width = members * sketch.matrix.shape[0 if self._unfolded is None else 1]
+        self.folded = self._unfolded is None
+        self.width = members * sketch.matrix.shape[0 if self.folded else 1]
 
     def __call__(self, parameters: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """Computes the sketches `(n, M, length)`, float32, for parameters `(n, d)` and times `(n,)`."""

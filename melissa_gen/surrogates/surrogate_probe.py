@@ -20,6 +20,12 @@ FEATURES = ("novelty", "disagreement", "magnitude", "gradient_space", "gradient_
 
 # Maximum number of output values in memory at once.
 VALUES_AT_ONCE = 250_000
+# Number of times at which a surrogate is evaluated; the smaller one if that is costly.
+_TIMES, _FEW_TIMES = 3, 2
+# Of a network whose whole output has to be computed, the number of seen points that are evaluated.
+_MOST_SEEN = 256
+# Of such a network, the number of points at once: more do not fit into the cache, and took up to 1.7 times as long.
+_MOST_ROWS = 32
 # Added to a root mean square before the logarithm is taken.
 _FLOOR = 1e-6
 # Ridge parameter of the novelty, in units of samples.
@@ -43,16 +49,19 @@ class SurrogateProbe:
     not change afterwards.
 
     For a field of more than 64 values the features are estimated from a `Sketch` of 64 random sums,
-    so that the whole field need not be computed if the network ends in a linear layer.
+    so that the whole field need not be computed if the network ends in a linear layer. Of any other
+    network evaluations are `costly`.
 
     Args:
         surrogates: Surrogates with the same output shape, newest last: snapshots of one training,
             or trained independently.
-        times: Number of times, evenly spaced from the first to the last; at least 1.
+        times: Number of times, evenly spaced from the first to the last; at least 1. None: 3, or 2 if evaluations are
+            costly.
         seen: Physical points `(m, d)` that have been simulated.
         values: Output values computed at once, at least for one point; it limits the memory.
         relative: Whether novelty and disagreement are relative to the magnitude of the predicted field, as errors are
             where `training.metric` is `relative`; without effect if a field has a log scale.
+        keep_fields: Whether `fields` will be called; it needs the whole network, which may be large.
 
     Raises:
         ValueError: `surrogates` is empty, or `times` is less than 1.
@@ -68,28 +77,37 @@ class SurrogateProbe:
     def __init__(
         self,
         surrogates: Sequence[Surrogate],
-        times: int = 3,
+        times: int | None = None,
         seen: Array | None = None,
         values: int = VALUES_AT_ONCE,
         *,
         relative: bool = False,
+        keep_fields: bool = False,
     ) -> None:
-        if not surrogates or times < 1:
+        if not surrogates or (times is not None and times < 1):
             msg = f"{len(surrogates)} surrogates and {times} times, at least 1 of each is required"
             raise ValueError(msg)
         newest = surrogates[-1]
         self._at_once = values
         self._device = newest.center.device
-        self._times = torch.linspace(*newest.times, times, dtype=torch.float64, device=self._device)
         self._sketch = Sketch(newest)
         logarithmic = any(scale.kind == "log" for scale in newest.scales.values())
         self._relative = relative and not logarithmic
         self._values = self._sketch.values
         self._zero = self._sketch_of_zero(newest)
         self._members = [self._sketch_of(surrogate) for surrogate in surrogates]
+        count = times or (_FEW_TIMES if self.costly else _TIMES)
+        self._times = torch.linspace(*newest.times, count, dtype=torch.float64, device=self._device)
+        self._keep_fields = keep_fields
+        self._newest = newest if keep_fields else None
         self._whitening: torch.Tensor | None = None
         if seen is not None and len(seen) > 0:
             self._whitening = self._compute_whitening(seen)
+
+    @property
+    def costly(self) -> bool:
+        """Whether an evaluation computes the whole field, which costs a third of a training step on one sample."""
+        return not all(one.folded for one in self._members)
 
     def with_newer(self, surrogate: Surrogate, members: int) -> "SurrogateProbe":
         """Returns a probe with one more surrogate, without seen points.
@@ -106,6 +124,7 @@ class SurrogateProbe:
         copied._members = [*alike, added][-members:]
         copied._zero = self._sketch_of_zero(surrogate)
         copied._whitening = None
+        copied._newest = surrogate if self._keep_fields else None
         return copied
 
     def with_seen(self, points: Array) -> "SurrogateProbe":
@@ -119,6 +138,25 @@ class SurrogateProbe:
         with torch.no_grad():
             found: Array = self._all_features(self._inputs(points)).cpu().numpy()
         return found
+
+    def fields(self, points: Array) -> dict[str, NDArray[np.float32]]:
+        """Predicts the fields at physical points `(n, d)` and all times: name to `(n, T, *shape)`, physical values.
+
+        Raises:
+            DataError: The probe was created without `keep_fields`.
+        """
+        if self._newest is None:
+            message = "this probe was created without keep_fields"
+            raise DataError(message)
+        shape = (len(points), len(self._times))
+        inputs = self._inputs(points).repeat_interleave(len(self._times), dim=0)
+        with torch.no_grad():
+            answer = self._newest(inputs, self._times.repeat(len(points)))
+        named = answer if isinstance(answer, dict) else {next(iter(self._newest.fields)): answer}
+        return {
+            name: values.float().cpu().numpy().reshape(*shape, *values.shape[1:])
+            for name, values in named.items()
+        }
 
     def features_and_pullback(self, points: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Computes the features `(n, 5)` and their vector-Jacobian product.
@@ -191,7 +229,8 @@ class SurrogateProbe:
     @property
     def _rows(self) -> int:
         """Number of points evaluated at once."""
-        return max(1, self._at_once // (len(self._times) * max(one.width for one in self._members)))
+        rows = self._at_once // (len(self._times) * max(one.width for one in self._members))
+        return max(1, min(rows, _MOST_ROWS) if self.costly else rows)
 
     def _sketched(self, member: Sketched, points: torch.Tensor) -> torch.Tensor:
         """Computes the sketches `(n times, M, k)` of all members at n points and all times."""
@@ -207,15 +246,20 @@ class SurrogateProbe:
         )
 
     def _compute_whitening(self, seen: Array) -> torch.Tensor:
-        """Computes W with W Wᵀ = (ΦᵀΦ + ridge)⁻¹; Φ holds the sketches at all seen points, and a constant."""
-        size = 1 + self._values
+        """Computes W with W Wᵀ = (ΦᵀΦ + ridge)⁻¹; Φ holds the sketches at all seen points, and a constant.
+
+        If evaluations are costly, ΦᵀΦ is estimated from 256 of the points, evenly spaced in their order.
+        """
+        size, count = 1 + self._values, len(seen)
+        if self.costly and count > _MOST_SEEN:
+            seen = seen[np.linspace(0, count - 1, _MOST_SEEN).round().astype(np.int64)]
         gram = torch.zeros(size, size, dtype=torch.float64, device=self._device)
         with torch.no_grad():
             for part in torch.split(self._inputs(seen), self._rows):
                 newest = self._sketched(self._members[-1], part).mean(dim=1)
                 values = newest[:, : self._values]
                 rows = (_with_constant(values) * self._factor(values)).double()
-                gram += rows.T @ rows
+                gram += (count / len(seen)) * (rows.T @ rows)
             if not torch.isfinite(gram).all():
                 message = (
                     "the network of the surrogate predicts NaN or infinite values at points that were simulated; check "

@@ -40,8 +40,12 @@ METHODS = (
     ),
     *("breed", "conditional_diffusion", "joint"),
 )
-PLAIN = "diffusion_posterior/plain"
-ARGUMENTS = {"rad": {"c": 0.0}, PLAIN: {"guidance": "plain", "calibrated": False}}
+PLAIN, DPS = "diffusion_posterior/plain", "diffusion_posterior/dps"
+ARGUMENTS = {
+    "rad": {"c": 0.0},
+    PLAIN: {"guidance": "plain", "calibrated": False},
+    DPS: {"guidance": "dps", "steps": 50},
+}
 """rad with its constant c = 0 aims at p a itself."""
 TOLERANCE = {"pool": 0.08, "twisted": 0.15, "flow": 0.08}
 TOLERANCE_FROM = 5
@@ -91,7 +95,7 @@ def main() -> None:
     torch.set_num_threads(1)
     env = environment()
     names = args.targets.split(",") if args.targets else list(TARGETS)
-    methods = args.methods.split(",") if args.methods else [*METHODS, PLAIN]
+    methods = args.methods.split(",") if args.methods else [*METHODS, PLAIN, DPS]
     if args.quick:
         names, methods = names[:2], methods[:3]
     found = {m: {n: _measure(m, n) for n in names} for m in ("exact", "prior", *methods)}

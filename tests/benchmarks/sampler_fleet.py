@@ -105,7 +105,7 @@ class CubeProbe:
 
     def __init__(self, probe: Probe, prior: Prior) -> None:
         self._probe, self._prior = probe, prior
-        self.names = probe.names
+        self.names, self.costly = probe.names, probe.costly
 
     def features(self, points: Array) -> Array:
         return self._probe.features(self._prior.to_unit(points))

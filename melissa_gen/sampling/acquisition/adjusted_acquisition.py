@@ -1,5 +1,7 @@
 """The base class of acquisitions that adjust another one."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,17 @@ class AdjustedAcquisition(Acquisition):
         self._inner = inner
         self._candidates: tuple[Array, Array] | None = None
 
+    def put_inside(self, make: Callable[[Acquisition], Acquisition]) -> None:
+        """Adjusts the acquisition that learns once more, before all other adjustments.
+
+        Args:
+            make: Creates the acquisition that adjusts the one it is given.
+        """
+        if isinstance(self._inner, AdjustedAcquisition):
+            self._inner.put_inside(make)
+        else:
+            self._inner = make(self._inner)
+
     @property
     def flat(self) -> bool:
         """Whether the inner acquisition is constant; the term alone does not start adaptive sampling."""
@@ -31,6 +44,16 @@ class AdjustedAcquisition(Acquisition):
     def uses_surrogate(self) -> bool:
         """Whether the inner acquisition uses the surrogate."""
         return self._inner.uses_surrogate
+
+    @property
+    def costly(self) -> bool:
+        """Whether the inner acquisition is costly."""
+        return self._inner.costly
+
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the inner acquisition learns from the run times of simulations."""
+        return self._inner.uses_run_times
 
     def observe(self, probe: Probe) -> None:
         """Passes the snapshot of the surrogate to the inner acquisition."""

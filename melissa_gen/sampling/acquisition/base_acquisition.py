@@ -60,6 +60,16 @@ class Acquisition(ABC):
         """Whether `observe` has an effect."""
         return False
 
+    @property
+    def costly(self) -> bool:
+        """Whether log a at a point is so costly that fewer points than usual are evaluated."""
+        return False
+
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the acquisition learns from the run times of simulations."""
+        return False
+
     def observe(self, probe: Probe) -> None:
         """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
 

@@ -81,8 +81,9 @@ class EvidenceHistory:
     """Stores the newest evidence on at most `limit` simulations.
 
     Repeated evidence has no effect. Evidence from fewer samples than known evidence is late and is
-    ignored. A failure is stored as a row without difficulty. Invalid evidence (a point outside the
-    prior, a difficulty that is negative or not a number) is ignored and counted in `rejected`.
+    ignored. A run time that is known stays known. A failure is stored as a row without difficulty.
+    Invalid evidence (a point outside the prior, a difficulty that is negative or not a number) is
+    ignored and counted in `rejected`.
 
     Args:
         prior: Prior distribution p(λ) of the parameters.
@@ -125,8 +126,8 @@ class EvidenceHistory:
     def add(self, evidence: Sequence[Evidence]) -> None:
         """Adds evidence."""
         for one in evidence:
-            row = self._row(one)
             known = self._rows.get(one.simulation)
+            row = self._row(one, known)
             if row is None:
                 self.rejected += 1
             elif known is None or _is_newer(row, known):
@@ -205,7 +206,7 @@ class EvidenceHistory:
         changed, self.rejected, self.failed = state["records.counts"]
         self.changed = bool(changed)
 
-    def _row(self, one: Evidence) -> _Row | None:
+    def _row(self, one: Evidence, known: _Row | None) -> _Row | None:
         point = np.asarray(one.parameters, dtype=np.float64).reshape(1, -1)
         if point.shape[1] != self._prior.dimension or not self._prior.contains(point)[0]:
             return None
@@ -219,7 +220,7 @@ class EvidenceHistory:
             difficulty=difficulty,
             samples=one.samples,
             log_ratio=log_ratio if np.isfinite(log_ratio) else 0.0,
-            seconds=one.seconds,
+            seconds=known.seconds if known and np.isnan(one.seconds) else one.seconds,
             predicted=self._predicted.get(point.tobytes(), np.full(1, np.nan)),
         )
 
@@ -240,4 +241,5 @@ def _is_newer(row: _Row, known: _Row) -> bool:
     if _has_failed(row) or _has_failed(known):
         return _has_failed(row) != _has_failed(known)
     same = row.samples == known.samples and row.difficulty == known.difficulty
-    return row.samples >= known.samples and not same
+    timed = np.isnan(known.seconds) and not np.isnan(row.seconds)
+    return row.samples >= known.samples and (timed or not same)

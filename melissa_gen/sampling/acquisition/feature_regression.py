@@ -14,7 +14,9 @@ its slope becomes 0.
 
 Features require a pass through the network, and samplers evaluate log a often. The features are therefore computed once
 per learning, at about a thousand candidates. `pool` draws from the candidates, their mean normalizes the density, and
-gradients are those of an interpolation (`kernel_interpolation`) of some of them.
+gradients are those of an interpolation (`kernel_interpolation`) of some of them. If the network has no linear head into
+which a sketch of the field is folded, as convolutional networks, a pass costs as much as in training: there are then a
+quarter of the candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ from melissa_gen.sampling.acquisition.kernel_interpolation import KernelInterpol
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 
-__all__ = ["FeatureRegression"]
+__all__ = ["COSTLY_FACTOR", "FeatureRegression"]
 
 Array = NDArray[np.float64]
 
@@ -50,6 +52,8 @@ _OTHERS_RECORDS = 1000.0
 # Number of candidates that are interpolated, and number of candidates at which gradients are computed for it.
 _INTERPOLATED = 400
 _SLOPES_AT = 64
+# If evaluations of the network are costly, these numbers and that of the candidates are divided by this.
+COSTLY_FACTOR = 4
 
 
 class FeatureRegression(Acquisition):
@@ -96,6 +100,11 @@ class FeatureRegression(Acquisition):
         """True: the features come from the surrogate."""
         return True
 
+    @property
+    def costly(self) -> bool:
+        """Whether evaluations of the surrogate are costly."""
+        return self._probe is not None and self._probe.costly
+
     def observe(self, probe: Probe) -> None:
         """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
         self._newest_probe = probe
@@ -109,13 +118,14 @@ class FeatureRegression(Acquisition):
         if probe is None or not self._uses_features:
             self._blind.fit(table, rng)
             return
-        unit = self._prior_draws(self._count, rng)
+        fewer = COSTLY_FACTOR if probe.costly else 1
+        unit, slopes_at = self._prior_draws(self._count // fewer, rng), _SLOPES_AT // fewer
         features = probe.features(unit)
         _check_finite(probe.names, features)
         slopes = self._regression(probe.names, features, table)
         values = features @ slopes
-        _, pullback = probe.features_and_pullback(unit[:_SLOPES_AT])
-        gradient = pullback(np.broadcast_to(slopes, (_SLOPES_AT, len(slopes))))
+        _, pullback = probe.features_and_pullback(unit[:slopes_at])
+        gradient = pullback(np.broadcast_to(slopes, (slopes_at, len(slopes))))
         _check_finite(["gradient"] * gradient.shape[1], gradient)
         self._known.fit(unit[:_INTERPOLATED], values[:_INTERPOLATED], gradient)
         self._candidates = unit, values

@@ -42,6 +42,11 @@ class PerRunTime(AdjustedAcquisition):
         self._level = 0.0
         self._varies = False
 
+    @property
+    def uses_run_times(self) -> bool:
+        """True: the cost follows from the run times."""
+        return True
+
     def fit(self, table: EvidenceTable, rng: np.random.Generator) -> None:
         """Fits the inner acquisition and the run time to the whole history."""
         self._inner.fit(table, rng)

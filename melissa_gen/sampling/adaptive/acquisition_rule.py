@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from melissa_gen.sampling.acquisition.adjusted_acquisition import AdjustedAcquisition
 from melissa_gen.sampling.acquisition.base_acquisition import (
     Acquisition,
     Tilt,
@@ -24,10 +25,11 @@ from melissa_gen.sampling.acquisition.feature_regression import FeatureRegressio
 from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.acquisition.run_times import PerRunTime
 from melissa_gen.sampling.acquisition.skill import Skill
+from melissa_gen.sampling.acquisition.user_acquisition import Adjust, UserAcquisition
 from melissa_gen.sampling.adaptive.mixture import AdaptiveRule, Draws, MixtureSampler
 from melissa_gen.sampling.adaptive_share import Schedule
 from melissa_gen.sampling.arguments import Arguments
-from melissa_gen.sampling.base import State, part_of
+from melissa_gen.sampling.base import Sampler, State, part_of
 from melissa_gen.sampling.designs.quasi_random import even_draws
 from melissa_gen.sampling.prior.joint_prior import Prior
 
@@ -39,6 +41,7 @@ __all__ = [
     "PriorDraws",
     "Proposer",
     "acquisition_sampler",
+    "adjust_acquisition",
 ]
 
 Array = NDArray[np.float64]
@@ -212,6 +215,11 @@ class AcquisitionRule(AdaptiveRule):
         """Whether the acquisition uses the surrogate."""
         return self.acquisition.uses_surrogate
 
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the acquisition learns from the run times of simulations."""
+        return self.acquisition.uses_run_times
+
     def observe(self, probe: Probe) -> None:
         """Gives the acquisition a snapshot of the surrogate, evaluated at points of the unit cube."""
         if self.uses_surrogate:
@@ -362,3 +370,26 @@ def acquisition_sampler(
         learned = PerRunTime(learned)
     rule = AcquisitionRule(name, draws, learned, proposer, beta, calibrate, arguments.gate)
     return MixtureSampler(prior, seed, rule, schedule, arguments.history, phase)
+
+
+def adjust_acquisition(sampler: Sampler, adjust: Adjust) -> bool:
+    """Passes the acquisition of a sampler through a function of the user.
+
+    The run time and the probability of failure then change what the function returns.
+
+    Args:
+        sampler: The sampler, before its first learning.
+        adjust: Takes the parameters by name (n,), log a (n,), and a function without arguments that returns the
+            predicted fields by name (n, T, *shape); returns the new log a (n,).
+
+    Returns:
+        Whether the method has an acquisition; if not, nothing is changed.
+    """
+    rule = sampler.rule if isinstance(sampler, MixtureSampler) else None
+    if not isinstance(rule, AcquisitionRule):
+        return False
+    acquisition, prior = rule.acquisition, sampler.prior
+    if not isinstance(acquisition, AdjustedAcquisition):
+        return False
+    acquisition.put_inside(lambda inner: UserAcquisition(inner, adjust, prior, even_draws(prior)))
+    return True

@@ -101,6 +101,11 @@ class AdaptiveRule(ABC):
         """Whether `observe` has an effect."""
         return False
 
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the rule learns from the run times of simulations."""
+        return False
+
     def observe(self, probe: Probe) -> None:
         """Gives the rule a snapshot of the surrogate, evaluated at points of the unit cube."""
 
@@ -228,6 +233,11 @@ class MixtureSampler(Sampler):
     def uses_surrogate(self) -> bool:
         """Whether the adaptive rule uses the surrogate."""
         return self.rule.uses_surrogate
+
+    @property
+    def uses_run_times(self) -> bool:
+        """Whether the adaptive rule learns from the run times of simulations."""
+        return self.rule.uses_run_times
 
     def observe(self, probe: Probe) -> None:
         """Gives the rule a snapshot of the surrogate, and all points drawn so far."""

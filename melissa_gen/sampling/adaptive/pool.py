@@ -20,6 +20,7 @@ from pydantic import Field
 
 from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
 from melissa_gen.sampling.acquisition.evidence_history import EvidenceTable
+from melissa_gen.sampling.acquisition.feature_regression import COSTLY_FACTOR
 from melissa_gen.sampling.adaptive.acquisition_rule import (
     AcquisitionArguments,
     PriorDraws,
@@ -124,7 +125,8 @@ class Pool(Proposer):
         known: tuple[Array, Array] | None,
     ) -> tuple[Array, Array]:
         """Returns points (m, k) of the prior and β log a there (m,), enough of them for n draws."""
-        size = max(self._size, 4 * n)
+        fewer = COSTLY_FACTOR if acquisition.costly else 1
+        size = max(self._size // fewer, 4 * n)
         blocks, scores = [], []
         for turn in range(_MAX_GROWTH):
             if turn == 0 and known is not None:

@@ -417,8 +417,8 @@ class Coordinator:
             "sampler": {
                 k: figures[k]
                 for k in (
-                    *("method", "suggested", "adaptive", "late", "generations"),
-                    *("failed_generations", "seconds"),
+                    *("method", "suggested", "adaptive", "late", "paced"),
+                    *("generations", "failed_generations", "seconds"),
                 )
             }
             | {"failure": failure.traceback if (failure := self.proposals.failure) else None},

@@ -93,6 +93,7 @@ class FixedDesign:
             "suggested": self._taken,
             "adaptive": 0,
             "late": 0,
+            "paced": 0,
             "failed_generations": 0,
             "seconds": 0.0,
         }

@@ -1,8 +1,8 @@
 """The queue of proposals for the next simulations, which a thread of the control process keeps filled.
 
 The sampler never blocks the training. If the queue is empty when a client requests a simulation, the client gets a draw
-from the prior, which is counted as `late`. If the sampler fails, draws from the prior replace its generation, and it
-tries again at the next one.
+from the prior, which is counted as `late`, or as `paced` if the sampler has used its share of the time. If the sampler
+fails, draws from the prior replace its generation, and it tries again at the next one.
 """
 
 import copy
@@ -39,7 +39,10 @@ _ISSUED, _GIVEN_UP = 1, 2
 _FREE_SECONDS = 10.0
 """Time that the sampler may compute in any case: in a short run, its first generation is a large share."""
 _MOST_GROWTH = 16
-_COUNTERS = ("suggested", "adaptive", "late", "generations", "failed_generations", "seconds")
+_COUNTERS = (
+    *("suggested", "adaptive", "late", "paced"),
+    *("generations", "failed_generations", "seconds"),
+)
 
 
 class ProposalQueue:
@@ -56,7 +59,8 @@ class ProposalQueue:
         seed: Seed of the draws from the prior when the sampler is late.
         event: Writes an event.
         time_share: Largest share of the run time that the sampler computes, after its first seconds. Generations grow
-            up to 16-fold for that: the time of a generation hardly depends on its size.
+            up to 16-fold for that: the time of a generation hardly depends on its size. Where that is not sufficient,
+            the next generation waits.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class ProposalQueue:
         self.suggested = 0
         self.adaptive = 0
         self.late = 0
+        self.paced = 0
         self.generations = 0
         self.failed_generations = 0
         self.seconds = 0.0
@@ -148,7 +153,10 @@ class ProposalQueue:
             proposal = self._queue.popleft() if self._queue else None
             self._condition.notify()
         if proposal is None:
-            self.late += 1
+            if self._rest() > 0.0:
+                self.paced += 1
+            else:
+                self.late += 1
             (proposal,) = self._draw_from_prior(1)
         if not self._taken:
             # Before, the study has waited for validation sets, or for jobs in a scheduler.
@@ -173,7 +181,13 @@ class ProposalQueue:
         """Adds a simulation that was issued to a client, has finished, or was given up."""
         with self._condition:
             self._note(record)
-            if record.status == FAILED:
+            # The report of the end may come after the last loss. Without a loss there is no evidence yet.
+            timed = (
+                self._sampler.uses_run_times
+                and math.isfinite(record.seconds)
+                and self._tracker.samples(record.simulation) > 0
+            )
+            if record.status == FAILED or timed:
                 self._fresh.add(record.simulation)
 
     def difficulty(self, simulation: int) -> float | None:
@@ -239,6 +253,7 @@ class ProposalQueue:
             "suggested": self.suggested,
             "adaptive": self.adaptive,
             "late": self.late,
+            "paced": self.paced,
             "failed_generations": self.failed_generations,
             "seconds": self.seconds,
         }
@@ -246,7 +261,9 @@ class ProposalQueue:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._closing or self._wanted())
+                while not self._closing and not (self._wanted() and self._rest() <= 0.0):
+                    self.activity = "paced" if self._wanted() else "idle"
+                    self._condition.wait(self._rest() if self._wanted() else None)
                 if self._closing:
                     return
             self._try_generation()
@@ -268,7 +285,7 @@ class ProposalQueue:
             self.failed_generations += 1
             self._fresh |= self._learning
             self._learning = set()
-            proposals = self._draw_from_prior(min(self._size, self._total - self._made))
+            proposals = self._draw_from_prior(self._next_size())
             self._made += len(proposals)
             self._queue.extend(proposals)
         try:
@@ -319,17 +336,34 @@ class ProposalQueue:
     def _wanted(self) -> bool:
         return len(self._queue) < self._low and self._made < self._total
 
+    def _rest(self) -> float:
+        """Returns the seconds after which the time that the sampler has computed is its share again; at most 0: now."""
+        if self._spent <= _FREE_SECONDS or not self._taken:
+            return 0.0
+        return (self._spent - _FREE_SECONDS) / self._share - (time.monotonic() - self._began)
+
     def _next_size(self) -> int:
         """Returns the number of proposals of the next generation, for which the sampler's share of the time is kept."""
-        if self._spent <= _FREE_SECONDS or not self._taken:
-            return self._size
-        per_simulation = (time.monotonic() - self._began) / self._taken
-        wanted = math.ceil(self._last / (self._share * per_simulation))
-        return min(max(wanted, self._size), _MOST_GROWTH * self._size)
+        size = self._size
+        if self._spent > _FREE_SECONDS and self._taken:
+            per_simulation = max((time.monotonic() - self._began) / self._taken, 1e-9)
+            wanted = math.ceil(self._last / (self._share * per_simulation))
+            size = min(max(wanted, size), _MOST_GROWTH * size)
+        return min(size, self._total - self._made)
 
     def _propose(self, evidence: list[Evidence]) -> None:
-        began, worked = time.perf_counter(), time.thread_time()
-        count = min(self._next_size(), self._total - self._made)
+        """Makes the next generation, and measures its time, also if the sampler fails."""
+        worked = time.thread_time()
+        try:
+            self._learn_and_suggest(evidence)
+        finally:
+            # CPU time is measured, because waiting does not take time from the trainer's core.
+            self._last = time.thread_time() - worked
+            self._spent += self._last
+            self.seconds += self._last
+
+    def _learn_and_suggest(self, evidence: list[Evidence]) -> None:
+        began, count = time.perf_counter(), self._next_size()
         # The lock is not held here: the call waits for the trainer, which may wait for the lock.
         probe = self._probe() if self.uses_surrogate else None
         self.activity = "learning"
@@ -358,10 +392,6 @@ class ProposalQueue:
             proposals.append(
                 Proposal(tuple(point), method, found.generation, density if known else None, weight)
             )
-        # CPU time is measured, because waiting does not take time from the trainer's core.
-        self._last = time.thread_time() - worked
-        self._spent += self._last
-        self.seconds += self._last
         with self._condition:
             self.generations += 1
             self._made += len(proposals)

@@ -33,6 +33,7 @@ class Snapshots:
         # Each further snapshot would cost a pass, and is less informative than novelty.
         self._members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
         self._relative = study.training.metric == "relative"
+        self._keep_fields = study.sampler.acquisition is not None
         with torch.random.fork_rng(devices=[]):
             # What is random in a network and not among its weights is the same as in the trainer's.
             torch.manual_seed(study.seed)
@@ -75,7 +76,9 @@ class Snapshots:
         # The surrogate shares these tensors.
         newest.load_state_dict(weights, assign=True)
         if self._probe is None:
-            self._probe = SurrogateProbe([newest], relative=self._relative)
+            self._probe = SurrogateProbe(
+                [newest], relative=self._relative, keep_fields=self._keep_fields
+            )
         else:
             self._probe = self._probe.with_newer(newest, self._members)
 

@@ -7,6 +7,7 @@ import pytest
 from melissa_gen.builders.prior import prior_of
 from melissa_gen.builders.sampler import build_sampler, check_sampler, eviction_rule, study_facts
 from melissa_gen.errors import StudyError
+from melissa_gen.sampling import Evidence
 from melissa_gen.study import load_study
 
 HEAT = Path(__file__).parents[3] / "simulations" / "heat" / "study.yaml"
@@ -61,3 +62,51 @@ def test_a_policy_without_that_rule_is_refused(policy):
         StudyError, match=rf"sampler\.method r3 .* {policy} draws each sample only once"
     ):
         check_sampler(study)
+
+
+def write_interest(folder):
+    (folder / "interest.py").write_text(
+        "class Cold:\n"
+        "    def __init__(self, below: float = 200.0) -> None:\n"
+        "        self.below = below\n"
+        "    def __call__(self, parameters, log_a, fields):\n"
+        "        return log_a + 3.0 * (parameters['initial_temperature'] < self.below)\n"
+        "class Nothing:\n"
+        "    pass\n"
+    )
+
+
+def test_a_class_of_the_user_changes_the_acquisition(tmp_path):
+    write_interest(tmp_path)
+    given = "sampler.acquisition={class: 'interest.py:Cold', arguments: {below: 150.0}}"
+    study = study_with(given, "sampler.arguments={gate: false}", folder=tmp_path)
+    check_sampler(study)
+    sampler = sampler_of(study)
+    for first in range(0, 80, 20):
+        points = sampler.suggest(20).points
+        sampler.ingest(
+            [Evidence(first + k, point, float(point[1])) for k, point in enumerate(points)]
+        )
+    # An eighth of the prior is below 150.
+    assert (sampler.suggest(100).points[:, 0] < 150.0).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{class: 'interest.py:Warm'}", "has no 'Warm'"),
+        ("{class: 'interest.py:Nothing'}", "can't be called; define __call__"),
+        ("{class: 'interest.py:Cold', arguments: {above: 1.0}}", "do not match Cold"),
+    ],
+)
+def test_a_class_that_can_t_change_the_acquisition_is_refused(tmp_path, given, said):
+    write_interest(tmp_path)
+    with pytest.raises(StudyError, match=said):
+        check_sampler(study_with(f"sampler.acquisition={given}", folder=tmp_path))
+
+
+def test_a_method_without_an_acquisition_refuses_one(tmp_path):
+    write_interest(tmp_path)
+    given = "sampler.acquisition={class: 'interest.py:Cold'}"
+    with pytest.raises(StudyError, match=r"sampler\.method sobol has no acquisition .* adaptive"):
+        check_sampler(study_with(given, "sampler.method=sobol", folder=tmp_path))

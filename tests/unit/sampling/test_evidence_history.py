@@ -10,8 +10,13 @@ from melissa_gen.sampling.adaptive.mixture import coverage
 PRIOR = Prior.from_mapping({"a": {"low": 0.0, "high": 2.0}})
 
 
-def word(simulation, difficulty=1.0, samples=1, at=1.0, failed=False, log_density=float("nan")):
-    return Evidence(simulation, np.array([at]), difficulty, samples, failed, log_density)
+NAN = float("nan")
+
+
+def word(simulation, difficulty=1.0, samples=1, at=1.0, failed=False, log_density=NAN, seconds=NAN):
+    return Evidence(
+        simulation, np.array([at]), difficulty, samples, failed, log_density, seconds=seconds
+    )
 
 
 def test_the_newest_evidence_replaces_older_evidence():
@@ -23,6 +28,19 @@ def test_the_newest_evidence_replaces_older_evidence():
     records.add([word(1, 9.0, samples=4), word(2, 1.0, samples=1)])  # late, and repeated
     assert not records.changed and records.table().difficulty.tolist() == [1.0, 3.0]
     assert not records.table().fresh.any()
+
+
+def test_a_run_time_that_becomes_known_later_is_new_evidence_and_stays_known():
+    records = EvidenceHistory(PRIOR, 10)
+    records.add([word(1, samples=4)])
+    records.settle()
+    records.add([word(1, samples=4, seconds=3.0)])
+    assert records.changed and records.fresh == 0
+    records.settle()
+    records.add([word(1, samples=4, seconds=3.0)])  # repeated
+    assert not records.changed
+    records.add([word(1, 2.0, samples=5)])
+    assert records.changed and records.table().seconds.tolist() == [3.0]
 
 
 def test_bounded():

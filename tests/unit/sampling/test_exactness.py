@@ -87,6 +87,29 @@ def test_bump_guidance_is_too_narrow_by_a_known_amount(
     assert abs(off) < most and low < ratio < high
 
 
+@pytest.mark.parametrize("steps", [4, 50])
+def test_ancestral_steps_without_guidance_are_the_prior_for_any_number_of_steps(
+    steps, acquisitions, rng
+):
+    proposer = DiffusionPosterior(2, steps, guidance="dps")
+    unit = proposer.next(8192, acquisitions["flat"](), 1.0, rng)
+    assert max(stats.kstest(unit[:, axis], "uniform").statistic for axis in range(2)) < 0.025
+
+
+@pytest.mark.parametrize("d, width", [(1, 0.2), (2, 0.2), (5, 0.25)])
+def test_ancestral_guidance_is_too_narrow_by_less_than_that_of_the_plain_flow(
+    d, width, acquisitions, rng
+):
+    distribution, kind = truncated(0.6, width), acquisitions["bump"](0.6, width)
+    ratios = {
+        guidance: DiffusionPosterior(d, steps, guidance).draw(N, kind, 1.0, rng).std(axis=0).mean()
+        / distribution.std()
+        for guidance, steps in (("dps", 50), ("plain", 10))
+    }
+    print(ratios)
+    assert ratios["plain"] < ratios["dps"] < 1.0
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_beta_is_an_exponent(name, acquisitions, rng):
     # (bump of width w)^4 is a bump of width w / 2

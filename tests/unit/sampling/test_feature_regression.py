@@ -18,6 +18,7 @@ class Bowl:
     """Novelty rises with the distance from a point; a second feature falls along the first axis."""
 
     names = ("novelty", "magnitude")
+    costly = False
 
     def features(self, unit):
         return np.stack([2.0 * ((unit - 0.3) ** 2).sum(axis=1), 1.0 - unit[:, 0]], axis=1)
@@ -84,6 +85,28 @@ def test_novelty_alone_guides_without_difficulties():
     np.testing.assert_allclose(interpolated, 3.0 * novelty, atol=0.1)
     candidates, value = acquisition.candidates
     np.testing.assert_allclose(value, 3.0 * Bowl().features(candidates)[:, 0])
+
+
+@pytest.mark.parametrize("costly, most", [(False, 1024), (True, 256)])
+def test_a_costly_network_is_evaluated_at_fewer_points(costly, most):
+    class Counted(Bowl):
+        evaluated = 0
+
+        def features(self, points):
+            Counted.evaluated += len(points)
+            return super().features(points)
+
+    Counted.costly = costly
+    prior = Prior.from_mapping({f"x{k}": {"low": 0.0, "high": 1.0} for k in range(AXES)})
+    sampler = create("adaptive", prior, 3, arguments={"gate": False})
+    points = sampler.suggest(10).points
+    sampler.observe(Counted())
+    sampler.ingest([Evidence(k, point, 1.0) for k, point in enumerate(points)])
+    found = sampler.suggest(10)
+    assert "adaptive" in found.method
+    # The candidates are not sufficient for so narrow a target: the pool grows once, by as many points. There are also
+    # gradients at a sixteenth of them, and the proposals themselves.
+    assert 2 * most <= Counted.evaluated <= 2.1 * most + 40
 
 
 def test_difficulties_correct_the_slopes():

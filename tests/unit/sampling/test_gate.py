@@ -67,7 +67,7 @@ def test_the_gate_opens_with_evidence(skill, gate):
     assert skill.gate == pytest.approx(gate, abs=0.06)
 
 
-@pytest.mark.parametrize("method", ["pool", "diffusion_posterior", "twisted", "rad"])
+@pytest.mark.parametrize("method", ["adaptive", "pool", "diffusion_posterior", "twisted", "rad"])
 @pytest.mark.parametrize("constraints", [(), ("a + b <= 1.2",)])
 def test_without_skill_the_design_is_the_sobol_sequence_point_for_point(method, constraints):
     noise, prior = np.random.default_rng(3), Prior.from_mapping(SQUARE, constraints)

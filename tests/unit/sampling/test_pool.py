@@ -87,6 +87,7 @@ def test_a_taken_point_is_replaced_by_its_neighbor_on_the_curve():
 def test_a_second_generation_after_a_restart_does_not_repeat_candidates():
     class Sine:
         names = ("novelty",)
+        costly = False
 
         def features(self, points):
             return np.sin(3.0 * points[:, :1])

@@ -13,6 +13,8 @@ from tests.conftest import wait_for
 class GatedSampler(Sampler):
     """Proposes the number of its generation, and waits while its gate is closed."""
 
+    uses_run_times = False
+
     def __init__(self, prior):
         super().__init__("test", prior)
         self.evidence = []
@@ -353,6 +355,28 @@ def test_first_passes_keep_the_mean_loss_and_the_weight_of_each_simulation(queue
     assert points.tolist() == [[0.25], [0.5]] and weights.tolist() == [pytest.approx(0.5), 1.0]
 
 
+@pytest.mark.parametrize("uses_run_times", [True, False])
+def test_a_run_time_that_is_known_after_the_last_loss_is_evidence_where_it_has_an_effect(
+    queue, sampler, uses_run_times
+):
+    sampler.uses_run_times = uses_run_times
+    records = [SimulationRecord(n, (0.25,), "test", 1, None, issued_at=10.0) for n in range(2)]
+    for record in records:
+        queue.register(record)
+    queue.add_losses([[0, 0.5, 0.0]])
+    queue.make_generation()
+    for record in records:
+        record.status, record.finished_at = FINISHED, 14.0
+        queue.register(record)
+    queue.make_generation()
+    # No sample of simulation 1 was trained, so that there is nothing to learn from it.
+    known = [[(one.simulation, one.seconds) for one in given] for given in sampler.evidence]
+    assert known == [
+        [(0, pytest.approx(np.nan, nan_ok=True))],
+        [(0, 4.0)] if uses_run_times else [],
+    ]
+
+
 class Clock:
     """Stands for the module `time`; learning takes 6 s."""
 
@@ -368,21 +392,21 @@ class Clock:
         return self.worked
 
 
-@pytest.mark.parametrize(
-    ("per_simulation", "sizes"),
-    # 6 s are a tenth of the time of 6, 0.6 and 600 simulations; generations grow 16-fold at most.
-    [(10.0, [3, 3, 6]), (100.0, [3, 3, 3]), (0.1, [3, 3, 48])],
-)
-def test_generations_of_a_slow_sampler_grow_until_its_share_of_the_time_is_kept(
-    sampler, events, monkeypatch, per_simulation, sizes
-):
+@pytest.fixture
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("melissa_gen.server.coordination.proposal_queue.time", clock)
+    return clock
+
+
+@pytest.fixture
+def slow_queue(sampler, events, clock):
+    """A queue whose sampler may learn in a tenth of the time."""
     learn = sampler.update
 
     def slow():
-        learn()
         clock.worked += 6.0
+        learn()
 
     sampler.update = slow
     queue = ProposalQueue(
@@ -397,6 +421,19 @@ def test_generations_of_a_slow_sampler_grow_until_its_share_of_the_time_is_kept(
         event=events,
         time_share=0.1,
     )
+    yield queue
+    queue.close()
+
+
+@pytest.mark.parametrize(
+    ("per_simulation", "sizes"),
+    # 6 s are a tenth of the time of 6, 0.6 and 600 simulations; generations grow 16-fold at most.
+    [(10.0, [3, 3, 6]), (100.0, [3, 3, 3]), (0.1, [3, 3, 48])],
+)
+def test_generations_of_a_slow_sampler_grow_until_its_share_of_the_time_is_kept(
+    slow_queue, clock, events, per_simulation, sizes
+):
+    queue = slow_queue
     for size in sizes:
         queue.make_generation()
         for _ in range(size):
@@ -404,3 +441,37 @@ def test_generations_of_a_slow_sampler_grow_until_its_share_of_the_time_is_kept(
             clock.now += per_simulation
     assert [made["suggested"] for made in events.generations] == sizes
     assert queue.statistics()["seconds"] == 18.0
+
+
+def test_a_generation_that_fails_counts_in_the_share_of_the_time_and_its_replacement_grows(
+    slow_queue, sampler, clock
+):
+    slow_queue.start()
+    sampler.fail = True
+    assert slow_queue.take().method == "test"
+    clock.now = 30.0
+    assert {slow_queue.take().method for _ in range(2)} == {"test"}
+    wait_for(lambda: slow_queue.statistics()["failed_generations"] == 1, "a failure", 10)
+    assert slow_queue.statistics()["seconds"] == 12.0
+    # 6 s are a tenth of the time of 6 simulations of 10 s.
+    clock.now = 60.0
+    assert {slow_queue.take().method for _ in range(6)} == {PRIOR}
+    assert slow_queue.statistics()["late"] == 0
+
+
+def test_a_sampler_whose_share_of_the_time_is_used_waits_and_says_so(slow_queue, clock, events):
+    slow_queue.start()
+    for _ in range(2):
+        events.wait()
+        for _ in range(3):
+            slow_queue.take()
+            clock.now += 0.1
+    # Of 12 s, 10 s are free, so that 20 s must pass.
+    wait_for(lambda: slow_queue.statistics()["state"] == "paced", "the pause", 10)
+    assert slow_queue.take().method == PRIOR
+    figures = slow_queue.statistics()
+    assert (figures["generations"], figures["paced"], figures["late"]) == (2, 1, 0)
+    clock.now = 20.0
+    slow_queue.take()
+    events.wait()
+    assert slow_queue.statistics()["generations"] == 3

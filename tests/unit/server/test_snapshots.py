@@ -98,3 +98,22 @@ def test_a_surrogate_that_needs_a_first_field_is_not_asked_for(tmp_path):
     study = load_study(path, ["surrogate.task=autoregressive"])
     assert Snapshots(study, lambda: asked.append(1)).take() is None
     assert not asked
+
+
+def test_an_acquisition_of_the_user_gets_the_predicted_fields(tmp_path, surrogate):
+    path = write_small_study(tmp_path / "interested")
+    given = ["surrogate.arguments.hidden=[4]", "sampler.acquisition={class: 'interest.py:Cold'}"]
+    trainer = Trainer(load_study(path, given), surrogate)
+    for trainer.batches in (1, 2):
+        change(surrogate, 2.0)
+        fields = trainer.snapshots.take().fields(POINT)
+        for name, values in fields.items():
+            assert values.shape == (1, 3, *surrogate.fields[name])
+            first, last = (
+                surrogate.predict(
+                    dict(zip(surrogate.parameter_bounds, POINT[0], strict=True)), time
+                )[name]
+                for time in surrogate.times
+            )
+            np.testing.assert_allclose(values[0, 0], first, rtol=1e-5)
+            np.testing.assert_allclose(values[0, -1], last, rtol=1e-5)

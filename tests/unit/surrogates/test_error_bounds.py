@@ -63,6 +63,17 @@ def test_draws_of_the_prior_stay_below_the_bound_as_often_as_it_says(share):
     np.testing.assert_allclose(np.mean(covered, axis=0), LEVELS, atol=0.02)
 
 
+def test_bounds_from_few_simulations_are_not_too_high():
+    covered = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        errors, true = rng.lognormal(0.0, 0.5, 30), rng.lognormal(0.0, 0.5, 100)
+        own, unit = rng.random((30, 2)), rng.random((100, 2))
+        first = FirstErrors(own, errors, np.ones(30), "nrmse")
+        covered.append([np.mean(true <= first.bound(unit, own, level)) for level in LEVELS])
+    np.testing.assert_allclose(np.mean(covered, axis=0), LEVELS, atol=0.012)
+
+
 def test_without_importance_weights_the_bounds_would_not_be_those_of_the_prior():
     covered = []
     for seed in range(20):

@@ -134,3 +134,24 @@ def test_novelty_of_large_fields_uses_a_projection():
         features(probe, 0.7 + 0.3 * rng.random((50, 2))),
     )
     assert np.median(outside["novelty"]) > 2.0 * np.median(inside["novelty"])
+
+
+def rows_evaluated(surrogate, ask):
+    """Number of rows for which the network is evaluated."""
+    rows = []
+    network = surrogate.network
+    handle = network.register_forward_hook(lambda module, given, found: rows.append(len(given[0])))
+    ask()
+    handle.remove()
+    return sum(rows)
+
+
+def test_of_a_costly_network_few_seen_points_are_evaluated():
+    surrogate, rng = known(1.0), np.random.default_rng(7)
+    seen = rng.uniform(0.0, 1.0, (1000, 1))
+    probe = SurrogateProbe([surrogate])
+    assert probe.costly and not SurrogateProbe([trained_alike(1)]).costly
+    assert rows_evaluated(surrogate, lambda: probe.with_seen(seen)) == 2 * 256
+    # The number of points counts as if all were evaluated: the leverage of a constant is 1 / (2 n).
+    few, many = (features(probe.with_seen(points), seen[:5]) for points in (seen[:250], seen))
+    np.testing.assert_allclose(few["novelty"] / many["novelty"], 2.0, rtol=0.15)
