@@ -9,6 +9,8 @@ these are more. Their errors are not extrapolated: the surrogate improves until 
 simulation are used after the first ones have been learned, which makes their errors smaller. In the benchmarks the two
 compensate each other, and the bounds are rather too high than too low.
 
+A bound is interpolated between two of the errors, so that few simulations do not make it too high.
+
 Reference: Tibshirani, Barber, Candès and Ramdas, "Conformal prediction under covariate shift", arXiv 1904.06019; the
 scores are normalized by a local mean as in Lei et al., "Distribution-free predictive inference for regression",
 arXiv 1604.04173.

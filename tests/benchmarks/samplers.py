@@ -224,11 +224,11 @@ def setting_of(method: str) -> Setting:
 
 
 def _sampler(method: str, prior: Prior, seed: int) -> Sampler:
-    if method == "oracle":
-        return Oracle(prior, seed)
     if method in BASELINES:
         return BatchActive(method, prior, seed)
     setting = setting_of(method)
+    if setting.method == "oracle":
+        return Oracle(prior, seed, **setting.arguments)
     return create(setting.method, prior, seed=seed, arguments=setting.arguments)
 
 

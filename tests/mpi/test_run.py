@@ -121,7 +121,10 @@ def test_the_files_of_a_run(run):
     kinds = {event["event"] for event in events}
     expected = {"server_ready", "training_started", "validation", "checkpoint", "generation"}
     assert kinds >= expected | {"status", "reception_over", "run_finished"}
-    assert (run.run_dir / "report.html").stat().st_size > 10_000
+    report = (run.run_dir / "report.html").read_text("utf-8")
+    assert len(report) > 10_000
+    # The figure of skill and gate.
+    assert "the skill is its lower confidence bound" in report
     assert list((run.run_dir / "tensorboard").glob("events.out.tfevents.*"))
     run.assert_server_log_is_clean()
     assert not (run.run_dir / "contact.json").exists()
