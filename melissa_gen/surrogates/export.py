@@ -13,6 +13,7 @@ from torch import nn
 
 from melissa_gen.errors import RunError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.neural_operators import any_number_of_rows
 from melissa_gen.surrogates.trajectory_surrogate import TrajectorySurrogate
 
 __all__ = ["export"]
@@ -120,6 +121,12 @@ def _check(surrogate: object, path: Path, batch_size: object) -> None:
         legal = ", ".join(f"{suffix} ({what})" for suffix, what in FORMATS.items())
         message = f"{path}: the suffix decides the format; legal are {legal}"
         raise RunError(message)
+    if path.suffix == ".onnx" and any(one.is_complex() for one in surrogate.parameters()):
+        message = (
+            f"{surrogate.class_path} can't be exported to ONNX, which has no complex numbers as in its weights; export "
+            "it as a .pt2 file"
+        )
+        raise RunError(message)
 
 
 def _write(
@@ -131,7 +138,9 @@ def _write(
     about: str,
 ) -> None:
     try:
-        exported = torch.export.export(program, given, dynamic_shapes=any_number)
+        # Complex weights can't be traced with gradients.
+        with any_number_of_rows(), torch.no_grad():
+            exported = torch.export.export(program, given, dynamic_shapes=any_number)
     except Exception as error:
         fixed = "specialized it to be a constant" in str(error)
         reason = (

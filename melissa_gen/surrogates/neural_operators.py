@@ -3,7 +3,8 @@
 import contextlib
 import importlib
 import io
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from melissa_gen.errors import StudyError
 from melissa_gen.surrogates.grid import Grid
 
-__all__ = ["FNO", "TFNO", "UNO"]
+__all__ = ["FNO", "TFNO", "UNO", "any_number_of_rows"]
 
 
 class FNO(nn.Module):
@@ -135,3 +136,22 @@ def _model(name: str) -> type[nn.Module]:
         raise StudyError(message) from error
     found: type[nn.Module] = getattr(models, name)
     return found
+
+
+@contextlib.contextmanager
+def any_number_of_rows() -> Iterator[None]:
+    """Lets neural operators be traced for any number of rows within the block.
+
+    The package and torch choose the order of tensor contractions by the shapes, which would fix the number of rows.
+    """
+    plugins = sys.modules.get("tensorly.plugins")
+    if plugins is None or plugins.PREVIOUS_EINSUM is None:
+        yield
+        return
+    plugins.use_default_einsum()
+    try:
+        with torch.backends.opt_einsum.flags(enabled=False, strategy=None):
+            yield
+    finally:
+        # As the package does when it is imported.
+        plugins.use_opt_einsum("optimal")

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from melissa_gen.errors import RunError
-from melissa_gen.surrogates import Surrogate, export
+from melissa_gen.surrogates import (
+    AutoregressiveSurrogate,
+    OperatorSurrogate,
+    PointSurrogate,
+    Surrogate,
+    export,
+)
 
 FIXED = """
 import torch
@@ -90,6 +96,49 @@ def test_an_onnx_model_gives_the_same_fields(tmp_path):
         np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
     about = session.get_modelmeta().custom_metadata_map["about"]
     assert list(json.loads(about)["parameters"]) == ["a", "b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["FNO", "TFNO", "UNO"])
+def test_a_neural_operator_is_exported_for_any_number_of_rows(tmp_path, network):
+    pytest.importorskip("neuralop")
+    sizes = {"n_modes": 2, "hidden_channels": 4}
+    surrogate = surrogate_of(f"melissa_gen.surrogates.{network}", arguments=sizes)
+    program = torch.export.load(export(surrogate, tmp_path / "operator.pt2")).module()
+    for rows in (1, 7):
+        parameters, time = inputs(rows)
+        found = program(torch.from_numpy(parameters), torch.from_numpy(time))
+        expected = surrogate.predict(dict(zip("ab", parameters.T, strict=True)), time)
+        np.testing.assert_allclose(found["u"].detach(), expected["u"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(RunError, match="which has no complex numbers as in its weights; export it"):
+        export(surrogate, tmp_path / "operator.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["autoregressive", "operator", "pointwise"])
+def test_an_onnx_model_of_each_task_gives_the_same_fields(tmp_path, task):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    common = {"parameters": {"a": (0, 1)}, "times": (0, 2), "arguments": {"hidden": [4]}}
+    on_grid = {"fields": {"u": (5,)}, "inputs": {"k": (3,)}}
+    surrogate = {
+        "autoregressive": lambda: AutoregressiveSurrogate(**common, **on_grid, history=2),
+        "operator": lambda: OperatorSurrogate(**common, **on_grid),
+        "pointwise": lambda: PointSurrogate(
+            **common, fields={"u": ()}, grid=[5], extent={"x": (0, 1)}
+        ),
+    }[task]().eval()
+    session = runtime.InferenceSession(export(surrogate, tmp_path / "step.onnx"))
+    random, given = np.random.default_rng(0), {}
+    for one in session.get_inputs():
+        kind = np.float64 if "double" in one.type else np.float32
+        given[one.name] = random.random((4, *one.shape[1:])).astype(kind)
+    further = {"autoregressive": ["last_u", "k"], "operator": ["k"], "pointwise": []}
+    assert list(given) == ["parameters", "time", *further[task]]
+    (found,) = session.run(None, given)
+    with torch.no_grad():
+        expected = surrogate(*map(torch.from_numpy, given.values()))["u"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_that_fixes_the_number_of_rows_says_so_and_can_be_exported_for_one(tmp_path):
