@@ -28,7 +28,7 @@ from online_offline import melissa_gen, online_run, time_to
 
 GROUPS = Path("/sys/fs/cgroup")
 MESH, STEPS = 512, 50
-MEMORY = 1_500_000_000
+MEMORY = 3_000_000_000
 RATES = (400, 200, 100, 50)
 SETTINGS = (
     f'simulation.command=[python, heat.py, --mesh, "{MESH}", --steps, "{STEPS}"]',
@@ -38,12 +38,12 @@ SETTINGS = (
     "simulation.timeout=600 s",
     "surrogate.arguments={hidden: [64, 16]}",
     "training.batch_size=10",
-    "training.draws_per_sample=4",
+    "training.draws_per_sample=2",
     "reservoir={policy: reservoir, capacity: 150, watermark: 50, checkpoint: false}",
     "server.ranks=1",
     "launcher.clients=1",
 )
-FULL = ("simulation.count=120", "training.validation={simulations: 4, every: 400}")
+FULL = ("simulation.count=240", "training.validation={simulations: 4, every: 400}")
 QUICK = ("simulation.count=6", "training.validation={simulations: 2, every: 50}")
 
 
