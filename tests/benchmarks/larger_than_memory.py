@@ -1,6 +1,6 @@
 """Online training against generating first, with a data set of four times the memory.
 
-The heat study on a mesh of 512 x 512, so that a field has 1 MiB, with a network whose training step is short. All
+The heat study on a mesh of 512 x 512, so that a field has 1 MiB. All
 processes of a case run in a control group that limits their memory together, the page cache of the files that they read
 and write included. The data set has four times this limit. Online: `melissa-gen run`. Offline: `melissa-gen generate`,
 then the same number of batches from the HDF5 file through a torch DataLoader with one worker process
