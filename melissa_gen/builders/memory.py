@@ -239,10 +239,7 @@ def model_megabytes(study: Study) -> float:
     that it sends to the sampler. For a rollback after a divergence, two copies of weights and moments are kept. The
     running mean of the weights is one more. The package neuraloperator is included if the network uses it.
     """
-    # Imported here because importing torch takes seconds.
-    from melissa_gen.builders.surrogate import build_surrogate
-
-    surrogate = build_surrogate(study)
+    surrogate = _made_surrogate(study)
     uses_package = any(type(m).__module__.startswith("neuralop.") for m in surrogate.modules())
     training = study.training
     copies = 7 + 6 * (training.on_divergence == "rollback") + (training.ema is not None)
@@ -252,10 +249,18 @@ def model_megabytes(study: Study) -> float:
 
 
 def _weights_megabytes(study: Study) -> float:
+    return _megabytes_of(_made_surrogate(study))
+
+
+def _made_surrogate(study: Study) -> "Surrogate":
+    """Returns a new surrogate. The random numbers of the training, which its weights would use up, stay as they are."""
     # Imported here because importing torch takes seconds.
+    import torch
+
     from melissa_gen.builders.surrogate import build_surrogate
 
-    return _megabytes_of(build_surrogate(study))
+    with torch.random.fork_rng(devices=[]):
+        return build_surrogate(study)
 
 
 def _megabytes_of(surrogate: "Surrogate") -> float:

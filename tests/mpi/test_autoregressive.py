@@ -55,3 +55,23 @@ def test_a_study_with_windows_is_stopped_resumed_and_finished(runs):
     trajectory = surrogate.predict({"a": 0.5, "b": 1.0}, {"u": np.zeros((2, 12, 4))}, 8)["u"]
     assert trajectory.shape == (8, 12, 4) and np.isfinite(trajectory).all()
     runs.assert_nothing_left()
+
+
+def test_a_recorded_study_with_a_growing_rollout_is_replayed(runs):
+    arguments = {"predicts": "increment", "noise": 0.01}
+    arguments["rollout"] = [{"batches": 0, "rollout": 1}, {"batches": 5, "rollout": 2}]
+    task = {"class": "autoregressive", "arguments": arguments}
+    changes = {"simulation.count": 6, "server.ranks": 1, "record": {}, "surrogate.task": task}
+    changes["training.validation"] = {"simulations": 2, "every": 10}
+    changes["simulation.command"] = ["python", "solver.py"]
+    run = runs.run(runs.study({**STUDY, **changes}, solver=SOLVER))
+    run.assert_finished()
+    batches, memory = run.summary["training"]["batches"], run.summary["memory"]
+    assert batches > 10
+    (peak,), (promised,) = (
+        memory[f"{one}_per_rank"] for one in ("peak_rss_megabytes", "promised_megabytes")
+    )
+    assert peak < promised
+    replay = runs.command("replay", run.run_dir, run_dir=run.run_dir).wait()
+    assert replay.code == 0, replay.output
+    assert f"{batches} batches replayed: all losses and the final weights are" in replay.output

@@ -1,4 +1,4 @@
-"""Neural operators and a pointwise network, trained by two server ranks, in two parts."""
+"""Neural operators and networks of points, trained by two server ranks, in two parts."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ STUDY = {
 }
 
 
-def stopped_and_resumed(runs, task):
+def stopped_and_resumed(runs, task, **changes):
     """Interrupts a study with this task while it trains; returns its run after it was resumed."""
-    study = runs.study({**STUDY, "surrogate.task": task}, solver=SOLVER)
+    study = runs.study({**STUDY, "surrogate.task": task, **changes}, solver=SOLVER)
     first = runs.start(study)
     first.wait_event("simulation_finished", 6)
     first.wait_event("simulation_issued", 8)
@@ -72,3 +72,13 @@ def test_a_pointwise_task_of_the_user_is_stopped_resumed_and_finished(runs):
     point = {"a": 0.5, "b": 1.0}
     assert surrogate.predict(point, 1.0)["u"].shape == (12, 4)
     assert np.isfinite(surrogate.predict(point, 1.0, [[0.5, 0.5]])["u"]).all()
+
+
+def test_an_equation_beside_data_is_stopped_resumed_and_finished(runs):
+    arguments = {"residual": "heat", "points": 16, "data_points": 8, "collocation": "r3"}
+    task = {"class": "physics_informed", "arguments": arguments}
+    smooth = {"hidden": [8], "activation": "tanh"}
+    run = stopped_and_resumed(runs, task, **{"surrogate.arguments": smooth})
+    assert run.summary["samples"]["trained"] > 0
+    surrogate = load(run.run_dir / "checkpoints" / "final")
+    assert np.isfinite(surrogate.predict({"a": 0.5, "b": 1.0}, 1.0)["u"]).all()

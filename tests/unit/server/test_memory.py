@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from melissa_gen.builders.activations import activation_megabytes
 from melissa_gen.builders.memory import (
@@ -139,6 +140,14 @@ def test_the_values_within_a_network_are_part_of_the_promise():
     # Each of the at least five convolutions keeps its input, and each normalization and activation, too.
     assert few > 8 * 10 * image and many == pytest.approx(2 * few)
     assert rolled == pytest.approx(3 * few, rel=0.05)
+
+
+def test_the_promise_leaves_the_random_numbers_of_the_training_as_they_are():
+    study = load_study(HEAT, ["server.device=cpu"])
+    before = torch.get_rng_state()
+    promised_megabytes(study)
+    control_megabytes(study)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_records_of_all_simulations_are_part_of_the_promise():
