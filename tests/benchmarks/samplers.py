@@ -10,11 +10,11 @@
 Ratios are those of uniform's error to the method's: above 1 is better than uniform. An error is that of one
 simulation, over all of its times and points; there are 1,000 of them, drawn from the prior. It is *absolute*, in
 standard deviations of the field over all simulations, or *relative* to the RMS of the simulation itself. Both are
-printed; `--metric` is what every method trains and samples by, as `training.metric` of a study. The ratio is
-a geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
-scored by the true error, and `sbal` and `lcmd` are batch active learning (`sampler_baselines.py`). The column `weights`
-says whether the losses of a method had importance weights (p/q)^0.5, which needs a known density. A last table says how
-often the errors stay below their bounds of three levels.
+printed; `--metric` is what every method trains and samples by, as `training.metric` of a study. The ratio is a
+geometric mean over the seeds, in brackets its 95 % interval (bootstrap over the seeds of both). `oracle` is `pool`
+scored by the true error (`oracle:beta=1.4` with another exponent), and `sbal` and `lcmd` are batch active learning
+(`sampler_baselines.py`). The column `weights` says whether the losses of a method had importance weights (p/q)^0.5,
+which needs a known density. A last table says how often the errors stay below their bounds of three levels.
 
 `--problem held-out` runs the problems of `sampler_held_out.py`. They were not used to develop a sampler: run them once,
 for the final report, and do not tune on the result.
