@@ -92,10 +92,14 @@ def allocator(*, over_tcp: bool) -> dict[str, str]:
 def base_megabytes(study: Study) -> float:
     """Returns the memory of a rank in megabytes, except reservoir, model and validation set."""
     needed = BASE_MEGABYTES
-    if study.server.device == "cuda" or (study.server.device == "auto" and gpu_here()):
-        needed += GPU_MEGABYTES
+    needed += GPU_MEGABYTES * _on_gpu(study)
     needed += arrived_megabytes(study) + statistics_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp
+
+
+def _on_gpu(study: Study) -> bool:
+    """Whether the server uses a GPU, as far as this machine can tell."""
+    return study.server.device == "cuda" or (study.server.device == "auto" and gpu_here())
 
 
 def arrived_megabytes(study: Study) -> float:
@@ -204,7 +208,7 @@ def batch_megabytes(study: Study) -> float:
     """Returns the memory of the rows of one batch in megabytes.
 
     It holds the fields of each row and their standardized copy. In a rollout, the inputs of each step are a copy more.
-    The values within the network are included.
+    The values within the network are included, unless they are in the memory of a GPU.
     """
     # Imported here because importing torch takes seconds.
     from melissa_gen.builders.activations import activation_megabytes
@@ -217,7 +221,8 @@ def batch_megabytes(study: Study) -> float:
     values = sum(math.prod(one.shape) for one in study.simulation.inputs.values())
     copies = 12 + 4 * (window.horizon if window.history else 1)
     row = steps * study.sample_bytes + study.input_bytes + copies * values
-    return study.training.batch_size * row / 1e6 + activation_megabytes(study, task)
+    within = 0.0 if _on_gpu(study) else activation_megabytes(study, task)
+    return study.training.batch_size * row / 1e6 + within
 
 
 def disk_promise(study: Study, run_dir: Path) -> str:

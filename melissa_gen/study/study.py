@@ -34,7 +34,8 @@ class Study(Section):
     name: str = Field(min_length=1, max_length=100)
     """Name of the study; the default run directory is named after it."""
     parameters: dict[Name, Parameter] = Field(min_length=1, max_length=1000)
-    """Name of each input parameter λ of the simulation to its distribution. Together they are the prior."""
+    """Name of each input parameter λ of the simulation to its distribution. Together they are the prior. The name
+    `time` is taken, and no parameter can have the name of a field."""
     constraints: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
         default=[], max_length=100
     )

@@ -82,6 +82,9 @@ def test_the_reservoir_receives_the_losses():
     assert all(len(losses) == batch.count and (losses > 0).all() for batch, losses in told)
 
 
+ROLLOUT = {"class": "autoregressive", "arguments": {"rollout": 3, "pushforward": True}}
+
+
 def learn(trainer, times=5):
     """Some steps on one batch."""
     trainer.wait_for_first_samples()
@@ -117,11 +120,12 @@ def test_an_error_of_the_compiler_is_one_sentence():
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="torch.compile needs a C++ compiler",
 )
-def test_a_compiled_network_learns_the_same():
+@pytest.mark.parametrize("task", ["direct", ROLLOUT])
+def test_a_compiled_network_learns_the_same(task):
     losses, names = [], []
     for compiled in (False, True):
         torch.manual_seed(5)
-        trainer, _ = trainer_of(study_of(training={"compile": compiled}))
+        trainer, _ = trainer_of(study_of(training={"compile": compiled}, surrogate={"task": task}))
         losses.append(learn(trainer))
         names.append(list(trainer.surrogate.state_dict()))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
