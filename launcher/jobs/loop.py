@@ -18,6 +18,7 @@ from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
 from melissa_gen.logs import message_of
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
+from melissa_gen.protocol.failures import with_cause
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import next_epoch
@@ -153,10 +154,11 @@ class JobLoop:
                     self._warn(f"{name}: {why}")
                 if name == SERVER:
                     self._disconnect()
+                    killed = self._state.server_killed
                     self.refused = self._has_refused()
                     self._handle(machine.ServerExited(code, why, self.refused))
                     if self._state.phase in ("replacing", "starting"):
-                        self._show_replaced(code, why)
+                        self._show_replaced(code, why, killed=killed)
                 else:
                     self._handle(machine.JobExited(name, code, why, self._ending(name, code)))
             self._check_timeouts()
@@ -285,8 +287,16 @@ class JobLoop:
             self._show_stopping(reason)
         self._handle(machine.Interrupt())
 
-    def _show_replaced(self, code: int, why: str) -> None:
-        how = "handed over" if code == EXIT_HANDOVER else why or f"ended with exit status {code}"
+    def _show_replaced(self, code: int, why: str, *, killed: bool) -> None:
+        """Warns that another server follows.
+
+        Args:
+            code: The exit status of the server.
+            why: The scheduler's explanation, or "".
+            killed: Whether this process has killed it, so that the cause is known.
+        """
+        ended = f"ended with exit status {code if killed else with_cause(code)}"
+        how = "handed over" if code == EXIT_HANDOVER else why or ended
         self._warn(f"the server {how}; another server continues from the newest checkpoint")
 
     def _show_stopping(self, reason: str) -> None:

@@ -46,6 +46,7 @@ from melissa_gen.launcher.jobs.events import (
     WantedJobs,
 )
 from melissa_gen.launcher.jobs.state import Job, Limits, State, job_name
+from melissa_gen.protocol.failures import with_cause
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 __all__ = [
@@ -397,7 +398,9 @@ _NEVER_ASKED = (
 
 
 def _exit_text(event: ServerExited | JobExited) -> str:
-    return f"exit status {event.code}" + (f" ({event.why})" if event.why else "")
+    # The scheduler knows more than the exit status says.
+    code = f"{event.code} ({event.why})" if event.why else with_cause(event.code)
+    return f"exit status {code}"
 
 
 def _queued_jobs(transition: _Transition, event: QueuedJobs) -> None:

@@ -9,6 +9,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
+from melissa_gen.protocol.failures import with_cause
+
 __all__ = ["SideProcess"]
 
 LONGEST_DEATH = 5.0
@@ -82,7 +84,7 @@ class SideProcess(threading.Thread):
                 _log.warning("%s", last)
         code = process.wait()
         if not self._closed.is_set() and (code or not (warned or self._input_ended)):
-            reason = last or f"its process ended with exit status {code}"
+            reason = last or f"its process ended with exit status {with_cause(code)}"
             _log.warning("%s: %s", self._consequence, reason)
 
     def end_input(self) -> None:

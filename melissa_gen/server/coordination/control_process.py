@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.failures import with_cause
 from melissa_gen.run_dir.checkpoint import begin_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import LATEST
 from melissa_gen.run_dir.strict_json import plain
@@ -286,4 +287,4 @@ class ControlProcess:
             code = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return "its connection to rank 0"
-        return f"with exit status {code}" if code >= 0 else f"by signal {-code}"
+        return f"with exit status {code}" if code >= 0 else f"by signal {with_cause(-code)}"

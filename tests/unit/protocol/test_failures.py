@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from melissa_gen.errors import ClientError
 from melissa_gen.protocol import wire
-from melissa_gen.protocol.failures import SENTENCES, Failure, failure_in
+from melissa_gen.protocol.failures import SENTENCES, Failure, failure_in, with_cause
 
 VECTORS = json.loads(Path(__file__).with_name("vectors.json").read_text())
 
@@ -80,3 +80,19 @@ def test_details_follow_the_sentence():
         "it has been silent for 3 s; its log is empty"
     )
     assert failure.with_details("") == failure
+
+
+@pytest.mark.parametrize("status", [9, 137, -9])
+def test_a_process_that_is_killed_may_have_lacked_memory(status):
+    reason = str(Failure.of("process_ended", exit_status=status))
+    assert reason.startswith(
+        f"its process ended with exit status {status} (killed, often for lack of memory"
+    )
+    assert "memory" not in str(Failure.of("process_ended", exit_status=1))
+
+
+def test_the_command_of_a_bridge_that_is_killed_may_have_lacked_memory():
+    assert str(Failure.of("command_killed", signal=9)) == (
+        f"the command was ended by signal {with_cause(9)}"
+    )
+    assert str(Failure.of("command_killed", signal=15)) == "the command was ended by signal 15"
