@@ -64,6 +64,9 @@ OPERATOR_MEGABYTES = 60.0
 SPECTRUM_BYTES = 110
 """Memory of the energy spectrum of one time step of a field, for each value; measured: 64 to 104."""
 
+COMPARED_STEPS = 32
+"""Time steps of validation simulations in memory at once, beside whole simulations."""
+
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
 
@@ -284,8 +287,10 @@ def promised_megabytes(study: Study) -> float:
     each = study.simulation.time_steps * study.sample_bytes / 1e6
     share = simulations * (each + study.input_bytes / 1e6) / study.server.ranks
     if simulations:
-        # The prediction of one simulation, its error, and the square of the error; the spectrum of one time step.
-        share += 3 * each + SPECTRUM_BYTES * _largest_field(study) / 1e6
+        # A simulation that is read again for the pictures, and its prediction; the time steps that are drawn, and that
+        # are compared at once; the spectrum of one time step.
+        share += 2 * each + COMPARED_STEPS * study.sample_bytes / 1e6
+        share += SPECTRUM_BYTES * _largest_field(study) / 1e6
     if study.surrogate.task != "direct":
         # Rollouts of several simulations at once, and the steps of one that they are compared with.
         mine = -(-simulations // study.server.ranks)

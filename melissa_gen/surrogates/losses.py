@@ -2,7 +2,7 @@
 
 import torch
 
-__all__ = ["member_losses", "nrmse", "per_sample_loss"]
+__all__ = ["check_shapes", "member_losses", "nrmse", "per_sample_loss"]
 
 _VALUES_AT_ONCE = 1 << 18
 LEAST_SHARE = 0.1
@@ -25,7 +25,7 @@ def per_sample_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: The shapes differ.
     """
-    _check(output, target)
+    check_shapes(output, target)
     difference = output.float() - target.float()
     return difference.square().reshape(len(target), -1).mean(dim=1)
 
@@ -43,7 +43,7 @@ def member_losses(members: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: The shapes do not fit.
     """
-    _check(members[:, 0], target)
+    check_shapes(members[:, 0], target)
     difference = members.float() - target.float().unsqueeze(1)
     return difference.square().reshape(*members.shape[:2], -1).mean(dim=2)
 
@@ -69,7 +69,7 @@ def nrmse(
     Raises:
         ValueError: The shapes differ.
     """
-    _check(prediction, target)
+    check_shapes(prediction, target)
     true = target.reshape(len(target), -1)
     difference = prediction.reshape(len(target), -1) - true
     error = difference.square().mean(dim=1, dtype=torch.float64).sqrt()
@@ -78,7 +78,7 @@ def nrmse(
     return error / torch.where(least > 0, least, 1.0)
 
 
-def _check(prediction: torch.Tensor, target: torch.Tensor) -> None:
+def check_shapes(prediction: torch.Tensor, target: torch.Tensor) -> None:
     """Requires equal shapes: shapes that only broadcast would give a wrong result without an error."""
     if prediction.shape != target.shape:
         message = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ"

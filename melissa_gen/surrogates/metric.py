@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from melissa_gen.surrogates.field_scale import FieldScale
-from melissa_gen.surrogates.losses import LEAST_SHARE, nrmse
+from melissa_gen.surrogates.losses import LEAST_SHARE, check_shapes
 
 __all__ = ["Metric", "MetricKind", "Usual", "field_shares", "value_weights", "weighted_mean"]
 
@@ -82,17 +82,42 @@ class Metric:
             true: The simulated values, same shape.
             usual: Usual values of the field.
         """
+        return self.from_squares(field, self.squares(field, predicted, true, usual), usual)
+
+    def squares(
+        self, field: str, predicted: torch.Tensor, true: torch.Tensor, usual: Usual
+    ) -> torch.Tensor:
+        """Returns the mean squares of the differences and of the true values `(n, 2)`, float64.
+
+        The mean over time steps of equal shape gives those of the whole simulation.
+
+        Args:
+            field: Name of the field.
+            predicted: As for `of_field`.
+            true: As for `of_field`.
+            usual: Usual values of the field.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        check_shapes(predicted, true)
+        magnitude = _mean_square(true)
         if self._kind is None:
-            return nrmse(predicted, true, usual.magnitude)
+            return torch.stack([_mean_square(predicted - true), magnitude], dim=1)
         scale = self.scales[field]
         difference = scale.into(predicted) - scale.into(true)
         if self._kind == "absolute":
             width = usual.width.to(difference)
             difference = difference / scale.spread(width, self._fields[field])
-        error = weighted_mean(difference.square(), self._weights[field], torch.float64).sqrt()
-        if self._kind == "absolute" or scale.kind == "log":
+        error = weighted_mean(difference.square(), self._weights[field], torch.float64)
+        return torch.stack([error, magnitude], dim=1)
+
+    def from_squares(self, field: str, squares: torch.Tensor, usual: Usual) -> torch.Tensor:
+        """Returns the errors `(n,)` from the `squares` `(n, 2)`."""
+        error, magnitude = squares.sqrt().unbind(dim=1)
+        logarithmic = self._kind is not None and self.scales[field].kind == "log"
+        if self._kind == "absolute" or logarithmic:
             return error
-        magnitude = true.square().flatten(1).mean(dim=1, dtype=torch.float64).sqrt()
         least = magnitude.clamp(min=LEAST_SHARE * usual.magnitude)
         return error / torch.where(least > 0, least, 1.0)
 
@@ -111,6 +136,11 @@ class Metric:
     def total(self, parts: torch.Tensor) -> torch.Tensor:
         """Returns the error of all fields from the sum of their parts."""
         return parts if self._kind is None else parts.sqrt()
+
+
+def _mean_square(values: torch.Tensor) -> torch.Tensor:
+    """Returns the mean squares `(n,)` of values `(n, ...)`, float64."""
+    return values.square().reshape(len(values), -1).mean(dim=1, dtype=torch.float64)
 
 
 def value_weights(scale: FieldScale, shape: Sequence[int], weight: Weight) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The interface of a task, and the window of time steps that one of its items needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks.point_samplers import PointSamplers
 
-__all__ = ["Compared", "Rows", "Task", "Window"]
+__all__ = ["Compared", "Rows", "Task", "Window", "joined"]
 
 
 @dataclass(frozen=True)
@@ -239,3 +239,23 @@ class Task(ABC):
                 f"simulation.time_steps is {time_steps}: shorten its history, rollout or stride, or send more steps"
             )
             raise StudyError(message)
+
+
+def joined(parts: Iterable[Mapping[str, torch.Tensor]], steps: int) -> dict[str, torch.Tensor]:
+    """Joins predictions of consecutive time steps, without a second copy of the whole trajectory.
+
+    Args:
+        parts: Field name to `(k, *shape)` for each part.
+        steps: Number of time steps of all parts together.
+    """
+    whole: dict[str, torch.Tensor] = {}
+    first = 0
+    for part in parts:
+        last = first
+        for name, values in part.items():
+            if name not in whole:
+                whole[name] = values.new_empty((steps, *values.shape[1:]))
+            last = first + len(values)
+            whole[name][first:last] = values
+        first = last
+    return whole

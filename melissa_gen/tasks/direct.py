@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from melissa_gen.surrogates import Surrogate
-from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.base import Compared, Rows, Task, Window, joined
 
 __all__ = ["Direct"]
 
@@ -52,13 +52,14 @@ class Direct(Task):
         begin_piece: Callable[[], None],
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Predicts some time steps of a simulation at once."""
-        for point in parameters:
-            parts: list[dict[str, torch.Tensor]] = []
+
+        def parts(point: torch.Tensor) -> Iterator[Mapping[str, torch.Tensor]]:
             for some in torch.split(times, rows):
                 begin_piece()
                 answer: Any = surrogate(point.expand(len(some), -1), some)
-                named = (
+                yield (
                     answer if isinstance(answer, dict) else {next(iter(surrogate.fields)): answer}
                 )
-                parts.append(named)
-            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        for point in parameters:
+            yield joined(parts(point), len(times))

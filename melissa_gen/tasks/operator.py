@@ -10,7 +10,7 @@ from melissa_gen.errors import StudyError
 from melissa_gen.surrogates import OperatorSurrogate, Surrogate, TrajectorySurrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks.arguments import require
-from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.base import Compared, Rows, Task, Window, joined
 from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Operator"]
@@ -133,19 +133,23 @@ class Operator(Task):
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Predicts some time steps of a simulation at once, or whole trajectories one after the other."""
         assert isinstance(surrogate, OperatorSurrogate)
+
+        def parts(
+            point: torch.Tensor, given: list[torch.Tensor]
+        ) -> Iterator[dict[str, torch.Tensor]]:
+            for some in torch.split(times, rows):
+                begin_piece()
+                fields = [values.expand(len(some), *values.shape) for values in given]
+                yield surrogate(point.expand(len(some), -1), some, *fields)
+
         for point, one in zip(parameters, true, strict=True):
             given = [one[name].to(times.device) for name in surrogate.inputs]
             if self._whole:
                 begin_piece()
                 found = surrogate(point[None], *(values[None] for values in given))
-                yield {name: values[0] for name, values in found.items()}
-                continue
-            parts: list[dict[str, torch.Tensor]] = []
-            for some in torch.split(times, rows):
-                begin_piece()
-                fields = [values.expand(len(some), *values.shape) for values in given]
-                parts.append(surrogate(point.expand(len(some), -1), some, *fields))
-            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                yield {name: found.pop(name)[0] for name in surrogate.fields}
+            else:
+                yield joined(parts(point, given), len(times))
 
 
 def _by_step(compared: Compared) -> Compared:

@@ -12,7 +12,7 @@ from melissa_gen.surrogates import PointSurrogate, Surrogate
 from melissa_gen.surrogates.mesh_points import AXES, grid_shape, read_coordinates
 from melissa_gen.surrogates.point_surrogate import ROWS_AT_ONCE
 from melissa_gen.tasks.arguments import require, require_count
-from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.base import Compared, Rows, Task, Window, joined
 
 __all__ = ["Pointwise"]
 
@@ -152,13 +152,15 @@ class Pointwise(Task):
         """Predicts some time steps of a simulation at once, and of large meshes some of their points."""
         assert isinstance(surrogate, PointSurrogate)
         at_once = max(1, min(rows, ROWS_AT_ONCE // surrogate.count))
-        for point in parameters:
-            parts: list[dict[str, torch.Tensor]] = []
+
+        def parts(point: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
             for some in torch.split(times, at_once):
                 begin_piece()
                 found = surrogate(point.expand(len(some), -1), some)
-                parts.append({name: values.cpu() for name, values in found.items()})
-            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+                yield {name: values.cpu() for name, values in found.items()}
+
+        for point in parameters:
+            yield joined(parts(point), len(times))
 
     def _ends(self, grid: Sequence[int], points: torch.Tensor | None) -> dict[str, list[float]]:
         """Returns the ends of each axis: those of the study, of the listed points, or 0 and 1."""

@@ -28,6 +28,8 @@ __all__ = ["Errors", "Validation", "error_summary"]
 
 _PICTURE_STEPS = 3
 _REPORTED_STEPS = 50
+_VALUES_AT_ONCE = 1 << 18
+"""Values of a trajectory that are compared at once, because a comparison takes several times their memory."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,13 @@ class Validation:
     def errors_of_mean(self) -> Errors:
         """Returns the error of predicting the mean of each field over the set (collective)."""
         return self._compared(
-            {n: torch.full_like(self._predictable(t), self._usual[n].mean) for n, t in one.items()}
-            for one in self._fields
+            {
+                name: torch.tensor(self._usual[name].mean, dtype=torch.float64).expand(
+                    len(self._steps), *shape
+                )
+                for name, shape in self._shapes.items()
+            }
+            for _ in self._fields
         )
 
     def save_cases(
@@ -203,8 +210,9 @@ class Validation:
         sums = torch.zeros(len(self._names), 3, dtype=torch.float64)
         for true in self._fields:
             for k, name in enumerate(self._names):
-                values = true[name].double()
-                sums[k] += torch.tensor([values.sum(), values.square().sum(), values.numel()])
+                for some in self._pieces(true[name]):
+                    values = some.double()
+                    sums[k] += torch.tensor([values.sum(), values.square().sum(), values.numel()])
         sums = sums.to(self._device)
         dist.all_reduce(sums)
         means, roots = sums[:, 0] / sums[:, 2], (sums[:, 1] / sums[:, 2]).sqrt()
@@ -247,23 +255,28 @@ class Validation:
         times = self._times[self._steps]
         # Where no step is correlated, the time before the first one.
         ends = torch.cat([self._times[max(self._steps[0] - 1, 0)][None], times])
-        for row, true, predicted in zip(self._rows, self._fields, predictions, strict=True):
+        simulations = zip(self._rows, self._fields, strict=True)
+        for predicted in predictions:
+            row, true = next(simulations)
             for k, name in enumerate(self._names):
-                one = predicted[name].to(self._device)[None]
-                wanted = self._predictable(true[name]).to(self._device)[None]
                 usual, fields = self._usual[name], len(self._names)
-                error = self._metric.of_field(name, one, wanted, usual)
-                steps = self._metric.of_field(name, one[0], wanted[0], usual)
-                found[row, k] = error[0]
-                parts[row, 1:] += self._metric.part(name, torch.cat([error, steps]), fields)
-                parts[row, 0] += ends[steps_correlated(one[0], wanted[0])] / fields
+                squares, correlated = self._squares(name, predicted[name], true[name])
+                each = self._metric.from_squares(name, squares, usual)
+                found[row, k] = each[0]
+                parts[row, 1:] += self._metric.part(name, each, fields)
+                parts[row, 0] += ends[correlated] / fields
                 if name in spectra:
                     both = [
-                        energy_spectrum(values[0, self._spectral_steps], self._spectral[name])
-                        for values in (wanted, one)
+                        energy_spectrum(values[chosen].to(self._device), self._spectral[name])
+                        for values, chosen in (
+                            (true[name], np.array(self._steps)[self._spectral_steps]),
+                            (predicted[name], self._spectral_steps),
+                        )
                     ]
                     spectra[name] += torch.stack(both) / count
                     differences += log_difference(both[1], both[0]) / (count * len(spectra))
+            # Before the next one is predicted.
+            del predicted
         self._begin_piece(JOINING)
         dist.all_reduce(found)
         for one in (parts, differences, *spectra.values()):
@@ -306,9 +319,31 @@ class Validation:
             {name: predicted[name].cpu().numpy()[shown] for name in self._names},
         )
 
-    def _predictable(self, values: torch.Tensor) -> torch.Tensor:
-        """Returns the time steps that are predicted; all of them without a copy."""
-        return values if len(self._steps) == len(values) else values[self._steps]
+    def _squares(
+        self, name: str, predicted: torch.Tensor, true: torch.Tensor
+    ) -> tuple[torch.Tensor, int]:
+        """Compares a prediction `(K, *shape)` with a trajectory `(T, *shape)`.
+
+        Returns:
+            The squares of the metric over all predicted steps, and of each of them `(1 + K, 2)`; and the number of
+            steps before the first one that is not correlated.
+        """
+        found, correlated, first = [], 0, 0
+        for piece in self._pieces(predicted):
+            one = piece.to(self._device)
+            steps = self._steps[first : first + len(one)]
+            wanted = true[steps].to(self._device)
+            found.append(self._metric.squares(name, one, wanted, self._usual[name]))
+            if correlated == first:
+                correlated += steps_correlated(one, wanted)
+            first += len(one)
+        squares = torch.cat(found)
+        return torch.cat([squares.mean(dim=0, keepdim=True), squares]), correlated
+
+    def _pieces(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Splits a trajectory into parts of a few time steps."""
+        rows = max(1, _VALUES_AT_ONCE // max(values[0].numel(), 1))
+        return torch.split(values, rows)
 
     def _predictions(
         self,

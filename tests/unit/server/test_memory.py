@@ -202,7 +202,7 @@ def test_the_spectrum_of_a_large_field_is_in_the_promised_memory():
     study, none = load_study(HEAT), load_study(HEAT, more)
     simulations, values = study.training.validation.simulations, 100 * 100
     each = study.simulation.time_steps * study.sample_bytes
-    held = (simulations / study.server.ranks + 3) * each
+    held = (simulations / study.server.ranks + 2) * each + 32 * study.sample_bytes
     assert promised_megabytes(study) - promised_megabytes(none) == pytest.approx(
         (held + 110 * values) / 1e6
     )
