@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.batches import check_out, copied
 from melissa_gen.reservoir.policy_rules import PolicyRules
-from melissa_gen.reservoir.samples import Batch, Sample, SampleBlock, Selection, StoredRows
+from melissa_gen.reservoir.samples import (
+    Batch,
+    Draw,
+    Sample,
+    SampleBlock,
+    Selection,
+    Stock,
+    StoredRows,
+)
 from melissa_gen.reservoir.segments import IN_NO_WINDOW, NOT_DRAWN, Segments, WindowShape
 from melissa_gen.reservoir.slot_release import SlotRelease
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.stored_rows import stored_rows
+from melissa_gen.reservoir.totals import Totals
 
 __all__ = ["LOST_WITH_SERVER", "Policy"]
 
@@ -65,11 +74,7 @@ class Policy(PolicyRules):
         self._blocked = False
         self._allowed: int | None = None
         self._refilled = False
-        self._stored = 0
-        self._trained = 0
-        self._draws = 0
-        self._samples_drawn = 0
-        self._withdrawn: dict[str, int] = {}
+        self._totals = Totals()
         self._arrivals: dict[int, None] = {}  # in order
         self._release = SlotRelease(store)
 
@@ -159,7 +164,7 @@ class Policy(PolicyRules):
             unseen = self._unseen_steps()
             rows = self._clear()
             self._free(rows if self._segments is None else self._segments.clear())
-            self._count_withdrawn(reason, unseen)
+            self._totals.withdraw(reason, unseen)
             self._condition.notify_all()
             return unseen
 
@@ -186,24 +191,35 @@ class Policy(PolicyRules):
             ValueError: An array in `out` is too short or has another dtype.
         """
         check_out(self.store, n, self._steps, out)
+        draw = self.begin_draw(n, below_watermark=below_watermark)
+        if draw is None:
+            return None
+        try:
+            return copied(self.store, draw, out)
+        finally:
+            self.end_draw(draw)
+
+    def begin_draw(self, n: int, *, below_watermark: bool = False) -> Draw | None:
+        """Selects a batch as `draw` does, whose rows the caller reads; `end_draw` must follow."""
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
             self._release.taken = frozenset()
-            selection, windows, removed = self._take(self._select(n))
-            self._draws += 1
-            self._samples_drawn += len(selection.slots)
-            if not removed:
+            draw = self._take(self._select(n))
+            self._totals.draws += 1
+            self._totals.samples_drawn += len(draw.selection.slots)
+            if not draw.removed:
                 # Samples drawn for the first time can be evicted now: ingest does not wait for the copy.
                 self._condition.notify_all()
-        try:
-            return copied(self.store, selection, windows, out)
-        finally:
-            with self._condition:
-                self._release.copied = frozenset()
-                self._release.free_late()
-                self._free(removed)
-                self._condition.notify_all()
+            return draw
+
+    def end_draw(self, draw: Draw) -> None:
+        """Frees the slots that the draw has removed."""
+        with self._condition:
+            self._release.copied = frozenset()
+            self._release.free_late()
+            self._free(draw.removed)
+            self._condition.notify_all()
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
         """Records the losses of a batch. Policies that do not depend on the loss ignore them.
@@ -227,6 +243,12 @@ class Policy(PolicyRules):
             self._release.taken = frozenset(taken)
             self._release.free_late()
             return taken
+
+    def stock(self, n: int) -> Stock:
+        """Returns what can be given now, in batches of n items."""
+        with self._condition:
+            state = self.drained, self.blocked, self._items(), self.accepted, self._closed
+            return Stock(self._ready(n), *state)
 
     def ready(self, n: int) -> bool:
         """Whether `draw(n)` would return a batch now."""
@@ -284,12 +306,6 @@ class Policy(PolicyRules):
         with self._condition:
             return self._blocked and not self._room()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a put would succeed now."""
-        with self._condition:
-            return self._room()
-
     def unseen(self) -> NDArray[np.int64]:
         """Simulation number and time step of each stored sample that has never been drawn, `(n, 2)`."""
         with self._condition:
@@ -314,15 +330,7 @@ class Policy(PolicyRules):
         with self._condition:
             unseen = self._unseen_steps()
             held = self._size() if self._segments is None else self._segments.held
-            return {
-                "stored": self._stored,
-                "trained": self._trained,
-                "withdrawn": dict(self._withdrawn),
-                "draws": self._draws,
-                "samples_drawn": self._samples_drawn,
-                "seen": held - unseen,
-                "unseen": unseen,
-            }
+            return self._totals.as_dict() | {"seen": held - unseen, "unseen": unseen}
 
     def state(self) -> dict[str, Any]:
         """Checkpoint state as JSON types: counters and random state, without the samples (see `rows`)."""
@@ -342,16 +350,12 @@ class Policy(PolicyRules):
             RunError: A sample has already been put.
         """
         with self._condition:
-            if self._stored:
+            if self._totals.stored:
                 message = "a reservoir can only be restored before the first sample"
                 raise RunError(message)
             counters = state["counters"]
-            self._stored = int(counters["stored"])
-            self._trained = int(counters["trained"])
-            self._draws = int(counters["draws"])
-            self._samples_drawn = int(counters["samples_drawn"])
-            self._withdrawn = {str(k): int(v) for k, v in counters["withdrawn"].items()}
-            self._count_withdrawn(LOST_WITH_SERVER, int(counters["unseen"]))
+            self._totals.restore(counters)
+            self._totals.withdraw(LOST_WITH_SERVER, int(counters["unseen"]))
             # A rank that did not exist before keeps its own generator.
             if state["random"] is not None:
                 self._random.bit_generator.state = state["random"]
@@ -360,7 +364,7 @@ class Policy(PolicyRules):
     def accepted(self) -> int:
         """Number of stored samples that count for the pacing: not those of simulations that ended before a window."""
         with self._condition:
-            return self._stored - self._withdrawn.get(IN_NO_WINDOW, 0)
+            return self._totals.stored - self._totals.withdrawn.get(IN_NO_WINDOW, 0)
 
     @property
     def refilled(self) -> bool:
@@ -385,7 +389,7 @@ class Policy(PolicyRules):
             store, slots = self.store, rows.slots
             store.simulations[slots], store.steps[slots] = columns["simulation"], columns["step"]
             store.weights[slots] = columns["weight"]
-            self._count_withdrawn(LOST_WITH_SERVER, -int(np.count_nonzero(~columns["seen"])))
+            self._totals.withdraw(LOST_WITH_SERVER, -int(np.count_nonzero(~columns["seen"])))
             if self._segments is not None:
                 segments = set(self._segments.restore(slots, columns))
                 here = np.array([slot in segments for slot in slots.tolist()], bool)
@@ -411,7 +415,7 @@ class Policy(PolicyRules):
         count = min(len(slots), room + self._evictable())
         if self._allowed is not None:
             count = min(count, max(self._allowed - self.accepted, 0))
-        self._stored += count
+        self._totals.stored += count
         self._arrivals.update(dict.fromkeys(slots[:count]))
         self._free(self._exchange(slots[:count], max(count - room, 0)))
         return count
@@ -421,7 +425,7 @@ class Policy(PolicyRules):
         for count, slot in enumerate(slots):
             if not self._room():
                 return count
-            self._stored += 1
+            self._totals.stored += 1
             self._arrivals[slot] = None
             rows = self._complete_segments(segments, slot)
             while self._size() + len(rows) > self._limit and self._evictable():
@@ -465,23 +469,18 @@ class Policy(PolicyRules):
     def _withdraw(self, segments: Segments, slots: list[int], reason: str) -> None:
         """Frees time steps; those in no drawn window are counted as withdrawn."""
         lost = int(np.count_nonzero(~segments.trained[slots])) if slots else 0
-        self._count_withdrawn(reason, lost)
+        self._totals.withdraw(reason, lost)
         self._free(slots)
 
-    def _count_withdrawn(self, reason: str, count: int) -> None:
-        total = self._withdrawn.get(reason, 0) + count
-        self._withdrawn.pop(reason, None)
-        if total:
-            self._withdrawn[reason] = total
-
-    def _take(self, chosen: Selection) -> tuple[Selection, list[list[int]] | None, list[int]]:
-        """Notes a draw; returns the selection, the slots of each window, and the slots that the draw removes."""
+    def _take(self, chosen: Selection) -> Draw:
+        """Notes a draw."""
         if self._segments is not None:
-            return *self._take_windows(self._segments, chosen), []
+            return Draw(*self._take_windows(self._segments, chosen), [])
         new = zip(chosen.slots, chosen.unseen, strict=True)
-        self._trained += len({slot for slot, unseen in new if unseen})
+        self._totals.trained += len({slot for slot, unseen in new if unseen})
         self._release.copied = frozenset(chosen.slots)
-        return chosen, None, [slot for slot in dict.fromkeys(chosen.slots) if self._finish(slot)]
+        removed = [slot for slot in dict.fromkeys(chosen.slots) if self._finish(slot)]
+        return Draw(chosen, None, removed)
 
     def _take_windows(
         self, segments: Segments, selection: Selection
@@ -492,7 +491,7 @@ class Policy(PolicyRules):
             slots, first, new = segments.take(row, self._random, last=self._closed)
             windows.append(slots)
             unseen.append(first)
-            self._trained += new
+            self._totals.trained += new
         self._release.copied = frozenset(slot for slots in windows for slot in slots)
         for row in dict.fromkeys(selection.slots):
             if segments.drawn(row, last=self._closed) and self._finish(row):

@@ -1,31 +1,26 @@
 """Copies the rows of a draw into the arrays of the caller."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir.samples import Batch, Selection
-from melissa_gen.reservoir.slot_store import SlotStore
+from melissa_gen.reservoir.samples import Batch, Draw
+from melissa_gen.reservoir.slot_store import Rows
 
 __all__ = ["check_out", "copied"]
 
 
-def copied(
-    store: SlotStore,
-    selection: Selection,
-    windows: Sequence[Sequence[int]] | None,
-    out: Mapping[str, NDArray[Any]],
-) -> Batch:
+def copied(store: Rows, draw: Draw, out: Mapping[str, NDArray[Any]]) -> Batch:
     """Copies the rows of the selected slots into `out`.
 
     Args:
         store: The rows.
-        selection: What was selected.
-        windows: The slots of each item if an item has several time steps.
+        draw: What was selected.
         out: Name of each field or input field to an array.
     """
+    selection, windows = draw.selection, draw.windows
     index = np.asarray(selection.slots, np.intp)
     rows = index if windows is None else np.asarray(windows, np.intp)
     count = len(index)
@@ -52,7 +47,7 @@ def copied(
     )
 
 
-def check_out(store: SlotStore, n: int, steps: int | None, out: Mapping[str, NDArray[Any]]) -> None:
+def check_out(store: Rows, n: int, steps: int | None, out: Mapping[str, NDArray[Any]]) -> None:
     """Checks the arrays into which a batch of n items is copied.
 
     Raises:

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["NO_INPUTS", "Batch", "Inputs", "Sample", "SampleBlock", "Selection", "StoredRows"]
+__all__ = [
+    "NO_INPUTS",
+    "Batch",
+    "Draw",
+    "Inputs",
+    "Sample",
+    "SampleBlock",
+    "Selection",
+    "Stock",
+    "StoredRows",
+]
 
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -114,6 +124,40 @@ class Selection(NamedTuple):
     slots: list[int]
     unseen: list[bool]
     weights: NDArray[np.float64]
+
+
+class Draw(NamedTuple):
+    """A draw whose rows can be read until `Policy.end_draw`.
+
+    Attributes:
+        selection: What was selected.
+        windows: The slots of each item if an item has several time steps, else None.
+        removed: The slots that the draw removes.
+    """
+
+    selection: Selection
+    windows: list[list[int]] | None
+    removed: list[int]
+
+
+class Stock(NamedTuple):
+    """What a policy can give at one instant.
+
+    Attributes:
+        ready: Whether a batch can be drawn.
+        drained: Whether reception is closed and no sample is left to draw.
+        blocked: Whether the most recent put was refused and there is still no room.
+        items: Number of items that can be drawn: samples, or windows of several time steps.
+        accepted: Number of stored samples that count for the pacing; see `Policy.accepted`.
+        closed: Whether reception is closed.
+    """
+
+    ready: bool
+    drained: bool
+    blocked: bool
+    items: int
+    accepted: int
+    closed: bool
 
 
 class StoredRows(NamedTuple):

@@ -1,7 +1,7 @@
 """Preallocated memory for samples. All pages are committed before the first sample arrives."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,11 +9,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, SampleBlock
+from melissa_gen.reservoir.shared_arrays import ArraySpec, arrays_in
 
-__all__ = ["FieldSpec", "Saver", "SlotStore", "megabytes"]
+__all__ = ["FieldSpec", "Rows", "Saver", "SlotStore", "megabytes", "row_specs"]
 
-FieldSpec = tuple[tuple[int, ...], DTypeLike]
+FieldSpec = ArraySpec
 """Shape of one field without the sample axis, and its dtype."""
+_FIELD = "field."
 
 
 class Saver(Protocol):
@@ -55,7 +57,61 @@ def megabytes(
     return _bytes(fields, slots, n_inputs, inputs_dtype) / 1e6
 
 
-class SlotStore:
+def row_specs(
+    fields: Mapping[str, FieldSpec],
+    slots: int,
+    n_inputs: int,
+    inputs_dtype: DTypeLike = np.float32,
+) -> dict[str, ArraySpec]:
+    """Returns shape and dtype of the arrays of `Rows`, as `SlotStore` takes the arguments."""
+    specs: dict[str, ArraySpec] = {
+        _FIELD + name: ((slots, *shape), dtype) for name, (shape, dtype) in fields.items()
+    }
+    return specs | {
+        "inputs": ((slots, n_inputs), inputs_dtype),
+        "simulations": ((slots,), np.int64),
+        "steps": ((slots,), np.int64),
+        "weights": ((slots,), np.float64),
+    }
+
+
+class Rows:
+    """The rows of samples, which several processes may share.
+
+    Args:
+        arrays: The arrays of `row_specs`.
+        input_specs: Name to (shape, dtype) of the input fields of a simulation.
+
+    Attributes:
+        input_specs: Name to (shape, dtype) of the input fields of a simulation.
+        input_fields: Slot to the input fields of its simulation. The slots of a simulation refer to the same arrays.
+        arrays: Field name to an array `(slots, *shape)`.
+        inputs: Input vectors, `(slots, n_inputs)`.
+        simulations: Simulation number of each slot, `(slots,)`.
+        steps: Time step of each slot, `(slots,)`.
+        weights: Importance weight of the simulation of each slot, `(slots,)`.
+    """
+
+    input_fields: Any
+
+    def __init__(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        input_specs: Mapping[str, FieldSpec] | None = None,
+    ) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {
+            name.removeprefix(_FIELD): array
+            for name, array in arrays.items()
+            if name.startswith(_FIELD)
+        }
+        self.inputs: NDArray[Any] = arrays["inputs"]
+        self.simulations: NDArray[np.int64] = arrays["simulations"]
+        self.steps: NDArray[np.int64] = arrays["steps"]
+        self.weights: NDArray[np.float64] = arrays["weights"]
+        self.input_specs = dict(input_specs or {})
+
+
+class SlotStore(Rows):
     """Preallocated arrays for samples, and the list of free slots.
 
     A slot is a row index that is common to all arrays. Only the thread that acquired a slot writes
@@ -67,16 +123,9 @@ class SlotStore:
         n_inputs: Length of a sample's input vector (parameters and time).
         inputs_dtype: Dtype of the input vector.
         input_specs: Name to (shape, dtype) of the input fields of a simulation.
+        memory: Where the arrays lie, `array_bytes(row_specs(...))` bytes of zeros; None: they are allocated.
 
     Attributes:
-        input_specs: Name to (shape, dtype) of the input fields of a simulation.
-        input_fields: The input fields of the simulation of each slot. The slots of a simulation refer to the same
-            arrays, which are freed with the last of them.
-        arrays: Field name to an array `(slots, *shape)`.
-        inputs: Input vectors, `(slots, n_inputs)`.
-        simulations: Simulation number of each slot, `(slots,)`.
-        steps: Time step of each slot, `(slots,)`.
-        weights: Importance weight of the simulation of each slot, `(slots,)`.
         saver: Is called before a slot is released while the rows are being saved, else None.
         megabytes: Memory of all arrays in megabytes.
 
@@ -92,28 +141,24 @@ class SlotStore:
         n_inputs: int,
         inputs_dtype: DTypeLike = np.float32,
         input_specs: Mapping[str, FieldSpec] | None = None,
+        memory: memoryview | None = None,
     ) -> None:
         if slots < 1:
             message = f"a slot store needs at least one slot, not {slots}"
             raise ValueError(message)
         self.slots = slots
         self.megabytes = megabytes(fields, slots, n_inputs, inputs_dtype)
+        specs = row_specs(fields, slots, n_inputs, inputs_dtype)
         try:
-            self.arrays: dict[str, NDArray[Any]] = {
-                name: _committed((slots, *shape), dtype) for name, (shape, dtype) in fields.items()
-            }
-            self.inputs: NDArray[Any] = _committed((slots, n_inputs), inputs_dtype)
-            self.simulations: NDArray[np.int64] = _committed((slots,), np.int64)
-            self.steps: NDArray[np.int64] = _committed((slots,), np.int64)
-            self.weights: NDArray[np.float64] = _committed((slots,), np.float64)
+            found = _committed(specs) if memory is None else arrays_in(memory, specs)
         except MemoryError as error:
             message = (
                 f"could not allocate a reservoir of {slots} samples ({self.megabytes:.0f} MB): "
                 "lower reservoir.capacity or request more memory per server rank"
             )
             raise RunError(message) from error
-        self.input_specs = dict(input_specs or {})
-        self.input_fields: list[Inputs] = [NO_INPUTS] * slots
+        super().__init__(found, input_specs)
+        self.input_fields: MutableSequence[Inputs] = [NO_INPUTS] * slots
         self.saver: Saver | None = None
         self._lock = threading.Lock()
         self._free = list(range(slots - 1, -1, -1))
@@ -216,11 +261,13 @@ class SlotStore:
         return ValueError(f"slot {slot} of {self.slots} was not acquired")
 
 
-def _committed(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Allocates an array of zeros and commits its pages.
+def _committed(specs: Mapping[str, ArraySpec]) -> dict[str, NDArray[Any]]:
+    """Allocates arrays of zeros and commits their pages.
 
     `np.zeros` only reserves address space, so that memory could run out later.
     """
-    array: NDArray[Any] = np.empty(shape, dtype)
-    array.fill(0)
-    return array
+    found: dict[str, NDArray[Any]] = {}
+    for name, (shape, dtype) in specs.items():
+        found[name] = np.empty(shape, dtype)
+        found[name].fill(0)
+    return found

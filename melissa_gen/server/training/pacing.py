@@ -39,14 +39,14 @@ class Supply(NamedTuple):
             batch_size: Samples per batch.
             stored_before: Samples stored before this server started.
         """
-        drained = reservoir.drained
+        stock = reservoir.stock(batch_size)
         return cls(
-            ready=reservoir.ready(batch_size) or drained,
-            drained=drained,
-            blocked=reservoir.blocked and not drained,
-            available=min(len(reservoir), batch_size),
-            accepted=reservoir.accepted - stored_before,
-            closed=reservoir.closed,
+            ready=stock.ready or stock.drained,
+            drained=stock.drained,
+            blocked=stock.blocked and not stock.drained,
+            available=min(stock.items, batch_size),
+            accepted=stock.accepted - stored_before,
+            closed=stock.closed,
         )
 
 
