@@ -6,7 +6,7 @@ evicted. A sample is copied once only, from its row into the training batch. Fro
 package imports only `melissa_gen.errors`.
 """
 
-from melissa_gen.reservoir.base_policy import LOST_WITH_SERVER, Policy
+from melissa_gen.reservoir.base_policy import Policy
 from melissa_gen.reservoir.creation import create
 from melissa_gen.reservoir.draw_once import FIFO, FIRO
 from melissa_gen.reservoir.row_file import RowReader, RowSaver
@@ -20,6 +20,7 @@ from melissa_gen.reservoir.samples import (
 )
 from melissa_gen.reservoir.segments import WindowShape
 from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
+from melissa_gen.reservoir.totals import LOST_WITH_SERVER
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 from melissa_gen.reservoir.weighted_reservoir import WeightedReservoir
 

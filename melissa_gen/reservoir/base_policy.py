@@ -24,12 +24,9 @@ from melissa_gen.reservoir.segments import IN_NO_WINDOW, NOT_DRAWN, Segments, Wi
 from melissa_gen.reservoir.slot_release import SlotRelease
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.stored_rows import stored_rows
-from melissa_gen.reservoir.totals import Totals
+from melissa_gen.reservoir.totals import LOST_WITH_SERVER, Totals
 
-__all__ = ["LOST_WITH_SERVER", "Policy"]
-
-LOST_WITH_SERVER = "lost with an earlier server"
-"""Reason for withdrawing the samples that were in memory when a server ended before its study."""
+__all__ = ["Policy"]
 
 
 class Policy(PolicyRules):
@@ -305,6 +302,12 @@ class Policy(PolicyRules):
         """Whether the most recent put was refused and there is still no room."""
         with self._condition:
             return self._blocked and not self._room()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a put would succeed now."""
+        with self._condition:
+            return self._room()
 
     def unseen(self) -> NDArray[np.int64]:
         """Simulation number and time step of each stored sample that has never been drawn, `(n, 2)`."""

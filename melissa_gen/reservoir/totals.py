@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Totals"]
+__all__ = ["LOST_WITH_SERVER", "Totals"]
+
+LOST_WITH_SERVER = "lost with an earlier server"
+"""Reason for withdrawing the samples that were in memory when a server ended before its study."""
 
 
 @dataclass
