@@ -11,7 +11,7 @@ from pathlib import Path
 from melissa_gen.errors import MelissaGenError, StudyError
 from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
 from melissa_gen.run_dir.server_failure import write_server_failure
-from melissa_gen.server.coordination.starting import start_control
+from melissa_gen.server.child_process import start_control
 
 _log = logging.getLogger("melissa_gen.server")
 

@@ -30,13 +30,13 @@ from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, ro
 from melissa_gen.run_dir.locking import LockedError, held
 from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.checkpointing import CheckpointWriter
+from melissa_gen.server.child_process import StartedProcess
 from melissa_gen.server.collectives import all_gather_json, barrier, broadcast_json
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
-from melissa_gen.server.coordination.starting import StartedControl
 from melissa_gen.server.early_service import EarlyService
 from melissa_gen.server.ingest.assembler import Assembler
 from melissa_gen.server.ingest.input_fields import InputFields
@@ -61,7 +61,7 @@ _HEADER_ROOM = 65_536
 def run_rank(
     run_dir: Path,
     world: Any,
-    started: StartedControl | None,
+    started: StartedProcess | None,
     warnings: Callable[[], list[str]] = list,
 ) -> int:
     """Runs one rank of the server to the end of the study.

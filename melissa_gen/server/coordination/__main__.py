@@ -1,11 +1,8 @@
 """The control process, which rank 0 of the server starts as `python -m melissa_gen.server.coordination`."""
 
-import ctypes
-import gc
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,21 +14,20 @@ import zmq
 
 from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.errors import MelissaGenError
-from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
+from melissa_gen.logs import WarningCollector
 from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.run_dir.checkpoint_folder import read_state
 from melissa_gen.run_dir.server_failure import write_server_failure
+from melissa_gen.server.child_process import run_child
 from melissa_gen.server.coordination.coordinator import Coordinator
-from melissa_gen.server.coordination.link import Link
-from melissa_gen.server.coordination.starting import IGNORED
 from melissa_gen.server.ingest.receiver import SavedPart
+from melissa_gen.server.link import Link
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
 
 _log = logging.getLogger("melissa_gen.server.coordination")
 
-_PR_SET_PDEATHSIG = 1
 _SLOW = ("publish", "publish_if_written")
 """Calls that may write large files."""
 _ABORT_SECONDS = 2.0
@@ -152,37 +148,13 @@ def _saved(parts: list[list[Any]]) -> list[SavedPart]:
 
 
 def main() -> None:
-    """Runs the process, which never outlives rank 0."""
-    gc.disable()
-    rank_0 = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in IGNORED:
-        # Not SIG_IGN, which programs that a sampler starts would inherit.
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
-    configure_process("server control")
-    threading.excepthook = log_thread_error
-    warnings = WarningCollector()
-    logging.getLogger().addHandler(warnings)
+    """Runs the process."""
+    run_child("the control process", "server control", _run)
+
+
+def _run(run_dir: Path, descriptors: list[int], rank_0: int, warnings: WarningCollector) -> None:
     shorten_gil_switch_interval()
-    descriptor = int(sys.argv[2])
-    # Programs that a sampler starts must not keep the connection open.
-    os.set_inheritable(descriptor, False)
-    service = _Service(Path(sys.argv[1]), Link(descriptor), rank_0, warnings)
-    gc.freeze()
-    gc.enable()
-    status = 0
-    try:
-        service.run()
-    except EOFError:
-        status = 1
-    except Exception:
-        _log.exception("the control process has failed")
-        status = 1
-    # As at the end of a rank: everything is written, and freeing the objects of torch would take seconds.
-    logging.shutdown()
-    sys.stderr.flush()
-    os._exit(status)
+    _Service(run_dir, Link(descriptors[0]), rank_0, warnings).run()
 
 
 if __name__ == "__main__":

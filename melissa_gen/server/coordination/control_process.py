@@ -21,10 +21,10 @@ from melissa_gen.protocol.failures import with_cause
 from melissa_gen.run_dir.checkpoint import begin_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import LATEST
 from melissa_gen.run_dir.strict_json import plain
+from melissa_gen.server.child_process import StartedProcess, ended_how
 from melissa_gen.server.consumer import Consumer
-from melissa_gen.server.coordination.link import Link
-from melissa_gen.server.coordination.starting import StartedControl
 from melissa_gen.server.ingest.receiver import SavedPart
+from melissa_gen.server.link import Link
 from melissa_gen.server.setup import Checkpoint, RankSetup
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class ControlProcess:
             answer; takes the reason. Called in another thread.
     """
 
-    def __init__(self, run_dir: Path, started: StartedControl, lost: Callable[[str], None]) -> None:
+    def __init__(self, run_dir: Path, started: StartedProcess, lost: Callable[[str], None]) -> None:
         self._run_dir, self._lost = run_dir, lost
         self._process = started.process
-        self._link = Link(started.descriptor)
+        self._link = Link(started.descriptors[0])
         self._numbers = itertools.count(1)
         self._answers: dict[int, Future[Any]] = {}
         self._finished = False
@@ -255,7 +255,7 @@ class ControlProcess:
                 self._take(message)
         except EOFError:
             if not self._finished:
-                self._end(f"the control process of the server has ended {self._manner()}")
+                self._end(f"the control process of the server has ended {ended_how(self._process)}")
         except Exception as error:
             # Without this thread, no call would be answered.
             self._end(f"a message of the control process can't be read: {error!r}")
@@ -280,11 +280,3 @@ class ControlProcess:
             if not answer.done():
                 answer.set_exception(RunError(reason))
         self._lost(reason)
-
-    def _manner(self) -> str:
-        """Returns how the process has ended."""
-        try:
-            code = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "its connection to rank 0"
-        return f"with exit status {code}" if code >= 0 else f"by signal {with_cause(-code)}"

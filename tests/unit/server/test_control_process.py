@@ -19,7 +19,7 @@ from melissa_gen.run_dir.events import read_events
 from melissa_gen.run_dir.folder import record_run
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_process import ControlProcess
-from melissa_gen.server.coordination.starting import start_control
+from melissa_gen.server.child_process import start_control
 from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.setup import RankSetup
 from melissa_gen.study import load_study
@@ -149,7 +149,7 @@ def test_the_death_of_the_process_ends_the_server_with_a_sentence(control, run_d
 def test_the_process_ends_with_rank_0_and_not_before(run_dir, number):
     code = (
         "import sys, time; from pathlib import Path; "
-        "from melissa_gen.server.coordination.starting import start_control; "
+        "from melissa_gen.server.child_process import start_control; "
         "start_control(Path(sys.argv[1])); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

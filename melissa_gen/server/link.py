@@ -1,4 +1,4 @@
-"""Messages between rank 0 of the server and its control process, through a pair of connected sockets; no pickle."""
+"""Messages between a server rank and a process that it has started, through a pair of connected sockets; no pickle."""
 
 import json
 import threading
@@ -41,3 +41,7 @@ class Link:
             return json.loads(self._connection.recv_bytes()), self._connection.recv_bytes()
         except OSError as error:
             raise EOFError from error
+
+    def arrives(self, seconds: float) -> bool:
+        """Waits for a message; returns whether there is one, or whether the other process has ended."""
+        return self._connection.poll(seconds)
