@@ -13,13 +13,18 @@ from melissa_gen.reservoir.row_file import RowReader, RowSaver
 from melissa_gen.reservoir.samples import (
     NO_INPUTS,
     Batch,
+    Draw,
     Inputs,
     Sample,
     SampleBlock,
+    Selection,
+    Stock,
     StoredRows,
 )
 from melissa_gen.reservoir.segments import WindowShape
-from melissa_gen.reservoir.slot_store import FieldSpec, SlotStore, megabytes
+from melissa_gen.reservoir.shared_arrays import ArraySpec, array_bytes, arrays_in
+from melissa_gen.reservoir.slot_store import FieldSpec, Rows, SlotStore, megabytes, row_specs
+from melissa_gen.reservoir.source import Source
 from melissa_gen.reservoir.totals import LOST_WITH_SERVER
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 from melissa_gen.reservoir.weighted_reservoir import WeightedReservoir
@@ -29,19 +34,28 @@ __all__ = [
     "FIRO",
     "LOST_WITH_SERVER",
     "NO_INPUTS",
+    "ArraySpec",
     "Batch",
+    "Draw",
     "FieldSpec",
     "Inputs",
     "Policy",
     "Reservoir",
     "RowReader",
     "RowSaver",
+    "Rows",
     "Sample",
     "SampleBlock",
+    "Selection",
     "SlotStore",
+    "Source",
+    "Stock",
     "StoredRows",
     "WeightedReservoir",
     "WindowShape",
+    "array_bytes",
+    "arrays_in",
     "create",
     "megabytes",
+    "row_specs",
 ]

@@ -64,7 +64,7 @@ class Policy(PolicyRules):
         # Rows that are evicted at once: single time steps, or segments of several.
         self._limit = capacity
         self._segments: Segments | None = None
-        self._steps: int | None = None
+        self.window_steps: int | None = None
         self._random = np.random.default_rng(seed)
         self._condition = threading.Condition()
         self._closed = False
@@ -93,7 +93,7 @@ class Policy(PolicyRules):
             )
             raise StudyError(message)
         self._segments = Segments(self.store, shape, time_steps, growing)
-        self._steps, longest = shape.steps, self._segments.longest
+        self.window_steps, longest = shape.steps, self._segments.longest
         self._limit = self._segments.fitting(self.capacity)
         # As many windows as that number of time steps has; at least one of a full reservoir.
         self.items_per_sample = shape.per_time_step(time_steps)
@@ -187,7 +187,7 @@ class Policy(PolicyRules):
             StudyError: The capacity of a policy that removes drawn samples is less than n.
             ValueError: An array in `out` is too short or has another dtype.
         """
-        check_out(self.store, n, self._steps, out)
+        check_out(self.store, n, self.window_steps, out)
         draw = self.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None
@@ -267,14 +267,7 @@ class Policy(PolicyRules):
             return self._ready(n)
 
     def wait_room(self, timeout: float | None = None) -> bool:
-        """Waits until a put would succeed or reception is closed.
-
-        Args:
-            timeout: Maximum waiting time in seconds; None waits without limit.
-
-        Returns:
-            Whether a put would succeed.
-        """
+        """Waits until a put would succeed or reception is closed, at most `timeout` seconds; returns which."""
         with self._condition:
             self._condition.wait_for(lambda: self._room() or self._closed, timeout)
             return self._room() and not self._closed

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.errors import DataError
-from melissa_gen.reservoir.base_policy import Policy
 from melissa_gen.reservoir.samples import Batch
+from melissa_gen.reservoir.source import Source
 
 __all__ = ["OrderRecorder", "RecordedStep", "read_order"]
 
@@ -33,7 +33,7 @@ class OrderRecorder:
         path: The file; an existing file is replaced.
     """
 
-    def __init__(self, reservoir: Policy, path: Path) -> None:
+    def __init__(self, reservoir: Source, path: Path) -> None:
         self._reservoir, self._path = reservoir, path
         self._file: BinaryIO | None = None
         try:

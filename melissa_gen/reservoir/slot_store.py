@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, SampleBlock
-from melissa_gen.reservoir.shared_arrays import ArraySpec, arrays_in
+from melissa_gen.reservoir.shared_arrays import ArraySpec
 
 __all__ = ["FieldSpec", "Rows", "Saver", "SlotStore", "megabytes", "row_specs"]
 
@@ -92,7 +92,7 @@ class Rows:
         weights: Importance weight of the simulation of each slot, `(slots,)`.
     """
 
-    input_fields: Any
+    input_fields: MutableSequence[Inputs] | dict[int, Inputs]
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Rows:
         self.steps: NDArray[np.int64] = arrays["steps"]
         self.weights: NDArray[np.float64] = arrays["weights"]
         self.input_specs = dict(input_specs or {})
+        self.input_fields = {}
 
 
 class SlotStore(Rows):
@@ -123,7 +124,7 @@ class SlotStore(Rows):
         n_inputs: Length of a sample's input vector (parameters and time).
         inputs_dtype: Dtype of the input vector.
         input_specs: Name to (shape, dtype) of the input fields of a simulation.
-        memory: Where the arrays lie, `array_bytes(row_specs(...))` bytes of zeros; None: they are allocated.
+        arrays: The arrays of `row_specs`, with zeros; None: they are allocated.
 
     Attributes:
         saver: Is called before a slot is released while the rows are being saved, else None.
@@ -141,24 +142,24 @@ class SlotStore(Rows):
         n_inputs: int,
         inputs_dtype: DTypeLike = np.float32,
         input_specs: Mapping[str, FieldSpec] | None = None,
-        memory: memoryview | None = None,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         if slots < 1:
             message = f"a slot store needs at least one slot, not {slots}"
             raise ValueError(message)
         self.slots = slots
         self.megabytes = megabytes(fields, slots, n_inputs, inputs_dtype)
-        specs = row_specs(fields, slots, n_inputs, inputs_dtype)
         try:
-            found = _committed(specs) if memory is None else arrays_in(memory, specs)
+            if arrays is None:
+                arrays = _committed(row_specs(fields, slots, n_inputs, inputs_dtype))
         except MemoryError as error:
             message = (
                 f"could not allocate a reservoir of {slots} samples ({self.megabytes:.0f} MB): "
                 "lower reservoir.capacity or request more memory per server rank"
             )
             raise RunError(message) from error
-        super().__init__(found, input_specs)
-        self.input_fields: MutableSequence[Inputs] = [NO_INPUTS] * slots
+        super().__init__(arrays, input_specs)
+        self.input_fields = [NO_INPUTS] * slots
         self.saver: Saver | None = None
         self._lock = threading.Lock()
         self._free = list(range(slots - 1, -1, -1))

@@ -5,7 +5,6 @@ Rank 0 also writes `state.json` with `state.npz` and the model, and publishes th
 """
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.checkpoint_folder import publish
+from melissa_gen.run_dir.nested_arrays import split_arrays
 
 __all__ = ["begin_checkpoint", "partial_folder", "publish_checkpoint", "write_state"]
 
@@ -56,8 +56,7 @@ def write_state(folder: Path, name: str, state: dict[str, Any]) -> None:
     Raises:
         OSError: The files can't be written.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    plain = _split(state, "", arrays)
+    plain, arrays = split_arrays(state)
     (folder / f"{name}.json").write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
     # mypy takes the arrays for the keyword `allow_pickle`.
     np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
@@ -78,22 +77,3 @@ def publish_checkpoint(folder: Path, order: tuple[int, int]) -> None:
     except OSError as error:
         message = f"{folder}: can't write the checkpoint: {error}"
         raise RunError(message) from error
-
-
-def _split(value: Any, path: str, arrays: dict[str, Any]) -> Any:
-    """Returns a nested value in JSON types.
-
-    Arrays are moved to `arrays` and replaced by a reference. JSON has no NaN and infinities: they are written as text.
-    """
-    if isinstance(value, dict):
-        return {
-            str(k): _split(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_split(v, f"{path}/{n}", arrays) for n, v in enumerate(value)]
-    if isinstance(value, np.ndarray):
-        arrays[path] = value
-        return {"npz": path}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": repr(float(value))}
-    return value

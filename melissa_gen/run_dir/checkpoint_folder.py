@@ -13,6 +13,7 @@ import numpy as np
 
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.durable import sync
+from melissa_gen.run_dir.nested_arrays import joined_arrays
 from melissa_gen.study import Study, value_of
 
 __all__ = [
@@ -157,7 +158,7 @@ def read_state(
         plain = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             needed = {key: value for key, value in plain.items() if key not in leave_out}
-            state: dict[str, Any] = _joined(needed, arrays)
+            state: dict[str, Any] = joined_arrays(needed, arrays)
     except (OSError, ValueError, KeyError) as error:
         message = f"the checkpoint {folder} can't be read: {error}"
         raise RunError(message) from error
@@ -191,18 +192,6 @@ def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:
                 "restore the value, or start a new run"
             )
             raise RunError(message)
-
-
-def _joined(value: Any, arrays: Any) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"npz"}:
-            return arrays[value["npz"]]
-        if set(value) == {"float"}:
-            return float(value["float"])
-        return {key: _joined(item, arrays) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_joined(item, arrays) for item in value]
-    return value
 
 
 def _fingerprint(path: Path) -> list[int]:

@@ -1,6 +1,7 @@
 """One rank of the training server: `mpirun -n R python -m melissa_gen.server RUN_DIR`."""
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 from melissa_gen.errors import MelissaGenError, StudyError
 from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
+from melissa_gen.run_dir.purpose import Purpose
 from melissa_gen.run_dir.server_failure import write_server_failure
-from melissa_gen.server.child_process import start_control
+from melissa_gen.server.child_process import start_control, start_ingest_process
 
 _log = logging.getLogger("melissa_gen.server")
 
@@ -23,9 +25,10 @@ def main() -> None:
     from mpi4py import MPI
 
     world, run_dir = MPI.COMM_WORLD, Path(sys.argv[1])
-    # Both processes import their packages side by side.
+    # All processes import their packages side by side.
     control = start_control(run_dir) if world.Get_rank() == 0 else None
-    from melissa_gen.server.rank import run_rank
+    ingest = start_ingest_process(run_dir, world.Get_rank()) if _trains(run_dir) else None
+    from melissa_gen.server.rank import StartedProcesses, run_rank
 
     configure_process("server", world.Get_rank())
     threading.excepthook = log_thread_error
@@ -36,7 +39,7 @@ def main() -> None:
     # A server that receives SIGTERM before it is ready cleans up as after an error.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     try:
-        status = run_rank(run_dir, world, control, warnings.take)
+        status = run_rank(run_dir, world, StartedProcesses(control, ingest), warnings.take)
     except BaseException as error:
         expected = isinstance(error, SystemExit | MelissaGenError)
         _log.error("%s", error, exc_info=not expected or "MELISSA_GEN_DEBUG" in os.environ)
@@ -53,6 +56,12 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _trains(run_dir: Path) -> bool:
+    """Returns whether the run trains; a study without training starts a process that it does not need."""
+    run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    return Purpose.from_json(run.get("purpose")).trains
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from melissa_gen.reservoir import RowSaver
 from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import rank_files
-from melissa_gen.server.ingest.receiver import RankState, SavedPart
+from melissa_gen.server.ingest.reception import Saver
+from melissa_gen.server.rank_state import RankState, SavedPart
 
 __all__ = ["CheckpointWriter"]
 
@@ -44,7 +44,7 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: RowSaver | None,
+        saver: Saver | None,
         publish: Callable[[int, threading.Event], None] | None = None,
     ) -> None:
         """Begins to write; the previous checkpoint must be complete.
@@ -70,7 +70,7 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
-    def write(self, partial: Path, state: dict[str, Any], saver: RowSaver | None) -> SavedPart:
+    def write(self, partial: Path, state: dict[str, Any], saver: Saver | None) -> SavedPart:
         """Writes the files of the last checkpoint in the calling thread, and returns what was written."""
         return self._write(partial, state, saver, lambda: False, last=True)
 
@@ -78,7 +78,7 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: RowSaver | None,
+        saver: Saver | None,
         canceled: Callable[[], bool],
         *,
         last: bool,
@@ -103,13 +103,13 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: RowSaver | None,
+        saver: Saver | None,
         publish: Callable[[int, threading.Event], None] | None,
     ) -> None:
         began = time.monotonic()
         part = self._write(partial, state, saver, self._canceled.is_set, last=False)
         if not self._canceled.is_set():
-            self._shared.saved = part
+            self._shared.report_saved(part)
             if publish is not None:
                 publish(self._number, self._canceled)
         self._idle_since = time.monotonic()

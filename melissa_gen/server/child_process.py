@@ -48,18 +48,19 @@ class StartedProcess(NamedTuple):
 
 def start_control(run_dir: Path) -> StartedProcess:
     """Starts the control process; the main thread of rank 0 must call this."""
-    return _start("melissa_gen.server.coordination", run_dir, connections=1)
+    return _start("melissa_gen.server.coordination", "server control", run_dir, connections=1)
 
 
-def start_ingest_process(run_dir: Path) -> StartedProcess:
+def start_ingest_process(run_dir: Path, rank: int) -> StartedProcess:
     """Starts the ingest process of a rank, which shares memory with it; the main thread must call this."""
     memory = os.memfd_create("melissa-gen-samples")
-    started = _start("melissa_gen.server.ingest", run_dir, connections=2, shared=(memory,))
+    name = f"server ingest {rank}"
+    started = _start("melissa_gen.server.ingest", name, run_dir, connections=2, shared=(memory,))
     return started._replace(memory=memory)
 
 
 def _start(
-    module: str, run_dir: Path, *, connections: int, shared: Sequence[int] = ()
+    module: str, name: str, run_dir: Path, *, connections: int, shared: Sequence[int] = ()
 ) -> StartedProcess:
     pairs = [socket.socketpair() for _ in range(connections)]
     theirs = [*(pair[1].fileno() for pair in pairs), *shared]
@@ -67,7 +68,7 @@ def _start(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(run_dir), *map(str, theirs)],
+            [sys.executable, "-P", "-m", module, name, str(run_dir), *map(str, theirs)],
             env=without_mpi_variables(os.environ, openmpi=False),
             stdin=subprocess.DEVNULL,
             pass_fds=theirs,
@@ -88,14 +89,10 @@ def ended_how(process: "subprocess.Popen[bytes]") -> str:
     return f"with exit status {code}" if code >= 0 else f"by signal {-code}"
 
 
-def run_child(
-    what: str, name: str, run: Callable[[Path, list[int], int, "WarningCollector"], None]
-) -> None:
+def run_child(run: Callable[[Path, list[int], int, "WarningCollector"], None]) -> None:
     """Runs such a process, which never outlives its rank, and ends it.
 
     Args:
-        what: What the process is, for its log.
-        name: Its name in lines of the log.
         run: Takes the run directory, the descriptors of its ends of the connections and of the shared memory, the
             process id of the rank, and the warnings of this process. Raises EOFError if the rank has ended.
     """
@@ -108,11 +105,12 @@ def run_child(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
     from melissa_gen.logs import WarningCollector, configure_process, log_thread_error
 
+    name, run_dir, *words = sys.argv[1:]
     configure_process(name)
     threading.excepthook = log_thread_error
     warnings = WarningCollector()
     logging.getLogger().addHandler(warnings)
-    descriptors = [int(word) for word in sys.argv[2:]]
+    descriptors = [int(word) for word in words]
     for descriptor in descriptors:
         # Programs that a sampler starts must not keep a connection open.
         os.set_inheritable(descriptor, False)
@@ -120,11 +118,11 @@ def run_child(
     gc.enable()
     status = 0
     try:
-        run(Path(sys.argv[1]), descriptors, rank, warnings)
+        run(Path(run_dir), descriptors, rank, warnings)
     except EOFError:
         status = 1
     except Exception:
-        logging.getLogger("melissa_gen.server").exception("%s has failed", what)
+        logging.getLogger("melissa_gen.server").exception("the process '%s' has failed", name)
         status = 1
     # As at the end of a rank: everything is written, and freeing the objects of torch would take seconds.
     logging.shutdown()

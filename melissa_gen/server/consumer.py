@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.server.collectives import Collectives
-from melissa_gen.server.ingest.receiver import RankState
-from melissa_gen.sinks import Sink
+from melissa_gen.server.rank_state import RankState
 
 __all__ = ["Consumer", "Hooks"]
 
@@ -38,12 +37,10 @@ class Consumer(ABC):
     """Uses the samples of one server rank until the stream has ended.
 
     Attributes:
-        sink: Where ingest puts complete samples.
         shared: State shared with the ingest thread.
         collectives: Communication with the consumers of the other ranks.
     """
 
-    sink: Sink
     shared: RankState
     collectives: Collectives
 

@@ -9,22 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import zmq
-
-from melissa_gen.builders.dataset import clock
 from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
 from melissa_gen.builders.mesh import write_coordinates
 from melissa_gen.errors import RunError, StudyError
-from melissa_gen.protocol.authenticator import Authenticator
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
-from melissa_gen.protocol.refusals import Refusal
-from melissa_gen.protocol.shared_memory import this_machine
-from melissa_gen.protocol.sockets import bind_socket
-from melissa_gen.reservoir import RowSaver, SlotStore
 from melissa_gen.run_dir.checkpoint import partial_folder
 from melissa_gen.run_dir.checkpoint_folder import FINAL, LATEST, SERVER_LOCK, rows_file
 from melissa_gen.run_dir.locking import LockedError, held
@@ -35,33 +27,36 @@ from melissa_gen.server.collectives import all_gather_json, barrier, broadcast_j
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
-from melissa_gen.server.coordination.ledger import most_attempts
-from melissa_gen.server.coordination.settings import study_fields
 from melissa_gen.server.early_service import EarlyService
-from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.input_fields import InputFields
-from melissa_gen.server.ingest.receiver import Ingest, SavedPart
-from melissa_gen.server.listening import listening_address
+from melissa_gen.server.ingest.reception import Reception, Saver
 from melissa_gen.server.peak_memory import peak_megabytes
-from melissa_gen.server.recipient import Recipient, recipient
-from melissa_gen.server.restoring import restore_rank
+from melissa_gen.server.rank_state import SavedPart
+from melissa_gen.server.recipient import bind
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import (
     shorten_gil_switch_interval,
     split_cores,
-    started_on,
 )
-from melissa_gen.sinks import FanOut
 
-__all__ = ["run_rank"]
+__all__ = ["StartedProcesses", "run_rank"]
 
-_HEADER_ROOM = 65_536
+
+class StartedProcesses(NamedTuple):
+    """The processes that a rank has started.
+
+    Attributes:
+        control: The control process; None on other ranks than 0.
+        ingest: The ingest process; None in a run without training.
+    """
+
+    control: StartedProcess | None = None
+    ingest: StartedProcess | None = None
 
 
 def run_rank(
     run_dir: Path,
     world: Any,
-    started: StartedProcess | None,
+    started: StartedProcesses,
     warnings: Callable[[], list[str]] = list,
 ) -> int:
     """Runs one rank of the server to the end of the study.
@@ -71,7 +66,7 @@ def run_rank(
     Args:
         run_dir: The run directory, with `study.yaml` and `run.json`.
         world: The mpi4py communicator of all ranks; only this thread uses it, and later only without training.
-        started: The control process; None on other ranks than 0.
+        started: The processes of this rank.
         warnings: Returns the warnings of this process since the last call; those of all ranks are shown.
 
     Returns:
@@ -82,35 +77,33 @@ def run_rank(
     """
     with contextlib.ExitStack() as stack:
         control = None
-        if started is not None:
+        if started.control is not None:
             stack.enter_context(_server_lock(run_dir))
-            control = ControlProcess(run_dir, started, partial(_abort, world, run_dir))
+            control = ControlProcess(run_dir, started.control, partial(_abort, world, run_dir))
         setup = RankSetup.read(run_dir, world.Get_rank(), world.Get_size())
         check_server_limit(setup.study)
         if setup.study.server.pin_ingest:
             setup = replace(setup, ingest_cores=_reserve_ingest_core(world))
         shorten_gil_switch_interval()
-        context: zmq.Context[Any] = zmq.Context()
-        contact, data, authenticator = _open_data_socket(setup, world, context)
+        contact = _secrets(setup, world)
         if setup.rank == 0 and contact.runtime_folder:
             stack.callback(shutil.rmtree, contact.runtime_folder, ignore_errors=True)
+        bound = bind(setup, world, contact, started.ingest, warnings)
+        ranks = all_gather_json(world, [bound.endpoint, bound.machine])
+        data, machines = (tuple(column) for column in zip(*ranks, strict=True))
+        contact = replace(contact, data=data, machines=machines)
         checkpoint, damages = Checkpoint.find(setup, world)
         if control is not None:
             contact = control.open(setup, contact, checkpoint)
         contact = Contact.from_json(broadcast_json(world, contact.to_json()))
-        used = recipient(setup, world, checkpoint, control)
-        ingest = _start_ingest(
-            setup, context, contact, data, used, checkpoint, warnings, authenticator.take_refused
-        )
+        used = bound.open(contact, checkpoint, control)
         early = _early_service(setup, world, checkpoint, control)
-        rank = _Rank(setup, used.consumer(), used.sink, ingest, control)
+        rank = _Rank(setup, used.consumer(), used.reception, control)
         rank.start(checkpoint, damages, early)
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
         gc.enable()
         handover = _run(rank)
-        # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
-        context.term()
         return EXIT_HANDOVER if handover else 0
 
 
@@ -121,11 +114,10 @@ class _Rank:
         self,
         setup: RankSetup,
         consumer: Consumer,
-        sink: FanOut,
-        ingest: Ingest,
+        reception: Reception,
         control: ControlProcess | None,
     ) -> None:
-        self._setup, self._consumer, self._sink, self._ingest = setup, consumer, sink, ingest
+        self._setup, self._consumer, self._reception = setup, consumer, reception
         self._control, self._collectives = control, consumer.collectives
         self._writer = CheckpointWriter(setup.rank, consumer.shared, self._sync)
 
@@ -143,7 +135,7 @@ class _Rank:
         if early is not None:
             early.wait()
         hooks = Hooks(
-            self._ingest.made_room,
+            self._reception.made_room,
             _no_event,
             _no_failure,
             self._begin_checkpoint,
@@ -163,7 +155,7 @@ class _Rank:
             fresh = states[0] | {"random": None, "cuda_random": None}
             state = states[self._setup.rank] if self._setup.rank < len(states) else fresh
             self._consumer.restore(state, checkpoint.folder, checkpoint.state)
-        memory = self._consumer.sink.counters()
+        memory = self._reception.counters()
         restored = self._collectives.gather({"samples": memory["seen"] + memory["unseen"]})
         if early is None:
             samples = sum(one["samples"] for one in restored)
@@ -189,7 +181,7 @@ class _Rank:
             consumer.write_results()
         self._writer.cancel()
         name = LATEST if handover else FINAL
-        mine, saver = self._ingest.close(self._rows_file(name))
+        mine, saver = self._reception.close(self._rows_file(name))
         # From here on, all ranks have sent their last reports.
         used = self._collectives.gather({"progress": consumer.progress})
         saves, part = any(one["progress"] for one in used), SavedPart()
@@ -205,13 +197,14 @@ class _Rank:
             status, _ = control.outcome(stopped, consumer.flaw, handover=handover)
         complete = self._collectives.from_rank_0(status == "finished")
         consumer.close(complete=complete)
-        self._sink.finish(self._collectives, complete=complete)
-        peak = peak_megabytes()
+        self._reception.finish(self._collectives, complete=complete)
+        sections = self._reception.summary()
+        peak = peak_megabytes() + self._reception.end()
         ends = self._collectives.gather({"part": list(part), "peak": peak})
         if control is not None:
             if saves:
                 control.publish(name, [SavedPart(*end["part"]) for end in ends])
-            results = consumer.summary() | self._sink.summary()
+            results = consumer.summary() | sections
             peaks = [end["peak"] for end in ends]
             control.finish(stopped, consumer.flaw, peaks, results, handover=handover)
         self._collectives.barrier()
@@ -221,7 +214,7 @@ class _Rank:
     def _sync(self, last: bool) -> None:
         """Waits until the files that the state of a checkpoint names are on disk."""
         self._consumer.sync()
-        self._sink.sync(publish=not last)
+        self._reception.sync(publish=not last)
 
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""
@@ -233,10 +226,10 @@ class _Rank:
         self._consumer.shared.begin_piece(JOINING)
         self._collectives.barrier()
         self._consumer.shared.begin_piece(SAVING)
-        mine, saver = self._ingest.state(self._rows_file(LATEST))
+        mine, saver = self._reception.state(self._rows_file(LATEST))
         self._writer.start(self._partial(LATEST), self._state(mine, saver), saver, publish)
 
-    def _state(self, mine: dict[str, Any], saver: RowSaver | None) -> dict[str, Any]:
+    def _state(self, mine: dict[str, Any], saver: Saver | None) -> dict[str, Any]:
         return self._consumer.state() | mine | {"rows_saved": saver is not None}
 
     def _partial(self, name: str) -> Path:
@@ -271,44 +264,18 @@ def _reserve_ingest_core(world: Any) -> set[int] | None:
     return ingest
 
 
-def _open_data_socket(
-    setup: RankSetup, world: Any, context: zmq.Context[Any]
-) -> tuple[Contact, zmq.Socket[bytes], Authenticator]:
-    """Agrees on the secrets of this server and binds the data sockets of all ranks (collective).
+def _secrets(setup: RankSetup, world: Any) -> Contact:
+    """Agrees on the secrets of this server (collective).
 
-    Secrets are exchanged by MPI, so that they are not stored in a network service or a file.
-
-    Returns:
-        The contact with the data endpoints of all ranks, this rank's socket, and the authenticator of its peers.
+    They are exchanged by MPI, so that they are not stored in a network service or a file.
     """
-    study = setup.study
-    fresh = None
+    study, fresh = setup.study, None
     if setup.rank == 0:
         encrypt = study.server.encrypt == "all"
         fresh = Contact.new(
             setup.epoch, socket.gethostname(), ipc=not study.over_tcp, encrypt_data=encrypt
         ).to_json()
-    contact = Contact.from_json(broadcast_json(world, fresh))
-    largest = study.flow.chunk_steps * max(map(study.field_bytes, study.simulation.fields))
-    # An input is a message of its own.
-    largest = max(largest, study.input_bytes)
-    with started_on(setup.ingest_cores):
-        authenticator = Authenticator(context, contact)
-        data, endpoint = bind_socket(
-            context,
-            contact,
-            f"data-{setup.rank}",
-            listening_address(study),
-            limit=largest + _HEADER_ROOM,
-            queue=study.flow.steps * (1 + len(study.simulation.fields)) + 8,
-            data=True,
-            ports=study.server.ports,
-            authenticator=authenticator,
-        )
-    machine = this_machine() if study.server.shared_memory else ""
-    ranks = all_gather_json(world, [endpoint, machine])
-    contact = replace(contact, data=tuple(r[0] for r in ranks), machines=tuple(r[1] for r in ranks))
-    return contact, data, authenticator
+    return Contact.from_json(broadcast_json(world, fresh))
 
 
 def _abort(world: Any, run_dir: Path, reason: str) -> None:
@@ -370,52 +337,6 @@ def _serve(
         return
     write_coordinates(setup.study, setup.run_dir)
     control.start_serving(batches, restored)
-
-
-def _start_ingest(
-    setup: RankSetup,
-    context: zmq.Context[Any],
-    contact: Contact,
-    data: zmq.Socket[bytes],
-    used: Recipient,
-    checkpoint: Checkpoint | None,
-    warnings: Callable[[], list[str]],
-    strangers: Callable[[], list[Refusal]],
-) -> Ingest:
-    """Restores sinks and assembler, and starts the ingest thread."""
-    assembler = _assembler(setup, used.sink.store)
-    if checkpoint is not None:
-        restore_rank(setup, checkpoint, used.sink, assembler)
-    ingest = Ingest(
-        context,
-        contact,
-        data,
-        assembler,
-        used.sink,
-        used.shared,
-        setup.rank,
-        clock(setup.study.simulation.times),
-        warnings,
-        strangers,
-    )
-    with started_on(setup.ingest_cores):
-        ingest.start()
-    return ingest
-
-
-def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
-    simulation = setup.study.simulation
-    return Assembler(
-        study_fields(simulation.fields),
-        simulation.time_steps,
-        simulation.count,
-        most_attempts(simulation.retries, setup.epoch),
-        setup.rank,
-        setup.ranks,
-        rows,
-        setup.study.flow,
-        InputFields(study_fields(simulation.inputs)),
-    )
 
 
 def _no_event(event: str, **fields: Any) -> None:

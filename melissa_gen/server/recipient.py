@@ -1,71 +1,116 @@
-"""Creates what uses the samples of a rank: first where ingest puts them, and then the consumer."""
+"""Creates what receives the samples of a rank, and what uses them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import zmq
+
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.server.child_process import StartedProcess
 from melissa_gen.server.collectives import MpiCollectives, broadcast_json
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_process import ControlProcess
-from melissa_gen.server.coordination.events import PREPARING
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.ingest.ingest_process import IngestProcess
+from melissa_gen.server.ingest.reception import (
+    Reception,
+    ThreadReception,
+    bind_data_socket,
+    start_ingest,
+)
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.side_sinks import side_sinks
 from melissa_gen.server.sink_consumer import StreamConsumer, stream_sink
-from melissa_gen.server.training.training_reservoir import training_reservoir
 from melissa_gen.sinks import FanOut
 
-__all__ = ["Recipient", "recipient"]
+__all__ = ["Binding", "Recipient", "bind"]
 
 
 @dataclass(frozen=True)
 class Recipient:
-    """What receives the samples of a rank.
+    """What receives the samples of a rank, and what uses them.
 
     Attributes:
-        sink: The reservoir, or a sink without training, with the side sinks beside it.
-        shared: State shared by consumer and ingest.
+        reception: Receives, and stores in the sinks.
         consumer: Creates the consumer. With training this imports torch, which takes seconds.
     """
 
-    sink: FanOut
-    shared: RankState
+    reception: Reception
     consumer: Callable[[], Consumer]
 
 
-def recipient(
+@dataclass(frozen=True)
+class Binding:
+    """The bound data socket of a rank.
+
+    Attributes:
+        endpoint: Its endpoint.
+        machine: This machine, if clients on it may write into shared memory, else "".
+        open: Creates the recipient (collective). Takes the contact with all endpoints, the checkpoint to continue from,
+            and on rank 0 the control process, whose sampler may use the surrogate. Raises StudyError if the task of the
+            surrogate does not fit the study, and DataError if a file can't be written or continued.
+    """
+
+    endpoint: str
+    machine: str
+    open: Callable[[Contact, Checkpoint | None, ControlProcess | None], Recipient]
+
+
+def bind(
     setup: RankSetup,
     world: Any,
-    checkpoint: Checkpoint | None,
-    control: ControlProcess | None,
-) -> Recipient:
-    """Creates the sinks of a rank (collective).
+    contact: Contact,
+    started: StartedProcess | None,
+    warnings: Callable[[], list[str]],
+) -> Binding:
+    """Binds the data socket of a rank: in its ingest process if it trains, otherwise in this process.
 
     Args:
         setup: The study and this rank.
         world: The mpi4py communicator of all ranks.
-        checkpoint: The checkpoint to continue from, or None.
-        control: On rank 0, the control process, whose sampler may use the surrogate; None on other ranks.
-
-    Raises:
-        StudyError: The task of the surrogate does not fit the study.
-        DataError: A file can't be written, or can't be continued.
+        contact: Secrets of this server process.
+        started: The ingest process; needed for training.
+        warnings: Returns the warnings of this process since the last call.
     """
-    study, resume = setup.study, checkpoint is not None
-    sides = side_sinks(setup, resume=resume, from_rank_0=partial(broadcast_json, world))
     if not setup.trains:
-        sink = stream_sink(setup, resume=resume)
+        return _bind_here(setup, world, contact, warnings)
+    assert started is not None
+    process = IngestProcess(started, setup, warnings)
+
+    def create(
+        contact: Contact, checkpoint: Checkpoint | None, control: ControlProcess | None
+    ) -> Recipient:
+        process.open(contact, checkpoint, partial(broadcast_json, world))
+
+        def trainer() -> Consumer:
+            from melissa_gen.server.training.training_consumer import TrainingConsumer
+
+            return TrainingConsumer(
+                setup, world, checkpoint, control, process.reservoir, process.shared
+            )
+
+        return Recipient(process, trainer)
+
+    return Binding(**process.bind(contact), open=create)
+
+
+def _bind_here(
+    setup: RankSetup, world: Any, contact: Contact, warnings: Callable[[], list[str]]
+) -> Binding:
+    data = bind_data_socket(setup, zmq.Context(), contact)
+
+    def create(
+        contact: Contact, checkpoint: Checkpoint | None, control: ControlProcess | None
+    ) -> Recipient:
+        resume = checkpoint is not None
+        sides = side_sinks(setup, resume=resume, from_rank_0=partial(broadcast_json, world))
+        main = stream_sink(setup, resume=resume)
         ranks = MpiCollectives(world) if setup.ranks > 1 else None
-        every = study.training.checkpoint_every
-        stream = StreamConsumer(sink, every, sides, ranks, setup.rank)
-        return Recipient(FanOut(sink, sides), stream.shared, lambda: stream)
-    reservoir = training_reservoir(study, setup.rank, setup.ranks, resume=resume)
-    shared = RankState(activity=PREPARING)
+        every = setup.study.training.checkpoint_every
+        stream = StreamConsumer(main, every, sides, ranks, setup.rank)
+        sink = FanOut(main, sides)
+        ingest = start_ingest(setup, data, contact, sink, stream.shared, checkpoint, warnings)
+        return Recipient(ThreadReception(ingest, sink, data), lambda: stream)
 
-    def trainer() -> Consumer:
-        from melissa_gen.server.training.training_consumer import TrainingConsumer
-
-        return TrainingConsumer(setup, world, checkpoint, control, reservoir, shared)
-
-    return Recipient(FanOut(reservoir, sides), shared, trainer)
+    return Binding(data.endpoint, data.machine, create)

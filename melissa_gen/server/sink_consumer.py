@@ -13,7 +13,7 @@ from melissa_gen.reservoir import SlotStore
 from melissa_gen.server.collectives import Collectives, SingleRank
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.events import WAITING
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.setup import RankSetup
 from melissa_gen.sinks import ConformanceSink, DatasetSink, PassingSink, SideSink, StreamSink
 
@@ -63,7 +63,7 @@ class StreamConsumer(Consumer):
             closed = self.sink.wait_closed(_POLL_SECONDS)
             if self._several:
                 # From here on, the control process notices a rank that does not move while the others wait for it.
-                self.shared.turns += 1
+                self.shared.begin_turn()
             due = time.monotonic() - saved > self._every and self._hooks.may_checkpoint()
             ranks = self.collectives.gather(
                 {
@@ -89,7 +89,7 @@ class StreamConsumer(Consumer):
                 saved = time.monotonic()
                 self._hooks.checkpoint()
                 # It is written on another thread. The watchdog takes every other activity for work.
-                self.shared.activity = WAITING
+                self.shared.now(WAITING)
 
     def _problem(self) -> str | None:
         """Returns why ingest has ended, if the user can mend it.

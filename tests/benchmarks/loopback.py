@@ -26,7 +26,8 @@ from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import Reservoir, SlotStore
 from melissa_gen.server.coordination.heartbeat_thread import HeartbeatThread
 from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.receiver import Ingest, RankState
+from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.sinks import FanOut, SideSink
 from melissa_gen.study.flow import Flow
 

@@ -47,7 +47,7 @@ def measured(args: argparse.Namespace, repetitions: int) -> dict[str, list[float
     """Returns the CPU seconds of a step in each window, of the trainer and of the plain loop in turn."""
     from melissa_gen.builders.surrogate import build_surrogate
     from melissa_gen.server.consumer import Hooks
-    from melissa_gen.server.ingest.receiver import RankState
+    from melissa_gen.server.rank_state import RankState
     from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.server.training.training_reservoir import training_reservoir
     from melissa_gen.tasks import Direct

@@ -21,8 +21,8 @@ from melissa_gen.run_dir.checkpoint_folder import read_state
 from melissa_gen.run_dir.server_failure import write_server_failure
 from melissa_gen.server.child_process import run_child
 from melissa_gen.server.coordination.coordinator import Coordinator
-from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.link import Link
+from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
 
@@ -149,7 +149,7 @@ def _saved(parts: list[list[Any]]) -> list[SavedPart]:
 
 def main() -> None:
     """Runs the process."""
-    run_child("the control process", "server control", _run)
+    run_child(_run)
 
 
 def _run(run_dir: Path, descriptors: list[int], rank_0: int, warnings: WarningCollector) -> None:

@@ -23,8 +23,8 @@ from melissa_gen.run_dir.checkpoint_folder import LATEST
 from melissa_gen.run_dir.strict_json import plain
 from melissa_gen.server.child_process import StartedProcess, ended_how
 from melissa_gen.server.consumer import Consumer
-from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.link import Link
+from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
 
 if TYPE_CHECKING:

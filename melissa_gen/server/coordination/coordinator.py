@@ -31,9 +31,9 @@ from melissa_gen.server.coordination.point_source import point_source
 from melissa_gen.server.coordination.proposal_queue import ProposalQueue
 from melissa_gen.server.coordination.settings import study_parameters
 from melissa_gen.server.coordination.status import StatusBoard
-from melissa_gen.server.ingest.receiver import SavedPart
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.peak_memory import peak_megabytes
+from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.study import Study
 

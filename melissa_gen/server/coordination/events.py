@@ -13,6 +13,7 @@ from melissa_gen.protocol import wire
 from melissa_gen.protocol.failures import Failure
 
 __all__ = [
+    "ACTIVITIES",
     "FINISHING",
     "JOINING",
     "LIMITED",
@@ -153,6 +154,7 @@ class AttemptReport:
 WAITING, LIMITED, TRAINING = "waiting", "limited", "training"
 VALIDATING, SAVING, FINISHING, JOINING = "validating", "saving", "finishing", "joining"
 PREPARING = "preparing"
+ACTIVITIES = (WAITING, LIMITED, TRAINING, VALIDATING, SAVING, FINISHING, JOINING, PREPARING)
 """What a server rank does: it waits for samples, has drawn each sample as often as a limit allows, trains a batch,
 validates, writes a checkpoint, writes its results, or waits for the other ranks within one of the last three; or it
 prepares its training, while clients may already send samples."""

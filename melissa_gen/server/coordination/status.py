@@ -5,7 +5,7 @@ from typing import Any
 
 from melissa_gen.protocol import wire
 from melissa_gen.reservoir import LOST_WITH_SERVER
-from melissa_gen.server.ingest.receiver import SavedPart
+from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.stopwatch import PARTS
 
 __all__ = ["StatusBoard"]

@@ -11,11 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zmq
@@ -33,9 +32,10 @@ from melissa_gen.server.ingest.client_sessions import ClientSessions
 from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.ended_attempts import EndedAttempts
 from melissa_gen.server.ingest.shared_clients import SharedClients
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.sinks import Sink
 
-__all__ = ["STOPPED", "Assignment", "Ingest", "RankState", "SavedPart"]
+__all__ = ["STOPPED", "Assignment", "Ingest"]
 
 _REPORT_SECONDS = 0.25
 _BURST = 64
@@ -46,56 +46,6 @@ MEMORY_GRACE_SECONDS = 2.0
 """Time that the last parts of a client that has ended may take to arrive."""
 STOPPED = "stopped"
 """Reason of samples that were withdrawn because the study stopped before they were used."""
-
-
-class SavedPart(NamedTuple):
-    """The part of this rank in the last checkpoint.
-
-    Attributes:
-        number: Number of the checkpoint since the start of the server.
-        usable: Whether the state of the rank was written.
-        problem: What could not be written, as a sentence, or "".
-    """
-
-    number: int = 0
-    usable: bool = True
-    problem: str = ""
-
-
-@dataclass
-class RankState:
-    """State shared by the threads of one rank; each field is written by one thread only."""
-
-    assignments: dict[int, Assignment] = field(default_factory=dict)
-    training: dict[str, float] = field(default_factory=dict)
-    activity: str = "waiting"
-    """What the consumer of the samples does; the values are in `coordination.events`."""
-    turns: int = 0
-    """Steps of the loop of the consumer, which all ranks take together."""
-    pieces: int = 0
-    """Pieces of work within these steps, such as the prediction of some time steps in a validation."""
-    stop_reason: str | None = None
-    reception_over: bool = False
-    saved: SavedPart = field(default_factory=SavedPart)
-    error: BaseException | None = None
-    _first_pass: list[tuple[int, float, float]] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin_piece(self, activity: str) -> None:
-        """Records that the trainer begins a piece of work (trainer's thread)."""
-        self.activity = activity
-        self.pieces += 1
-
-    def add_first_pass(self, losses: list[tuple[int, float, float]]) -> None:
-        """Adds first-pass losses, as (simulation, loss, excess over the batch)."""
-        with self._lock:
-            self._first_pass += losses
-
-    def take_first_pass(self) -> list[tuple[int, float, float]]:
-        """Returns the first-pass losses added since the last call."""
-        with self._lock:
-            taken, self._first_pass = self._first_pass, []
-        return taken
 
 
 class Ingest:
@@ -114,6 +64,7 @@ class Ingest:
         strangers: Returns the refused connections of this process since the last call.
         memory_grace: Seconds that the shared memory of a client that has ended stays mapped after its last part.
         report_seconds: Interval between two reports.
+        changed: Called by the thread after each turn in which samples may have arrived, and after its end.
     """
 
     def __init__(
@@ -130,11 +81,12 @@ class Ingest:
         strangers: Callable[[], list[Refusal]] = list,
         memory_grace: float = MEMORY_GRACE_SECONDS,
         report_seconds: float = _REPORT_SECONDS,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._contact, self._data = contact, data
         self._assembler, self._sink, self._state = assembler, sink, state
         self._rank, self._time_of, self._warnings = rank, time_of, warnings
-        self._report_seconds = report_seconds
+        self._report_seconds, self._changed = report_seconds, changed
         self._link = JsonLink(connect_socket(context, contact, contact.control, queue=0), contact)
         self._bell = context.socket(zmq.PULL)
         self._bell.bind(f"inproc://doorbell-{id(self)}")
@@ -209,6 +161,8 @@ class Ingest:
             self._run()
         except BaseException as error:
             self._state.error = error
+        finally:
+            self._changed()
 
     def _run(self) -> None:
         self._link.send({"type": "rank_hello", "rank": self._rank})
@@ -232,6 +186,7 @@ class Ingest:
             elif readable:
                 self._drained = time.monotonic()
             self._store_pending()
+            self._changed()
             self._drop_assignments()
             self._flush_credit(idle=self._data not in ready)
             while not self._snapshots.empty():
@@ -475,6 +430,7 @@ class Ingest:
                     self._credit.add(self._assembler.close_all())
 
     def _report(self, *, last: bool = False) -> None:
+        self._state.refresh()
         reservoir = self._sink.counters()
         self._link.send(
             {

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from melissa_gen.reservoir import Batch, FieldSpec, Policy
+from melissa_gen.reservoir import Batch, FieldSpec, Source
 
 __all__ = ["BatchRows"]
 
@@ -63,7 +63,7 @@ class BatchRows:
         """The inputs `(filled, inputs)` of the rows: parameters and time, in physical units."""
         return self._inputs[: self.filled]
 
-    def draw(self, reservoir: Policy, count: int) -> Batch | None:
+    def draw(self, reservoir: Source, count: int) -> Batch | None:
         """Draws samples from the reservoir into the first rows; None if it is empty."""
         batch = reservoir.draw(count, self._views, below_watermark=True)
         if batch is None:

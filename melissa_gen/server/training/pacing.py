@@ -6,7 +6,7 @@ Pure: without threads, clocks and collectives, so that a test drives reservoirs 
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from melissa_gen.reservoir import Policy
+from melissa_gen.reservoir import Source
 
 __all__ = ["Pacing", "StepDecision", "Supply"]
 
@@ -31,7 +31,7 @@ class Supply(NamedTuple):
     closed: int
 
     @classmethod
-    def of(cls, reservoir: Policy, batch_size: int, stored_before: int) -> Self:
+    def of(cls, reservoir: Source, batch_size: int, stored_before: int) -> Self:
         """Returns the supply of a rank.
 
         Args:

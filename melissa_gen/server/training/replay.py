@@ -20,7 +20,7 @@ from melissa_gen.dataset import Dataset
 from melissa_gen.reservoir import Batch, Policy, SlotStore
 from melissa_gen.reservoir.batch_order import RecordedStep, read_order
 from melissa_gen.server.consumer import Hooks
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
-from melissa_gen.reservoir import Policy
+from melissa_gen.reservoir import Source
 from melissa_gen.surrogates import ChannelMoments, Rescaling, Surrogate
 
 __all__ = ["DRIFT", "Scaling", "rescale_moments"]
@@ -34,7 +34,7 @@ class Scaling:
         device: Device for collective operations.
     """
 
-    def __init__(self, surrogate: Surrogate, reservoir: Policy, device: torch.device) -> None:
+    def __init__(self, surrogate: Surrogate, reservoir: Source, device: torch.device) -> None:
         self._surrogate, self._reservoir, self._device = surrogate, reservoir, device
         # Moments of all ranks when they were last merged, and of this rank since then.
         self._merged = ChannelMoments.empty(len(surrogate.output_mean))

@@ -14,10 +14,10 @@ import torch.distributed as dist
 
 from melissa_gen.builders.training import build_callbacks
 from melissa_gen.errors import RunError
-from melissa_gen.reservoir import Batch, Policy
+from melissa_gen.reservoir import Batch, Source
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.coordination.events import FINISHING, LIMITED, SAVING, TRAINING, WAITING
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.stopwatch import Stopwatch
 from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.budget import Budget
@@ -95,7 +95,7 @@ class Trainer:
         study: Study,
         task: Task,
         surrogate: Surrogate,
-        reservoir: Policy,
+        reservoir: Source,
         state: RankState,
         validation: ValidationSets | None,
         device: torch.device,
@@ -307,7 +307,8 @@ class Trainer:
 
     def _next_turn(self) -> _Turn:
         """Agrees with all ranks on the next step; waits briefly if no step is possible (collective)."""
-        self._state.turns += 1
+        self._state.begin_turn()
+        self._state.refresh()
         self._between_steps(self.model, self.batches)
         if self._state.error is not None:
             message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
@@ -335,7 +336,7 @@ class Trainer:
         self.learned = learned > 0
         total, drawn = Supply(*supply), self.samples_drawn - self._drawn_before
         pace = self._pacing.turn(total, drawn)
-        self._state.activity = _activity(pace)
+        self._state.now(_activity(pace))
         self.watch.lap("agreeing" if pace.step else "waiting")
         if not pace.step and self.batches:
             self._publish()
@@ -374,7 +375,7 @@ class Trainer:
         self._publish()
 
     def _publish(self) -> None:
-        self._state.training = {
+        training = {
             "batches": self.batches,
             "samples_drawn": self.samples_drawn,
             "loss": self.loss,
@@ -382,6 +383,7 @@ class Trainer:
             **{f"{part}_seconds": seconds for part, seconds in self.watch.seconds.items()},
             "effective_share": self.effective_share,
         }
+        self._state.publish(training)
 
     def wait_for_first_samples(self) -> None:
         """Waits for the watermark on all ranks, then sets the scale of the fields."""

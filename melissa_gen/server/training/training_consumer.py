@@ -16,13 +16,13 @@ from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task, measures_errors
 from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
-from melissa_gen.reservoir import Policy
+from melissa_gen.reservoir import Source
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.run_dir.folder import BATCH_ORDER, validation_file
 from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import SAVING
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.device import device_of
 from melissa_gen.server.training.divergence import all_finite
@@ -68,7 +68,7 @@ class TrainingConsumer(Consumer):
         world: Any,
         checkpoint: Checkpoint | None,
         control: ControlProcess | None,
-        reservoir: Policy,
+        reservoir: Source,
         shared: RankState,
     ) -> None:
         study = setup.study
@@ -88,14 +88,13 @@ class TrainingConsumer(Consumer):
         if checkpoint is not None:
             load_model(checkpoint.folder, self._surrogate)
         torch.manual_seed(study.seed + 1 + setup.rank)
-        self.sink = reservoir
         # The training loop receives its samples from here; a record also has their order.
         self._source = reservoir
         order = setup.run_dir / BATCH_ORDER
         # A replay repeats the batches of one rank.
         if study.record is not None and checkpoint is None and setup.ranks == 1:
             recorder = order_recorder(study, self._task, reservoir, order)
-            self._source = cast("Policy", recorder)
+            self._source = cast("Source", recorder)
         elif study.record is not None:
             # A training that was interrupted can't be repeated in one piece.
             order.unlink(missing_ok=True)

@@ -1,17 +1,42 @@
 """Creates the reservoir of a rank that trains, without importing torch, so that ingest can start before training."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
 from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
 from melissa_gen.builders.windows import window_shape
+from melissa_gen.reservoir import ArraySpec
+from melissa_gen.server.ingest.shared_state import state_specs
 from melissa_gen.server.training.pacing import Pacing, Supply
 from melissa_gen.study import Study
 
 __all__ = ["study_pacing", "training_reservoir"]
 
 
-def training_reservoir(study: Study, rank: int, ranks: int, *, resume: bool) -> reservoirs.Policy:
+def shared_specs(study: Study) -> dict[str, ArraySpec]:
+    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples."""
+    slots = _slots(study)
+    fields, inputs = field_specs(study.simulation), len(study.parameters) + 1
+    return state_specs(slots) | reservoirs.row_specs(fields, slots, inputs)
+
+
+def _slots(study: Study) -> int:
+    return study.reservoir.capacity + staging_slots(study) + growing_slots(study)
+
+
+def training_reservoir(
+    study: Study,
+    rank: int,
+    ranks: int,
+    *,
+    resume: bool,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> reservoirs.Policy:
     """Creates the reservoir of one rank, with slots for samples that are being assembled.
 
     Args:
@@ -19,13 +44,15 @@ def training_reservoir(study: Study, rank: int, ranks: int, *, resume: bool) -> 
         rank: The rank.
         ranks: Number of ranks.
         resume: Whether the samples of an earlier server are restored into it.
+        arrays: The arrays of `shared_specs`; None: the rows are in the memory of this process alone.
     """
     section = study.reservoir
     rows = reservoirs.SlotStore(
         field_specs(study.simulation),
-        section.capacity + staging_slots(study) + growing_slots(study),
+        _slots(study),
         len(study.parameters) + 1,
         input_specs=input_specs(study.simulation),
+        arrays=arrays,
     )
     policy = reservoirs.create(
         section.policy,
@@ -48,7 +75,7 @@ def training_reservoir(study: Study, rank: int, ranks: int, *, resume: bool) -> 
     return policy
 
 
-def study_pacing(study: Study, reservoir: reservoirs.Policy, ranks: int) -> Pacing:
+def study_pacing(study: Study, reservoir: reservoirs.Source, ranks: int) -> Pacing:
     """Returns the pacing of a study's training on a number of ranks that each have such a reservoir."""
     training = study.training
     return Pacing(

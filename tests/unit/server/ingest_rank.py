@@ -5,7 +5,8 @@ import numpy as np
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.reservoir import SlotStore, create
 from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.receiver import Ingest, RankState
+from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.rank_state import RankState
 
 FIELDS = (wire.StudyField("u", "float32", (4, 3)), wire.StudyField("p", "float64", (5,)))
 WHOLE = (wire.Block(0, (0, 0), (4, 3)), wire.Block(1, (0,), (5,)))

@@ -17,10 +17,10 @@ from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.run_dir.events import read_events
 from melissa_gen.run_dir.folder import record_run
+from melissa_gen.server.child_process import start_control
 from melissa_gen.server.consumer import Consumer
 from melissa_gen.server.coordination.control_process import ControlProcess
-from melissa_gen.server.child_process import start_control
-from melissa_gen.server.ingest.receiver import SavedPart
+from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.setup import RankSetup
 from melissa_gen.study import load_study
 from tests.unit.small_study import write_small_study

@@ -19,7 +19,8 @@ from melissa_gen.server.coordination.ledger import FINISHED, Ledger
 from melissa_gen.server.coordination.settings import control_settings
 from melissa_gen.server.coordination.status import StatusBoard
 from melissa_gen.server.ingest.assembler import Assembler
-from melissa_gen.server.ingest.receiver import Ingest, RankState
+from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.study import load_study
 from tests.conftest import wait_for
 from tests.proxy import Proxy

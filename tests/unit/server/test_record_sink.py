@@ -11,7 +11,7 @@ from melissa_gen.errors import DataError
 from melissa_gen.reservoir import Sample
 from melissa_gen.server.checkpointing import CheckpointWriter
 from melissa_gen.server.collectives import SingleRank
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.sinks import RecordSink
 from tests.unit.rank_threads import Threads, together
 

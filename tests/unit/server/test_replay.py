@@ -16,7 +16,7 @@ from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError
 from melissa_gen.reservoir.batch_order import OrderRecorder, read_order
 from melissa_gen.server.consumer import Hooks
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.order_recorder import order_recorder
 from melissa_gen.server.training.replay import replay
 from melissa_gen.server.training.trainer import Trainer

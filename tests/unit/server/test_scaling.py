@@ -12,7 +12,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.errors import RunError
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.assignment import Assignment
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.surrogates import Surrogate

@@ -10,7 +10,7 @@ from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.server.consumer import Hooks
-from melissa_gen.server.ingest.receiver import RankState
+from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.study import Study
 

@@ -1,0 +1,65 @@
+"""A draw as a message: what the ingest process has selected, for the trainer that copies the rows."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir import Draw, Rows, Selection
+
+__all__ = ["packed_draw", "unpacked_draw"]
+
+
+def packed_draw(draw: Draw, rows: Rows) -> tuple[dict[str, Any], bytes]:
+    """Returns a draw as JSON types and bytes, with the input fields of its simulations."""
+    selection, windows = draw.selection, draw.windows
+    parts: list[NDArray[Any]] = [
+        np.asarray(selection.slots, np.int64),
+        np.asarray(selection.weights, np.float64),
+        np.asarray(windows or (), np.int64),
+        np.asarray(selection.unseen, np.bool_),
+    ]
+    head: dict[str, Any] = {"count": len(selection.slots)}
+    if windows is not None:
+        head["steps"] = len(windows[0])
+    if rows.input_specs:
+        slots = _first_slots(draw)
+        simulations = rows.simulations[slots].tolist()
+        # One slot of each simulation.
+        holders = dict(zip(simulations, slots, strict=True))
+        head["simulations"] = [list(holders).index(one) for one in simulations]
+        for slot in holders.values():
+            parts += [rows.input_fields[slot][name] for name in rows.input_specs]
+    return head, b"".join([np.ascontiguousarray(part).tobytes() for part in parts])
+
+
+def unpacked_draw(head: dict[str, Any], data: bytes, rows: Rows) -> Draw:
+    """Returns the draw, and sets the input fields of its slots in the rows."""
+    place, count, steps = 0, head["count"], head.get("steps")
+
+    def taken(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        nonlocal place
+        size = int(np.prod(shape, dtype=np.int64))
+        values: NDArray[Any] = np.frombuffer(data, dtype, size, place).reshape(shape)
+        place += values.nbytes
+        return values
+
+    slots, weights = taken((count,), np.int64).tolist(), taken((count,), np.float64)
+    windows = None if steps is None else taken((count, steps), np.int64).tolist()
+    unseen = taken((count,), np.bool_).tolist()
+    draw = Draw(Selection(slots, unseen, weights), windows, [])
+    if rows.input_specs:
+        inputs = [
+            {name: taken(shape, dtype) for name, (shape, dtype) in rows.input_specs.items()}
+            for _ in range(1 + max(head["simulations"]))
+        ]
+        firsts = zip(_first_slots(draw), head["simulations"], strict=True)
+        rows.input_fields = {slot: inputs[number] for slot, number in firsts}
+    return draw
+
+
+def _first_slots(draw: Draw) -> list[int]:
+    """Returns the first slot of each item; all time steps of an item belong to one simulation."""
+    if draw.windows is None:
+        return draw.selection.slots
+    return [window[0] for window in draw.windows]

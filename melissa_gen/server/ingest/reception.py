@@ -1,0 +1,215 @@
+"""What receives the samples of a rank: its data socket, and the ingest thread, in this process or in another one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import zmq
+
+from melissa_gen.builders.dataset import clock
+from melissa_gen.protocol.authenticator import Authenticator
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.protocol.shared_memory import this_machine
+from melissa_gen.protocol.sockets import bind_socket
+from melissa_gen.reservoir import SlotStore
+from melissa_gen.server.coordination.ledger import most_attempts
+from melissa_gen.server.coordination.settings import study_fields
+from melissa_gen.server.ingest.assembler import Assembler
+from melissa_gen.server.ingest.input_fields import InputFields
+from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.listening import listening_address
+from melissa_gen.server.rank_state import RankState
+from melissa_gen.server.restoring import restore_rank
+from melissa_gen.server.setup import Checkpoint, RankSetup
+from melissa_gen.server.training.thread_placement import started_on
+from melissa_gen.sinks import FanOut, Ranks
+
+__all__ = [
+    "DataSocket",
+    "Reception",
+    "Saver",
+    "ThreadReception",
+    "bind_data_socket",
+    "start_ingest",
+]
+
+_HEADER_ROOM = 65_536
+
+
+class Saver(Protocol):
+    """Saves the samples in memory to a file."""
+
+    def run(self, canceled: Callable[[], bool] = ...) -> bool:
+        """Writes them; returns False if it was canceled."""
+        ...
+
+
+class Reception(Protocol):
+    """Receives the samples of a rank, and stores them in its sinks."""
+
+    def made_room(self) -> None:
+        """Notifies ingest that samples have left the sink."""
+        ...
+
+    def counters(self) -> dict[str, Any]:
+        """Returns the counters of the main sink."""
+        ...
+
+    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], Saver | None]:
+        """Returns what a checkpoint contains of this rank except the consumer, consistent at one instant.
+
+        Args:
+            rows_file: File for the samples in memory, or None if they are not saved.
+
+        Returns:
+            The state, and the saver of the samples, whose `run` must be called.
+        """
+        ...
+
+    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], Saver | None]:
+        """Ends reception; returns the state before the samples in memory were withdrawn."""
+        ...
+
+    def sync(self, *, publish: bool) -> None:
+        """Waits until the files that the last state names are on disk; see `FanOut.sync` (checkpoint's thread)."""
+        ...
+
+    def finish(self, ranks: Ranks, *, complete: bool) -> None:
+        """Writes the results of the side sinks after the last sample (collective)."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the section of each side sink in the summary."""
+        ...
+
+    def end(self) -> float:
+        """Ends reception for good; returns the peak memory of a process of its own, in megabytes."""
+        ...
+
+
+class ThreadReception:
+    """The ingest thread of a rank whose consumer takes no time of the interpreter; implements `Reception`.
+
+    Args:
+        ingest: The thread.
+        sink: The sinks.
+        data: The data socket.
+    """
+
+    def __init__(self, ingest: Ingest, sink: FanOut, data: "DataSocket") -> None:
+        self.made_room, self.state, self.close = ingest.made_room, ingest.state, ingest.close
+        self.counters, self.sync = sink.counters, sink.sync
+        self.finish, self.summary = sink.finish, sink.summary
+        self._context = data.context
+
+    def end(self) -> float:
+        """Sends what is queued, for at most the linger time of the sockets: all of them are closed now."""
+        self._context.term()
+        return 0.0
+
+
+@dataclass(frozen=True)
+class DataSocket:
+    """The socket at which a rank receives samples.
+
+    Attributes:
+        context: The ZeroMQ context of this process.
+        socket: The bound socket.
+        endpoint: Its endpoint.
+        machine: This machine, if clients on it may write into shared memory, else "".
+        authenticator: Authenticator of its peers.
+    """
+
+    context: zmq.Context[Any]
+    socket: zmq.Socket[bytes]
+    endpoint: str
+    machine: str
+    authenticator: Authenticator
+
+
+def bind_data_socket(setup: RankSetup, context: zmq.Context[Any], contact: Contact) -> DataSocket:
+    """Binds the data socket of a rank.
+
+    Args:
+        setup: The study and this rank.
+        context: The ZeroMQ context of this process.
+        contact: Secrets of this server process.
+    """
+    study = setup.study
+    largest = study.flow.chunk_steps * max(map(study.field_bytes, study.simulation.fields))
+    # An input is a message of its own.
+    largest = max(largest, study.input_bytes)
+    with started_on(setup.ingest_cores):
+        authenticator = Authenticator(context, contact)
+        socket, endpoint = bind_socket(
+            context,
+            contact,
+            f"data-{setup.rank}",
+            listening_address(study),
+            limit=largest + _HEADER_ROOM,
+            queue=study.flow.steps * (1 + len(study.simulation.fields)) + 8,
+            data=True,
+            ports=study.server.ports,
+            authenticator=authenticator,
+        )
+    machine = this_machine() if study.server.shared_memory else ""
+    return DataSocket(context, socket, endpoint, machine, authenticator)
+
+
+def start_ingest(
+    setup: RankSetup,
+    data: DataSocket,
+    contact: Contact,
+    sink: FanOut,
+    state: RankState,
+    checkpoint: Checkpoint | None,
+    warnings: Callable[[], list[str]],
+    changed: Callable[[], None] = lambda: None,
+) -> Ingest:
+    """Restores sinks and assembler, and starts the ingest thread.
+
+    Args:
+        setup: The study and this rank.
+        data: The data socket.
+        contact: The contact with the endpoints of all ranks and of the control process.
+        sink: Where samples go.
+        state: State shared with the consumer of the samples.
+        checkpoint: The checkpoint to continue from, or None.
+        warnings: Returns the warnings of this rank since the last call.
+        changed: Called by the thread after each turn in which samples may have arrived.
+    """
+    assembler = _assembler(setup, sink.store)
+    if checkpoint is not None:
+        restore_rank(setup, checkpoint, sink, assembler)
+    ingest = Ingest(
+        data.context,
+        contact,
+        data.socket,
+        assembler,
+        sink,
+        state,
+        setup.rank,
+        clock(setup.study.simulation.times),
+        warnings,
+        data.authenticator.take_refused,
+        changed=changed,
+    )
+    with started_on(setup.ingest_cores):
+        ingest.start()
+    return ingest
+
+
+def _assembler(setup: RankSetup, rows: SlotStore) -> Assembler:
+    simulation = setup.study.simulation
+    return Assembler(
+        study_fields(simulation.fields),
+        simulation.time_steps,
+        simulation.count,
+        most_attempts(simulation.retries, setup.epoch),
+        setup.rank,
+        setup.ranks,
+        rows,
+        setup.study.flow,
+        InputFields(study_fields(simulation.inputs)),
+    )

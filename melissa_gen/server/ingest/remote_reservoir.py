@@ -1,0 +1,107 @@
+"""The reservoir of a rank as its trainer sees it: the rows are shared, and the policy runs in the ingest process."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir import Batch, Draw, Rows, Stock
+from melissa_gen.reservoir.batches import check_out, copied
+from melissa_gen.server.ingest.draw_message import unpacked_draw
+from melissa_gen.server.ingest.shared_state import SharedState
+
+__all__ = ["RemoteReservoir"]
+
+
+class RemoteReservoir:
+    """Implements `reservoir.Source`; the trainer's thread calls all methods.
+
+    Args:
+        ask: Calls the ingest process by name and arguments; returns its answer, JSON types and bytes.
+        tell: Calls the ingest process without an answer, with bytes.
+        shared: What the ingest process says in memory.
+        rows: The rows of the samples.
+        facts: What does not change: `capacity`, `restorable`, `items_per_sample`, `refilled`, `steps` of a window,
+            `batch_size`, `keeps_losses`.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[..., tuple[Any, bytes]],
+        tell: Callable[..., None],
+        shared: SharedState,
+        rows: Rows,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._ask, self._tell, self._shared = ask, tell, shared
+        self.store = rows
+        self.capacity: int = facts["capacity"]
+        self.restorable: int = facts["restorable"]
+        self.items_per_sample: float = facts["items_per_sample"]
+        self.refilled: bool = facts["refilled"]
+        self._steps: int | None = facts["steps"]
+        self._batch_size: int = facts["batch_size"]
+        self._keeps_losses: bool = facts["keeps_losses"]
+        self._arrived = 0
+        self._allowed: int | None = None
+
+    @property
+    def accepted(self) -> int:
+        """Number of stored samples that count for the pacing."""
+        return self._shared.read_ingest().stock.accepted
+
+    def __len__(self) -> int:
+        """Number of items that can be drawn."""
+        return self._shared.read_ingest().stock.items
+
+    def stock(self, n: int) -> Stock:
+        """Returns what can be given now, in batches of n items, the size of a batch of the study."""
+        if n != self._batch_size:
+            message = f"the stock is known for batches of {self._batch_size}, not {n}"
+            raise ValueError(message)
+        return self._shared.read_ingest().stock
+
+    def wait_ready(self, n: int, timeout: float | None = None) -> bool:
+        """Waits until a batch can be drawn or reception is closed; returns whether a batch can be drawn."""
+        return bool(self._ask("wait_ready", n=n, timeout=timeout)[0])
+
+    def allow_puts(self, total: int | None) -> None:
+        """Limits the total number of samples that are accepted; None removes the limit."""
+        if total != self._allowed:
+            self._allowed = total
+            self._tell("allow_puts", total=total)
+
+    def take_arrivals(self) -> list[int]:
+        """Returns the slots filled since the last call.
+
+        Rows of samples that are evicted meanwhile may hold others, which are returned by the next call.
+        """
+        last = self._shared.read_ingest().arrivals
+        slots = self._shared.arrivals(self._arrived, last)
+        self._arrived = last
+        return slots
+
+    def draw(
+        self, n: int, out: Mapping[str, NDArray[Any]], *, below_watermark: bool = False
+    ) -> Batch | None:
+        """Copies a batch of samples into the caller's arrays; None if no batch can be drawn now."""
+        check_out(self.store, n, self._steps, out)
+        head, data = self._ask("begin_draw", n=n, below_watermark=below_watermark)
+        if head is None:
+            return None
+        draw: Draw = unpacked_draw(head, data, self.store)
+        try:
+            return copied(self.store, draw, out)
+        finally:
+            self._tell("end_draw")
+
+    def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
+        """Records the losses of the last batch, if the policy depends on them."""
+        if self._keeps_losses:
+            self._tell("update_losses", payload=losses.astype(np.float64).tobytes())
+
+    def rescale_losses(self, factor: float) -> None:
+        """Converts the recorded losses to another unit."""
+        if self._keeps_losses:
+            self._tell("rescale_losses", factor=factor)

@@ -1,0 +1,324 @@
+"""What the ingest process does for its rank: receives, keeps the policy of the reservoir, and runs the side sinks."""
+
+import logging
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from melissa_gen.errors import MelissaGenError, RunError
+from melissa_gen.logs import WarningCollector
+from melissa_gen.protocol.contact import Contact
+from melissa_gen.reservoir import Batch, Draw, Policy, RowSaver, array_bytes, arrays_in
+from melissa_gen.reservoir.batches import copied
+from melissa_gen.run_dir.checkpoint_folder import read_state
+from melissa_gen.run_dir.nested_arrays import packed
+from melissa_gen.server.ingest.draw_message import packed_draw
+from melissa_gen.server.ingest.receiver import Ingest
+from melissa_gen.server.ingest.reception import bind_data_socket, start_ingest
+from melissa_gen.server.ingest.shared_state import SharedState, StateOfIngest
+from melissa_gen.server.link import Link
+from melissa_gen.server.peak_memory import peak_megabytes
+from melissa_gen.server.rank_state import RankState, SavedPart
+from melissa_gen.server.setup import OF_CONTROL, Checkpoint, RankSetup
+from melissa_gen.server.side_sinks import side_sinks
+from melissa_gen.server.training.training_reservoir import shared_specs, training_reservoir
+from melissa_gen.sinks import FanOut
+
+__all__ = ["IngestService"]
+
+_log = logging.getLogger(__name__)
+
+
+class _StateFromMemory(RankState):
+    """The state of a rank whose trainer is another process."""
+
+    def __init__(self, shared: SharedState) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def refresh(self) -> None:
+        """Reads what the trainer has written."""
+        self.training = self._shared.read_training()
+        self.turns, self.pieces, self.activity = self._shared.read_progress()
+
+
+class _RanksOfTrainer:
+    """Communication between the ranks, which the trainer of this rank carries out while it waits for an answer.
+
+    Args:
+        link: The connection to the trainer.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def barrier(self) -> None:
+        """Waits until all ranks have called this method."""
+        self._call("barrier")
+
+    def gather(self, value: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the values (JSON types) of all ranks, in order."""
+        found: list[dict[str, Any]] = self._call("gather", value)
+        return found
+
+    def from_rank_0(self, value: Any) -> Any:
+        """Returns rank 0's value on every rank."""
+        return self._call("from_rank_0", value)
+
+    def _call(self, name: str, value: Any = None) -> Any:
+        self._link.send({"collective": name, "value": value})
+        return self._link.receive()[0]["value"]
+
+
+class IngestService:
+    """Answers the calls of the trainer until its last one.
+
+    Args:
+        run_dir: The run directory.
+        calls: The connection to the trainer.
+        files: The connection to the thread of the rank that writes checkpoints.
+        memory: File descriptor of the memory that is shared with the rank.
+        warnings: The warnings of this process.
+    """
+
+    def __init__(
+        self, run_dir: Path, calls: Link, files: Link, memory: int, warnings: WarningCollector
+    ) -> None:
+        self._run_dir, self._link, self._files = run_dir, calls, files
+        self._descriptor, self._warnings = memory, warnings
+        self._ranks = _RanksOfTrainer(calls)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._changing = threading.Lock()
+        self._arrived = 0
+        self._draw: tuple[Draw, Batch | None] | None = None
+        self._saver: RowSaver | None = None
+        self._canceled = threading.Event()
+
+    def run(self) -> None:
+        """Handles calls.
+
+        Raises:
+            EOFError: The rank has ended before its last call.
+        """
+        threading.Thread(target=self._serve_files, name="files", daemon=True).start()
+        last = False
+        while not last:
+            last = self._handle(self._link)
+        # Sends what is queued, for at most the linger time of the sockets: all of them are closed now.
+        self._context.term()
+
+    def _serve_files(self) -> None:
+        try:
+            while True:
+                self._handle(self._files)
+        except EOFError:
+            # The main thread notices it, too.
+            return
+
+    def _handle(self, link: Link) -> bool:
+        """Carries out a call, and sends its answer if there is one; returns whether it was the last one."""
+        message, payload = link.receive()
+        call, arguments = message["call"], message["arguments"]
+        if "first_pass" in message:
+            self._state.add_first_pass([tuple(one) for one in message["first_pass"]])
+        if "warnings" in message:
+            self._warnings.accept(message["warnings"])
+        if payload:
+            arguments["payload"] = payload
+        work: Callable[..., Any] = getattr(self, f"do_{call}")
+        if not message["answer"]:
+            work(**arguments)
+            return False
+        answer: dict[str, Any] = {}
+        data = b""
+        try:
+            found = work(**arguments)
+            answer["value"], data = found if isinstance(found, tuple) else (found, b"")
+        except (MelissaGenError, OSError) as error:
+            kind = "OSError" if isinstance(error, OSError) else type(error).__name__
+            answer |= {"error": str(error), "kind": kind}
+        except Exception as error:
+            _log.exception("the ingest process can't carry out '%s'", call)
+            answer |= {"error": f"{type(error).__name__}: {error}", "kind": "RunError"}
+        link.send(answer, data)
+        return bool(call == "end")
+
+    # Calls at the start.
+
+    def do_bind(
+        self, rank: int, ranks: int, cores: list[int] | None, contact: str
+    ) -> dict[str, str]:
+        """Binds the data socket; returns its endpoint and this machine."""
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        self._setup = RankSetup.read(self._run_dir, rank, ranks)
+        self._data = bind_data_socket(self._setup, self._context, Contact.from_json(contact))
+        return {"endpoint": self._data.endpoint, "machine": self._data.machine}
+
+    def do_open(self, contact: str, checkpoint: str | None) -> dict[str, Any]:
+        """Creates the sinks, restores them, and starts the ingest thread; returns the facts of the reservoir."""
+        setup, resume = self._setup, checkpoint is not None
+        study = setup.study
+        sides = side_sinks(setup, resume=resume, from_rank_0=self._ranks.from_rank_0)
+        memory = self._allocated(array_bytes(shared_specs(study)))
+        arrays = arrays_in(memory, shared_specs(study))
+        self._shared = SharedState(arrays)
+        reservoir = training_reservoir(study, setup.rank, setup.ranks, resume=resume, arrays=arrays)
+        self._reservoir, self._sink = reservoir, FanOut(reservoir, sides)
+        self._keeps_losses = type(reservoir).update_losses is not Policy.update_losses
+        self._state = _StateFromMemory(self._shared)
+        used = None
+        if checkpoint is not None:
+            folder = Path(checkpoint)
+            used = Checkpoint(folder, read_state(folder, leave_out=OF_CONTROL))
+        self._ingest: Ingest = start_ingest(
+            setup,
+            self._data,
+            Contact.from_json(contact),
+            self._sink,
+            self._state,
+            used,
+            self._warnings.take,
+            self._changed,
+        )
+        self._changed()
+        return {
+            "capacity": reservoir.capacity,
+            "restorable": reservoir.restorable,
+            "items_per_sample": reservoir.items_per_sample,
+            "refilled": reservoir.refilled,
+            "steps": reservoir.window_steps,
+            "batch_size": study.training.batch_size,
+            "keeps_losses": self._keeps_losses,
+        }
+
+    def _allocated(self, size: int) -> memoryview:
+        """Allocates the shared memory; pages that are only reserved could be missing later."""
+        try:
+            os.posix_fallocate(self._descriptor, 0, size)
+            return memoryview(mmap.mmap(self._descriptor, size))
+        except OSError as error:
+            message = (
+                f"could not allocate a reservoir of {size / 1e6:.0f} MB ({error.strerror}): "
+                "lower reservoir.capacity or request more memory per server rank"
+            )
+            raise RunError(message) from error
+
+    def _changed(self) -> None:
+        """Writes what the trainer reads before each step (any thread)."""
+        with self._changing:
+            slots = self._reservoir.take_arrivals()
+            if slots:
+                self._shared.add_arrivals(self._arrived, slots)
+                self._arrived += len(slots)
+            stock = self._reservoir.stock(self._setup.study.training.batch_size)
+            stopped = self._state.stop_reason is not None
+            failed = self._state.error is not None
+            self._shared.write_ingest(StateOfIngest(stock, self._arrived, stopped, failed))
+
+    # Calls of the training loop.
+
+    def do_begin_draw(self, n: int, below_watermark: bool) -> tuple[Any, bytes]:
+        """Selects a batch."""
+        draw = self._reservoir.begin_draw(n, below_watermark=below_watermark)
+        if draw is None:
+            return None, b""
+        batch = copied(self._reservoir.store, draw, {}) if self._keeps_losses else None
+        self._draw = draw, batch
+        answer = packed_draw(draw, self._reservoir.store)
+        self._changed()
+        # Samples that were drawn for the first time can be evicted now.
+        self._ingest.made_room()
+        return answer
+
+    def do_end_draw(self) -> None:
+        """Frees what the last draw has removed."""
+        assert self._draw is not None
+        self._reservoir.end_draw(self._draw[0])
+        self._changed()
+        self._ingest.made_room()
+
+    def do_wait_ready(self, n: int, timeout: float | None) -> bool:
+        """Waits until a batch can be drawn."""
+        ready = self._reservoir.wait_ready(n, timeout)
+        self._changed()
+        return ready
+
+    def do_allow_puts(self, total: int | None) -> None:
+        """Limits the number of samples that are accepted."""
+        self._reservoir.allow_puts(total)
+        self._ingest.made_room()
+
+    def do_update_losses(self, payload: bytes) -> None:
+        """Records the losses of the last draw."""
+        assert self._draw is not None and self._draw[1] is not None
+        self._reservoir.update_losses(self._draw[1], np.frombuffer(payload, np.float64))
+
+    def do_rescale_losses(self, factor: float) -> None:
+        """Converts the recorded losses."""
+        self._reservoir.rescale_losses(factor)
+
+    def do_why(self) -> dict[str, str | None]:
+        """Returns why the study was stopped, and why ingest has failed."""
+        error = self._state.error
+        return {
+            "stopped": self._state.stop_reason,
+            "failed": None if error is None else f"{error}",
+        }
+
+    def do_news(self) -> None:
+        """Does nothing: what comes with each message is all."""
+
+    # Calls for checkpoints and for the end.
+
+    def do_saved(self, part: list[Any]) -> None:
+        """Reports what the last checkpoint holds of this rank."""
+        self._state.saved = SavedPart(*part)
+
+    def do_state(self, rows_file: str | None) -> tuple[bool, bytes]:
+        """Returns the state of assembler and sinks, and whether `save_rows` must follow."""
+        self._canceled.clear()
+        state, self._saver = self._ingest.state(Path(rows_file) if rows_file else None)
+        return self._saver is not None, packed(state)
+
+    def do_close(self, rows_file: str | None) -> tuple[bool, bytes]:
+        """Ends reception; returns what `do_state` returns."""
+        self._canceled.clear()
+        state, self._saver = self._ingest.close(Path(rows_file) if rows_file else None)
+        self._changed()
+        return self._saver is not None, packed(state)
+
+    def do_save_rows(self) -> bool:
+        """Writes the samples in memory; returns False if it was canceled."""
+        assert self._saver is not None
+        return self._saver.run(self._canceled.is_set)
+
+    def do_cancel_rows(self) -> None:
+        """Ends `save_rows`."""
+        self._canceled.set()
+
+    def do_sync(self, publish: bool) -> None:
+        """Waits until the files that the last state names are on disk."""
+        self._sink.sync(publish=publish)
+
+    def do_counters(self) -> dict[str, Any]:
+        """Returns the counters of the reservoir."""
+        return self._sink.counters()
+
+    def do_finish(self, complete: bool) -> None:
+        """Writes the results of the side sinks (collective)."""
+        self._sink.finish(self._ranks, complete=complete)
+
+    def do_summary(self) -> dict[str, Any]:
+        """Returns the sections of the side sinks."""
+        return self._sink.summary()
+
+    def do_end(self) -> float:
+        """Returns the peak memory of this process, in megabytes; the last call."""
+        return peak_megabytes()

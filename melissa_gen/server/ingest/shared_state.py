@@ -1,0 +1,132 @@
+"""What a rank and its ingest process tell each other through memory, without messages.
+
+Each value has one writer. The other process sees the newest one; a value that is being written is read again.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melissa_gen.reservoir import ArraySpec, Stock
+from melissa_gen.server.coordination.events import ACTIVITIES
+
+__all__ = ["SharedState", "StateOfIngest", "state_specs"]
+
+_STOCK = struct.Struct("<9q")
+_HEAD = struct.Struct("<II")
+_TEXT_BYTES = 4096
+_MORE_ARRIVALS = 2
+"""Arrivals that are kept until the trainer reads them, relative to the number of slots."""
+
+
+def state_specs(slots: int) -> dict[str, ArraySpec]:
+    """Returns shape and dtype of the arrays of a `SharedState` for a store with that many slots."""
+    return {
+        "stock": ((_HEAD.size + _STOCK.size,), np.uint8),
+        "training": ((_TEXT_BYTES,), np.uint8),
+        "progress": ((3,), np.int64),
+        "arrivals": ((_MORE_ARRIVALS * slots,), np.int64),
+    }
+
+
+class _Value:
+    """Some bytes with their length and checksum."""
+
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self._memory = memory.data
+        self._last = b""
+
+    def write(self, value: bytes) -> None:
+        _HEAD.pack_into(self._memory, 0, len(value), zlib.crc32(value))
+        self._memory[_HEAD.size : _HEAD.size + len(value)] = value
+
+    def read(self) -> bytes:
+        """Returns the newest value that is whole; b"" before the first one."""
+        for _ in range(100):
+            size, checksum = _HEAD.unpack_from(self._memory)
+            value = bytes(self._memory[_HEAD.size : _HEAD.size + size])
+            if zlib.crc32(value) == checksum:
+                self._last = value
+                break
+        return self._last
+
+
+class StateOfIngest(NamedTuple):
+    """What the ingest process says.
+
+    Attributes:
+        stock: What the reservoir can give.
+        arrivals: Number of samples that have arrived in memory.
+        stopped: Whether the study was stopped.
+        failed: Whether the ingest thread has failed.
+    """
+
+    stock: Stock
+    arrivals: int
+    stopped: bool
+    failed: bool
+
+
+class SharedState:
+    """The values in memory.
+
+    Args:
+        arrays: The arrays of `state_specs`.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._stock, self._training = _Value(arrays["stock"]), _Value(arrays["training"])
+        self._progress: NDArray[np.int64] = arrays["progress"]
+        self._arrivals: NDArray[np.int64] = arrays["arrivals"]
+
+    # Written by the ingest process.
+
+    def write_ingest(self, state: StateOfIngest) -> None:
+        """Writes the state of the ingest process."""
+        numbers = (*state.stock, state.arrivals, state.stopped, state.failed)
+        self._stock.write(_STOCK.pack(*map(int, numbers)))
+
+    def read_ingest(self) -> StateOfIngest:
+        """Returns the state of the ingest process, which has written one."""
+        ready, drained, blocked, items, accepted, closed, arrivals, stopped, failed = _STOCK.unpack(
+            self._stock.read()
+        )
+        stock = Stock(bool(ready), bool(drained), bool(blocked), items, accepted, bool(closed))
+        return StateOfIngest(stock, arrivals, bool(stopped), bool(failed))
+
+    def add_arrivals(self, before: int, slots: list[int]) -> None:
+        """Adds slots that were filled, after those that were filled before."""
+        size = len(self._arrivals)
+        self._arrivals[np.arange(before, before + len(slots)) % size] = slots
+
+    def arrivals(self, first: int, last: int) -> list[int]:
+        """Returns the slots between two numbers of arrivals; of very many only the newest ones."""
+        size = len(self._arrivals)
+        numbers = np.arange(max(first, last - size), last)
+        found: list[int] = self._arrivals[numbers % size].tolist()
+        return found
+
+    # Written by the trainer.
+
+    def write_training(self, training: Mapping[str, float]) -> None:
+        """Writes the figures of the training."""
+        self._training.write(json.dumps(training).encode())
+
+    def read_training(self) -> dict[str, float]:
+        """Returns the figures of the training; none before the first."""
+        text = self._training.read()
+        return json.loads(text) if text else {}
+
+    def write_progress(self, turns: int, pieces: int, activity: str) -> None:
+        """Writes what the trainer does."""
+        self._progress[:] = turns, pieces, ACTIVITIES.index(activity)
+
+    def read_progress(self) -> tuple[int, int, str]:
+        """Returns what the trainer does: turns, pieces, activity."""
+        turns, pieces, activity = self._progress.tolist()
+        return turns, pieces, ACTIVITIES[activity]
