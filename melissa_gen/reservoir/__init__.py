@@ -23,7 +23,7 @@ from melissa_gen.reservoir.samples import (
 )
 from melissa_gen.reservoir.segments import WindowShape
 from melissa_gen.reservoir.shared_arrays import ArraySpec, array_bytes, arrays_in
-from melissa_gen.reservoir.slot_store import FieldSpec, Rows, SlotStore, megabytes, row_specs
+from melissa_gen.reservoir.slot_store import FieldSpec, SampleRows, SlotStore, megabytes, row_specs
 from melissa_gen.reservoir.source import Source
 from melissa_gen.reservoir.totals import LOST_WITH_SERVER
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
@@ -43,9 +43,9 @@ __all__ = [
     "Reservoir",
     "RowReader",
     "RowSaver",
-    "Rows",
     "Sample",
     "SampleBlock",
+    "SampleRows",
     "Selection",
     "SlotStore",
     "Source",

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.reservoir.samples import Batch, Draw
-from melissa_gen.reservoir.slot_store import Rows
+from melissa_gen.reservoir.slot_store import SampleRows
 
 __all__ = ["check_out", "copied"]
 
 
-def copied(store: Rows, draw: Draw, out: Mapping[str, NDArray[Any]]) -> Batch:
+def copied(store: SampleRows, draw: Draw, out: Mapping[str, NDArray[Any]]) -> Batch:
     """Copies the rows of the selected slots into `out`.
 
     Args:
@@ -47,7 +47,9 @@ def copied(store: Rows, draw: Draw, out: Mapping[str, NDArray[Any]]) -> Batch:
     )
 
 
-def check_out(store: Rows, n: int, steps: int | None, out: Mapping[str, NDArray[Any]]) -> None:
+def check_out(
+    store: SampleRows, n: int, steps: int | None, out: Mapping[str, NDArray[Any]]
+) -> None:
     """Checks the arrays into which a batch of n items is copied.
 
     Raises:

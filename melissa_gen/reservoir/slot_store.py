@@ -11,7 +11,7 @@ from melissa_gen.errors import RunError, StudyError
 from melissa_gen.reservoir.samples import NO_INPUTS, Inputs, SampleBlock
 from melissa_gen.reservoir.shared_arrays import ArraySpec
 
-__all__ = ["FieldSpec", "Rows", "Saver", "SlotStore", "megabytes", "row_specs"]
+__all__ = ["FieldSpec", "SampleRows", "Saver", "SlotStore", "megabytes", "row_specs"]
 
 FieldSpec = ArraySpec
 """Shape of one field without the sample axis, and its dtype."""
@@ -75,7 +75,7 @@ def row_specs(
     }
 
 
-class Rows:
+class SampleRows:
     """The rows of samples, which several processes may share.
 
     Args:
@@ -112,7 +112,7 @@ class Rows:
         self.input_fields = {}
 
 
-class SlotStore(Rows):
+class SlotStore(SampleRows):
     """Preallocated arrays for samples, and the list of free slots.
 
     A slot is a row index that is common to all arrays. Only the thread that acquired a slot writes

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.reservoir.samples import Batch, Stock
-from melissa_gen.reservoir.slot_store import Rows
+from melissa_gen.reservoir.slot_store import SampleRows
 
 __all__ = ["Source"]
 
@@ -26,7 +26,7 @@ class Source(Protocol):
     items_per_sample: float
 
     @property
-    def store(self) -> Rows:
+    def store(self) -> SampleRows:
         """The rows of the samples."""
         ...
 

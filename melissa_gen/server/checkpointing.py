@@ -8,7 +8,7 @@ from typing import Any
 
 from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import rank_files
-from melissa_gen.server.ingest.reception import Saver
+from melissa_gen.server.ingest.reception import SampleSaver
 from melissa_gen.server.rank_state import RankState, SavedPart
 
 __all__ = ["CheckpointWriter"]
@@ -44,7 +44,7 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: Saver | None,
+        saver: SampleSaver | None,
         publish: Callable[[int, threading.Event], None] | None = None,
     ) -> None:
         """Begins to write; the previous checkpoint must be complete.
@@ -70,7 +70,7 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
-    def write(self, partial: Path, state: dict[str, Any], saver: Saver | None) -> SavedPart:
+    def write(self, partial: Path, state: dict[str, Any], saver: SampleSaver | None) -> SavedPart:
         """Writes the files of the last checkpoint in the calling thread, and returns what was written."""
         return self._write(partial, state, saver, lambda: False, last=True)
 
@@ -78,7 +78,7 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: Saver | None,
+        saver: SampleSaver | None,
         canceled: Callable[[], bool],
         *,
         last: bool,
@@ -103,7 +103,7 @@ class CheckpointWriter:
         self,
         partial: Path,
         state: dict[str, Any],
-        saver: Saver | None,
+        saver: SampleSaver | None,
         publish: Callable[[int, threading.Event], None] | None,
     ) -> None:
         began = time.monotonic()

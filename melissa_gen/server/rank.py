@@ -28,7 +28,7 @@ from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.early_service import EarlyService
-from melissa_gen.server.ingest.reception import Reception, Saver
+from melissa_gen.server.ingest.reception import Reception, SampleSaver
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.recipient import bind
@@ -229,7 +229,7 @@ class _Rank:
         mine, saver = self._reception.state(self._rows_file(LATEST))
         self._writer.start(self._partial(LATEST), self._state(mine, saver), saver, publish)
 
-    def _state(self, mine: dict[str, Any], saver: Saver | None) -> dict[str, Any]:
+    def _state(self, mine: dict[str, Any], saver: SampleSaver | None) -> dict[str, Any]:
         return self._consumer.state() | mine | {"rows_saved": saver is not None}
 
     def _partial(self, name: str) -> Path:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import Draw, Rows, Selection
+from melissa_gen.reservoir import Draw, SampleRows, Selection
 
 __all__ = ["packed_draw", "unpacked_draw"]
 
 
-def packed_draw(draw: Draw, rows: Rows) -> tuple[dict[str, Any], bytes]:
+def packed_draw(draw: Draw, rows: SampleRows) -> tuple[dict[str, Any], bytes]:
     """Returns a draw as JSON types and bytes, with the input fields of its simulations."""
     selection, windows = draw.selection, draw.windows
     parts: list[NDArray[Any]] = [
@@ -33,7 +33,7 @@ def packed_draw(draw: Draw, rows: Rows) -> tuple[dict[str, Any], bytes]:
     return head, b"".join([np.ascontiguousarray(part).tobytes() for part in parts])
 
 
-def unpacked_draw(head: dict[str, Any], data: bytes, rows: Rows) -> Draw:
+def unpacked_draw(head: dict[str, Any], data: bytes, rows: SampleRows) -> Draw:
     """Returns the draw, and sets the input fields of its slots in the rows."""
     place, count, steps = 0, head["count"], head.get("steps")
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from melissa_gen.builders.fields import input_specs
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.reservoir import Rows, array_bytes, arrays_in
+from melissa_gen.reservoir import SampleRows, array_bytes, arrays_in
 from melissa_gen.run_dir.nested_arrays import unpacked
 from melissa_gen.server.child_process import StartedProcess, ended_how
 from melissa_gen.server.coordination.events import PREPARING
-from melissa_gen.server.ingest.reception import Saver
+from melissa_gen.server.ingest.reception import SampleSaver
 from melissa_gen.server.ingest.remote_reservoir import RemoteReservoir
 from melissa_gen.server.ingest.shared_state import SharedState
 from melissa_gen.server.link import Link
@@ -159,7 +159,9 @@ class IngestProcess:
         arrays = arrays_in(memory, specs)
         inputs = input_specs(self._setup.study.simulation)
         state = SharedState(arrays)
-        self.reservoir = RemoteReservoir(self.ask, self.tell, state, Rows(arrays, inputs), facts)
+        self.reservoir = RemoteReservoir(
+            self.ask, self.tell, state, SampleRows(arrays, inputs), facts
+        )
         self.shared = TrainerState(state, self)
 
     def made_room(self) -> None:
@@ -170,7 +172,7 @@ class IngestProcess:
         found: dict[str, Any] = self.ask("counters")[0]
         return found
 
-    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], Saver | None]:
+    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], SampleSaver | None]:
         """Returns what a checkpoint contains of this rank except the training, consistent at one instant.
 
         Args:
@@ -181,7 +183,7 @@ class IngestProcess:
         """
         return self._state("state", rows_file)
 
-    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], Saver | None]:
+    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], SampleSaver | None]:
         """Ends reception; returns the state before the samples in memory were withdrawn."""
         return self._state("close", rows_file)
 
@@ -259,7 +261,9 @@ class IngestProcess:
             raise self._lost() from error
         return _value(message)
 
-    def _state(self, call: str, rows_file: Path | None) -> tuple[dict[str, Any], Saver | None]:
+    def _state(
+        self, call: str, rows_file: Path | None
+    ) -> tuple[dict[str, Any], SampleSaver | None]:
         saves, data = self.ask(call, rows_file=str(rows_file) if rows_file else None)
         return unpacked(data), _RowsOfProcess(self) if saves else None
 

@@ -28,7 +28,7 @@ from melissa_gen.sinks import FanOut, Ranks
 __all__ = [
     "DataSocket",
     "Reception",
-    "Saver",
+    "SampleSaver",
     "ThreadReception",
     "bind_data_socket",
     "start_ingest",
@@ -37,7 +37,7 @@ __all__ = [
 _HEADER_ROOM = 65_536
 
 
-class Saver(Protocol):
+class SampleSaver(Protocol):
     """Saves the samples in memory to a file."""
 
     def run(self, canceled: Callable[[], bool] = ...) -> bool:
@@ -56,7 +56,7 @@ class Reception(Protocol):
         """Returns the counters of the main sink."""
         ...
 
-    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], Saver | None]:
+    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], SampleSaver | None]:
         """Returns what a checkpoint contains of this rank except the consumer, consistent at one instant.
 
         Args:
@@ -67,7 +67,7 @@ class Reception(Protocol):
         """
         ...
 
-    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], Saver | None]:
+    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], SampleSaver | None]:
         """Ends reception; returns the state before the samples in memory were withdrawn."""
         ...
 

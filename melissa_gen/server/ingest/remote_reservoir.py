@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import Batch, Draw, Rows, Stock
+from melissa_gen.reservoir import Batch, Draw, SampleRows, Stock
 from melissa_gen.reservoir.batches import check_out, copied
 from melissa_gen.server.ingest.draw_message import unpacked_draw
 from melissa_gen.server.ingest.shared_state import SharedState
@@ -31,7 +31,7 @@ class RemoteReservoir:
         ask: Callable[..., tuple[Any, bytes]],
         tell: Callable[..., None],
         shared: SharedState,
-        rows: Rows,
+        rows: SampleRows,
         facts: Mapping[str, Any],
     ) -> None:
         self._ask, self._tell, self._shared = ask, tell, shared

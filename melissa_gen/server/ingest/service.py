@@ -1,5 +1,6 @@
 """What the ingest process does for its rank: receives, keeps the policy of the reservoir, and runs the side sinks."""
 
+import errno
 import logging
 import mmap
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import zmq
 
 from melissa_gen.errors import MelissaGenError, RunError
@@ -201,6 +203,9 @@ class IngestService:
     def _allocated(self, size: int) -> memoryview:
         """Allocates the shared memory; pages that are only reserved could be missing later."""
         try:
+            # The system would not refuse more than there is, but end processes.
+            if size > psutil.virtual_memory().available:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.posix_fallocate(self._descriptor, 0, size)
             return memoryview(mmap.mmap(self._descriptor, size))
         except OSError as error:

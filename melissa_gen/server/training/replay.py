@@ -17,7 +17,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
-from melissa_gen.reservoir import Batch, Policy, SlotStore
+from melissa_gen.reservoir import Batch, Policy, SlotStore, Stock
 from melissa_gen.reservoir.batch_order import RecordedStep, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
@@ -113,7 +113,7 @@ def _nothing(*given: Any, **fields: Any) -> None:
 class _Tape:
     """Stands for a reservoir in the training loop, and gives it what the reservoir of a run gave in each turn."""
 
-    refilled, blocked, closed = False, False, True
+    refilled = False
     accepted, capacity, restorable, items_per_sample = 0, 0, 0, 1.0
 
     def __init__(
@@ -141,9 +141,10 @@ class _Tape:
                 return len(turn.drawn)
         return 0
 
-    @property
-    def drained(self) -> bool:
-        return self._turn is None or (self._next is None and self._turn.drawn is None)
+    def stock(self, n: int) -> Stock:
+        """Returns what the run could draw."""
+        drained = self._turn is None or (self._next is None and self._turn.drawn is None)
+        return Stock(self.ready(n), drained, False, len(self), 0, True)
 
     def ready(self, n: int) -> bool:
         """Whether the run took a step; the first one of all is agreed on in the turn before its batch is drawn."""

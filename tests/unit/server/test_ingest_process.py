@@ -1,5 +1,6 @@
 """The ingest process receives for its rank, ends with it, and its death has a sentence."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,6 +47,11 @@ class ProcessRank:
         self.contact = replace(contact, data=(endpoint,))
         self.peer = lambda: peer("data", self.contact)
         self.first_pass = []
+
+    def kill(self):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.child.kill()
+            self.child.wait(PATIENCE_SECONDS)
 
     def take(self):
         taken, self.warnings = self.warnings, []
@@ -99,8 +105,7 @@ def rank(tmp_path, bound, peer):
     rank = ProcessRank(tmp_path, bound, peer)
     rank.open()
     yield rank
-    rank.child.kill()
-    rank.child.wait(PATIENCE_SECONDS)
+    rank.kill()
 
 
 def test_samples_reach_the_trainer_through_shared_memory(rank):
@@ -199,13 +204,14 @@ def test_the_death_of_the_process_is_a_sentence(rank):
 
 
 def test_memory_that_does_not_exist_is_an_error_at_the_start(tmp_path, bound, peer):
-    rank = ProcessRank(tmp_path, bound, peer, "reservoir.capacity=100000000000000")
+    rank = ProcessRank(
+        tmp_path, bound, peer, "reservoir.capacity=2000000000", "simulation.fields.u.shape=[100000]"
+    )
     try:
         with pytest.raises(RunError, match=r"could not allocate a reservoir .*lower"):
             rank.process.open(rank.contact, None, lambda value: value)
     finally:
-        rank.child.kill()
-        rank.child.wait(PATIENCE_SECONDS)
+        rank.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
