@@ -37,6 +37,9 @@ __all__ = [
 BASE_MEGABYTES = 550.0
 """Memory of the interpreter, torch, MPI and sockets in each rank."""
 
+INGEST_MEGABYTES = 120.0
+"""Memory of the interpreter and the sockets in the ingest process of a rank, which does not load torch."""
+
 STREAM_MEGABYTES = 300.0
 """Memory of the server of a run without a trainer, in addition to its slots. It does not load torch."""
 
@@ -93,8 +96,8 @@ def allocator(*, over_tcp: bool) -> dict[str, str]:
 
 
 def base_megabytes(study: Study) -> float:
-    """Returns the memory of a rank in megabytes, except reservoir, model and validation set."""
-    needed = BASE_MEGABYTES
+    """Returns the memory of a rank and its ingest process in megabytes, except reservoir, model and validation set."""
+    needed = BASE_MEGABYTES + INGEST_MEGABYTES
     needed += GPU_MEGABYTES * _on_gpu(study)
     needed += arrived_megabytes(study) + statistics_megabytes(study)
     return needed + COMPILE_MEGABYTES * study.training.compile + TCP_MEGABYTES * study.over_tcp

@@ -24,6 +24,7 @@ __all__ = [
     "run_child",
     "start_control",
     "start_ingest_process",
+    "start_with_memory",
 ]
 
 _IGNORED = (signal.SIGTERM, signal.SIGINT)
@@ -53,9 +54,19 @@ def start_control(run_dir: Path) -> StartedProcess:
 
 def start_ingest_process(run_dir: Path, rank: int) -> StartedProcess:
     """Starts the ingest process of a rank, which shares memory with it; the main thread must call this."""
+    return start_with_memory("melissa_gen.server.ingest", f"server ingest {rank}", run_dir)
+
+
+def start_with_memory(module: str, name: str, run_dir: Path) -> StartedProcess:
+    """Starts a process with two connections and shared memory.
+
+    Args:
+        module: The module that it runs, which calls `run_child`.
+        name: Its name in lines of the log.
+        run_dir: The run directory.
+    """
     memory = os.memfd_create("melissa-gen-samples")
-    name = f"server ingest {rank}"
-    started = _start("melissa_gen.server.ingest", name, run_dir, connections=2, shared=(memory,))
+    started = _start(module, name, run_dir, connections=2, shared=(memory,))
     return started._replace(memory=memory)
 
 

@@ -199,7 +199,7 @@ class _Rank:
         consumer.close(complete=complete)
         self._reception.finish(self._collectives, complete=complete)
         sections = self._reception.summary()
-        peak = peak_megabytes() + self._reception.end()
+        peak = peak_megabytes(without_shared=self._setup.trains) + self._reception.end()
         ends = self._collectives.gather({"part": list(part), "peak": peak})
         if control is not None:
             if saves:

@@ -1,20 +1,19 @@
 """The trainer's batch rate while samples arrive, against its rate while none do.
 
-One server rank in one process, of the real parts: the trainer (published MLP, 6 -> 256 -> 256 -> 10,000, one torch
-thread) draws from a full reservoir on its main thread, the ingest thread receives 40 KB fields into the same
-reservoir. A client in another process sends
+One server rank of the real parts: the trainer (published MLP, 6 -> 256 -> 256 -> 10,000, one torch thread) draws from
+a full reservoir, its ingest process receives 40 KB fields into it. A client in another process sends
   idle       nothing
   1,000/s    1,000 time steps a second
   as drawn   as many as it gets credit for: the trainer has seen what makes room for them, so it sets the pace
   saturated  as many as go through: the reservoir gives up samples that were never seen, as it never does in a study
 With `--sinks`, it sends at `--rate`, and in every other window the samples also go into a data set file and into
 statistics, as in a study with `record` and `statistics`. All take turns within one process, in short windows, so that a
-ratio compares neighbors.
+ratio compares neighbors. A small network (`--hidden 16 --batch-size 8`) has steps as short as those of a GPU.
 
-Pinned: the trainer has core 0 to itself; the ingest thread, ZeroMQ's own and the client share core 1. Unpinned: the
+Pinned: the trainer has core 0 to itself; the ingest process and the client share core 1. Unpinned: the
 scheduler places all of them on the same two cores, so that the client's share of a core is taken from the trainer too.
-The table tells these shares apart: cores used by trainer, ingest (with ZeroMQ's threads) and client. With `--device
-cuda` the network is on the GPU, and its thread on the core feeds it.
+The table tells these shares apart: cores used by the trainer's process, the ingest process and the client. With
+`--device cuda` the network is on the GPU, and its thread on the core feeds it.
 
 The CPU time of the trainer for each batch is measured too. It depends less on what else the machine does than the
 batch rate.
@@ -26,20 +25,18 @@ import multiprocessing
 import os
 import shutil
 import statistics
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
-from loopback import FIELD, PARAMETERS, ControlStandIn, Rank, new_contact, stream, word_from
+from loopback import FIELD, PARAMETERS, ControlStandIn, new_contact, stream, word_from
 from measure import Result, Target, command_line, environment, finish, ratio
-from switched_sinks import Switched, all_sinks
 
 from melissa_gen.builders.memory import allocator
 from melissa_gen.server.collectives import SingleRank
@@ -199,26 +196,35 @@ def _rank(
     import torch
 
     from melissa_gen.protocol.contact import Contact
-    from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
+    from melissa_gen.run_dir.folder import record_run
+    from melissa_gen.server.child_process import start_with_memory
+    from melissa_gen.server.ingest.ingest_process import IngestProcess
+    from melissa_gen.server.setup import RankSetup
 
-    study = study_of(args)
-    shorten_gil_switch_interval()
     torch.set_num_threads(1)
-    # Threads inherit the affinity of the one that starts them: ZeroMQ's and ingest's first, then the trainer moves.
-    os.sched_setaffinity(0, {cores[1]} if pinned else set(cores))
+    secrets = Contact.from_json(contact)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with tempfile.TemporaryDirectory() as folder:
-        sides = all_sinks(Path(folder), SHAPE) if args.sinks else []
-        rank = Rank(Contact.from_json(contact), SHAPE, CAPACITY, args.batch_size, FLOW, sides=sides)
-        _train(pipe, rank, study, cores[0] if pinned else None, args.device, sides)
+        run_dir = Path(folder)
+        record_run(study_of(args), run_dir)
+        if args.sinks:
+            (run_dir / "sinks").mkdir()
+        started = start_with_memory("open_ingest", "server ingest", run_dir)
+        setup = replace(
+            RankSetup.read(run_dir, 0, 1), ingest_cores={cores[1]} if pinned else set(cores)
+        )
+        process = IngestProcess(started, setup, list)
+        bound = process.bind(secrets)
+        complete = replace(secrets, data=(bound["endpoint"],), machines=(bound["machine"],))
+        process.open(complete, None, lambda value: value)
+        process.ask("fill")
+        if pinned:
+            os.sched_setaffinity(0, {cores[0]})
+        _train(pipe, process, complete, setup.study, args.device, started.process.pid)
 
 
 def _train(
-    pipe: Connection,
-    rank: Rank,
-    study: Any,
-    core: int | None,
-    device: str,
-    sides: Sequence[Switched],
+    pipe: Connection, process: Any, contact: Any, study: Study, device: str, ingest: int
 ) -> None:
     """Trains beside ingest until the last window has been measured."""
     import torch
@@ -229,32 +235,25 @@ def _train(
     from melissa_gen.server.training.trainer import Trainer
     from melissa_gen.tasks import Direct
 
-    fill(rank.reservoir)
-    rank.ingest.start()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+    watcher = _Watcher(pipe, process, ingest)
     trainer = Trainer(
         study,
         Direct(),
         build_surrogate(study),
-        rank.reservoir,
-        rank.state,
+        process.reservoir,
+        process.shared,
         None,
         torch.device(device),
-        Hooks(rank.ingest.made_room, lambda *a, **k: None, lambda reason: None, lambda: None),
-        lambda surrogate, batches: None,
+        Hooks(process.made_room, lambda *a, **k: None, lambda reason: None, lambda: None),
+        watcher.between_steps,
     )
-    pipe.send(rank.contact.to_json())
-    watcher = threading.Thread(
-        target=_watch, args=(pipe, trainer, rank, sides, threading.get_native_id()), daemon=True
-    )
-    watcher.start()
+    pipe.send(contact.to_json())
     trainer.run()
-    rank.close()
-    for side in sides:
-        side.finish(SingleRank(), complete=False)
+    process.close()
+    process.finish(SingleRank(), complete=False)
+    process.end()
     dist.destroy_process_group()
 
 
@@ -268,7 +267,7 @@ def study_of(args: argparse.Namespace) -> Study:
             },
             "simulation": {
                 "command": ["none"],
-                "count": 1000,
+                "count": 100_000,
                 "time_steps": 2000,
                 "fields": {FIELD: {"shape": list(SHAPE)}},
             },
@@ -279,58 +278,53 @@ def study_of(args: argparse.Namespace) -> Study:
     )
 
 
-def fill(reservoir: Any) -> None:
-    """Fills the reservoir, so that the trainer does not wait for samples."""
-    import numpy as np
+class _Watcher:
+    """Counts batches and samples in each window, between two steps of the trainer.
 
-    from melissa_gen.reservoir import Sample
+    Args:
+        pipe: The connection to the benchmark.
+        process: The ingest process.
+        ingest: Its process id.
+    """
 
-    random, store = np.random.default_rng(0), reservoir.store
-    number = 10**6  # of a simulation that the control stand-in never hands out
-    for step in range(CAPACITY):
-        slot = store.acquire()
-        assert slot is not None
-        store.row(slot, FIELD)[...] = random.standard_normal(SHAPE, np.float32)
-        reservoir.put(slot, Sample(number, step, [*random.random(len(PARAMETERS)), step]))
+    def __init__(self, pipe: Connection, process: Any, ingest: int) -> None:
+        self._pipe, self._process = pipe, process
+        self._us, self._ingest = psutil.Process(), psutil.Process(ingest)
+        self._client: psutil.Process | None = None
+        self._warm = False
+        self._begins = self._ends = math.inf
+        self._before: list[float] = []
 
+    def between_steps(self, surrogate: Any, batches: int) -> None:
+        """Takes the next order, begins its window, or ends it."""
+        now = time.perf_counter()
+        if not self._warm and batches >= 50:
+            self._warm = True
+            self._pipe.send("training")
+        if self._warm and self._begins == math.inf and self._pipe.poll():
+            self._take(self._pipe.recv(), now)
+        elif not self._before and now >= self._begins:
+            self._before = self._counts(batches)
+            self._ends = now + self._window
+        elif now >= self._ends:
+            after = self._counts(batches)
+            seconds, *rates = (b - a for a, b in zip(self._before, after, strict=True))
+            self._before, self._begins, self._ends = [], math.inf, math.inf
+            self._pipe.send(Window(*(value / seconds for value in rates)))
 
-def _watch(
-    pipe: Connection, trainer: Any, rank: Rank, sides: Sequence[Switched], trainer_thread: int
-) -> None:
-    """Counts batches and samples in each window and sleeps in between."""
-    while trainer.batches < 50:
-        time.sleep(0.05)
-    pipe.send("training")
-    us = psutil.Process()
-    while (order := pipe.recv()) is not None:
-        settle, window, pid, rank.reservoir.overwrite, switch = order
-        for side in sides:
-            side.check()
-            side.on = switch
-        client = psutil.Process(pid)
-        time.sleep(settle)
-        before = _counts(us, client, trainer, rank, trainer_thread)
-        time.sleep(window)
-        after = _counts(us, client, trainer, rank, trainer_thread)
-        seconds, *rates = (b - a for a, b in zip(before, after, strict=True))
-        pipe.send(Window(*(value / seconds for value in rates)))
-    rank.state.stop_reason = "the measurement is over"
+    def _take(self, order: Any, now: float) -> None:
+        if order is None:
+            self._process.shared.stop_reason = "the measurement is over"
+            return
+        settle, self._window, pid, overwrite, sinks = order
+        self._process.ask("switch", overwrite=overwrite, sinks=sinks)
+        self._client = psutil.Process(pid)
+        self._begins = now + settle
 
-
-def _counts(
-    us: psutil.Process, client: psutil.Process, trainer: Any, rank: Rank, trainer_thread: int
-) -> list[float]:
-    threads = {t.id: t.user_time + t.system_time for t in us.threads()}
-    training = threads.pop(trainer_thread, math.nan)
-    sending = client.cpu_times()
-    return [
-        time.perf_counter(),
-        trainer.batches,
-        rank.reservoir.counters()["stored"],
-        training,
-        sum(threads.values()),
-        sending.user + sending.system,
-    ]
+    def _counts(self, batches: int) -> list[float]:
+        assert self._client is not None
+        used = [sum(process.cpu_times()[:2]) for process in (self._us, self._ingest, self._client)]
+        return [time.perf_counter(), batches, self._process.counters()["stored"], *used]
 
 
 if __name__ == "__main__":

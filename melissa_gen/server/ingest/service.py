@@ -5,14 +5,16 @@ import logging
 import mmap
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import zmq
+from numpy.typing import NDArray
 
+from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.errors import MelissaGenError, RunError
 from melissa_gen.logs import WarningCollector
 from melissa_gen.protocol.contact import Contact
@@ -30,7 +32,7 @@ from melissa_gen.server.rank_state import RankState, SavedPart
 from melissa_gen.server.setup import OF_CONTROL, Checkpoint, RankSetup
 from melissa_gen.server.side_sinks import side_sinks
 from melissa_gen.server.training.training_reservoir import shared_specs, training_reservoir
-from melissa_gen.sinks import FanOut
+from melissa_gen.sinks import FanOut, SideSink
 
 __all__ = ["IngestService"]
 
@@ -160,6 +162,7 @@ class IngestService:
         if cores is not None:
             os.sched_setaffinity(0, cores)
         self._setup = RankSetup.read(self._run_dir, rank, ranks)
+        check_server_limit(self._setup.study)
         self._data = bind_data_socket(self._setup, self._context, Contact.from_json(contact))
         return {"endpoint": self._data.endpoint, "machine": self._data.machine}
 
@@ -167,11 +170,11 @@ class IngestService:
         """Creates the sinks, restores them, and starts the ingest thread; returns the facts of the reservoir."""
         setup, resume = self._setup, checkpoint is not None
         study = setup.study
-        sides = side_sinks(setup, resume=resume, from_rank_0=self._ranks.from_rank_0)
+        sides = self.create_sides(setup, resume=resume)
         memory = self._allocated(array_bytes(shared_specs(study)))
         arrays = arrays_in(memory, shared_specs(study))
         self._shared = SharedState(arrays)
-        reservoir = training_reservoir(study, setup.rank, setup.ranks, resume=resume, arrays=arrays)
+        reservoir = self.create_policy(setup, arrays, resume=resume)
         self._reservoir, self._sink = reservoir, FanOut(reservoir, sides)
         self._keeps_losses = type(reservoir).update_losses is not Policy.update_losses
         self._state = _StateFromMemory(self._shared)
@@ -199,6 +202,17 @@ class IngestService:
             "batch_size": study.training.batch_size,
             "keeps_losses": self._keeps_losses,
         }
+
+    def create_sides(self, setup: RankSetup, *, resume: bool) -> Sequence[SideSink]:
+        """Creates the sinks beside the training (collective)."""
+        return side_sinks(setup, resume=resume, from_rank_0=self._ranks.from_rank_0)
+
+    def create_policy(
+        self, setup: RankSetup, arrays: Mapping[str, NDArray[Any]], *, resume: bool
+    ) -> Policy:
+        """Creates the reservoir over the shared arrays."""
+        study, rank, ranks = setup.study, setup.rank, setup.ranks
+        return training_reservoir(study, rank, ranks, resume=resume, arrays=arrays)
 
     def _allocated(self, size: int) -> memoryview:
         """Allocates the shared memory; pages that are only reserved could be missing later."""
