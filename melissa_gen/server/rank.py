@@ -209,6 +209,7 @@ class _Rank:
             control.finish(stopped, consumer.flaw, peaks, results, handover=handover)
         self._collectives.barrier()
         self._collectives.close()
+        self._reception.leave()
         return handover
 
     def _sync(self, last: bool) -> None:

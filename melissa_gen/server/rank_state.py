@@ -77,3 +77,7 @@ class RankState:
 
     def refresh(self) -> None:
         """Reads the newest values of the other side, if that is another process (both sides)."""
+
+    def frozen(self) -> bool:
+        """Whether the consumer is another process, which does not run (ingest thread)."""
+        return False

@@ -205,6 +205,10 @@ class IngestProcess:
         peak, _ = self.ask("end")
         return float(peak)
 
+    def leave(self) -> None:
+        """Waits for the end of the process, which sends what is queued."""
+        ended_how(self._process)
+
     # Messages.
 
     def ask(self, call: str, *, collectives: Any = None, **arguments: Any) -> tuple[Any, bytes]:

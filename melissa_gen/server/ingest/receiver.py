@@ -198,7 +198,8 @@ class Ingest:
             first = nothing_yet and self._assembler.counters.received > 0
             if first or now - reported > self._report_seconds or self._finalized.due(self._pending):
                 nothing_yet &= not first
-                if not self._link.congested:
+                # Without reports, the control process notices that this rank does not run.
+                if not self._link.congested and not self._state.frozen():
                     self._report()
                 self._link.ping_if_due()
                 self._shared.release_ended(self._drained)

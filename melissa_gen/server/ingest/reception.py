@@ -84,7 +84,11 @@ class Reception(Protocol):
         ...
 
     def end(self) -> float:
-        """Ends reception for good; returns the peak memory of a process of its own, in megabytes."""
+        """Ends the sinks; returns the peak memory of a process of its own, in megabytes."""
+        ...
+
+    def leave(self) -> None:
+        """Sends what is queued, for at most the linger time of the sockets: all of them are closed now."""
         ...
 
 
@@ -101,11 +105,10 @@ class ThreadReception:
         self.made_room, self.state, self.close = ingest.made_room, ingest.state, ingest.close
         self.counters, self.sync = sink.counters, sink.sync
         self.finish, self.summary = sink.finish, sink.summary
-        self._context = data.context
+        self.leave = data.context.term
 
     def end(self) -> float:
-        """Sends what is queued, for at most the linger time of the sockets: all of them are closed now."""
-        self._context.term()
+        """Returns 0: there is no process of its own."""
         return 0.0
 
 

@@ -40,16 +40,29 @@ _log = logging.getLogger(__name__)
 
 
 class _StateFromMemory(RankState):
-    """The state of a rank whose trainer is another process."""
+    """The state of a rank whose trainer is another process.
 
-    def __init__(self, shared: SharedState) -> None:
+    Args:
+        shared: What both tell each other in memory.
+        trainer: Process id of the trainer.
+    """
+
+    def __init__(self, shared: SharedState, trainer: int) -> None:
         super().__init__()
-        self._shared = shared
+        self._shared, self._trainer = shared, Path(f"/proc/{trainer}/stat")
 
     def refresh(self) -> None:
         """Reads what the trainer has written."""
         self.training = self._shared.read_training()
         self.turns, self.pieces, self.activity = self._shared.read_progress()
+
+    def frozen(self) -> bool:
+        """Whether the trainer is stopped by a signal or a debugger."""
+        try:
+            # The name of the program, in parentheses, may have any characters.
+            return self._trainer.read_text().rpartition(")")[2].split()[0] in "Tt"
+        except OSError:
+            return False
 
 
 class _RanksOfTrainer:
@@ -177,7 +190,7 @@ class IngestService:
         reservoir = self.create_policy(setup, arrays, resume=resume)
         self._reservoir, self._sink = reservoir, FanOut(reservoir, sides)
         self._keeps_losses = type(reservoir).update_losses is not Policy.update_losses
-        self._state = _StateFromMemory(self._shared)
+        self._state = _StateFromMemory(self._shared, os.getppid())
         used = None
         if checkpoint is not None:
             folder = Path(checkpoint)
