@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,6 +188,8 @@ class Policy(PolicyRules):
             ValueError: An array in `out` is too short or has another dtype.
         """
         check_out(self.store, n, self.window_steps, out)
+        with self._condition:
+            self._release.taken = frozenset()
         draw = self.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None
@@ -201,7 +203,6 @@ class Policy(PolicyRules):
         with self._condition:
             if not (self._ready(n) or (below_watermark and self._size() > 0)):
                 return None
-            self._release.taken = frozenset()
             draw = self._take(self._select(n))
             self._totals.draws += 1
             self._totals.samples_drawn += len(draw.selection.slots)
@@ -233,11 +234,15 @@ class Policy(PolicyRules):
             factor: New value of a loss of 1, positive.
         """
 
-    def take_arrivals(self) -> list[int]:
-        """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or draw."""
+    def take_arrivals(self, still_read: Iterable[int] = ()) -> list[int]:
+        """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or `draw`.
+
+        Args:
+            still_read: Slots of earlier calls that also remain unchanged.
+        """
         with self._condition:
             taken, self._arrivals = list(self._arrivals), {}
-            self._release.taken = frozenset(taken)
+            self._release.taken = frozenset(taken).union(still_read)
             self._release.free_late()
             return taken
 

@@ -36,6 +36,7 @@ class SlotRelease:
         self._store.release_all(slots)
 
     def free_late(self) -> None:
-        """Releases the slots that were read when they were freed."""
-        self._store.release_all(self._late)
-        self._late.clear()
+        """Releases the slots that were read when they were freed, unless they are still read."""
+        read = self.copied | self.taken
+        self._store.release_all([slot for slot in self._late if slot not in read])
+        self._late = [slot for slot in self._late if slot in read]

@@ -63,7 +63,7 @@ def row_specs(
     n_inputs: int,
     inputs_dtype: DTypeLike = np.float32,
 ) -> dict[str, ArraySpec]:
-    """Returns shape and dtype of the arrays of `Rows`, as `SlotStore` takes the arguments."""
+    """Returns shape and dtype of the arrays of `SampleRows`, as `SlotStore` takes the arguments."""
     specs: dict[str, ArraySpec] = {
         _FIELD + name: ((slots, *shape), dtype) for name, (shape, dtype) in fields.items()
     }

@@ -1,10 +1,12 @@
 """Writes checkpoints of the server state as safetensors, JSON and npz, without pickle and without importing torch.
 
-Each rank writes its own files: `rank-R.json` with `rank-R.npz`, and the samples in memory to `reservoir-R.safetensors`.
+Each rank writes its own files: `rank-R.json` with `rank-R.npz`, the state of its assembler and sinks to `ingest-R.json`
+and `ingest-R.npz`, and the samples in memory to `reservoir-R.safetensors`.
 Rank 0 also writes `state.json` with `state.npz` and the model, and publishes the folder when all ranks have finished.
 """
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import numpy as np
 
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.checkpoint_folder import publish
-from melissa_gen.run_dir.nested_arrays import split_arrays
 
 __all__ = ["begin_checkpoint", "partial_folder", "publish_checkpoint", "write_state"]
 
@@ -56,7 +57,8 @@ def write_state(folder: Path, name: str, state: dict[str, Any]) -> None:
     Raises:
         OSError: The files can't be written.
     """
-    plain, arrays = split_arrays(state)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    plain = _split(state, "", arrays)
     (folder / f"{name}.json").write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
     # mypy takes the arrays for the keyword `allow_pickle`.
     np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
@@ -77,3 +79,22 @@ def publish_checkpoint(folder: Path, order: tuple[int, int]) -> None:
     except OSError as error:
         message = f"{folder}: can't write the checkpoint: {error}"
         raise RunError(message) from error
+
+
+def _split(value: Any, path: str, arrays: dict[str, Any]) -> Any:
+    """Returns a nested value in JSON types.
+
+    Arrays are moved to `arrays` and replaced by a reference. JSON has no NaN and infinities: they are written as text.
+    """
+    if isinstance(value, dict):
+        return {
+            str(k): _split(v, f"{path}/{k}" if path else str(k), arrays) for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_split(v, f"{path}/{n}", arrays) for n, v in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        arrays[path] = value
+        return {"npz": path}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(float(value))}
+    return value

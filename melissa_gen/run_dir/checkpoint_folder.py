@@ -13,7 +13,6 @@ import numpy as np
 
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.durable import sync
-from melissa_gen.run_dir.nested_arrays import joined_arrays
 from melissa_gen.study import Study, value_of
 
 __all__ = [
@@ -23,6 +22,7 @@ __all__ = [
     "STATE",
     "check_study",
     "fixed_settings",
+    "ingest_files",
     "newest",
     "publish",
     "rank_files",
@@ -35,7 +35,7 @@ SERVER_LOCK = ".server-lock"
 
 LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
 STATE, MANIFEST = "state", "manifest.json"
-FORMAT = 2
+FORMAT = 3
 """Number of the format of checkpoints; a change of their files or states raises it."""
 _ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20
@@ -52,6 +52,11 @@ _COUNT = "simulation.count"
 def rank_files(rank: int) -> str:
     """Returns the name of the state of a server rank in a checkpoint, for `read_state`."""
     return f"rank-{rank}"
+
+
+def ingest_files(rank: int) -> str:
+    """Returns the name of the state of a server rank's assembler and sinks in a checkpoint, for `read_state`."""
+    return f"ingest-{rank}"
 
 
 def rows_file(folder: Path, rank: int) -> Path:
@@ -158,7 +163,7 @@ def read_state(
         plain = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
             needed = {key: value for key, value in plain.items() if key not in leave_out}
-            state: dict[str, Any] = joined_arrays(needed, arrays)
+            state: dict[str, Any] = _joined(needed, arrays)
     except (OSError, ValueError, KeyError) as error:
         message = f"the checkpoint {folder} can't be read: {error}"
         raise RunError(message) from error
@@ -192,6 +197,18 @@ def check_study(study: Study, state: dict[str, Any], folder: Path) -> None:
                 "restore the value, or start a new run"
             )
             raise RunError(message)
+
+
+def _joined(value: Any, arrays: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"npz"}:
+            return arrays[value["npz"]]
+        if set(value) == {"float"}:
+            return float(value["float"])
+        return {key: _joined(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_joined(item, arrays) for item in value]
+    return value
 
 
 def _fingerprint(path: Path) -> list[int]:

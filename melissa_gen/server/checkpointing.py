@@ -20,14 +20,17 @@ class CheckpointWriter:
     Args:
         rank: This rank.
         shared: State that ingest reports to the control process; this class writes `saved`.
-        sync: Waits until what the state names is on disk. This can take a minute, so that ingest must not do it: a rank
-            that sends no reports counts as lost. Its argument is whether the study ends with this checkpoint.
+        save: Writes the state that the ingest of this rank has taken. Takes the folder, and whether the study ends with
+            this checkpoint.
     """
 
     def __init__(
-        self, rank: int, shared: RankState, sync: Callable[[bool], None] = lambda last: None
+        self,
+        rank: int,
+        shared: RankState,
+        save: Callable[[Path, bool], None] = lambda partial, last: None,
     ) -> None:
-        self._rank, self._shared, self._sync = rank, shared, sync
+        self._rank, self._shared, self._save = rank, shared, save
         self._number = 0
         self._idle_since, self._last_seconds = 0.0, 0.0
         self._canceled = threading.Event()
@@ -92,7 +95,7 @@ class CheckpointWriter:
                 f"the checkpoint lacks the samples in memory of server rank {self._rank}: {error}"
             )
         try:
-            self._sync(last)
+            self._save(partial, last)
             write_state(partial, rank_files(self._rank), state)
         except OSError as error:
             problem = f"server rank {self._rank} can't write the checkpoint: {error}"

@@ -130,7 +130,7 @@ def run_child(run: Callable[[Path, list[int], int, "WarningCollector"], None]) -
     status = 0
     try:
         run(Path(run_dir), descriptors, rank, warnings)
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         status = 1
     except Exception:
         logging.getLogger("melissa_gen.server").exception("the process '%s' has failed", name)

@@ -37,7 +37,7 @@ class Consumer(ABC):
     """Uses the samples of one server rank until the stream has ended.
 
     Attributes:
-        shared: State shared with the ingest thread.
+        shared: State shared with ingest.
         collectives: Communication with the consumers of the other ranks.
     """
 

@@ -119,7 +119,7 @@ class _Rank:
     ) -> None:
         self._setup, self._consumer, self._reception = setup, consumer, reception
         self._control, self._collectives = control, consumer.collectives
-        self._writer = CheckpointWriter(setup.rank, consumer.shared, self._sync)
+        self._writer = CheckpointWriter(setup.rank, consumer.shared, self._save)
 
     def start(
         self, checkpoint: Checkpoint | None, damages: list[str], early: EarlyService | None
@@ -181,7 +181,7 @@ class _Rank:
             consumer.write_results()
         self._writer.cancel()
         name = LATEST if handover else FINAL
-        mine, saver = self._reception.close(self._rows_file(name))
+        saver = self._reception.close(self._rows_file(name))
         # From here on, all ranks have sent their last reports.
         used = self._collectives.gather({"progress": consumer.progress})
         saves, part = any(one["progress"] for one in used), SavedPart()
@@ -191,7 +191,7 @@ class _Rank:
                 control.begin_checkpoint(name, consumer)
         self._collectives.barrier()
         if saves:
-            part = self._writer.write(self._partial(name), self._state(mine, saver), saver)
+            part = self._writer.write(self._partial(name), self._state(saver), saver)
         status = "finished"
         if control is not None:
             status, _ = control.outcome(stopped, consumer.flaw, handover=handover)
@@ -199,7 +199,7 @@ class _Rank:
         consumer.close(complete=complete)
         self._reception.finish(self._collectives, complete=complete)
         sections = self._reception.summary()
-        peak = peak_megabytes(without_shared=self._setup.trains) + self._reception.end()
+        peak = peak_megabytes() + self._reception.end()
         ends = self._collectives.gather({"part": list(part), "peak": peak})
         if control is not None:
             if saves:
@@ -212,10 +212,10 @@ class _Rank:
         self._reception.leave()
         return handover
 
-    def _sync(self, last: bool) -> None:
-        """Waits until the files that the state of a checkpoint names are on disk."""
+    def _save(self, partial: Path, last: bool) -> None:
+        """Waits until the files that the state of a checkpoint names are on disk, and writes the state of ingest."""
         self._consumer.sync()
-        self._reception.sync(publish=not last)
+        self._reception.save(partial, publish=not last)
 
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""
@@ -227,11 +227,11 @@ class _Rank:
         self._consumer.shared.begin_piece(JOINING)
         self._collectives.barrier()
         self._consumer.shared.begin_piece(SAVING)
-        mine, saver = self._reception.state(self._rows_file(LATEST))
-        self._writer.start(self._partial(LATEST), self._state(mine, saver), saver, publish)
+        saver = self._reception.state(self._rows_file(LATEST))
+        self._writer.start(self._partial(LATEST), self._state(saver), saver, publish)
 
-    def _state(self, mine: dict[str, Any], saver: SampleSaver | None) -> dict[str, Any]:
-        return self._consumer.state() | mine | {"rows_saved": saver is not None}
+    def _state(self, saver: SampleSaver | None) -> dict[str, Any]:
+        return self._consumer.state() | {"rows_saved": saver is not None}
 
     def _partial(self, name: str) -> Path:
         return partial_folder(self._setup.run_dir / "checkpoints" / name)
@@ -345,4 +345,4 @@ def _no_event(event: str, **fields: Any) -> None:
 
 
 def _no_failure(reason: str) -> None:
-    """Does nothing: ranks other than 0 report failures through their ingest thread."""
+    """Does nothing: ranks other than 0 report failures through their ingest."""

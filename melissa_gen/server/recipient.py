@@ -1,5 +1,6 @@
 """Creates what receives the samples of a rank, and what uses them."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,10 @@ def bind(
         warnings: Returns the warnings of this process since the last call.
     """
     if not setup.trains:
+        if started is not None:
+            # Its connection ends, and with it the process: this study does not train.
+            for descriptor in (*started.descriptors, started.memory):
+                os.close(descriptor)
         return _bind_here(setup, world, contact, warnings)
     assert started is not None
     process = IngestProcess(started, setup, warnings)
@@ -111,6 +116,6 @@ def _bind_here(
         stream = StreamConsumer(main, every, sides, ranks, setup.rank)
         sink = FanOut(main, sides)
         ingest = start_ingest(setup, data, contact, sink, stream.shared, checkpoint, warnings)
-        return Recipient(ThreadReception(ingest, sink, data), lambda: stream)
+        return Recipient(ThreadReception(ingest, sink, data, setup.rank), lambda: stream)
 
     return Binding(data.endpoint, data.machine, create)

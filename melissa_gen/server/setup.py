@@ -9,6 +9,7 @@ from typing import Any, Self
 from melissa_gen.errors import RunError
 from melissa_gen.run_dir.checkpoint_folder import (
     check_study,
+    ingest_files,
     newest,
     rank_files,
     read_state,
@@ -98,7 +99,10 @@ class Checkpoint:
         Raises:
             RunError: A state can't be read.
         """
-        return [read_state(self.folder, rank_files(rank)) for rank in range(self.state["ranks"])]
+        return [
+            read_state(self.folder, rank_files(rank)) | read_state(self.folder, ingest_files(rank))
+            for rank in range(self.state["ranks"])
+        ]
 
     @classmethod
     def find(cls, setup: RankSetup, world: Any) -> tuple[Self | None, list[str]]:

@@ -44,7 +44,7 @@ class ServerSection(Section):
     threads: int = Field(default=1, gt=0)
     """Torch threads per rank."""
     pin_ingest: bool = False
-    """Keep the ingest thread off the trainer's core (needs two cores per rank)."""
+    """Keep the ingest process off the trainer's core (needs two cores per rank)."""
     heartbeat: Duration = 1.0
     """Interval between two heartbeats of each peer (seconds). Those of more than 2,000 clients are further apart, up to
     a quarter of `heartbeat_timeout`, so that rank 0 gets at most 2,000 heartbeats a second if possible."""

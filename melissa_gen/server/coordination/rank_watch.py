@@ -37,7 +37,7 @@ class _Rank:
 class RankWatch:
     """Watches the reports of all server ranks; a plain state machine without a clock.
 
-    A rank reports several times a second from its ingest thread. A report that is missing means that the process is
+    A rank reports several times a second from its ingest. A report that is missing means that one of its processes is
     stopped, or that its node does not answer. All ranks take the steps of their loop together: a rank that does
     not move stops all of them. A validation or a checkpoint within a step consists of pieces, such as the prediction of
     some time steps. As long as a rank of those that are behind completes pieces, the others wait for a good reason.

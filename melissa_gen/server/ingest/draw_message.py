@@ -1,5 +1,6 @@
 """A draw as a message: what the ingest process has selected, for the trainer that copies the rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from melissa_gen.reservoir import Draw, SampleRows, Selection
 __all__ = ["packed_draw", "unpacked_draw"]
 
 
-def packed_draw(draw: Draw, rows: SampleRows) -> tuple[dict[str, Any], bytes]:
-    """Returns a draw as JSON types and bytes, with the input fields of its simulations."""
+def packed_draw(
+    draw: Draw, rows: SampleRows, inputs: Sequence[str] = ()
+) -> tuple[dict[str, Any], bytes]:
+    """Returns a draw as JSON types and bytes, with the named input fields of its simulations."""
     selection, windows = draw.selection, draw.windows
     parts: list[NDArray[Any]] = [
         np.asarray(selection.slots, np.int64),
@@ -22,14 +25,15 @@ def packed_draw(draw: Draw, rows: SampleRows) -> tuple[dict[str, Any], bytes]:
     head: dict[str, Any] = {"count": len(selection.slots)}
     if windows is not None:
         head["steps"] = len(windows[0])
-    if rows.input_specs:
+    if inputs:
         slots = _first_slots(draw)
         simulations = rows.simulations[slots].tolist()
         # One slot of each simulation.
         holders = dict(zip(simulations, slots, strict=True))
-        head["simulations"] = [list(holders).index(one) for one in simulations]
+        places = {simulation: place for place, simulation in enumerate(holders)}
+        head |= {"inputs": list(inputs), "simulations": [places[one] for one in simulations]}
         for slot in holders.values():
-            parts += [rows.input_fields[slot][name] for name in rows.input_specs]
+            parts += [rows.input_fields[slot][name] for name in inputs]
     return head, b"".join([np.ascontiguousarray(part).tobytes() for part in parts])
 
 
@@ -48,9 +52,9 @@ def unpacked_draw(head: dict[str, Any], data: bytes, rows: SampleRows) -> Draw:
     windows = None if steps is None else taken((count, steps), np.int64).tolist()
     unseen = taken((count,), np.bool_).tolist()
     draw = Draw(Selection(slots, unseen, weights), windows, [])
-    if rows.input_specs:
+    if "inputs" in head:
         inputs = [
-            {name: taken(shape, dtype) for name, (shape, dtype) in rows.input_specs.items()}
+            {name: taken(*rows.input_specs[name]) for name in head["inputs"]}
             for _ in range(1 + max(head["simulations"]))
         ]
         firsts = zip(_first_slots(draw), head["simulations"], strict=True)

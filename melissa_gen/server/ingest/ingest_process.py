@@ -16,7 +16,6 @@ from melissa_gen.builders.fields import input_specs
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.reservoir import SampleRows, array_bytes, arrays_in
-from melissa_gen.run_dir.nested_arrays import unpacked
 from melissa_gen.server.child_process import StartedProcess, ended_how
 from melissa_gen.server.coordination.events import PREPARING
 from melissa_gen.server.ingest.reception import SampleSaver
@@ -66,6 +65,7 @@ class TrainerState(RankState):
         """Records that the trainer begins a piece of work."""
         super().begin_piece(activity)
         self._write()
+        self._process.tell_news()
 
     def now(self, activity: str) -> None:
         """Records what the trainer does."""
@@ -154,7 +154,10 @@ class IngestProcess:
         ranks = _CallsRank0(from_rank_0)
         facts, _ = self.ask("open", collectives=ranks, contact=contact.to_json(), checkpoint=folder)
         specs = shared_specs(self._setup.study)
-        memory = memoryview(mmap.mmap(self._memory, array_bytes(specs)))
+        self._shared_bytes = array_bytes(specs)
+        # All pages are in the map from now on, so that the peak memory of this process counts all of them.
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        memory = memoryview(mmap.mmap(self._memory, self._shared_bytes, flags))
         os.close(self._memory)
         arrays = arrays_in(memory, specs)
         inputs = input_specs(self._setup.study.simulation)
@@ -172,24 +175,17 @@ class IngestProcess:
         found: dict[str, Any] = self.ask("counters")[0]
         return found
 
-    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], SampleSaver | None]:
-        """Returns what a checkpoint contains of this rank except the training, consistent at one instant.
+    def state(self, rows_file: Path | None) -> SampleSaver | None:
+        """Takes the state of this rank except the training for `save`; see `Reception`."""
+        return self._take("state", rows_file)
 
-        Args:
-            rows_file: File for the samples in memory, or None if they are not saved.
+    def close(self, rows_file: Path | None = None) -> SampleSaver | None:
+        """Ends reception; takes the state before the samples in memory were withdrawn."""
+        return self._take("close", rows_file)
 
-        Returns:
-            The state, and the saver of the samples, whose `run` must be called.
-        """
-        return self._state("state", rows_file)
-
-    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], SampleSaver | None]:
-        """Ends reception; returns the state before the samples in memory were withdrawn."""
-        return self._state("close", rows_file)
-
-    def sync(self, *, publish: bool) -> None:
-        """Waits until the files that the last state names are on disk (checkpoint's thread)."""
-        self._ask_files("sync", publish=publish)
+    def save(self, partial: Path, *, publish: bool) -> None:
+        """Completes the last state, and writes it into the folder of a checkpoint (checkpoint's thread)."""
+        self._ask_files("save", partial=str(partial), publish=publish)
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
         """Writes the results of the side sinks after the last sample (collective)."""
@@ -201,9 +197,9 @@ class IngestProcess:
         return found
 
     def end(self) -> float:
-        """Ends the process; returns its peak memory in megabytes."""
+        """Ends the process; returns its peak memory in megabytes, without what this process counts too."""
         peak, _ = self.ask("end")
-        return float(peak)
+        return float(peak) - self._shared_bytes / 1e6
 
     def leave(self) -> None:
         """Waits for the end of the process, which sends what is queued."""
@@ -229,16 +225,18 @@ class IngestProcess:
                 if "collective" not in message:
                     break
                 method = getattr(collectives, message["collective"])
-                value = message["value"]
-                self._link.send({"value": method() if value is None else method(value)})
+                self._link.send({"value": method(*message["arguments"])})
         except (EOFError, OSError) as error:
             raise self._lost() from error
         return _value(message), payload
 
     def tell(self, call: str, payload: bytes = b"", **arguments: Any) -> None:
         """Calls the process without an answer (any thread)."""
+        self._send(self._message(call, arguments, answer=False), payload)
+
+    def _send(self, message: dict[str, Any], payload: bytes = b"") -> None:
         try:
-            self._link.send(self._message(call, arguments, answer=False), payload)
+            self._link.send(message, payload)
         except OSError as error:
             raise self._lost() from error
 
@@ -248,7 +246,7 @@ class IngestProcess:
         Raises:
             OSError: The file can't be written.
         """
-        return not canceled() and bool(self._ask_files("save_rows", canceled=canceled))
+        return bool(self._ask_files("save_rows", canceled, begin_canceled=canceled()))
 
     def _ask_files(
         self, call: str, canceled: Callable[[], bool] = lambda: False, **arguments: Any
@@ -265,11 +263,17 @@ class IngestProcess:
             raise self._lost() from error
         return _value(message)
 
-    def _state(
-        self, call: str, rows_file: Path | None
-    ) -> tuple[dict[str, Any], SampleSaver | None]:
-        saves, data = self.ask(call, rows_file=str(rows_file) if rows_file else None)
-        return unpacked(data), _RowsOfProcess(self) if saves else None
+    def tell_news(self) -> None:
+        """Passes on warnings and losses that no other message has carried, and notices if the process has ended."""
+        message = self._message("news", {}, answer=False)
+        if self._process.poll() is not None:
+            raise self._lost()
+        if len(message) > 3:
+            self._send(message)
+
+    def _take(self, call: str, rows_file: Path | None) -> SampleSaver | None:
+        saves, _ = self.ask(call, rows_file=str(rows_file) if rows_file else None)
+        return _RowsOfProcess(self) if saves else None
 
     def _message(self, call: str, arguments: dict[str, Any], *, answer: bool) -> dict[str, Any]:
         message: dict[str, Any] = {"call": call, "arguments": arguments, "answer": answer}

@@ -1,10 +1,12 @@
-"""The ingest thread of a rank: receives parts of fields, returns credit, and reports to the control process.
+"""The ingest thread: receives parts of fields, returns credit, and reports to the control process.
 
-The thread never waits for the trainer. A sample that the sink can't accept yet stays in its slot, and the credit of its
-senders is returned later. The trainer wakes the thread through an inproc socket when it has made room.
+It is a thread of the ingest process of a rank that trains, otherwise of the rank itself. It never waits for the
+trainer. A sample that the sink can't accept yet stays in its slot, and the credit of its senders is returned later. Who
+makes room in the sink wakes the thread through an inproc socket.
 """
 
 import contextlib
+import logging
 import math
 import queue
 import threading
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from melissa_gen.errors import ProtocolError
+from melissa_gen.errors import MelissaGenError, ProtocolError
 from melissa_gen.protocol import wire
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.json_link import JsonLink
@@ -36,6 +38,8 @@ from melissa_gen.server.rank_state import RankState
 from melissa_gen.sinks import Sink
 
 __all__ = ["STOPPED", "Assignment", "Ingest"]
+
+_log = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 0.25
 _BURST = 64
@@ -124,13 +128,13 @@ class Ingest:
         self._thread.start()
 
     def made_room(self) -> None:
-        """Wakes the thread, because waiting samples may fit now (called by the trainer's thread)."""
+        """Wakes the thread, because waiting samples may fit now (another thread)."""
         if self._waiting_for_room:
             self._waiting_for_room = False
             self._ringer.send(b"")
 
     def state(self, rows_file: Path | None) -> tuple[dict[str, Any], RowSaver | None]:
-        """Returns what a checkpoint contains of assembler and sink, consistent at one instant (trainer's thread).
+        """Returns what a checkpoint contains of assembler and sink, consistent at one instant (another thread).
 
         Args:
             rows_file: File for the samples in memory, or None if they are not saved.
@@ -161,8 +165,10 @@ class Ingest:
             self._run()
         except BaseException as error:
             self._state.error = error
-        finally:
-            self._changed()
+            # A full disk or a damaged file needs no traceback.
+            if not isinstance(error, MelissaGenError):
+                _log.exception("ingest has failed")
+        self._changed()
 
     def _run(self) -> None:
         self._link.send({"type": "rank_hello", "rank": self._rank})

@@ -13,6 +13,8 @@ from melissa_gen.protocol.contact import Contact
 from melissa_gen.protocol.shared_memory import this_machine
 from melissa_gen.protocol.sockets import bind_socket
 from melissa_gen.reservoir import SlotStore
+from melissa_gen.run_dir.checkpoint import write_state
+from melissa_gen.run_dir.checkpoint_folder import ingest_files
 from melissa_gen.server.coordination.ledger import most_attempts
 from melissa_gen.server.coordination.settings import study_fields
 from melissa_gen.server.ingest.assembler import Assembler
@@ -56,23 +58,33 @@ class Reception(Protocol):
         """Returns the counters of the main sink."""
         ...
 
-    def state(self, rows_file: Path | None) -> tuple[dict[str, Any], SampleSaver | None]:
-        """Returns what a checkpoint contains of this rank except the consumer, consistent at one instant.
+    def state(self, rows_file: Path | None) -> SampleSaver | None:
+        """Takes the state of assembler and sinks for `save`, consistent at one instant.
 
         Args:
             rows_file: File for the samples in memory, or None if they are not saved.
 
         Returns:
-            The state, and the saver of the samples, whose `run` must be called.
+            The saver of the samples, whose `run` must be called before `save`.
         """
         ...
 
-    def close(self, rows_file: Path | None = None) -> tuple[dict[str, Any], SampleSaver | None]:
-        """Ends reception; returns the state before the samples in memory were withdrawn."""
+    def close(self, rows_file: Path | None = None) -> SampleSaver | None:
+        """Ends reception; takes the state before the samples in memory were withdrawn."""
         ...
 
-    def sync(self, *, publish: bool) -> None:
-        """Waits until the files that the last state names are on disk; see `FanOut.sync` (checkpoint's thread)."""
+    def save(self, partial: Path, *, publish: bool) -> None:
+        """Completes the last state, and writes it into the folder of a checkpoint (checkpoint's thread).
+
+        This can take a minute, so that ingest must not do it: a rank that sends no reports counts as lost.
+
+        Args:
+            partial: The folder.
+            publish: Whether the side sinks also write intermediate results.
+
+        Raises:
+            OSError: The files can't be written.
+        """
         ...
 
     def finish(self, ranks: Ranks, *, complete: bool) -> None:
@@ -99,13 +111,30 @@ class ThreadReception:
         ingest: The thread.
         sink: The sinks.
         data: The data socket.
+        rank: This rank.
     """
 
-    def __init__(self, ingest: Ingest, sink: FanOut, data: "DataSocket") -> None:
-        self.made_room, self.state, self.close = ingest.made_room, ingest.state, ingest.close
-        self.counters, self.sync = sink.counters, sink.sync
+    def __init__(self, ingest: Ingest, sink: FanOut, data: "DataSocket", rank: int) -> None:
+        self._ingest, self._sink, self._rank = ingest, sink, rank
+        self._taken: dict[str, Any] = {}
+        self.made_room, self.counters = ingest.made_room, sink.counters
         self.finish, self.summary = sink.finish, sink.summary
         self.leave = data.context.term
+
+    def state(self, rows_file: Path | None) -> SampleSaver | None:
+        """Takes the state for `save`."""
+        self._taken, saver = self._ingest.state(rows_file)
+        return saver
+
+    def close(self, rows_file: Path | None = None) -> SampleSaver | None:
+        """Ends the thread, after its last report."""
+        self._taken, saver = self._ingest.close(rows_file)
+        return saver
+
+    def save(self, partial: Path, *, publish: bool) -> None:
+        """Completes the last state, and writes it."""
+        self._sink.sync(publish=publish)
+        write_state(partial, ingest_files(self._rank), self._taken)
 
     def end(self) -> float:
         """Returns 0: there is no process of its own."""

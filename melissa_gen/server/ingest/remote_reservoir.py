@@ -73,10 +73,7 @@ class RemoteReservoir:
             self._tell("allow_puts", total=total)
 
     def take_arrivals(self) -> list[int]:
-        """Returns the slots filled since the last call.
-
-        Rows of samples that are evicted meanwhile may hold others, which are returned by the next call.
-        """
+        """Returns the slots filled since the last call; unchanged until the next draw."""
         last = self._shared.read_ingest().arrivals
         slots = self._shared.arrivals(self._arrived, last)
         self._arrived = last
@@ -87,7 +84,13 @@ class RemoteReservoir:
     ) -> Batch | None:
         """Copies a batch of samples into the caller's arrays; None if no batch can be drawn now."""
         check_out(self.store, n, self._steps, out)
-        head, data = self._ask("begin_draw", n=n, below_watermark=below_watermark)
+        head, data = self._ask(
+            "begin_draw",
+            n=n,
+            below_watermark=below_watermark,
+            arrivals=self._arrived,
+            inputs=[name for name in out if name in self.store.input_specs],
+        )
         if head is None:
             return None
         draw: Draw = unpacked_draw(head, data, self.store)

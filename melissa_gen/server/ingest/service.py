@@ -1,10 +1,12 @@
 """What the ingest process does for its rank: receives, keeps the policy of the reservoir, and runs the side sinks."""
 
 import errno
+import gc
 import logging
 import mmap
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from melissa_gen.logs import WarningCollector
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.reservoir import Batch, Draw, Policy, RowSaver, array_bytes, arrays_in
 from melissa_gen.reservoir.batches import copied
-from melissa_gen.run_dir.checkpoint_folder import read_state
-from melissa_gen.run_dir.nested_arrays import packed
+from melissa_gen.run_dir.checkpoint import write_state
+from melissa_gen.run_dir.checkpoint_folder import ingest_files, read_state
 from melissa_gen.server.ingest.draw_message import packed_draw
 from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.ingest.reception import bind_data_socket, start_ingest
@@ -88,8 +90,8 @@ class _RanksOfTrainer:
         """Returns rank 0's value on every rank."""
         return self._call("from_rank_0", value)
 
-    def _call(self, name: str, value: Any = None) -> Any:
-        self._link.send({"collective": name, "value": value})
+    def _call(self, name: str, *arguments: Any) -> Any:
+        self._link.send({"collective": name, "arguments": arguments})
         return self._link.receive()[0]["value"]
 
 
@@ -113,6 +115,8 @@ class IngestService:
         self._context: zmq.Context[Any] = zmq.Context()
         self._changing = threading.Lock()
         self._arrived = 0
+        # Slots of the last arrivals, which the trainer has not read.
+        self._unread: deque[int] = deque()
         self._draw: tuple[Draw, Batch | None] | None = None
         self._saver: RowSaver | None = None
         self._canceled = threading.Event()
@@ -123,7 +127,6 @@ class IngestService:
         Raises:
             EOFError: The rank has ended before its last call.
         """
-        threading.Thread(target=self._serve_files, name="files", daemon=True).start()
         last = False
         while not last:
             last = self._handle(self._link)
@@ -157,6 +160,9 @@ class IngestService:
         try:
             found = work(**arguments)
             answer["value"], data = found if isinstance(found, tuple) else (found, b"")
+        except EOFError:
+            # The rank has ended.
+            raise
         except (MelissaGenError, OSError) as error:
             kind = "OSError" if isinstance(error, OSError) else type(error).__name__
             answer |= {"error": str(error), "kind": kind}
@@ -177,6 +183,8 @@ class IngestService:
         self._setup = RankSetup.read(self._run_dir, rank, ranks)
         check_server_limit(self._setup.study)
         self._data = bind_data_socket(self._setup, self._context, Contact.from_json(contact))
+        # After the cores are set, which a thread takes over from the one that starts it.
+        threading.Thread(target=self._serve_files, name="files", daemon=True).start()
         return {"endpoint": self._data.endpoint, "machine": self._data.machine}
 
     def do_open(self, contact: str, checkpoint: str | None) -> dict[str, Any]:
@@ -206,6 +214,8 @@ class IngestService:
             self._changed,
         )
         self._changed()
+        # The objects created so far live until the end; the garbage collector does not have to check them again.
+        gc.freeze()
         return {
             "capacity": reservoir.capacity,
             "restorable": reservoir.restorable,
@@ -234,7 +244,9 @@ class IngestService:
             if size > psutil.virtual_memory().available:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.posix_fallocate(self._descriptor, 0, size)
-            return memoryview(mmap.mmap(self._descriptor, size))
+            # With all pages in the map of this process, its peak memory counts all of them.
+            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+            return memoryview(mmap.mmap(self._descriptor, size, flags))
         except OSError as error:
             message = (
                 f"could not allocate a reservoir of {size / 1e6:.0f} MB ({error.strerror}): "
@@ -245,7 +257,9 @@ class IngestService:
     def _changed(self) -> None:
         """Writes what the trainer reads before each step (any thread)."""
         with self._changing:
-            slots = self._reservoir.take_arrivals()
+            # The trainer reads their rows before its next draw.
+            slots = self._reservoir.take_arrivals(still_read=self._unread)
+            self._unread += slots
             if slots:
                 self._shared.add_arrivals(self._arrived, slots)
                 self._arrived += len(slots)
@@ -256,14 +270,26 @@ class IngestService:
 
     # Calls of the training loop.
 
-    def do_begin_draw(self, n: int, below_watermark: bool) -> tuple[Any, bytes]:
-        """Selects a batch."""
+    def do_begin_draw(
+        self, n: int, below_watermark: bool, arrivals: int, inputs: list[str]
+    ) -> tuple[Any, bytes]:
+        """Selects a batch.
+
+        Args:
+            n: Number of items.
+            below_watermark: See `Policy.draw`.
+            arrivals: Number of arrivals that the trainer has read.
+            inputs: The input fields that it needs.
+        """
+        with self._changing:
+            while len(self._unread) > self._arrived - arrivals:
+                self._unread.popleft()
         draw = self._reservoir.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None, b""
         batch = copied(self._reservoir.store, draw, {}) if self._keeps_losses else None
         self._draw = draw, batch
-        answer = packed_draw(draw, self._reservoir.store)
+        answer = packed_draw(draw, self._reservoir.store, inputs)
         self._changed()
         # Samples that were drawn for the first time can be evicted now.
         self._ingest.made_room()
@@ -285,6 +311,7 @@ class IngestService:
     def do_allow_puts(self, total: int | None) -> None:
         """Limits the number of samples that are accepted."""
         self._reservoir.allow_puts(total)
+        self._changed()
         self._ingest.made_room()
 
     def do_update_losses(self, payload: bytes) -> None:
@@ -299,13 +326,12 @@ class IngestService:
     def do_why(self) -> dict[str, str | None]:
         """Returns why the study was stopped, and why ingest has failed."""
         error = self._state.error
-        return {
-            "stopped": self._state.stop_reason,
-            "failed": None if error is None else f"{error}",
-        }
+        expected = error is None or isinstance(error, MelissaGenError)
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        return {"stopped": self._state.stop_reason, "failed": None if error is None else text}
 
     def do_news(self) -> None:
-        """Does nothing: what comes with each message is all."""
+        """Does nothing: the message carries what is new."""
 
     # Calls for checkpoints and for the end.
 
@@ -313,31 +339,36 @@ class IngestService:
         """Reports what the last checkpoint holds of this rank."""
         self._state.saved = SavedPart(*part)
 
-    def do_state(self, rows_file: str | None) -> tuple[bool, bytes]:
-        """Returns the state of assembler and sinks, and whether `save_rows` must follow."""
-        self._canceled.clear()
-        state, self._saver = self._ingest.state(Path(rows_file) if rows_file else None)
-        return self._saver is not None, packed(state)
+    def do_state(self, rows_file: str | None) -> bool:
+        """Takes the state of assembler and sinks for `save`; returns whether `save_rows` must come before it."""
+        return self._take(self._ingest.state(Path(rows_file) if rows_file else None))
 
-    def do_close(self, rows_file: str | None) -> tuple[bool, bytes]:
-        """Ends reception; returns what `do_state` returns."""
-        self._canceled.clear()
-        state, self._saver = self._ingest.close(Path(rows_file) if rows_file else None)
+    def do_close(self, rows_file: str | None) -> bool:
+        """Ends reception; see `do_state`."""
+        taken = self._take(self._ingest.close(Path(rows_file) if rows_file else None))
         self._changed()
-        return self._saver is not None, packed(state)
+        return taken
 
-    def do_save_rows(self) -> bool:
+    def _take(self, taken: tuple[dict[str, Any], RowSaver | None]) -> bool:
+        self._canceled.clear()
+        self._taken, self._saver = taken
+        return self._saver is not None
+
+    def do_save_rows(self, begin_canceled: bool) -> bool:
         """Writes the samples in memory; returns False if it was canceled."""
         assert self._saver is not None
+        if begin_canceled:
+            self._canceled.set()
         return self._saver.run(self._canceled.is_set)
 
     def do_cancel_rows(self) -> None:
         """Ends `save_rows`."""
         self._canceled.set()
 
-    def do_sync(self, publish: bool) -> None:
-        """Waits until the files that the last state names are on disk."""
+    def do_save(self, partial: str, publish: bool) -> None:
+        """Completes the last state, and writes it into the folder of a checkpoint."""
         self._sink.sync(publish=publish)
+        write_state(Path(partial), ingest_files(self._setup.rank), self._taken)
 
     def do_counters(self) -> dict[str, Any]:
         """Returns the counters of the reservoir."""

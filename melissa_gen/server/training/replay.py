@@ -17,7 +17,7 @@ from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.builders.training import build_metric
 from melissa_gen.dataset import Dataset
-from melissa_gen.reservoir import Batch, Policy, SlotStore, Stock
+from melissa_gen.reservoir import Batch, SlotStore, Source, Stock
 from melissa_gen.reservoir.batch_order import RecordedStep, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
@@ -93,7 +93,7 @@ def replay(
                 quiet,
                 task,
                 surrogate,
-                cast("Policy", tape),
+                cast("Source", tape),
                 state,
                 measure,
                 device,

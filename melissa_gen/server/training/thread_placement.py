@@ -16,7 +16,7 @@ def shorten_gil_switch_interval() -> None:
     """Sets the interval after which a thread must release the interpreter's lock to 0.5 ms.
 
     The trainer requests the lock after every operation of torch, some hundred times a step. With the default of 5 ms, a
-    busy ingest thread would delay each of these requests by up to 5 ms.
+    busy thread would delay each of these requests by up to 5 ms.
     """
     sys.setswitchinterval(_TURN_SECONDS)
 

@@ -70,7 +70,7 @@ class Trainer:
         task: What an item of a batch is.
         surrogate: The surrogate, with inputs and outputs in physical units.
         reservoir: The reservoir of this rank.
-        state: Shared with the ingest thread.
+        state: Shared with ingest.
         validation: Measures the errors on unseen simulations, or None.
         device: The device of the network.
         hooks: Functions that the loop calls.
@@ -311,7 +311,7 @@ class Trainer:
         self._state.refresh()
         self._between_steps(self.model, self.batches)
         if self._state.error is not None:
-            message = f"the ingest thread of rank {self._rank} failed: {self._state.error}"
+            message = f"the ingest of server rank {self._rank} failed: {self._state.error}"
             raise RunError(message) from self._state.error
         mine = self._supply()
         if not mine.ready:

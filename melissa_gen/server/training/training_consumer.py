@@ -55,7 +55,7 @@ class TrainingConsumer(Consumer):
         checkpoint: The checkpoint to continue from, or None.
         control: On rank 0, the control process, whose sampler may use the surrogate; None on other ranks.
         reservoir: The reservoir of this rank.
-        shared: State shared with the ingest thread.
+        shared: State shared with ingest.
 
     Raises:
         StudyError: The surrogate can't be built or trained.

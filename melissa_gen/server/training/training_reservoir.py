@@ -15,7 +15,7 @@ from melissa_gen.server.ingest.shared_state import state_specs
 from melissa_gen.server.training.pacing import Pacing, Supply
 from melissa_gen.study import Study
 
-__all__ = ["study_pacing", "training_reservoir"]
+__all__ = ["shared_specs", "study_pacing", "training_reservoir"]
 
 
 def shared_specs(study: Study) -> dict[str, ArraySpec]:

@@ -14,10 +14,12 @@ import pytest
 from melissa_gen.errors import RunError
 from melissa_gen.protocol import json_messages, wire
 from melissa_gen.reservoir import RowReader, SlotStore
+from melissa_gen.run_dir.checkpoint_folder import ingest_files, read_state
 from melissa_gen.run_dir.folder import record_run
 from melissa_gen.server.child_process import start_ingest_process
 from melissa_gen.server.collectives import SingleRank
 from melissa_gen.server.coordination.events import TRAINING, VALIDATING
+from melissa_gen.server.ingest.draw_message import unpacked_draw
 from melissa_gen.server.ingest.ingest_process import IngestProcess
 from melissa_gen.server.ingest.receiver import STOPPED
 from melissa_gen.server.rank_state import SavedPart
@@ -86,9 +88,9 @@ class ProcessRank:
         values = {"parameters": [0.5, 1.5], "weight": 2.0, "log_density": None}
         self.tell("assigned", simulation=simulation, **values)
 
-    def send(self, client, step, simulation=0):
-        block = wire.Block(0, (0,), SHAPE)
-        client.send(wire.Part(simulation, 0, step, 1, 1, 0, 0, (block,)), values(step).tobytes())
+    def send(self, client, number, simulation=0, at=None):
+        block, step = wire.Block(0, (0,), SHAPE), number if at is None else at
+        client.send(wire.Part(simulation, 0, step, 1, 1, 0, 0, (block,)), values(number).tobytes())
 
     def ready(self, count):
         """Waits until the reservoir holds some samples."""
@@ -101,11 +103,34 @@ def values(step):
 
 
 @pytest.fixture
-def rank(tmp_path, bound, peer):
-    rank = ProcessRank(tmp_path, bound, peer)
-    rank.open()
-    yield rank
-    rank.kill()
+def make(tmp_path, bound, peer):
+    """Makes a rank whose study has further settings."""
+    made = []
+
+    def make(*settings):
+        made.append(ProcessRank(tmp_path, bound, peer, *settings))
+        made[0].open()
+        return made[0]
+
+    yield make
+    for rank in made:
+        rank.kill()
+
+
+@pytest.fixture
+def rank(make):
+    return make()
+
+
+@pytest.fixture
+def recording(make):
+    return make("record.file=record.h5")
+
+
+@pytest.fixture
+def small(make):
+    """A rank with a reservoir of four samples."""
+    return make("reservoir.capacity=4", "reservoir.watermark=2")
 
 
 def test_samples_reach_the_trainer_through_shared_memory(rank):
@@ -155,21 +180,64 @@ def test_a_checkpoint_holds_the_samples_in_memory(rank, tmp_path):
     for step in range(4):
         rank.send(client, step)
     rank.ready(4)
-    state, saver = rank.process.state(tmp_path / "rows.safetensors")
+    saver = rank.process.state(tmp_path / "rows.safetensors")
+    assert saver.run()
+    rank.process.save(tmp_path, publish=True)
+    state = read_state(tmp_path, ingest_files(0))
     assert state["reservoir"]["counters"]["unseen"] == 4
     assert sorted(state["assembler"]["unseen"].tolist()) == [[0, step] for step in range(4)]
-    assert saver.run()
     rows = SlotStore({"u": (SHAPE, "f4")}, 8, 3)
     with RowReader(tmp_path / "rows.safetensors") as reader:
         reader.read(np.arange(4), rows, np.arange(4))
         assert sorted(reader.columns["step"].tolist()) == [0, 1, 2, 3]
     assert sorted(rows.arrays["u"][:4, 0].tolist()) == [0.0, 10.0, 20.0, 30.0]
-    _, saver = rank.process.state(tmp_path / "other.safetensors")
+    saver = rank.process.state(tmp_path / "other.safetensors")
     assert not saver.run(lambda: True)
 
 
+def test_a_checkpoint_is_written_when_the_recording_is_on_disk(recording, tmp_path):
+    rank = recording
+    rank.assign()
+    client = rank.peer()
+    for step in range(4):
+        rank.send(client, step)
+    rank.ready(4)
+    rank.process.state(None)
+    rank.process.save(tmp_path, publish=True)
+    recorded = read_state(tmp_path, ingest_files(0))["reservoir"]["sides"]["states"]["record"]
+    assert recorded["failure"] is None
+    assert recorded["file"] and "rows" in recorded
+
+
+def test_rows_of_a_batch_and_of_arrivals_stay_until_the_trainer_has_read_them(small):
+    rank = small
+    for simulation in range(4):
+        rank.assign(simulation)
+    client = rank.peer()
+    for step in range(4):
+        rank.send(client, step)
+    rank.ready(4)
+    arrived = rank.reservoir.take_arrivals()
+    head, data = rank.process.ask(
+        "begin_draw", n=4, below_watermark=True, arrivals=len(arrived), inputs=[]
+    )
+    rows = rank.reservoir.store
+    slots = unpacked_draw(head, data, rows).selection.slots
+    drawn = rows.arrays["u"][slots].copy()
+    for simulation in (1, 2, 3):
+        for step in range(5):
+            rank.send(client, step + 100 * simulation, simulation, at=step)
+    # The first ones take the place of samples that were drawn.
+    rank.wait(lambda report: report["reservoir"]["stored"] > 4)
+    rank.report()
+    assert np.array_equal(rows.arrays["u"][slots], drawn)
+    rank.process.tell("end_draw")
+    later = rank.reservoir.take_arrivals()
+    assert later and (rows.simulations[later] > 0).all()
+
+
 def test_a_file_that_cant_be_written_is_an_error_of_the_saver(rank, tmp_path):
-    _, saver = rank.process.state(tmp_path / "missing" / "rows.safetensors")
+    saver = rank.process.state(tmp_path / "missing" / "rows.safetensors")
     with pytest.raises(OSError, match="No such file"):
         saver.run()
 
@@ -187,13 +255,14 @@ def test_the_process_ends_after_its_last_report(rank):
     rank.assign()
     rank.send(rank.peer(), 0)
     rank.ready(1)
-    state, saver = rank.process.close()
-    assert saver is None and state["reservoir"]["counters"]["stored"] == 1
+    assert rank.process.close() is None
     report = rank.wait(lambda one: one["last"])
+    assert report["reservoir"]["stored"] == 1
     assert report["reservoir"]["withdrawn"] == {STOPPED: 1}
     rank.process.finish(SingleRank(), complete=True)
     assert rank.process.summary() == {}
     assert 20 < rank.process.end() < 300
+    rank.process.leave()
     rank.child.wait(PATIENCE_SECONDS)
 
 
