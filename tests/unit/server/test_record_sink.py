@@ -129,7 +129,7 @@ def test_a_resumed_run_continues_the_file_from_its_checkpoint(tmp_path):
     for sample in [(0, 0), (0, 1), (1, 0)]:
         give(sink, *sample)
     state = sink.state()
-    part = CheckpointWriter(0, RankState(), lambda last: sink.sync()).write(tmp_path, state, None)
+    part = CheckpointWriter(0, RankState(), lambda *_: sink.sync()).write(tmp_path, state, None)
     assert part.usable and synced == ["r.h5.partial"]
     assert state["rows"] == {"complete": [0], "steps": {"1": [0]}}
     # What came after the checkpoint is lost with the server, and comes again.

@@ -46,7 +46,7 @@ def test_the_writer_of_a_checkpoint_waits_for_the_disk_and_ingest_does_not(tmp_p
     consumer = StreamConsumer(sink, checkpoint_every=60.0)
     state = sink.state()
     assert state["rows"]["complete"] == [0] and synced == []
-    writer = CheckpointWriter(0, consumer.shared, lambda last: consumer.sync())
+    writer = CheckpointWriter(0, consumer.shared, lambda *_: consumer.sync())
     part = writer.write(tmp_path, state, None)
     # The state did not exist when the file was synced.
     assert part.usable and synced == [[]]
@@ -60,7 +60,7 @@ def test_a_checkpoint_whose_data_can_not_be_written_is_not_used(tmp_path):
 
     sink = sink_of(tmp_path / "d.h5", full)
     consumer = StreamConsumer(sink, checkpoint_every=60.0)
-    writer = CheckpointWriter(0, consumer.shared, lambda last: consumer.sync())
+    writer = CheckpointWriter(0, consumer.shared, lambda *_: consumer.sync())
     part = writer.write(tmp_path, sink.state(), None)
     assert not part.usable and "No space left on device" in part.problem
     consumer.close(complete=False)
