@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import Batch, Policy
+from melissa_gen.reservoir import Batch, Source
 from melissa_gen.reservoir.batch_order import OrderRecorder
 from melissa_gen.study import Study
 from melissa_gen.tasks import Task
@@ -16,7 +16,7 @@ from melissa_gen.tasks import Task
 __all__ = ["order_recorder"]
 
 
-def order_recorder(study: Study, task: Task, reservoir: Policy, path: Path) -> OrderRecorder:
+def order_recorder(study: Study, task: Task, reservoir: Source, path: Path) -> OrderRecorder:
     """Returns what stands for a reservoir in the training loop and records the order of its batches.
 
     Args:
@@ -43,7 +43,7 @@ class _Windows:
         interval: Physical time between two time steps.
     """
 
-    def __init__(self, reservoir: Policy, start: float, interval: float) -> None:
+    def __init__(self, reservoir: Source, start: float, interval: float) -> None:
         self._reservoir, self._start, self._interval = reservoir, start, interval
         self._drawn: Batch | None = None
 
