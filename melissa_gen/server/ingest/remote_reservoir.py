@@ -73,7 +73,8 @@ class RemoteReservoir:
             self._tell("allow_puts", total=total)
 
     def take_arrivals(self) -> list[int]:
-        """Returns the slots filled since the last call; unchanged until the next draw."""
+        """Returns the slots filled since the last call; unchanged until the next call."""
+        self._shared.write_read(self._arrived)
         last = self._shared.read_ingest().arrivals
         slots = self._shared.arrivals(self._arrived, last)
         self._arrived = last
@@ -88,7 +89,6 @@ class RemoteReservoir:
             "begin_draw",
             n=n,
             below_watermark=below_watermark,
-            arrivals=self._arrived,
             inputs=[name for name in out if name in self.store.input_specs],
         )
         if head is None:

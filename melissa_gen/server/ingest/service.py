@@ -115,7 +115,7 @@ class IngestService:
         self._context: zmq.Context[Any] = zmq.Context()
         self._changing = threading.Lock()
         self._arrived = 0
-        # Slots of the last arrivals, which the trainer has not read.
+        # Slots of the last arrivals, whose rows the trainer has not read.
         self._unread: deque[int] = deque()
         self._draw: tuple[Draw, Batch | None] | None = None
         self._saver: RowSaver | None = None
@@ -257,7 +257,8 @@ class IngestService:
     def _changed(self) -> None:
         """Writes what the trainer reads before each step (any thread)."""
         with self._changing:
-            # The trainer reads their rows before its next draw.
+            while len(self._unread) > self._arrived - self._shared.read_read():
+                self._unread.popleft()
             slots = self._reservoir.take_arrivals(still_read=self._unread)
             self._unread += slots
             if slots:
@@ -270,20 +271,14 @@ class IngestService:
 
     # Calls of the training loop.
 
-    def do_begin_draw(
-        self, n: int, below_watermark: bool, arrivals: int, inputs: list[str]
-    ) -> tuple[Any, bytes]:
+    def do_begin_draw(self, n: int, below_watermark: bool, inputs: list[str]) -> tuple[Any, bytes]:
         """Selects a batch.
 
         Args:
             n: Number of items.
             below_watermark: See `Policy.draw`.
-            arrivals: Number of arrivals that the trainer has read.
             inputs: The input fields that it needs.
         """
-        with self._changing:
-            while len(self._unread) > self._arrived - arrivals:
-                self._unread.popleft()
         draw = self._reservoir.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None, b""

@@ -30,6 +30,7 @@ def state_specs(slots: int) -> dict[str, ArraySpec]:
         "stock": ((_HEAD.size + _STOCK.size,), np.uint8),
         "training": ((_TEXT_BYTES,), np.uint8),
         "progress": ((3,), np.int64),
+        "read": ((1,), np.int64),
         "arrivals": ((_MORE_ARRIVALS * slots,), np.int64),
     }
 
@@ -83,6 +84,7 @@ class SharedState:
         self._stock, self._training = _Value(arrays["stock"]), _Value(arrays["training"])
         self._progress: NDArray[np.int64] = arrays["progress"]
         self._arrivals: NDArray[np.int64] = arrays["arrivals"]
+        self._read: NDArray[np.int64] = arrays["read"]
 
     # Written by the ingest process.
 
@@ -121,6 +123,14 @@ class SharedState:
         """Returns the figures of the training; none before the first."""
         text = self._training.read()
         return json.loads(text) if text else {}
+
+    def write_read(self, arrivals: int) -> None:
+        """Writes of how many arrivals the trainer has read the rows."""
+        self._read[0] = arrivals
+
+    def read_read(self) -> int:
+        """Returns of how many arrivals the trainer has read the rows."""
+        return int(self._read[0])
 
     def write_progress(self, turns: int, pieces: int, activity: str) -> None:
         """Writes what the trainer does."""

@@ -217,10 +217,8 @@ def test_rows_of_a_batch_and_of_arrivals_stay_until_the_trainer_has_read_them(sm
     for step in range(4):
         rank.send(client, step)
     rank.ready(4)
-    arrived = rank.reservoir.take_arrivals()
-    head, data = rank.process.ask(
-        "begin_draw", n=4, below_watermark=True, arrivals=len(arrived), inputs=[]
-    )
+    rank.reservoir.take_arrivals()
+    head, data = rank.process.ask("begin_draw", n=4, below_watermark=True, inputs=[])
     rows = rank.reservoir.store
     slots = unpacked_draw(head, data, rows).selection.slots
     drawn = rows.arrays["u"][slots].copy()
