@@ -12,7 +12,7 @@ from melissa_gen.builders.gpu import gpu_here
 from melissa_gen.builders.statistics import statistics_megabytes
 from melissa_gen.builders.windows import window_shape
 from melissa_gen.errors import StudyError
-from melissa_gen.reservoir import megabytes
+from melissa_gen.reservoir import WindowShape, megabytes
 from melissa_gen.sinks import QUEUE_BYTES
 from melissa_gen.study import Study
 
@@ -164,9 +164,13 @@ def growing_simulations(study: Study) -> int:
     return study.launcher.clients + 1
 
 
-def growing_slots(study: Study) -> int:
-    """Returns the slots for time steps of windows that are not complete yet, in addition to the capacity."""
-    shape = window_shape(study)
+def growing_slots(study: Study, shape: WindowShape | None) -> int:
+    """Returns the slots for time steps of windows that are not complete yet, in addition to the capacity.
+
+    Args:
+        study: The study.
+        shape: Its `window_shape`.
+    """
     if shape is None:
         return 0
     return growing_simulations(study) * shape.longest_segment(study.simulation.time_steps)
@@ -189,7 +193,9 @@ def input_megabytes(study: Study, samples: int) -> float:
 
 def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
-    slots = study.reservoir.capacity + staging_slots(study) + growing_slots(study)
+    slots = (
+        study.reservoir.capacity + staging_slots(study) + growing_slots(study, window_shape(study))
+    )
     rows = megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
     # Those of evicted samples are kept until a checkpoint is written.
     copies = 1 + study.reservoir.checkpoint
@@ -205,7 +211,7 @@ def checkpoint_megabytes(study: Study) -> float:
         return 0.0
     # Beside its fields and inputs, a row has at most nine small values.
     row = study.sample_bytes + 4 * (len(study.parameters) + 1) + 9 * 8
-    rows = study.reservoir.capacity + growing_slots(study)
+    rows = study.reservoir.capacity + growing_slots(study, window_shape(study))
     inputs = min(rows, study.simulation.count) * study.input_bytes
     return 2 * study.server.ranks * (rows * row + inputs) / 1e6
 

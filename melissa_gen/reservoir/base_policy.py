@@ -189,7 +189,7 @@ class Policy(PolicyRules):
         """
         check_out(self.store, n, self.window_steps, out)
         with self._condition:
-            self._release.taken = frozenset()
+            self._release.taken.clear()
         draw = self.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None
@@ -234,17 +234,19 @@ class Policy(PolicyRules):
             factor: New value of a loss of 1, positive.
         """
 
-    def take_arrivals(self, still_read: Iterable[int] = ()) -> list[int]:
+    def take_arrivals(self, read: Iterable[int] | None = None) -> list[int]:
         """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or `draw`.
 
         Args:
-            still_read: Slots of earlier calls that also remain unchanged.
+            read: Slots of earlier calls that may change from now on; None: all of them.
         """
         with self._condition:
-            taken, self._arrivals = list(self._arrivals), {}
-            self._release.taken = frozenset(taken).union(still_read)
+            arrived, self._arrivals = list(self._arrivals), {}
+            taken = self._release.taken
+            taken.difference_update(list(taken) if read is None else read)
+            taken.update(arrived)
             self._release.free_late()
-            return taken
+            return arrived
 
     def stock(self, n: int) -> Stock:
         """Returns what can be given now, in batches of n items."""
@@ -493,7 +495,9 @@ class Policy(PolicyRules):
             windows.append(slots)
             unseen.append(first)
             self._totals.trained += new
-        self._release.copied = frozenset(slot for slots in windows for slot in slots)
+        # The segment's first slot tells the simulation, and may be in no window.
+        read = {slot for slots in windows for slot in slots}
+        self._release.copied = frozenset(read.union(selection.slots))
         for row in dict.fromkeys(selection.slots):
             if segments.drawn(row, last=self._closed) and self._finish(row):
                 self._free_segment(segments, row)

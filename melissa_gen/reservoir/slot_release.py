@@ -23,20 +23,22 @@ class SlotRelease:
     def __init__(self, store: SlotStore) -> None:
         self._store = store
         self.copied: frozenset[int] = frozenset()
-        self.taken: frozenset[int] = frozenset()
+        self.taken: set[int] = set()
         self._late: list[int] = []
 
     def free(self, slots: Sequence[int]) -> None:
         """Releases slots, those that are being read at the next `free_late`."""
         if self.copied or self.taken:
-            read = [slot for slot in slots if slot in self.copied or slot in self.taken]
-            if read:
-                self._late += read
-                slots = [slot for slot in slots if slot not in read]
-        self._store.release_all(slots)
+            self._late += slots
+            self.free_late()
+        else:
+            self._store.release_all(slots)
 
     def free_late(self) -> None:
         """Releases the slots that were read when they were freed, unless they are still read."""
-        read = self.copied | self.taken
-        self._store.release_all([slot for slot in self._late if slot not in read])
-        self._late = [slot for slot in self._late if slot in read]
+        late, self._late = self._late, []
+        free: list[int] = []
+        for slot in late:
+            read = slot in self.copied or slot in self.taken
+            (self._late if read else free).append(slot)
+        self._store.release_all(free)

@@ -25,9 +25,14 @@ def main() -> None:
     from mpi4py import MPI
 
     world, run_dir = MPI.COMM_WORLD, Path(sys.argv[1])
-    # All processes import their packages side by side.
-    control = start_control(run_dir) if world.Get_rank() == 0 else None
-    ingest = start_ingest_process(run_dir, world.Get_rank()) if _trains(run_dir) else None
+    try:
+        # All processes import their packages side by side.
+        control = start_control(run_dir) if world.Get_rank() == 0 else None
+        ingest = start_ingest_process(run_dir, world.Get_rank()) if _trains(run_dir) else None
+    except (OSError, ValueError) as error:
+        print(f"server rank {world.Get_rank()} can't start: {error}", file=sys.stderr, flush=True)
+        write_server_failure(run_dir, f"server rank {world.Get_rank()} can't start: {error}")
+        world.Abort(1)
     from melissa_gen.server.rank import StartedProcesses, run_rank
 
     configure_process("server", world.Get_rank())

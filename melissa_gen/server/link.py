@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["Link"]
+__all__ = ["Link", "LinkEnded"]
+
+
+class LinkEnded(EOFError):
+    """The process at the other end has ended."""
 
 
 class Link:
@@ -35,12 +39,12 @@ class Link:
         """Waits for the next message; one thread alone may call this method.
 
         Raises:
-            EOFError: The other process has ended.
+            LinkEnded: The other process has ended.
         """
         try:
             return json.loads(self._connection.recv_bytes()), self._connection.recv_bytes()
-        except OSError as error:
-            raise EOFError from error
+        except (EOFError, OSError) as error:
+            raise LinkEnded from error
 
     def arrives(self, seconds: float) -> bool:
         """Waits for a message; returns whether there is one, or whether the other process has ended."""

@@ -58,7 +58,7 @@ class OpenIngest(IngestService):
 
 def _run(run_dir: Path, descriptors: list[int], rank: int, warnings: WarningCollector) -> None:
     calls, files, memory = descriptors
-    OpenIngest(run_dir, Link(calls), Link(files), memory, warnings).run()
+    OpenIngest(run_dir, Link(calls), Link(files), memory, rank, warnings).run()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def measured(args: argparse.Namespace, repetitions: int) -> dict[str, list[float
     from melissa_gen.tasks import Direct
 
     study = study_of(args)
-    reservoir = training_reservoir(study, 0, 1, resume=True)
+    reservoir = training_reservoir(study, 0, 1, None, resume=True)
     fill(reservoir)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)

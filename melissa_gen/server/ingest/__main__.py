@@ -12,7 +12,7 @@ from melissa_gen.server.training.thread_placement import shorten_gil_switch_inte
 def _run(run_dir: Path, descriptors: list[int], rank: int, warnings: WarningCollector) -> None:
     shorten_gil_switch_interval()
     calls, files, memory = descriptors
-    IngestService(run_dir, Link(calls), Link(files), memory, warnings).run()
+    IngestService(run_dir, Link(calls), Link(files), memory, rank, warnings).run()
 
 
 if __name__ == "__main__":

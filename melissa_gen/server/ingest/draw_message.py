@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import Draw, SampleRows, Selection
+from melissa_gen.reservoir import Draw, Inputs, SampleRows, Selection
 
-__all__ = ["packed_draw", "unpacked_draw"]
+__all__ = ["packed_draw", "unpacked_draw", "unpacked_inputs"]
 
 
 def packed_draw(
@@ -39,27 +39,40 @@ def packed_draw(
 
 def unpacked_draw(head: dict[str, Any], data: bytes, rows: SampleRows) -> Draw:
     """Returns the draw, and sets the input fields of its slots in the rows."""
-    place, count, steps = 0, head["count"], head.get("steps")
-
-    def taken(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        nonlocal place
-        size = int(np.prod(shape, dtype=np.int64))
-        values: NDArray[Any] = np.frombuffer(data, dtype, size, place).reshape(shape)
-        place += values.nbytes
-        return values
-
+    count, steps = head["count"], head.get("steps")
+    taken = _Reader(data)
     slots, weights = taken((count,), np.int64).tolist(), taken((count,), np.float64)
     windows = None if steps is None else taken((count, steps), np.int64).tolist()
     unseen = taken((count,), np.bool_).tolist()
     draw = Draw(Selection(slots, unseen, weights), windows, [])
     if "inputs" in head:
+        specs = {name: rows.input_specs[name] for name in head["inputs"]}
         inputs = [
-            {name: taken(*rows.input_specs[name]) for name in head["inputs"]}
+            {name: taken(*spec) for name, spec in specs.items()}
             for _ in range(1 + max(head["simulations"]))
         ]
         firsts = zip(_first_slots(draw), head["simulations"], strict=True)
         rows.input_fields = {slot: inputs[number] for slot, number in firsts}
     return draw
+
+
+def unpacked_inputs(data: bytes, count: int, rows: SampleRows) -> list[Inputs]:
+    """Returns the input fields of several simulations, which lie in `data` one after another."""
+    taken = _Reader(data)
+    return [{name: taken(*spec) for name, spec in rows.input_specs.items()} for _ in range(count)]
+
+
+class _Reader:
+    """Takes arrays from bytes, one after another."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._place = data, 0
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        size = int(np.prod(shape, dtype=np.int64))
+        values: NDArray[Any] = np.frombuffer(self._data, dtype, size, self._place).reshape(shape)
+        self._place += values.nbytes
+        return values
 
 
 def _first_slots(draw: Draw) -> list[int]:

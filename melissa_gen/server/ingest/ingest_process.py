@@ -8,11 +8,13 @@ processes share. This module does not import torch.
 
 import mmap
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from melissa_gen.builders.fields import input_specs
+from melissa_gen.builders.windows import window_shape
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.reservoir import SampleRows, array_bytes, arrays_in
@@ -60,6 +62,7 @@ class TrainerState(RankState):
         """Records that the trainer begins a step of its loop."""
         super().begin_turn()
         self._write()
+        self._process.tell_news()
 
     def begin_piece(self, activity: str) -> None:
         """Records that the trainer begins a piece of work."""
@@ -117,6 +120,7 @@ class IngestProcess:
         self._link, self._files = (Link(descriptor) for descriptor in started.descriptors)
         self._setup, self._warnings = setup, warnings
         self.shared = RankState()
+        self._told = 0.0
 
     def bind(self, contact: Contact) -> dict[str, str]:
         """Binds the data socket; returns its endpoint and this machine.
@@ -152,8 +156,16 @@ class IngestProcess:
         """
         folder = str(checkpoint.folder) if checkpoint else None
         ranks = _CallsRank0(from_rank_0)
-        facts, _ = self.ask("open", collectives=ranks, contact=contact.to_json(), checkpoint=folder)
-        specs = shared_specs(self._setup.study)
+        # Most tasks need torch for it, which the process does not load.
+        shape = window_shape(self._setup.study)
+        facts, _ = self.ask(
+            "open",
+            collectives=ranks,
+            contact=contact.to_json(),
+            checkpoint=folder,
+            window=shape and list(shape),
+        )
+        specs = shared_specs(self._setup.study, shape)
         self._shared_bytes = array_bytes(specs)
         # All pages are in the map from now on, so that the peak memory of this process counts all of them.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
@@ -264,7 +276,13 @@ class IngestProcess:
         return _value(message)
 
     def tell_news(self) -> None:
-        """Passes on warnings and losses that no other message has carried, and notices if the process has ended."""
+        """Passes on warnings and losses if no other message has done so for some time.
+
+        Raises:
+            RunError: The process has ended.
+        """
+        if time.monotonic() - self._told < _POLL_SECONDS:
+            return
         message = self._message("news", {}, answer=False)
         if self._process.poll() is not None:
             raise self._lost()
@@ -276,6 +294,7 @@ class IngestProcess:
         return _RowsOfProcess(self) if saves else None
 
     def _message(self, call: str, arguments: dict[str, Any], *, answer: bool) -> dict[str, Any]:
+        self._told = time.monotonic()
         message: dict[str, Any] = {"call": call, "arguments": arguments, "answer": answer}
         if losses := self.shared.take_first_pass():
             message["first_pass"] = losses

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.reservoir import Batch, Draw, SampleRows, Stock
 from melissa_gen.reservoir.batches import check_out, copied
-from melissa_gen.server.ingest.draw_message import unpacked_draw
+from melissa_gen.server.ingest.draw_message import unpacked_draw, unpacked_inputs
 from melissa_gen.server.ingest.shared_state import SharedState
 
 __all__ = ["RemoteReservoir"]
@@ -73,11 +73,20 @@ class RemoteReservoir:
             self._tell("allow_puts", total=total)
 
     def take_arrivals(self) -> list[int]:
-        """Returns the slots filled since the last call; unchanged until the next call."""
+        """Returns the slots filled since the last call; unchanged until the next call or draw.
+
+        The rows have the input fields of those slots that hold the first time step of a simulation.
+        """
         self._shared.write_read(self._arrived)
         last = self._shared.read_ingest().arrivals
         slots = self._shared.arrivals(self._arrived, last)
         self._arrived = last
+        rows = self.store
+        first = [slot for slot in slots if rows.steps[slot] == 0] if rows.input_specs else []
+        if first:
+            _, data = self._ask("input_fields", slots=first)
+            inputs = unpacked_inputs(data, len(first), rows)
+            rows.input_fields = dict(zip(first, inputs, strict=True))
         return slots
 
     def draw(
@@ -85,6 +94,7 @@ class RemoteReservoir:
     ) -> Batch | None:
         """Copies a batch of samples into the caller's arrays; None if no batch can be drawn now."""
         check_out(self.store, n, self._steps, out)
+        self._shared.write_read(self._arrived)
         head, data = self._ask(
             "begin_draw",
             n=n,

@@ -20,7 +20,7 @@ from melissa_gen.builders.descriptors import check_server_limit
 from melissa_gen.errors import MelissaGenError, RunError
 from melissa_gen.logs import WarningCollector
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.reservoir import Batch, Draw, Policy, RowSaver, array_bytes, arrays_in
+from melissa_gen.reservoir import Batch, Draw, Policy, RowSaver, WindowShape, array_bytes, arrays_in
 from melissa_gen.reservoir.batches import copied
 from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import ingest_files, read_state
@@ -28,7 +28,7 @@ from melissa_gen.server.ingest.draw_message import packed_draw
 from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.ingest.reception import bind_data_socket, start_ingest
 from melissa_gen.server.ingest.shared_state import SharedState, StateOfIngest
-from melissa_gen.server.link import Link
+from melissa_gen.server.link import Link, LinkEnded
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.rank_state import RankState, SavedPart
 from melissa_gen.server.setup import OF_CONTROL, Checkpoint, RankSetup
@@ -103,14 +103,21 @@ class IngestService:
         calls: The connection to the trainer.
         files: The connection to the thread of the rank that writes checkpoints.
         memory: File descriptor of the memory that is shared with the rank.
+        rank: Process id of the rank.
         warnings: The warnings of this process.
     """
 
     def __init__(
-        self, run_dir: Path, calls: Link, files: Link, memory: int, warnings: WarningCollector
+        self,
+        run_dir: Path,
+        calls: Link,
+        files: Link,
+        memory: int,
+        rank: int,
+        warnings: WarningCollector,
     ) -> None:
         self._run_dir, self._link, self._files = run_dir, calls, files
-        self._descriptor, self._warnings = memory, warnings
+        self._descriptor, self._rank, self._warnings = memory, rank, warnings
         self._ranks = _RanksOfTrainer(calls)
         self._context: zmq.Context[Any] = zmq.Context()
         self._changing = threading.Lock()
@@ -160,8 +167,7 @@ class IngestService:
         try:
             found = work(**arguments)
             answer["value"], data = found if isinstance(found, tuple) else (found, b"")
-        except EOFError:
-            # The rank has ended.
+        except LinkEnded:
             raise
         except (MelissaGenError, OSError) as error:
             kind = "OSError" if isinstance(error, OSError) else type(error).__name__
@@ -187,18 +193,21 @@ class IngestService:
         threading.Thread(target=self._serve_files, name="files", daemon=True).start()
         return {"endpoint": self._data.endpoint, "machine": self._data.machine}
 
-    def do_open(self, contact: str, checkpoint: str | None) -> dict[str, Any]:
+    def do_open(
+        self, contact: str, checkpoint: str | None, window: list[int] | None
+    ) -> dict[str, Any]:
         """Creates the sinks, restores them, and starts the ingest thread; returns the facts of the reservoir."""
+        self._shape = WindowShape(*window) if window else None
         setup, resume = self._setup, checkpoint is not None
         study = setup.study
         sides = self.create_sides(setup, resume=resume)
-        memory = self._allocated(array_bytes(shared_specs(study)))
-        arrays = arrays_in(memory, shared_specs(study))
+        specs = shared_specs(study, self._shape)
+        arrays = arrays_in(self._allocated(array_bytes(specs)), specs)
         self._shared = SharedState(arrays)
         reservoir = self.create_policy(setup, arrays, resume=resume)
         self._reservoir, self._sink = reservoir, FanOut(reservoir, sides)
         self._keeps_losses = type(reservoir).update_losses is not Policy.update_losses
-        self._state = _StateFromMemory(self._shared, os.getppid())
+        self._state = _StateFromMemory(self._shared, self._rank)
         used = None
         if checkpoint is not None:
             folder = Path(checkpoint)
@@ -235,7 +244,7 @@ class IngestService:
     ) -> Policy:
         """Creates the reservoir over the shared arrays."""
         study, rank, ranks = setup.study, setup.rank, setup.ranks
-        return training_reservoir(study, rank, ranks, resume=resume, arrays=arrays)
+        return training_reservoir(study, rank, ranks, self._shape, resume=resume, arrays=arrays)
 
     def _allocated(self, size: int) -> memoryview:
         """Allocates the shared memory; pages that are only reserved could be missing later."""
@@ -257,9 +266,9 @@ class IngestService:
     def _changed(self) -> None:
         """Writes what the trainer reads before each step (any thread)."""
         with self._changing:
-            while len(self._unread) > self._arrived - self._shared.read_read():
-                self._unread.popleft()
-            slots = self._reservoir.take_arrivals(still_read=self._unread)
+            left = self._arrived - self._shared.read_read()
+            read = [self._unread.popleft() for _ in range(len(self._unread) - left)]
+            slots = self._reservoir.take_arrivals(read)
             self._unread += slots
             if slots:
                 self._shared.add_arrivals(self._arrived, slots)
@@ -297,10 +306,17 @@ class IngestService:
         self._changed()
         self._ingest.made_room()
 
+    def do_input_fields(self, slots: list[int]) -> tuple[None, bytes]:
+        """Returns the input fields of the simulations in some slots of arrivals that the trainer has not read."""
+        rows = self._reservoir.store
+        fields = [rows.input_fields[slot][name] for slot in slots for name in rows.input_specs]
+        return None, b"".join(np.ascontiguousarray(one).tobytes() for one in fields)
+
     def do_wait_ready(self, n: int, timeout: float | None) -> bool:
         """Waits until a batch can be drawn."""
         ready = self._reservoir.wait_ready(n, timeout)
         self._changed()
+        self._ingest.made_room()
         return ready
 
     def do_allow_puts(self, total: int | None) -> None:

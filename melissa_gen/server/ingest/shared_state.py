@@ -1,6 +1,7 @@
 """What a rank and its ingest process tell each other through memory, without messages.
 
-Each value has one writer. The other process sees the newest one; a value that is being written is read again.
+Each value has one writer. The other process sees the newest one; text and numbers that belong together have a checksum,
+and are read again while they are written.
 """
 
 import json

@@ -9,8 +9,7 @@ from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
-from melissa_gen.builders.windows import window_shape
-from melissa_gen.reservoir import ArraySpec
+from melissa_gen.reservoir import ArraySpec, WindowShape
 from melissa_gen.server.ingest.shared_state import state_specs
 from melissa_gen.server.training.pacing import Pacing, Supply
 from melissa_gen.study import Study
@@ -18,21 +17,27 @@ from melissa_gen.study import Study
 __all__ = ["shared_specs", "study_pacing", "training_reservoir"]
 
 
-def shared_specs(study: Study) -> dict[str, ArraySpec]:
-    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples."""
-    slots = _slots(study)
+def shared_specs(study: Study, shape: WindowShape | None) -> dict[str, ArraySpec]:
+    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples.
+
+    Args:
+        study: The study.
+        shape: Its `window_shape`.
+    """
+    slots = _slots(study, shape)
     fields, inputs = field_specs(study.simulation), len(study.parameters) + 1
     return state_specs(slots) | reservoirs.row_specs(fields, slots, inputs)
 
 
-def _slots(study: Study) -> int:
-    return study.reservoir.capacity + staging_slots(study) + growing_slots(study)
+def _slots(study: Study, shape: WindowShape | None) -> int:
+    return study.reservoir.capacity + staging_slots(study) + growing_slots(study, shape)
 
 
 def training_reservoir(
     study: Study,
     rank: int,
     ranks: int,
+    shape: WindowShape | None,
     *,
     resume: bool,
     arrays: Mapping[str, NDArray[Any]] | None = None,
@@ -43,13 +48,14 @@ def training_reservoir(
         study: The study.
         rank: The rank.
         ranks: Number of ranks.
+        shape: The `window_shape` of the study, which this function does not compute: most tasks need torch for it.
         resume: Whether the samples of an earlier server are restored into it.
         arrays: The arrays of `shared_specs`; None: the rows are in the memory of this process alone.
     """
     section = study.reservoir
     rows = reservoirs.SlotStore(
         field_specs(study.simulation),
-        _slots(study),
+        _slots(study, shape),
         len(study.parameters) + 1,
         input_specs=input_specs(study.simulation),
         arrays=arrays,
@@ -65,7 +71,6 @@ def training_reservoir(
         # Where draws are limited, repeated ones would use up the draws that unseen samples need.
         unseen_first=study.training.max_draws_per_sample is not None,
     )
-    shape = window_shape(study)
     if shape is not None:
         policy.form_windows(shape, study.simulation.time_steps, growing_simulations(study))
     if not resume:

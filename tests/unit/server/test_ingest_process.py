@@ -156,6 +156,29 @@ def test_samples_reach_the_trainer_through_shared_memory(rank):
     assert counters["stored"] == 4 and counters["draws"] == 1
 
 
+def test_input_fields_come_with_arrivals_and_with_a_draw(make):
+    rank = make("simulation.inputs={k: {shape: [2]}}")
+    client = rank.peer()
+    given = {}
+    for simulation in (0, 1):
+        rank.assign(simulation)
+        given[simulation] = np.array([simulation, 7.0], "f4")
+        block = wire.Block(0, (0,), (2,))
+        client.send(wire.Input(simulation, 0, 1, block, given[simulation].tobytes()))
+        for step in range(2):
+            rank.send(client, step, simulation)
+    rank.ready(4)
+    rows = rank.reservoir.store
+    first = [slot for slot in rank.reservoir.take_arrivals() if rows.steps[slot] == 0]
+    assert len(first) == 2
+    for slot in first:
+        expected = given[int(rows.simulations[slot])]
+        assert np.array_equal(rows.input_fields[slot]["k"], expected)
+    batch = rank.reservoir.draw(4, rank.out | {"k": np.empty((4, 2), "f4")})
+    for row, simulation in enumerate(batch.simulations.tolist()):
+        assert np.array_equal(batch.fields["k"][row], given[simulation])
+
+
 def test_what_the_trainer_does_is_in_the_reports(rank):
     rank.state.begin_turn()
     rank.state.now(TRAINING)

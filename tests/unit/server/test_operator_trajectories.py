@@ -9,6 +9,7 @@ import torch
 from melissa_gen.builders.memory import growing_slots
 from melissa_gen.builders.surrogate import build_surrogate, try_surrogate
 from melissa_gen.builders.task import build_task
+from melissa_gen.builders.windows import window_shape
 from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.server.training.validation import Validation
@@ -227,7 +228,8 @@ def test_time_is_a_channel_or_an_axis_of_the_grid():
 
 def test_the_memory_of_incomplete_trajectories_is_counted():
     # Those of a client and a lost one.
-    assert growing_slots(study_with()) == 2 * 4
+    study = study_with()
+    assert growing_slots(study, window_shape(study)) == 2 * 4
 
 
 def refused(sentence, **sections):

@@ -15,7 +15,7 @@ def stored(tmp_path, *, resume=False, **training):
     """Returns how many samples a reservoir accepts before training, of more than enough."""
     words = [f"training.{key}={value}" for key, value in training.items()]
     study = load_study(write_small_study(tmp_path / "study"), words)
-    policy = training_reservoir(study, 0, 1, resume=resume)
+    policy = training_reservoir(study, 0, 1, None, resume=resume)
     for step in range(study.reservoir.capacity):
         slot = policy.store.acquire()
         if not policy.put(slot, Sample(0, step, [0.0, 1.0, 0.0])):
