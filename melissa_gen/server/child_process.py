@@ -93,11 +93,13 @@ def _start(
 
 def ended_how(process: "subprocess.Popen[bytes]") -> str:
     """Waits for the end of a process whose connection has ended; returns how it has ended."""
+    from melissa_gen.protocol.failures import with_cause
+
     try:
         code = process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         return "its connection to its rank"
-    return f"with exit status {code}" if code >= 0 else f"by signal {-code}"
+    return f"with exit status {code}" if code >= 0 else f"by signal {with_cause(-code)}"
 
 
 def run_child(run: Callable[[Path, list[int], int, "WarningCollector"], None]) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
-from melissa_gen.protocol.failures import with_cause
 from melissa_gen.run_dir.checkpoint import begin_checkpoint
 from melissa_gen.run_dir.checkpoint_folder import LATEST
 from melissa_gen.run_dir.strict_json import plain
