@@ -220,19 +220,10 @@ class Policy(PolicyRules):
             self._condition.notify_all()
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
-        """Records the losses of a batch. Policies that do not depend on the loss ignore them.
-
-        Args:
-            batch: A batch returned by `draw`.
-            losses: Loss of each sample, `(count,)`, non-negative.
-        """
+        """Records the losses `(count,)`, non-negative, of a drawn batch; here, they do not matter."""
 
     def rescale_losses(self, factor: float) -> None:
-        """Converts the recorded losses to another unit. Policies that do not depend on the loss have none.
-
-        Args:
-            factor: New value of a loss of 1, positive.
-        """
+        """Multiplies all recorded losses by a positive factor, as their unit has changed."""
 
     def take_arrivals(self, read: Iterable[int] | None = None) -> list[int]:
         """Returns the slots filled since the last call and not evicted yet; unchanged until the next call or `draw`.

@@ -25,17 +25,18 @@ def main() -> None:
     from mpi4py import MPI
 
     world, run_dir = MPI.COMM_WORLD, Path(sys.argv[1])
+    configure_process("server", world.Get_rank())
     try:
         # All processes import their packages side by side.
         control = start_control(run_dir) if world.Get_rank() == 0 else None
         ingest = start_ingest_process(run_dir, world.Get_rank()) if _trains(run_dir) else None
     except (OSError, ValueError) as error:
-        print(f"server rank {world.Get_rank()} can't start: {error}", file=sys.stderr, flush=True)
-        write_server_failure(run_dir, f"server rank {world.Get_rank()} can't start: {error}")
+        reason = f"a process of server rank {world.Get_rank()} can't be started: {error}"
+        _log.error("%s", reason)
+        write_server_failure(run_dir, reason)
         world.Abort(1)
     from melissa_gen.server.rank import StartedProcesses, run_rank
 
-    configure_process("server", world.Get_rank())
     threading.excepthook = log_thread_error
     # Rank 0 collects the warnings of all ranks and shows each of them once.
     warnings = WarningCollector()
