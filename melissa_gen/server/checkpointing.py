@@ -8,8 +8,8 @@ from typing import Any
 
 from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import rank_files
-from melissa_gen.server.ingest.reception import SampleSaver
 from melissa_gen.server.rank_state import RankState, SavedPart
+from melissa_gen.server.reception import SampleSaver
 
 __all__ = ["CheckpointWriter"]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from melissa_gen.builders.descriptors import check_server_limit
-from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
 from melissa_gen.builders.mesh import write_coordinates
 from melissa_gen.errors import RunError, StudyError
 from melissa_gen.protocol.contact import Contact
@@ -28,9 +27,9 @@ from melissa_gen.server.consumer import Consumer, Hooks
 from melissa_gen.server.coordination.control_process import ControlProcess
 from melissa_gen.server.coordination.events import JOINING, SAVING
 from melissa_gen.server.early_service import EarlyService
-from melissa_gen.server.ingest.reception import Reception, SampleSaver
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.rank_state import SavedPart
+from melissa_gen.server.reception import Reception, SampleSaver
 from melissa_gen.server.recipient import bind
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import (
@@ -299,6 +298,9 @@ def _run(rank: _Rank) -> bool:
 
 def _memory_limits(setup: RankSetup) -> tuple[float, float]:
     """Returns the memory limits of each rank and of the control process (10**6 bytes)."""
+    # Imported here because it takes a while, and clients already send samples.
+    from melissa_gen.builders.memory import control_megabytes, promised_megabytes, stream_megabytes
+
     study, purpose = setup.study, setup.purpose
     each = promised_megabytes(study) if setup.trains else stream_megabytes(study)
     return each, control_megabytes(study, samples=purpose.trains and not purpose.data)

@@ -19,15 +19,14 @@ from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.reservoir import SampleRows, array_bytes, arrays_in
 from melissa_gen.server.child_process import StartedProcess, ended_how
+from melissa_gen.server.collectives import Collectives
 from melissa_gen.server.coordination.events import PREPARING
-from melissa_gen.server.ingest.reception import SampleSaver
 from melissa_gen.server.ingest.remote_reservoir import RemoteReservoir
-from melissa_gen.server.ingest.shared_state import SharedState
+from melissa_gen.server.ingest.shared_state import SharedState, shared_specs
 from melissa_gen.server.link import Link
 from melissa_gen.server.rank_state import RankState, SavedPart
+from melissa_gen.server.reception import SampleSaver
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.server.training.training_reservoir import shared_specs
-from melissa_gen.sinks import Ranks
 
 __all__ = ["IngestProcess", "TrainerState"]
 
@@ -165,7 +164,7 @@ class IngestProcess:
             checkpoint=folder,
             window=shape and list(shape),
         )
-        specs = shared_specs(self._setup.study, shape)
+        specs = shared_specs(self._setup.study, facts["slots"])
         self._shared_bytes = array_bytes(specs)
         # All pages are in the map from now on, so that the peak memory of this process counts all of them.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
@@ -199,7 +198,7 @@ class IngestProcess:
         """Completes the last state, and writes it into the folder of a checkpoint (checkpoint's thread)."""
         self._ask_files("save", partial=str(partial), publish=publish)
 
-    def finish(self, ranks: Ranks, *, complete: bool) -> None:
+    def finish(self, ranks: Collectives, *, complete: bool) -> None:
         """Writes the results of the side sinks after the last sample (collective)."""
         self.ask("finish", collectives=ranks, complete=complete)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
@@ -22,86 +22,20 @@ from melissa_gen.server.ingest.input_fields import InputFields
 from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.listening import listening_address
 from melissa_gen.server.rank_state import RankState
+from melissa_gen.server.reception import SampleSaver
 from melissa_gen.server.restoring import restore_rank
 from melissa_gen.server.setup import Checkpoint, RankSetup
 from melissa_gen.server.training.thread_placement import started_on
-from melissa_gen.sinks import FanOut, Ranks
+from melissa_gen.sinks import FanOut
 
 __all__ = [
     "DataSocket",
-    "Reception",
-    "SampleSaver",
     "ThreadReception",
     "bind_data_socket",
     "start_ingest",
 ]
 
 _HEADER_ROOM = 65_536
-
-
-class SampleSaver(Protocol):
-    """Saves the samples in memory to a file."""
-
-    def run(self, canceled: Callable[[], bool] = ...) -> bool:
-        """Writes them; returns False if it was canceled."""
-        ...
-
-
-class Reception(Protocol):
-    """Receives the samples of a rank, and stores them in its sinks."""
-
-    def made_room(self) -> None:
-        """Notifies ingest that samples have left the sink."""
-        ...
-
-    def counters(self) -> dict[str, Any]:
-        """Returns the counters of the main sink."""
-        ...
-
-    def state(self, rows_file: Path | None) -> SampleSaver | None:
-        """Takes the state of assembler and sinks for `save`, consistent at one instant.
-
-        Args:
-            rows_file: File for the samples in memory, or None if they are not saved.
-
-        Returns:
-            The saver of the samples, whose `run` must be called before `save`.
-        """
-        ...
-
-    def close(self, rows_file: Path | None = None) -> SampleSaver | None:
-        """Ends reception; takes the state before the samples in memory were withdrawn."""
-        ...
-
-    def save(self, partial: Path, *, publish: bool) -> None:
-        """Completes the last state, and writes it into the folder of a checkpoint (checkpoint's thread).
-
-        This can take a minute, so that ingest must not do it: a rank that sends no reports counts as lost.
-
-        Args:
-            partial: The folder.
-            publish: Whether the side sinks also write intermediate results.
-
-        Raises:
-            OSError: The files can't be written.
-        """
-        ...
-
-    def finish(self, ranks: Ranks, *, complete: bool) -> None:
-        """Writes the results of the side sinks after the last sample (collective)."""
-        ...
-
-    def summary(self) -> dict[str, Any]:
-        """Returns the section of each side sink in the summary."""
-        ...
-
-    def end(self) -> float:
-        """Ends the sinks; returns the peak memory of a process of its own, in megabytes."""
-        ...
-
-    def leave(self) -> None:
-        """Sends what is queued, for at most the linger time of the sockets: all of them are closed now."""
-        ...
 
 
 class ThreadReception:

@@ -27,13 +27,13 @@ from melissa_gen.run_dir.checkpoint_folder import ingest_files, read_state
 from melissa_gen.server.ingest.draw_message import packed_draw
 from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.ingest.reception import bind_data_socket, start_ingest
-from melissa_gen.server.ingest.shared_state import SharedState, StateOfIngest
+from melissa_gen.server.ingest.shared_state import SharedState, StateOfIngest, shared_specs
 from melissa_gen.server.link import Link, LinkEnded
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.rank_state import RankState, SavedPart
 from melissa_gen.server.setup import OF_CONTROL, Checkpoint, RankSetup
 from melissa_gen.server.side_sinks import side_sinks
-from melissa_gen.server.training.training_reservoir import shared_specs, training_reservoir
+from melissa_gen.server.training.training_reservoir import slots_of, training_reservoir
 from melissa_gen.sinks import FanOut, SideSink
 
 __all__ = ["IngestService"]
@@ -201,7 +201,7 @@ class IngestService:
         setup, resume = self._setup, checkpoint is not None
         study = setup.study
         sides = self.create_sides(setup, resume=resume)
-        specs = shared_specs(study, self._shape)
+        specs = shared_specs(study, slots_of(study, self._shape))
         arrays = arrays_in(self._allocated(array_bytes(specs)), specs)
         self._shared = SharedState(arrays)
         reservoir = self.create_policy(setup, arrays, resume=resume)
@@ -226,6 +226,7 @@ class IngestService:
         # The objects created so far live until the end; the garbage collector does not have to check them again.
         gc.freeze()
         return {
+            "slots": reservoir.store.slots,
             "capacity": reservoir.capacity,
             "restorable": reservoir.restorable,
             "items_per_sample": reservoir.items_per_sample,

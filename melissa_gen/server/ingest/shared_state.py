@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import ArraySpec, Stock
+from melissa_gen.builders.fields import field_specs
+from melissa_gen.reservoir import ArraySpec, Stock, row_specs
 from melissa_gen.server.coordination.events import ACTIVITIES
+from melissa_gen.study import Study
 
-__all__ = ["SharedState", "StateOfIngest", "state_specs"]
+__all__ = ["SharedState", "StateOfIngest", "shared_specs"]
 
 _STOCK = struct.Struct("<9q")
 _HEAD = struct.Struct("<II")
@@ -25,8 +27,18 @@ _MORE_ARRIVALS = 2
 """Arrivals that are kept until the trainer reads them, relative to the number of slots."""
 
 
-def state_specs(slots: int) -> dict[str, ArraySpec]:
-    """Returns shape and dtype of the arrays of a `SharedState` for a store with that many slots."""
+def shared_specs(study: Study, slots: int) -> dict[str, ArraySpec]:
+    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples.
+
+    Args:
+        study: The study.
+        slots: Number of rows.
+    """
+    inputs = len(study.parameters) + 1
+    return _state_specs(slots) | row_specs(field_specs(study.simulation), slots, inputs)
+
+
+def _state_specs(slots: int) -> dict[str, ArraySpec]:
     return {
         "stock": ((_HEAD.size + _STOCK.size,), np.uint8),
         "training": ((_TEXT_BYTES,), np.uint8),
@@ -78,7 +90,7 @@ class SharedState:
     """The values in memory.
 
     Args:
-        arrays: The arrays of `state_specs`.
+        arrays: The arrays of `shared_specs`.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:

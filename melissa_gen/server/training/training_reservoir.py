@@ -9,27 +9,20 @@ from melissa_gen import reservoir as reservoirs
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.memory import growing_simulations, growing_slots, staging_slots
 from melissa_gen.builders.sampler import eviction_rule
-from melissa_gen.reservoir import ArraySpec, WindowShape
-from melissa_gen.server.ingest.shared_state import state_specs
+from melissa_gen.reservoir import WindowShape
 from melissa_gen.server.training.pacing import Pacing, Supply
 from melissa_gen.study import Study
 
-__all__ = ["shared_specs", "study_pacing", "training_reservoir"]
+__all__ = ["slots_of", "study_pacing", "training_reservoir"]
 
 
-def shared_specs(study: Study, shape: WindowShape | None) -> dict[str, ArraySpec]:
-    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples.
+def slots_of(study: Study, shape: WindowShape | None) -> int:
+    """Returns the slots of a reservoir, with those for samples that are being assembled.
 
     Args:
         study: The study.
         shape: Its `window_shape`.
     """
-    slots = _slots(study, shape)
-    fields, inputs = field_specs(study.simulation), len(study.parameters) + 1
-    return state_specs(slots) | reservoirs.row_specs(fields, slots, inputs)
-
-
-def _slots(study: Study, shape: WindowShape | None) -> int:
     return study.reservoir.capacity + staging_slots(study) + growing_slots(study, shape)
 
 
@@ -55,7 +48,7 @@ def training_reservoir(
     section = study.reservoir
     rows = reservoirs.SlotStore(
         field_specs(study.simulation),
-        _slots(study, shape),
+        slots_of(study, shape),
         len(study.parameters) + 1,
         input_specs=input_specs(study.simulation),
         arrays=arrays,
