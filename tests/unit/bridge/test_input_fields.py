@@ -38,10 +38,10 @@ def test_each_input_may_have_a_file_or_a_name_of_its_own(bridged):
     b = bridged_with(bridged, {"format": "numpy", "files": "in_{field}.npy"}, program=program)
     solve(b.job, b.simulation)
     assert b.simulation.reason is None and b.simulation.inputs["mask"].sum() == 6.0
-    renamed = {**READER, "fields": {"a": "k"}}
-    b = bridged_with(bridged, renamed, {"a": {"shape": [2, 2]}})
+    renamed = {**READER, "fields": {"source": "k"}}
+    b = bridged_with(bridged, renamed, {"source": {"shape": [2, 2]}})
     solve(b.job, b.simulation)
-    assert b.simulation.reason is None and list(b.simulation.inputs) == ["a"]
+    assert b.simulation.reason is None and list(b.simulation.inputs) == ["source"]
 
 
 def test_inputs_are_read_by_a_function(bridged, tmp_path):

@@ -151,10 +151,10 @@ def test_a_probe_compares_only_surrogates_of_one_scale():
 
 def test_a_corrected_surrogate_is_probed_with_its_correction():
     surrogate = make(MLP, {"u": (4,)}, {}, None)
-    plain = SurrogateProbe([surrogate]).features(np.array([[0.3]]))
+    plain = SurrogateProbe([surrogate], times=3).features(np.array([[0.3]]))
     surrogate.output_gain.fill_(10.0)
     surrogate.corrected = True
-    found = SurrogateProbe([surrogate]).features(np.array([[0.3]]))
+    found = SurrogateProbe([surrogate], times=3).features(np.array([[0.3]]))
     magnitude = SurrogateProbe.names.index("magnitude")
     assert found[0, magnitude] - plain[0, magnitude] == pytest.approx(np.log(10.0), abs=1e-3)
 
