@@ -68,7 +68,7 @@ def resume_run(
         _check_version(run_dir, run)
         purpose = read_purpose(run_dir)
         study, changes = _changed_study(run_dir, Path(run["study_folder"]), purpose, overrides)
-        _check_unfinished(study, run_dir, purpose)
+        _check_unfinished(study, run_dir, purpose, changes)
         _wait_for_old_server(run_dir, study.server.heartbeat_timeout + server_end, view)
         # The earlier server may have written the summary before it ended.
         summary = _summary(run_dir)
@@ -94,6 +94,9 @@ def resume_run(
         if purpose.trains:
             return execute_and_present(study, run_dir, view, info)
         return _resume_dataset(study, run_dir, purpose, view, info)
+
+
+_ENDS_EARLY = ("training.budget", "training.until")
 
 
 def _changed_study(
@@ -122,13 +125,19 @@ def _changed_study(
     return changed, changes
 
 
-def _check_unfinished(study: Study, run_dir: Path, purpose: Purpose) -> None:
+def _check_unfinished(
+    study: Study, run_dir: Path, purpose: Purpose, changes: Iterable[str]
+) -> None:
     """Checks that something is left to do."""
     summary = _summary(run_dir)
     if summary.get("status") != "finished":
         return
     planned = number_at(summary, "simulations", "planned")
     if study.simulation.count > planned:
+        return
+    done = sum(number_at(summary, "simulations", key) for key in ("completed", "failed"))
+    # A goal or a budget has ended the study before its last simulation.
+    if done < planned and any(name.startswith(_ENDS_EARLY) for name in changes):
         return
     more = f"; 'melissa-gen resume {run_dir} --simulations N' adds simulations, with N above {planned:.0f} in total"
     msg = f"the run in {run_dir} has finished; there is nothing to resume"

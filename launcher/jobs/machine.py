@@ -382,7 +382,7 @@ def _job_exited(transition: _Transition, event: JobExited) -> None:
     if transition.state.unconnected >= transition.state.limits.unconnected:
         message = (
             f"{transition.state.unconnected} client jobs in a row ended before they had asked for a simulation, "
-            f"the last one with {_exit_text(event)}"
+            f"the last one with {_exit_text(event, stopped=job.kill_at is not None)}"
         )
         if event.code == 0:
             message += _NEVER_ASKED
@@ -397,10 +397,12 @@ _NEVER_ASKED = (
 )
 
 
-def _exit_text(event: ServerExited | JobExited) -> str:
-    # The scheduler knows more than the exit status says.
-    code = f"{event.code} ({event.why})" if event.why else with_cause(event.code)
-    return f"exit status {code}"
+def _exit_text(event: ServerExited | JobExited, *, stopped: bool = False) -> str:
+    """Returns the exit status of a job with what it means; the launcher itself has ended a job that was `stopped`."""
+    if event.why:
+        # The scheduler knows more than the exit status says.
+        return f"exit status {event.code} ({event.why})"
+    return f"exit status {event.code if stopped else with_cause(event.code)}"
 
 
 def _queued_jobs(transition: _Transition, event: QueuedJobs) -> None:

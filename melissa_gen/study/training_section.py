@@ -192,7 +192,7 @@ class BudgetSection(Section):
     batches: int | None = Field(default=None, gt=0)
     """Largest number of batches."""
     time: Duration | None = None
-    """Longest time of the training with all its waiting (seconds); of a resumed run, that of all parts together."""
+    """Longest time from the first batch on, waiting included (seconds); of a resumed run, of all parts together."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:

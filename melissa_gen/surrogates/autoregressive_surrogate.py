@@ -256,7 +256,7 @@ class AutoregressiveSurrogate(InputFieldSurrogate):
         moments = self._moments(time, step_count(steps, 0))
         point = self.ordered(parameters)
         values = single_point(point, self.parameter_bounds, moments[[0, -1]], self.times)
-        given, fields = self._given(initial), self.given_inputs(inputs or {})
+        given, fields = self._given(initial), self.given_inputs({} if inputs is None else inputs)
         with self.evaluated():
             found = list(
                 self.rollout(
@@ -334,7 +334,7 @@ class AutoregressiveSurrogate(InputFieldSurrogate):
         given = {
             name: one.double().view(np.shape(initial[name]))
             for name, one in self._given(initial).items()
-        } | self.given_inputs(inputs or {})
+        } | self.given_inputs({} if inputs is None else inputs)
         begin = float(moments[0])
 
         def predicted(rows: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

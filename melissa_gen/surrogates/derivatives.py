@@ -120,8 +120,9 @@ def _units(value: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
 def _checked(given: Fields, directions: Mapping[str, ArrayLike] | None) -> dict[str, torch.Tensor]:
     """Returns the directions as tensors."""
     found = {}
-    require_mapping("directions", directions or {}, f"{{'{next(iter(given))}': array}}")
-    for name, direction in (directions or {}).items():
+    given_directions = {} if directions is None else directions
+    require_mapping("directions", given_directions, f"{{'{next(iter(given))}': array}}")
+    for name, direction in given_directions.items():
         if name not in given:
             message = f"directions names '{name}'; legal are the given fields: {', '.join(given)}"
             raise DataError(message)

@@ -59,6 +59,8 @@ def check_names(key: str, given: object, names: Collection[str], what: str) -> N
     if set(found) != set(names):
         held, wanted = (", ".join(map(str, some)) or "nothing" for some in (found, names))
         message = f"{key} holds {held}; it must hold {wanted}, {what}"
+        if not names:
+            message = f"{key} holds {held}; the surrogate has none, so leave {key} out"
         raise DataError(message)
 
 

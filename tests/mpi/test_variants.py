@@ -109,7 +109,7 @@ def test_a_study_ends_when_its_goal_is_reached(runs):
     cases = np.load(run.run_dir / "validation_errors_corner.npz")
     assert cases["nrmse"].shape == (1,) and cases["spectrum"].shape == (2, 10, 8)
     assert sets["corner"]["log_spectral_error"] > 0
-    assert f"{40 - completed} of 40 simulations were not needed" in run.summary["reason"]
+    assert f"{40 - completed} of 40 simulations were not run" in run.summary["reason"]
 
 
 def test_a_study_ends_when_its_budget_is_spent(runs):
@@ -123,6 +123,11 @@ def test_a_study_ends_when_its_budget_is_spent(runs):
     assert summary["reason"].startswith("training.budget is spent: 33 batches, at most 33 were")
     assert f"{40 - summary['simulations']['completed']} of 40 simulations" in summary["reason"]
     assert [one["batches"] for one in run.events("validation")] == [20, 33]
+    larger = ("--set", "training.budget.batches=50")
+    more = runs.command("resume", run.run_dir, *larger, run_dir=run.run_dir).wait()
+    assert more.code == 0, more.output
+    more.assert_adds_up()
+    assert more.summary["status"] == "finished" and more.summary["training"]["batches"] == 50
 
 
 def test_several_fields_three_ranks_and_a_network_of_the_user(runs):

@@ -25,7 +25,8 @@ Array = NDArray[np.float64]
 Fields = Callable[[], dict[str, NDArray[Any]]]
 Adjust = Callable[[dict[str, Array], Array, Fields], Array]
 """Takes the parameters by name (n,), log a (n,), and a function without arguments that returns the predicted fields by
-name (n, T, *shape), at T times from the first to the last; returns the new log a (n,)."""
+name (n, T, *shape), at T times from the first to the last; returns the new log a (n,). It is called for some points at
+a time, so that its answer at a point must not depend on the others."""
 
 _KEY = "sampler.acquisition"
 # Points for one call: whole fields of them are in memory.

@@ -359,10 +359,10 @@ class Coordinator:
             listener.close()
 
     def _with_savings(self, goal: str) -> str:
-        """Returns the sentence on a goal that was reached, with the number of simulations that were saved."""
+        """Returns the sentence on a goal that was reached, with the number of simulations that were not run."""
         counts = self._ledger.counts()
-        saved = counts["planned"] - counts["completed"] - counts["failed"]
-        return f"{goal}; {saved} of {counts['planned']} simulations were not needed"
+        left = counts["planned"] - counts["completed"] - counts["failed"]
+        return f"{goal}; {left} of {counts['planned']} simulations were not run"
 
     def _probe(self) -> "SurrogateProbe | None":
         """Returns a probe of the surrogate in training, or None before training; called by the sampler's thread."""

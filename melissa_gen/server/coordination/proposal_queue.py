@@ -151,6 +151,10 @@ class ProposalQueue:
         """Returns the next point without waiting; a draw from the prior if the sampler is late."""
         with self._condition:
             proposal = self._queue.popleft() if self._queue else None
+            if not self._taken:
+                # Before, the study has waited for validation sets, or for jobs in a scheduler.
+                self._began = time.monotonic()
+            self._taken += 1
             self._condition.notify()
         if proposal is None:
             if self._rest() > 0.0:
@@ -158,11 +162,7 @@ class ProposalQueue:
             else:
                 self.late += 1
             (proposal,) = self._draw_from_prior(1)
-        if not self._taken:
-            # Before, the study has waited for validation sets, or for jobs in a scheduler.
-            self._began = time.monotonic()
         self.suggested += 1
-        self._taken += 1
         self.adaptive += proposal.method != PRIOR
         return proposal
 

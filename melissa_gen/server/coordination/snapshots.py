@@ -1,6 +1,7 @@
 """The newest weights of the surrogate in training, for the sampler."""
 
 import copy
+import logging
 import threading
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from melissa_gen.study import Study
 from melissa_gen.surrogates import Surrogate, SurrogateProbe
 
 __all__ = ["Snapshots"]
+
+_log = logging.getLogger(__name__)
 
 
 class Snapshots:
@@ -41,6 +44,12 @@ class Snapshots:
             self._template = _without_weights(build_surrogate(study, task))
         # Where the surrogate can't predict from parameters alone, the sampler learns without it.
         self._usable = task.predicts_anywhere
+        if not self._usable and study.sampler.acquisition is not None:
+            _log.warning(
+                "sampler.acquisition gets no fields of the surrogate: those of the task %s are not predicted from "
+                "parameters alone",
+                study.surrogate.task,
+            )
         self._ask, self._timeout = ask, timeout
         self._probe: SurrogateProbe | None = None
         self._batches = 0

@@ -128,6 +128,8 @@ class Trainer:
         self._pacing = study_pacing(study, reservoir, self._ranks)
         self.samples_drawn = 0
         self.watch = Stopwatch()
+        # Seconds before the first batch, such as those of clients in a queue, which are not training.
+        self._waited = 0.0
         self.loss = math.nan
         self._rollbacks = 0
         self.learned = False
@@ -143,6 +145,7 @@ class Trainer:
             "batches": self.batches,
             "samples_drawn": self.samples_drawn,
             "seconds": self.watch.seconds,
+            "waited": self._waited,
             "scaling": self._scaling.state(),
             "loss": None if math.isnan(self.loss) else self.loss,
             "learner": self._learner.state(),
@@ -159,6 +162,7 @@ class Trainer:
         self.samples_drawn = state["samples_drawn"]
         self._restore_pacing()
         self.watch.restore(state.get("seconds", {}))
+        self._waited = state.get("waited", 0.0)
         self.loss = math.nan if state["loss"] is None else state["loss"]
         self._rollbacks = self.guard.rollbacks
         self.goal.restore(state["goal"])
@@ -189,6 +193,7 @@ class Trainer:
         self.watch.start()
         if not self.batches:
             self.wait_for_first_samples()
+            self._waited = math.fsum(self.watch.seconds.values())
         while True:
             turn = self._next_turn()
             if turn.diverged:
@@ -254,7 +259,7 @@ class Trainer:
 
     def _spent(self) -> str | None:
         """Returns a sentence if the budget is spent; the time counts on rank 0, from which the others hear it."""
-        seconds = 0.0 if self._rank else math.fsum(self.watch.seconds.values())
+        seconds = 0.0 if self._rank else math.fsum(self.watch.seconds.values()) - self._waited
         return self._budget.spent(self.batches, seconds)
 
     def _progress(self, errors: dict[str, float] | None = None) -> Progress:

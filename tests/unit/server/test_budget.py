@@ -29,9 +29,17 @@ def test_a_training_ends_after_its_batches():
 
 def test_the_time_of_earlier_servers_counts():
     trainer, _ = trainer_of(study_of(training={"budget": {"time": "50 s"}}))
-    trainer.watch.restore({"training": 40.0, "waiting": 10.5})
+    earlier = {"batches": 5, "seconds": {"training": 40.0, "waiting": 20.5}, "waited": 10.0}
+    trainer.restore(trainer.state() | earlier)
     assert "of training, at most 50 s were wanted" in trainer.run()
-    assert trainer.batches == 0
+    assert trainer.batches == 5
+
+
+def test_the_time_before_the_first_batch_does_not_count():
+    trainer, _ = trainer_of(study_of(training={"budget": {"time": "50 s"}}))
+    trainer.watch.restore({"waiting": 1000.0})
+    assert trainer.run() is None
+    assert trainer.batches > 0
 
 
 def test_a_budget_without_a_limit_is_refused():
