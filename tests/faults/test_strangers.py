@@ -129,7 +129,9 @@ def assert_open_to(run, runs, contact):
     run.wait_batch()
     ranks = listening_sockets(runs.ranks("melissa_gen.server"))
     assert len(ranks) == 2
-    servers = ranks | listening_sockets(runs.ranks("melissa_gen.server.coordination"))
+    others = [runs.ranks(f"melissa_gen.server.{name}") for name in ("coordination", "ingest")]
+    assert [len(pids) for pids in others] == [1, 2]
+    servers = ranks | listening_sockets([pid for pids in others for pid in pids])
     promised = {int(endpoint.rpartition(":")[2]) for endpoint in endpoints_of(contact)}
     on_loopback = {s for found in servers.values() for s in found if s.address == "127.0.0.1"}
     open_ports = {s.port for s in on_loopback if accepts(s)}

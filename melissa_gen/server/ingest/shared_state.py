@@ -1,7 +1,7 @@
 """What a rank and its ingest process tell each other through memory, without messages.
 
-Each value has one writer. The other process sees the newest one; text and numbers that belong together have a checksum,
-and are read again while they are written.
+Each value has one writer, and the other process sees the newest one. Text and numbers that belong together are written
+to two places in turn, so that one of them is always whole.
 """
 
 import json
@@ -22,6 +22,7 @@ __all__ = ["SharedState", "StateOfIngest", "shared_specs"]
 
 _STOCK = struct.Struct("<9q")
 _HEAD = struct.Struct("<II")
+_TURN = struct.Struct("@Q")
 _TEXT_BYTES = 4096
 _MORE_ARRIVALS = 2
 """Arrivals that are kept until the trainer reads them, relative to the number of slots."""
@@ -40,34 +41,53 @@ def shared_specs(study: Study, slots: int) -> dict[str, ArraySpec]:
 
 def _state_specs(slots: int) -> dict[str, ArraySpec]:
     return {
-        "stock": ((_HEAD.size + _STOCK.size,), np.uint8),
-        "training": ((_TEXT_BYTES,), np.uint8),
+        "stock": _room(_STOCK.size),
+        "training": _room(_TEXT_BYTES),
         "progress": ((3,), np.int64),
         "read": ((1,), np.int64),
         "arrivals": ((_MORE_ARRIVALS * slots,), np.int64),
     }
 
 
+def _room(size: int) -> ArraySpec:
+    """Returns shape and dtype of the memory of a `_Value` of at most `size` bytes."""
+    return (_TURN.size + 2 * (_HEAD.size + size),), np.uint8
+
+
 class _Value:
-    """Some bytes with their length and checksum."""
+    """Some bytes in two places, of which the writer overwrites the older one.
+
+    A reader finds the newer one whole, also if the writer does not run in the middle of a change. If the writer changes
+    both places during a read, the length and the checksum show it, and the value is read again.
+    """
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
-        self._memory = memory.data
+        self._memory, self._place_size = memory.data, (len(memory) - _TURN.size) // 2
         self._last = b""
 
     def write(self, value: bytes) -> None:
-        _HEAD.pack_into(self._memory, 0, len(value), zlib.crc32(value))
-        self._memory[_HEAD.size : _HEAD.size + len(value)] = value
+        (turn,) = _TURN.unpack_from(self._memory)
+        place = self._place(turn + 1)
+        _HEAD.pack_into(self._memory, place, len(value), zlib.crc32(value))
+        begin = place + _HEAD.size
+        self._memory[begin : begin + len(value)] = value
+        _TURN.pack_into(self._memory, 0, turn + 1)
 
     def read(self) -> bytes:
-        """Returns the newest value that is whole; b"" before the first one."""
+        """Returns the newest value; b"" before the first one."""
         for _ in range(100):
-            size, checksum = _HEAD.unpack_from(self._memory)
-            value = bytes(self._memory[_HEAD.size : _HEAD.size + size])
+            (turn,) = _TURN.unpack_from(self._memory)
+            place = self._place(turn)
+            size, checksum = _HEAD.unpack_from(self._memory, place)
+            begin = place + _HEAD.size
+            value = bytes(self._memory[begin : begin + size])
             if zlib.crc32(value) == checksum:
                 self._last = value
                 break
         return self._last
+
+    def _place(self, turn: int) -> int:
+        return _TURN.size + turn % 2 * self._place_size
 
 
 class StateOfIngest(NamedTuple):
