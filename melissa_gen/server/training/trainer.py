@@ -193,7 +193,6 @@ class Trainer:
         self.watch.start()
         if not self.batches:
             self.wait_for_first_samples()
-            self._waited = math.fsum(self.watch.seconds.values())
         while True:
             turn = self._next_turn()
             if turn.diverged:
@@ -394,6 +393,7 @@ class Trainer:
         """Waits for the watermark on all ranks, then sets the scale of the fields."""
         while True:
             turn = self._next_turn()
+            self._waited = math.fsum(self.watch.seconds.values())
             if turn.pace.over or turn.stop:
                 return
             if turn.pace.step:
