@@ -229,17 +229,17 @@ class IngestProcess:
         Raises:
             RunError: The process has ended, or any error of the call that has no class of its own.
         """
-        try:
-            self._link.send(self._message(call, arguments, answer=True))
-            while True:
+        self._send(self._message(call, arguments, answer=True))
+        while True:
+            try:
                 message, payload = self._link.receive()
-                if "collective" not in message:
-                    break
-                method = getattr(collectives, message["collective"])
-                self._link.send({"value": method(*message["arguments"])})
-        except (EOFError, OSError) as error:
-            raise self._lost() from error
-        return _value(message), payload
+            except EOFError as error:
+                raise self._lost() from error
+            if "collective" not in message:
+                return _value(message), payload
+            # An error of another rank is not one of the process.
+            method = getattr(collectives, message["collective"])
+            self._send({"value": method(*message["arguments"])})
 
     def tell(self, call: str, payload: bytes = b"", **arguments: Any) -> None:
         """Calls the process without an answer (any thread)."""
