@@ -5,6 +5,8 @@ ends, and these hold the reason.
 """
 
 import contextlib
+import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +33,13 @@ def write_server_failure(run_dir: Path, reason: str, *, refused: bool = False) -
     """Writes the reason, unless another rank of the server has written one before: later ones are consequences."""
     # Nothing here may keep the server from its end. The log has the reason, too, as far as it can be written.
     line = " ".join(reason.split()).encode("utf-8", "backslashreplace") + b"\n"
-    with contextlib.suppress(OSError), (run_dir / FILE).open("xb") as file:
-        file.write(line + _REFUSED * refused)
+    # Another rank may end this one at any instruction: the file gets its name once its content is whole.
+    partial = run_dir / FILE.with_name(f".{FILE.name}-{socket.gethostname()}-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        partial.write_bytes(line + _REFUSED * refused)
+        os.link(partial, run_dir / FILE)
+    with contextlib.suppress(OSError):
+        partial.unlink()
 
 
 def read_server_failure(run_dir: Path) -> ServerFailure:
@@ -46,5 +53,7 @@ def read_server_failure(run_dir: Path) -> ServerFailure:
 
 
 def forget_server_failure(run_dir: Path) -> None:
-    """Removes the file before the next server starts."""
+    """Removes the file, and what a killed rank has left of its own, before the next server starts."""
+    for partial in (run_dir / FILE.parent).glob(f".{FILE.name}-*"):
+        partial.unlink(missing_ok=True)
     (run_dir / FILE).unlink(missing_ok=True)

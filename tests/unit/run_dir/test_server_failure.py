@@ -1,5 +1,8 @@
 """The reason for which a server has ended, in a file of its own."""
 
+import os
+import signal
+
 from melissa_gen.run_dir.server_failure import (
     ServerFailure,
     forget_server_failure,
@@ -39,3 +42,18 @@ def test_a_path_that_is_not_utf_8_and_a_file_that_is_cut_off(tmp_path):
 def test_a_folder_that_can_not_be_written_is_no_further_failure(tmp_path):
     write_server_failure(tmp_path, "the disk is full")
     assert read_server_failure(tmp_path).reason == ""
+
+
+def test_a_rank_that_is_killed_as_soon_as_its_file_appears_has_left_the_whole_reason(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for _ in range(20):
+        rank = os.fork()
+        if rank == 0:
+            write_server_failure(tmp_path, "the network can't be trained", refused=True)
+            signal.pause()
+        while not (tmp_path / "logs" / "server-failure.txt").exists():
+            pass
+        os.kill(rank, signal.SIGKILL)
+        os.waitpid(rank, 0)
+        assert read_server_failure(tmp_path).refused
+        forget_server_failure(tmp_path)
