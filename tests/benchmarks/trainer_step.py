@@ -13,10 +13,12 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from loopback import FIELD, PARAMETERS
 from measure import Result, Target, command_line, environment, finish, ratio
-from trainer_beside_ingest import CAPACITY, SHAPE, fill, study_of
+from trainer_beside_ingest import CAPACITY, SHAPE, study_of
 
 WANTED = 1.05
 STEPS = 40
@@ -84,6 +86,17 @@ def measured(args: argparse.Namespace, repetitions: int) -> dict[str, list[float
     Trainer(study, Direct(), surrogate, reservoir, state, None, device, hooks, between).run()
     dist.destroy_process_group()
     return found
+
+
+def fill(reservoir: Any) -> None:
+    """Fills the reservoir, so that the trainer does not wait for samples."""
+    from melissa_gen.reservoir import Sample
+
+    random, store = np.random.default_rng(0), reservoir.store
+    for step in range(CAPACITY):
+        slot = store.acquire()
+        store.row(slot, FIELD)[...] = random.standard_normal(SHAPE, np.float32)
+        reservoir.put(slot, Sample(0, step, [*random.random(len(PARAMETERS)), step]))
 
 
 class PlainLoop:
