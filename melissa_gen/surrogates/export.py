@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from melissa_gen.errors import RunError
+from melissa_gen.surrogates.autoregressive_surrogate import AutoregressiveSurrogate
 from melissa_gen.surrogates.direct_surrogate import Surrogate
+from melissa_gen.surrogates.input_field_surrogate import InputFieldSurrogate
 from melissa_gen.surrogates.neural_operators import any_number_of_rows
 from melissa_gen.surrogates.trajectory_surrogate import TrajectorySurrogate
 
@@ -56,8 +58,10 @@ def export(surrogate: Surrogate, path: str | Path, batch_size: int | None = None
     float64, and returns each field `(n, *shape)`. A surrogate of the task `autoregressive` also takes the last steps of
     each field, `(n, history, *shape)`, then each input field, `(n, *shape)`, and returns the next step. One of the task
     `operator` also takes each input field; one of whole trajectories takes no time, and returns each field
-    `(n, T, *shape)`. The names and bounds of the parameters are in the file as JSON: the extra file `about.json` of a
-    torch.export program, the property `about` of an ONNX model.
+    `(n, T, *shape)`. Fields are float32. The file describes them as JSON: the extra file `about.json` of a torch.export
+    program, the property `about` of an ONNX model. It holds the names and bounds of the `parameters`, the first and
+    last of the `times`, and the shapes of the `fields` and `inputs`; of an autoregressive surrogate also its `history`,
+    and the `interval` from the last given step to the predicted one.
 
     Args:
         surrogate: The surrogate.
@@ -196,8 +200,13 @@ def _about(surrogate: Surrogate) -> str:
         "times": surrogate.times,
         "fields": surrogate.fields,
     }
+    if isinstance(surrogate, InputFieldSurrogate) and surrogate.inputs:
+        known["inputs"] = surrogate.inputs
     if isinstance(surrogate, TrajectorySurrogate):
         known["time_steps"] = surrogate.time_steps
+    if isinstance(surrogate, AutoregressiveSurrogate):
+        known["history"] = surrogate.history
+        known["interval"] = surrogate.stride * surrogate.interval
     return json.dumps(known)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from melissa_gen.errors import StudyError
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "constant_inputs"]
 
 
 class Grid(NamedTuple):
@@ -105,7 +105,7 @@ class Grid(NamedTuple):
 
     def input_channels(self, n_inputs: int, given: int) -> int:
         """Returns the number of input channels if the last inputs are this number of fields on the grid."""
-        return n_inputs - given * (math.prod(self.input_points) - 1)
+        return constant_inputs(n_inputs, given * math.prod(self.input_points)) + given
 
     def fields_and_constants(
         self, inputs: torch.Tensor, given: int
@@ -116,3 +116,23 @@ class Grid(NamedTuple):
         if self.over_time:
             fields = fields.unsqueeze(2).expand(-1, -1, *self.points)
         return fields, inputs[:, :split]
+
+
+def constant_inputs(n_inputs: int, given: int) -> int:
+    """Returns the number of inputs of a network that are parameters or time, and no values of given fields.
+
+    Args:
+        n_inputs: Number of all inputs.
+        given: Number of the values of given fields.
+
+    Raises:
+        StudyError: There are more given values than inputs: those of a time step were counted by the output of all
+            heads of an ensemble.
+    """
+    if given >= n_inputs:
+        message = (
+            "surrogate.ensemble.kind is heads, with which the given time steps are not on the grid of the network's "
+            "output: set it to members or snapshots"
+        )
+        raise StudyError(message)
+    return n_inputs - given

@@ -1,14 +1,19 @@
 """U-Net that is conditioned on parameters and time."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from melissa_gen.errors import StudyError
+from melissa_gen.surrogates.conditioning import (
+    Conditioning,
+    condition_of,
+    modulated,
+    require_conditioning,
+)
 from melissa_gen.surrogates.grid import Grid
 
 __all__ = ["UNet"]
@@ -61,7 +66,7 @@ class UNet(nn.Module):
         output_shape: Sequence[int],
         width: int = 32,
         levels: int = 3,
-        conditioning: Literal["film", "channels"] = "film",
+        conditioning: Conditioning = "film",
         dimensions: int | None = None,
         history: int = 0,
         input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -71,11 +76,7 @@ class UNet(nn.Module):
         if width <= 0 or width % _GROUPS:
             message = f"surrogate.arguments.width is {width}: legal are multiples of {_GROUPS}"
             raise StudyError(message)
-        if conditioning not in ("film", "channels"):
-            message = (
-                f"surrogate.arguments.conditioning is '{conditioning}': legal are film, channels"
-            )
-            raise StudyError(message)
+        require_conditioning(conditioning)
         self.output_shape = tuple(output_shape)
         self._grid = grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
         axes = len(grid.points)
@@ -88,14 +89,10 @@ class UNet(nn.Module):
             raise StudyError(message)
         self._factor, self._pool = 2**levels, _POOLS[axes]
         self._given = grid.given_channels(history, input_shapes)
-        constants = n_inputs - self._given * math.prod(grid.input_points)
+        constants = grid.input_channels(n_inputs, self._given) - self._given
         self._as_channels = conditioning == "channels"
         condition = 0 if self._as_channels else 4 * width
-        self.embedding: nn.Sequential | None = None
-        if condition:
-            layers = [nn.Linear(constants, condition), nn.SiLU()]
-            layers += [nn.Linear(condition, condition), nn.SiLU()]
-            self.embedding = nn.Sequential(*layers)
+        self.embedding = condition_of(constants, condition) if condition else None
         convolution = _CONVOLUTIONS[axes]
         widths = [width * 2**level for level in range(levels + 1)]
         fields = axes + self._given + (constants if self._as_channels else 0)
@@ -159,9 +156,7 @@ class _Block(nn.Module):
         hidden = self.convolutions[0](functional.silu(self.norms[0](fields)))
         hidden = self.norms[1](hidden)
         if self.film is not None:
-            numbers = self.film(condition)
-            scale, shift = numbers.reshape(*numbers.shape, *[1] * (fields.dim() - 2)).chunk(2, 1)
-            hidden = hidden * (1 + scale) + shift
+            hidden = modulated(hidden, self.film(condition))
         hidden = self.convolutions[1](functional.silu(hidden))
         outputs: torch.Tensor = hidden + self.skip(fields)
         return outputs

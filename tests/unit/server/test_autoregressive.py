@@ -11,6 +11,7 @@ from melissa_gen.dataset import DatasetWriter
 from melissa_gen.errors import DataError, StudyError
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.surrogates import AutoregressiveSurrogate, export, load, save
+from melissa_gen.surrogates.training_trial import TrainingTrial
 from melissa_gen.tasks import Autoregressive, Rows
 from melissa_gen.tasks.autoregressive import change_sums
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
@@ -285,24 +286,49 @@ def test_a_changed_scale_keeps_the_function():
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("network", ["UNet", "FNO"])
-@pytest.mark.parametrize("conditioning", [{}, {"conditioning": "channels"}])
-def test_networks_on_grids_get_the_fields_as_channels(network, conditioning):
-    pytest.importorskip("neuralop") if network == "FNO" else None
-    if network == "FNO" and conditioning:
-        return
-    sizes = {"hidden_channels": 8} if network == "FNO" else {"width": 8, "levels": 1}
+@pytest.mark.parametrize("network", ["UNet", "FNO", "TFNO", "UNO", "DeepONet"])
+@pytest.mark.parametrize("conditioning", ["film", "channels"])
+def test_networks_on_grids_use_fields_and_parameters(network, conditioning):
+    pytest.importorskip("neuralop") if network.endswith("NO") else None
+    sizes = {"UNet": {"width": 8, "levels": 1}, "DeepONet": {"basis": 8}}
+    arguments = sizes.get(network, {"hidden_channels": 8, "n_modes": 4})
     study = study_with(
         {"history": 2},
-        surrogate={"class": f"melissa_gen.surrogates.{network}", "arguments": sizes | conditioning},
+        surrogate={
+            "class": f"melissa_gen.surrogates.{network}",
+            "arguments": arguments | {"conditioning": conditioning},
+        },
     )
     try_surrogate(study)
-    surrogate = build_surrogate(study).eval()
+    surrogate = build_surrogate(study)
+    # At first, FiLM changes nothing.
+    trial = TrainingTrial(surrogate, torch.optim.Adam(surrogate.parameters()))
+    trial.step(4)
+    trial.step(4)
+    surrogate.eval()
     given = torch.randn(1, 2, 6)
     one, time = torch.full((1, 1), 0.5, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     assert not torch.equal(surrogate(one, time, given)["u"], surrogate(one, time, 2 * given)["u"])
     other = torch.full((1, 1), 0.9, dtype=torch.float64)
     assert not torch.equal(surrogate(one, time, given)["u"], surrogate(other, time, given)["u"])
+
+
+@pytest.mark.parametrize(
+    ("network", "conditioning"),
+    [
+        ("UNet", "film"),
+        ("UNet", "channels"),
+        ("FNO", "film"),
+        ("FNO", "channels"),
+        ("DeepONet", "film"),
+    ],
+)
+def test_heads_of_networks_on_grids_are_refused(network, conditioning):
+    pytest.importorskip("neuralop") if network == "FNO" else None
+    given = {"class": f"melissa_gen.surrogates.{network}", "ensemble": {"kind": "heads"}}
+    study = study_with({}, surrogate=given | {"arguments": {"conditioning": conditioning}})
+    with pytest.raises(StudyError, match=r"kind is heads, with .* set it to members or snapshots"):
+        build_surrogate(study)
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,21 @@ def test_the_values_within_a_network_are_part_of_the_promise():
     assert rolled == pytest.approx(3 * few, rel=0.05)
 
 
+def test_what_scales_and_shifts_keep_is_part_of_the_promise():
+    pytest.importorskip("neuralop", reason="install melissa_gen[operators]")
+
+    def within(conditioning):
+        sizes = f"hidden_channels: 8, n_modes: 4, n_layers: 2, conditioning: {conditioning}"
+        network = f"{{class: melissa_gen.surrogates.FNO, arguments: {{{sizes}}}}}"
+        keys = ["server.device=cpu", "training.batch_size=8", f"surrogate={network}"]
+        study = load_study(HEAT, keys)
+        return activation_megabytes(study, build_task(study))
+
+    image = 100 * 100 * 8 * 4 / 1e6
+    # Of the lifting and the two layers.
+    assert within("film") - within("channels") > 3 * 8 * image
+
+
 def test_the_promise_leaves_the_random_numbers_of_the_training_as_they_are():
     study = load_study(HEAT, ["server.device=cpu"])
     before = torch.get_rng_state()

@@ -40,11 +40,16 @@ NETWORKS = {
     },
     "heads": {"ensemble": {"kind": "heads"}},
 }
+for name in ("DeepONet", "FNO"):
+    NETWORKS[f"{name} with FiLM"] = {
+        "class": NETWORKS[name]["class"],
+        "arguments": NETWORKS[name]["arguments"] | {"conditioning": "film"},
+    }
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fields_are_learned_from_inputs(network):
-    pytest.importorskip("neuralop") if network == "FNO" else None
+    pytest.importorskip("neuralop") if "FNO" in network else None
     study = study_with(**NETWORKS[network])
     try_surrogate(study)
     trainer, state = trainer_of(study)

@@ -52,6 +52,7 @@ NETWORKS = {
     "UNet-over-time": unet(2),
     "FNO": fno(),
     "FNO-over-time": fno(dimensions=2),
+    "FNO-over-time with FiLM": fno(dimensions=2, conditioning="film"),
     "heads": {"ensemble": {"kind": "heads"}},
     "members": {"ensemble": {"kind": "members"}},
 }
