@@ -50,6 +50,7 @@ class GlobalState:
         if (torch := sys.modules.get("torch")) is not None:
             values["torch default type"] = torch.get_default_dtype()
             values["torch threads"] = torch.get_num_threads()
+            values["torch matrix products"] = torch.get_float32_matmul_precision()
             values["torch gradients"] = torch.is_grad_enabled()
             values["torch deterministic"] = torch.are_deterministic_algorithms_enabled()
         return cls(values)

@@ -9,27 +9,8 @@ import torch.distributed as dist
 
 from melissa_gen.server.training.process_group import join_process_group
 from melissa_gen.study import load_study
+from tests.unit.server.trainers import OneRank
 from tests.unit.small_study import write_small_study
-
-
-class Done:
-    """A request that is complete."""
-
-    def Test(self):
-        return True
-
-
-class OneRank:
-    """A communicator of one rank."""
-
-    def Get_rank(self):
-        return 0
-
-    def Get_size(self):
-        return 1
-
-    def Ibarrier(self):
-        return Done()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,29 @@ from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.study import Study
 
 
+class Done:
+    """A request that is complete."""
+
+    def Test(self):
+        return True
+
+
+class OneRank:
+    """A communicator of one rank."""
+
+    def Get_rank(self):
+        return 0
+
+    def Get_size(self):
+        return 1
+
+    def Ibarrier(self):
+        return Done()
+
+    def Allgather(self, mine, all_ranks):
+        all_ranks[0] = mine
+
+
 @pytest.fixture(autouse=True, scope="module")
 def world():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
