@@ -63,7 +63,7 @@ class Run:
         # If run.json is missing or damaged, relative paths start at the run directory.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             folder = Path(json.loads((self.path / "run.json").read_text("utf-8"))["study_folder"])
-        return load_study(self.path / "study.yaml", folder=folder)
+        return load_study(self.path / "study.yaml", folder=folder, recorded=True)
 
     @cached_property
     def recorded(self) -> RecordedRun:

@@ -107,10 +107,10 @@ def _changed_study(
 ) -> tuple[Study, dict[str, Change]]:
     """Returns the run's study with overrides, and what they change."""
     path = run_dir / "study.yaml"
-    study = load_study(path, folder=folder)
+    study = load_study(path, folder=folder, recorded=True)
     if not overrides:
         return study, {}
-    changed = load_study(path, overrides, folder=folder)
+    changed = load_study(path, overrides, folder=folder, recorded=True)
     changes = changes_between(study, changed)
     check_changes(changes, study.sampler.method)
     if "simulation.count" in changes and purpose.data:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from melissa_gen.errors import RunError
+from melissa_gen.errors import RunError, StudyError
 from melissa_gen.report.live import status_view
 from melissa_gen.report.quantities import UNKNOWN, count, duration, number, rate
 from melissa_gen.report.waiting import bottleneck, mean_waits
@@ -22,7 +22,7 @@ from melissa_gen.run_dir.events import Event, last_status, recent_events
 from melissa_gen.run_dir.recorded_events import RecordedEvents
 from melissa_gen.run_dir.run_state import RunState
 from melissa_gen.run_dir.strict_json import strict_json
-from melissa_gen.study import load_study
+from melissa_gen.study.yaml_file import read_mapping
 
 __all__ = ["follow_status", "is_run_dir", "runs_below", "show_runs", "show_status", "states_json"]
 
@@ -116,8 +116,11 @@ def follow_status(run_dir: Path, console: Console) -> None:
 
 
 def _name(run_dir: Path) -> str:
-    study = run_dir / "study.yaml"
-    return load_study(study).name if study.exists() else run_dir.name
+    """Returns the name of a run's study, which may be one of another version; else that of its directory."""
+    try:
+        return str(read_mapping(run_dir / "study.yaml").get("name") or run_dir.name)
+    except StudyError:
+        return run_dir.name
 
 
 def _view(run_dir: Path, name: str) -> RenderableType:

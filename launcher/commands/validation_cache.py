@@ -296,7 +296,7 @@ def _run(
         with held_run_dir(run_dir, resume=True) as held_dir:
             if can_resume(held_dir) and _same(read_purpose(held_dir), purpose):
                 (held_dir / "summary.json").unlink(missing_ok=True)
-                study = load_study(held_dir / "study.yaml", folder=plan.folder)
+                study = load_study(held_dir / "study.yaml", folder=plan.folder, recorded=True)
                 info = ResumeInfo(started, resume=True)
                 return execute(study, held_dir, view, info, check=check)
     shutil.rmtree(run_dir, ignore_errors=True)

@@ -70,7 +70,9 @@ class RankSetup:
         """
         run = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         return cls(
-            study=load_study(run_dir / "study.yaml", folder=Path(run["study_folder"])),
+            study=load_study(
+                run_dir / "study.yaml", folder=Path(run["study_folder"]), recorded=True
+            ),
             purpose=Purpose.from_json(run.get("purpose")),
             run_dir=run_dir,
             epoch=int(run["epoch"]),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from melissa_gen.distributions import Parameter
 from melissa_gen.errors import StudyError
@@ -20,7 +20,7 @@ from melissa_gen.study.sampler_section import SamplerSection
 from melissa_gen.study.server_section import ServerSection
 from melissa_gen.study.simulation_section import SimulationSection
 from melissa_gen.study.statistics_section import StatisticsSection
-from melissa_gen.study.study_file import read_study, rechecked
+from melissa_gen.study.study_file import of_a_run, read_study, rechecked
 from melissa_gen.study.surrogate_section import SurrogateSection
 from melissa_gen.study.training_section import TrainingSection
 from melissa_gen.study.word_types import Name
@@ -146,7 +146,9 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _distinct(self, info: ValidationInfo) -> Self:
+        if of_a_run(info):
+            return self
         fields, inputs = self.simulation.fields, self.simulation.inputs
         for key, names in (
             ("parameters", self.parameters),
@@ -280,7 +282,9 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _whole_numbers_of_sets(self) -> Self:
+    def _whole_numbers_of_sets(self, info: ValidationInfo) -> Self:
+        if of_a_run(info):
+            return self
         whole = [name for name, one in self.parameters.items() if one.whole]
         for name, one in self.training.validation.sets.items():
             key = f"training.validation.sets.{name}"
@@ -370,7 +374,11 @@ class Study(Section):
 
 
 def load_study(
-    path: Path, overrides: Iterable[str] | Mapping[str, Any] = (), folder: Path | None = None
+    path: Path,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    folder: Path | None = None,
+    *,
+    recorded: bool = False,
 ) -> Study:
     """Reads and checks a study file.
 
@@ -379,6 +387,8 @@ def load_study(
         overrides: Values that replace those of the file: words `section.key=value` with YAML values, or a mapping of
             `section.key` to Python values.
         folder: Folder to which relative paths in the study refer; default: the file's folder.
+        recorded: Whether the file is `study.yaml` of a run directory. The rules that are only for new studies do not
+            apply to it, because an earlier version may have run it.
 
     Returns:
         The study, complete with defaults.
@@ -386,7 +396,7 @@ def load_study(
     Raises:
         StudyError: One sentence with the file, the key, what was found and what is legal.
     """
-    study = read_study(Study, path, overrides)
+    study = read_study(Study, path, overrides, recorded=recorded)
     study._folder = folder or path.resolve().parent
     try:
         str(study._folder).encode()

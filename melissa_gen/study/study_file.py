@@ -4,20 +4,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from melissa_gen.errors import StudyError
 from melissa_gen.study.cluster_profile import merge_profile
 from melissa_gen.study.error_sentences import describe
 from melissa_gen.study.yaml_file import line_of, read_mapping, to_yaml, yaml_value
 
-__all__ = ["read_study", "rechecked", "write_study"]
+__all__ = ["of_a_run", "read_study", "rechecked", "write_study"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_RECORDED = "recorded"
+
 
 def read_study(
-    model: type[Model], path: Path, overrides: Iterable[str] | Mapping[str, Any] = ()
+    model: type[Model],
+    path: Path,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    recorded: bool = False,
 ) -> Model:
     """Reads a study file and checks it against a model.
 
@@ -26,6 +32,7 @@ def read_study(
         path: The YAML file.
         overrides: Values that replace those of the file: words `section.key=value` with YAML values, or a mapping of
             `section.key` to Python values.
+        recorded: Whether the file is that of a run; see `of_a_run`.
 
     Returns:
         The sections, complete with defaults.
@@ -44,13 +51,22 @@ def read_study(
             sources[_set(data, override)] = f"--set {override}"
     data = merge_profile(data, path.resolve().parent)
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={_RECORDED: recorded})
     except ValidationError as error:
         location, text = describe(model, data, error)
         source = _source(sources, location)
         line = 0 if source else line_of(path, location)
         msg = f"{source or path}:{line}: {text}" if line else f"{source or path}: {text}"
         raise StudyError(msg) from None
+
+
+def of_a_run(info: ValidationInfo) -> bool:
+    """Returns whether the sections that are checked are those of a run.
+
+    Rules that are newer than the runs which exist are only for new studies, so that the results of these runs can
+    still be read.
+    """
+    return bool((info.context or {}).get(_RECORDED))
 
 
 def _source(sources: Mapping[str, str], location: Sequence[Any]) -> str | None:

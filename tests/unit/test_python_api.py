@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 import melissa_gen
 from melissa_gen.errors import DataError, StudyError
@@ -84,6 +86,19 @@ def test_a_folder_without_a_run_or_surrogate_is_reported(tmp_path, run):
         melissa_gen.Run.load(tmp_path)
     with pytest.raises(DataError, match="holds no surrogate: it has no checkpoint yet"):
         run.surrogate()
+
+
+def test_a_run_whose_names_a_new_study_may_not_have_is_read(tmp_path):
+    study = yaml.safe_load(Path(EXAMPLE).read_text())
+    fields = study["simulation"]["fields"]
+    fields["time"] = {"shape": next(iter(fields.values()))["shape"]}
+    study["parameters"]["time"] = {"distribution": "uniform", "low": 0.0, "high": 1.0}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(StudyError, match="the name time is that of the physical time"):
+        melissa_gen.Study.load(tmp_path / "study.yaml")
+    run = melissa_gen.Run.load(tmp_path)
+    assert "time" in run.study.parameters and "time" in run.study.simulation.fields
 
 
 def test_overrides_of_a_loaded_study_are_refused(tmp_path):

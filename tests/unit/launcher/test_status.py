@@ -102,7 +102,6 @@ def test_a_run_that_has_ended_shows_the_waiting_times_of_the_whole_run(runs, cap
     lines = "".join(json.dumps(one) + "\n" for one in (busy, busy, idle))
     for name in ("done", "going"):
         (runs / name / "events.jsonl").write_text(lines)
-        (runs / name / "study.yaml").unlink()
     status(runs / "done")
     shown = " ".join(capsys.readouterr().out.split())
     assert "clients wait for the reservoir 60 % of the time" in shown
@@ -110,3 +109,12 @@ def test_a_run_that_has_ended_shows_the_waiting_times_of_the_whole_run(runs, cap
     assert "over the whole run" in shown
     status(runs / "going")
     assert "no significant waiting" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["name: heat\nof: another version\n", None, "[damaged"])
+def test_a_study_that_can_not_be_run_again_hides_no_state(tmp_path, capsys, text):
+    study = make_run(tmp_path / "run") / "study.yaml"
+    study.unlink() if text is None else study.write_text(text)
+    status(tmp_path / "run")
+    shown = capsys.readouterr().out
+    assert "7 of 10" in shown and ("heat" if text and "heat" in text else "run") in shown
