@@ -40,7 +40,12 @@ from melissa_gen.launcher.backends.mpirun import (
     mpirun_command,
 )
 
-__all__ = ["LocalBackend", "last_lines", "remove_abandoned_segments"]
+__all__ = [
+    "LocalBackend",
+    "last_lines",
+    "lines_with_those_of_mpirun",
+    "remove_abandoned_segments",
+]
 
 _LOG_CHECK_INTERVAL = 1.0
 _CLOCK_RESOLUTION = 0.05
@@ -238,14 +243,29 @@ def last_lines(path: Path, count: int = 1) -> list[str]:
         path: The log.
         count: Maximum number of lines.
     """
+    lines = [line.rstrip() for line in _last_text(path).splitlines()]
+    return [line for line in lines if line and not _MPI_MESSAGES.match(line)][-count:]
+
+
+def lines_with_those_of_mpirun(path: Path) -> list[str]:
+    """Returns the last lines of a log, where mpirun says how a rank has ended.
+
+    Args:
+        path: The log; if it cannot be read, the list is empty.
+    """
+    return _last_text(path).splitlines()[-_LINES_OF_MPIRUN:]
+
+
+def _last_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16_384))
-            text = file.read().decode("utf-8", "replace")
+            return file.read().decode("utf-8", "replace")
     except OSError:
-        return []
-    lines = [line.rstrip() for line in text.splitlines()]
-    return [line for line in lines if line and not _MPI_MESSAGES.match(line)][-count:]
+        return ""
+
+
+_LINES_OF_MPIRUN = 20
 
 
 # Messages of mpirun about a rank that died, which follow the last lines of the solver's own output.

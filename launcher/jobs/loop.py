@@ -9,8 +9,9 @@ from typing import Any
 import zmq
 
 from melissa_gen.errors import ProtocolError
+from melissa_gen.exit_status import status_of_job, status_with_cause
 from melissa_gen.launcher.backends.base import SERVER, Backend, JobExit
-from melissa_gen.launcher.backends.local import last_lines
+from melissa_gen.launcher.backends.local import last_lines, lines_with_those_of_mpirun
 from melissa_gen.launcher.jobs import machine
 from melissa_gen.launcher.jobs.mpi_jobs import client_mpi_job, server_mpi_job
 from melissa_gen.launcher.jobs.server_link import ServerLink, event_of
@@ -18,7 +19,6 @@ from melissa_gen.launcher.jobs.signals import Signals
 from melissa_gen.launcher.jobs.stop_requests import StopRequests
 from melissa_gen.logs import message_of
 from melissa_gen.protocol.contact import Contact, remove_runtime_folder
-from melissa_gen.protocol.failures import with_cause
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 from melissa_gen.report.views import RunView
 from melissa_gen.run_dir.folder import next_epoch
@@ -149,7 +149,8 @@ class JobLoop:
             if not all(self._has_connected(name) for name, *_ in ended):
                 # The last messages of the server, or about a client, were sent before the job ended.
                 self._receive(wait=200)
-            for name, code, why in ended:
+            for name, reported, why in ended:
+                code = self._status(name, reported)
                 if why:
                     self._warn(f"{name}: {why}")
                 if name == SERVER:
@@ -295,7 +296,7 @@ class JobLoop:
             why: The scheduler's explanation, or "".
             killed: Whether this process has killed it, so that the cause is known.
         """
-        ended = f"ended with exit status {code if killed else with_cause(code)}"
+        ended = f"ended with exit status {code if killed else status_with_cause(code)}"
         how = "handed over" if code == EXIT_HANDOVER else why or ended
         self._warn(f"the server {how}; another server continues from the newest checkpoint")
 
@@ -304,8 +305,16 @@ class JobLoop:
 
     def _ending(self, job: str, code: int) -> str:
         """Returns the last line of the log of a client job that has failed, else ""."""
-        lines = last_lines(self.run_dir / "logs" / f"{job}.log") if code else []
+        lines = last_lines(self._log_of(job)) if code else []
         return message_of(lines[-1])[:_LONGEST_ENDING] if lines else ""
+
+    def _status(self, job: str, code: int) -> int:
+        """Returns the exit status of a job, whose log may say that a signal has ended a rank."""
+        lines = lines_with_those_of_mpirun(self._log_of(job)) if code > 0 else []
+        return status_of_job(code, lines)
+
+    def _log_of(self, job: str) -> Path:
+        return self.run_dir / "logs" / f"{job}.log"
 
     def _check_timeouts(self) -> None:
         now = time.monotonic()

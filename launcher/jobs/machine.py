@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from melissa_gen.exit_status import status_with_cause
 from melissa_gen.launcher.backends.base import SERVER
 from melissa_gen.launcher.jobs.events import (
     Action,
@@ -46,7 +47,6 @@ from melissa_gen.launcher.jobs.events import (
     WantedJobs,
 )
 from melissa_gen.launcher.jobs.state import Job, Limits, State, job_name
-from melissa_gen.protocol.failures import with_cause
 from melissa_gen.protocol.json_messages import EXIT_HANDOVER
 
 __all__ = [
@@ -402,7 +402,7 @@ def _exit_text(event: ServerExited | JobExited, *, stopped: bool = False) -> str
     if event.why:
         # The scheduler knows more than the exit status says.
         return f"exit status {event.code} ({event.why})"
-    return f"exit status {event.code if stopped else with_cause(event.code)}"
+    return f"exit status {event.code if stopped else status_with_cause(event.code)}"
 
 
 def _queued_jobs(transition: _Transition, event: QueuedJobs) -> None:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
-from melissa_gen.protocol.failures import with_cause
+from melissa_gen.exit_status import status_with_cause
 
 __all__ = ["SideProcess"]
 
@@ -84,7 +84,7 @@ class SideProcess(threading.Thread):
                 _log.warning("%s", last)
         code = process.wait()
         if not self._closed.is_set() and (code or not (warned or self._input_ended)):
-            reason = last or f"its process ended with exit status {with_cause(code)}"
+            reason = last or f"its process ended with exit status {status_with_cause(code)}"
             _log.warning("%s: %s", self._consequence, reason)
 
     def end_input(self) -> None:

@@ -22,6 +22,7 @@ from melissa_gen.bridge.readers import (
 from melissa_gen.client import Simulation
 from melissa_gen.client.solver_values import real_array
 from melissa_gen.errors import MelissaGenError, ServerLost
+from melissa_gen.exit_status import status_of_job
 from melissa_gen.protocol.failures import Failure
 from melissa_gen.study import FieldSection, InputSection
 
@@ -32,6 +33,8 @@ SHORTEST_POLL = 0.02
 LONGEST_POLL = 1.0
 TIMEOUT_FRACTION = 0.9
 """Fraction of `simulation.timeout` after which the bridge gives up: before the server, because it can report more."""
+LINES_OF_MPIRUN = 20
+"""Last lines of the command's output in which mpirun may say that a signal has ended a rank."""
 QUOTED_LINES = 3
 QUOTED_CHARACTERS = 400
 
@@ -109,6 +112,7 @@ def _stream(job: BridgeJob, simulation: Simulation, folder: Path, command: Comma
             raise OutputError(Failure.of("no_output", **_where(simulation), seconds=seconds))
         command.wait(max(pause, now - began))
         pause = min(1.2 * pause, LONGEST_POLL)
+    code = status_of_job(code, command.last_lines(LINES_OF_MPIRUN))
     if code > 0:
         raise OutputError(Failure.of("command_ended", **_where(simulation), exit_status=code))
     if code < 0:

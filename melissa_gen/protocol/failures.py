@@ -11,14 +11,14 @@ the sentence after a semicolon.
 
 import json
 import math
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from melissa_gen.errors import nearest
+from melissa_gen.exit_status import signal_with_cause, status_with_cause
 
-__all__ = ["SENTENCES", "Failure", "failure_in", "with_cause"]
+__all__ = ["SENTENCES", "Failure", "failure_in"]
 
 Value = str | int | float | Sequence[str | int | float]
 
@@ -118,9 +118,6 @@ SENTENCES: dict[str, str] = {
 """Template of the sentence of each code."""
 
 
-_KILLED = (signal.SIGKILL, -signal.SIGKILL, 128 + signal.SIGKILL)
-
-
 @dataclass(frozen=True)
 class Failure:
     """Why a simulation, or a client before its first simulation, has failed.
@@ -197,22 +194,6 @@ class Failure:
         )
 
 
-def with_cause(status: int) -> str:
-    """Returns an exit status or the number of a signal as text, with what SIGKILL usually means.
-
-    Python reports a signal as a negative number, a shell as 128 + signal, and mpirun as the signal itself.
-
-    Example:
-        >>> with_cause(1)
-        '1'
-    """
-    if status not in _KILLED:
-        return str(status)
-    return (
-        f"{status} (killed, often for lack of memory of the machine or within the limit of the job)"
-    )
-
-
 def failure_in(error: BaseException) -> Failure:
     """Returns the failure that an error was raised with, or one with the code `exception`."""
     if error.args and isinstance(error.args[0], Failure):
@@ -261,7 +242,7 @@ def _sentence(code: str, values: Mapping[str, Value]) -> str:
 def _shown(name: str, value: Value) -> str:
     """Formats a value: names are separated by commas, and a shape is written as a tuple."""
     if name in ("exit_status", "signal") and isinstance(value, int):
-        return with_cause(value)
+        return signal_with_cause(value) if name == "signal" else status_with_cause(value)
     if not isinstance(value, list):
         return str(value)
     if name in ("legal", "fields"):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from melissa_gen.exit_status import signal_with_cause
 from melissa_gen.mpi_environment import without_mpi_variables
 
 if TYPE_CHECKING:
@@ -93,13 +94,11 @@ def _start(
 
 def ended_how(process: "subprocess.Popen[bytes]") -> str:
     """Waits for the end of a process whose connection has ended; returns how it has ended."""
-    from melissa_gen.protocol.failures import with_cause
-
     try:
         code = process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         return "its connection to its rank"
-    return f"with exit status {code}" if code >= 0 else f"by signal {with_cause(-code)}"
+    return f"with exit status {code}" if code >= 0 else f"by signal {signal_with_cause(-code)}"
 
 
 def run_child(run: Callable[[Path, list[int], int, "WarningCollector"], None]) -> None:

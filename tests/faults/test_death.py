@@ -64,9 +64,9 @@ def test_a_server_rank_that_is_killed_ends_everything(runs, running):
     os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
     running.wait()
     assert running.code == 1
-    # 9 of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
+    # That of the rank that was killed, or 1 of the other, where it misses its peer before mpirun does.
     said = re.findall(
-        r"the server ended with exit status (?:1|9 \(killed, .*\)) before the study was over",
+        r"the server ended with exit status (?:1|137 \(killed, .*\)) before the study was over",
         running.output,
     )
     assert len(said) == 1, running.output
@@ -104,7 +104,7 @@ def test_a_client_rank_that_is_killed_is_restarted_and_an_interrupt_stops_cleanl
     os.kill(max(before), signal.SIGKILL)
     lost = running.wait_event("client_lost")[0]
     number = lost["simulation"]
-    assert "its process ended with exit status 9" in lost["reason"]
+    assert "its process ended with exit status 137 (killed" in lost["reason"]
 
     def issued():
         return [e for e in running.events("simulation_issued") if e["simulation"] == number]

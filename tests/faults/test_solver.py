@@ -83,7 +83,7 @@ def test_a_dead_or_silent_client_is_restarted_with_the_same_parameters(run, numb
         (6, 1, "RuntimeError: the mesh is tangled"),
         (7, 1, "simulation 7, time step 10: the study has 10 time steps"),
         (8, 1, "simulation 8, time step 5: field 'u' has shape (1, 4)"),
-        (12, 2, "its process ended with exit status 9"),
+        (12, 2, "its process ended with exit status 137 (killed"),
     ],
 )
 def test_a_dropped_simulation_has_a_reason(run, number, attempts, reason):
@@ -102,7 +102,7 @@ def test_a_dropped_simulation_has_a_reason(run, number, attempts, reason):
     [
         (1, "its process ended with exit status 0 before the simulation was complete"),
         (4, "it made no progress in time step 5 of simulation 4 for"),
-        (5, "its process ended with exit status 9"),
+        (5, "its process ended with exit status 137 (killed"),
         (11, "it made no progress in time step 5 of simulation 11 for"),
     ],
 )

@@ -16,7 +16,12 @@ from rich.console import Console
 
 from melissa_gen.dataset import Dataset
 from melissa_gen.errors import RunError
-from melissa_gen.launcher.backends.local import LocalBackend, last_lines
+from melissa_gen.exit_status import status_of_job
+from melissa_gen.launcher.backends.local import (
+    LocalBackend,
+    last_lines,
+    lines_with_those_of_mpirun,
+)
 from melissa_gen.launcher.backends.mpirun import JOB_TAG, find_mpirun
 from melissa_gen.launcher.commands.check import check_study
 from melissa_gen.launcher.commands.generate import generate
@@ -226,6 +231,17 @@ def test_the_log_quotes_the_solver_and_not_mpirun(backend):
     )
     assert wait_end(backend)["job"] == 7
     assert last_lines(backend.log("job")) == ["the mesh is too coarse"]
+
+
+@pytest.mark.parametrize(("end", "status"), [("os.kill(os.getpid(), 9)", 137), ("os._exit(9)", 9)])
+def test_a_rank_that_is_killed_is_told_from_one_that_exits_with_9(backend, end, status):
+    start(
+        backend,
+        f"import os\nfrom mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1:\n    {end}\n"
+        "MPI.COMM_WORLD.barrier()",
+    )
+    code = wait_end(backend)["job"]
+    assert status_of_job(code, lines_with_those_of_mpirun(backend.log("job"))) == status
 
 
 def test_an_mpirun_that_is_not_there(backend):

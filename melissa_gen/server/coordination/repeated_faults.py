@@ -3,14 +3,13 @@
 import re
 from collections.abc import Hashable
 
+from melissa_gen.exit_status import was_ended_from_outside
 from melissa_gen.protocol.failures import Failure
 
 __all__ = ["RepeatedFaults"]
 
 _LATER = 10
 """After a simulation has finished, a fault must strike this many times as many simulations before the run fails."""
-_FROM_OUTSIDE = frozenset({9, 15, 137, 143, -9, -15})
-"""Exit statuses of processes that were ended by SIGKILL or SIGTERM, which may have come from outside."""
 _VARYING = frozenset({"simulation", "seconds", "count", "place"})
 """Values of a failure that may differ between two faults with the same cause."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -62,9 +61,10 @@ class RepeatedFaults:
 
 def _kind(failure: Failure) -> Hashable | None:
     """Returns what two faults with the same cause have in common; None if the cause may lie outside the solver."""
-    status = failure.values.get("exit_status")
+    status, number = failure.values.get("exit_status"), failure.values.get("signal")
     # A client can send any values.
-    from_outside = isinstance(status, int) and status in _FROM_OUTSIDE
+    ends = (status, -number if isinstance(number, int) else None)
+    from_outside = any(isinstance(one, int) and was_ended_from_outside(one) for one in ends)
     if failure.code == "lost_steps" or from_outside:
         return None
     values = {name: value for name, value in failure.values.items() if name not in _VARYING}

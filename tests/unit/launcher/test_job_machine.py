@@ -409,14 +409,15 @@ def test_time_in_the_queue_does_not_count():
     assert study(Tick(10_050.0)) == [StopClient("client-0", "it did not connect within 50 s")]
 
 
-@pytest.mark.parametrize("code", [9, -9, 137])
+@pytest.mark.parametrize("code", [-9, 137])
 def test_a_server_that_is_killed_may_have_lacked_memory(code):
     end = Study()(ServerExited(code))[-1]
     assert end.message == (
         f"the server ended with exit status {code} (killed, often for lack of memory of the machine or within the "
         "limit of the job) before the study was over"
     )
-    assert "memory" not in Study()(ServerExited(-15))[-1].message
+    for other in (-15, 9):
+        assert "memory" not in Study()(ServerExited(other))[-1].message
     known = Study()(ServerExited(code, "it was canceled"))[-1].message
     assert f"exit status {code} (it was canceled)" in known
 

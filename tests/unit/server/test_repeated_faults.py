@@ -59,13 +59,26 @@ def test_a_run_with_finished_simulations_bears_ten_times_as_many_in_a_row():
 
 @pytest.mark.parametrize(
     "failure",
-    [died(9), died(143), died(-15), Failure.of("lost_steps", received=1, time_steps=2)],
+    [
+        died(137),
+        died(143),
+        died(-15),
+        Failure.of("command_killed", signal=9),
+        Failure.of("lost_steps", received=1, time_steps=2),
+    ],
     ids=str,
 )
 def test_what_may_come_from_outside_does_not_count(failure):
     faults = RepeatedFaults(1)
     assert faults.add(0, failure) is None
     assert not faults.permanent(1, failure)
+
+
+@pytest.mark.parametrize("failure", [died(9), Failure.of("command_ended", exit_status=15)])
+def test_an_exit_status_that_is_the_number_of_a_signal_counts(failure):
+    faults = RepeatedFaults(2)
+    assert faults.add(0, failure) is None
+    assert faults.add(1, failure) is not None
 
 
 def test_an_exit_status_of_any_type_is_a_fault():
