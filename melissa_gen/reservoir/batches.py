@@ -39,7 +39,7 @@ def copied(store: SampleRows, draw: Draw, out: Mapping[str, NDArray[Any]]) -> Ba
         fields=fields,
         inputs=store.inputs[rows],
         simulations=store.simulations[index],
-        steps=store.steps[index],
+        steps=store.steps[first],
         first_time=np.asarray(selection.unseen, np.bool_),
         slots=index,
         weights=selection.weights,

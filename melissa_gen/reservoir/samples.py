@@ -92,7 +92,7 @@ class Batch:
         fields: Name of each field or input field to `(count, *shape)`, the first rows of the caller's `out`.
         inputs: Parameters and time, `(count, n_inputs)`.
         simulations: Simulation number of each sample, `(count,)`.
-        steps: Time step of each sample, `(count,)`.
+        steps: Time step of each sample, of a window its first one, `(count,)`.
         first_time: Whether this is the first draw of the sample, `(count,)`.
         slots: Slot of each sample at the time of the draw, `(count,)`. The slot may have been
             reused since.

@@ -33,7 +33,6 @@ from melissa_gen.server.training.model_files import (
     load_training_weights,
     save_model,
 )
-from melissa_gen.server.training.order_recorder import order_recorder
 from melissa_gen.server.training.prior_bounds import PriorBounds
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
 from melissa_gen.server.training.trainer import Trainer
@@ -93,8 +92,7 @@ class TrainingConsumer(Consumer):
         order = setup.run_dir / BATCH_ORDER
         # A replay repeats the batches of one rank.
         if study.record is not None and checkpoint is None and setup.ranks == 1:
-            recorder = order_recorder(study, self._task, reservoir, order)
-            self._source = cast("Source", recorder)
+            self._source = cast("Source", OrderRecorder(reservoir, order))
         elif study.record is not None:
             # A training that was interrupted can't be repeated in one piece.
             order.unlink(missing_ok=True)

@@ -57,6 +57,18 @@ def test_a_window_holds_the_steps_of_one_simulation_at_its_stride():
     np.testing.assert_array_equal(batch.inputs[:, :, 1], u[:, :, 1])
 
 
+def test_an_item_is_named_by_the_first_step_of_its_window_even_where_times_round_to_the_same_number():
+    memory = memory_of(WindowShape(2), 12)
+    for step in range(12):
+        slot = memory.store.acquire()
+        memory.store.row(slot, "u")[:] = 0, step
+        assert memory.put(slot, Sample(0, step, [0.0, 1e6 + step * 1e-3]))
+    batch, u = draw(memory, 11, 2)
+    assert len(set(batch.inputs[:, 0, 1].tolist())) == 1
+    assert sorted(batch.steps.tolist()) == list(range(11))
+    np.testing.assert_array_equal(batch.steps, u[:, 0, 1])
+
+
 def test_all_windows_are_equally_likely_and_none_repeats_before_the_others_of_its_segment():
     memory = memory_of(WindowShape(2), 12)
     for step in range(12):

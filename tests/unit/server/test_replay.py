@@ -17,7 +17,6 @@ from melissa_gen.errors import DataError
 from melissa_gen.reservoir.batch_order import OrderRecorder, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
-from melissa_gen.server.training.order_recorder import order_recorder
 from melissa_gen.server.training.replay import replay
 from melissa_gen.server.training.trainer import Trainer
 from tests.unit.server.trainers import study_of
@@ -63,7 +62,7 @@ def trained(study, memory, order):
         torch.manual_seed(study.seed + 1)
         nothing = lambda *args, **more: None  # noqa: E731
         hooks = Hooks(nothing, nothing, nothing, nothing, lambda: False)
-        source = order_recorder(study, task, memory, order)
+        source = OrderRecorder(memory, order)
         parts = (study, task, surrogate, source, RankState(), None, torch.device("cpu"))
         trainer = Trainer(*parts, hooks, nothing)
         trainer.run()
