@@ -35,7 +35,7 @@ SERVER_LOCK = ".server-lock"
 
 LATEST, PREVIOUS, FINAL = "latest", "previous", "final"
 STATE, MANIFEST = "state", "manifest.json"
-FORMAT = 3
+FORMAT = 4
 """Number of the format of checkpoints; a change of their files or states raises it."""
 _ROWS = "reservoir-*.safetensors"
 _CHUNK = 1 << 20

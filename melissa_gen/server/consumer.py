@@ -82,6 +82,9 @@ class Consumer(ABC):
             OSError: They can't be written to disk.
         """
 
+    def prepare_checkpoint(self) -> None:
+        """Exchanges what the files of a checkpoint need of all ranks, before any of them is written (collective)."""
+
     def save_model(self, folder: Path) -> dict[str, Any]:
         """Writes the model, which all ranks share, into the folder of a checkpoint (rank 0).
 

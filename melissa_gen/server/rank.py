@@ -186,7 +186,9 @@ class _Rank:
         saves, part = any(one["progress"] for one in used), SavedPart()
         if control is not None:
             control.end_control()
-            if saves:
+        if saves:
+            consumer.prepare_checkpoint()
+            if control is not None:
                 control.begin_checkpoint(name, consumer)
         self._collectives.barrier()
         if saves:
@@ -219,6 +221,7 @@ class _Rank:
     def _begin_checkpoint(self) -> None:
         """Takes the state of all ranks, and begins to write it beside training (collective)."""
         control = self._control
+        self._consumer.prepare_checkpoint()
         publish = None
         if control is not None:
             control.begin_checkpoint(LATEST, self._consumer)

@@ -39,19 +39,35 @@ class Scaling:
         # Moments of all ranks when they were last merged, and of this rank since then.
         self._merged = ChannelMoments.empty(len(surrogate.output_mean))
         self._recent = ChannelMoments.empty(len(surrogate.output_mean))
-        self._inputs: dict[str, tuple[float, float]] = {}
+        # Smallest and largest values of the input fields, and of all fields on all ranks when they were last shared.
+        self._ranges: dict[str, tuple[float, float]] = {}
         self._started = self._recheck = False
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Name of each field and input field to the smallest and largest value that this rank knows of."""
-        known, found = self._merged.merged([self._recent]), dict(self._inputs)
+        """Name of each field and input field to the smallest and largest value that this rank knows of.
+
+        After `share_ranges`, these are those of all ranks.
+        """
+        known, found = self._merged.merged([self._recent]), dict(self._ranges)
         for name, (first, last) in self._surrogate.channels.items():
             ends = known.low[first:last].min(), known.high[first:last].max()
             if np.isfinite(ends).all():
                 low, high = self._surrogate.scales[name].back(torch.tensor(ends)).tolist()
-                found[name] = (low, high)
+                found[name] = _wider(found.get(name), low, high)
         return found
+
+    def share_ranges(self) -> None:
+        """Extends the ranges by those of the other ranks (collective)."""
+        names = [*self._surrogate.fields, *self._reservoir.store.input_specs]
+        found, nothing = self.ranges, (np.inf, -np.inf)
+        pairs = [found.get(name, nothing) for name in names]
+        ends = torch.tensor(pairs, dtype=torch.float64, device=self._device)
+        ends[:, 1].neg_()
+        dist.all_reduce(ends, dist.ReduceOp.MIN)
+        for name, (low, negative) in zip(names, ends.tolist(), strict=True):
+            if np.isfinite(low):
+                self._ranges[name] = (low, -negative)
 
     def drifted(self) -> bool:
         """Measures the samples that have arrived; returns whether the scale in use does not fit them (this rank)."""
@@ -118,13 +134,13 @@ class Scaling:
         return {
             "merged": _to_json(self._merged),
             "recent": _to_json(self._recent),
-            "inputs": {name: list(ends) for name, ends in self._inputs.items()},
+            "ranges": {name: list(ends) for name, ends in self._ranges.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server, with the scale of the loaded surrogate."""
         self._merged, self._recent = _from_json(state["merged"]), _from_json(state["recent"])
-        self._inputs = {name: (low, high) for name, (low, high) in state["inputs"].items()}
+        self._ranges = {name: (low, high) for name, (low, high) in state["ranges"].items()}
         self._started = True
 
     def _in_use(self) -> NDArray[np.float64]:
@@ -148,8 +164,8 @@ class Scaling:
 
     def _measure_inputs(self, fields: Mapping[str, NDArray[Any]]) -> None:
         for name, values in fields.items():
-            low, high = self._inputs.get(name, (np.inf, -np.inf))
-            self._inputs[name] = (min(low, float(values.min())), max(high, float(values.max())))
+            low, high = float(values.min()), float(values.max())
+            self._ranges[name] = _wider(self._ranges.get(name), low, high)
 
     def _merge(self) -> NDArray[np.float64]:
         """Merges the statistics of all ranks; returns the fitting centers and widths `(2, K)` (collective)."""
@@ -193,6 +209,11 @@ def rescale_moments(optimizer: torch.optim.Optimizer, rescaling: Rescaling) -> N
             for value in (state.get(name) for name in names):
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     value.mul_(factor.to(value) ** power)
+
+
+def _wider(known: tuple[float, float] | None, low: float, high: float) -> tuple[float, float]:
+    """Returns the smallest range that holds a known one and another."""
+    return (low, high) if known is None else (min(known[0], low), max(known[1], high))
 
 
 def _differs(fitting: NDArray[np.float64], scale: NDArray[np.float64]) -> bool:

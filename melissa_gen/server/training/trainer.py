@@ -294,6 +294,10 @@ class Trainer:
         """Name of each field and input field to its smallest and largest value in the samples that are known here."""
         return self._scaling.ranges
 
+    def share_ranges(self) -> None:
+        """Extends `ranges` by those of the other ranks (collective)."""
+        self._scaling.share_ranges()
+
     @property
     def device_name(self) -> str:
         """Name of the GPU, or CPU."""

@@ -185,6 +185,10 @@ class TrainingConsumer(Consumer):
         load_optimizer(folder, self.trainer.optimizer, shared["optimizer"])
         self.trainer.restore(state)
 
+    def prepare_checkpoint(self) -> None:
+        """Exchanges the ranges of the fields, which are saved with the model (collective)."""
+        self.trainer.share_ranges()
+
     def save_model(self, folder: Path) -> dict[str, Any]:
         """Writes model and optimizer."""
         trainer = self.trainer

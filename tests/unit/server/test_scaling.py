@@ -1,10 +1,13 @@
 """The scale of the fields follows the stream: a fluid at rest that then moves."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from melissa_gen import reservoir
 from melissa_gen.builders.fields import field_specs
@@ -158,6 +161,31 @@ def test_the_ranges_of_input_fields_are_known_and_continue_after_a_checkpoint():
     again, _ = trainer_of(study_of(**sections))
     again.restore(state)
     assert again.ranges == trainer.ranges
+
+
+def share_on_two_ranks(rank, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    study = study_of(simulation={"inputs": {"k": {"shape": [3]}}}, surrogate={"task": "operator"})
+    rows = reservoir.SlotStore({"u": ((6,), "f4")}, 4, 2, input_specs={"k": ((3,), "f4")})
+    memory = reservoir.create("reservoir", rows, 3, 1, 0)
+    scaling = Scaling(build_surrogate(study), memory, torch.device("cpu"))
+    slot, size = rows.acquire(), rank + 1.0
+    rows.row(slot, "u")[:] = size * np.arange(-2, 4)
+    given = {"k": np.full(3, -10.0 * size, np.float32)}
+    memory.put(slot, reservoir.Sample(rank, 0, [0.0, 0.0], input_fields=given))
+    scaling.drifted()
+    scaling.share_ranges()
+    Path(f"{folder}/{rank}.json").write_text(json.dumps(scaling.ranges))
+    dist.destroy_process_group()
+
+
+def test_the_ranges_that_are_saved_are_those_of_all_ranks(tmp_path):
+    mp.spawn(share_on_two_ranks, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        ranges = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert ranges == {"u": [-4.0, 6.0], "k": [-20.0, -10.0]}
 
 
 def test_the_statistics_continue_after_a_checkpoint():
