@@ -14,7 +14,7 @@ from melissa_gen.errors import DataError
 from melissa_gen.surrogates.derivatives import Derivatives, derivatives
 from melissa_gen.surrogates.evaluation import dataset_of
 from melissa_gen.surrogates.input_field_surrogate import InputFieldSurrogate
-from melissa_gen.surrogates.output_layer import Rescaling
+from melissa_gen.surrogates.output_layer import Rescaling, rescale_outputs
 from melissa_gen.surrogates.prediction_arguments import (
     FIELD_SLACK,
     check_distinct,
@@ -165,6 +165,24 @@ class AutoregressiveSurrogate(InputFieldSurrogate):
         ratio = float(self._by_value((before / self.output_std).square()).mean())
         self.increment.mul_(math.sqrt(ratio))
         return Rescaling(False, {}, ratio, ratio)
+
+    @torch.no_grad()
+    def rescale_increment(self, factor: float) -> Rescaling:
+        """Multiplies the scale of the increments; the last layer of the network is divided by the factor if it has one.
+
+        Args:
+            factor: The factor.
+
+        Returns:
+            What that means for the optimizer: the loss has the same scale as before.
+        """
+        self.increment.mul_(factor)
+        members = self.ensemble[1] if self.ensemble and self.ensemble[0] == "heads" else 1
+        gain = torch.full((members * math.prod(self.output_shape),), 1.0 / factor).to(self.center)
+        changed = rescale_outputs(self.networks(), self.n_inputs, gain, torch.zeros_like(gain))
+        # The gradient of a weight that becomes smaller by a factor becomes larger by this factor.
+        factors = {weight: 1.0 / one for weight, one in (changed or {}).items()}
+        return Rescaling(changed is not None, factors, 1.0, 1.0)
 
     def forward(
         self, parameters: torch.Tensor, time: torch.Tensor, *fields: torch.Tensor, **_: Any

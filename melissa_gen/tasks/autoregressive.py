@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from melissa_gen.errors import StudyError
-from melissa_gen.surrogates import AutoregressiveSurrogate, Surrogate
+from melissa_gen.surrogates import AutoregressiveSurrogate, Rescaling, Surrogate
 from melissa_gen.surrogates.autoregressive_surrogate import Predicts
 from melissa_gen.tasks.base import Compared, Rows, Task, Window
+from melissa_gen.tasks.increment_scale import IncrementScale
 from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Autoregressive"]
@@ -61,6 +61,7 @@ class Autoregressive(Task):
         self.window = Window(history, max(steps for _, steps in self._schedule), stride)
         self._predicts, self._noise, self._pushforward = predicts, float(noise), pushforward
         self._time = time
+        self._increments = IncrementScale() if predicts == "increment" else None
 
     def make_surrogate(self, **description: Any) -> Surrogate:
         """Creates the surrogate."""
@@ -92,16 +93,46 @@ class Autoregressive(Task):
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
         """Sets the scales of the increments and of the input fields from the first batch of all ranks (collective)."""
         assert isinstance(surrogate, AutoregressiveSurrogate)
-        last = self.window.history
-        sums = change_sums(surrogate.standardized(rows.fields)[:, last - 1 : last + 1])
         if surrogate.inputs:
-            scale_inputs(surrogate, rows, real=bool(sums[1] > 0))
-        if self._predicts != "increment":
-            return
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-        width = float((sums[0] / sums[1].clamp(min=1)).sqrt())
-        surrogate.increment.fill_(width if width > 0 else 1.0)
+            scale_inputs(surrogate, rows)
+        if self._increments is not None:
+            states = surrogate.standardized(rows.fields)
+            self._increments.start(surrogate, self._first_change(rows, states))
+
+    def drifted(self) -> bool:
+        """Returns whether the scale of the increments no longer fits the batches of this rank."""
+        return self._increments is not None and self._increments.drifted
+
+    def adapt(self, surrogates: Sequence[Surrogate]) -> Rescaling | None:
+        """Sets the scale of the increments again if it does not fit the batches of all ranks (collective)."""
+        if self._increments is None:
+            return None
+        return self._increments.adapt(
+            [one for one in surrogates if isinstance(one, AutoregressiveSurrogate)]
+        )
+
+    def rolled_back(self) -> None:
+        """Measures the increments from now on."""
+        if self._increments is not None:
+            self._increments.forget()
+
+    def state(self) -> dict[str, Any]:
+        """Returns the measured scale of the increments."""
+        return {} if self._increments is None else self._increments.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from the `state()` of an earlier server."""
+        if self._increments is not None:
+            self._increments.restore(state)
+
+    def state_of_new_rank(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns what the ranks of the earlier server have merged."""
+        return {**state, "recent": [0.0, 0.0]} if state else state
+
+    def _first_change(self, rows: Rows, states: torch.Tensor) -> torch.Tensor:
+        """Returns the last given and the first predicted step of the rows that hold data."""
+        last = self.window.history
+        return states[: 0 if rows.made_up else None, last - 1 : last + 1]
 
     def rollout_at(self, batches: int) -> int:
         """Returns the number of steps that are predicted after this number of batches."""
@@ -114,6 +145,8 @@ class Autoregressive(Task):
         """Predicts the steps of the rollout one after another."""
         assert isinstance(surrogate, AutoregressiveSurrogate)
         states = surrogate.standardized(rows.fields)
+        if self._increments is not None:
+            self._increments.add(surrogate, self._first_change(rows, states))
         given = states[:, : self.window.history]
         if self._noise:
             given = given + self._noise * torch.randn_like(given)
@@ -177,15 +210,6 @@ class Autoregressive(Task):
                     name: torch.stack([one[name][number] for one in found])
                     for name in surrogate.fields
                 }
-
-
-def change_sums(states: torch.Tensor) -> torch.Tensor:
-    """Returns the sum of the squares of the changes between two time steps `(n, 2, *output_shape)`, and their number.
-
-    The made-up row of a rank without data does not change, and counts as none.
-    """
-    change = (states[:, 1] - states[:, 0]).double()
-    return torch.stack([change.square().sum(), change.any() * change.new_tensor(change.numel())])
 
 
 def _schedule(rollout: int | Sequence[Mapping[str, int]]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from melissa_gen.errors import StudyError
-from melissa_gen.surrogates import Surrogate
+from melissa_gen.surrogates import Rescaling, Surrogate
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks.point_samplers import PointSamplers
 
@@ -49,10 +49,12 @@ class Rows(NamedTuple):
             steps.
         fields: Field name to physical values `(n, *shape)`, or `(n, steps, *shape)`. If the task takes input fields,
             also their names to `(n, *shape)`.
+        made_up: Whether the rows are an `example`, on a rank that has no data yet.
     """
 
     inputs: torch.Tensor
     fields: Mapping[str, torch.Tensor]
+    made_up: bool = False
 
 
 class Compared(NamedTuple):
@@ -152,6 +154,24 @@ class Task(ABC):
             rows: The first batch of this rank.
         """
         return
+
+    def drifted(self) -> bool:
+        """Returns whether what `start` has set no longer fits the batches of this rank."""
+        return False
+
+    def adapt(self, surrogates: Sequence[Surrogate]) -> Rescaling | None:
+        """Sets it again if it does not fit the batches of all ranks (collective).
+
+        Args:
+            surrogates: The surrogate in training, and that with averaged weights if there is one.
+
+        Returns:
+            What that means for the optimizer of the first; None if nothing was changed.
+        """
+        return None
+
+    def rolled_back(self) -> None:  # noqa: B027
+        """Called after earlier weights and scales of the surrogate were restored."""
 
     @abstractmethod
     def compare(

@@ -77,7 +77,7 @@ class Operator(Task):
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
         """Sets the scale of the input fields from the first batch of all ranks (collective)."""
         assert isinstance(surrogate, OperatorSurrogate)
-        scale_inputs(surrogate, rows, real=_has_data(surrogate, rows))
+        scale_inputs(surrogate, rows)
 
     def compare(
         self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int

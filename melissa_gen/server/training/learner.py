@@ -209,6 +209,7 @@ class Learner:
             return reason, 1.0, 1.0
         if self.guard.rollbacks > rollbacks:
             self.rate.reset()
+            self._task.rolled_back()
             self.follow()
         factor = self.surrogate.recorded_factor(width)
         of_loss, of_errors = (1.0 if f.scale_free else factor for f in (self._loss, self._error))
@@ -232,15 +233,25 @@ class Learner:
         rescale_moments(self.optimizer, adapted)
         return adapted
 
+    def drifted(self) -> bool:
+        """Returns whether what the task takes from the data no longer fits that of this rank."""
+        return self._task.drifted()
+
+    def adapt(self) -> None:
+        """Lets the task adapt what it takes from the data of all ranks (collective)."""
+        average = [self._average.surrogate] if self._average else []
+        rescaling = self._task.adapt([self.surrogate, *average])
+        if rescaling is not None:
+            rescale_moments(self.optimizer, rescaling)
+
     def _compare(self, rows: Rows) -> list[Compared]:
         """Returns the predictions for the rows, and what they are compared with."""
-        # A rank that has never had data has a made-up row, which must not enter a running mean.
-        made_up = not self._rows.filled
-        if made_up:
+        # The made-up row of a rank that has never had data must not enter a running mean.
+        if rows.made_up:
             self._network.eval()
         with precision(self._training.precision, self._device):
             compared = self._task.compare(self.surrogate, self._network, rows, self.batches)
-        if made_up:
+        if rows.made_up:
             self._network.train()  # type: ignore[no-untyped-call]
         return compared
 
@@ -269,7 +280,7 @@ class Learner:
             }
             rows = Rows(torch.from_numpy(self._rows.inputs).to(self._device), fields)
         else:
-            rows = self._task.example(self.surrogate)
+            rows = self._task.example(self.surrogate)._replace(made_up=True)
         weights = np.zeros(len(rows.inputs), np.float32)
         if batch is not None:
             weights[: batch.count] = self._importance.of_batch(

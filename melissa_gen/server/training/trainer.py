@@ -335,7 +335,7 @@ class Trainer:
             due and self._rank == 0 and self.batches > 0 and self._learner.between_steps,
             self.guard.noticed,
             math.isfinite(self.loss),
-            self._scaling.drifted(),
+            self._scaling.drifted() or self._learner.drifted(),
             self._spent() is not None,
         )
         vector = torch.tensor([*flags, *mine], dtype=torch.int64, device=self._device)
@@ -407,7 +407,8 @@ class Trainer:
         self._learner.follow()
 
     def _rescale(self) -> None:
-        """Adapts the scale of the fields to the samples of all ranks (collective)."""
+        """Adapts the scale of the fields, and what the task takes from them, to all ranks (collective)."""
+        self._learner.adapt()
         change = self._scaling.adapt()
         if change is None:
             return

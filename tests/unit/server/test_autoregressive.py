@@ -1,5 +1,7 @@
 """The task `autoregressive`: training on windows, rollouts in the validation, files, and mistakes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ from melissa_gen.server.training.validation import Validation
 from melissa_gen.surrogates import AutoregressiveSurrogate, export, load, save
 from melissa_gen.surrogates.training_trial import TrainingTrial
 from melissa_gen.tasks import Autoregressive, Rows
-from melissa_gen.tasks.autoregressive import change_sums
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
@@ -138,8 +139,67 @@ def test_the_scale_of_the_increments_is_that_of_the_ranks_with_data():
     fields = {"u": torch.arange(36.0).reshape(3, 2, 6)}
     task.start(surrogate, Rows(torch.zeros(3, 2, 2), fields))
     assert float(surrogate.increment) == 6.0
-    made_up = surrogate.standardized(task.example(surrogate).fields)
-    assert change_sums(made_up).tolist() == [0.0, 0.0]
+    task = Autoregressive(predicts="increment")
+    task.start(surrogate, task.example(surrogate)._replace(made_up=True))
+    assert float(surrogate.increment) == 6.0
+
+
+def test_the_scale_of_the_increments_follows_a_field_that_begins_to_move():
+    task = Autoregressive(predicts="increment")
+    surrogate = build_surrogate(study_with({"predicts": "increment"}), task)
+    average = copy.deepcopy(surrogate)
+    motion = torch.randn(64, 2, 6)
+    inputs = torch.zeros(64, 2, 2, dtype=torch.float64)
+    task.start(surrogate, Rows(inputs, {"u": motion[:, :1].repeat(1, 2, 1)}))
+    assert float(surrogate.increment) == 1.0
+
+    def predicted(one):
+        given = torch.linspace(-1, 1, 24).reshape(4, 1, 6)
+        return (one.step(one.network, inputs[:4, 0, :1], inputs[:4, 0, 1], given) - given).detach()
+
+    expected, sizes = (predicted(surrogate), predicted(average)), []
+    for size in (0.0, 1e-4, 10.0):
+        fields = {"u": motion[:, :1] + size * (motion - motion[:, :1])}
+        for _ in range(8):
+            task.compare(surrogate, surrogate.network, Rows(inputs, fields), 0)
+            if task.drifted():
+                rescaling = task.adapt([surrogate, average])
+                assert rescaling.in_last_layer and rescaling.loss_factor == 1.0
+                assert not task.drifted() and task.adapt([surrogate]) is None
+        sizes.append(float(surrogate.increment))
+        assert float(average.increment) == sizes[-1]
+        for one, before in zip((surrogate, average), expected, strict=True):
+            torch.testing.assert_close(predicted(one), before, rtol=1e-4, atol=1e-6)
+    # Of random numbers the difference is the root of 2; a third of the batches were at rest, a third hardly moved.
+    assert sizes == pytest.approx([1.0, 1e-4, 14.1 / 3**0.5], rel=0.5)
+    task.rolled_back()
+    assert not task.drifted()
+
+
+def test_a_study_whose_first_windows_are_at_rest_learns_its_increments():
+    study = study_with({"predicts": "increment"})
+    trainer, _ = trainer_of(study)
+    store = trainer.reservoir.store
+    u, rest = store.arrays["u"], {}
+    for slot in sorted(trainer.reservoir.slots(), key=lambda slot: store.steps[slot]):
+        first = rest.setdefault(int(store.simulations[slot]), u[slot].copy())
+        u[slot] = first + 0.02 * (u[slot] - first)
+    still = torch.from_numpy(np.stack(list(rest.values())))[:8]
+    draw, drawn = trainer.draw, []
+
+    def at_rest_first(count):
+        batch = draw(count)
+        if len(drawn) < 3:
+            trainer.rows.fields["u"].copy_(still[:, None].expand(-1, 2, -1))
+        drawn.append(batch)
+        return batch
+
+    trainer.draw = at_rest_first
+    assert trainer.run() is None and len(drawn) > 6
+    assert 0.003 < float(trainer.surrogate.increment) < 0.03
+    task = build_task(study)
+    task.restore(task.state_of_new_rank(trainer.state()["learner"]["task"]))
+    assert not task.drifted()
 
 
 def test_a_rank_without_data_takes_part():

@@ -57,6 +57,18 @@ def test_a_rank_without_data_takes_part_and_does_not_change_the_scale():
     assert all(torch.isfinite(t).all() for t in trainer.surrogate.state_dict().values())
 
 
+def test_the_inputs_are_scaled_also_where_the_first_batch_is_at_rest():
+    trainer, _ = trainer_of(study_with())
+    trainer.wait_for_first_samples()
+    batch = trainer.draw(8)
+    u = trainer.rows.fields["u"]
+    u.copy_(u[:, :1].clone().expand_as(u))
+    trainer.learn(batch, 8)
+    first = trainer.rows.fields["k"].double()
+    assert float(trainer.surrogate.field_mean[0]) == pytest.approx(float(first.mean()))
+    assert float(trainer.surrogate.field_std[0]) == pytest.approx(float(first.std(correction=0)))
+
+
 class Add(torch.nn.Module):
     """Adds the input field to the last field."""
 
