@@ -162,31 +162,32 @@ def reservoir_figure(run: RecordedRun) -> Figure | None:
 
 
 def generations_figure(run: RecordedRun) -> Figure | None:
-    """Draws the points of each generation by origin (adaptive, prior, late), and its computing time."""
+    """Draws the points of each generation by origin, those drawn before it was ready, and its computing time."""
     events = run.kind("generation")
     if not events:
         return None
     number = column(events, "generation")
     adaptive = np.nan_to_num(column(events, "adaptive"))
-    late = np.nan_to_num(column(events, "late"))
-    prior = np.maximum(np.nan_to_num(column(events, "suggested")) - adaptive - late, 0)
+    prior = np.maximum(np.nan_to_num(column(events, "suggested")) - adaptive, 0)
+    late, paced = (_since_the_one_before(column(events, key)) for key in ("late", "paced"))
     image = new_figure(FULL, 290)
     left, right = image.subplots(1, 2, width_ratios=(2, 1))
     left.set_title("Points per generation")
     parts = (
         (adaptive, "adaptive", COLORS["blue"]),
         (prior, "prior", COLORS["pale"]),
-        (late, "prior, sampler was late", COLORS["red"]),
+        (paced, "prior meanwhile, sampler was paced", COLORS["amber"]),
+        (late, "prior meanwhile, sampler was late", COLORS["red"]),
     )
     bottom = np.zeros(len(events))
     for height, text, color in parts:
-        if text == "prior, sampler was late" and not height.any():
+        if "meanwhile" in text and not height.any():
             continue
         left.bar(number, height, bottom=bottom, color=color, label=text, width=0.8)
         bottom = bottom + height
     left.set_xlabel("generation")
     left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    image.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    image.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     right.set_title("Cost of a generation")
     right.bar(number, np.nan_to_num(column(events, "seconds")), color=COLORS["violet"], width=0.8)
     right.set_xlabel("generation")
@@ -196,6 +197,11 @@ def generations_figure(run: RecordedRun) -> Figure | None:
         axes.set_xlim(number[0] - 0.6, max(number[-1], number[0] + 3) + 0.6)
         axes.grid(visible=False, axis="x")
     return image
+
+
+def _since_the_one_before(totals: Floats) -> Floats:
+    """Returns the differences of totals, the first of them from 0; a resumed run may count again from a checkpoint."""
+    return np.maximum(np.diff(np.nan_to_num(totals), prepend=0.0), 0.0)
 
 
 def skill_figure(run: RecordedRun) -> Figure | None:

@@ -207,10 +207,7 @@ def event_text(event: Event) -> Text | None:
         text = f"simulation {word('simulation')} failed, {dropped}: {word('reason')}"
         return Text(text, style=STYLES["bad"])
     if kind == "generation":
-        text = (
-            f"generation {size('generation')}: {size('adaptive')} of {size('suggested')} adaptive"
-        )
-        return Text(f"{text}, {size('late')} late, {duration(number_at(event, 'seconds'))}")
+        return _generation_text(event)
     if kind == "training_started":
         return Text(f"training started on {word('device')}, gradients by {word('gradients')}")
     if kind == "reception_over":
@@ -235,6 +232,17 @@ def event_text(event: Event) -> Text | None:
         good = event.get("status") == "finished"
         return Text(f"run {word('status')}", style=STYLES["good" if good else "bad"])
     return None
+
+
+def _generation_text(event: Event) -> Text:
+    made, adaptive, all_of_them, late, paced = (
+        count(number_at(event, key))
+        for key in ("generation", "adaptive", "suggested", "late", "paced")
+    )
+    text = f"generation {made}: {adaptive} of {all_of_them} adaptive, {late} late"
+    if number_at(event, "paced") > 0:
+        text = f"{text}, {paced} paced"
+    return Text(f"{text}, {duration(number_at(event, 'seconds'))}")
 
 
 def _server_text(event: Event, kind: str) -> Text:

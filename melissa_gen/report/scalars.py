@@ -56,7 +56,7 @@ def scalars(event: Event, batches: int = 0) -> Iterator[tuple[str, float, int]]:
         found |= _errors_at_steps(event.get("against_time"))
     elif kind == "generation":
         step = _step(event, "generation", 0)
-        for key in ("suggested", "adaptive", "late", "seconds"):
+        for key in ("suggested", "adaptive", "late", "paced", "seconds"):
             found[f"sampler/{key}"] = number_at(event, key)
         for key, value in _numbers(event.get("diagnostics")):
             found[f"sampler/{key}"] = value

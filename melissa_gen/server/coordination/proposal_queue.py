@@ -404,6 +404,7 @@ class ProposalQueue:
             suggested=len(proposals),
             adaptive=sum(p.method != PRIOR for p in proposals),
             late=self.late,
+            paced=self.paced,
             seconds=time.perf_counter() - began,
             diagnostics=diagnostics,
         )

@@ -270,7 +270,7 @@ def _write_generation(log, second, number, random):
         generation=number,
         suggested=20,
         adaptive=min(15, 3 * number),
-        late=int(number == 7),
+        late=int(number >= 7),
         seconds=1.5 + 0.1 * number,
         diagnostics={
             "effective_sample_size": 300 + 30 * number + 20 * random.random(),

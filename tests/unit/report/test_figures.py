@@ -274,6 +274,24 @@ def test_the_skill_is_drawn_even_where_it_is_constant_and_other_diagnostics_are_
     assert [bar.get_height() for bar in axes.patches] == [0.0, 0.5, 1.0]
 
 
+def test_points_drawn_while_a_sampler_was_late_or_paced_are_those_since_the_generation_before():
+    events = [
+        {"event": "generation", "generation": number, "suggested": 10, "adaptive": 4, **totals}
+        for number, totals in enumerate(
+            [{"late": 2, "paced": 0}, {"late": 2, "paced": 3}, {"late": 2, "paced": 4}]
+        )
+    ]
+    with styled():
+        axes = curves.generations_figure(RecordedRun(path=None, events=events)).axes[0]
+    bars = {one.get_label(): [bar.get_height() for bar in one] for one in axes.containers}
+    assert bars == {
+        "adaptive": [4.0, 4.0, 4.0],
+        "prior": [6.0, 6.0, 6.0],
+        "prior meanwhile, sampler was paced": [0.0, 3.0, 1.0],
+        "prior meanwhile, sampler was late": [2.0, 0.0, 0.0],
+    }
+
+
 def waiting_run(waits, **columns):
     """A run with a status per second that has these waiting times."""
     statuses = [

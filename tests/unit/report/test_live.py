@@ -71,6 +71,14 @@ def test_markup_in_a_message_is_shown_as_it_is():
     assert "[bold]no[/bold] [/x]" in shown({}, [event])
 
 
+def test_a_generation_is_one_line_with_the_points_that_are_not_its_own():
+    event = {"event": "generation", "generation": 3, "suggested": 20, "adaptive": 8, "late": 2}
+    event["seconds"] = 4.0
+    assert event_text(event).plain == "generation 3: 8 of 20 adaptive, 2 late, 4.0 s"
+    text = event_text(event | {"paced": 5}).plain
+    assert text == "generation 3: 8 of 20 adaptive, 2 late, 5 paced, 4.0 s"
+
+
 def test_a_failure_is_one_line_with_its_reason():
     event = {"event": "simulation_failed", "simulation": 7, "reason": "NaN\nat step 3"}
     text = event_text(event | {"dropped": True}).plain

@@ -24,7 +24,8 @@ def test_events_become_scalars(tmp_path):
                 "against_time": {"steps": [1, 3, 5], "mean": [0.1, None, 0.4]},
             }
         )
-        board.add({"time": 8.0, "event": "generation", "generation": 3, "diagnostics": {"r2": 0.5}})
+        generation = {"event": "generation", "generation": 3, "late": 1, "paced": 2}
+        board.add({"time": 8.0, **generation, "diagnostics": {"r2": 0.5}})
         board.add({"time": 9.0, "event": "checkpoint", "path": "x"})
     found = EventAccumulator(str(tmp_path))
     found.Reload()
@@ -38,4 +39,5 @@ def test_events_become_scalars(tmp_path):
     errors = {t: found.Scalars(t)[0].value for t in found.Tags()["scalars"] if "at_step" in t}
     assert errors == pytest.approx({"validation/at_step/1": 0.1, "validation/at_step/5": 0.4})
     assert [(s.step, s.value) for s in found.Scalars("sampler/r2")] == [(3, 0.5)]
+    assert [found.Scalars(f"sampler/{key}")[0].value for key in ("late", "paced")] == [1, 2]
     assert found.Scalars("reservoir/rank_1_stored")[0].value == 1000

@@ -475,3 +475,4 @@ def test_a_sampler_whose_share_of_the_time_is_used_waits_and_says_so(slow_queue,
     slow_queue.take()
     events.wait()
     assert slow_queue.statistics()["generations"] == 3
+    assert [event["paced"] for event in events.generations] == [0, 0, 1]
