@@ -1,5 +1,6 @@
 """Checks of what a user gives to `predict`, `jacobian` and `to_xarray` of a surrogate."""
 
+import inspect
 import operator
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -221,8 +222,18 @@ def warn_outside(
             f"the surrogate was trained with {name} between {low:g} and {high:g}; its "
             f"prediction at {name} = {outside[0]:g} is an extrapolation"
         )
-        # Names the caller of `Surrogate.predict` or `jacobian`.
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=_levels_to_the_user())
+
+
+def _levels_to_the_user() -> int:
+    """Returns the `stacklevel` with which a warning of the calling function names the line of the user's program.
+
+    It is the line that has called this package, through however many of its functions.
+    """
+    package, frame, level = __name__.partition(".")[0], inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _shown(value: object) -> str:

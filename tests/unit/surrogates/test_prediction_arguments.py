@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from melissa_gen.error_bounds import FirstErrors
 from melissa_gen.errors import DataError, RunError
 from melissa_gen.surrogates import (
     AutoregressiveSurrogate,
@@ -167,6 +168,21 @@ def test_inputs_outside_of_the_training_are_warned_of(tmp_path, task, arguments,
     with pytest.warns(UserWarning, match=words) as found:
         surrogate.predict(*arguments)
     assert found[0].filename == __file__
+
+
+@pytest.mark.parametrize("method", ["predict", "jacobian", "to_xarray", "error_bound"])
+@pytest.mark.parametrize("task", list(MADE))
+def test_a_warning_names_the_line_that_has_called(task, method):
+    if method == "to_xarray":
+        pytest.importorskip("xarray")
+    surrogate = MADE[task]()
+    surrogate.first_errors = FirstErrors(np.ones((20, 1)), np.ones(20), np.ones(20), "rmse")
+    more = {"direct": (1.0,), "pointwise": (1.0,), "autoregressive": (U, 1)}
+    more |= {"operator": (K, 1.0), "trajectory": (K,)}
+    arguments = () if method == "error_bound" else more[task]
+    with pytest.warns(UserWarning, match="at a = 2 is an extrapolation") as found:
+        getattr(surrogate, method)({"a": 2.0}, *arguments)
+    assert {one.filename for one in found} == {__file__}
 
 
 def test_a_rollout_within_the_training_is_not_warned_of():
