@@ -11,7 +11,7 @@ from melissa_gen.surrogates import Surrogate
 from melissa_gen.surrogates.point_surrogate import ROWS_AT_ONCE
 from melissa_gen.tasks import Task
 
-__all__ = ["activation_megabytes"]
+__all__ = ["activation_megabytes", "evaluation_megabytes"]
 
 _ROWS = 2
 _COPIES_FOR_LOSS = 4
@@ -40,16 +40,40 @@ def activation_megabytes(study: Study, task: Task) -> float:
         return _WHILE_COMPUTED * rows * _kept_bytes(surrogate) / 1e6
 
 
+def evaluation_megabytes(study: Study, task: Task, rows: int) -> float:
+    """Returns the memory of the values within the network while it predicts some rows without gradients, in megabytes.
+
+    Args:
+        study: The study.
+        task: Its task.
+        rows: Number of rows; without effect on a network of single points, which predicts a fixed number of them.
+
+    Raises:
+        StudyError: The surrogate can't be built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        surrogate = build_surrogate(study, task)
+        if task.of_points:
+            return 4 * _units(surrogate) * 2 * ROWS_AT_ONCE / 1e6
+        # A value is freed as soon as no later layer needs it: fewer are in memory than gradients need.
+        return rows * _kept_bytes(surrogate) / 1e6
+
+
 def _at_points(study: Study, task: Task, surrogate: Surrogate) -> float:
     """Returns the same for a network of single points.
 
     In training, each unit holds its value before and after the activation function, and their gradients. Derivatives
     of the network need about this much again for each axis and order.
     """
-    units = surrogate.n_inputs + sum(len(w) for w in surrogate.parameters() if w.dim() == 1)
+    units = _units(surrogate)
     trained = task.points_of_batch(study.training.batch_size)
     copies = 4 * (1 + 4 * task.differentiates)
     return 4 * units * max(copies * trained, 2 * ROWS_AT_ONCE) / 1e6
+
+
+def _units(surrogate: Surrogate) -> int:
+    """Returns the number of inputs and units of a network of single points."""
+    return surrogate.n_inputs + sum(len(w) for w in surrogate.parameters() if w.dim() == 1)
 
 
 def _kept_bytes(surrogate: Surrogate) -> float:

@@ -73,6 +73,9 @@ COMPARED_STEPS = 32
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
 
+_COPIES_OF_FIELDS = 3
+"""Predicted fields in memory while the function of `sampler.acquisition` runs, with what it makes of them."""
+
 
 def allocator(*, over_tcp: bool) -> dict[str, str]:
     """Returns the environment variables that configure the memory allocator of the C library in a rank.
@@ -129,7 +132,31 @@ def control_megabytes(study: Study, *, samples: bool = True) -> float:
     members = ensemble.count if ensemble and ensemble.kind == "snapshots" else 1
     # Weights that arrive are copied twice until they are a snapshot; the network is first built with all its weights.
     copies = (4 + members) * study.training.enabled
-    return _control_base_megabytes(study) + (copies and copies * _weights_megabytes(study))
+    held = _control_base_megabytes(study) + (copies and copies * _weights_megabytes(study))
+    return held + acquisition_megabytes(study)
+
+
+def acquisition_megabytes(study: Study) -> float:
+    """Returns the memory of the predicted fields that the function of `sampler.acquisition` gets, in megabytes.
+
+    They are those of a few points, which are predicted some rows at a time. The function may make two copies of them.
+    """
+    if study.sampler.acquisition is None or not study.training.enabled:
+        return 0.0
+    # Imported here because importing torch takes seconds.
+    from melissa_gen.builders.activations import evaluation_megabytes
+    from melissa_gen.builders.task import build_task
+    from melissa_gen.sampling.acquisition.user_acquisition import points_at_once
+    from melissa_gen.surrogates.surrogate_probe import MOST_TIMES, VALUES_AT_ONCE
+
+    task = build_task(study)
+    if not task.predicts_anywhere:
+        return 0.0
+    values = sum(math.prod(field.shape) for field in study.simulation.fields.values())
+    point = 4 * MOST_TIMES * values
+    rows = max(VALUES_AT_ONCE // values, 1)
+    given = _COPIES_OF_FIELDS * points_at_once(point) * point
+    return given / 1e6 + evaluation_megabytes(study, task, rows)
 
 
 def _control_base_megabytes(study: Study) -> float:

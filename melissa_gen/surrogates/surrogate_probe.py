@@ -1,6 +1,7 @@
 """Features of a surrogate's predictions at parameters that have not been simulated, for samplers."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,8 +12,9 @@ from melissa_gen.errors import DataError
 from melissa_gen.surrogates.direct_surrogate import Surrogate
 from melissa_gen.surrogates.losses import LEAST_SHARE
 from melissa_gen.surrogates.output_sketch import Sketch, Sketched
+from melissa_gen.surrogates.point_surrogate import PointSurrogate
 
-__all__ = ["FEATURES", "SurrogateProbe"]
+__all__ = ["FEATURES", "MOST_TIMES", "VALUES_AT_ONCE", "SurrogateProbe"]
 
 Array = NDArray[np.float64]
 
@@ -21,7 +23,7 @@ FEATURES = ("novelty", "disagreement", "magnitude", "gradient_space", "gradient_
 # Maximum number of output values in memory at once.
 VALUES_AT_ONCE = 250_000
 # Number of times at which a surrogate is evaluated; the smaller one if that is costly.
-_TIMES, _FEW_TIMES = 3, 2
+MOST_TIMES, _FEW_TIMES = 3, 2
 # Of a network whose whole output has to be computed, the number of seen points that are evaluated.
 _MOST_SEEN = 256
 # Of such a network, the number of points at once: more do not fit into the cache, and took up to 1.7 times as long.
@@ -96,7 +98,7 @@ class SurrogateProbe:
         self._values = self._sketch.values
         self._zero = self._sketch_of_zero(newest)
         self._members = [self._sketch_of(surrogate) for surrogate in surrogates]
-        count = times or (_FEW_TIMES if self.costly else _TIMES)
+        count = times or (_FEW_TIMES if self.costly else MOST_TIMES)
         self._times = torch.linspace(*newest.times, count, dtype=torch.float64, device=self._device)
         self._keep_fields = keep_fields
         self._newest = newest if keep_fields else None
@@ -148,15 +150,34 @@ class SurrogateProbe:
         if self._newest is None:
             message = "this probe was created without keep_fields"
             raise DataError(message)
-        shape = (len(points), len(self._times))
-        inputs = self._inputs(points).repeat_interleave(len(self._times), dim=0)
-        with torch.no_grad():
-            answer = self._newest(inputs, self._times.repeat(len(points)))
-        named = answer if isinstance(answer, dict) else {next(iter(self._newest.fields)): answer}
+        count, times = len(points), len(self._times)
+        found: dict[str, NDArray[np.float32]] = {}
+        rows = max(1, self._at_once // (self.field_bytes // (4 * times)))
+        inputs = self._inputs(points).repeat_interleave(times, dim=0)
+        moments = self._times.repeat(count)
+        for first in range(0, max(count * times, 1), rows):
+            part = slice(first, first + rows)
+            with torch.no_grad():
+                answer = self._newest(inputs[part], moments[part])
+            named = (
+                answer if isinstance(answer, dict) else {next(iter(self._newest.fields)): answer}
+            )
+            for name, values in named.items():
+                if name not in found:
+                    found[name] = np.empty((count * times, *values.shape[1:]), np.float32)
+                found[name][part] = values.float().cpu().numpy()
         return {
-            name: values.float().cpu().numpy().reshape(*shape, *values.shape[1:])
-            for name, values in named.items()
+            name: array.reshape(count, times, *array.shape[1:]) for name, array in found.items()
         }
+
+    @property
+    def field_bytes(self) -> int:
+        """Memory of the fields that `fields` returns for one point."""
+        if self._newest is None:
+            return 0
+        points = self._newest.count if isinstance(self._newest, PointSurrogate) else 1
+        values = points * sum(map(math.prod, self._newest.fields.values()))
+        return 4 * len(self._times) * values
 
     def features_and_pullback(self, points: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Computes the features `(n, 5)` and their vector-Jacobian product.

@@ -45,6 +45,10 @@ class Probe(Protocol):
     def fields(self, points: Array) -> dict[str, NDArray[Any]]:
         """Returns the predicted fields by name (n, T, *shape), in physical units, at T times from first to last."""
 
+    @property
+    def field_bytes(self) -> int:
+        """Memory of the fields that `fields` returns for one point."""
+
     def with_seen(self, points: Array) -> "Probe":
         """Returns a probe of the same surrogate with the points (m, d) that have been simulated."""
 
@@ -86,6 +90,11 @@ class UnitCubeProbe:
     def fields(self, unit: Array) -> dict[str, NDArray[Any]]:
         """Returns the predicted fields by name (n, T, *shape) at points (n, axes) of the unit cube."""
         return self._probe.fields(self._prior.from_unit(unit))
+
+    @property
+    def field_bytes(self) -> int:
+        """Memory of the fields that `fields` returns for one point."""
+        return self._probe.field_bytes
 
     def with_seen(self, points: Array) -> "UnitCubeProbe":
         """Returns a probe of the same surrogate with the points (m, axes) of the cube that have been simulated."""

@@ -19,7 +19,7 @@ from melissa_gen.sampling.acquisition.prediction_features import Probe
 from melissa_gen.sampling.base import State, part_of
 from melissa_gen.sampling.prior.joint_prior import Prior
 
-__all__ = ["Adjust", "UserAcquisition"]
+__all__ = ["Adjust", "UserAcquisition", "points_at_once"]
 
 Array = NDArray[np.float64]
 Fields = Callable[[], dict[str, NDArray[Any]]]
@@ -29,13 +29,22 @@ name (n, T, *shape), at T times from the first to the last; returns the new log 
 a time, so that its answer at a point must not depend on the others."""
 
 _KEY = "sampler.acquisition"
-# Points for one call: whole fields of them are in memory.
-_AT_ONCE = 32
+# Points for one call, and the memory of their predicted fields, unless that of one point is larger.
+_MOST_POINTS, _MOST_BYTES = 32, 32 << 20
 # Draws of the prior at which the change is measured if the acquisition has no candidates, and those interpolated.
 _DRAWS, _INTERPOLATED = 1024, 400
 _SHORTEST = 0.25
 # A weight of 0 is a log a of -infinity; it is raised to this much below the largest one.
 _DEEPEST = 50.0
+
+
+def points_at_once(field_bytes: int) -> int:
+    """Returns the number of points for one call of the function, whose predicted fields are in memory together.
+
+    Args:
+        field_bytes: Memory of the predicted fields of one point.
+    """
+    return min(max(_MOST_BYTES // max(field_bytes, 1), 1), _MOST_POINTS)
 
 
 class _NoSurrogateError(Exception):
@@ -143,11 +152,10 @@ class UserAcquisition(AdjustedAcquisition):
 
     def _adjusted(self, unit: Array, before: Array) -> Array:
         """Returns the new log a (n,): as the function gives it, or interpolated if it needs a surrogate first."""
+        size = points_at_once(0 if self._probe is None else self._probe.field_bytes)
+        parts = (_blocks(values, size) for values in (unit, before))
         try:
-            found = [
-                self._called(part, given)
-                for part, given in zip(_blocks(unit), _blocks(before), strict=True)
-            ]
+            found = [self._called(part, given) for part, given in zip(*parts, strict=True)]
         except _NoSurrogateError:
             return before + self._change.value(unit) + self._level
         after = np.concatenate(found) if found else before
@@ -176,5 +184,5 @@ class UserAcquisition(AdjustedAcquisition):
         return found
 
 
-def _blocks(values: Array) -> list[Array]:
-    return np.array_split(values, max(1, -(-len(values) // _AT_ONCE))) if len(values) else []
+def _blocks(values: Array, size: int) -> list[Array]:
+    return np.array_split(values, -(-len(values) // size)) if len(values) else []

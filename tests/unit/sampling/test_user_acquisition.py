@@ -38,6 +38,7 @@ class Channel:
 
     names = ("novelty",)
     costly = False
+    field_bytes = 3 * 5 * 8
 
     def features(self, points):
         return 1e-3 * points[:, :1]
@@ -128,6 +129,22 @@ def test_without_a_surrogate_a_functional_changes_nothing(acquisitions, rng):
     changed.observe(UnitCubeProbe(Channel(), PRIOR))
     changed.fit(EvidenceTable(*columns(rng), np.ones(9, bool)), rng)
     assert np.abs(changed.value(unit) - inner.value(unit)).max() > 1.0
+
+
+@pytest.mark.parametrize(("megabytes", "most"), [(0.001, 32), (10, 3), (100, 1)])
+def test_whole_fields_of_a_few_points_are_in_memory_at_once(acquisitions, rng, megabytes, most):
+    counts = []
+
+    def counted(parameters, log_a, fields):
+        counts.append(len(fields()["temperature"]))
+        return log_a
+
+    channel = Channel()
+    channel.field_bytes = int(megabytes * 1e6)
+    changed = UserAcquisition(acquisitions["linear"](1.0), counted, PRIOR, lambda n, r: 1 / 0)
+    changed.observe(UnitCubeProbe(channel, PRIOR))
+    changed.value(rng.random((64, 2)))
+    assert max(counts) == most and sum(counts) == 64
 
 
 def test_the_density_is_that_of_the_changed_acquisition():

@@ -11,13 +11,23 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from melissa_gen.builders.memory import base_megabytes, promised_megabytes, reservoir_megabytes
+from melissa_gen.builders.memory import (
+    acquisition_megabytes,
+    base_megabytes,
+    promised_megabytes,
+    reservoir_megabytes,
+)
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.dataset import DatasetWriter
+from melissa_gen.sampling.acquisition.base_acquisition import Acquisition
+from melissa_gen.sampling.acquisition.prediction_features import UnitCubeProbe
+from melissa_gen.sampling.acquisition.user_acquisition import UserAcquisition
+from melissa_gen.sampling.prior.joint_prior import Prior
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.study import Study
+from melissa_gen.surrogates import SurrogateProbe
 from tests.unit.server.trainers import study_of, trainer_of
 
 STEPS, COUNT = 40, 2
@@ -77,6 +87,36 @@ def measure(task: str, network: str) -> dict[str, float]:
     return {"used": used, "promised": promised}
 
 
+def measure_acquisition(side: int) -> dict[str, float]:
+    """Asks a function of a user for its acquisition; returns the used and the promised memory."""
+    study = study_of(
+        simulation={"fields": {"u": {"shape": [side, side]}}},
+        surrogate=NETWORKS["MLP"],
+        sampler={"acquisition": {"class": "own.py:Largest"}},
+    )
+    promised = acquisition_megabytes(study)
+    prior = Prior.from_mapping({"a": study.parameters["a"].model_dump()})
+    acquisition = UserAcquisition(Flat(), largest, prior, lambda n, random: random.random((n, 1)))
+    probe = SurrogateProbe([build_surrogate(study)], keep_fields=True)
+    acquisition.observe(UnitCubeProbe(probe, prior))
+    unit = np.linspace(0.0, 1.0, 100)[:, None]
+    acquisition.value(unit[:1])
+    before = settled()
+    acquisition.value(unit)
+    return {"used": peak_megabytes() - before, "promised": promised}
+
+
+def largest(parameters, log_a, fields):
+    return log_a + np.square(fields()["u"]).max(axis=(1, 2, 3))
+
+
+class Flat(Acquisition):
+    """An acquisition that is the same everywhere."""
+
+    def value_and_gradient(self, unit):
+        return np.zeros(len(unit)), np.zeros(unit.shape)
+
+
 def load_libraries(study: Study) -> None:
     """Takes a small step, because the libraries that it loads are part of the base."""
     surrogate = build_surrogate(study)
@@ -109,5 +149,7 @@ def settled() -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    print(json.dumps(measure(*sys.argv[1:3])), flush=True)
+    task, network = sys.argv[1:3]
+    found = measure_acquisition(512) if task == "acquisition" else measure(task, network)
+    print(json.dumps(found), flush=True)
     os._exit(0)

@@ -192,6 +192,20 @@ def test_the_snapshots_of_the_surrogate_are_part_of_the_promise_of_the_control_p
     assert control_megabytes(large, samples=False) < least
 
 
+def test_the_fields_that_an_acquisition_of_the_user_gets_are_part_of_the_promise_and_bounded():
+    own = "sampler.acquisition={class: own.py:Own}"
+    shape = "simulation.fields={temperature: {shape: [%d, %d]}}"
+    keys = ["server.device=cpu", "surrogate.arguments={hidden: [2]}", "server.ranks=1"]
+    more = []
+    for side in (100, 1000, 2000):
+        study = load_study(HEAT, [*keys, shape % (side, side)])
+        asked = load_study(HEAT, [*keys, shape % (side, side), own])
+        more.append(control_megabytes(asked) - control_megabytes(study))
+    # The fields of 32 points, of 32 MiB, and of one point, at three times; with two copies.
+    fields = [3 * 32 * 3 * 4e-2, 3 * 2 * 12.0, 3 * 3 * 16.0]
+    assert all(least < found < 1.9 * least for least, found in zip(fields, more, strict=True)), more
+
+
 def test_a_recording_of_small_fields_queues_the_inputs_of_more_simulations():
     keys = ["simulation.inputs={k: {shape: [1000]}}", "simulation.count=100000"]
     keys += ["simulation.fields.mark={shape: [2, 2]}", "record={}", "server.ranks=1"]

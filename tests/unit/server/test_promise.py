@@ -17,12 +17,15 @@ MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 18), "OMP_
     [
         ("direct", "MLP"),
         ("autoregressive", "MLP"),
+        ("acquisition", "MLP"),
         pytest.param("operator", "MLP", marks=pytest.mark.long),
         pytest.param("pointwise", "points", marks=pytest.mark.long),
         pytest.param("physics_informed", "points", marks=pytest.mark.long),
     ],
 )
-def test_training_and_validation_take_less_memory_than_is_promised(task, network):
+def test_training_validation_and_an_acquisition_of_the_user_take_less_memory_than_is_promised(
+    task, network
+):
     command = [sys.executable, "-m", "tests.unit.server.peaks", task, network]
     done = subprocess.run(command, env=os.environ | MEMORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

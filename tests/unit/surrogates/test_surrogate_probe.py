@@ -155,3 +155,18 @@ def test_of_a_costly_network_few_seen_points_are_evaluated():
     # The number of points counts as if all were evaluated: the leverage of a constant is 1 / (2 n).
     few, many = (features(probe.with_seen(points), seen[:5]) for points in (seen[:250], seen))
     np.testing.assert_allclose(few["novelty"] / many["novelty"], 2.0, rtol=0.15)
+
+
+def test_fields_are_predicted_some_rows_at_once_with_the_same_values():
+    surrogate, points = trained_alike(0), np.random.default_rng(0).random((5, 2))
+    whole, parts = (
+        SurrogateProbe([surrogate], values=values, keep_fields=True) for values in (10_000, 40)
+    )
+    fields = whole.fields(points)
+    assert {name: array.shape for name, array in fields.items()} == {
+        "u": (5, 3, 3, 4),
+        "v": (5, 3, 5),
+    }
+    assert sum(array[0].nbytes for array in fields.values()) == whole.field_bytes
+    for name, array in parts.fields(points).items():
+        np.testing.assert_allclose(array, fields[name], rtol=1e-5, atol=1e-6)
