@@ -51,6 +51,7 @@ class GlobalState:
             values["torch default type"] = torch.get_default_dtype()
             values["torch threads"] = torch.get_num_threads()
             values["torch matrix products"] = torch.get_float32_matmul_precision()
+            values["torch keeps tiny numbers"] = bool(torch.tensor([1e-39]).mul(1.0).item())
             values["torch gradients"] = torch.is_grad_enabled()
             values["torch deterministic"] = torch.are_deterministic_algorithms_enabled()
         return cls(values)

@@ -193,15 +193,14 @@ def _rank(
     pinned: bool,
     args: argparse.Namespace,
 ) -> None:
-    import torch
-
     from melissa_gen.protocol.contact import Contact
     from melissa_gen.run_dir.folder import record_run
     from melissa_gen.server.child_process import start_with_memory
     from melissa_gen.server.ingest.ingest_process import IngestProcess
     from melissa_gen.server.setup import RankSetup
+    from melissa_gen.server.training.torch_settings import configure_torch
 
-    torch.set_num_threads(1)
+    configure_torch(study_of(args))
     secrets = Contact.from_json(contact)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with tempfile.TemporaryDirectory() as folder:

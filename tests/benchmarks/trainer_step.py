@@ -20,6 +20,8 @@ from loopback import FIELD, PARAMETERS
 from measure import Result, Target, command_line, environment, finish, ratio
 from trainer_beside_ingest import CAPACITY, SHAPE, study_of
 
+from melissa_gen.server.training.torch_settings import configure_torch
+
 WANTED = 1.05
 STEPS = 40
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=25)
     args = parser.parse_args()
     env = environment()
-    torch.set_num_threads(1)
+    configure_torch(study_of(args))
     found = measured(args, 5 if args.quick else args.repetitions)
     result = Result(
         "CPU milliseconds of a training step", ("loop", "median", "median / plain loop")

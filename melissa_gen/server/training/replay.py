@@ -21,6 +21,7 @@ from melissa_gen.reservoir import Batch, SlotStore, Source, Stock
 from melissa_gen.reservoir.batch_order import RecordedStep, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
+from melissa_gen.server.training.torch_settings import configure_torch
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
@@ -59,7 +60,7 @@ def replay(
     Raises:
         DataError: A file can't be read.
     """
-    torch.set_num_threads(study.server.threads)
+    configure_torch(study)
     device = torch.device("cpu")
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:

@@ -35,6 +35,7 @@ from melissa_gen.server.training.model_files import (
 )
 from melissa_gen.server.training.prior_bounds import PriorBounds
 from melissa_gen.server.training.process_group import TorchCollectives, join_process_group
+from melissa_gen.server.training.torch_settings import configure_torch
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.server.training.validation import Validation
 from melissa_gen.server.training.validation_sets import ValidationSets
@@ -72,9 +73,7 @@ class TrainingConsumer(Consumer):
     ) -> None:
         study = setup.study
         self._study, self._run_dir = study, setup.run_dir
-        torch.set_num_threads(study.server.threads)
-        if study.training.precision == "tf32":
-            torch.set_float32_matmul_precision("high")
+        configure_torch(study)
         self._device, backend, self._complaint = device_of(study.server.device, world)
         join_process_group(study, world, self._device, backend)
         self.collectives = TorchCollectives(self._device)

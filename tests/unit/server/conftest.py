@@ -1,4 +1,4 @@
-"""The ends of the server's sockets, in one process."""
+"""The ends of the server's sockets in one process, and the settings of torch."""
 
 import shutil
 from dataclasses import replace
@@ -108,3 +108,15 @@ def rank(context, bound):
 def client(peer, rank):
     """A client at the data socket of `rank`."""
     return peer("data")
+
+
+@pytest.fixture
+def torch_settings():
+    """Restores the settings of torch, which a server rank makes for its process."""
+    import torch
+
+    threads, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(products)
+    torch.set_flush_denormal(False)

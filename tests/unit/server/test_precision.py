@@ -1,4 +1,4 @@
-"""`training.precision: tf32` reaches torch, and nothing else changes its matrix products."""
+"""How torch computes in a server rank: `tf32` alone changes matrix products, and tiny numbers are zero."""
 
 import pytest
 import torch
@@ -14,17 +14,13 @@ from tests.unit.server.trainers import OneRank, study_of
 
 
 @pytest.fixture
-def process(monkeypatch):
-    """Restores what a server rank changes, because it has a process of its own."""
+def network_interfaces(monkeypatch):
+    """Restores the choice of network interfaces, which a server rank makes for its process."""
     for library in ("GLOO", "NCCL"):
         monkeypatch.setenv(f"{library}_SOCKET_IFNAME", "")
-    threads, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(products)
 
 
-@pytest.mark.usefixtures("process")
+@pytest.mark.usefixtures("network_interfaces", "torch_settings")
 @pytest.mark.parametrize("before", ["highest", "medium"])
 @pytest.mark.parametrize("precision", ["tf32", "float32", "bf16"])
 def test_only_tf32_changes_how_torch_multiplies_matrices(tmp_path, precision, before):
@@ -37,5 +33,7 @@ def test_only_tf32_changes_how_torch_multiplies_matrices(tmp_path, precision, be
     try:
         wanted = "high" if precision == "tf32" else before
         assert torch.get_float32_matmul_precision() == wanted
+        # Computing with it would be many times slower.
+        assert torch.tensor([1e-39]).mul(1.0).item() == 0.0
     finally:
         dist.destroy_process_group()

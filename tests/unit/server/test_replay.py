@@ -18,9 +18,11 @@ from melissa_gen.reservoir.batch_order import OrderRecorder, read_order
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.replay import replay
+from melissa_gen.server.training.torch_settings import configure_torch
 from melissa_gen.server.training.trainer import Trainer
 from tests.unit.server.trainers import study_of
 
+pytestmark = pytest.mark.usefixtures("torch_settings")
 COUNT, STEPS = 12, 4
 INPUTS = {"inputs": {"k": {"shape": [3]}}}
 
@@ -56,6 +58,7 @@ def trained(study, memory, order):
     """Trains while another thread stores samples; returns the surrogate."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
+        configure_torch(study)
         torch.manual_seed(study.seed)
         task = build_task(study)
         surrogate = build_surrogate(study, task)
