@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+import zmq
 from rich.console import Console
 from rich.text import Text
 
@@ -28,6 +30,8 @@ from melissa_gen.protocol.contact import remove_stale_folders, socket_parent
 
 __all__ = ["Finding", "examine"]
 
+_MESSAGE_SECONDS = 0.5
+"""Time for which messages are sent to measure their rate."""
 LEAST_SHM_BYTES = 64e6
 """Shared memory below which MPI may fail."""
 _HELLO = (
@@ -211,6 +215,8 @@ def _machine() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     text = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
     yield Finding("memory", "ok", f"{text}, copies at {_bandwidth():.1f} GB/s")
+    rates = [f"{_message_rate(kind):.1f} GB/s over {kind}" for kind in ("ipc", "tcp")]
+    yield Finding("messages", "ok", f"ZeroMQ carries those of 256 KiB at {' and '.join(rates)}")
 
 
 def _bandwidth() -> float:
@@ -225,6 +231,42 @@ def _bandwidth() -> float:
         np.copyto(target, source)
         best = max(best, source.nbytes / 1e9 / (time.perf_counter() - started))
     return best
+
+
+def _message_rate(kind: str) -> float:
+    """Measures the rate at which a thread receives messages of another one through a socket, in GB/s.
+
+    Args:
+        kind: `ipc` or `tcp`.
+    """
+    message = bytes(256 << 10)
+    with (
+        tempfile.TemporaryDirectory(dir=socket_parent()) as folder,
+        zmq.Context() as context,
+        context.socket(zmq.PULL) as receiver,
+        context.socket(zmq.PUSH) as sender,
+    ):
+        sender.linger = 0
+        receiver.bind(f"ipc://{folder}/rate" if kind == "ipc" else "tcp://127.0.0.1:*")
+        sender.connect(receiver.getsockopt_string(zmq.LAST_ENDPOINT))
+        sending = threading.Thread(target=_send_all, args=(sender, message), daemon=True)
+        sending.start()
+        # The time before the first message is that of connecting.
+        receiver.recv()
+        received, started = 0, time.perf_counter()
+        while size := len(receiver.recv()):
+            received += size
+        seconds = time.perf_counter() - started
+        sending.join()
+    return received / 1e9 / seconds
+
+
+def _send_all(sender: zmq.Socket[bytes], message: bytes) -> None:
+    """Sends messages for a while, and then an empty one."""
+    until = time.monotonic() + _MESSAGE_SECONDS
+    while time.monotonic() < until:
+        sender.send(message, copy=False)
+    sender.send(b"")
 
 
 def _scheduler() -> Iterator[Finding]:

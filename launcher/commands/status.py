@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from melissa_gen.errors import RunError, StudyError
+from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.live import status_view
 from melissa_gen.report.quantities import UNKNOWN, count, duration, number, rate
-from melissa_gen.report.waiting import bottleneck, mean_waits
+from melissa_gen.report.waiting import mean_shares
 from melissa_gen.run_dir.events import Event, last_status, recent_events
 from melissa_gen.run_dir.recorded_events import RecordedEvents
 from melissa_gen.run_dir.run_state import RunState
@@ -96,7 +97,7 @@ def show_runs(run_dirs: Sequence[Path], console: Console) -> None:
 
 def _limit(state: RunState) -> str | None:
     """Returns the name of what limits the speed of a run, or None if it is unknown."""
-    found = bottleneck(state.waiting, trains=state.trains)
+    found = bottleneck(state.shares, trains=state.trains)
     return found.name if found else None
 
 
@@ -130,7 +131,7 @@ def _view(run_dir: Path, name: str) -> RenderableType:
     ended = has_events and (run_dir / "summary.json").exists()
     if ended:
         # In the last second of a run that has ended, nothing waits.
-        status = {**status, "waiting": mean_waits(_history(events))}
+        status = {**status, **mean_shares(_history(events))}
     recent = recent_events(events) if has_events else []
     view = status_view(status, recent, study=name, ended=ended)
     jobs = _jobs(run_dir)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from melissa_gen.report.accounting import adds_up, balances
-from melissa_gen.report.waiting import bottleneck, mean_waits
+from melissa_gen.report.bottleneck import bottleneck
+from melissa_gen.report.waiting import mean_shares
 from melissa_gen.run_dir.events import Event, last_status
 from melissa_gen.run_dir.folder import write_json
 from melissa_gen.run_dir.recorded_events import RecordedEvents
@@ -55,9 +56,9 @@ def complete_summary(
     elif status == "failed":
         summary["status"] = "failed"
     summary |= {"study": study, "wall_seconds": wall, "setup_seconds": setup}
-    waits = mean_waits(_statuses(run_dir))
-    limit = bottleneck(waits, trains=bool(summary.get("training")))
-    summary |= {"waiting": waits, "bottleneck": limit.name if limit else None}
+    summary |= mean_shares(_statuses(run_dir))
+    limit = bottleneck(summary, trains=bool(summary.get("training")))
+    summary["bottleneck"] = limit.name if limit else None
     if message and summary["status"] != "finished":
         summary["message"] = message
     # The disk may be full, which may be the reason why the run failed; the message must still be shown.

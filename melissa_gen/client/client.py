@@ -10,6 +10,7 @@ Example:
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -230,14 +231,16 @@ class Client:
         self._destination.finalize(simulation._issued, steps)
 
     def _send(self, simulation: Simulation, fields: Mapping[str, npt.ArrayLike]) -> None:
+        called = time.monotonic()
         blocks = self._checked(simulation, fields)
         if isinstance(blocks, Failure):
             self._give_up(simulation, blocks)
             raise SimulationError(blocks)
-        self._destination.send(simulation._issued, simulation.step, blocks)
+        self._destination.send(simulation._issued, simulation.step, blocks, called)
         simulation.step += 1
 
     def _send_inputs(self, simulation: Simulation, inputs: Mapping[str, npt.ArrayLike]) -> None:
+        called = time.monotonic()
         where = {"simulation": simulation.number, "step": simulation.step}
         legal = self._destination.possible_inputs
         blocks = {}
@@ -258,7 +261,7 @@ class Client:
                 self._give_up(simulation, block)
                 raise SimulationError(block)
             blocks[name] = block
-        self._destination.send_inputs(simulation._issued, blocks)
+        self._destination.send_inputs(simulation._issued, blocks, called)
         simulation.inputs.update(blocks)
 
     def _give_up(self, simulation: Simulation, failure: Failure) -> None:

@@ -65,11 +65,17 @@ class Destination(Protocol):
         """Waits for the next simulation; None if there are no more. Collective over the ranks."""
 
     def send(
-        self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
+        self,
+        issued: IssuedSimulation,
+        step: int,
+        blocks: Mapping[str, npt.NDArray[Any]],
+        called: float,
     ) -> None:
-        """Copies this rank's blocks of one time step."""
+        """Copies this rank's blocks of one time step, which the solver has sent at a time (monotonic seconds)."""
 
-    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+    def send_inputs(
+        self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]], called: float
+    ) -> None:
         """Copies this rank's blocks of inputs, before the first time step."""
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:

@@ -48,14 +48,23 @@ class Hdf5Output:
         return next(self._simulations, None)
 
     def send(
-        self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
+        self,
+        issued: IssuedSimulation,
+        step: int,
+        blocks: Mapping[str, npt.NDArray[Any]],
+        called: float = 0.0,
     ) -> None:
         """Gathers one step on rank 0."""
         whole = {name: self._gather(name, p, blocks[name]) for name, p in self._fields.items()}
         if self._communicator.rank == 0:
             self._steps.append(whole)
 
-    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+    def send_inputs(
+        self,
+        issued: IssuedSimulation,
+        blocks: Mapping[str, npt.NDArray[Any]],
+        called: float = 0.0,
+    ) -> None:
         """Gathers inputs on rank 0. A field that is sent in this way is an input from now on."""
         for name, block in blocks.items():
             self.inputs[name] = self._gather(name, self._placements[name], block)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -28,13 +29,46 @@ _GRACE_SECONDS = 10.0
 
 @dataclass
 class SolverProgress:
-    """What the thread of the solver is doing. That thread writes it, the heartbeat reads it."""
+    """What the thread of the solver is doing. That thread writes it, the heartbeat reads it.
+
+    Attributes:
+        state: What it does now.
+        simulation: Number of its simulation.
+        step: Number of its next time step.
+        credit_seconds: Seconds in which it has waited for credit.
+        next_seconds: Seconds in which it has waited for parameters.
+        solving_seconds: Seconds outside of the client between the first and the last call of a simulation.
+        copying_seconds: Seconds in which it has checked and copied values.
+        sending_seconds: Seconds in which it has sent messages.
+        returned: When the solver went on (monotonic seconds); infinite in the client and between simulations.
+        began: When it asked for the first simulation; infinite before.
+    """
 
     state: int = wire.WAITING_FOR_PARAMETERS
     simulation: int = 0
     step: int = 0
     credit_seconds: float = 0.0
     next_seconds: float = 0.0
+    solving_seconds: float = 0.0
+    copying_seconds: float = 0.0
+    sending_seconds: float = 0.0
+    returned: float = math.inf
+    began: float = math.inf
+
+    def enter(self, now: float) -> float:
+        """Notes that the solver has called the client; returns the seconds for which it has solved."""
+        solving = max(now - self.returned, 0.0)
+        # In this order, the heartbeat never counts them twice.
+        self.returned = math.inf
+        self.solving_seconds += solving
+        return solving
+
+    def spent(self, now: float) -> tuple[float, float, float, float]:
+        """Returns `wire.Alive.spent`."""
+        solving = self.solving_seconds
+        solving += max(now - self.returned, 0.0)
+        elapsed = max(now - self.began, 0.0)
+        return elapsed, solving, self.copying_seconds, self.sending_seconds
 
 
 class Heartbeat:
@@ -44,11 +78,11 @@ class Heartbeat:
         context: The client's ZeroMQ context.
         contact: Addresses and secrets of the server.
         job: Name of the job of this client.
+        progress: What the thread of the solver is doing.
         interval: Seconds between two heartbeats.
         heartbeat_timeout: Seconds of silence after which the server counts as lost.
 
     Attributes:
-        progress: The thread of the solver keeps it up to date.
         ended: Why the client must end, or None.
         lost: Whether the reason is a silent server.
     """
@@ -58,13 +92,14 @@ class Heartbeat:
         context: zmq.Context[Any],
         contact: Contact,
         job: str,
+        progress: SolverProgress,
         interval: float,
         heartbeat_timeout: float,
     ) -> None:
-        self.progress = SolverProgress()
         self.ended: str | None = None
         self.lost = False
         self._context, self._contact, self._job = context, contact, job
+        self._progress = progress
         self._interval, self._heartbeat_timeout = interval, heartbeat_timeout
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -80,10 +115,9 @@ class Heartbeat:
         heard = time.monotonic()
         try:
             while not self._closing.is_set():
-                p = self.progress
-                beat = wire.Alive(
-                    self._job, p.state, p.simulation, p.step, p.credit_seconds, p.next_seconds
-                )
+                p = self._progress
+                waited, spent = (p.credit_seconds, p.next_seconds), p.spent(time.monotonic())
+                beat = wire.Alive(self._job, p.state, p.simulation, p.step, *waited, spent)
                 # If the server is gone, the queue stays full; the silence is then detected below.
                 if peer.poll(0, zmq.POLLOUT):
                     peer.send(wire.encode(beat, self._contact.epoch, 0, self._contact.token))

@@ -27,7 +27,7 @@ from melissa_gen.client.channel import Channel
 from melissa_gen.client.communicator import Communicator, broadcast
 from melissa_gen.client.conversation import Conversation
 from melissa_gen.client.destination import IssuedSimulation, Placement
-from melissa_gen.client.heartbeat import Heartbeat
+from melissa_gen.client.heartbeat import Heartbeat, SolverProgress
 from melissa_gen.client.user_messages import show_user
 from melissa_gen.errors import ClientError, ProtocolError, ServerLost
 from melissa_gen.protocol import wire
@@ -78,7 +78,8 @@ class ServerConnection:
         # Whether nothing is left to solve. The server then still reads what was sent.
         self._done = False
         self._unshared = ""
-        self._repeated = self._returned = time.monotonic()
+        self._repeated = time.monotonic()
+        self._progress = SolverProgress()
         # When the first time step that was not sent was copied.
         self._collecting = 0.0
         self._control: Conversation | None = None
@@ -95,6 +96,7 @@ class ServerConnection:
                 self._context,
                 self._contact,
                 self._job,
+                self._progress,
                 self._welcome.heartbeat,
                 self._welcome.heartbeat_timeout,
             )
@@ -151,16 +153,19 @@ class ServerConnection:
         values = wire.named_values(parameters, answer[3:].tolist())
         found = IssuedSimulation(int(answer[1]), int(answer[2]), values)
         self._note(wire.SOLVING, found.simulation, 0)
-        self._returned = time.monotonic()
+        self._progress.returned = time.monotonic()
         return found
 
     def send(
-        self, issued: IssuedSimulation, step: int, blocks: Mapping[str, npt.NDArray[Any]]
+        self,
+        issued: IssuedSimulation,
+        step: int,
+        blocks: Mapping[str, npt.NDArray[Any]],
+        called: float,
     ) -> None:
         """Copies the blocks, and sends what was copied if it should not wait longer. Waits for credit."""
-        called = time.monotonic()
-        solving = called - self._returned
-        number = issued.simulation
+        progress, number = self._progress, issued.simulation
+        solving, waited = progress.enter(called), progress.credit_seconds
         channel = self._channel(wire.owner(number, len(self._channels)))
         self._repeat_lost_messages(called)
         if not channel.has_credit:
@@ -169,15 +174,21 @@ class ServerConnection:
         if not channel.waiting:
             self._collecting = called
         channel.add(blocks)
+        copied = time.monotonic()
+        progress.copying_seconds += copied - called - (progress.credit_seconds - waited)
         late = called - self._collecting + solving > self._welcome.chunk_latency
         if late or channel.full or step + 1 == self._welcome.time_steps:
             self._flush(issued, step + 1)
+            copied = self._count_sending(copied)
         self._note(wire.SOLVING, number, step + 1)
-        self._returned = time.monotonic()
+        progress.returned = copied
 
-    def send_inputs(self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]]) -> None:
+    def send_inputs(
+        self, issued: IssuedSimulation, blocks: Mapping[str, npt.NDArray[Any]], called: float
+    ) -> None:
         """Sends the blocks of inputs to the owner of the simulation, which gets them before its time steps."""
         number, attempt, ranks = issued.simulation, issued.attempt, self._communicator.size
+        self._progress.enter(called)
         self._repeat_lost_messages(time.monotonic())
         self._check_server()
         line = self._channel(wire.owner(number, len(self._channels))).line
@@ -186,6 +197,13 @@ class ServerConnection:
             block = wire.Block(self.inputs.index(name), placed.start, placed.extent)
             raw = np.asarray(values, placed.dtype, order="C").tobytes()
             line.send(wire.Input(number, attempt, ranks, block, raw))
+        self._progress.returned = self._count_sending(called)
+
+    def _count_sending(self, since: float) -> float:
+        """Counts the time since an earlier one (monotonic seconds) as time of sending; returns the time."""
+        now = time.monotonic()
+        self._progress.sending_seconds += now - since
+        return now
 
     def _flush(self, issued: IssuedSimulation, steps: int) -> None:
         """Sends the time steps of a simulation that were copied and not sent; `steps` were copied in all."""
@@ -196,15 +214,19 @@ class ServerConnection:
 
     def finalize(self, issued: IssuedSimulation, steps: int) -> None:
         """Tells the owner of the simulation that this rank has sent all its parts."""
+        called = time.monotonic()
+        self._progress.enter(called)
         self._flush(issued, steps)
         end = wire.Finalize(issued.simulation, issued.attempt, steps, self._communicator.size)
         self._channel(wire.owner(issued.simulation, len(self._channels))).line.send(end)
+        self._count_sending(called)
 
     def fail(self, issued: IssuedSimulation | None, step: int, failure: Failure) -> None:
         """Tells the server that the simulation is given up, or that a declaration is wrong."""
         if self._control is None:
             self._control = self._converse(self._contact.control)
         if issued is not None:
+            self._progress.enter(time.monotonic())
             self._flush(issued, step)
         number, attempt = (-1, 0) if issued is None else (issued.simulation, issued.attempt)
         failed = wire.Failed(self._job, number, attempt, step, failure.code, failure.values_json)
@@ -269,6 +291,7 @@ class ServerConnection:
     def _ask(self, question: wire.Next) -> wire.Solve | None:
         assert self._control is not None and self._heartbeat is not None
         began = time.monotonic()
+        self._progress.began = min(self._progress.began, began)
         self._note(wire.WAITING_FOR_PARAMETERS)
         self._control.send(question)
         answers = (wire.Solve, wire.Done, wire.Stop, wire.Refused)
@@ -278,12 +301,19 @@ class ServerConnection:
             if self._heartbeat.ended:
                 return None
             self._control.wait(100)
-            self._repeat_lost_messages(time.monotonic())
+            began = self._count_asking(began)
+            self._repeat_lost_messages(began)
         if isinstance(answer, wire.Refused):
             raise ClientError(answer.reason)
-        self._heartbeat.progress.next_seconds += time.monotonic() - began
+        self._count_asking(began)
         self._done = isinstance(answer, wire.Done)
         return answer if isinstance(answer, wire.Solve) else None
+
+    def _count_asking(self, since: float) -> float:
+        """Counts the time since an earlier one as time of waiting for parameters; returns the time."""
+        now = time.monotonic()
+        self._progress.next_seconds += now - since
+        return now
 
     def _wait_for_credit(self, channel: Channel, simulation: int, step: int) -> None:
         """Returns when a buffer of a channel is free.
@@ -304,10 +334,9 @@ class ServerConnection:
                 warned = True
                 rank = wire.owner(simulation, len(self._channels))
                 self._warn_of_silence(rank, now - opened)
-            if self._heartbeat is not None:
-                self._heartbeat.progress.credit_seconds += now - began
-                began = now
-                self._check_server()
+            self._progress.credit_seconds += now - began
+            began = now
+            self._check_server()
         # The first buffers become free when the server has answered the offer of memory.
         self._show_unshared(channel)
 
@@ -382,9 +411,8 @@ class ServerConnection:
         return Conversation(peer, self._contact, self._communicator.rank)
 
     def _note(self, state: int, simulation: int = 0, step: int = 0) -> None:
-        if self._heartbeat is not None:
-            progress = self._heartbeat.progress
-            progress.simulation, progress.step, progress.state = simulation, step, state
+        progress = self._progress
+        progress.simulation, progress.step, progress.state = simulation, step, state
 
 
 def _only_simulation() -> int:

@@ -16,8 +16,8 @@ offset type meaning
 ====== ==== ======================================================================================
 
 The body follows, with the fields in the order of each message class below: ``u16 u32 i64 f64`` are numbers, ``str`` is
-a u16 length and UTF-8 bytes, ``bytes`` a u32 length and that many bytes, and ``[T]`` is a u16 count and that many
-values of type T.
+a u16 length and UTF-8 bytes, ``bytes`` a u32 length and that many bytes, ``[T]`` is a u16 count and that many values of
+type T, and ``[T]?`` is nothing at the end of a message, or such a list that is not empty.
 
 A `Part` is a header frame followed by one frame per field that it lists: the raw values of the sender's block at
 `count` consecutive time steps, ``(count, *extent)`` in C order, in the type that the study declares. All time steps of
@@ -38,7 +38,6 @@ payload.
 
 import hmac
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar, overload
 
@@ -56,6 +55,7 @@ from melissa_gen.protocol.wire_types import (
     StudyField,
     StudyParameter,
     Write,
+    named_values,
 )
 
 __all__ = [
@@ -257,15 +257,19 @@ class Credit(Message):
 
 @dataclass(frozen=True, slots=True)
 class Alive(Message):
-    """Heartbeat of client rank 0, echoed by the server: its state, and the seconds that it has waited so far."""
+    """Heartbeat of client rank 0, echoed by the server: its state, and the seconds that it has waited so far.
 
-    KIND, LAYOUT = 11, ("str", "u16", "u32", "u32", "f64", "f64")
+    `spent` is `(elapsed, solving, copying, sending)` in seconds; a client that does not measure them leaves it out.
+    """
+
+    KIND, LAYOUT = 11, ("str", "u16", "u32", "u32", "f64", "f64", "[f64]?")
     job: str
     state: int
     simulation: int
     step: int
     credit_seconds: float
     next_seconds: float
+    spent: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,13 +340,6 @@ SOLVING, WAITING_FOR_CREDIT, WAITING_FOR_PARAMETERS = range(3)
 def owner(simulation: Simulations, ranks: int) -> Simulations:
     """Returns the server rank that all time steps of a simulation belong to; of several simulations, an array."""
     return simulation % ranks
-
-
-def named_values(
-    parameters: Sequence[StudyParameter], values: Sequence[float]
-) -> dict[str, float | int]:
-    """Returns the value of each parameter, in its type, by name."""
-    return {p.name: p.value(value) for p, value in zip(parameters, values, strict=True)}
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from melissa_gen.errors import ProtocolError
@@ -18,6 +18,7 @@ __all__ = [
     "StudyField",
     "StudyParameter",
     "Write",
+    "named_values",
 ]
 
 DTYPES = ("float32", "float64")
@@ -63,6 +64,13 @@ class StudyParameter(NamedTuple):
     def value(self, number: float) -> float | int:
         """Returns a value of the parameter as its type."""
         return round(number) if self.type == "integer" else float(number)
+
+
+def named_values(
+    parameters: Sequence[StudyParameter], values: Sequence[float]
+) -> dict[str, float | int]:
+    """Returns the value of each parameter, in its type, by name."""
+    return {p.name: p.value(value) for p, value in zip(parameters, values, strict=True)}
 
 
 def _number(code: str) -> tuple[Read, Write]:
@@ -183,12 +191,31 @@ def _write_parameter(out: bytearray, parameter: StudyParameter) -> None:
     TYPES["u16"][1](out, PARAMETER_TYPES.index(parameter.type))
 
 
+def _optional(listed: tuple[Read, Write]) -> tuple[Read, Write]:
+    """Returns the functions for a list at the end of a message, which is missing if it is empty."""
+
+    def read(view: memoryview, offset: int) -> tuple[Any, int]:
+        if offset == len(view):
+            return (), offset
+        values, offset = listed[0](view, offset)
+        if not values:
+            raise IndexError
+        return values, offset
+
+    def write(out: bytearray, values: tuple[Any, ...]) -> None:
+        if values:
+            listed[1](out, values)
+
+    return read, write
+
+
 TYPES["str"] = _read_text, _write_text
 TYPES["bytes"] = _read_bytes, _write_bytes
 TYPES["block"] = _read_block, _write_block
 TYPES["[str]"] = _list_of(TYPES["str"])
 TYPES["[u16]"] = _list_of(TYPES["u16"])
 TYPES["[f64]"] = _list_of(TYPES["f64"])
+TYPES["[f64]?"] = _optional(TYPES["[f64]"])
 _BLOCKS = _list_of((_read_block, _write_block), 16)
 _MOST_BLOCK_BYTES = 1024
 """More bytes than 16 blocks of 4 dimensions have."""

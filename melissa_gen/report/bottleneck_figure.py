@@ -1,4 +1,4 @@
-"""The figure of where the time went: what trainer and solvers did in each second, and the bottleneck."""
+"""The figure of where the time went: what trainer, ingest and solvers did in each second, and the bottleneck."""
 
 from dataclasses import dataclass
 
@@ -32,6 +32,14 @@ WORK = (
     ("saving", "saves", COLORS["amber"]),
 )
 """What the trainer does between its steps."""
+INGEST = (
+    (("receiving", "assembling", "answering"), "reads and assembles", COLORS["blue"]),
+    (("copying",), "copies", COLORS["teal"]),
+    (("storing",), "stores", COLORS["violet"]),
+    (("drawing",), "selects batches", COLORS["pale"]),
+    (("blocked",), "waits for room", COLORS["amber"]),
+)
+"""What the busiest ingest does beside waiting for messages."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class _Seconds:
         waits: Share of the time that each side waited, by the keys of the status, `(n,)` each.
         validates: Share of the time that the trainer validated, `(n,)`.
         work: Share of the time that the trainer spent on each kind of `WORK`, `(n,)` each.
+        ingest: Share of the time that the busiest ingest spent on each kind of `INGEST`, `(n,)` each.
         trains: Share of the time after the training had started, `(n,)`.
         solves: Share of the time in which clients were alive, `(n,)`.
     """
@@ -51,18 +60,21 @@ class _Seconds:
     waits: dict[str, Floats]
     validates: Floats
     work: dict[str, Floats]
+    ingest: list[Floats]
     trains: Floats
     solves: Floats
 
 
 def bottleneck_figure(run: RecordedRun) -> Figure | None:
-    """Draws the bottleneck of each second as a strip, and below what the trainer and the solvers did."""
+    """Draws the bottleneck of each second as a strip, and below what trainer, ingest and solvers did."""
     found = _seconds(run)
     if found is None:
         return None
     trained = found.trains.any()
-    image = new_figure(FULL, 330 if trained else 230)
-    heights = (0.28, 1.0, 1.0) if trained else (0.28, 1.0)
+    receives = any(values.any() for values in found.ingest)
+    panels = 1 + int(trained) + int(receives)
+    image = new_figure(FULL, 130 + 100 * panels)
+    heights = (0.28, *[1.0] * panels)
     grid = image.subplots(
         len(heights), 1, squeeze=False, sharex=True, height_ratios=heights
     ).ravel()
@@ -80,6 +92,12 @@ def bottleneck_figure(run: RecordedRun) -> Figure | None:
             (data, "waits for data", COLORS["red"]),
         )
         _stack(grid[1], found.at, rows, "trainer")
+    if receives:
+        rows = tuple(
+            (values, text, color)
+            for values, (_, text, color) in zip(found.ingest, INGEST, strict=True)
+        )
+        _stack(grid[-2], found.at, rows, "ingest")
     room, parameters = found.waits["clients_for_credit"], found.waits["clients_for_parameters"]
     rows = (
         (np.maximum(found.solves - room - parameters, 0), "solve and send", COLORS["blue"]),
@@ -117,6 +135,10 @@ def _seconds(run: RecordedRun) -> _Seconds | None:
         {key: shares(run.column("waiting", key)) for key, _, _ in VERDICTS if key != "nothing"},
         shares(_validating(run)),
         {key: shares(run.column("trainer", key)) for key, _, _ in WORK},
+        [
+            shares(sum((run.column("ingest", key) for key in keys), np.zeros(len(run.seconds))))
+            for keys, _, _ in INGEST
+        ],
         shares(np.isfinite(batches).astype(np.float64)),
         shares((np.nan_to_num(alive) > 0).astype(np.float64)),
     )

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from melissa_gen.errors import RunError
 from melissa_gen.report import curves, design_space, spending
 from melissa_gen.report.accounting import adds_up, balances
+from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.bottleneck_figure import bottleneck_figure
 from melissa_gen.report.drawing import Drawing, label, styled
 from melissa_gen.report.error_part import (
@@ -40,7 +41,7 @@ from melissa_gen.report.quantities import (
 )
 from melissa_gen.report.statistics import statistics_part
 from melissa_gen.report.surrogate_indices import indices_part
-from melissa_gen.report.waiting import bottleneck, mean_waits, trainer_parts
+from melissa_gen.report.waiting import mean_shares, time_sentences
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import CASES, SIMULATIONS, RecordedRun
 from melissa_gen.statistics import STATISTICS_FILE
@@ -320,8 +321,8 @@ def _flow(pictures: Pictures) -> list[Drawing]:
         (
             bottleneck_figure,
             "The strip shows in each second the side that the others wait for, if one of them waits at least 5 % of "
-            "the time. Below: the share of the time that the trainer, and the client jobs on average, spent on each "
-            "activity.",
+            "the time. Below: the share of the time that the trainer, the busiest ingest, and the client jobs on "
+            "average spent on each activity; for the rest of its time, the ingest waits for messages.",
         ),
         (
             curves.throughput_figure,
@@ -343,11 +344,11 @@ def _moment(run: RecordedRun) -> float:
 def _waiting(run: RecordedRun) -> str:
     """Returns what limits the speed of the run, and what to change; "" if nothing is known."""
     trains = bool(np.isfinite(run.column("training", "batches")).any())
-    found = bottleneck(mean_waits(run.statuses), trains=trains)
-    parts = trainer_parts((run.summary.get("training") or {}).get("seconds") or {})
+    newest = run.statuses[-1] if run.statuses else {}
+    known = {"training": newest.get("training")} | dict(run.summary) | mean_shares(run.statuses)
+    found = bottleneck(known, trains=trains)
     sentences = [found.said, found.advice] if found else []
-    if parts:
-        sentences.append(f"The trainer's time: {parts}.")
+    sentences += [f"Time of {name}: {parts}." for name, parts in time_sentences(known)]
     return " ".join(filter(None, sentences))
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.quantities import count, duration, number
-from melissa_gen.report.waiting import bottleneck, trainer_parts
+from melissa_gen.report.waiting import time_sentences
 from melissa_gen.run_dir.events import error_name, number_at
 
 __all__ = ["key_figures"]
@@ -55,11 +56,10 @@ def key_figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if fields := (summary.get("statistics") or {}).get("fields"):
         most = max(number_at(one, "samples") for one in fields.values())
         found.append(("statistics", f"{count(most)} samples in {summary['statistics']['file']}"))
-    limit = bottleneck(summary.get("waiting") or {}, trains=bool(summary.get("training")))
+    limit = bottleneck(summary, trains=bool(summary.get("training")))
     if limit:
         found.append(("bottleneck", limit.said))
-    if parts := trainer_parts((summary.get("training") or {}).get("seconds") or {}):
-        found.append(("trainer", parts))
+    found += time_sentences(summary)
     if "wall_seconds" in summary:
         found.append(("time", duration(number_at(summary, "wall_seconds"))))
     return found

@@ -13,9 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
 from melissa_gen.report.views import say
-from melissa_gen.report.waiting import bottleneck, who_waits
+from melissa_gen.report.waiting import group_of, time_sentences, who_waits
 from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
@@ -111,7 +112,7 @@ class LiveView:
 
 def status_line(status: Mapping[str, Any]) -> str:
     """Formats a status as one line of `key=value` words, with fixed keys in a fixed order."""
-    simulations = _group(status, "simulations")
+    simulations = group_of(status, "simulations")
     values = {
         "elapsed": count(number_at(status, "elapsed")),
         "completed": count(number_at(simulations, "completed")),
@@ -127,7 +128,7 @@ def status_line(status: Mapping[str, Any]) -> str:
         "loss": number(number_at(status, "training", "loss")),
         "validation_mean": number(number_at(status, "validation", "mean")),
         "generation": count(number_at(status, "sampler", "generation")),
-        "sampler": str(_group(status, "sampler").get("state") or "-").replace(" ", "_"),
+        "sampler": str(group_of(status, "sampler").get("state") or "-").replace(" ", "_"),
     }
     words = (f"{key}={value.replace(',', '').replace('–', '-')}" for key, value in values.items())
     return "status " + " ".join(words)
@@ -160,9 +161,12 @@ def status_view(
     _add_reservoir(table, status)
     _add_training(table, status)
     _add_sampler(table, status)
-    waits = who_waits(_group(status, "waiting")) + (", over the whole run" if ended else "")
+    waits = who_waits(group_of(status, "waiting")) + (", over the whole run" if ended else "")
     table.add_row("waiting", Text(waits, overflow="fold", no_wrap=False))
-    limit = bottleneck(_group(status, "waiting"), trains="batches" in _group(status, "training"))
+    # The seconds in `training` are those of the whole run.
+    for name, parts in time_sentences(status if ended else {**status, "training": None}):
+        table.add_row(name, Text(parts))
+    limit = bottleneck(status, trains="batches" in group_of(status, "training"))
     if ended and limit:
         told = Text(f"{limit.said} {limit.advice}".strip(), overflow="fold", no_wrap=False)
         table.add_row("bottleneck", told)
@@ -300,7 +304,7 @@ class _Bar:
 
 
 def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
-    group = _group(status, "simulations")
+    group = group_of(status, "simulations")
     planned, completed, failed, running = (
         number_at(group, key) for key in ("planned", "completed", "failed", "running")
     )
@@ -314,7 +318,7 @@ def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
             line.append(" · ", style=STYLES["dim"])
             line.append(f"{count(value)} {key}", style=style)
     table.add_row("", line)
-    jobs = _group(status, "jobs")
+    jobs = group_of(status, "jobs")
     for key, where in (("queued", "in the queue of the scheduler"), ("starting", "starting")):
         value = number_at(jobs, key)
         if value > 0:
@@ -322,7 +326,7 @@ def _add_simulations(table: Table, status: Mapping[str, Any]) -> None:
 
 
 def _add_samples(table: Table, status: Mapping[str, Any]) -> None:
-    samples = _group(status, "samples")
+    samples = group_of(status, "samples")
     speed = number_at(status, "megabytes_per_second")
     line = Text(f"{count(number_at(samples, 'received'))} received")
     line.append(f" · {rate(number_at(status, 'samples_per_second'))} samples/s", style="bold")
@@ -357,14 +361,14 @@ def _add_reservoir(table: Table, status: Mapping[str, Any]) -> None:
 
 
 def _add_training(table: Table, status: Mapping[str, Any]) -> None:
-    training = _group(status, "training")
+    training = group_of(status, "training")
     line = Text(f"batch {count(number_at(training, 'batches'))}")
     line.append(f" · {rate(number_at(training, 'batches_per_second'))}/s")
     line.append(" · loss ")
     line.append(number(number_at(training, "loss")), style="bold")
     line.append(f" · learning rate {number(number_at(training, 'learning_rate'))}")
     table.add_row("training", line)
-    validation = _group(status, "validation")
+    validation = group_of(status, "validation")
     if not validation:
         table.add_row("validation", Text("none yet", style=STYLES["dim"]))
         return
@@ -376,7 +380,7 @@ def _add_training(table: Table, status: Mapping[str, Any]) -> None:
 
 
 def _add_sampler(table: Table, status: Mapping[str, Any]) -> None:
-    sampler = _group(status, "sampler")
+    sampler = group_of(status, "sampler")
     if not sampler:
         table.add_row("sampler", Text("not started", style=STYLES["dim"]))
         return
@@ -390,11 +394,6 @@ def _add_sampler(table: Table, status: Mapping[str, Any]) -> None:
         line.append(f" · {count(number_at(sampler, 'paced'))} paced", style="yellow")
     line.append(f" · {sampler.get('state') or '?'}", style=STYLES["dim"])
     table.add_row("sampler", line)
-
-
-def _group(status: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = status.get(key)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _total(status: Mapping[str, Any], key: str) -> float:

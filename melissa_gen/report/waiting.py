@@ -1,14 +1,22 @@
-"""Describes the waiting times of trainer and clients, and names the bottleneck of a run."""
+"""Describes what trainer, ingest and clients spent their time on, and who waited."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from melissa_gen.report.quantities import share
+from melissa_gen.report.quantities import UNKNOWN, share
 from melissa_gen.run_dir.events import number_at
 
-__all__ = ["SMALL", "Bottleneck", "bottleneck", "mean_waits", "trainer_parts", "who_waits"]
+__all__ = [
+    "INGEST_PARTS",
+    "SMALL",
+    "group_of",
+    "mean_shares",
+    "time_sentences",
+    "trainer_seconds",
+    "who_waits",
+]
 
 SMALL = 0.05
 """Fraction of the time below which waiting is not significant."""
@@ -17,27 +25,7 @@ SENTENCES = {
     "clients_for_credit": "clients wait for the reservoir {share} of the time (training is slower)",
     "clients_for_parameters": "clients wait for parameters {share} of the time",
 }
-# What waits -> the bottleneck, what happened, and what to change.
-BOTTLENECKS = {
-    "trainer_for_data": (
-        "solvers",
-        "The solvers are the bottleneck: the trainer waits for data {share} of the time.",
-        "More clients (launcher.clients), or more training on each sample (training.draws_per_sample) would use this "
-        "time.",
-    ),
-    "clients_for_credit": (
-        "training",
-        "The training is the bottleneck: the clients wait for room in the reservoir {share} of the time.",
-        "Fewer clients would do; more server ranks (server.ranks), a GPU or less training on each sample "
-        "(training.draws_per_sample) would make the study shorter.",
-    ),
-    "clients_for_parameters": (
-        "sampler",
-        "The sampler is the bottleneck: the clients wait for parameters {share} of the time.",
-        "Larger generations (sampler.generation_size) or a cheaper method (sampler.method) would help.",
-    ),
-}
-WORK = {
+_TRAINER_PARTS = {
     "training": "training steps",
     "gathering": "gathering batches",
     "agreeing": "deciding on the next step",
@@ -45,77 +33,104 @@ WORK = {
     "validating": "validation",
     "saving": "checkpoints",
 }
-SINKS = (
-    "sinks",
-    "The sinks are the bottleneck: the clients wait for the server {share} of the time.",
-    "Fewer clients would do; more server ranks (server.ranks) would make the study shorter.",
-)
+INGEST_PARTS = {
+    "receiving": "reading messages",
+    "assembling": "assembling samples",
+    "copying": "copying values",
+    "storing": "storing samples",
+    "answering": "answering clients",
+    "drawing": "selecting batches",
+    "waiting": "waiting for messages",
+    "blocked": "waiting for room in the reservoir",
+}
+_CLIENT_PARTS = {
+    "solving": "solving",
+    "copying": "checking and copying values",
+    "sending": "sending",
+    "waiting_for_credit": "waiting for the server",
+    "waiting_for_parameters": "waiting for parameters",
+}
 
 
-@dataclass(frozen=True)
-class Bottleneck:
-    """What limits the speed of a run.
-
-    Attributes:
-        name: `solvers`, `training`, `sampler`, `sinks` (of a study without training), or `none`.
-        waits: Key of the largest waiting time, or "".
-        said: A sentence that says what waits, and how much.
-        advice: A sentence that says what to change.
-    """
-
-    name: str
-    waits: str
-    said: str
-    advice: str
-
-
-def bottleneck(waiting: Mapping[str, Any], *, trains: bool = True) -> Bottleneck | None:
-    """Returns what limits the speed, or None if no waiting time is known.
+def trainer_seconds(training: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the seconds of each kind of work of the trainer; empty if they are unknown.
 
     Args:
-        waiting: As in `who_waits`.
-        trains: Whether the study has a trainer.
+        training: The `training` of a summary or of a status.
     """
-    shares = {key: number_at(waiting, key) for key in BOTTLENECKS}
-    known = {key: value for key, value in shares.items() if math.isfinite(value)}
-    if not known:
-        return None
-    key = max(known, key=lambda one: known[one])
-    if known[key] < SMALL:
-        if trains:
-            return Bottleneck(
-                "none", "", "There is no bottleneck: clients and trainer keep pace.", ""
-            )
-        said = "The solvers are the bottleneck: the clients hardly wait."
-        return Bottleneck("solvers", "", said, "More clients (launcher.clients) would help.")
-    sinks = key == "clients_for_credit" and not trains
-    name, said, advice = SINKS if sinks else BOTTLENECKS[key]
-    return Bottleneck(name, key, said.format(share=share(known[key])), advice)
+    seconds = training.get("seconds")
+    if not isinstance(seconds, Mapping):
+        end = "_seconds"
+        seconds = {key.removesuffix(end): training[key] for key in training if key.endswith(end)}
+    return {part: number_at(seconds, part) for part in _TRAINER_PARTS if part in seconds}
 
 
-def trainer_parts(seconds: Mapping[str, Any]) -> str:
-    """Describes what the trainer spent its time on, as a list of shares; "" if it is not known.
-
-    Args:
-        seconds: Seconds of each kind of work, as in the summary under `training.seconds`.
-    """
-    known = {key: number_at(seconds, key) for key in WORK}
+def _listed(values: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """Describes seconds or shares of the time as a list of shares, the largest first; "" if none is known."""
+    known = {key: number_at(values, key) for key in words}
     total = sum(value for value in known.values() if value > 0)
     if not total > 0:
         return ""
-    large = sorted((-known[key] / total, WORK[key]) for key in WORK if known[key] >= 0.01 * total)
+    large = sorted((-known[key] / total, words[key]) for key in words if known[key] >= 0.01 * total)
     return ", ".join(f"{share(-part)} {what}" for part, what in large)
 
 
-def mean_waits(statuses: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the mean fractions of the time in [0, 1], for `who_waits`, over all statuses of a run."""
+def time_sentences(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what each kind of process spent its time on, as pairs of a name and a list of shares.
+
+    Args:
+        found: A summary, or a status; what it lacks is left out, except clients that do not say it. Without seconds in
+            its `training`, the shares in its `trainer` are used.
+    """
+    ingest, clients = group_of(found, "ingest"), group_of(found, "clients")
+    seconds = trainer_seconds(group_of(found, "training"))
+    pairs = [
+        ("trainer", _listed(seconds or group_of(found, "trainer"), _TRAINER_PARTS)),
+        (_ingest_name(ingest), _listed(ingest, INGEST_PARTS)),
+    ]
+    if ingest:
+        pairs.append(("clients", _listed(clients, _CLIENT_PARTS) or UNKNOWN))
+    return [(name, text) for name, text in pairs if text]
+
+
+def _ingest_name(ingest: Mapping[str, Any]) -> str:
+    """Returns a name for the ingest of a server rank, that of rank 0 without its number."""
+    rank = number_at(ingest, "rank")
+    return f"ingest {rank:.0f}" if rank > 0 else "ingest"
+
+
+def mean_shares(statuses: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Returns `waiting`, `ingest` and `clients` of a run: the means over all of its statuses.
+
+    `rank` of `ingest` is the rank whose ingest was the busiest one most often.
+    """
+    waiting = [group_of(status, "waiting") for status in statuses]
+    ingest = [one for status in statuses if (one := group_of(status, "ingest"))]
+    clients = [one for status in statuses if (one := group_of(status, "clients"))]
+    found = {
+        "waiting": _means(waiting, SENTENCES),
+        "ingest": _means(ingest, (*INGEST_PARTS, "megabytes_per_second")),
+        "clients": _means(clients, _CLIENT_PARTS),
+    }
+    ranks = Counter(one["rank"] for one in ingest if "rank" in one)
+    if ranks:
+        found["ingest"]["rank"] = ranks.most_common(1)[0][0]
+    return found
+
+
+def _means(groups: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, float]:
     found = {}
-    for key in SENTENCES:
-        values = [number_at(status, "waiting", key) for status in statuses]
-        known = [value for value in values if math.isfinite(value)]
+    for key in keys:
+        known = [value for one in groups if math.isfinite(value := number_at(one, key))]
         if known:
             found[key] = sum(known) / len(known)
     return found
+
+
+def group_of(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns the object under a key; empty if there is none."""
+    group = found.get(key)
+    return group if isinstance(group, Mapping) else {}
 
 
 def who_waits(waiting: Mapping[str, Any]) -> str:

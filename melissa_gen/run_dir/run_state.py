@@ -28,8 +28,8 @@ class RunState:
         batches: Number of batches that were trained.
         error: Mean error of the last validation: NRMSE, or RMSE where `training.metric` is `absolute`.
         samples_per_second: Samples received per second: now, or on average of a run that has ended.
-        waiting: Shares of the time that trainer and clients waited, by cause: in the last second, or the mean of a run
-            that has ended; empty if they are unknown.
+        shares: The objects `waiting` and `ingest` of the status, or of the summary of a run that has ended: shares of
+            the time; an object is empty if it is unknown.
         trains: Whether the run has a trainer, as far as is known.
         last_event: When the last event was written (seconds since the epoch).
         age: Seconds since then.
@@ -43,7 +43,7 @@ class RunState:
     batches: float
     error: float
     samples_per_second: float
-    waiting: Mapping[str, Any]
+    shares: Mapping[str, Any]
     trains: bool
     last_event: float
     age: float
@@ -78,7 +78,7 @@ class RunState:
             number_at(found, "training", "batches"),
             error,
             speed,
-            found.get("waiting") or {},
+            {key: found.get(key) or {} for key in ("waiting", "ingest")},
             bool(found.get("training")),
             last,
             max((time.time() if now is None else now) - last, 0.0),

@@ -40,6 +40,8 @@ class RankState:
     reception_over: bool = False
     saved: SavedPart = field(default_factory=SavedPart)
     error: BaseException | None = None
+    drawing_seconds: float = 0.0
+    """Seconds in which the ingest process has selected batches for the trainer."""
     _first_pass: list[tuple[int, float, float]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

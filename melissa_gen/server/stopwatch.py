@@ -1,13 +1,17 @@
-"""Where the time of the trainer goes."""
+"""Where the time of a thread of the server goes."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["PARTS", "Stopwatch"]
+__all__ = ["INGEST_PARTS", "PARTS", "Stopwatch"]
 
 PARTS = ("waiting", "agreeing", "gathering", "training", "validating", "saving")
 """Kinds of work: waiting for samples, deciding on the next step, which all server ranks agree on, gathering a batch
 from the reservoir, training on it, validating, and saving checkpoints."""
+INGEST_PARTS = ("waiting", "blocked", "receiving", "assembling", "copying", "storing", "answering")
+"""Kinds of work of the ingest thread: waiting for messages, waiting for room in the reservoir, reading messages,
+deciding which samples their values belong to, copying the values into the rows of the reservoir, giving whole samples
+to reservoir and side sinks, and all else: returning credit, reporting, and taking its state for checkpoints."""
 
 
 class Stopwatch:
@@ -15,12 +19,15 @@ class Stopwatch:
 
     On a GPU, work is counted where the processor waits for its result.
 
+    Args:
+        parts: The kinds of work.
+
     Attributes:
-        seconds: Name of each of `PARTS` to seconds.
+        seconds: Name of each kind of work to seconds.
     """
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+    def __init__(self, parts: Iterable[str] = PARTS) -> None:
+        self.seconds = dict.fromkeys(parts, 0.0)
         self._last = time.monotonic()
 
     def start(self) -> None:
@@ -35,4 +42,4 @@ class Stopwatch:
 
     def restore(self, seconds: Mapping[str, float]) -> None:
         """Continues from the seconds of an earlier server."""
-        self.seconds |= {part: seconds[part] for part in PARTS if part in seconds}
+        self.seconds |= {part: seconds[part] for part in self.seconds if part in seconds}

@@ -19,6 +19,10 @@ KEYS = {
     *("simulation", "parameters", "method", "generation", "log_density", "difficulty"),
     *("attempts", "status", "issued_at", "finished_at"),
 }
+INGEST = {
+    *("waiting", "blocked", "receiving", "assembling", "copying", "storing", "answering"),
+    "drawing",
+}
 LOAD = """
 import sys
 from melissa_gen.surrogates import load
@@ -68,6 +72,20 @@ def test_the_run_finishes_and_its_accounting_adds_up(run):
     limits.append(memory["promised_megabytes_of_control"])
     for peak, promised in zip(peaks, limits, strict=True):
         assert 50 < peak < promised
+
+
+def test_every_process_says_where_its_time_went(run):
+    summary = run.summary
+    ingest = {key: value for key, value in summary["ingest"].items() if key in INGEST}
+    assert ingest.keys() == INGEST and summary["ingest"]["rank"] in (0, 1)
+    assert math.fsum(ingest.values()) == pytest.approx(1.0, abs=0.05)
+    # Between two heartbeats, a client may be in the middle of what it counts at its end.
+    assert math.fsum(summary["clients"].values()) == pytest.approx(1.0, abs=0.2)
+    assert summary["clients"]["solving"] > 0
+    parts = summary["training"]["seconds"]
+    begins = next(e["time"] for e in run.events("server_ready"))
+    ends = next(e["time"] for e in run.events("run_finished"))
+    assert 0.5 * (ends - begins) < math.fsum(parts.values()) < ends - begins + 5
 
 
 def test_the_terminal_shows_the_results(run):

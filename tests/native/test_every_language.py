@@ -349,7 +349,11 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, com
     assert "3 the training server has been silent for" in done.stdout
     server.close()
     assert len(server.samples) == 2  # its credit
-    assert server.beats  # a client that lives shorter may end before its first
+    beat = server.beats[-1]  # a client that lives shorter may end before its first
+    elapsed, *parts = beat.spent
+    assert beat.credit_seconds > 0 and min(parts) >= 0
+    # The time of waiting is counted five times a second.
+    assert elapsed - 0.3 < sum((*parts, beat.credit_seconds, beat.next_seconds)) < elapsed + 0.01
 
 
 def test_a_solver_that_never_returns_is_ended_when_the_server_is_lost(serve, command, tmp_path):

@@ -96,7 +96,14 @@ static int write_message(const cJSON *vector, struct wire_out *out)
         wire_ping(out, &peer, (int64_t)number(body, "sent"));
     } else if (strcmp(message, "Alive") == 0) {
         struct wire_progress progress = {(uint16_t)number(body, "state"), u32(body, "simulation"), u32(body, "step"),
-                                         number(body, "credit_seconds"), number(body, "next_seconds")};
+                                         number(body, "credit_seconds"), number(body, "next_seconds"), 0, 0, 0, 0};
+        const cJSON *spent = cJSON_GetObjectItem(body, "spent");
+        if (spent != NULL) {
+            progress.elapsed = cJSON_GetArrayItem(spent, 0)->valuedouble;
+            progress.solving = cJSON_GetArrayItem(spent, 1)->valuedouble;
+            progress.copying = cJSON_GetArrayItem(spent, 2)->valuedouble;
+            progress.sending = cJSON_GetArrayItem(spent, 3)->valuedouble;
+        }
         wire_alive(out, &peer, text(body, "job"), &progress);
     } else {
         return 0;

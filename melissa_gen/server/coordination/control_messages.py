@@ -37,6 +37,7 @@ def _totals_are_numbers(training: dict[str, Any]) -> dict[str, Any]:
     return training
 
 
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Figures = Annotated[dict[Text, Count | float | None], AfterValidator(_totals_are_numbers)]
 
 
@@ -89,6 +90,7 @@ class Report(BaseModel):
     reservoir: SinkCounters
     pending: Count
     training: _Figures
+    ingest: dict[Text, _Seconds] = {}
     activity: Text
     turns: Count = 0
     pieces: Count = 0

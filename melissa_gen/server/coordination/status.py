@@ -5,6 +5,7 @@ from typing import Any
 
 from melissa_gen.protocol import wire
 from melissa_gen.reservoir import LOST_WITH_SERVER
+from melissa_gen.server.coordination.time_shares import TimeShares
 from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.stopwatch import PARTS
 
@@ -41,6 +42,7 @@ class StatusBoard:
         self._before: dict[str, float] = {}
         # Seconds that each living client job had waited at the last status, by cause.
         self._waited: dict[str, dict[str, float]] = {}
+        self._shares = TimeShares()
         self.validation: dict[str, float] | None = None
         self.validation_by_field: dict[str, dict[str, float]] = {}
         self.validation_in_time: dict[str, Any] = {}
@@ -130,6 +132,8 @@ class StatusBoard:
             "validation": self.validation and {**self.validation, "error": self._error},
             "sampler": sampler,
             "trainer": {part: min(rate[part], 1.0) for part in PARTS} if training else {},
+            "ingest": self._shares.ingest(self._reports),
+            "clients": self._shares.clients(beats),
             "waiting": {
                 "trainer_for_data": min(rate["waiting"], 1.0),
                 "clients_for_credit": self._fraction("credit_seconds", beats, interval),

@@ -35,6 +35,7 @@ from melissa_gen.server.ingest.credit import CreditQueue
 from melissa_gen.server.ingest.ended_attempts import EndedAttempts
 from melissa_gen.server.ingest.shared_clients import SharedClients
 from melissa_gen.server.rank_state import RankState
+from melissa_gen.server.stopwatch import INGEST_PARTS, Stopwatch
 from melissa_gen.sinks import Sink
 
 __all__ = ["STOPPED", "Assignment", "Ingest"]
@@ -106,6 +107,7 @@ class Ingest:
         self._sessions = ClientSessions()
         self._shared = SharedClients(assembler.chunk_steps, memory_grace)
         self._drained = 0.0
+        self._watch = Stopwatch(INGEST_PARTS)
         self._closing = False
         self._rows_file: Path | None = None
         self._snapshots: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
@@ -176,13 +178,16 @@ class Ingest:
         for opened in (self._link.socket, self._bell, self._data):
             poller.register(opened, zmq.POLLIN)
         data_polled, nothing_yet, reported = True, True, 0.0
+        self._watch.start()
         while not self._closing:
             readable = self._has_room()
             if readable != data_polled:
                 poller.modify(self._data, zmq.POLLIN if readable else 0)
                 data_polled = readable
             patience = _QUIET_MILLISECONDS if self._credit else int(self._report_seconds * 1000)
+            self._watch.lap("answering")
             ready = dict(poller.poll(patience))
+            self._watch.lap("waiting" if readable and not self._pending else "blocked")
             if self._bell in ready:
                 self._bell.recv()
             if self._link.socket in ready:
@@ -191,8 +196,10 @@ class Ingest:
                 self._receive_burst()
             elif readable:
                 self._drained = time.monotonic()
+            self._watch.lap("receiving")
             self._store_pending()
             self._changed()
+            self._watch.lap("storing")
             self._drop_assignments()
             self._flush_credit(idle=self._data not in ready)
             while not self._snapshots.empty():
@@ -296,6 +303,7 @@ class Ingest:
             return
         sender = Sender(identity, message.buffer)
         self._sessions.owe(identity, 1)
+        self._watch.lap("receiving")
         try:
             place = self._assembler.place(message, header.rank)
         except ProtocolError:
@@ -306,7 +314,10 @@ class Ingest:
             self._credit.add([sender])
             self._skip_rest()
             return
-        if not self._fill(place, message, identity):
+        self._watch.lap("assembling")
+        whole_payload = self._fill(place, message, identity)
+        self._watch.lap("copying")
+        if not whole_payload:
             self._credit.add([sender, *self._assembler.damaged(place)])
             text = f"a part of simulation {message.simulation} whose payload has another size than its header says"
             raise ProtocolError(text)
@@ -318,6 +329,7 @@ class Ingest:
             self._credit.add(whole.senders)
             if whole.refusal:
                 refused = whole
+        self._watch.lap("assembling")
         if refused is not None:
             text = f"sample {refused.step} of simulation {refused.simulation}: {refused.refusal}"
             raise ProtocolError(text)
@@ -449,6 +461,7 @@ class Ingest:
                 | {"capacity": self._sink.capacity, "watermark": self._sink.watermark},
                 "pending": len(self._pending),
                 "training": self._state.training,
+                "ingest": {**self._watch.seconds, "drawing": self._state.drawing_seconds},
                 "activity": self._state.activity,
                 "turns": self._state.turns,
                 "pieces": self._state.pieces,

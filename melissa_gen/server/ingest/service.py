@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,9 @@ from melissa_gen.sinks import FanOut, SideSink
 __all__ = ["IngestService"]
 
 _log = logging.getLogger(__name__)
+
+_DRAWING = {"begin_draw", "end_draw", "input_fields", "update_losses"}
+"""The calls that select batches."""
 
 
 class _StateFromMemory(RankState):
@@ -149,8 +153,16 @@ class IngestService:
             return
 
     def _handle(self, link: Link) -> bool:
-        """Carries out a call, and sends its answer if there is one; returns whether it was the last one."""
+        """Receives a call and carries it out; returns whether it was the last one."""
         message, payload = link.receive()
+        began = time.monotonic()
+        last = self._carry_out(link, message, payload)
+        if message["call"] in _DRAWING:
+            self._state.drawing_seconds += time.monotonic() - began
+        return last
+
+    def _carry_out(self, link: Link, message: dict[str, Any], payload: bytes) -> bool:
+        """Carries out a call, and sends its answer if there is one; returns whether it was the last one."""
         call, arguments = message["call"], message["arguments"]
         if "first_pass" in message:
             self._state.add_first_pass([tuple(one) for one in message["first_pass"]])

@@ -1,4 +1,5 @@
 import itertools
+import math
 import threading
 
 import numpy as np
@@ -267,6 +268,12 @@ def test_a_client_without_credit_waits_and_reports_it(serve):
             simulation.send(u=np.ones((4, 3)))
             opener.join()
             wait_for(lambda: server.alive[-1].credit_seconds > 0, "the seconds that it waited")
+            wait_for(lambda: server.alive[-1].spent[1] > 0.05, "seconds of solving")
+            beat = server.alive[-1]
+            elapsed, solving, copying, sending = beat.spent
+            assert min(solving, copying, sending, beat.next_seconds) > 0
+            parts = math.fsum((*beat.spent[1:], beat.credit_seconds, beat.next_seconds))
+            assert parts == pytest.approx(elapsed, rel=0.2)
             simulation.send(u=np.ones((4, 3)))
         server.wait(lambda s: s.finalized)
 

@@ -85,6 +85,17 @@ def test_damaged_files_are_unknown_figures(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)[0]["bottleneck"] is None
 
 
+def test_a_busy_ingest_is_the_bottleneck_of_a_run(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    parts = ("receiving", "assembling", "storing", "answering", "drawing", "blocked")
+    busy = dict.fromkeys(parts, 0.02) | {"rank": 3, "copying": 0.8, "waiting": 0.08}
+    (run / "events.jsonl").write_text(json.dumps(STATUS | {"ingest": busy}) + "\n")
+    status(run, "--json")
+    assert json.loads(capsys.readouterr().out)[0]["bottleneck"] == "ingest"
+    status(run)
+    assert "ingest 3" in (shown := capsys.readouterr().out) and "80 % copying values" in shown
+
+
 def test_the_age_is_that_of_the_last_event(tmp_path):
     assert RunState.read(make_run(tmp_path / "run"), now=160.0).age == 60.0
 

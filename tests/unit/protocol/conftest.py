@@ -32,6 +32,7 @@ LAYOUTS = NUMBERS | {
     "[str]": st.lists(TEXT, max_size=5).map(tuple),
     "[u16]": st.lists(NUMBERS["u16"], max_size=20).map(tuple),
     "[f64]": st.lists(NUMBERS["f64"], max_size=20).map(tuple),
+    "[f64]?": st.lists(NUMBERS["f64"], max_size=5).map(tuple),
     "bytes": st.binary(max_size=30),
     "block": BLOCK,
     "[block]": st.lists(BLOCK, max_size=16).map(tuple),

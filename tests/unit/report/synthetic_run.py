@@ -116,6 +116,15 @@ def status_event(
             "samples_drawn": int(12 * second) * 64,
         },
         "trainer": {"training": 0.76, "gathering": 0.1, "agreeing": 0.06, "waiting": 0.04 * wave},
+        "ingest": {
+            **{"rank": 1, "waiting": 0.7, "blocked": 0.1 * (1 - wave), "receiving": 0.06},
+            **{"assembling": 0.03, "copying": 0.05, "storing": 0.02, "answering": 0.02},
+            **{"drawing": 0.02, "megabytes_per_second": 0.6},
+        },
+        "clients": {
+            **{"solving": 0.8, "waiting_for_credit": 0.1, "waiting_for_parameters": 0.03},
+            **{"copying": 0.04, "sending": 0.02},
+        },
         "validation": {"mean": 0.02, "p99": 0.11, "max": 0.19} if part > 0.1 else None,
         "sampler": {
             "method": "diffusion_posterior",

@@ -327,6 +327,14 @@ def test_the_bottleneck_of_each_second_is_shown():
     assert named[1] == ["solve and send", "wait for the server", "wait for parameters"]
 
 
+def test_what_the_busiest_ingest_did_is_between_trainer_and_solvers():
+    run = waiting_run([{"trainer_for_data": 0.5}] * 3, ingest={"copying": 0.5, "blocked": 0.1})
+    with styled():
+        _, _, ingest, _ = bottleneck_figure(run).axes
+    texts = [text.get_text() for text in ingest.get_legend().get_texts()]
+    assert texts == ["copies", "waits for room"]
+
+
 def test_a_study_without_training_has_no_trainer_in_the_bottleneck():
     run = waiting_run([{"clients_for_credit": 0.5}] * 3, training={})
     with styled():

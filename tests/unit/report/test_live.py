@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from melissa_gen.report.live import LiveView, event_text, status_line, status_view
-from melissa_gen.report.waiting import bottleneck, who_waits
+from melissa_gen.report.waiting import who_waits
 from melissa_gen.run_dir.events import recent_events
 
 from .synthetic_run import status_event
@@ -41,6 +41,8 @@ def test_the_view_shows_the_state_of_the_run():
         "diffusion_posterior",
         "generation 6",
         "waiting",
+        "ingest 1     70 % waiting for messages",
+        "clients      81 % solving",
     ):
         assert part in text, part
 
@@ -119,24 +121,6 @@ def test_in_a_terminal_the_picture_is_drawn():
 )
 def test_waiting_times_are_described(waiting, start):
     assert who_waits(waiting).startswith(start)
-
-
-@pytest.mark.parametrize(
-    ("waiting", "trains", "name", "advice"),
-    [
-        ({"trainer_for_data": 0.6, "clients_for_credit": 0.1}, True, "solvers", "launcher.clients"),
-        ({"clients_for_credit": 0.3}, True, "training", "server.ranks"),
-        ({"clients_for_credit": 0.3}, False, "sinks", "server.ranks"),
-        ({"clients_for_parameters": 0.3}, True, "sampler", "sampler.generation_size"),
-        ({"trainer_for_data": 0.01}, True, "none", ""),
-        ({"clients_for_credit": 0.01}, False, "solvers", "launcher.clients"),
-    ],
-)
-def test_the_bottleneck_has_its_advice(waiting, trains, name, advice):
-    found = bottleneck(waiting, trains=trains)
-    assert found.name == name
-    assert advice in found.advice
-    assert ("bottleneck" in found.said) and bottleneck({}, trains=trains) is None
 
 
 def test_external_text_is_not_parsed_as_markup(capsys):

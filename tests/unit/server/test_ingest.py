@@ -1,6 +1,8 @@
 """The ingest thread with its real sockets: invalid data of unknown peers and broken clients loses nothing."""
 
+import math
 import os
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from melissa_gen.protocol.shared_memory import SharedBuffers
 from melissa_gen.reservoir import create
 from melissa_gen.server.ingest.assembler import Assembler, Fate, Sender
 from melissa_gen.server.ingest.credit import CreditQueue
+from melissa_gen.server.stopwatch import INGEST_PARTS
 from tests.unit.server.ingest_rank import (
     CAPACITY,
     CREDIT,
@@ -48,6 +51,24 @@ def test_freed_rows_are_used_at_once(context, bound, peer):
         rank.store.release(slot)
     rank.ingest.made_room()
     assert credit(client) == (1,)
+    rank.end()
+
+
+def test_the_thread_says_where_its_time_went(context, bound, peer):
+    began = time.monotonic()
+    rank = Rank(context, bound, report_seconds=0.01)
+    client = peer("data")
+    rank.assign()
+    # The reservoir holds two samples, of which none has been used: the third one waits for room.
+    for step in range(3):
+        client.send(part(step, buffer=step % 2), *payload(step))
+    report = rank.wait(lambda r: r["pending"] and r["ingest"]["blocked"] > 0.05)
+    passed, spent = time.monotonic() - began, report["ingest"]
+    assert all(spent[part] > 0 for part in INGEST_PARTS)
+    assert 0.05 < math.fsum(spent.values()) < passed
+    later = rank.report()
+    # Without a gap: what passes between two reports is counted.
+    assert math.fsum(later["ingest"].values()) > math.fsum(spent.values())
     rank.end()
 
 

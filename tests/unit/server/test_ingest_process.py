@@ -154,6 +154,8 @@ def test_samples_reach_the_trainer_through_shared_memory(rank):
     assert batch.simulation_weights.tolist() == [2.0] * 4
     counters = rank.process.counters()
     assert counters["stored"] == 4 and counters["draws"] == 1
+    spent = rank.report()["ingest"]
+    assert spent["drawing"] > 0 and spent["copying"] > 0 and spent["waiting"] > 0
 
 
 def test_input_fields_come_with_arrivals_and_with_a_draw(make):

@@ -17,6 +17,13 @@ def test_parts_add_up_to_the_time_that_passed():
     assert 0 < sum(watch.seconds.values()) <= last - began
 
 
+def test_each_thread_has_parts_of_its_own():
+    watch = Stopwatch(("reading", "writing"))
+    watch.restore({"writing": 2.0, "waiting": 1.0})
+    watch.lap("reading")
+    assert watch.seconds.keys() == {"reading", "writing"} and watch.seconds["writing"] == 2.0
+
+
 def test_a_restored_watch_continues():
     watch = Stopwatch()
     watch.restore({"waiting": 3.0, "unknown": 7.0})

@@ -230,6 +230,7 @@ int mg_next(mg_client *client, int64_t *simulation)
     if (client->channels == NULL)
         return client_error(client, MG_ERROR_USAGE, "mg_next: this client was not opened");
     int status = client->started ? MG_OK : start_loop(client);
+    heartbeat_enter(client->heartbeat);
     if (status == MG_OK && client->running)
         status = end_simulation(client);
     bool found = false;
@@ -244,6 +245,7 @@ int mg_next(mg_client *client, int64_t *simulation)
     for (uint16_t f = client->welcome.fields; f < all_fields(client); f++)
         client->placements[f].given = false;
     *simulation = client->simulation;
+    heartbeat_leave(client->heartbeat);
     return MG_OK;
 }
 
@@ -355,8 +357,8 @@ static int send_input(mg_client *client, int index, mg_type type, const int64_t 
 
 /* Copies a block into the buffer of the current time step, and sends the step with its last field. `strides`: in values,
  * or NULL for a contiguous block. */
-static int send_block(mg_client *client, const char *name, mg_type type, int64_t count, const int64_t *strides,
-                      const void *values)
+static int send_checked(mg_client *client, const char *name, mg_type type, int64_t count, const int64_t *strides,
+                        const void *values)
 {
     if (client == NULL || name == NULL || (values == NULL && count != 0) || (type != MG_FLOAT32 && type != MG_FLOAT64))
         return client == NULL ? MG_ERROR_USAGE
@@ -381,6 +383,19 @@ static int send_block(mg_client *client, const char *name, mg_type type, int64_t
         return MG_OK;
     forget_given(client);
     return connection_complete_step(client);
+}
+
+/* The same, and counts its time. */
+static int send_block(mg_client *client, const char *name, mg_type type, int64_t count, const int64_t *strides,
+                      const void *values)
+{
+    bool running = client != NULL && client->running;
+    if (running)
+        heartbeat_enter(client->heartbeat);
+    int status = send_checked(client, name, type, count, strides, values);
+    if (running && client->running)
+        heartbeat_leave(client->heartbeat);
+    return status;
 }
 
 int mg_send_array(mg_client *client, const char *name, mg_type type, int64_t count, const void *values)

@@ -27,6 +27,9 @@ struct heartbeat {
     pthread_cond_t wake;
     bool closing;
     struct wire_progress progress;
+    double began, asked; /* when the first, and the current, request of a simulation was sent; 0: none */
+    double entered, returned; /* when the solver called the client, and when it went on; 0: it does the other */
+    double counted; /* seconds of waiting and sending when it called */
     enum heartbeat_end end;
     char *reason;
 };
@@ -36,6 +39,20 @@ double heartbeat_now(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The progress, with the seconds of what the solver does now. The lock is held. */
+static struct wire_progress current_progress(const struct heartbeat *heartbeat)
+{
+    struct wire_progress progress = heartbeat->progress;
+    double now = heartbeat_now();
+    if (heartbeat->began > 0)
+        progress.elapsed = now - heartbeat->began;
+    if (heartbeat->asked > 0)
+        progress.next_seconds += now - heartbeat->asked;
+    if (heartbeat->returned > 0)
+        progress.solving += now - heartbeat->returned;
+    return progress;
 }
 
 static void end_with(struct heartbeat *heartbeat, enum heartbeat_end end, char *reason)
@@ -124,7 +141,7 @@ static void *run(void *argument)
     }
     while (peer != NULL) {
         pthread_mutex_lock(&heartbeat->lock);
-        struct wire_progress progress = heartbeat->progress;
+        struct wire_progress progress = current_progress(heartbeat);
         pthread_mutex_unlock(&heartbeat->lock);
         wire_alive(&out, &heartbeat->peer, heartbeat->job, &progress);
         if (!out.failed) /* if the server is gone, the queue stays full; the silence is detected below */
@@ -214,6 +231,50 @@ void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simula
     progress->step = step;
     progress->credit_seconds += credit_seconds;
     progress->next_seconds += next_seconds;
+    heartbeat->asked = state == WIRE_WAITING_FOR_PARAMETERS && next_seconds <= 0 ? heartbeat_now() : 0;
+    if (heartbeat->began <= 0)
+        heartbeat->began = heartbeat->asked;
+    pthread_mutex_unlock(&heartbeat->lock);
+}
+
+/* Seconds in which the solver has waited or sent. The lock is held. */
+static double counted_seconds(const struct wire_progress *progress)
+{
+    return progress->credit_seconds + progress->next_seconds + progress->sending;
+}
+
+void heartbeat_enter(struct heartbeat *heartbeat)
+{
+    if (heartbeat == NULL)
+        return;
+    double now = heartbeat_now();
+    pthread_mutex_lock(&heartbeat->lock);
+    if (heartbeat->returned > 0)
+        heartbeat->progress.solving += now - heartbeat->returned;
+    heartbeat->returned = 0;
+    heartbeat->entered = now;
+    heartbeat->counted = counted_seconds(&heartbeat->progress);
+    pthread_mutex_unlock(&heartbeat->lock);
+}
+
+void heartbeat_leave(struct heartbeat *heartbeat)
+{
+    if (heartbeat == NULL)
+        return;
+    double now = heartbeat_now();
+    pthread_mutex_lock(&heartbeat->lock);
+    struct wire_progress *progress = &heartbeat->progress;
+    progress->copying += fmax(now - heartbeat->entered - (counted_seconds(progress) - heartbeat->counted), 0.0);
+    heartbeat->returned = now;
+    pthread_mutex_unlock(&heartbeat->lock);
+}
+
+void heartbeat_sent(struct heartbeat *heartbeat, double began)
+{
+    if (heartbeat == NULL)
+        return;
+    pthread_mutex_lock(&heartbeat->lock);
+    heartbeat->progress.sending += heartbeat_now() - began;
     pthread_mutex_unlock(&heartbeat->lock);
 }
 

@@ -19,6 +19,14 @@ void heartbeat_close(struct heartbeat *heartbeat);
 void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simulation, uint32_t step,
                     double credit_seconds, double next_seconds);
 
+/* The solver has called the client, and goes on after it: what lies between is copying, except the seconds that were
+ * noted as waiting, and those of heartbeat_sent(). The time from `leave` to `enter` is solving. */
+void heartbeat_enter(struct heartbeat *heartbeat);
+void heartbeat_leave(struct heartbeat *heartbeat);
+
+/* Adds to the seconds of sending those since `began`. */
+void heartbeat_sent(struct heartbeat *heartbeat, double began);
+
 /* Whether and why the client must end. *reason is then valid until the heartbeat is closed. */
 enum heartbeat_end heartbeat_ended(struct heartbeat *heartbeat, const char **reason);
 

@@ -343,7 +343,9 @@ static int send_unsent(mg_client *client)
                                             steps.count * placed->size};
     }
     bool in_place = channel->shared.memory != NULL;
+    double began = heartbeat_now();
     bool sent = session_send(&channel->session, channel->socket, &client->out, payload, in_place ? 0 : count);
+    heartbeat_sent(client->heartbeat, began);
     return sent ? MG_OK : system_error(client, "can't send to the training server");
 }
 

@@ -75,6 +75,7 @@ struct wire_progress {
     uint16_t state;
     uint32_t simulation, step;
     double credit_seconds, next_seconds;
+    double elapsed, solving, copying, sending; /* seconds; left out of the message if `elapsed` is 0 */
 };
 
 /* A buffer for messages. `failed`: there was no memory. Reuse it for every message; free `data` at the end. */

@@ -188,4 +188,11 @@ void wire_alive(struct wire_out *out, const struct wire_peer *peer, const char *
     put_u32(out, progress->step);
     put_f64(out, progress->credit_seconds);
     put_f64(out, progress->next_seconds);
+    if (progress->elapsed <= 0)
+        return;
+    put_u16(out, 4);
+    put_f64(out, progress->elapsed);
+    put_f64(out, progress->solving);
+    put_f64(out, progress->copying);
+    put_f64(out, progress->sending);
 }

@@ -1,0 +1,99 @@
+"""What the ingest of each server rank and the clients spent their time on, as shares of the last second."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from melissa_gen.protocol import wire
+from melissa_gen.server.stopwatch import INGEST_PARTS
+
+__all__ = ["TimeShares"]
+
+_WAITS = ("waiting", "blocked")
+_CLIENT_PARTS = ("solving", "waiting_for_credit", "waiting_for_parameters", "copying", "sending")
+
+
+class TimeShares:
+    """Turns the seconds that a process has counted since its start into shares of the time since the last call.
+
+    The shares are those of the time by the clock of the process itself, since its messages arrive at other moments than
+    those at which a status is written.
+    """
+
+    def __init__(self) -> None:
+        self._ranks: dict[int, dict[str, float]] = {}
+        self._jobs: dict[str, dict[str, float]] = {}
+
+    def ingest(self, reports: Iterable[Mapping[str, Any] | None]) -> dict[str, float]:
+        """Returns the shares of the rank whose ingest was the busiest one; empty if no rank says them.
+
+        Args:
+            reports: The newest report of each rank.
+
+        Returns:
+            The shares of the parts of its time, `rank`, and `megabytes_per_second`, the values that it received.
+        """
+        found: list[dict[str, float]] = []
+        for report in reports:
+            if report is None or not {*INGEST_PARTS, "drawing"} <= report.get("ingest", {}).keys():
+                continue
+            now = {**report["ingest"], "bytes": float(report["counters"]["bytes"])}
+            before = self._ranks.get(report["rank"], now)
+            self._ranks[report["rank"]] = now
+            spent = {key: now[key] - before.get(key, 0.0) for key in now}
+            clock = math.fsum(spent[part] for part in INGEST_PARTS)
+            if clock > 0:
+                shares = {part: spent[part] / clock for part in (*INGEST_PARTS, "drawing")}
+                rate = spent["bytes"] / 1e6 / clock
+                found.append(
+                    {"rank": report["rank"], **_one_after_the_other(shares)}
+                    | {"megabytes_per_second": rate}
+                )
+        return max(found, key=lambda one: -one["waiting"] - one["blocked"], default={})
+
+    def clients(self, beats: Iterable[wire.Alive]) -> dict[str, float]:
+        """Returns the mean shares over the clients that say them; empty if none does.
+
+        Args:
+            beats: The newest heartbeat of each client job that is alive.
+        """
+        jobs = {beat.job: _seconds(beat) for beat in beats}
+        now = {job: seconds for job, seconds in jobs.items() if seconds}
+        found = []
+        for job, seconds in now.items():
+            before = self._jobs.get(job, seconds)
+            spent = {key: seconds[key] - before[key] for key in seconds}
+            if spent["elapsed"] > 0:
+                shares = {part: spent[part] / spent["elapsed"] for part in _CLIENT_PARTS}
+                found.append({part: min(max(x, 0.0), 1.0) for part, x in shares.items()})
+        # Only jobs that are alive are kept.
+        self._jobs = now
+        if not found:
+            return {}
+        return {part: sum(one[part] for one in found) / len(found) for part in _CLIENT_PARTS}
+
+
+def _one_after_the_other(shares: dict[str, float]) -> dict[str, float]:
+    """Takes the time in which another thread of the process has selected batches from that of waiting."""
+    left = shares["drawing"]
+    for wait in _WAITS:
+        taken = min(left, shares[wait])
+        shares[wait] -= taken
+        left -= taken
+    return shares
+
+
+def _seconds(beat: wire.Alive) -> dict[str, float]:
+    """Returns the seconds of a client; empty if it does not say them, or says what is not a number."""
+    if len(beat.spent) < 4:
+        return {}
+    elapsed, solving, copying, sending = beat.spent[:4]
+    found = {
+        "elapsed": elapsed,
+        "solving": solving,
+        "waiting_for_credit": beat.credit_seconds,
+        "waiting_for_parameters": beat.next_seconds,
+        "copying": copying,
+        "sending": sending,
+    }
+    return found if all(math.isfinite(value) for value in found.values()) else {}
