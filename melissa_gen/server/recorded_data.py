@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def _send_zeros(connection: ServerConnection, issued: IssuedSimulation, study: S
     specs = field_specs(study.simulation)
     zeros = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specs.items()}
     for step in range(study.simulation.time_steps):
-        connection.send(issued, step, zeros)
+        connection.send(issued, step, zeros, time.monotonic())
     connection.finalize(issued, study.simulation.time_steps)
 
 
@@ -92,11 +93,13 @@ def _send_one(connection: ServerConnection, issued: IssuedSimulation, data: Traj
     try:
         inputs = data.inputs(issued.simulation)
         _check_finite(issued.simulation, inputs)
-        connection.send_inputs(issued, {name: inputs[name] for name in connection.inputs})
+        given = {name: inputs[name] for name in connection.inputs}
+        connection.send_inputs(issued, given, time.monotonic())
         for part in data.parts(issued.simulation):
             _check_finite(issued.simulation, part)
             for place in range(len(next(iter(part.values())))):
-                connection.send(issued, step, {name: part[name][place] for name in part})
+                fields = {name: part[name][place] for name in part}
+                connection.send(issued, step, fields, time.monotonic())
                 step += 1
     except DataError as error:
         connection.fail(issued, step, Failure.of("given_up", text=str(error)))

@@ -92,6 +92,7 @@ def test_a_busy_ingest_is_the_bottleneck_of_a_run(tmp_path, capsys):
     (run / "events.jsonl").write_text(json.dumps(STATUS | {"ingest": busy}) + "\n")
     status(run, "--json")
     assert json.loads(capsys.readouterr().out)[0]["bottleneck"] == "ingest"
+    (run / "study.yaml").unlink()
     status(run)
     assert "ingest 3" in (shown := capsys.readouterr().out) and "80 % copying values" in shown
 

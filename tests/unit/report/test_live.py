@@ -41,7 +41,7 @@ def test_the_view_shows_the_state_of_the_run():
         "diffusion_posterior",
         "generation 6",
         "waiting",
-        "ingest 1     70 % waiting for messages",
+        "ingest 1     78 % waiting for messages",
         "clients      81 % solving",
     ):
         assert part in text, part
