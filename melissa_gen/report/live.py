@@ -165,7 +165,7 @@ def status_view(
     table.add_row("waiting", Text(waits, overflow="fold", no_wrap=False))
     # The seconds in `training` are those of the whole run.
     for name, parts in time_sentences(status if ended else {**status, "training": None}):
-        table.add_row(name, Text(parts))
+        table.add_row(name, Text(parts, overflow="fold" if ended else None, no_wrap=not ended))
     limit = bottleneck(status, trains="batches" in group_of(status, "training"))
     if ended and limit:
         told = Text(f"{limit.said} {limit.advice}".strip(), overflow="fold", no_wrap=False)
