@@ -26,7 +26,7 @@ EVENTS, SIMULATIONS, CASES = "events.jsonl", "simulations.jsonl", "validation_er
 FIXED_DESIGNS = {"prior", "uniform", "sobol", "halton", "lhs", "grid", "pick_freeze", "table"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ValidationCases:
     """Content of `validation_errors.npz`: the error of every case, and three cases with their fields.
 
@@ -69,6 +69,13 @@ class ValidationCases:
     fields: list["ValidationCases"] = field(default_factory=list)
     spectrum: Floats = field(default_factory=lambda: np.zeros((2, 0, 0)))
     spectrum_times: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def __repr__(self) -> str:
+        """Returns the number of simulations and the range of their errors, in place of all arrays."""
+        low, high = (self.errors.min(), self.errors.max()) if len(self.errors) else (0.0, 0.0)
+        fields = ", ".join(one.field_name for one in self.fields) or self.field_name
+        count = f"{len(self.errors)} simulations"
+        return f"<ValidationCases: {fields} of {count}, {self.error_name} {low:.3g} to {high:.3g}>"
 
     @property
     def nrmse(self) -> Floats:

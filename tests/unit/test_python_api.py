@@ -1,5 +1,6 @@
 """The Python entry points with existing run directories; `tests/mpi/test_python_api.py` runs whole studies."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,9 @@ def test_a_run_is_read_as_tables(run):
     assert {"time", "event", "training.batches"} <= set(run.events.columns)
     assert run.validation["nrmse.max"].iloc[0] > run.validation["nrmse.max"].iloc[-1]
     assert len(run.cases.nrmse) == 200
+    assert re.fullmatch(
+        r"<ValidationCases: .* of 200 simulations, nrmse .* to .*>", repr(run.cases)
+    )
     assert "238" not in run._repr_html_() and "38 of 40 completed" in run._repr_html_()
     assert "finished" in repr(run)
 
