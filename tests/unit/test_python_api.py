@@ -105,6 +105,19 @@ def test_a_run_whose_names_a_new_study_may_not_have_is_read(tmp_path):
     assert "time" in run.study.parameters and "time" in run.study.simulation.fields
 
 
+def test_a_run_with_fractions_for_whole_numbers_in_a_validation_set_is_read(tmp_path):
+    study = yaml.safe_load(Path(EXAMPLE).read_text())
+    study["parameters"]["walls"] = {"distribution": "integer", "low": 1, "high": 4}
+    wide = {"walls": {"distribution": "uniform", "low": 1.0, "high": 8.0}}
+    validation = study.setdefault("training", {}).setdefault("validation", {})
+    validation["sets"] = {"wide": {"parameters": wide, "simulations": 4}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(StudyError, match="the values of walls are whole numbers"):
+        melissa_gen.Study.load(tmp_path / "study.yaml")
+    assert "wide" in melissa_gen.Run.load(tmp_path).study.training.validation.sets
+
+
 def test_overrides_of_a_loaded_study_are_refused(tmp_path):
     study = melissa_gen.Study.load(EXAMPLE)
     with pytest.raises(TypeError, match=r"pass them to Study\.load"):

@@ -84,6 +84,21 @@ def test_a_failure_of_the_command_is_one_sentence(bridged, mishap, sent, words):
     assert processes_in(b.folder) == []
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)", "137 (killed"),
+        ("no convergence", "9; its output ends"),
+    ],
+)
+def test_a_rank_of_an_mpi_command_that_is_killed_is_told_from_one_that_exits(
+    bridged, output, words
+):
+    b = bridged(command=[sys.executable, "-c", f"print({output!r}); raise SystemExit(9)"])
+    solve(b.job, b.simulation)
+    assert f"the command ended with exit status {words}" in b.simulation.reason
+
+
 def test_a_gigabyte_on_the_terminal_is_not_a_gigabyte_on_the_disk(bridged):
     b = bridged("gigabyte", bridge={"keep": "always"})
     solve(b.job, b.simulation)
