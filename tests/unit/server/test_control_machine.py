@@ -182,10 +182,10 @@ def test_the_owner_is_sent_the_parameters_and_a_late_one_all_of_its_simulations(
 def test_a_client_that_dies_is_retried_with_the_same_parameters_and_then_dropped():
     driver = Driver()
     first = driver.join("client-0")
-    driver.handle(JobEnded("client-0", 9))
+    driver.handle(JobEnded("client-0", 137))
     again = driver.join("client-1")
     assert (again.simulation, again.attempt, again.parameters) == (0, 1, first.parameters)
-    driver.handle(JobEnded("client-1", 9))
+    driver.handle(JobEnded("client-1", 137))
     assert driver.status(0) == FAILED
     assert [e["dropped"] for e in driver.events("simulation_failed")] == [False, True]
     assert driver.join("client-2").simulation == 1
@@ -194,7 +194,7 @@ def test_a_client_that_dies_is_retried_with_the_same_parameters_and_then_dropped
 def test_a_late_report_of_a_lost_attempt_changes_nothing():
     driver = Driver()
     driver.join("client-0")
-    driver.handle(JobEnded("client-0", 9))
+    driver.handle(JobEnded("client-0", 137))
     driver.join("client-1")
     driver.finalize(0, attempt=0)
     assert driver.status(0) == RUNNING
@@ -234,10 +234,10 @@ def test_a_job_that_ends_well_in_the_middle_of_a_simulation_is_retried_after_a_g
 def test_a_solved_simulation_whose_data_died_with_a_later_one_is_solved_again_at_no_cost_of_its_retries():
     driver = Driver(exit_grace=3.0)
     driver.join("client-0")
-    driver.handle(JobEnded("client-0", 9))
+    driver.handle(JobEnded("client-0", 137))
     driver.join("client-1")
     assert driver.ask("client-1").simulation == 1
-    driver.handle(JobEnded("client-1", 9))
+    driver.handle(JobEnded("client-1", 137))
     assert driver.status(0) == RUNNING
     driver.tick(3.1)
     assert (driver.status(0), driver.status(1)) == (WAITING, WAITING)
@@ -363,7 +363,7 @@ def test_a_stop_answers_clients_and_requests_no_jobs():
     assert driver.machine.stop_reason == "enough"
     assert driver.ask("client-0") == wire.Stop("enough")
     assert driver.want()["clients"] == 0
-    driver.handle(JobEnded("client-0", 9))
+    driver.handle(JobEnded("client-0", 137))
     assert driver.status(0) == RUNNING
 
 
@@ -473,7 +473,7 @@ def test_no_sequence_of_events_loses_a_simulation_or_runs_it_twice(history):
         assert sum(counts[k] for k in ("waiting", "running", "completed", "failed")) == COUNT
     # The study always comes to its end: jobs end, new ones solve what is left.
     for job in JOBS:
-        driver.handle(JobEnded(f"{job}.{generation[job]}", 9))
+        driver.handle(JobEnded(f"{job}.{generation[job]}", 137))
     driver.tick(10.0)
     for number in range(2 * COUNT * (RETRIES + 1)):
         answer = driver.join(f"last-{number}")

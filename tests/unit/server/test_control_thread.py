@@ -272,19 +272,19 @@ def test_a_late_rank_receives_all_earlier_messages(serve):
 def test_a_dead_client_is_tried_again_with_the_same_parameters_then_dropped(serve):
     server = serve()
     first = ask(server.client("client-0"))
-    server.job_ended("client-0", 9)
+    server.job_ended("client-0", 137)
     assert server.rank.receive_json("closed")["attempt"] == 0
     again = ask(server.client("client-1"))
     assert (again.simulation, again.attempt) == (first.simulation, 1)
     assert again.parameters == first.parameters
-    server.job_ended("client-1", 9)
+    server.job_ended("client-1", 137)
     assert server.rank.receive_json("closed")["attempt"] == 1
     record = server.ledger.records[0]
     assert (record.status, record.attempts) == (FAILED, 2)
     dropped = server.launcher.wait("event", lambda e: e["event"] == "simulation_failed")
     assert not dropped["dropped"]
     assert server.launcher.wait("event", lambda e: e["event"] == "simulation_failed")["dropped"]
-    assert "exit status 9" in str(record.failure)
+    assert "exit status 137 (killed" in str(record.failure)
     assert ask(server.client("client-2")).simulation == 1
 
 
@@ -293,7 +293,7 @@ def test_both_simulations_of_a_dead_client_are_settled(serve):
     server = serve(exit_grace=0.0)
     client = server.client()
     assert [ask(client).simulation, ask(client).simulation] == [0, 1]
-    server.job_ended("client-0", 9)
+    server.job_ended("client-0", 137)
     closed = {server.rank.receive_json("closed")["simulation"] for _ in range(2)}
     assert closed == {0, 1}
     assert [r.status for r in server.ledger.records] == [WAITING, WAITING]
