@@ -17,7 +17,6 @@ class Hooks:
     """Functions that a consumer calls while it runs.
 
     Attributes:
-        made_room: Notifies ingest that samples have left the sink, so that waiting samples may fit.
         event: Writes an event (only rank 0 acts on it).
         fail: Stops the study, with a sentence as the reason (only rank 0 acts on it).
         checkpoint: Begins to save the state of all ranks (collective).
@@ -25,7 +24,6 @@ class Hooks:
         reached: Ends the study as finished, with a sentence as the reason (only rank 0 acts on it).
     """
 
-    made_room: Callable[[], None]
     event: Callable[..., Any]
     fail: Callable[[str], None]
     checkpoint: Callable[[], None]

@@ -134,7 +134,6 @@ class _Rank:
         if early is not None:
             early.wait()
         hooks = Hooks(
-            self._reception.made_room,
             _no_event,
             _no_failure,
             self._begin_checkpoint,

@@ -28,10 +28,6 @@ class SampleSaver(Protocol):
 class Reception(Protocol):
     """Receives the samples of a rank, and stores them in its sinks."""
 
-    def made_room(self) -> None:
-        """Notifies ingest that samples have left the sink."""
-        ...
-
     def counters(self) -> dict[str, Any]:
         """Returns the counters of the main sink."""
         ...

@@ -245,7 +245,7 @@ def _train(
         process.shared,
         None,
         torch.device(device),
-        Hooks(process.made_room, lambda *a, **k: None, lambda reason: None, lambda: None),
+        Hooks(lambda *a, **k: None, lambda reason: None, lambda: None),
         watcher.between_steps,
     )
     pipe.send(contact.to_json())

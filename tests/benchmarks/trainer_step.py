@@ -82,7 +82,7 @@ def measured(args: argparse.Namespace, repetitions: int) -> dict[str, list[float
             state.stop_reason = "the measurement is over"
         began = time.thread_time()
 
-    hooks = Hooks(lambda: None, lambda *a, **k: None, lambda reason: None, lambda: None)
+    hooks = Hooks(lambda *a, **k: None, lambda reason: None, lambda: None)
     device = torch.device("cpu")
     surrogate = build_surrogate(study)
     Trainer(study, Direct(), surrogate, reservoir, state, None, device, hooks, between).run()

@@ -178,9 +178,6 @@ class IngestProcess:
         )
         self.shared = TrainerState(state, self)
 
-    def made_room(self) -> None:
-        """Does nothing: the process knows when samples have left the reservoir."""
-
     def counters(self) -> dict[str, Any]:
         """Returns the counters of the reservoir."""
         found: dict[str, Any] = self.ask("counters")[0]

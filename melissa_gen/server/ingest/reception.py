@@ -51,8 +51,7 @@ class ThreadReception:
     def __init__(self, ingest: Ingest, sink: FanOut, data: "DataSocket", rank: int) -> None:
         self._ingest, self._sink, self._rank = ingest, sink, rank
         self._taken: dict[str, Any] = {}
-        self.made_room, self.counters = ingest.made_room, sink.counters
-        self.finish, self.summary = sink.finish, sink.summary
+        self.counters, self.finish, self.summary = sink.counters, sink.finish, sink.summary
         self.leave = data.context.term
 
     def state(self, rows_file: Path | None) -> SampleSaver | None:

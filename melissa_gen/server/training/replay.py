@@ -87,7 +87,7 @@ def replay(
             update={"callbacks": [], "until": None, "budget": None}
         )
         quiet = study.model_copy(update={"training": training})
-        hooks = Hooks(_nothing, _nothing, _nothing, _nothing, may_checkpoint=lambda: False)
+        hooks = Hooks(_nothing, _nothing, _nothing, may_checkpoint=lambda: False)
         with Dataset(record, complete=False) as data:
             tape = _Tape(study, task, data, read_order(order))
             trainer = Trainer(

@@ -228,7 +228,6 @@ class Trainer:
             batch = None
             if turn.mine > 0:
                 batch = self.draw(turn.mine)
-            self._hooks.made_room()
             self.watch.lap("gathering")
             losses = self.learn(batch, turn.pace.total)
             self.record(batch, losses, turn.pace.total)
@@ -355,7 +354,6 @@ class Trainer:
         allowance = self._pacing.allowance(mine.accepted, total, drawn)
         if allowance is not None:
             self.reservoir.allow_puts(self._stored_before + allowance)
-            self._hooks.made_room()
         return _Turn(
             *(pace, mine.available, stop > 0, checkpoint > 0, diverged > 0, drifted > 0, spent > 0)
         )

@@ -64,7 +64,6 @@ def test_a_training_reaches_its_goal_by_the_bounds_of_its_error():
     events, reached = [], []
     nothing = lambda *args, **more: None  # noqa: E731
     hooks = Hooks(
-        nothing,
         lambda name, **more: events.append((name, more)),
         nothing,
         nothing,

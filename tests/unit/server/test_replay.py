@@ -64,7 +64,7 @@ def trained(study, memory, order):
         surrogate = build_surrogate(study, task)
         torch.manual_seed(study.seed + 1)
         nothing = lambda *args, **more: None  # noqa: E731
-        hooks = Hooks(nothing, nothing, nothing, nothing, lambda: False)
+        hooks = Hooks(nothing, nothing, nothing, lambda: False)
         source = OrderRecorder(memory, order)
         parts = (study, task, surrogate, source, RankState(), None, torch.device("cpu"))
         trainer = Trainer(*parts, hooks, nothing)

@@ -64,15 +64,13 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
 
     receive(simulations)
     hooks = Hooks(
-        made_room=lambda: receive(2),
         event=lambda event, **fields: events.append({"event": event, **fields}),
         fail=lambda reason: None,
         checkpoint=lambda: None,
     )
     surrogate = build_surrogate(study)
-    trainer = Trainer(
-        study, Direct(), surrogate, memory, state, None, torch.device("cpu"), hooks, lambda *_: None
-    )
+    parts = (study, Direct(), surrogate, memory, state, None, torch.device("cpu"), hooks)
+    trainer = Trainer(*parts, lambda *_: receive(2))
     return trainer, events
 
 

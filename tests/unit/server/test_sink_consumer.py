@@ -34,7 +34,7 @@ def test_after_a_checkpoint_the_run_waits_for_samples_again(tmp_path):
             consumer.sink.close()
 
     nothing = lambda *given, **fields: None  # noqa: E731
-    consumer.attach(Hooks(nothing, nothing, nothing, checkpoint))
+    consumer.attach(Hooks(nothing, nothing, checkpoint))
     assert consumer.run() is None
     assert seen == [WAITING, WAITING]
     consumer.close(complete=True)
@@ -92,7 +92,7 @@ def test_ranks_begin_checkpoints_together_and_end_together():
                 consumer.sink.close()
 
         nothing = lambda *given, **fields: None  # noqa: E731
-        return Hooks(nothing, nothing, nothing, checkpoint)
+        return Hooks(nothing, nothing, checkpoint)
 
     consumers, run = two_ranks(hooks)
     assert run() == [None, None]
@@ -107,7 +107,7 @@ def test_a_problem_of_any_rank_stops_all_with_its_sentence():
         if rank == 1:
             consumer.shared.error = DataError("the disk is full")
         nothing = lambda *given, **fields: None  # noqa: E731
-        return Hooks(nothing, nothing, told.append if rank == 0 else nothing, nothing)
+        return Hooks(nothing, told.append if rank == 0 else nothing, nothing)
 
     _, run = two_ranks(hooks)
     assert run() == ["the disk is full"] * 2
@@ -124,6 +124,6 @@ def test_a_study_fails_once_its_only_sink_has_ended_on_one_rank():
     sides = (Ended(),), (Ended(),)
     sides[1][0].failure = "the memory is full"
     nothing = lambda *given, **fields: None  # noqa: E731
-    consumers, run = two_ranks(lambda consumer, rank: Hooks(*(nothing,) * 4), sides)
+    consumers, run = two_ranks(lambda consumer, rank: Hooks(*(nothing,) * 3), sides)
     assert run() == ["statistics has ended: the memory is full"] * 2
     assert consumers[0].flaw == "statistics has ended: the memory is full"

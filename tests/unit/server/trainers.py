@@ -102,7 +102,7 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     nothing = lambda *args, **more: None  # noqa: E731
     fail = nothing if failures is None else failures.append
     stop = lambda reason: setattr(state, "stop_reason", reason)  # noqa: E731
-    hooks = Hooks(nothing, nothing, fail, nothing, reached=stop)
+    hooks = Hooks(nothing, fail, nothing, reached=stop)
     surrogate = build_surrogate(study)
     device = torch.device(device)
     parts = (study, task, surrogate, memory, state, validation, device, hooks, nothing)
