@@ -30,6 +30,7 @@ __all__ = [
     "growing_slots",
     "promised_megabytes",
     "reservoir_megabytes",
+    "shared_input_rows",
     "staging_slots",
     "stream_megabytes",
 ]
@@ -69,6 +70,9 @@ SPECTRUM_BYTES = 110
 
 COMPARED_STEPS = 32
 """Time steps of validation simulations in memory at once, beside whole simulations."""
+
+SHARED_INPUT_BYTES = 64_000_000
+"""Memory for the input fields of simulations that were drawn last; more if those of one batch need it."""
 
 COMPILE_MEGABYTES = 200.0
 """Memory of `training.compile`; measured: 100 to 120."""
@@ -218,6 +222,15 @@ def input_megabytes(study: Study, samples: int) -> float:
     return held * study.input_bytes / 1e6
 
 
+def shared_input_rows(study: Study) -> int:
+    """Returns the number of simulations whose input fields a rank shares with its ingest process, for its batches."""
+    if not study.simulation.inputs:
+        return 0
+    mine = -(-study.simulation.count // study.server.ranks)
+    fit = SHARED_INPUT_BYTES // study.input_bytes
+    return min(mine, max(study.training.batch_size, fit))
+
+
 def reservoir_megabytes(study: Study) -> float:
     """Returns the memory of one rank's reservoir in megabytes (10**6 bytes), including staging slots."""
     slots = (
@@ -226,7 +239,8 @@ def reservoir_megabytes(study: Study) -> float:
     rows = megabytes(field_specs(study.simulation), slots, len(study.parameters) + 1)
     # Those of evicted samples are kept until a checkpoint is written.
     copies = 1 + study.reservoir.checkpoint
-    return rows + copies * input_megabytes(study, slots)
+    drawn = shared_input_rows(study) * study.input_bytes / 1e6
+    return rows + drawn + copies * input_megabytes(study, slots)
 
 
 def checkpoint_megabytes(study: Study) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StartedProcess",
     "ended_how",
+    "is_stopped",
     "run_child",
     "start_control",
     "start_ingest_process",
@@ -99,6 +100,15 @@ def ended_how(process: "subprocess.Popen[bytes]") -> str:
     except subprocess.TimeoutExpired:
         return "its connection to its rank"
     return f"with exit status {code}" if code >= 0 else f"by signal {signal_with_cause(-code)}"
+
+
+def is_stopped(process: int) -> bool:
+    """Returns whether a signal or a debugger has stopped a process, given by its id."""
+    try:
+        # The name of the program, in parentheses, may have any characters.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 def run_child(run: Callable[[Path, list[int], int, "WarningCollector"], None]) -> None:

@@ -1,59 +1,48 @@
 """A draw as a message: what the ingest process has selected, for the trainer that copies the rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.reservoir import Draw, Inputs, SampleRows, Selection
 
-__all__ = ["packed_draw", "unpacked_draw", "unpacked_inputs"]
+__all__ = ["ReceivedDraw", "first_slots", "packed_draw", "unpacked_draw", "unpacked_inputs"]
 
 
-def packed_draw(
-    draw: Draw, rows: SampleRows, inputs: Sequence[str] = ()
-) -> tuple[dict[str, Any], bytes]:
-    """Returns a draw as JSON types and bytes, with the named input fields of its simulations."""
+class ReceivedDraw(NamedTuple):
+    """A draw with the rows of `SharedInputs` that its items need: one for each item, or none."""
+
+    draw: Draw
+    input_rows: list[int]
+
+
+def packed_draw(draw: Draw, input_rows: Sequence[int] = ()) -> tuple[dict[str, Any], bytes]:
+    """Returns a draw as JSON types and bytes; `ReceivedDraw` describes the arguments."""
     selection, windows = draw.selection, draw.windows
     parts: list[NDArray[Any]] = [
         np.asarray(selection.slots, np.int64),
         np.asarray(selection.weights, np.float64),
         np.asarray(windows or (), np.int64),
+        np.asarray(input_rows, np.int64),
         np.asarray(selection.unseen, np.bool_),
     ]
-    head: dict[str, Any] = {"count": len(selection.slots)}
+    head: dict[str, Any] = {"count": len(selection.slots), "inputs": len(input_rows)}
     if windows is not None:
         head["steps"] = len(windows[0])
-    if inputs:
-        slots = _first_slots(draw)
-        simulations = rows.simulations[slots].tolist()
-        # One slot of each simulation.
-        holders = dict(zip(simulations, slots, strict=True))
-        places = {simulation: place for place, simulation in enumerate(holders)}
-        head |= {"inputs": list(inputs), "simulations": [places[one] for one in simulations]}
-        for slot in holders.values():
-            parts += [rows.input_fields[slot][name] for name in inputs]
     return head, b"".join([np.ascontiguousarray(part).tobytes() for part in parts])
 
 
-def unpacked_draw(head: dict[str, Any], data: bytes, rows: SampleRows) -> Draw:
-    """Returns the draw, and sets the input fields of its slots in the rows."""
+def unpacked_draw(head: dict[str, Any], data: bytes) -> ReceivedDraw:
+    """Returns the draw of a message."""
     count, steps = head["count"], head.get("steps")
     taken = _Reader(data)
     slots, weights = taken((count,), np.int64).tolist(), taken((count,), np.float64)
     windows = None if steps is None else taken((count, steps), np.int64).tolist()
+    input_rows = taken((head["inputs"],), np.int64).tolist()
     unseen = taken((count,), np.bool_).tolist()
-    draw = Draw(Selection(slots, unseen, weights), windows, [])
-    if "inputs" in head:
-        specs = {name: rows.input_specs[name] for name in head["inputs"]}
-        inputs = [
-            {name: taken(*spec) for name, spec in specs.items()}
-            for _ in range(1 + max(head["simulations"]))
-        ]
-        firsts = zip(_first_slots(draw), head["simulations"], strict=True)
-        rows.input_fields = {slot: inputs[number] for slot, number in firsts}
-    return draw
+    return ReceivedDraw(Draw(Selection(slots, unseen, weights), windows, []), input_rows)
 
 
 def unpacked_inputs(data: bytes, count: int, rows: SampleRows) -> list[Inputs]:
@@ -75,7 +64,7 @@ class _Reader:
         return values
 
 
-def _first_slots(draw: Draw) -> list[int]:
+def first_slots(draw: Draw) -> list[int]:
     """Returns the first slot of each item; all time steps of an item belong to one simulation."""
     if draw.windows is None:
         return draw.selection.slots

@@ -18,10 +18,11 @@ from melissa_gen.builders.windows import window_shape
 from melissa_gen.errors import DataError, RunError, StudyError
 from melissa_gen.protocol.contact import Contact
 from melissa_gen.reservoir import SampleRows, array_bytes, arrays_in
-from melissa_gen.server.child_process import StartedProcess, ended_how
+from melissa_gen.server.child_process import StartedProcess, ended_how, is_stopped
 from melissa_gen.server.collectives import Collectives
 from melissa_gen.server.coordination.events import PREPARING
 from melissa_gen.server.ingest.remote_reservoir import RemoteReservoir
+from melissa_gen.server.ingest.shared_inputs import input_arrays
 from melissa_gen.server.ingest.shared_state import SharedState, shared_specs
 from melissa_gen.server.link import Link
 from melissa_gen.server.rank_state import RankState, SavedPart
@@ -173,8 +174,9 @@ class IngestProcess:
         arrays = arrays_in(memory, specs)
         inputs = input_specs(self._setup.study.simulation)
         state = SharedState(arrays)
+        rows = SampleRows(arrays, inputs)
         self.reservoir = RemoteReservoir(
-            self.ask, self.tell, state, SampleRows(arrays, inputs), facts
+            self.ask, self.tell, state, rows, input_arrays(arrays), facts
         )
         self.shared = TrainerState(state, self)
 
@@ -224,14 +226,11 @@ class IngestProcess:
             arguments: Arguments of the call, of JSON types.
 
         Raises:
-            RunError: The process has ended, or any error of the call that has no class of its own.
+            RunError: The process has ended or is stopped, or any error of the call that has no class of its own.
         """
         self._send(self._message(call, arguments, answer=True))
         while True:
-            try:
-                message, payload = self._link.receive()
-            except EOFError as error:
-                raise self._lost() from error
+            message, payload = self._receive(self._link)
             if "collective" not in message:
                 return _value(message), payload
             # An error of another rank is not one of the process.
@@ -260,16 +259,52 @@ class IngestProcess:
         self, call: str, canceled: Callable[[], bool] = lambda: False, **arguments: Any
     ) -> Any:
         told = False
+
+        def cancel() -> None:
+            nonlocal told
+            if canceled() and not told:
+                told = True
+                self.tell("cancel_rows")
+
         try:
             self._files.send({"call": call, "arguments": arguments, "answer": True})
-            while not self._files.arrives(_POLL_SECONDS):
-                if canceled() and not told:
-                    told = True
-                    self.tell("cancel_rows")
-            message, _ = self._files.receive()
-        except (EOFError, OSError) as error:
+        except OSError as error:
             raise self._lost() from error
+        message, _ = self._receive(self._files, cancel)
         return _value(message)
+
+    def _receive(
+        self, link: Link, meanwhile: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Waits for a message of the process.
+
+        The control process notices that a rank is silent only until the last report of the rank.
+
+        Args:
+            link: The connection.
+            meanwhile: Called several times a second.
+
+        Raises:
+            RunError: The process has ended, or is stopped.
+        """
+        patience, since = self._setup.study.server.heartbeat_timeout, None
+        while not link.arrives(_POLL_SECONDS):
+            meanwhile()
+            now = time.monotonic()
+            if not is_stopped(self._process.pid):
+                since = None
+            elif since is None:
+                since = now
+            elif now - since > patience:
+                message = (
+                    f"the ingest process of server rank {self._setup.rank} has been stopped for {now - since:.0f} s "
+                    "by a signal or a debugger (server.heartbeat_timeout)"
+                )
+                raise RunError(message)
+        try:
+            return link.receive()
+        except EOFError as error:
+            raise self._lost() from error
 
     def tell_news(self) -> None:
         """Passes on warnings and losses if no other message has done so for some time.

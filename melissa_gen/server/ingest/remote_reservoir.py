@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir import Batch, Draw, SampleRows, Stock
+from melissa_gen.reservoir import Batch, SampleRows, Stock
 from melissa_gen.reservoir.batches import check_out, copied
-from melissa_gen.server.ingest.draw_message import unpacked_draw, unpacked_inputs
+from melissa_gen.server.ingest.draw_message import first_slots, unpacked_draw, unpacked_inputs
 from melissa_gen.server.ingest.shared_state import SharedState
 
 __all__ = ["RemoteReservoir"]
@@ -22,6 +22,7 @@ class RemoteReservoir:
         tell: Calls the ingest process without an answer, with bytes.
         shared: What the ingest process says in memory.
         rows: The rows of the samples.
+        inputs: Name of each input field to the array of `SharedInputs`.
         facts: What does not change: `capacity`, `restorable`, `items_per_sample`, `refilled`, `steps` of a window,
             `batch_size`, `keeps_losses`.
     """
@@ -32,10 +33,11 @@ class RemoteReservoir:
         tell: Callable[..., None],
         shared: SharedState,
         rows: SampleRows,
+        inputs: Mapping[str, NDArray[Any]],
         facts: Mapping[str, Any],
     ) -> None:
         self._ask, self._tell, self._shared = ask, tell, shared
-        self.store = rows
+        self.store, self._inputs = rows, inputs
         self.capacity: int = facts["capacity"]
         self.restorable: int = facts["restorable"]
         self.items_per_sample: float = facts["items_per_sample"]
@@ -99,11 +101,16 @@ class RemoteReservoir:
             "begin_draw",
             n=n,
             below_watermark=below_watermark,
-            inputs=[name for name in out if name in self.store.input_specs],
+            inputs=not self._inputs.keys().isdisjoint(out),
         )
         if head is None:
             return None
-        draw: Draw = unpacked_draw(head, data, self.store)
+        draw, input_rows = unpacked_draw(head, data)
+        if input_rows:
+            self.store.input_fields = {
+                slot: {name: array[row] for name, array in self._inputs.items()}
+                for slot, row in zip(first_slots(draw), input_rows, strict=True)
+            }
         try:
             return copied(self.store, draw, out)
         finally:

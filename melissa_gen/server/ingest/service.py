@@ -25,9 +25,11 @@ from melissa_gen.reservoir import Batch, Draw, Policy, RowSaver, WindowShape, ar
 from melissa_gen.reservoir.batches import copied
 from melissa_gen.run_dir.checkpoint import write_state
 from melissa_gen.run_dir.checkpoint_folder import ingest_files, read_state
-from melissa_gen.server.ingest.draw_message import packed_draw
+from melissa_gen.server.child_process import is_stopped
+from melissa_gen.server.ingest.draw_message import first_slots, packed_draw
 from melissa_gen.server.ingest.receiver import Ingest
 from melissa_gen.server.ingest.reception import bind_data_socket, start_ingest
+from melissa_gen.server.ingest.shared_inputs import SharedInputs, input_arrays
 from melissa_gen.server.ingest.shared_state import SharedState, StateOfIngest, shared_specs
 from melissa_gen.server.link import Link, LinkEnded
 from melissa_gen.server.peak_memory import peak_megabytes
@@ -55,7 +57,7 @@ class _StateFromMemory(RankState):
 
     def __init__(self, shared: SharedState, trainer: int) -> None:
         super().__init__()
-        self._shared, self._trainer = shared, Path(f"/proc/{trainer}/stat")
+        self._shared, self._trainer = shared, trainer
 
     def refresh(self) -> None:
         """Reads what the trainer has written."""
@@ -64,11 +66,7 @@ class _StateFromMemory(RankState):
 
     def frozen(self) -> bool:
         """Whether the trainer is stopped by a signal or a debugger."""
-        try:
-            # The name of the program, in parentheses, may have any characters.
-            return self._trainer.read_text().rpartition(")")[2].split()[0] in "Tt"
-        except OSError:
-            return False
+        return is_stopped(self._trainer)
 
 
 class _RanksOfTrainer:
@@ -215,7 +213,7 @@ class IngestService:
         sides = self.create_sides(setup, resume=resume)
         specs = shared_specs(study, slots_of(study, self._shape))
         arrays = arrays_in(self._allocated(array_bytes(specs)), specs)
-        self._shared = SharedState(arrays)
+        self._shared, self._inputs = SharedState(arrays), SharedInputs(input_arrays(arrays))
         reservoir = self.create_policy(setup, arrays, resume=resume)
         self._reservoir, self._sink = reservoir, FanOut(reservoir, sides)
         self._keeps_losses = type(reservoir).update_losses is not Policy.update_losses
@@ -293,24 +291,33 @@ class IngestService:
 
     # Calls of the training loop.
 
-    def do_begin_draw(self, n: int, below_watermark: bool, inputs: list[str]) -> tuple[Any, bytes]:
+    def do_begin_draw(self, n: int, below_watermark: bool, inputs: bool) -> tuple[Any, bytes]:
         """Selects a batch.
 
         Args:
             n: Number of items.
             below_watermark: See `Policy.draw`.
-            inputs: The input fields that it needs.
+            inputs: Whether it needs the input fields of its simulations.
         """
         draw = self._reservoir.begin_draw(n, below_watermark=below_watermark)
         if draw is None:
             return None, b""
         batch = copied(self._reservoir.store, draw, {}) if self._keeps_losses else None
         self._draw = draw, batch
-        answer = packed_draw(draw, self._reservoir.store, inputs)
+        answer = packed_draw(draw, self._input_rows(draw) if inputs else ())
         self._changed()
         # Samples that were drawn for the first time can be evicted now.
         self._ingest.made_room()
         return answer
+
+    def _input_rows(self, draw: Draw) -> list[int]:
+        """Returns the row of the shared input fields that each item of a draw needs."""
+        store, slots = self._reservoir.store, first_slots(draw)
+        simulations = store.simulations[slots].tolist()
+        # One slot of each simulation.
+        holders = dict(zip(simulations, slots, strict=True))
+        rows = self._inputs.place({one: store.input_fields[at] for one, at in holders.items()})
+        return [rows[simulation] for simulation in simulations]
 
     def do_end_draw(self) -> None:
         """Frees what the last draw has removed."""

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.fields import field_specs, input_specs
+from melissa_gen.builders.memory import shared_input_rows
 from melissa_gen.reservoir import ArraySpec, Stock, row_specs
 from melissa_gen.server.coordination.events import ACTIVITIES
+from melissa_gen.server.ingest.shared_inputs import input_row_specs
 from melissa_gen.study import Study
 
 __all__ = ["SharedState", "StateOfIngest", "shared_specs"]
@@ -29,14 +31,18 @@ _MORE_ARRIVALS = 2
 
 
 def shared_specs(study: Study, slots: int) -> dict[str, ArraySpec]:
-    """Returns shape and dtype of the arrays that a rank shares with its ingest process: state, and rows of samples.
+    """Returns shape and dtype of the arrays that a rank shares with its ingest process.
+
+    These are the state, the rows of samples, and the input fields of some simulations.
 
     Args:
         study: The study.
         slots: Number of rows.
     """
     inputs = len(study.parameters) + 1
-    return _state_specs(slots) | row_specs(field_specs(study.simulation), slots, inputs)
+    rows = row_specs(field_specs(study.simulation), slots, inputs)
+    fields = input_row_specs(input_specs(study.simulation), shared_input_rows(study))
+    return _state_specs(slots) | rows | fields
 
 
 def _state_specs(slots: int) -> dict[str, ArraySpec]:

@@ -1,6 +1,7 @@
 """The ingest process receives for its rank, ends with it, and its death has a sentence."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -181,6 +182,25 @@ def test_input_fields_come_with_arrivals_and_with_a_draw(make):
         assert np.array_equal(batch.fields["k"][row], given[simulation])
 
 
+def test_a_draw_does_not_send_input_fields(make):
+    size = 10_000
+    rank = make(f"simulation.inputs={{k: {{shape: [{size}]}}}}")
+    client = rank.peer()
+    rank.assign()
+    block = wire.Block(0, (0,), (size,))
+    client.send(wire.Input(0, 0, 1, block, np.arange(size, dtype="f4").tobytes()))
+    for step in range(4):
+        rank.send(client, step)
+    rank.ready(4)
+    given = {"n": 4, "below_watermark": True, "inputs": True}
+    head, data = rank.process.ask("begin_draw", **given)
+    rank.process.tell("end_draw")
+    # 40 kB for one sample alone.
+    assert len(json.dumps(head)) + len(data) < 4 * 50
+    batch = rank.reservoir.draw(4, rank.out | {"k": np.empty((4, size), "f4")})
+    assert (batch.fields["k"] == np.arange(size)).all()
+
+
 def test_what_the_trainer_does_is_in_the_reports(rank):
     rank.state.begin_turn()
     rank.state.now(TRAINING)
@@ -243,9 +263,9 @@ def test_rows_of_a_batch_and_of_arrivals_stay_until_the_trainer_has_read_them(sm
         rank.send(client, step)
     rank.ready(4)
     rank.reservoir.take_arrivals()
-    head, data = rank.process.ask("begin_draw", n=4, below_watermark=True, inputs=[])
+    head, data = rank.process.ask("begin_draw", n=4, below_watermark=True, inputs=False)
     rows = rank.reservoir.store
-    slots = unpacked_draw(head, data, rows).selection.slots
+    slots = unpacked_draw(head, data).draw.selection.slots
     drawn = rows.arrays["u"][slots].copy()
     for simulation in (1, 2, 3):
         for step in range(5):
@@ -287,6 +307,26 @@ def test_the_process_ends_after_its_last_report(rank):
     assert 20 < rank.process.end() < 300
     rank.process.leave()
     rank.child.wait(PATIENCE_SECONDS)
+
+
+def test_a_process_that_is_stopped_after_its_last_report_is_named(make):
+    """The control process waits for no further report of this rank, and all other ranks wait for the rank."""
+    rank = make("server.heartbeat_timeout=1")
+    rank.process.close()
+    rank.wait(lambda one: one["last"])
+    rank.child.suspend()
+    with pytest.raises(
+        RunError, match=r"process of server rank 0 has been stopped for \d s .*heartbeat_timeout"
+    ):
+        rank.process.finish(SingleRank(), complete=True)
+
+
+def test_a_checkpoint_of_a_process_that_is_stopped_has_an_end(make, tmp_path):
+    rank = make("server.heartbeat_timeout=1")
+    saver = rank.process.state(tmp_path / "rows.safetensors")
+    rank.child.suspend()
+    with pytest.raises(RunError, match="process of server rank 0 has been stopped"):
+        saver.run()
 
 
 def test_the_death_of_the_process_is_a_sentence(rank):
