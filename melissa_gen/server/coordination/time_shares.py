@@ -22,7 +22,8 @@ class TimeShares:
 
     def __init__(self) -> None:
         self._ranks: dict[int, dict[str, float]] = {}
-        self._jobs: dict[str, dict[str, float]] = {}
+        # Of each job its seconds in the newest heartbeat, and its shares of the time since the one before.
+        self._jobs: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
 
     def ingest(self, reports: Iterable[Mapping[str, Any] | None]) -> dict[str, float]:
         """Returns the shares of the rank whose ingest was the busiest one; empty if no rank says them.
@@ -54,32 +55,41 @@ class TimeShares:
     def clients(self, beats: Iterable[wire.Alive]) -> dict[str, float]:
         """Returns the mean shares over the clients that say them; empty if none does.
 
+        A client of which there is no new heartbeat counts with its shares before the last one.
+
         Args:
             beats: The newest heartbeat of each client job that is alive.
         """
-        jobs = {beat.job: _seconds(beat) for beat in beats}
-        now = {job: seconds for job, seconds in jobs.items() if seconds}
-        found = []
-        for job, seconds in now.items():
-            before = self._jobs.get(job, seconds)
-            spent = {key: seconds[key] - before[key] for key in seconds}
-            if spent["elapsed"] > 0:
-                shares = {part: spent[part] / spent["elapsed"] for part in _CLIENT_PARTS}
-                found.append({part: min(max(x, 0.0), 1.0) for part, x in shares.items()})
         # Only jobs that are alive are kept.
-        self._jobs = now
+        self._jobs = {beat.job: self._client(beat) for beat in beats if _seconds(beat)}
+        found = [shares for _, shares in self._jobs.values() if shares]
         if not found:
             return {}
         return {part: sum(one[part] for one in found) / len(found) for part in _CLIENT_PARTS}
 
+    def _client(self, beat: wire.Alive) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns the seconds of a client, and its shares of the time since its heartbeat before."""
+        now = _seconds(beat)
+        before, shares = self._jobs.get(beat.job, (now, {}))
+        spent = {key: now[key] - before[key] for key in now}
+        if spent["elapsed"] > 0:
+            shares = {
+                part: min(max(spent[part] / spent["elapsed"], 0.0), 1.0) for part in _CLIENT_PARTS
+            }
+        return now, shares
+
 
 def _one_after_the_other(shares: dict[str, float]) -> dict[str, float]:
-    """Takes the time in which another thread of the process has selected batches from that of waiting."""
+    """Takes the time in which another thread of the process has selected batches from that of waiting.
+
+    What it did while the ingest thread worked counts as the work of that thread, so that the sum is 1.
+    """
     left = shares["drawing"]
     for wait in _WAITS:
         taken = min(left, shares[wait])
         shares[wait] -= taken
         left -= taken
+    shares["drawing"] -= left
     return shares
 
 

@@ -40,6 +40,13 @@ def test_selecting_batches_takes_place_while_the_ingest_thread_waits():
     assert sum(found[part] for part in (*INGEST_PARTS, "drawing")) == pytest.approx(1.0)
 
 
+def test_selecting_batches_beside_a_busy_ingest_thread_makes_no_more_than_all_of_the_time():
+    shares = TimeShares()
+    shares.ingest([report(0)])
+    found = shares.ingest([report(0, waiting=0.5, copying=1.5, drawing=1.0)])
+    assert (found["waiting"], found["copying"], found["drawing"]) == (0.0, 0.75, 0.25)
+
+
 def test_reports_that_say_nothing_are_unknown():
     shares = TimeShares()
     for _ in range(2):
@@ -64,6 +71,7 @@ def test_the_shares_of_clients_are_means_over_those_that_say_them():
         }
     )
     assert sum(found.values()) == pytest.approx(1.0)
+    assert shares.clients(later) == found, "no new heartbeat"
     assert shares.clients([beat("old")]) == {}
 
 
