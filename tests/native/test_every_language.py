@@ -352,7 +352,7 @@ def test_a_silent_server_is_an_error_also_for_a_client_without_credit(serve, com
     beat = server.beats[-1]  # a client that lives shorter may end before its first
     elapsed, *parts = beat.spent
     assert beat.credit_seconds > 0 and min(parts) >= 0
-    # The time of waiting is counted five times a second.
+    # The wait that has not ended is counted, too.
     assert elapsed - 0.3 < sum((*parts, beat.credit_seconds, beat.next_seconds)) < elapsed + 0.01
 
 

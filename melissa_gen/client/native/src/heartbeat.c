@@ -27,7 +27,8 @@ struct heartbeat {
     pthread_cond_t wake;
     bool closing;
     struct wire_progress progress;
-    double began, asked; /* when the first, and the current, request of a simulation was sent; 0: none */
+    double began; /* when the first simulation was requested; 0: not yet */
+    double waiting; /* since when the solver has waited beyond the noted seconds; 0: it does not wait */
     double entered, returned; /* when the solver called the client, and when it went on; 0: it does the other */
     double counted; /* seconds of waiting and sending when it called */
     enum heartbeat_end end;
@@ -48,8 +49,11 @@ static struct wire_progress current_progress(const struct heartbeat *heartbeat)
     double now = heartbeat_now();
     if (heartbeat->began > 0)
         progress.elapsed = now - heartbeat->began;
-    if (heartbeat->asked > 0)
-        progress.next_seconds += now - heartbeat->asked;
+    double waited = heartbeat->waiting > 0 ? now - heartbeat->waiting : 0;
+    if (progress.state == WIRE_WAITING_FOR_CREDIT)
+        progress.credit_seconds += waited;
+    else
+        progress.next_seconds += waited;
     if (heartbeat->returned > 0)
         progress.solving += now - heartbeat->returned;
     return progress;
@@ -231,9 +235,10 @@ void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simula
     progress->step = step;
     progress->credit_seconds += credit_seconds;
     progress->next_seconds += next_seconds;
-    heartbeat->asked = state == WIRE_WAITING_FOR_PARAMETERS && next_seconds <= 0 ? heartbeat_now() : 0;
+    bool waits = state == WIRE_WAITING_FOR_CREDIT || (state == WIRE_WAITING_FOR_PARAMETERS && next_seconds <= 0);
+    heartbeat->waiting = waits ? heartbeat_now() : 0;
     if (heartbeat->began <= 0)
-        heartbeat->began = heartbeat->asked;
+        heartbeat->began = heartbeat->waiting;
     pthread_mutex_unlock(&heartbeat->lock);
 }
 
