@@ -32,6 +32,8 @@ __all__ = ["Finding", "examine"]
 
 _MESSAGE_SECONDS = 0.5
 """Time for which messages are sent to measure their rate."""
+_QUEUED_MESSAGES = 50
+"""Messages that wait on each side at most: 13 MB."""
 LEAST_SHM_BYTES = 64e6
 """Shared memory below which MPI may fail."""
 _HELLO = (
@@ -247,6 +249,9 @@ def _message_rate(kind: str) -> float:
         context.socket(zmq.PUSH) as sender,
     ):
         sender.linger = 0
+        sender.sndhwm = receiver.rcvhwm = _QUEUED_MESSAGES
+        # On a machine whose sockets carry nothing, both sides give up.
+        sender.sndtimeo = receiver.rcvtimeo = 5000
         receiver.bind(f"ipc://{folder}/rate" if kind == "ipc" else "tcp://127.0.0.1:*")
         sender.connect(receiver.getsockopt_string(zmq.LAST_ENDPOINT))
         sending = threading.Thread(target=_send_all, args=(sender, message), daemon=True)
