@@ -37,9 +37,21 @@ def write_server_failure(run_dir: Path, reason: str, *, refused: bool = False) -
     partial = run_dir / FILE.with_name(f".{FILE.name}-{socket.gethostname()}-{os.getpid()}")
     with contextlib.suppress(OSError):
         partial.write_bytes(line + _REFUSED * refused)
-        os.link(partial, run_dir / FILE)
+        _publish(partial, run_dir / FILE)
     with contextlib.suppress(OSError):
         partial.unlink()
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Gives a file another name, too, unless there is a file of this name."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:
+        # Some file systems have no hard links. Ranks that fail at the same moment may then replace a reason.
+        if not path.exists():
+            partial.replace(path)
 
 
 def read_server_failure(run_dir: Path) -> ServerFailure:

@@ -44,6 +44,18 @@ def test_a_folder_that_can_not_be_written_is_no_further_failure(tmp_path):
     assert read_server_failure(tmp_path).reason == ""
 
 
+def test_a_file_system_without_hard_links_keeps_the_first_reason(tmp_path, monkeypatch):
+    def refused(*paths):
+        raise PermissionError(*paths)
+
+    monkeypatch.setattr(os, "link", refused)
+    (tmp_path / "logs").mkdir()
+    write_server_failure(tmp_path, "the network can't be trained", refused=True)
+    write_server_failure(tmp_path, "a peer is gone")
+    assert read_server_failure(tmp_path) == ServerFailure("the network can't be trained", True)
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["server-failure.txt"]
+
+
 def test_a_rank_that_is_killed_as_soon_as_its_file_appears_has_left_the_whole_reason(tmp_path):
     (tmp_path / "logs").mkdir()
     for _ in range(20):
