@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melissa_gen.report.quantities import megabytes, rate, share
-from melissa_gen.report.waiting import INGEST_PARTS, SMALL, group_of, trainer_seconds
+from melissa_gen.report.waiting import INGEST_PARTS, SMALL, group_of, solves, trainer_seconds
 from melissa_gen.run_dir.events import number_at
 
 __all__ = ["Bottleneck", "bottleneck"]
@@ -38,7 +38,21 @@ SINKS = (
     "The sinks are the bottleneck: the clients wait for the server {share} of the time",
     "Fewer clients would do; more server ranks (server.ranks) would make the study shorter.",
 )
-NONE = "There is no bottleneck: clients and trainer keep pace"
+# The same where no solver runs.
+WITHOUT_SOLVERS = {
+    "trainer_for_data": (
+        "data",
+        "Reading the data is the bottleneck: the trainer waits for it {share} of the time",
+        "Files on faster storage, or more training on each sample (training.draws_per_sample) would use this time.",
+    ),
+    "clients_for_credit": (
+        "training",
+        "The training is the bottleneck: the next simulations wait for room in the reservoir {share} of the time",
+        "More server ranks (server.ranks), a GPU or less training on each sample (training.draws_per_sample) would "
+        "make the study shorter.",
+    ),
+}
+NONE = "There is no bottleneck: {side} and trainer keep pace"
 MESSAGES = (
     "More time steps in a message (server.chunk_steps), more server ranks (server.ranks), or a core for ingest alone "
     "(server.pin_ingest) would help."
@@ -60,7 +74,8 @@ class Bottleneck:
     """What limits the speed of a run.
 
     Attributes:
-        name: `solvers`, `training`, `sampler`, `ingest`, `sinks` (of a study without training), or `none`.
+        name: `solvers`, `training`, `sampler`, `ingest`, `data` (of `melissa-gen train`), `sinks` (of a study without
+            training), or `none`.
         waits: Key of the largest waiting time, or "".
         said: A sentence that says what waits, how much, and how far the bottleneck is from what is possible.
         advice: A sentence that says what to change.
@@ -86,10 +101,13 @@ def bottleneck(found: Mapping[str, Any], *, trains: bool = True) -> Bottleneck |
     if not known:
         return None
     key = max(known, key=lambda one: known[one])
-    solved, trained = _solved(group_of(found, "clients")), _trained(group_of(found, "training"))
+    clients = group_of(found, "clients")
+    solved, trained = _solved(clients), _trained(group_of(found, "training"))
+    texts = BOTTLENECKS if solves(clients) else BOTTLENECKS | WITHOUT_SOLVERS
     if known[key] < SMALL:
         if trains:
-            return Bottleneck("none", "", _sentence(NONE, trained), "")
+            side = "clients" if solves(clients) else "data"
+            return Bottleneck("none", "", _sentence(NONE.format(side=side), trained), "")
         said = _sentence("The solvers are the bottleneck: the clients hardly wait", solved)
         return Bottleneck("solvers", "", said, "More clients (launcher.clients) would help.")
     if key != "clients_for_parameters" and (
@@ -97,8 +115,8 @@ def bottleneck(found: Mapping[str, Any], *, trains: bool = True) -> Bottleneck |
     ):
         return busy
     sinks = key == "clients_for_credit" and not trains
-    name, said, advice = SINKS if sinks else BOTTLENECKS[key]
-    more = {"solvers": (trained, solved), "training": (trained,)}.get(name, ())
+    name, said, advice = SINKS if sinks else texts[key]
+    more = {"solvers": (trained, solved), "training": (trained,), "data": (trained,)}.get(name, ())
     return Bottleneck(name, key, _sentence(said.format(share=share(known[key])), *more), advice)
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "SMALL",
     "group_of",
     "mean_shares",
+    "solves",
     "time_sentences",
     "trainer_seconds",
     "who_waits",
@@ -41,10 +42,11 @@ INGEST_PARTS = {
     "answering": "answering clients",
     "drawing": "selecting batches",
     "waiting": "waiting for messages",
-    "blocked": "waiting for room in the reservoir",
+    "blocked": "waiting for room",
 }
 _CLIENT_PARTS = {
     "solving": "solving",
+    "reading": "reading files",
     "copying": "checking and copying values",
     "sending": "sending",
     "waiting_for_credit": "waiting for the server",
@@ -88,9 +90,15 @@ def time_sentences(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("trainer", _listed(seconds or group_of(found, "trainer"), _TRAINER_PARTS)),
         (_ingest_name(ingest), _listed(ingest, INGEST_PARTS)),
     ]
-    if ingest:
-        pairs.append(("clients", _listed(clients, _CLIENT_PARTS) or UNKNOWN))
+    if ingest and (solves(clients) or "reading" in clients):
+        name = "clients" if solves(clients) else "data"
+        pairs.append((name, _listed(clients, _CLIENT_PARTS) or UNKNOWN))
     return [(name, text) for name, text in pairs if text]
+
+
+def solves(clients: Mapping[str, Any]) -> bool:
+    """Returns whether the clients are solvers, as far as is known; if not, the server takes recorded data or none."""
+    return not clients or "solving" in clients
 
 
 def _ingest_name(ingest: Mapping[str, Any]) -> str:

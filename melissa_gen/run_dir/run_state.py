@@ -28,8 +28,8 @@ class RunState:
         batches: Number of batches that were trained.
         error: Mean error of the last validation: NRMSE, or RMSE where `training.metric` is `absolute`.
         samples_per_second: Samples received per second: now, or on average of a run that has ended.
-        shares: The objects `waiting` and `ingest` of the status, or of the summary of a run that has ended: shares of
-            the time; an object is empty if it is unknown.
+        shares: The objects `waiting`, `ingest` and `clients` of the status, or of the summary of a run that has ended:
+            shares of the time; an object is empty if it is unknown.
         trains: Whether the run has a trainer, as far as is known.
         last_event: When the last event was written (seconds since the epoch).
         age: Seconds since then.
@@ -78,7 +78,7 @@ class RunState:
             number_at(found, "training", "batches"),
             error,
             speed,
-            {key: found.get(key) or {} for key in ("waiting", "ingest")},
+            {key: found.get(key) or {} for key in ("waiting", "ingest", "clients")},
             bool(found.get("training")),
             last,
             max((time.time() if now is None else now) - last, 0.0),

@@ -231,6 +231,7 @@ def test_a_study_trains_on_recorded_data_without_its_solver(whole, module_runs):
     assert run.summary["simulations"] == counts
     assert run.summary["samples"]["trained"] == 70
     assert run.summary["validation"]["simulations"] == 2
+    assert run.summary["ingest"] and "solving" not in run.summary["clients"]
     assert not list((run.run_dir / "logs").glob("client-*"))
     numbers, points, fields = content(output)
     held, trained, values = content(run.run_dir / "validation.h5")

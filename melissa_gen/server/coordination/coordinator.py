@@ -35,7 +35,6 @@ from melissa_gen.server.listening import listening_address
 from melissa_gen.server.peak_memory import peak_megabytes
 from melissa_gen.server.rank_state import SavedPart
 from melissa_gen.server.setup import Checkpoint, RankSetup
-from melissa_gen.study import Study
 
 if TYPE_CHECKING:
     from melissa_gen.server.coordination.snapshots import Snapshots
@@ -113,7 +112,7 @@ class Coordinator:
             self._solved_again = self._ledger.restore(checkpoint.state["ledger"])
             self.proposals.restore(checkpoint.state["proposals"], self._ledger.records)
             lost = _lost_since(checkpoint, before)
-        self._board = _status_board(study, before, checkpoint, lost)
+        self._board = _status_board(setup, before, checkpoint, lost)
         self._heartbeats = HeartbeatThread(self.contact, beats)
         self._control = ControlThread(
             study,
@@ -450,19 +449,21 @@ def _import_torch() -> None:
 
 
 def _status_board(
-    study: Study, before: dict[str, Any], checkpoint: Checkpoint | None, lost: int
+    setup: RankSetup, before: dict[str, Any], checkpoint: Checkpoint | None, lost: int
 ) -> StatusBoard:
     """Creates the board, with the last validation of the checkpoint.
 
     Args:
-        study: The study.
+        setup: The study, and the purpose of the run.
         before: The last `status` event of earlier servers.
         checkpoint: The checkpoint to continue from, or None.
         lost: Samples lost with an earlier server.
     """
     elapsed = number_at(before, "elapsed")
     earlier = 0.0 if math.isnan(elapsed) else elapsed
-    board = StatusBoard(study.server.ranks, earlier, lost, study.training.error_name)
+    study, purpose = setup.study, setup.purpose
+    between = "solving" if purpose.solves else "reading" if purpose.data else None
+    board = StatusBoard(study.server.ranks, earlier, lost, study.training.error_name, between)
     if checkpoint is not None:
         board.validation = checkpoint.state["validation"]
         board.validation_by_field = checkpoint.state["validation_by_field"]

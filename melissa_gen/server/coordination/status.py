@@ -22,6 +22,7 @@ class StatusBoard:
         earlier: Seconds that earlier servers of the run took.
         lost: Samples that an earlier server had stored after the checkpoint that this one continues from.
         error: Name of the validation error.
+        between: What a client does between its calls; see `TimeShares`.
 
     Attributes:
         validation: The newest errors, or None.
@@ -32,7 +33,12 @@ class StatusBoard:
     """
 
     def __init__(
-        self, ranks: int, earlier: float = 0.0, lost: int = 0, error: str = "nrmse"
+        self,
+        ranks: int,
+        earlier: float = 0.0,
+        lost: int = 0,
+        error: str = "nrmse",
+        between: str | None = "solving",
     ) -> None:
         self._error = error
         self._reports: list[dict[str, Any] | None] = [None] * ranks
@@ -42,7 +48,7 @@ class StatusBoard:
         self._before: dict[str, float] = {}
         # Seconds that each living client job had waited at the last status, by cause.
         self._waited: dict[str, dict[str, float]] = {}
-        self._shares = TimeShares()
+        self._shares = TimeShares(between)
         self.validation: dict[str, float] | None = None
         self.validation_by_field: dict[str, dict[str, float]] = {}
         self.validation_in_time: dict[str, Any] = {}

@@ -18,9 +18,14 @@ class TimeShares:
 
     The shares are those of the time by the clock of the process itself, since its messages arrive at other moments than
     those at which a status is written.
+
+    Args:
+        between: What a client does between its calls: `solving`, `reading` recorded data, or None if it only stands
+            for simulations that nobody solves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, between: str | None = "solving") -> None:
+        self._between = between
         self._ranks: dict[int, dict[str, float]] = {}
         # Of each job its seconds in the newest heartbeat, and its shares of the time since the one before.
         self._jobs: dict[str, tuple[dict[str, float], dict[str, float]]] = {}
@@ -65,7 +70,9 @@ class TimeShares:
         found = [shares for _, shares in self._jobs.values() if shares]
         if not found:
             return {}
-        return {part: sum(one[part] for one in found) / len(found) for part in _CLIENT_PARTS}
+        means = {part: sum(one[part] for one in found) / len(found) for part in _CLIENT_PARTS}
+        solving = means.pop("solving")
+        return means if self._between is None else {self._between: solving} | means
 
     def _client(self, beat: wire.Alive) -> tuple[dict[str, float], dict[str, float]]:
         """Returns the seconds of a client, and its shares of the time since its heartbeat before."""

@@ -78,6 +78,23 @@ def test_what_a_busy_ingest_does_decides_what_to_change(part, advice):
     assert found.name == "ingest" and advice in found.advice
 
 
+@pytest.mark.parametrize(
+    ("waiting", "name", "words"),
+    [
+        ("trainer_for_data", "data", "the trainer waits for it 40 %"),
+        ("clients_for_credit", "training", "the next simulations wait for room"),
+        ("clients_for_parameters", "sampler", "wait for parameters"),
+    ],
+)
+def test_recorded_data_has_no_solvers(waiting, name, words):
+    for clients in ({"reading": 0.5, "sending": 0.1}, {"sending": 0.1}):
+        found = bottleneck({"waiting": {waiting: 0.4}, "clients": clients})
+        assert found.name == name and words in found.said
+        assert "launcher.clients" not in found.advice and "Fewer clients" not in found.advice
+        idle = bottleneck({"waiting": {waiting: 0.0}, "clients": clients})
+        assert idle.said.startswith("There is no bottleneck: data and trainer")
+
+
 def test_a_busy_ingest_of_which_nobody_waits_is_no_bottleneck():
     assert bottleneck({"waiting": {"trainer_for_data": 0.01}, "ingest": BUSY}).name == "none"
     waits = {"clients_for_parameters": 0.5, "trainer_for_data": 0.2}
@@ -111,3 +128,7 @@ def test_each_process_says_where_its_time_went():
     clients = {"solving": 0.9, "sending": 0.1}
     found = dict(time_sentences({"ingest": IDLE, "clients": clients}))
     assert found["clients"] == "90 % solving, 10 % sending" and "trainer" not in found
+    found = dict(time_sentences({"ingest": IDLE, "clients": {"reading": 0.3, "sending": 0.1}}))
+    assert found["data"] == "75 % reading files, 25 % sending"
+    found = dict(time_sentences({"ingest": IDLE, "clients": {"sending": 0.1}}))
+    assert found.keys() == {"ingest"}, "an equation alone has neither solvers nor data"

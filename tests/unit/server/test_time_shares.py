@@ -75,6 +75,15 @@ def test_the_shares_of_clients_are_means_over_those_that_say_them():
     assert shares.clients([beat("old")]) == {}
 
 
+def test_the_clients_of_recorded_data_read_it():
+    for between, solves in (("reading", {"reading": 0.5}), (None, {})):
+        shares = TimeShares(between)
+        for beats in (1.0, 3.0):
+            found = shares.clients([beat("a", beats, 0.5 * beats, 0.0, 0.0)])
+        waits = dict.fromkeys(("waiting_for_credit", "waiting_for_parameters"), 0.0)
+        assert found == solves | waits | {"copying": 0.0, "sending": 0.0}
+
+
 @pytest.mark.parametrize("spent", [(1.0,), (math.nan,) * 4, (2.0, math.inf, 0.0, 0.0)])
 def test_clients_that_say_nonsense_are_unknown(spent):
     shares = TimeShares()
