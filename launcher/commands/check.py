@@ -61,7 +61,14 @@ def check_study(
     Returns:
         Whether no problem was found.
     """
-    from melissa_gen.builders import memory
+    from melissa_gen.builders.memory import (
+        GPU_MEGABYTES,
+        check_memory,
+        control_megabytes,
+        disk_promise,
+        promised_megabytes,
+        unknown_gpu,
+    )
 
     lines = _Findings(view, path, overrides)
     lines.good(f"study '{study.name}': every key is legal")
@@ -69,7 +76,7 @@ def check_study(
     lines.attempt("back end", lambda: check_backend(study))
     trains = study.training.enabled
     surrogate = lines.attempt("surrogate", lambda: _surrogate(study)) if trains else None
-    lines.attempt("memory", lambda: memory.check_memory(study))
+    lines.attempt("memory", lambda: check_memory(study))
     if study.simulation.mesh is not None:
         lines.attempt("mesh", lambda: read_mesh(study))
     if trains and study.training.validation.sets:
@@ -90,16 +97,12 @@ def check_study(
     )
     if surrogate is not None:
         lines.note(
-            f"memory: at most {memory.promised_megabytes(study):,.0f} MB in each of {ranks} server rank(s)"
-            f" ({memory.staging_megabytes(study):,.0f} MB for samples under way)"
-            + (
-                f", and {memory.GPU_MEGABYTES:,.0f} more where a GPU is found"
-                * memory.unknown_gpu(study)
-            )
-            + f"; at most {memory.control_megabytes(study):,.0f} MB in the control process beside rank 0"
+            f"memory: at most {promised_megabytes(study):,.0f} MB in each of {ranks} server rank(s)"
+            + (f", and {GPU_MEGABYTES:,.0f} more where a GPU is found" * unknown_gpu(study))
+            + f"; at most {control_megabytes(study):,.0f} MB in the control process beside rank 0"
         )
     if study.reservoir.checkpoint:
-        lines.note(memory.disk_promise(study, Path.cwd()))
+        lines.note(disk_promise(study, Path.cwd()))
     if timing is not None and surrogate is not None:
         _project(study, timing, lines)
     return lines.all_good

@@ -31,7 +31,6 @@ __all__ = [
     "promised_megabytes",
     "reservoir_megabytes",
     "shared_input_rows",
-    "staging_megabytes",
     "staging_slots",
     "stream_megabytes",
 ]
@@ -188,17 +187,12 @@ def staging_slots(study: Study) -> int:
     A message is read only if all its time steps have a slot.
     """
     flow = study.flow
-    return (study.senders + 1) * flow.steps + flow.chunk_steps - 1
-
-
-def staging_megabytes(study: Study) -> float:
-    """Returns the memory of the samples under way to one server rank in megabytes, a part of what is promised."""
-    return staging_slots(study) * study.sample_bytes / 1e6
+    return (study.launcher.clients + 1) * flow.steps + flow.chunk_steps - 1
 
 
 def growing_simulations(study: Study) -> int:
-    """Returns the simulations of a rank that may have incomplete windows at once: of its clients, and a lost one."""
-    return study.senders + 1
+    """Returns the simulations whose windows may be incomplete at once: those of all clients, and a lost one."""
+    return study.launcher.clients + 1
 
 
 def growing_slots(study: Study, shape: WindowShape | None) -> int:

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from melissa_gen.protocol.failures import Failure
 
@@ -39,11 +38,6 @@ class Refusal:
     def as_list(self) -> list[str | int]:
         """Returns source, reason and count for a JSON message."""
         return [self.source, self.reason, self.count]
-
-    def event_fields(self) -> dict[str, Any]:
-        """Returns the fields of the event that records the refusal."""
-        reason = {"reason": self.reason} if self.failure is None else self.failure.record()
-        return {"what": self.source, **reason, "count": self.count}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["BUFFERS", "Flow", "default_flow", "most_senders"]
+__all__ = ["BUFFERS", "Flow", "default_flow"]
 
 BUFFERS = 4
 """Least number of buffers that hold more than one time step each."""
@@ -47,17 +47,3 @@ def default_flow(
     steps = credit or min(held, max(16, min(2 * BUFFERS * chunk, time_steps)))
     chunk = min(chunk, max(steps // BUFFERS, 1))
     return Flow(steps // chunk, chunk)
-
-
-def most_senders(clients: int, ranks: int) -> int:
-    """Returns the number of clients for whose time steps under way a server rank has memory.
-
-    All time steps of a simulation belong to one server rank, so that a rank receives from a part of the clients. It has
-    memory for twice the mean and two more: a client begins its next simulation before the last samples of the one
-    before are stored, and a simulation that failed is solved again.
-
-    Args:
-        clients: Number of client jobs that may run at the same time.
-        ranks: Number of server ranks.
-    """
-    return min(clients, 2 * -(-clients // ranks) + 2)

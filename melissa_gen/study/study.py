@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 from melissa_gen.distributions import Parameter
 from melissa_gen.errors import StudyError
 from melissa_gen.study.base_section import Section
-from melissa_gen.study.flow import BUFFERS, Flow, default_flow, most_senders
+from melissa_gen.study.flow import BUFFERS, Flow, default_flow
 from melissa_gen.study.launcher_section import LauncherSection
 from melissa_gen.study.record_section import RecordSection
 from melissa_gen.study.report_section import ReportSection
@@ -126,11 +126,6 @@ class Study(Section):
         if server.credit is not None:
             return Flow(server.credit // chunk, chunk)
         return Flow(max(default_flow(self.sample_bytes).steps // chunk, BUFFERS), chunk)
-
-    @property
-    def senders(self) -> int:
-        """Largest number of clients whose time steps are under way to one server rank at the same time."""
-        return most_senders(self.launcher.clients, self.server.ranks)
 
     @property
     def over_tcp(self) -> bool:

@@ -259,14 +259,6 @@ class SamplerFailed:
 
     reason: str
 
-    @property
-    def warning(self) -> str:
-        """A sentence for the user."""
-        return (
-            "the sampler failed; draws from the prior replace this generation, and it tries again at the next "
-            f"one: {self.reason}"
-        )
-
 
 @dataclass(frozen=True)
 class MessageRefused:

@@ -9,8 +9,8 @@ The life of a simulation:
 1. The machine takes a proposal from its source when a client requests a simulation and none waits for a retry. In
    per-simulation mode it takes proposals ahead, because a job is started for a given simulation. Every server rank is
    sent the parameters (`assigned`).
-2. The simulation is issued to a client as its next attempt, once its server rank has a place for it (`CreditPool`). The
-   client sends fields to the server ranks, not to this machine.
+2. The simulation is issued to a client as its next attempt. The client sends fields to the server ranks, not to this
+   machine.
 3. The attempt ends for one of these reasons:
 
    - all server ranks have reported what they received, and it is complete: the simulation is finished;
@@ -35,7 +35,6 @@ from melissa_gen.protocol.failures import Failure
 from melissa_gen.protocol.refusals import Refusals
 from melissa_gen.server.coordination.action_list import ActionList
 from melissa_gen.server.coordination.client_jobs import ClientJobs
-from melissa_gen.server.coordination.credit_pool import CreditPool
 from melissa_gen.server.coordination.draining import DrainingAttempts
 from melissa_gen.server.coordination.events import (
     Action,
@@ -119,10 +118,11 @@ class ControlMachine:
         self._pending: dict[int, int] = {}
 
         self._jobs = ClientJobs()
-        ranks = settings.welcome.server_ranks
-        self._credit = CreditPool(ranks, settings.places)
         self._upcoming = UpcomingSimulations(
-            *(ledger, proposals, self._credit, settings.clients, ranks),
+            ledger,
+            proposals,
+            settings.clients,
+            settings.welcome.server_ranks,
             announce=lambda record: self._send_owner(record, assignment(record)),
         )
         # Attempts whose job has ended while reports may still arrive.
@@ -205,7 +205,7 @@ class ControlMachine:
             case FailureReported():
                 self._stop(event.reason)
             case SamplerFailed():
-                self._warn_of_sampler(event)
+                self._warn_of_sampler(event.reason)
             case MessageRefused():
                 self._refuse(event)
             case ServerEnds():
@@ -229,11 +229,15 @@ class ControlMachine:
         self._jobs.connect(event.client, event.job, self._now.monotonic)
         self._actions.send_client(event.client, self._settings.welcome)
         self._actions.write_event(
-            "client_connected", job=event.job, host=event.host, pid=event.pid, ranks=event.ranks
+            "client_connected",
+            job=event.job,
+            host=event.host,
+            pid=event.pid,
+            ranks=event.ranks,
         )
 
     def _answer(self, event: ClientAsks) -> None:
-        """Answers a client that asks for a simulation, as soon as there is a place for one."""
+        """Issues a simulation to a client, or sends it the reason why it gets none."""
         job = self._jobs.job_of(event.client)
         if job is None:
             text = "a client that asks for a simulation before it has said hello"
@@ -241,37 +245,28 @@ class ControlMachine:
         # The launcher counts a job as connected here, not at its hello: a job that then can't declare its fields
         # would be started again and again.
         self._actions.send_launcher({"type": "connected", "job": job})
-        self._credit.wait(event.client, event.simulation)
-        self._serve()
-
-    def _serve(self) -> None:
-        """Answers the waiting clients in the order of their requests, except those for which there is no place."""
-        for client, requested in self._credit.waiting():
-            if self._stop_reason is not None:
-                self._actions.send_client(client, wire.Stop(self._stop_reason))
-            elif not self._upcoming.left(requested):
-                self._actions.send_client(client, wire.Done())
-            elif self._credit.exhausted or not self._issue(client, requested):
-                if requested == wire.ANY:
-                    return
-                continue
-            self._credit.leave([client])
-
-    def _issue(self, client: bytes, requested: int) -> bool:
-        """Issues a simulation to a client; returns whether there is a place for it."""
-        job = self._jobs.job_of(client)
-        assert job is not None
-        record = self._upcoming.take(requested, self._jobs.last_issued(job))
+        if self._stop_reason is not None:
+            self._actions.send_client(event.client, wire.Stop(self._stop_reason))
+            return
+        record = self._upcoming.take(event.simulation, self._jobs.last_issued(job))
         if record is None:
-            return False
-        self._credit.take(record.simulation)
+            self._actions.send_client(event.client, wire.Done())
+            return
         attempt = self._ledger.issue(record, job, self._now.unix)
         self._jobs.issue(job, record.simulation)
         self._proposals.register(record)
-        self._actions.send_client(client, wire.Solve(record.simulation, attempt, record.parameters))
-        names = self._settings.welcome.parameters
-        self._actions.write_event("simulation_issued", **record.issued_fields(names))
-        return True
+        self._actions.send_client(
+            event.client, wire.Solve(record.simulation, attempt, record.parameters)
+        )
+        self._actions.write_event(
+            "simulation_issued",
+            simulation=record.simulation,
+            attempt=attempt,
+            job=job,
+            parameters=wire.named_values(self._settings.welcome.parameters, record.parameters),
+            method=record.method,
+            generation=record.generation,
+        )
 
     def _give_up(self, event: ClientFailed) -> None:
         """Drops the simulation that a client has given up, or reports a client with wrong declarations once."""
@@ -340,9 +335,7 @@ class ControlMachine:
     def _handle_job_end(self, event: JobEnded) -> None:
         job, now = event.job, self._now.unix
         self._launcher_heard = self._now.monotonic
-        clients = self._jobs.end(job)
-        self._credit.leave(clients)
-        self._actions.add(ForgetJob(job, clients))
+        self._actions.add(ForgetJob(job, self._jobs.end(job)))
         failure = Failure.of("process_ended", exit_status=event.exit_code).with_details(
             f"its log {job}.log ends: {event.ending}" if event.ending else ""
         )
@@ -386,7 +379,6 @@ class ControlMachine:
             return
         record = outcome.record
         self._draining.discard(record.simulation)
-        self._credit.give_back(record.simulation)
         over = outcome.finished or outcome.dropped
         at = {"simulation": record.simulation, "attempt": record.attempt}
         self._send_owner(record, {"type": "closed", **at, "over": over})
@@ -400,7 +392,6 @@ class ControlMachine:
             self._actions.write_event("simulation_failed", forward=True, **outcome.event_fields())
             if charged and outcome.failure is not None:
                 self._check_fault(record.simulation, outcome.failure)
-        self._serve()
         self._send_want()
 
     def _check_fault(self, simulation: int, failure: Failure) -> None:
@@ -432,23 +423,18 @@ class ControlMachine:
         kind = "leaving" if self._handing_over else "stopping"
         self._actions.send_launcher({"type": kind, "reason": reason})
         self._send_ranks({"type": "stop", "reason": reason})
-        self._serve()
         self._send_want()
 
     def _check_timeouts(self, pulses: Mapping[str, Pulse]) -> None:
-        assert self._launcher_heard is not None
-        silence = self._now.monotonic - self._launcher_heard
-        lost = self._timeouts.launcher_lost(silence, connected=self._launcher_connected)
-        if lost is not None:
-            self._stop(lost)
+        self._check_launcher()
         if self._jobs.check_due(self._now.monotonic):
             for job, pulse in pulses.items():
                 self._check_job(job, pulse)
             patience = self._timeouts.heartbeat
             for job in self._jobs.unheard(pulses.keys(), self._now.monotonic - patience):
                 self._kill(job, Failure.of("silent", seconds=round(patience)))
-        for gone in self._draining.lost(self._now.monotonic, withheld=self._credit_withheld):
-            self._lose_attempt(gone.record, gone.failure, charged=gone.charged)
+        for lost in self._draining.lost(self._now.monotonic, withheld=self._credit_withheld):
+            self._lose_attempt(lost.record, lost.failure, charged=lost.charged)
         if self._ledger.unfinished == 0 and not self._reception_over:
             self._reception_over = True
             self._actions.write_event("reception_over")
@@ -457,6 +443,13 @@ class ControlMachine:
             ended = (self._ledger.drawn, self._ledger.unfinished, self._jobs.end_reports)
             jobs = self._jobs.connected
             self._actions.add(*self._watchdog.check(ended, jobs, pulses, self._now.monotonic))
+
+    def _check_launcher(self) -> None:
+        assert self._launcher_heard is not None
+        silence = self._now.monotonic - self._launcher_heard
+        reason = self._timeouts.launcher_lost(silence, connected=self._launcher_connected)
+        if reason is not None:
+            self._stop(reason)
 
     def _check_job(self, job: str, pulse: Pulse) -> None:
         if self._jobs.killed(job):
@@ -470,10 +463,14 @@ class ControlMachine:
         self._detach_job(job, failure, failed=True)
         self._actions.send_launcher({"type": "kill", "job": job, "reason": str(failure)})
 
-    def _warn_of_sampler(self, event: SamplerFailed) -> None:
-        if event.reason != self._sampler_failure:
-            self._sampler_failure = event.reason
-            self._actions.write_event("warning", forward=True, message=event.warning)
+    def _warn_of_sampler(self, reason: str) -> None:
+        if reason != self._sampler_failure:
+            self._sampler_failure = reason
+            text = (
+                "the sampler failed; draws from the prior replace this generation, and it tries again at the next "
+                f"one: {reason}"
+            )
+            self._actions.write_event("warning", forward=True, message=text)
 
     def _refuse(self, event: MessageRefused) -> None:
         self._refusals.add(event.source, event.reason, event.count, event.failure)
@@ -484,7 +481,11 @@ class ControlMachine:
     def _write_refusals(self, *, last: bool = False) -> None:
         """Writes the refusals of each kind at once when they are new, and then their number at intervals."""
         for refusal in self._refusals.take(last=last):
-            self._actions.write_event("refused", forward=True, **refusal.event_fields())
+            failure = refusal.failure
+            reason = {"reason": refusal.reason} if failure is None else failure.record()
+            self._actions.write_event(
+                "refused", forward=True, what=refusal.source, **reason, count=refusal.count
+            )
 
     def _send_ranks(self, message: Mapping[str, Any]) -> None:
         for rank in sorted(self._ranks):

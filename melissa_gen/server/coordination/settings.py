@@ -19,8 +19,6 @@ __all__ = [
 
 _HEARTBEATS = 2000
 """Most heartbeats of clients in a second."""
-UNLIMITED = 1 << 31
-"""`ControlSettings.places` where the clients are so few that a server rank has memory for those of all clients."""
 _GRACE_OF_A_CLIENT = 0.03
 """Seconds that the server may take for the end of each client, when all end at once on a busy machine."""
 
@@ -89,7 +87,6 @@ class ControlSettings:
         per_simulation: Whether each client job solves one simulation that is chosen when the job is started.
         timeouts: Timeouts.
         identical_failures: Simulations that may fail in the same way before the run fails.
-        places: Simulations that a server rank receives at the same time.
     """
 
     welcome: wire.Welcome
@@ -98,7 +95,6 @@ class ControlSettings:
     per_simulation: bool = False
     timeouts: ControlTimeouts = field(default_factory=ControlTimeouts)
     identical_failures: int = 5
-    places: int = UNLIMITED
 
 
 def study_parameters(parameters: Mapping[str, Parameter]) -> tuple[wire.StudyParameter, ...]:
@@ -153,5 +149,4 @@ def control_settings(study: Study) -> ControlSettings:
             stall=server.progress_timeout,
         ),
         identical_failures=simulation.identical_failures,
-        places=study.senders if study.senders < study.launcher.clients else UNLIMITED,
     )

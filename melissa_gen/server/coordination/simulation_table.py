@@ -80,17 +80,6 @@ class SimulationRecord:
         """Whether the simulation is finished or was given up."""
         return self.status in (FINISHED, FAILED)
 
-    def issued_fields(self, parameters: tuple[wire.StudyParameter, ...]) -> dict[str, Any]:
-        """Returns the fields of the event that records the beginning of an attempt."""
-        return {
-            "simulation": self.simulation,
-            "attempt": self.attempt,
-            "job": self.job,
-            "parameters": wire.named_values(parameters, self.parameters),
-            "method": self.method,
-            "generation": self.generation,
-        }
-
     def line(
         self, parameters: tuple[wire.StudyParameter, ...], difficulty: float | None
     ) -> dict[str, Any]:

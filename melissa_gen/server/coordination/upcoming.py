@@ -4,7 +4,6 @@ from collections.abc import Callable, Set
 from itertools import islice
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.coordination.credit_pool import CreditPool
 from melissa_gen.server.coordination.ledger import Ledger, SimulationRecord
 from melissa_gen.server.coordination.proposals import ProposalSource
 
@@ -22,12 +21,11 @@ class UpcomingSimulations:
     A client that has solved a simulation gets one of the same server rank next, to which it is connected, if there are
     at least four clients for each rank. Otherwise each client would in time be connected to all server ranks. For this
     purpose at most as many simulations are drawn ahead as there are server ranks, or an eighth of the clients: a small
-    part of those under way. Simulations of a server rank that has no place wait until it has one.
+    part of those under way.
 
     Args:
         ledger: The state of all simulations.
         proposals: Source of the parameters of new simulations.
-        credit: The places of the server ranks for simulations.
         clients: Number of client jobs that may run at the same time.
         ranks: Number of server ranks.
         announce: Called with each new simulation; sends its parameters to the server ranks.
@@ -37,37 +35,27 @@ class UpcomingSimulations:
         self,
         ledger: Ledger,
         proposals: ProposalSource,
-        credit: CreditPool,
         clients: int,
         ranks: int,
         announce: Callable[[SimulationRecord], None],
     ) -> None:
-        self._ledger, self._proposals, self._credit = ledger, proposals, credit
+        self._ledger, self._proposals = ledger, proposals
         self._clients, self._ranks, self._announce = clients, ranks, announce
         self._ahead = max(ranks, clients // _AHEAD)
 
     def take(self, requested: int, last: int | None = None) -> SimulationRecord | None:
-        """Returns the simulation to issue next; None if none is left, or if there is no place for one.
+        """Returns the simulation to issue next, or None if there is none.
 
         Args:
             requested: Number of the simulation that the client requests; `wire.ANY` for any.
             last: The simulation that the client has solved before, or None.
         """
         if requested != wire.ANY:
-            return (
-                self._ledger.next_waiting(requested) if self._credit.has_place(requested) else None
-            )
+            return self._ledger.next_waiting(requested)
         near = None
-        stays = self._clients >= _CLIENTS_OF_A_RANK * self._ranks
-        if last is not None and stays and self._credit.has_place(last):
+        if last is not None and self._clients >= _CLIENTS_OF_A_RANK * self._ranks:
             near = self._of_rank(wire.owner(last, self._ranks))
-        return near or self._with_place()
-
-    def left(self, requested: int) -> bool:
-        """Returns whether the requested simulation, or any, is still to be issued."""
-        if requested != wire.ANY:
-            return self._ledger.next_waiting(requested) is not None
-        return self._ledger.waiting_count > 0 or self._ledger.drawn < self._ledger.count
+        return near or self._ledger.next_waiting() or self._draw()
 
     def _of_rank(self, rank: int) -> SimulationRecord | None:
         """Returns a simulation that belongs to a server rank, unless too many would be drawn ahead."""
@@ -76,18 +64,6 @@ class UpcomingSimulations:
                 return self._ledger.next_waiting(number)
         while self._ledger.waiting_count < self._ahead and (record := self._draw()):
             if wire.owner(record.simulation, self._ranks) == rank:
-                return record
-        return None
-
-    def _with_place(self) -> SimulationRecord | None:
-        """Returns the first simulation for which its server rank has a place."""
-        for number in self._ledger.waiting_numbers():
-            if self._credit.has_place(number):
-                return self._ledger.next_waiting(number)
-        # As many new simulations as there are ranks belong to one rank each.
-        for _ in range(self._ranks):
-            record = self._draw()
-            if record is None or self._credit.has_place(record.simulation):
                 return record
         return None
 

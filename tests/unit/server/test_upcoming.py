@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melissa_gen.protocol import wire
-from melissa_gen.server.coordination.credit_pool import CreditPool
 from melissa_gen.server.coordination.ledger import Ledger
 from melissa_gen.server.coordination.proposals import Proposal
 from melissa_gen.server.coordination.upcoming import UpcomingSimulations
@@ -31,9 +30,7 @@ class Points:
 def solved_by(clients, ranks, count, order):
     """Lets clients ask in an order; returns the simulations of each, and the most that were drawn ahead."""
     ledger, points = Ledger(count, STEPS, 0), Points()
-    upcoming = UpcomingSimulations(
-        ledger, points, CreditPool(ranks, count), clients, ranks, announce=lambda record: None
-    )
+    upcoming = UpcomingSimulations(ledger, points, clients, ranks, announce=lambda record: None)
     solved, ahead = defaultdict(list), 0
     for client in order:
         last = solved[client][-1] if solved[client] else None
@@ -67,9 +64,7 @@ def test_every_simulation_is_solved_once_and_few_are_drawn_ahead(order):
 @pytest.mark.parametrize(("clients", "ranks"), [(2, 2), (7, 2), (4, 1)])
 def test_few_clients_get_the_simulations_in_the_order_of_the_sampler(clients, ranks):
     ledger, points = Ledger(20, STEPS, 0), Points()
-    upcoming = UpcomingSimulations(
-        ledger, points, CreditPool(ranks, 20), clients, ranks, announce=lambda record: None
-    )
+    upcoming = UpcomingSimulations(ledger, points, clients, ranks, announce=lambda record: None)
     last = None
     for expected in range(20):
         record = upcoming.take(wire.ANY, last)
