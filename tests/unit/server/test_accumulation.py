@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
@@ -16,7 +14,7 @@ from melissa_gen.server.training.batch_rows import BatchRows
 from melissa_gen.server.training.gradient_sum import reduce_gradients
 from melissa_gen.server.training.learner import Learner
 from tests.unit.server.test_divergence import trained
-from tests.unit.server.trainers import generator, study_of, trainer_of, world
+from tests.unit.server.trainers import generator, run_on_two_ranks, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
 
@@ -90,17 +88,13 @@ def test_several_batches_are_one_large_batch():
     assert not torch.allclose(fewer, whole, atol=1e-3), "the steps are not small"
 
 
-def on_two_ranks(rank, folder):
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def save_weights(rank, folder):
     mine = range(rank * PER_RANK, (rank + 1) * PER_RANK)
     torch.save(weights_after(COUNTS, 3, mine, ranks=2), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_several_batches_on_two_ranks_are_one_large_batch_on_one(tmp_path):
-    mp.spawn(on_two_ranks, (str(tmp_path),), nprocs=2)
+    run_on_two_ranks(save_weights, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     ends = np.cumsum([sum(counts) for counts in COUNTS])

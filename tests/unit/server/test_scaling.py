@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from melissa_gen import reservoir
 from melissa_gen.builders.fields import field_specs
@@ -20,7 +18,7 @@ from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.surrogates import Surrogate
 from melissa_gen.tasks import Direct
-from tests.unit.server.trainers import generator, study_of, trainer_of, world
+from tests.unit.server.trainers import generator, run_on_two_ranks, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
 
@@ -161,10 +159,7 @@ def test_the_ranges_of_input_fields_are_known_and_continue_after_a_checkpoint():
     assert again.ranges == trainer.ranges
 
 
-def share_on_two_ranks(rank, folder):
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def share_ranges(rank, folder):
     study = study_of(simulation={"inputs": {"k": {"shape": [3]}}}, surrogate={"task": "operator"})
     rows = reservoir.SlotStore({"u": ((6,), "f4")}, 4, 2, input_specs={"k": ((3,), "f4")})
     memory = reservoir.create("reservoir", rows, 3, 1, 0)
@@ -176,11 +171,10 @@ def share_on_two_ranks(rank, folder):
     scaling.drifted()
     scaling.share_ranges()
     Path(f"{folder}/{rank}.json").write_text(json.dumps(scaling.ranges))
-    dist.destroy_process_group()
 
 
 def test_the_ranges_that_are_saved_are_those_of_all_ranks(tmp_path):
-    mp.spawn(share_on_two_ranks, (str(tmp_path),), nprocs=2)
+    run_on_two_ranks(share_ranges, tmp_path)
     for rank in range(2):
         ranges = json.loads((tmp_path / f"{rank}.json").read_text())
         assert ranges == {"u": [-4.0, 6.0], "k": [-20.0, -10.0]}

@@ -1,9 +1,14 @@
 """A trainer in process with a full reservoir, for tests on the CPU and on a GPU."""
 
+import os
+import time
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from melissa_gen import reservoir
 from melissa_gen.builders.fields import field_specs, input_specs
@@ -13,6 +18,8 @@ from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.study import Study
+
+GROUP_SECONDS = 120.0
 
 
 class Done:
@@ -107,3 +114,25 @@ def trainer_of(study, weight=lambda simulation: 1.0, device="cpu", failures=None
     device = torch.device(device)
     parts = (study, task, surrogate, memory, state, validation, device, hooks, nothing)
     return Trainer(*parts), state
+
+
+def run_on_two_ranks(function, folder):
+    """Calls `function(rank, folder)` in two processes with a process group, which end with this one."""
+    context = mp.spawn(_rank, (function, str(folder)), nprocs=2, join=False, daemon=True)
+    until = time.monotonic() + GROUP_SECONDS
+    try:
+        # The processes end one after the other.
+        while not context.join(timeout=GROUP_SECONDS):
+            assert time.monotonic() < until, "two ranks hang"
+    finally:
+        for process in context.processes:
+            process.kill()
+
+
+def _rank(rank, function, folder):
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store, limit = dist.FileStore(f"{folder}/store", 2), timedelta(seconds=GROUP_SECONDS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=limit)
+    function(rank, folder)
+    dist.destroy_process_group()
