@@ -31,9 +31,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--repetitions", type=int, default=25)
+    parser.add_argument(
+        "--keep-tiny-numbers", action="store_true", help="compute with numbers below 1.2e-38"
+    )
     args = parser.parse_args()
     env = environment()
     configure_torch(study_of(args))
+    torch.set_flush_denormal(not args.keep_tiny_numbers)
     found = measured(args, 5 if args.quick else args.repetitions)
     result = Result(
         "CPU milliseconds of a training step", ("loop", "median", "median / plain loop")

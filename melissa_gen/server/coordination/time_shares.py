@@ -20,8 +20,8 @@ class TimeShares:
     those at which a status is written.
 
     Args:
-        between: What a client does between its calls: `solving`, `reading` recorded data, or None if it only stands
-            for simulations that nobody solves.
+        between: What a client does between its calls: `solving`, `reading` recorded data, or None if there is nothing
+            to solve and the client only asks for parameters.
     """
 
     def __init__(self, between: str | None = "solving") -> None:

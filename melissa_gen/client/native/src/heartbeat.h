@@ -19,8 +19,8 @@ void heartbeat_close(struct heartbeat *heartbeat);
 void heartbeat_note(struct heartbeat *heartbeat, uint16_t state, uint32_t simulation, uint32_t step,
                     double credit_seconds, double next_seconds);
 
-/* The solver has called the client, and goes on after it: what lies between is copying, except the seconds that were
- * noted as waiting, and those of heartbeat_sent(). The time from `leave` to `enter` is solving. */
+/* Begin and end a call of the client by the solver. The time from `enter` to `leave` counts as copying, except the
+ * seconds noted as waiting and those of heartbeat_sent(). The time from `leave` to `enter` counts as solving. */
 void heartbeat_enter(struct heartbeat *heartbeat);
 void heartbeat_leave(struct heartbeat *heartbeat);
 
