@@ -379,9 +379,9 @@ class Ingest:
                 self._credit.add(self._pending.popleft().senders)
             if stored < len(block):
                 break
-        if self._state.stop_reason is not None or (
-            self._state.reception_over and not self._pending
-        ):
+        # After a stop, the trainer may draw another batch: a closed reservoir would lose its samples, which a resumed
+        # study reads back.
+        if self._state.reception_over and not self._pending and self._state.stop_reason is None:
             self._sink.close()
 
     def _reject(self, whole: WholeSample) -> None:

@@ -335,6 +335,22 @@ def test_a_stop_rejects_waiting_samples_and_answers_all_clients(rank, client):
     assert report["reservoir"]["withdrawn"] == {"stopped": 2}
 
 
+def test_a_batch_that_is_drawn_after_a_stop_stays_in_memory(rank, client):
+    """The trainer learns of the stop later than ingest; a resumed study reads back what it drew in between."""
+    rank.assign()
+    for step in range(CAPACITY):
+        client.send(part(step), *payload(step))
+        assert credit(client) == (0,)
+    rank.tell("reception_over")
+    rank.tell("stop", reason="enough")
+    client.send(part(5), *payload(5))
+    rank.wait(lambda r: r["counters"]["rejected"] == 1)
+    assert rank.state.stop_reason == "enough"
+    rank.draw()
+    memory = rank.reservoir.counters()
+    assert memory["seen"] > 0 and memory["seen"] + memory["unseen"] == CAPACITY
+
+
 def test_late_samples_after_the_end_of_reception_are_rejected(rank, client):
     """A simulation that was given up may have parts under way when the others are all done."""
     rank.assign()
