@@ -47,6 +47,8 @@ class DeepONet(nn.Module):
             the trunk network maps a time and a position.
         mesh_axes: Number of coordinates of each point of `simulation.mesh`, which are the positions then: `set_points`
             receives them. The points are the last axis of the output. 0: the points are those of a regular grid.
+        ensemble_heads: Number of heads of an ensemble, which are the first axis of `output_shape` then; the surrogate
+            sets it. Each head has channels of its own in the last layer.
 
     Raises:
         StudyError: An argument is not legal.
@@ -72,20 +74,26 @@ class DeepONet(nn.Module):
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         trajectory: int = 0,
         mesh_axes: int = 0,
+        ensemble_heads: int = 0,
     ) -> None:
         super().__init__()
         if mesh_axes not in range(4):
             message = f"surrogate.arguments.mesh_axes is {mesh_axes}: legal are 0 to 3"
             raise StudyError(message)
         self.output_shape, self.mesh_axes = tuple(output_shape), mesh_axes
-        grid = Grid.of(output_shape, 1 if mesh_axes else dimensions, trajectory=trajectory)
+        grid = Grid.of(
+            output_shape,
+            1 if mesh_axes else dimensions,
+            trajectory=trajectory,
+            ensemble_heads=ensemble_heads,
+        )
         axes = mesh_axes or len(grid.points)
         self._given = n_inputs
         self.embedding: nn.Sequential | None = None
         require_conditioning(conditioning)
         if conditioning == "film":
             given = [
-                history * math.prod(output_shape),
+                history * math.prod(output_shape) // grid.heads,
                 *map(math.prod, (input_shapes or {}).values()),
             ]
             self._given = sum(given)

@@ -22,7 +22,7 @@ from melissa_gen.surrogates.network_class import (
     load_class,
     output_shape_of,
 )
-from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, networks_of
+from melissa_gen.surrogates.network_ensemble import Kind, ensemble_of, heads_argument, networks_of
 from melissa_gen.surrogates.output_layer import Rescaling, rescale_outputs
 from melissa_gen.surrogates.prediction_arguments import columns_of, in_order, warn_outside
 
@@ -126,8 +126,8 @@ class Surrogate(nn.Module):
         self.register_load_state_dict_post_hook(_note_correction)  # type: ignore[no-untyped-call]
 
         network = load_class(class_path, base_folder)
-        n_inputs, given = self.n_inputs, self.network_arguments(network)
         self.ensemble = ensemble
+        n_inputs, given = self.n_inputs, self.network_arguments(network)
         if ensemble is None:
             self.network = construct(network, n_inputs, self.network_shape, given)
         else:
@@ -135,6 +135,7 @@ class Surrogate(nn.Module):
                 *ensemble,
                 self.network_shape,
                 lambda shape: construct(network, n_inputs, shape, given),
+                own_axis=bool(heads_argument(network, ensemble)),
             )
         members = ensemble[1] if ensemble else None
         check_network(self.network, class_path, n_inputs, self.network_shape, members)
@@ -151,7 +152,7 @@ class Surrogate(nn.Module):
 
     def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
         """Returns the arguments of the network's class beside `n_inputs` and `output_shape`."""
-        return self.arguments
+        return {**heads_argument(network, self.ensemble), **self.arguments}
 
     def random_inputs(self, rows: int) -> torch.Tensor:
         """Returns random inputs of the network `(rows, n_inputs)`, as they occur in training."""

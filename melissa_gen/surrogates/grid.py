@@ -18,11 +18,13 @@ class Grid(NamedTuple):
         channels: Number of values at each point: the product of the leading axes.
         points: Number of points along each axis of the grid.
         over_time: Whether the first axis of the grid is that of the time steps of a trajectory.
+        heads: Number of heads of an ensemble; the channels are those of all heads.
     """
 
     channels: int
     points: tuple[int, ...]
     over_time: bool = False
+    heads: int = 1
 
     @classmethod
     def of(
@@ -31,6 +33,7 @@ class Grid(NamedTuple):
         dimensions: int | None = None,
         limit: int = 3,
         trajectory: int = 0,
+        ensemble_heads: int = 0,
     ) -> "Grid":
         """Returns the grid of an output.
 
@@ -41,28 +44,32 @@ class Grid(NamedTuple):
             limit: Largest number of axes that the network supports.
             trajectory: Number of time steps, if they are the first axis of the output. They are channels, unless
                 `dimensions` counts all axes of the output.
+            ensemble_heads: Number of heads of an ensemble, if they are the first axis of `output_shape`. That axis is
+                not counted above: each head has channels of its own.
 
         Raises:
             StudyError: The output has fewer axes, or the network does not support as many.
         """
-        usual = min(2, max(1, len(output_shape) - bool(trajectory)))
+        heads, shape = max(ensemble_heads, 1), tuple(output_shape)
+        if ensemble_heads:
+            if shape[:1] != (ensemble_heads,):
+                message = (
+                    f"surrogate.arguments.ensemble_heads is {ensemble_heads}: leave it out, it follows from "
+                    "surrogate.ensemble"
+                )
+                raise StudyError(message)
+            shape = shape[1:]
+        usual = min(2, max(1, len(shape) - bool(trajectory)))
         axes = usual if dimensions is None else dimensions
-        if not 1 <= axes <= min(limit, len(output_shape)):
+        if not 1 <= axes <= min(limit, len(shape)):
             message = (
-                f"surrogate.arguments.dimensions is {axes}: legal are 1 to {min(limit, len(output_shape))} "
-                f"for an output of shape {tuple(output_shape)}"
+                f"surrogate.arguments.dimensions is {axes}: legal are 1 to {min(limit, len(shape))} "
+                f"for an output of shape {shape}"
             )
             raise StudyError(message)
-        split = len(output_shape) - axes
+        split = len(shape) - axes
         over_time = bool(trajectory) and not split
-        if over_time and output_shape[0] != trajectory:
-            message = (
-                f"surrogate.arguments.dimensions is {axes}, so that time is an axis of the grid, which the heads of "
-                "an ensemble can't share: set surrogate.ensemble.kind to members, or dimensions to at most "
-                f"{axes - 1}"
-            )
-            raise StudyError(message)
-        return cls(math.prod(output_shape[:split]), tuple(output_shape[split:]), over_time)
+        return cls(heads * math.prod(shape[:split]), shape[split:], over_time, heads)
 
     @property
     def input_points(self) -> tuple[int, ...]:
@@ -90,7 +97,7 @@ class Grid(NamedTuple):
         Raises:
             StudyError: An input field is not on the grid.
         """
-        count = history * self.channels
+        count = history * (self.channels // self.heads)
         grid = self.input_points
         for name, shape in (input_shapes or {}).items():
             split = len(shape) - len(grid)
@@ -126,13 +133,12 @@ def constant_inputs(n_inputs: int, given: int) -> int:
         given: Number of the values of given fields.
 
     Raises:
-        StudyError: There are more given values than inputs: those of a time step were counted by the output of all
-            heads of an ensemble.
+        StudyError: There are more given values than inputs.
     """
     if given >= n_inputs:
         message = (
-            "surrogate.ensemble.kind is heads, with which the given time steps are not on the grid of the network's "
-            "output: set it to members or snapshots"
+            f"surrogate.arguments.history and input_shapes count {given} values of given fields, but the network has "
+            f"{n_inputs} inputs: leave them out, they follow from surrogate.task and simulation.inputs"
         )
         raise StudyError(message)
     return n_inputs - given

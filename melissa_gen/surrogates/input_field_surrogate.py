@@ -55,8 +55,8 @@ class InputFieldSurrogate(Surrogate):
     def network_arguments(self, network: type[nn.Module]) -> dict[str, Any]:
         """Returns the arguments of the network's class, with `input_shapes` if it has this argument."""
         if self.inputs and "input_shapes" in inspect.signature(network).parameters:
-            return {"input_shapes": self.inputs, **self.arguments}
-        return self.arguments
+            return {"input_shapes": self.inputs, **super().network_arguments(network)}
+        return super().network_arguments(network)
 
     def example_inputs(self, rows: int) -> dict[str, torch.Tensor]:
         """Returns input fields of their usual values: name to `(rows, *shape)`."""

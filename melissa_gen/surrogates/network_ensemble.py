@@ -1,14 +1,17 @@
 """Ensembles of networks. The disagreement of the members estimates the uncertainty."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
-__all__ = ["Heads", "Kind", "Members", "ensemble_of", "networks_of"]
+__all__ = ["Heads", "Kind", "Members", "ensemble_of", "heads_argument", "networks_of"]
 
 Kind = Literal["heads", "members"]
+_HEADS = "ensemble_heads"
+"""Argument of the networks for which heads are an axis of their own in `output_shape`, the first one."""
 
 
 class Heads(nn.Module):
@@ -21,8 +24,8 @@ class Heads(nn.Module):
     heads).
 
     Args:
-        network: Maps `(n, n_inputs)` to `(n, M · output_shape[0], ...)`, or to `(n, M)` for a scalar
-            output.
+        network: Maps `(n, n_inputs)` to `(n, M, *output_shape)`, or to the same values with the first two of these
+            axes after the batch axis as one.
         count: Number of members M.
         output_shape: Shape of one member's output without the batch axis.
     """
@@ -57,11 +60,19 @@ class Members(nn.Module):
         return torch.stack([network(inputs) for network in self.networks], dim=1)
 
 
+def heads_argument(network: type[nn.Module], ensemble: tuple[Kind, int] | None) -> dict[str, int]:
+    """Returns the number of heads as an argument of a network's class, if there are heads and it takes them."""
+    if ensemble and ensemble[0] == "heads" and _HEADS in inspect.signature(network).parameters:
+        return {_HEADS: ensemble[1]}
+    return {}
+
+
 def ensemble_of(
     kind: Kind,
     count: int,
     output_shape: Sequence[int],
     make: Callable[[tuple[int, ...]], nn.Module],
+    own_axis: bool = False,
 ) -> nn.Module:
     """Creates an ensemble.
 
@@ -70,6 +81,8 @@ def ensemble_of(
         count: Number of members, at least 2.
         output_shape: Output shape of one member.
         make: Creates a network with a given output shape.
+        own_axis: Whether the heads are an axis of their own in that shape; else its first axis is `count` times as
+            long.
 
     Returns:
         A network that maps `(n, n_inputs)` to `(n, count, *output_shape)`.
@@ -77,7 +90,9 @@ def ensemble_of(
     shape = tuple(output_shape)
     if kind == "members":
         return Members([make(shape) for _ in range(count)])
-    return Heads(make((count * shape[0], *shape[1:]) if shape else (count,)), count, shape)
+    if own_axis or not shape:
+        return Heads(make((count, *shape)), count, shape)
+    return Heads(make((count * shape[0], *shape[1:])), count, shape)
 
 
 def networks_of(network: nn.Module) -> list[nn.Module]:

@@ -45,6 +45,8 @@ class FNO(nn.Module):
         trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
             predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
             time is an axis of the grid, along which input fields are repeated.
+        ensemble_heads: Number of heads of an ensemble, which are the first axis of `output_shape` then; the surrogate
+            sets it. Each head has channels of its own in the last layer.
         arguments: Further arguments of the class in `neuralop.models`.
 
     Raises:
@@ -64,12 +66,15 @@ class FNO(nn.Module):
         history: int = 0,
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         trajectory: int = 0,
+        ensemble_heads: int = 0,
         **arguments: Any,
     ) -> None:
         super().__init__()
         require_conditioning(conditioning)
         self.output_shape = tuple(output_shape)
-        self._grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
+        self._grid = Grid.of(
+            output_shape, dimensions, trajectory=trajectory, ensemble_heads=ensemble_heads
+        )
         self._given = self._grid.given_channels(history, input_shapes)
         cls = _model(self.model)
         given = self._arguments(n_modes, arguments)

@@ -49,6 +49,8 @@ class UNet(nn.Module):
         trajectory: Number of time steps, which are the first axis of the output; the task `operator` sets it if it
             predicts trajectories. The time steps are channels, unless `dimensions` counts all axes of the output: then
             time is an axis of the grid, along which input fields are repeated.
+        ensemble_heads: Number of heads of an ensemble, which are the first axis of `output_shape` then; the surrogate
+            sets it. Each head has channels of its own in the last layer.
 
     Raises:
         StudyError: An argument is not legal.
@@ -71,6 +73,7 @@ class UNet(nn.Module):
         history: int = 0,
         input_shapes: Mapping[str, Sequence[int]] | None = None,
         trajectory: int = 0,
+        ensemble_heads: int = 0,
     ) -> None:
         super().__init__()
         if width <= 0 or width % _GROUPS:
@@ -78,7 +81,9 @@ class UNet(nn.Module):
             raise StudyError(message)
         require_conditioning(conditioning)
         self.output_shape = tuple(output_shape)
-        self._grid = grid = Grid.of(output_shape, dimensions, trajectory=trajectory)
+        self._grid = grid = Grid.of(
+            output_shape, dimensions, trajectory=trajectory, ensemble_heads=ensemble_heads
+        )
         axes = len(grid.points)
         if levels < 0 or min(grid.points) < 2**levels:
             most = min(grid.points).bit_length() - 1

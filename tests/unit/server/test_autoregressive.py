@@ -383,12 +383,18 @@ def test_networks_on_grids_use_fields_and_parameters(network, conditioning):
         ("DeepONet", "film"),
     ],
 )
-def test_heads_of_networks_on_grids_are_refused(network, conditioning):
+def test_heads_of_networks_on_grids_are_trained(network, conditioning):
     pytest.importorskip("neuralop") if network == "FNO" else None
     given = {"class": f"melissa_gen.surrogates.{network}", "ensemble": {"kind": "heads"}}
-    study = study_with({}, surrogate=given | {"arguments": {"conditioning": conditioning}})
-    with pytest.raises(StudyError, match=r"kind is heads, with .* set it to members or snapshots"):
-        build_surrogate(study)
+    sizes = {"UNet": {"width": 8, "levels": 1}, "FNO": {"n_modes": 4, "hidden_channels": 8}}
+    arguments = {"conditioning": conditioning, **sizes.get(network, {})}
+    study = study_with({"history": 2}, surrogate=given | {"arguments": arguments})
+    try_surrogate(study)
+    trainer, _ = trainer_of(study)
+    trainer.wait_for_first_samples()
+    batch = trainer.draw(8)
+    losses = [float(trainer.learn(batch, 8).mean()) for _ in range(80)]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ NETWORKS = {
         "arguments": {"n_modes": 4, "hidden_channels": 8, "dimensions": 1},
     },
     "heads": {"ensemble": {"kind": "heads"}},
+    "heads of UNet": {
+        "class": "melissa_gen.surrogates.UNet",
+        "arguments": {"width": 8, "levels": 1},
+        "ensemble": {"kind": "heads"},
+    },
 }
 for name in ("DeepONet", "FNO"):
     NETWORKS[f"{name} with FiLM"] = {

@@ -32,10 +32,10 @@ NETWORKS = [
 ]
 
 
-def surrogate_of(name, arguments, shape=(12, 10)):
+def surrogate_of(name, arguments, shape=(12, 10), **more):
     bounds = {"a": (0.0, 1.0), "b": (2.0, 3.0)}
     path = f"melissa_gen.surrogates.{name}"
-    return Surrogate(bounds, (0.0, 1.0), {"u": shape}, path, arguments)
+    return Surrogate(bounds, (0.0, 1.0), {"u": shape}, path, arguments, **more)
 
 
 def trained(surrogate):
@@ -96,6 +96,38 @@ def test_derivatives_by_parameters_and_time_are_those_of_finite_differences(name
 def test_a_network_can_be_trained_in_bfloat16(name, arguments):
     surrogate = surrogate_of(name, arguments, (16, 16))
     TrainingTrial(surrogate, torch.optim.Adam(surrogate.parameters()), bf16=True).run(4)
+
+
+@pytest.mark.parametrize("shape", [(16,), (12, 10), (2, 12, 10)])
+@pytest.mark.parametrize(("name", "arguments"), NETWORKS)
+def test_each_head_is_the_network_with_a_last_layer_of_its_own(name, arguments, shape):
+    """Each head equals a single network that has the shared weights and the head's part of the last layer."""
+    heads = trained(surrogate_of(name, arguments, shape, ensemble=("heads", 3)))
+    inputs = (torch.rand(2, 2) + torch.tensor([0.0, 2.0]), torch.rand(2))
+    found, own = heads.member_outputs(*inputs), heads.network.network.state_dict()
+    single = surrogate_of(name, arguments, shape).eval()
+    of_head = set()
+    for k in range(3):
+        for key, weight in single.network.state_dict().items():
+            if not isinstance(weight, torch.Tensor):
+                continue
+            if own[key].shape != weight.shape:
+                of_head.add(key)
+            weight.copy_(own[key] if own[key].shape == weight.shape else own[key].chunk(3)[k])
+        torch.testing.assert_close(found[:, k : k + 1], single.member_outputs(*inputs))
+    assert 1 <= len(of_head) <= 3
+
+
+@pytest.mark.parametrize("network", [UNet, DeepONet])
+def test_a_number_of_heads_that_is_not_that_of_the_ensemble_is_refused(network):
+    with pytest.raises(StudyError, match=r"ensemble_heads is 2: leave it out, it follows"):
+        network(3, (3, 16, 16), ensemble_heads=2)
+
+
+@pytest.mark.parametrize("network", [UNet, DeepONet])
+def test_more_given_values_than_inputs_are_refused(network):
+    with pytest.raises(StudyError, match=r"count 16 values of given fields, but the network has 3"):
+        network(3, (16,), history=1, conditioning="film")
 
 
 @operators
