@@ -27,7 +27,8 @@ from melissa_gen.server.training.network_modes import compile_network, precision
 from melissa_gen.server.training.scaling import rescale_moments
 from melissa_gen.server.training.weight_average import WeightAverage
 from melissa_gen.study import Study
-from melissa_gen.surrogates import MLP, DeepONet, Rescaling, Surrogate, UNet
+from melissa_gen.surrogates import FNO, MLP, TFNO, UNO, DeepONet, Rescaling, Surrogate, UNet
+from melissa_gen.surrogates.network_class import input_dtype
 from melissa_gen.tasks import Rows, Task
 from melissa_gen.tasks.base import Compared
 
@@ -299,5 +300,23 @@ class Learner:
 
 
 def _may_skip_parameters(surrogate: Surrogate) -> bool:
-    """Returns whether a forward pass may leave out parameters; the package's own networks never do."""
-    return any(type(network) not in (MLP, DeepONet, UNet) for network in surrogate.networks())
+    """Returns whether a forward pass may leave out parameters.
+
+    The package's own networks never do. Those of neuraloperator leave out the same ones in each pass, if any: their
+    forward pass does not depend on values, but their arguments decide which parameters it uses.
+    """
+    kinds = {type(network) for network in surrogate.networks()}
+    if not kinds <= {MLP, DeepONet, UNet, FNO, TFNO, UNO}:
+        return True
+    return bool(kinds & {FNO, TFNO, UNO}) and _skips_parameters(surrogate)
+
+
+def _skips_parameters(surrogate: Surrogate) -> bool:
+    """Returns whether the output does not depend on all parameters, from one forward pass in evaluation mode."""
+    network = surrogate.network
+    dtype, device = input_dtype(network), surrogate.center.device
+    network.eval()
+    output = network(torch.zeros(2, surrogate.n_inputs, dtype=dtype, device=device))
+    network.train()
+    found = torch.autograd.grad(output.sum(), list(network.parameters()), allow_unused=True)
+    return any(one is None for one in found)

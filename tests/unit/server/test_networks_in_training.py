@@ -8,6 +8,7 @@ import torch
 from melissa_gen.builders.gpu import check_device
 from melissa_gen.builders.surrogate import try_surrogate
 from melissa_gen.errors import StudyError
+from melissa_gen.server.training import learner
 from tests.unit.server.trainers import generator, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
@@ -104,6 +105,36 @@ def test_a_network_simply_works(study, name, optimizer):
     assert trainer.run() is None
     assert trainer.batches == 6 and math.isfinite(trainer.loss)
     assert len(state.take_first_pass()) == 48
+
+
+@pytest.mark.parametrize(
+    ("arguments", "searched"),
+    [({}, False), ({"conditioning": "film"}, False), ({"spare": 1}, True)],
+)
+def test_ranks_search_for_unused_parameters_of_an_operator_only_if_it_has_some(
+    monkeypatch, arguments, searched
+):
+    """The search costs time in each step."""
+    models = pytest.importorskip("neuralop.models")
+
+    class Spare(models.FNO):
+        def __init__(self, spare=0, **arguments):
+            super().__init__(**arguments)
+            self.spare = torch.nn.Linear(2, 2) if spare else None
+
+    monkeypatch.setattr(models, "FNO", Spare)
+    asked, wrapper = [], learner.DistributedDataParallel
+
+    def wrapped(network, **options):
+        asked.append(options["find_unused_parameters"])
+        return wrapper(network, **options)
+
+    monkeypatch.setattr(learner, "DistributedDataParallel", wrapped)
+    sizes = {"n_modes": 4, "hidden_channels": 8}
+    network = {"class": "melissa_gen.surrogates.FNO", "arguments": sizes | arguments}
+    trainer, _ = trainer_of(study_of(surrogate=network))
+    assert trainer.run() is None and trainer.batches == 6
+    assert asked == [searched]
 
 
 @pytest.mark.parametrize(
