@@ -108,21 +108,18 @@ def test_a_network_simply_works(study, name, optimizer):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "searched"),
-    [({}, False), ({"conditioning": "film"}, False), ({"spare": 1}, True)],
+    ("conditioning", "spare"), [("channels", False), ("film", False), ("channels", True)]
 )
 def test_ranks_search_for_unused_parameters_of_an_operator_only_if_it_has_some(
-    monkeypatch, arguments, searched
+    monkeypatch, conditioning, spare
 ):
     """The search costs time in each step."""
-    models = pytest.importorskip("neuralop.models")
-
-    class Spare(models.FNO):
-        def __init__(self, spare=0, **arguments):
-            super().__init__(**arguments)
-            self.spare = torch.nn.Linear(2, 2) if spare else None
-
-    monkeypatch.setattr(models, "FNO", Spare)
+    embeddings = pytest.importorskip("neuralop.layers.embeddings")
+    arguments = {"n_modes": 4, "hidden_channels": 8, "conditioning": conditioning}
+    if spare:
+        embedding = embeddings.GridEmbedding2D(in_channels=2)
+        embedding.spare = torch.nn.Linear(2, 2)
+        arguments["positional_embedding"] = embedding
     asked, wrapper = [], learner.DistributedDataParallel
 
     def wrapped(network, **options):
@@ -130,11 +127,11 @@ def test_ranks_search_for_unused_parameters_of_an_operator_only_if_it_has_some(
         return wrapper(network, **options)
 
     monkeypatch.setattr(learner, "DistributedDataParallel", wrapped)
-    sizes = {"n_modes": 4, "hidden_channels": 8}
-    network = {"class": "melissa_gen.surrogates.FNO", "arguments": sizes | arguments}
-    trainer, _ = trainer_of(study_of(surrogate=network))
+    network = {"class": "melissa_gen.surrogates.FNO", "arguments": arguments}
+    fields = {"u": {"shape": [6, 6]}}
+    trainer, _ = trainer_of(study_of(surrogate=network, simulation={"fields": fields}))
     assert trainer.run() is None and trainer.batches == 6
-    assert asked == [searched]
+    assert asked == [spare]
 
 
 @pytest.mark.parametrize(
