@@ -153,15 +153,21 @@ class AutoregressiveSurrogate(InputFieldSurrogate):
         return given[:, -1:] + members.float() * self.increment.float()
 
     def rescale_output(self, mean: Array, std: Array) -> Rescaling:
-        """Changes the scale of the output; the represented function stays the same.
+        """Changes the scale of the output and of the given fields.
 
-        The scale of increments is corrected by a factor, exactly if all channels change alike.
+        For given fields with the same standardized values, the network returns the same field, or increment, in
+        physical units as before. Weights that kept the function for the same physical values would have the effect of
+        inputs as large as those that the change corrects. The scale of increments is corrected by a factor, exactly if
+        all channels change alike.
         """
         if self.predicts == "field":
-            return super().rescale_output(mean, std)
+            rescaling = super().rescale_output(mean, std)
+            self.fix_input_scale()
+            return rescaling
         before = self.output_std.clone()
         self.output_mean.copy_(torch.from_numpy(mean))
         self.output_std.copy_(torch.from_numpy(std))
+        self.fix_input_scale()
         ratio = float(self._by_value((before / self.output_std).square()).mean())
         self.increment.mul_(math.sqrt(ratio))
         return Rescaling(False, {}, ratio, ratio)

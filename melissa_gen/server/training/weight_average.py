@@ -47,6 +47,6 @@ class WeightAverage:
         self.surrogate.load_state_dict(surrogate.state_dict())
 
     def rescale(self, surrogate: Surrogate) -> Rescaling:
-        """Gives the mean the scale that the surrogate in training has now; the represented function stays the same."""
+        """Gives the mean the scale that the surrogate in training has now, with the effect of `rescale_output`."""
         scale = (surrogate.output_mean, surrogate.output_std)
         return self.surrogate.rescale_output(*(one.cpu().numpy() for one in scale))

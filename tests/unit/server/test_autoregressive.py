@@ -334,16 +334,24 @@ def test_a_network_with_another_output_is_one_sentence(task, found):
     assert "\n" not in str(error.value)
 
 
-def test_a_changed_scale_keeps_the_function():
-    for predicts in ("field", "increment"):
-        surrogate = build_surrogate(study_with({"predicts": predicts}))
-        surrogate.set_output_statistics({"u": 1.0}, {"u": 2.0})
-        surrogate.fix_input_scale()
-        initial = np.arange(6, dtype=np.float32)
-        before = surrogate.predict({"a": 0.3}, {"u": initial}, 3)["u"]
-        surrogate.rescale_output(np.array([3.0]), np.array([20.0]))
-        after = surrogate.predict({"a": 0.3}, {"u": initial}, 3)["u"]
-        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("predicts", ["field", "increment"])
+def test_a_changed_scale_keeps_the_function_of_the_standardized_given_fields(predicts, tmp_path):
+    surrogate = build_surrogate(study_with({"predicts": predicts}))
+    surrogate.set_output_statistics({"u": 1.0}, {"u": 2.0})
+    surrogate.fix_input_scale()
+    given = np.arange(6, dtype=np.float32)
+
+    def network_part(surrogate, given):
+        found = surrogate.predict({"a": 0.3}, {"u": given}, 1)["u"][0]
+        return found - given if predicts == "increment" else found
+
+    before = network_part(surrogate, given)
+    surrogate.rescale_output(np.array([3.0]), np.array([20.0]))
+    given = 3.0 + 20.0 * (given - 1.0) / 2.0
+    after = network_part(surrogate, given)
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4)
+    save(surrogate, tmp_path)
+    np.testing.assert_array_equal(network_part(load(tmp_path), given), after)
 
 
 @pytest.mark.parametrize("network", ["UNet", "FNO", "TFNO", "UNO", "DeepONet"])

@@ -10,6 +10,7 @@ import torch
 from melissa_gen import reservoir
 from melissa_gen.builders.fields import field_specs
 from melissa_gen.builders.surrogate import build_surrogate
+from melissa_gen.builders.task import build_task
 from melissa_gen.errors import RunError
 from melissa_gen.server.consumer import Hooks
 from melissa_gen.server.ingest.assignment import Assignment
@@ -17,13 +18,17 @@ from melissa_gen.server.rank_state import RankState
 from melissa_gen.server.training.scaling import Scaling, rescale_moments
 from melissa_gen.server.training.trainer import Trainer
 from melissa_gen.surrogates import Surrogate
-from melissa_gen.tasks import Direct
 from tests.unit.server.trainers import generator, run_on_two_ranks, study_of, trainer_of, world
 
 __all__ = ["generator", "world"]
 
 STEPS = 8
 REST = 3
+
+
+def late(a, step):
+    """At rest, up to rounding, in the first simulations, whose parameter is small."""
+    return (1e-7 if a < 0.5 else 1.0) * (1.0 + np.sin(3.0 * a * np.arange(6) + step))
 
 
 def flow(a, step):
@@ -33,7 +38,10 @@ def flow(a, step):
 
 
 def trainer_on_a_stream(value=flow, simulations=40, **sections):
-    """A trainer that receives step after step of all simulations: the motion begins after the training."""
+    """A trainer that receives step after step of all simulations: the motion begins after the training.
+
+    If items are windows of time steps, it receives simulation after simulation.
+    """
     study = study_of(
         simulation={
             "count": simulations,
@@ -46,8 +54,13 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
     store = reservoir.SlotStore(field_specs(study.simulation), 601, 2)
     rows = study.reservoir
     memory = reservoir.create(rows.policy, store, rows.capacity, rows.watermark, 0)
+    task = build_task(study)
+    if task.window.span > 1:
+        memory.form_windows(reservoir.WindowShape(task.window.steps, task.window.stride), STEPS, 2)
     state, events = RankState(), []
     samples = ((n, step) for step in range(STEPS) for n in range(simulations))
+    if task.window.span > 1:
+        samples = ((n, step) for n in range(simulations) for step in range(STEPS))
 
     def receive(count):
         for _ in range(count):
@@ -66,8 +79,8 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
         fail=lambda reason: None,
         checkpoint=lambda: None,
     )
-    surrogate = build_surrogate(study)
-    parts = (study, Direct(), surrogate, memory, state, None, torch.device("cpu"), hooks)
+    surrogate = build_surrogate(study, task)
+    parts = (study, task, surrogate, memory, state, None, torch.device("cpu"), hooks)
     trainer = Trainer(*parts, lambda *_: receive(2))
     return trainer, events
 
@@ -97,6 +110,22 @@ def test_a_fluid_at_rest_that_then_moves_is_learned(optimizer):
     assert rescaled[0]["fields"]["u"]["previous_width"][0] < 1e-6
     assert rescaled[-1]["fields"]["u"]["width"][0] > 0.3
     json.dumps(rescaled)
+
+
+@pytest.mark.parametrize("predicts", ["field", "increment"])
+def test_given_fields_at_rest_that_then_move_are_learned(predicts):
+    """On their first scale, the given fields would be ten million times as large as those of the first batches."""
+    task = {"class": "autoregressive", "arguments": {"predicts": predicts}}
+    training = {"batch_size": 8, "learning_rate": 0.01}
+    trainer, events = trainer_on_a_stream(late, surrogate={"task": task}, training=training)
+    losses = []
+    learn = trainer.learn
+    trainer.learn = lambda *of: losses.append(learn(*of)) or losses[-1]
+    assert trainer.run() is None
+    assert "rescaled" in [one["event"] for one in events]
+    assert max(float(one.max()) for one in losses) < 1000.0
+    found = trainer.surrogate.predict({"a": 0.7}, {"u": late(0.7, 3)}, 1)["u"][0]
+    assert np.abs(found - late(0.7, 4)).mean() < 0.8, "predicting zero has an error of 1"
 
 
 def test_the_losses_in_memory_are_converted_when_the_scale_changes():
