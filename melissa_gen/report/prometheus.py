@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from melissa_gen.report.waiting import CLIENT_PARTS, INGEST_PARTS, TRAINER_PARTS
 from melissa_gen.run_dir.events import last_status, number_at
 
 __all__ = ["NAME", "PrometheusFile", "prometheus_text"]
@@ -75,6 +76,34 @@ METRICS = (
             one: ("waiting", one)
             for one in ("trainer_for_data", "clients_for_credit", "clients_for_parameters")
         },
+    ),
+    _Metric(
+        "trainer_time_ratio",
+        "gauge",
+        "Share of the last second that the trainer of rank 0 spent on each part of its work.",
+        "part",
+        {one: ("trainer", one) for one in TRAINER_PARTS},
+    ),
+    _Metric(
+        "ingest_time_ratio",
+        "gauge",
+        "Share of the last second that the busiest ingest spent on each part of its work.",
+        "part",
+        {one: ("ingest", one) for one in INGEST_PARTS},
+    ),
+    _Metric(
+        "ingest_busiest_rank",
+        "gauge",
+        "Server rank whose ingest was the busiest one in the last second.",
+        "",
+        {"": ("ingest", "rank")},
+    ),
+    _Metric(
+        "client_time_ratio",
+        "gauge",
+        "Share of the time that the clients spent on each part of their work, the mean over all clients.",
+        "part",
+        {one: ("clients", one) for one in CLIENT_PARTS},
     ),
     _Metric("elapsed_seconds", "gauge", "Time since the start of the run.", "", {"": ("elapsed",)}),
 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from melissa_gen.report.waiting import CLIENT_PARTS, INGEST_PARTS, TRAINER_PARTS
 from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["scalars"]
@@ -23,6 +24,17 @@ STATUS_GROUPS = {
     "waiting/trainer_for_data": ("waiting", "trainer_for_data"),
     "waiting/clients_for_credit": ("waiting", "clients_for_credit"),
     "waiting/clients_for_parameters": ("waiting", "clients_for_parameters"),
+    "time/ingest/megabytes_per_second": ("ingest", "megabytes_per_second"),
+    "time/ingest/rank": ("ingest", "rank"),
+    **{
+        f"time/{group}/{part}": (group, part)
+        for group, parts in (
+            ("trainer", TRAINER_PARTS),
+            ("ingest", INGEST_PARTS),
+            ("clients", CLIENT_PARTS),
+        )
+        for part in parts
+    },
 }
 
 

@@ -9,8 +9,10 @@ from melissa_gen.report.quantities import UNKNOWN, share
 from melissa_gen.run_dir.events import number_at
 
 __all__ = [
+    "CLIENT_PARTS",
     "INGEST_PARTS",
     "SMALL",
+    "TRAINER_PARTS",
     "group_of",
     "mean_shares",
     "solves",
@@ -26,7 +28,7 @@ SENTENCES = {
     "clients_for_credit": "clients wait for the reservoir {share} of the time (training is slower)",
     "clients_for_parameters": "clients wait for parameters {share} of the time",
 }
-_TRAINER_PARTS = {
+TRAINER_PARTS = {
     "training": "training steps",
     "gathering": "gathering batches",
     "agreeing": "deciding on the next step",
@@ -44,7 +46,7 @@ INGEST_PARTS = {
     "waiting": "waiting for messages",
     "blocked": "waiting for room",
 }
-_CLIENT_PARTS = {
+CLIENT_PARTS = {
     "solving": "solving",
     "reading": "reading files",
     "copying": "checking and copying values",
@@ -64,7 +66,7 @@ def trainer_seconds(training: Mapping[str, Any]) -> dict[str, float]:
     if not isinstance(seconds, Mapping):
         end = "_seconds"
         seconds = {key.removesuffix(end): training[key] for key in training if key.endswith(end)}
-    return {part: number_at(seconds, part) for part in _TRAINER_PARTS if part in seconds}
+    return {part: number_at(seconds, part) for part in TRAINER_PARTS if part in seconds}
 
 
 def _listed(values: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -87,12 +89,12 @@ def time_sentences(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ingest, clients = group_of(found, "ingest"), group_of(found, "clients")
     seconds = trainer_seconds(group_of(found, "training"))
     pairs = [
-        ("trainer", _listed(seconds or group_of(found, "trainer"), _TRAINER_PARTS)),
+        ("trainer", _listed(seconds or group_of(found, "trainer"), TRAINER_PARTS)),
         (_ingest_name(ingest), _listed(ingest, INGEST_PARTS)),
     ]
     if ingest and (solves(clients) or "reading" in clients):
         name = "clients" if solves(clients) else "data"
-        pairs.append((name, _listed(clients, _CLIENT_PARTS) or UNKNOWN))
+        pairs.append((name, _listed(clients, CLIENT_PARTS) or UNKNOWN))
     return [(name, text) for name, text in pairs if text]
 
 
@@ -118,7 +120,7 @@ def mean_shares(statuses: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, fl
     found = {
         "waiting": _means(waiting, SENTENCES),
         "ingest": _means(ingest, (*INGEST_PARTS, "megabytes_per_second")),
-        "clients": _means(clients, _CLIENT_PARTS),
+        "clients": _means(clients, CLIENT_PARTS),
     }
     ranks = Counter(one["rank"] for one in ingest if "rank" in one)
     if ranks:

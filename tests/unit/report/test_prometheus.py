@@ -33,6 +33,19 @@ def test_every_metric_has_its_type_help_and_labels():
     assert batches.value == status["training"]["batches"]
 
 
+def test_the_shares_of_the_time_of_every_process_are_ratios_by_part():
+    status = status_event()
+    found = families(prometheus_text(status, LABELS, running=True, now=5.0))
+    for name, key in (("trainer", "trainer"), ("ingest", "ingest"), ("client", "clients")):
+        family = found[f"melissa_gen_{name}_time_ratio"]
+        shares = {sample.labels["part"]: sample.value for sample in family.samples}
+        said = {part: v for part, v in status[key].items() if part in shares}
+        assert (family.type, shares) == ("gauge", said)
+        assert len(shares) >= 4
+    (rank,) = found["melissa_gen_ingest_busiest_rank"].samples
+    assert rank.value == status["ingest"]["rank"]
+
+
 def test_unknown_numbers_are_left_out():
     text = prometheus_text({"training": {"loss": None}}, LABELS, running=False, now=5.0)
     values = {name: family.samples[0].value for name, family in families(text).items()}

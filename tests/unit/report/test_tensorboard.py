@@ -41,3 +41,10 @@ def test_events_become_scalars(tmp_path):
     assert [(s.step, s.value) for s in found.Scalars("sampler/r2")] == [(3, 0.5)]
     assert [found.Scalars(f"sampler/{key}")[0].value for key in ("late", "paced")] == [1, 2]
     assert found.Scalars("reservoir/rank_1_stored")[0].value == 1000
+    shares = {
+        "time/trainer/training": 0.76,
+        "time/ingest/waiting": 0.7,
+        "time/clients/solving": 0.8,
+    }
+    assert {tag: found.Scalars(tag)[0].value for tag in shares} == pytest.approx(shares)
+    assert found.Scalars("time/ingest/rank")[0].value == 1
