@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from melissa_gen.errors import DataError
@@ -20,6 +21,8 @@ from melissa_gen.surrogates.prediction_arguments import (
 )
 
 __all__ = ["InputFieldSurrogate"]
+
+_ROUND_OFF, _TINY = 1e-7, 1e-30
 
 
 class InputFieldSurrogate(Surrogate):
@@ -65,19 +68,28 @@ class InputFieldSurrogate(Surrogate):
             for k, (name, shape) in enumerate(self.inputs.items())
         }
 
-    def set_input_scale(self, sums: torch.Tensor) -> None:
-        """Sets mean and standard deviation of each input field.
+    def set_input_scale(self, mean: ArrayLike, std: ArrayLike) -> None:
+        """Sets center and width of the scale of each input field.
+
+        The network gets values of the same size as before and keeps its weights, so that the represented function
+        changes.
 
         Args:
-            sums: Sum of the values, sum of their squares, and number of values of each input, `(k, 3)`.
+            mean: Mean of each input field `(k,)`.
+            std: Standard deviation of each `(k,)`. A constant field is only centered.
         """
-        count = sums[:, 2].clamp(min=1)
-        mean = sums[:, 0] / count
-        width = (sums[:, 1] / count - mean.square()).clamp(min=0).sqrt()
-        # Round-off in the difference above must not become the scale of a constant.
-        constant = width <= 1e-7 * mean.abs().clamp(min=1e-30)
-        self.field_mean.copy_(mean)
-        self.field_std.copy_(torch.where(constant, 1.0, width))
+        scale = torch.from_numpy(self.usable_scale(mean, std))
+        self.field_mean.copy_(scale[0])
+        self.field_std.copy_(scale[1])
+
+    @staticmethod
+    def usable_scale(mean: ArrayLike, std: ArrayLike) -> NDArray[np.float64]:
+        """Returns centers and widths `(2, k)` that `set_input_scale` sets: the width of a constant field is 1."""
+        center, width = (np.asarray(one, np.float64) for one in (mean, std))
+        # Round-off must not become the scale of a constant.
+        constant = width <= _ROUND_OFF * np.maximum(np.abs(center), _TINY)
+        scale: NDArray[np.float64] = np.stack([center, np.where(constant, 1.0, width)])
+        return scale
 
     def standardized_inputs(
         self, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype

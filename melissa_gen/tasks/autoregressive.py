@@ -12,7 +12,6 @@ from melissa_gen.surrogates import AutoregressiveSurrogate, Rescaling, Surrogate
 from melissa_gen.surrogates.autoregressive_surrogate import Predicts
 from melissa_gen.tasks.base import Compared, Rows, Task, Window
 from melissa_gen.tasks.increment_scale import IncrementScale
-from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Autoregressive"]
 
@@ -91,10 +90,8 @@ class Autoregressive(Task):
         )
 
     def start(self, surrogate: Surrogate, rows: Rows) -> None:
-        """Sets the scales of the increments and of the input fields from the first batch of all ranks (collective)."""
+        """Sets the scale of the increments from the first batch of all ranks (collective)."""
         assert isinstance(surrogate, AutoregressiveSurrogate)
-        if surrogate.inputs:
-            scale_inputs(surrogate, rows)
         if self._increments is not None:
             states = surrogate.standardized(rows.fields)
             self._increments.start(surrogate, self._first_change(rows, states))

@@ -11,7 +11,6 @@ from melissa_gen.surrogates import OperatorSurrogate, Surrogate, TrajectorySurro
 from melissa_gen.surrogates.training_loss import TrainingLoss
 from melissa_gen.tasks.arguments import require
 from melissa_gen.tasks.base import Compared, Rows, Task, Window, joined
-from melissa_gen.tasks.input_scale import scale_inputs
 
 __all__ = ["Operator"]
 
@@ -73,11 +72,6 @@ class Operator(Task):
         inputs = torch.from_numpy(surrogate.middle()).to(surrogate.center.device)
         inputs = inputs[:, None] if self._whole else inputs
         return Rows(inputs, surrogate.example_fields(1))
-
-    def start(self, surrogate: Surrogate, rows: Rows) -> None:
-        """Sets the scale of the input fields from the first batch of all ranks (collective)."""
-        assert isinstance(surrogate, OperatorSurrogate)
-        scale_inputs(surrogate, rows)
 
     def compare(
         self, surrogate: Surrogate, network: nn.Module, rows: Rows, batches: int

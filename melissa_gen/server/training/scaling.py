@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.errors import RunError
 from melissa_gen.reservoir import Source
-from melissa_gen.surrogates import ChannelMoments, Rescaling, Surrogate
+from melissa_gen.surrogates import ChannelMoments, InputFieldSurrogate, Rescaling, Surrogate
 
 __all__ = ["DRIFT", "Scaling", "rescale_moments"]
 
@@ -20,6 +20,10 @@ _VALUES_AT_ONCE = 1 << 22
 _OF_GRADIENTS = ("exp_avg", "exp_inf", "grad_avg", "momentum_buffer")
 _OF_SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
 """Names of the running means and sums of gradients, and of their squares, in the optimizers of torch."""
+
+
+_Changes = dict[str, dict[str, list[float]]]
+"""Name of a field to `mean`, `width`, `previous_mean` and `previous_width` of its channels."""
 
 
 class Scaling:
@@ -41,6 +45,7 @@ class Scaling:
         self._recent = ChannelMoments.empty(len(surrogate.output_mean))
         # Smallest and largest values of the input fields, and of all fields on all ranks when they were last shared.
         self._ranges: dict[str, tuple[float, float]] = {}
+        self._inputs = _InputScaling(surrogate, device)
         self._started = self._recheck = False
 
     @property
@@ -85,7 +90,8 @@ class Scaling:
         if not self._started or not (slots or self._recheck):
             return False
         self._recheck = False
-        return _differs(self._fitting(self._merged.merged([self._recent])), self._in_use())
+        fitting = self._fitting(self._merged.merged([self._recent]))
+        return self._inputs.drifted or _differs(fitting, self._in_use())
 
     def recheck(self) -> None:
         """Requests that the next `drifted` compares again, because earlier weights and scales were restored."""
@@ -106,28 +112,22 @@ class Scaling:
             {name: width[part] for name, part in parts.items()},
         )
         self._surrogate.fix_input_scale()
+        self._inputs.adapt(always=True)
         self._started = True
 
-    def adapt(self) -> tuple[Rescaling, dict[str, dict[str, list[float]]]] | None:
+    def adapt(self) -> tuple[Rescaling | None, _Changes] | None:
         """Merges the statistics of all ranks and adapts the surrogate if its scale does not fit (collective).
 
         Returns:
-            What changed, and the new and previous mean and width of the channels of each field; None if the scale fits.
+            What changed in the output, if its scale did not fit, and the new and previous mean and width of the
+            channels of each field and input field; None if all scales fit.
         """
+        inputs = self._inputs.adapt()
         before, now = self._in_use(), self._merge()
         if not _differs(now, before):
-            return None
+            return (None, inputs) if inputs else None
         rescaling = self._surrogate.rescale_output(*now)
-        fields = {
-            name: {
-                "mean": now[0, first:last].tolist(),
-                "width": now[1, first:last].tolist(),
-                "previous_mean": before[0, first:last].tolist(),
-                "previous_width": before[1, first:last].tolist(),
-            }
-            for name, (first, last) in self._surrogate.channels.items()
-        }
-        return rescaling, fields
+        return rescaling, _changes(self._surrogate.channels, now, before) | inputs
 
     def state(self) -> dict[str, Any]:
         """Returns the statistics for a checkpoint, of JSON types; the scale itself is saved with the surrogate."""
@@ -135,12 +135,16 @@ class Scaling:
             "merged": _to_json(self._merged),
             "recent": _to_json(self._recent),
             "ranges": {name: list(ends) for name, ends in self._ranges.items()},
+            "inputs": self._inputs.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continues from the `state()` of an earlier server, with the scale of the loaded surrogate."""
         self._merged, self._recent = _from_json(state["merged"]), _from_json(state["recent"])
         self._ranges = {name: (low, high) for name, (low, high) in state["ranges"].items()}
+        # Earlier versions kept the scale of the first batch.
+        if "inputs" in state:
+            self._inputs.restore(state["inputs"])
         self._started = True
 
     def _in_use(self) -> NDArray[np.float64]:
@@ -166,19 +170,13 @@ class Scaling:
         for name, values in fields.items():
             low, high = float(values.min()), float(values.max())
             self._ranges[name] = _wider(self._ranges.get(name), low, high)
+        self._inputs.measure(fields)
 
     def _merge(self) -> NDArray[np.float64]:
         """Merges the statistics of all ranks; returns the fitting centers and widths `(2, K)` (collective)."""
-        mine = torch.from_numpy(self._recent.table).to(self._device)
-        tables = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(tables, mine)
-        self._merged = self._merged.merged(ChannelMoments(table.cpu().numpy()) for table in tables)
+        self._merged = self._merged.merged(_of_all_ranks(self._recent, self._device))
         self._recent = ChannelMoments.empty(len(self._surrogate.output_mean))
-        # Ranks on different processors may round differently, but must use the same scale.
-        scale = torch.from_numpy(self._fitting(self._merged)).to(self._device)
-        dist.broadcast(scale, src=0)
-        agreed: NDArray[np.float64] = scale.cpu().numpy()
-        return agreed
+        return _agreed(self._fitting(self._merged), self._device)
 
     def _fitting(self, moments: ChannelMoments) -> NDArray[np.float64]:
         """Returns the centers and widths `(2, K)` that fit the statistics."""
@@ -189,6 +187,105 @@ class Scaling:
             for name, (first, last) in self._surrogate.channels.items()
         ]
         return np.concatenate([np.stack(part) for part in parts], axis=1)
+
+
+class _InputScaling:
+    """Measures the input fields of each simulation once, and adapts their scale when they outgrow it.
+
+    The network keeps its weights, because weights that kept the function would have the effect of inputs that are as
+    badly scaled as before.
+
+    Args:
+        surrogate: The surrogate in training; without input fields there is nothing to measure.
+        device: Device for collective operations.
+    """
+
+    def __init__(self, surrogate: Surrogate, device: torch.device) -> None:
+        self._surrogate = surrogate if isinstance(surrogate, InputFieldSurrogate) else None
+        self._names = list(self._surrogate.inputs) if self._surrogate else []
+        self._device = device
+        self._merged = ChannelMoments.empty(len(self._names))
+        self._recent = ChannelMoments.empty(len(self._names))
+
+    def measure(self, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Measures the input fields of a simulation, by name."""
+        each = [ChannelMoments.of(fields[name].reshape(1, 1, -1)).table for name in self._names]
+        if each:
+            self._recent = self._recent.merged([ChannelMoments(np.concatenate(each, axis=1))])
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the scale in use does not fit the simulations that this rank knows of."""
+        found = self._merged.merged([self._recent])
+        return bool(self._names) and _differs(self._fitting(found), self._in_use())
+
+    def adapt(self, always: bool = False) -> _Changes:
+        """Merges the statistics of all ranks, and sets the scale if it does not fit, or always (collective).
+
+        Returns:
+            What changed.
+        """
+        if self._surrogate is None or not self._names:
+            return {}
+        self._merged = self._merged.merged(_of_all_ranks(self._recent, self._device))
+        self._recent = ChannelMoments.empty(len(self._names))
+        before, now = self._in_use(), _agreed(self._fitting(self._merged), self._device)
+        if not (always or _differs(now, before)):
+            return {}
+        self._surrogate.set_input_scale(*now)
+        places = {name: (k, k + 1) for k, name in enumerate(self._names)}
+        return _changes(places, self._in_use(), before)
+
+    def state(self) -> dict[str, Any]:
+        """Returns the statistics for a checkpoint, of JSON types; the scale itself is saved with the surrogate."""
+        return {"merged": _to_json(self._merged), "recent": _to_json(self._recent)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continues from the `state()` of an earlier server."""
+        self._merged, self._recent = _from_json(state["merged"]), _from_json(state["recent"])
+
+    def _in_use(self) -> NDArray[np.float64]:
+        """Returns the centers and widths `(2, k)` of the surrogate's scale."""
+        assert self._surrogate is not None
+        scale = torch.stack([self._surrogate.field_mean, self._surrogate.field_std])
+        in_use: NDArray[np.float64] = scale.cpu().numpy()
+        return in_use
+
+    def _fitting(self, moments: ChannelMoments) -> NDArray[np.float64]:
+        """Returns the centers and widths `(2, k)` that fit the statistics; those in use of fields without values."""
+        fitting = InputFieldSurrogate.usable_scale(moments.mean, moments.std)
+        return np.where(moments.table[0] > 0, fitting, self._in_use())
+
+
+def _of_all_ranks(mine: ChannelMoments, device: torch.device) -> list[ChannelMoments]:
+    """Returns the statistics of each rank (collective)."""
+    table = torch.from_numpy(mine.table).to(device)
+    tables = [torch.empty_like(table) for _ in range(dist.get_world_size())]
+    dist.all_gather(tables, table)
+    return [ChannelMoments(one.cpu().numpy()) for one in tables]
+
+
+def _agreed(scale: NDArray[np.float64], device: torch.device) -> NDArray[np.float64]:
+    """Returns the scale of rank 0: ranks on different processors may round differently (collective)."""
+    found = torch.from_numpy(scale).to(device)
+    dist.broadcast(found, src=0)
+    agreed: NDArray[np.float64] = found.cpu().numpy()
+    return agreed
+
+
+def _changes(
+    places: Mapping[str, tuple[int, int]], now: NDArray[np.float64], before: NDArray[np.float64]
+) -> _Changes:
+    """Returns the change of the scale of each field, whose channels are in a range of the columns."""
+    return {
+        name: {
+            "mean": now[0, first:last].tolist(),
+            "width": now[1, first:last].tolist(),
+            "previous_mean": before[0, first:last].tolist(),
+            "previous_width": before[1, first:last].tolist(),
+        }
+        for name, (first, last) in places.items()
+    }
 
 
 @torch.no_grad()

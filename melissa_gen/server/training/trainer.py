@@ -410,12 +410,14 @@ class Trainer:
         change = self._scaling.adapt()
         if change is None:
             return
-        rescaling, fields = self._learner.rescaled(change[0]), change[1]
-        self._convert_losses(rescaling.loss_factor, rescaling.recorded_factor)
+        rescaling, fields = change
+        if rescaling is not None:
+            rescaling = self._learner.rescaled(rescaling)
+            self._convert_losses(rescaling.loss_factor, rescaling.recorded_factor)
         self._hooks.event(
             "rescaled",
             batches=self.batches,
-            in_last_layer=rescaling.in_last_layer,
+            in_last_layer=rescaling.in_last_layer if rescaling else None,
             fields=fields,
         )
 

@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from melissa_gen.surrogates import Rescaling, Surrogate
+from melissa_gen.surrogates import InputFieldSurrogate, Rescaling, Surrogate
 
 __all__ = ["WeightAverage"]
 
@@ -29,7 +29,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, surrogate: Surrogate, steps: int) -> None:
-        """Adds the weights of a step.
+        """Adds the weights of a step, and takes over the scale of the input fields.
 
         Args:
             surrogate: The surrogate in training.
@@ -41,6 +41,10 @@ class WeightAverage:
             mean.lerp_(weight, new)
         for kept, buffer in zip(mine.buffers(), theirs.buffers(), strict=True):
             kept.copy_(buffer)
+        if isinstance(surrogate, InputFieldSurrogate) and surrogate.inputs:
+            assert isinstance(self.surrogate, InputFieldSurrogate)
+            self.surrogate.field_mean.copy_(surrogate.field_mean)
+            self.surrogate.field_std.copy_(surrogate.field_std)
 
     def reset(self, surrogate: Surrogate) -> None:
         """Continues from the weights and the scale of a surrogate."""

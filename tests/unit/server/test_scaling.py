@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from melissa_gen import reservoir
-from melissa_gen.builders.fields import field_specs
+from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.surrogate import build_surrogate
 from melissa_gen.builders.task import build_task
 from melissa_gen.errors import RunError
@@ -37,21 +37,24 @@ def flow(a, step):
     return amplitude * (1.0 + np.sin(3.0 * a * np.arange(6) + step))
 
 
-def trainer_on_a_stream(value=flow, simulations=40, **sections):
+def trainer_on_a_stream(value=flow, simulations=40, size=float, **sections):
     """A trainer that receives step after step of all simulations: the motion begins after the training.
 
-    If items are windows of time steps, it receives simulation after simulation.
+    If items are windows of time steps, it receives simulation after simulation. The values of input fields are
+    `size(a)`.
     """
     study = study_of(
         simulation={
             "count": simulations,
             "time_steps": STEPS,
             "fields": sections.pop("fields", {"u": {"shape": [6]}}),
+            "inputs": sections.pop("inputs", {}),
         },
         reservoir={"capacity": 600, "watermark": simulations},
         **sections,
     )
-    store = reservoir.SlotStore(field_specs(study.simulation), 601, 2)
+    inputs = input_specs(study.simulation)
+    store = reservoir.SlotStore(field_specs(study.simulation), 601, 2, input_specs=inputs)
     rows = study.reservoir
     memory = reservoir.create(rows.policy, store, rows.capacity, rows.watermark, 0)
     task = build_task(study)
@@ -69,9 +72,10 @@ def trainer_on_a_stream(value=flow, simulations=40, **sections):
                 memory.close()
                 return
             slot, a = store.acquire(), n / simulations
+            given = {name: np.full(3, size(a), np.float32) for name in study.simulation.inputs}
             state.assignments[n] = Assignment((a,), 1.0)
             store.row(slot, "u")[:] = value(a, step)
-            memory.put(slot, reservoir.Sample(n, step, [a, step]))
+            memory.put(slot, reservoir.Sample(n, step, [a, step], input_fields=given))
 
     receive(simulations)
     hooks = Hooks(
@@ -126,6 +130,47 @@ def test_given_fields_at_rest_that_then_move_are_learned(predicts):
     assert max(float(one.max()) for one in losses) < 1000.0
     found = trainer.surrogate.predict({"a": 0.7}, {"u": late(0.7, 3)}, 1)["u"][0]
     assert np.abs(found - late(0.7, 4)).mean() < 0.8, "predicting zero has an error of 1"
+
+
+def rare(a):
+    """The value of an input field: small in the first simulations, whose parameter is small."""
+    return (1e-7 if a < 0.5 else 1.0) * (1.0 + a)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_scale_of_input_fields_follows_the_stream_and_continues_after_a_checkpoint(ema):
+    sections = {
+        "inputs": {"k": {"shape": [3]}},
+        "surrogate": {"task": "autoregressive"},
+        "training": {"batch_size": 8, "learning_rate": 0.01, "ema": ema},
+    }
+    trainer, events = trainer_on_a_stream(late, size=rare, **sections)
+    losses = []
+    learn = trainer.learn
+    trainer.learn = lambda *of: losses.append(learn(*of)) or losses[-1]
+    assert trainer.run() is None
+    assert max(float(one.max()) for one in losses) < 1000.0
+    changes = [one["fields"]["k"] for one in events if "k" in one.get("fields", {})]
+    assert changes[0]["previous_width"][0] < 1e-6 and changes[-1]["width"][0] > 0.1
+    values = np.array([rare(n / 40) for n in range(40)])
+    reach = np.hypot(values.std(), values.mean() - changes[-1]["mean"][0]) / changes[-1]["width"][0]
+    assert 0.5 <= reach <= 2.0
+    assert trainer.model.field_std.tolist() == changes[-1]["width"]
+    state = json.loads(json.dumps(trainer.state()))
+    again, _ = trainer_on_a_stream(late, size=rare, **sections)
+    again.surrogate.load_state_dict(trainer.surrogate.state_dict())
+    again.restore(state)
+    assert again.state()["scaling"] == state["scaling"]
+
+
+def test_a_constant_input_field_keeps_its_scale():
+    sections = {"inputs": {"k": {"shape": [3]}}, "surrogate": {"task": "operator"}}
+    trainer, events = trainer_on_a_stream(
+        lambda a, step: flow(a, 5), size=lambda a: 7.0, **sections
+    )
+    assert trainer.run() is None
+    assert [one["event"] for one in events] == ["training_started"]
+    assert (trainer.surrogate.field_mean.item(), trainer.surrogate.field_std.item()) == (7.0, 1.0)
 
 
 def test_the_losses_in_memory_are_converted_when_the_scale_changes():
@@ -192,21 +237,25 @@ def share_ranges(rank, folder):
     study = study_of(simulation={"inputs": {"k": {"shape": [3]}}}, surrogate={"task": "operator"})
     rows = reservoir.SlotStore({"u": ((6,), "f4")}, 4, 2, input_specs={"k": ((3,), "f4")})
     memory = reservoir.create("reservoir", rows, 3, 1, 0)
-    scaling = Scaling(build_surrogate(study), memory, torch.device("cpu"))
+    surrogate = build_surrogate(study)
+    scaling = Scaling(surrogate, memory, torch.device("cpu"))
     slot, size = rows.acquire(), rank + 1.0
     rows.row(slot, "u")[:] = size * np.arange(-2, 4)
     given = {"k": np.full(3, -10.0 * size, np.float32)}
     memory.put(slot, reservoir.Sample(rank, 0, [0.0, 0.0], input_fields=given))
     scaling.drifted()
     scaling.share_ranges()
-    Path(f"{folder}/{rank}.json").write_text(json.dumps(scaling.ranges))
+    scaling.start([])
+    scale = [surrogate.field_mean.item(), surrogate.field_std.item()]
+    Path(f"{folder}/{rank}.json").write_text(json.dumps([scaling.ranges, scale]))
 
 
-def test_the_ranges_that_are_saved_are_those_of_all_ranks(tmp_path):
+def test_ranges_and_the_scale_of_input_fields_are_those_of_all_ranks(tmp_path):
     run_on_two_ranks(share_ranges, tmp_path)
     for rank in range(2):
-        ranges = json.loads((tmp_path / f"{rank}.json").read_text())
+        ranges, scale = json.loads((tmp_path / f"{rank}.json").read_text())
         assert ranges == {"u": [-4.0, 6.0], "k": [-20.0, -10.0]}
+        assert scale == [-15.0, 5.0]
 
 
 def test_the_statistics_continue_after_a_checkpoint():
