@@ -1,6 +1,8 @@
 """The figure of where the time went: what trainer, ingest and solvers did in each second, and the bottleneck."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.curves import averaged, mark_restarts
 from melissa_gen.report.drawing import COLORS, duration_axis, new_figure
-from melissa_gen.report.waiting import SMALL
+from melissa_gen.report.waiting import INGEST_PARTS, group_of, solves
 from melissa_gen.run_dir.events import number_at
 from melissa_gen.run_dir.recorded_run import RecordedRun
 
@@ -19,13 +22,17 @@ __all__ = ["bottleneck_figure"]
 Floats = npt.NDArray[np.float64]
 
 FULL = 1060
+WAITS = ("trainer_for_data", "clients_for_credit", "clients_for_parameters")
 VERDICTS = (
-    ("trainer_for_data", "solvers are too slow", COLORS["red"]),
-    ("clients_for_credit", "training is too slow", COLORS["amber"]),
-    ("clients_for_parameters", "sampler is too slow", COLORS["violet"]),
-    ("nothing", "nothing waits", COLORS["teal"]),
+    ("solvers", "solvers are too slow", COLORS["red"]),
+    ("data", "reading is too slow", COLORS["red"]),
+    ("ingest", "ingest is too slow", COLORS["blue"]),
+    ("training", "training is too slow", COLORS["amber"]),
+    ("sinks", "sinks are too slow", COLORS["amber"]),
+    ("sampler", "sampler is too slow", COLORS["violet"]),
+    ("none", "nothing waits", COLORS["teal"]),
 )
-"""What waits longest in a second, and what that says."""
+"""Name of each bottleneck, what the strip says of it, and its color."""
 WORK = (
     ("gathering", "gathers batches", COLORS["teal"]),
     ("agreeing", "decides on the next step", COLORS["violet"]),
@@ -40,6 +47,12 @@ INGEST = (
     (("blocked",), "waits for room", COLORS["amber"]),
 )
 """What the busiest ingest does beside waiting for messages."""
+CLIENTS = {
+    "solving": ("solvers", "solve and send"),
+    "reading": ("data", "reads and sends"),
+    "": ("points", "are given to the training"),
+}
+"""What the clients do between their calls -> who they are, and their work; "" without solvers and data files."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class _Seconds:
         waits: Share of the time that each side waited, by the keys of the status, `(n,)` each.
         validates: Share of the time that the trainer validated, `(n,)`.
         work: Share of the time that the trainer spent on each kind of `WORK`, `(n,)` each.
-        ingest: Share of the time that the busiest ingest spent on each kind of `INGEST`, `(n,)` each.
+        ingest: Share of the time that the busiest ingest spent on each part of its work, by the keys of the status,
+            `(n,)` each.
         trains: Share of the time after the training had started, `(n,)`.
         solves: Share of the time in which clients were alive, `(n,)`.
     """
@@ -60,9 +74,27 @@ class _Seconds:
     waits: dict[str, Floats]
     validates: Floats
     work: dict[str, Floats]
-    ingest: list[Floats]
+    ingest: dict[str, Floats]
     trains: Floats
     solves: Floats
+
+    def bottlenecks(self, clients: Mapping[str, Any]) -> list[str]:
+        """Returns the name of the bottleneck at each time.
+
+        Args:
+            clients: `clients` of a status of the run.
+        """
+        trains = bool(self.trains.any())
+        names = []
+        for place in range(len(self.at)):
+            waits, ingest = (
+                {key: float(values[place]) for key, values in group.items()}
+                for group in (self.waits, self.ingest)
+            )
+            known = {"waiting": waits, "ingest": ingest, "clients": clients}
+            found = bottleneck(known, trains=trains)
+            names.append(found.name if found else "none")
+        return names
 
 
 def bottleneck_figure(run: RecordedRun) -> Figure | None:
@@ -70,15 +102,20 @@ def bottleneck_figure(run: RecordedRun) -> Figure | None:
     found = _seconds(run)
     if found is None:
         return None
+    clients = next((one for status in run.statuses if (one := group_of(status, "clients"))), {})
     trained = found.trains.any()
-    receives = any(values.any() for values in found.ingest)
+    ingest = tuple(
+        (sum((found.ingest[key] for key in keys), np.zeros(len(found.at))), text, color)
+        for keys, text, color in INGEST
+    )
+    receives = any(values.any() for values, _, _ in ingest)
     panels = 1 + int(trained) + int(receives)
     image = new_figure(FULL, 130 + 100 * panels)
     heights = (0.28, *[1.0] * panels)
     grid = image.subplots(
         len(heights), 1, squeeze=False, sharex=True, height_ratios=heights
     ).ravel()
-    _strip(grid[0], found)
+    _strip(grid[0], found, found.bottlenecks(clients))
     if trained:
         data = found.waits["trainer_for_data"]
         validates = np.minimum(found.validates, np.maximum(found.trains - data, 0))
@@ -93,18 +130,8 @@ def bottleneck_figure(run: RecordedRun) -> Figure | None:
         )
         _stack(grid[1], found.at, rows, "trainer")
     if receives:
-        rows = tuple(
-            (values, text, color)
-            for values, (_, text, color) in zip(found.ingest, INGEST, strict=True)
-        )
-        _stack(grid[-2], found.at, rows, "ingest")
-    room, parameters = found.waits["clients_for_credit"], found.waits["clients_for_parameters"]
-    rows = (
-        (np.maximum(found.solves - room - parameters, 0), "solve and send", COLORS["blue"]),
-        (room, "wait for the server", COLORS["amber"]),
-        (parameters, "wait for parameters", COLORS["violet"]),
-    )
-    _stack(grid[-1], found.at, rows, "solvers")
+        _stack(grid[-2], found.at, ingest, "ingest")
+    _stack_clients(grid[-1], found, clients)
     for axes in grid:
         mark_restarts(axes, run)
     duration_axis(grid[-1], found.at)
@@ -114,11 +141,23 @@ def bottleneck_figure(run: RecordedRun) -> Figure | None:
     return image
 
 
+def _stack_clients(axes: Axes, found: _Seconds, clients: Mapping[str, Any]) -> None:
+    """Draws what the clients did: solvers, the reading of recorded data, or points without a simulation."""
+    between = "solving" if solves(clients) else "reading" if "reading" in clients else ""
+    name, work = CLIENTS[between]
+    room, parameters = found.waits["clients_for_credit"], found.waits["clients_for_parameters"]
+    wait = "waits" if between == "reading" else "wait"
+    rows = (
+        (np.maximum(found.solves - room - parameters, 0), work, COLORS["blue"]),
+        (room, f"{wait} for the server", COLORS["amber"]),
+        (parameters, f"{wait} for parameters", COLORS["violet"]),
+    )
+    _stack(axes, found.at, rows, name)
+
+
 def _seconds(run: RecordedRun) -> _Seconds | None:
     """Returns what is known of each second; None if no waiting time is known."""
-    known = any(
-        np.isfinite(run.column("waiting", key)).any() for key, _, _ in VERDICTS if key != "nothing"
-    )
+    known = any(np.isfinite(run.column("waiting", key)).any() for key in WAITS)
     if not known or len(run.seconds) < 2:
         return None
     at = averaged(run.seconds, run.seconds)[0]
@@ -132,13 +171,10 @@ def _seconds(run: RecordedRun) -> _Seconds | None:
     batches = run.column("training", "batches")
     return _Seconds(
         at,
-        {key: shares(run.column("waiting", key)) for key, _, _ in VERDICTS if key != "nothing"},
+        {key: shares(run.column("waiting", key)) for key in WAITS},
         shares(_validating(run)),
         {key: shares(run.column("trainer", key)) for key, _, _ in WORK},
-        [
-            shares(sum((run.column("ingest", key) for key in keys), np.zeros(len(run.seconds))))
-            for keys, _, _ in INGEST
-        ],
+        {key: shares(run.column("ingest", key)) for key in INGEST_PARTS},
         shares(np.isfinite(batches).astype(np.float64)),
         shares((np.nan_to_num(alive) > 0).astype(np.float64)),
     )
@@ -159,13 +195,11 @@ def _validating(run: RecordedRun) -> Floats:
     return shares
 
 
-def _strip(axes: Axes, found: _Seconds) -> None:
-    """Draws the side that waits longest in each second; nothing before the first client and the training."""
-    table = np.stack([found.waits[key] for key, _, _ in VERDICTS[:-1]])
-    place = np.where(table.max(axis=0) >= SMALL, table.argmax(axis=0), len(VERDICTS) - 1)
+def _strip(axes: Axes, found: _Seconds, names: list[str]) -> None:
+    """Draws the bottleneck of each second; nothing before the first client and the training."""
     busy = (found.solves > 0) | (found.trains > 0)
-    for number, (_, text, color) in enumerate(VERDICTS):
-        chosen = busy & (place == number)
+    for name, text, color in VERDICTS:
+        chosen = busy & (np.array(names) == name)
         if chosen.any():
             axes.fill_between(
                 found.at, 0, chosen.astype(float), step="mid", color=color, linewidth=0, label=text

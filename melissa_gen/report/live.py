@@ -16,7 +16,7 @@ from rich.text import Text
 from melissa_gen.report.bottleneck import bottleneck
 from melissa_gen.report.quantities import count, duration, megabytes, number, rate
 from melissa_gen.report.views import say
-from melissa_gen.report.waiting import group_of, time_sentences, who_waits
+from melissa_gen.report.waiting import group_of, solves, time_sentences, who_waits
 from melissa_gen.run_dir.events import Event, error_name, number_at
 
 __all__ = ["LiveView", "event_text", "status_line", "status_view"]
@@ -161,7 +161,8 @@ def status_view(
     _add_reservoir(table, status)
     _add_training(table, status)
     _add_sampler(table, status)
-    waits = who_waits(group_of(status, "waiting")) + (", over the whole run" if ended else "")
+    waits = who_waits(group_of(status, "waiting"), solved=solves(group_of(status, "clients")))
+    waits += ", over the whole run" if ended else ""
     table.add_row("waiting", Text(waits, overflow="fold", no_wrap=False))
     # The seconds in `training` are those of the whole run.
     for name, parts in time_sentences(status if ended else {**status, "training": None}):

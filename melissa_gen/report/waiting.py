@@ -28,6 +28,12 @@ SENTENCES = {
     "clients_for_credit": "clients wait for the reservoir {share} of the time (training is slower)",
     "clients_for_parameters": "clients wait for parameters {share} of the time",
 }
+# The same where no solver runs.
+_WITHOUT_SOLVERS = {
+    "trainer_for_data": "trainer waits for data {share} of the time (reading is slower)",
+    "clients_for_credit": "data waits for the reservoir {share} of the time (training is slower)",
+    "clients_for_parameters": "data waits for the sampler {share} of the time",
+}
 TRAINER_PARTS = {
     "training": "training steps",
     "gathering": "gathering batches",
@@ -143,12 +149,13 @@ def group_of(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return group if isinstance(group, Mapping) else {}
 
 
-def who_waits(waiting: Mapping[str, Any]) -> str:
+def who_waits(waiting: Mapping[str, Any], *, solved: bool = True) -> str:
     """Describes the waiting times as text.
 
     Args:
         waiting: Fractions of the time in [0, 1] under the keys `trainer_for_data`,
             `clients_for_credit` and `clients_for_parameters`; any may be missing.
+        solved: Whether the clients are solvers; if not, the server takes recorded data or none.
 
     Returns:
         Clauses without a full stop, the largest waiting time first. Fractions below 5 % are omitted.
@@ -158,5 +165,7 @@ def who_waits(waiting: Mapping[str, Any]) -> str:
         return "not known yet"
     large = sorted((-value, key) for key, value in shares.items() if value >= SMALL)
     if not large:
-        return "no significant waiting: clients and trainer keep pace"
-    return "; ".join(SENTENCES[key].format(share=share(-value)) for value, key in large)
+        side = "clients" if solved else "data"
+        return f"no significant waiting: {side} and trainer keep pace"
+    sentences = SENTENCES if solved else _WITHOUT_SOLVERS
+    return "; ".join(sentences[key].format(share=share(-value)) for value, key in large)

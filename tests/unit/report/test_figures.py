@@ -335,6 +335,35 @@ def test_what_the_busiest_ingest_did_is_between_trainer_and_solvers():
     assert texts == ["copies", "waits for room"]
 
 
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_busy_ingest_is_the_bottleneck_of_its_seconds_alone():
+    run = waiting_run([{"clients_for_credit": 0.4}] * 4)
+    for status in run.statuses[:2]:
+        parts = {"waiting": 0.05, "copying": 0.9, **dict.fromkeys(("receiving", "storing"), 0.01)}
+        status["ingest"] = {"rank": 0, **parts, "assembling": 0, "answering": 0, "drawing": 0}
+    with styled():
+        strip, *_ = bottleneck_figure(run).axes
+    assert legend(strip) == ["ingest is too slow", "training is too slow"]
+
+
+@pytest.mark.parametrize(
+    ("clients", "panel", "work"),
+    [({"reading": 0.4}, "data", "reads and sends"), ({"sending": 0}, "points", "are given")],
+)
+def test_the_figure_of_a_run_on_recorded_data_shows_no_solvers(clients, panel, work):
+    waits = [{"trainer_for_data": 0.5}, {"clients_for_credit": 0.5}, {"trainer_for_data": 0.0}]
+    run = waiting_run(waits, clients=clients)
+    with styled():
+        strip, _, data = bottleneck_figure(run).axes
+    assert legend(strip) == ["reading is too slow", "training is too slow", "nothing waits"]
+    assert data.get_ylabel() == panel
+    first, second = legend(data)
+    assert first.startswith(work) and second.endswith("for the server")
+
+
 def test_a_study_without_training_has_no_trainer_in_the_bottleneck():
     run = waiting_run([{"clients_for_credit": 0.5}] * 3, training={})
     with styled():

@@ -123,6 +123,18 @@ def test_waiting_times_are_described(waiting, start):
     assert who_waits(waiting).startswith(start)
 
 
+def test_the_row_of_a_run_on_recorded_data_names_no_clients():
+    for clients in ({"reading": 0.5}, {"sending": 0.1}):
+        for wait, what in (
+            ("trainer_for_data", "reading is slower"),
+            ("clients_for_credit", "data"),
+        ):
+            row = shown(status_event() | {"clients": clients, "waiting": {wait: 0.4}})
+            (line,) = [one for one in row.splitlines() if one.split()[:1] == ["waiting"]]
+            assert what in line and "clients" not in line
+    assert who_waits({"trainer_for_data": 0.0}, solved=False).endswith("data and trainer keep pace")
+
+
 def test_external_text_is_not_parsed_as_markup(capsys):
     said = "[/gloo/pair.cc:553] Connection closed by peer [red]"
     LiveView().console.print("tiny:", said, soft_wrap=True)
