@@ -19,6 +19,10 @@ receiver copies the field into a row. The rest of the distance from raw is ours.
 With `--against COMMIT`, ours is compared with an earlier commit instead of raw ZeroMQ: the commit is checked out into a
 temporary worktree, and the ratios (now / then) are medians over neighboring windows.
 
+With `--counters`, ours is compared with itself without the counters that say what the ingest thread spends its time on:
+the ratios (counted / uncounted) of rate and CPU time are what the counters cost, at some eight readings of the clock a
+message. Those of the client, which reads it twice or three times a time step, are counted in both.
+
 Each repetition starts fresh processes, warms them up, and counts over a window; the cases take turns.
 """
 
@@ -32,7 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -47,6 +51,8 @@ from measure import ROOT, Result, Target, command_line, environment, finish, int
 from melissa_gen.builders.memory import allocator
 
 Window = dict[str, float]
+Case = Callable[..., Window]
+"""Returns a window, given way, shape and the arguments of the command line."""
 
 WAYS = {"ipc": ("ipc", True), "tcp": ("tcp", True), "tcp, by socket": ("tcp", False)}
 """Transport, and whether the client's memory is read in place."""
@@ -69,13 +75,20 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seconds", type=float, help="length of a window")
-    parser.add_argument("--against", metavar="COMMIT", help="compare with this commit")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", metavar="COMMIT", help="compare with this commit")
+    other.add_argument(
+        "--counters", action="store_true", help="compare with ingest that counts no time"
+    )
     args = parser.parse_args()
     args.repetitions = args.repetitions or (2 if args.quick else 7)
     args.seconds = args.seconds or (0.6 if args.quick else 2.0)
     args.warm = 0.4 if args.quick else 1.0
     if args.against:
         compare(args)
+    elif args.counters:
+        cases = {"uncounted": partial(ours, ROOT, counted=False), "counted": partial(ours, ROOT)}
+        side_by_side("Ingest with counters of its time (counted) and without", cases, args)
     else:
         against_raw(args)
 
@@ -127,7 +140,9 @@ def median_of(windows: list[Window], key: str) -> float:
 # Ours.
 
 
-def ours(tree: Path, way: str, shape: tuple[int, ...], args: argparse.Namespace) -> Window:
+def ours(
+    tree: Path, way: str, shape: tuple[int, ...], args: argparse.Namespace, counted: bool = True
+) -> Window:
     """Runs `ingest_window.py` on a tree; rate, and CPU microseconds of each side by name."""
     transport, shared = WAYS[way]
     command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "ingest_window.py"), str(tree)]
@@ -140,6 +155,7 @@ def ours(tree: Path, way: str, shape: tuple[int, ...], args: argparse.Namespace)
         str(args.seconds),
     ]
     command += [] if shared else ["--unshared"]
+    command += [] if counted else ["--uncounted"]
     command += ["--credit", str(args.credit)] if args.credit else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -165,27 +181,31 @@ def checked_out(commit: str) -> Iterator[Path]:
 
 def compare(args: argparse.Namespace) -> None:
     """Compares this tree with an earlier commit."""
-    env = environment()
-    columns = ("size", "by", *(f"{what}, {when}" for what in COSTS for when in ("then", "now")))
-    result = Result(f"This tree (now) and {args.against} (then)", (*columns, *SHARES))
     with checked_out(args.against) as tree:
-        for way in args.ways:
-            os.environ.update(allocator(over_tcp=WAYS[way][0] == "tcp"))
-            for size in args.sizes:
-                cases = {
-                    when: partial(ours, where, way, SIZES[size], args)
-                    for when, where in (("then", tree), ("now", ROOT))
-                }
-                found = interleaved(cases, args.repetitions)
-                values = {
-                    (key, when): [one[key] for one in found[when]] for key in KEYS for when in cases
-                }
-                medians = [
-                    statistics.median(values[key, when]) for key in KEYS[1:] for when in cases
-                ]
-                shares = [ratio(values[key, "now"], values[key, "then"]) for key in KEYS]
-                result.rows.append((size, way, *medians, *shares))
-                result.details[f"{size} {way}"] = found
+        cases = {"then": partial(ours, tree), "now": partial(ours, ROOT)}
+        side_by_side(f"This tree (now) and {args.against} (then)", cases, args)
+
+
+def side_by_side(title: str, cases: dict[str, Case], args: argparse.Namespace) -> None:
+    """Compares two cases in neighboring windows; the ratios are those of the second to the first."""
+    env = environment()
+    first, second = cases
+    columns = ("size", "by", *(f"{what}, {name}" for what in COSTS for name in cases))
+    result = Result(title, (*columns, *SHARES))
+    for way in args.ways:
+        os.environ.update(allocator(over_tcp=WAYS[way][0] == "tcp"))
+        for size in args.sizes:
+            found = interleaved(
+                {name: partial(case, way, SIZES[size], args) for name, case in cases.items()},
+                args.repetitions,
+            )
+            values = {
+                (key, name): [one[key] for one in found[name]] for key in KEYS for name in cases
+            }
+            medians = [statistics.median(values[key, name]) for key in KEYS[1:] for name in cases]
+            shares = [ratio(values[key, second], values[key, first]) for key in KEYS]
+            result.rows.append((size, way, *medians, *shares))
+            result.details[f"{size} {way}"] = found
     finish(result, env, args, "ingest")
 
 
