@@ -209,6 +209,41 @@ def test_an_onnx_model_of_each_task_gives_the_same_fields(tmp_path, task):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "sizes"),
+    [("UNet", {"width": 8, "levels": 1}), ("DeepONet", {"basis": 8, "branch": [8], "trunk": [8]})],
+)
+def test_a_network_with_film_is_exported_in_both_formats(tmp_path, network, sizes):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    surrogate = AutoregressiveSurrogate(
+        parameters={"a": (0, 1), "b": (1, 2)},
+        times=(0, 2),
+        fields={"u": (6,)},
+        class_path=f"melissa_gen.surrogates.{network}",
+        arguments=sizes | {"conditioning": "film"},
+    ).eval()
+    with torch.no_grad():
+        for weight in surrogate.parameters():
+            # At first, FiLM may change nothing.
+            weight.add_(0.1 * torch.randn_like(weight))
+    random = np.random.default_rng(0)
+    rows = random.random((4, 2)) + np.array([0, 1]), random.random(4)
+    given = (*rows, random.random((4, 1, 6)).astype(np.float32))
+    with torch.no_grad():
+        expected = surrogate(*map(torch.from_numpy, given))["u"]
+    other = surrogate(torch.from_numpy(given[0] * 0.9), *map(torch.from_numpy, given[1:]))["u"]
+    assert not torch.equal(expected, other)
+    program = torch.export.load(export(surrogate, tmp_path / "step.pt2")).module()
+    found = program(*map(torch.from_numpy, given))["u"].detach()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    session = runtime.InferenceSession(export(surrogate, tmp_path / "step.onnx"))
+    names = ("parameters", "time", "last_u")
+    (found,) = session.run(None, dict(zip(names, given, strict=True)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_that_fixes_the_number_of_rows_says_so_and_can_be_exported_for_one(tmp_path):
     (tmp_path / "net.py").write_text(FIXED.replace("12", "24"))
     surrogate = surrogate_of("net.py:Net", tmp_path)
