@@ -98,8 +98,16 @@ def test_a_server_rank_that_is_frozen_is_named(runs, running, rank):
     runs.assert_nothing_left()
 
 
-@pytest.mark.parametrize("running", [{"launcher.report": True}], indirect=True, ids=["report"])
+GATED = {"simulation.command": ["python", "solver.py", "--pause", "0.02", "--gate", "open"]}
+
+
+@pytest.mark.parametrize(
+    "running", [{"launcher.report": True, **GATED}], indirect=True, ids=["report"]
+)
 def test_a_client_rank_that_is_killed_is_restarted_and_an_interrupt_stops_cleanly(runs, running):
+    # Both clients stand in the middle of a simulation, and the data of all earlier ones has arrived.
+    running.wait_event("simulation_finished", 6)
+    running.wait_event("simulation_issued", 8)
     before = set(runs.ranks("solver.py"))
     os.kill(max(before), signal.SIGKILL)
     lost = running.wait_event("client_lost")[0]
@@ -109,7 +117,11 @@ def test_a_client_rank_that_is_killed_is_restarted_and_an_interrupt_stops_cleanl
     def issued():
         return [e for e in running.events("simulation_issued") if e["simulation"] == number]
 
-    running.wait_event("simulation_finished", len(running.events("simulation_finished")) + 8)
+    (running.run_dir.parent / "open").touch()
+    wait_for(
+        lambda: number in [e["simulation"] for e in running.events("simulation_finished")],
+        "the second attempt",
+    )
     first, second = issued()
     assert (first["attempt"], second["attempt"]) == (0, 1)
     assert first["parameters"] == second["parameters"]
@@ -175,7 +187,7 @@ def test_a_hangup_and_an_output_that_is_gone_do_not_end_a_study_under_nohup(runs
 
 def test_an_interrupt_of_a_whole_pipeline_stops_cleanly(runs):
     command = ["python", "solver.py", "--gate", str(runs.folder / "gate")]
-    study = runs.study({"simulation.command": command, "simulation.count": 500}, solver=SOLVER)
+    study = runs.study({"simulation.command": command, "simulation.count": 5000}, solver=SOLVER)
     status = runs.folder / "status"
     script = (
         'trap "" INT; { (trap - INT; exec "$@"); echo $? > "$STATUS"; } | (trap - INT; head -n 2)'
@@ -183,9 +195,9 @@ def test_an_interrupt_of_a_whole_pipeline_stops_cleanly(runs):
     words = ("env", "--default-signal=INT", "bash", "-c", script, "bash", *MELISSA_GEN)
     run = runs.start(study, command=words, STATUS=str(status))
     run.wait_event("simulation_finished", 6)
+    run.wait_batch()
     (runs.folder / "gate").touch()
     run.wait_event("simulation_finished", 12)
-    run.wait_batch()
     run.interrupt()
     run.wait()
     assert status.read_text().strip() == "130", run.output
