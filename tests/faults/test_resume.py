@@ -1,5 +1,6 @@
 """Runs in several parts: servers that die or hand over, launchers that are killed, and the results at the end."""
 
+import contextlib
 import json
 import os
 import re
@@ -48,6 +49,7 @@ class Gated:
         self.run = runs.start(study)
         self.run.wait_event("simulation_finished", 6)
         self.run.wait_event("simulation_issued", 8)
+        self.run.wait_batch()
         self.run.wait_event("checkpoint", len(self.run.events("checkpoint")) + 2)
 
     def open(self):
@@ -93,6 +95,7 @@ def test_a_server_that_is_killed_is_replaced(runs):
     }
     gated = Gated(runs, **{"launcher.server_retries": 1}, **sobol)
     os.kill(runs.ranks("melissa_gen.server")[1], signal.SIGKILL)
+    gated.run.wait_event("resumed")
     gated.open()
     run = gated.run.wait()
     assert_whole(run)
@@ -253,7 +256,8 @@ def test_a_killed_launcher_and_server_then_resume_and_a_client_of_before_is_refu
     os.kill(gated.run.process.pid, signal.SIGKILL)
     gated.run.process.wait()
     for pid in runs.ranks("melissa_gen.server"):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # mpirun ends the other rank
+            os.kill(pid, signal.SIGKILL)
     second = resume(runs, gated.run.run_dir)
     new = wait_for(lambda: new_contact(gated.run, old), "the new server")
     assert new.epoch == old.epoch + 1
