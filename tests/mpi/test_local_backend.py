@@ -321,7 +321,7 @@ def test_a_data_set_is_made_in_both_modes(offline_study, tmp_path, view, mode):
 
 def test_a_solver_that_hangs_ends_the_generation(offline_study, tmp_path, view):
     study = offline_study(HANG="1")
-    section = study.simulation.model_copy(update={"retries": 0, "timeout": 1.0})
+    section = study.simulation.model_copy(update={"retries": 0, "timeout": 3.0})
     study = study.model_copy(update={"simulation": section})
     with pytest.raises(
         RunError, match=r"made no progress in time step 2 of simulation \d for \d s"
