@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melissa_gen.reservoir.samples import Selection
+from melissa_gen.reservoir.samples import Draw, Selection
 
 __all__ = ["PolicyRules"]
 
 
 class PolicyRules(ABC):
-    """The methods that a policy implements. `Policy` calls them with its lock held.
+    """The methods that a policy implements. `Policy` calls the private ones with its lock held.
 
     A row is what is stored and evicted at once: a sample, or a segment of several time steps.
 
@@ -22,6 +22,10 @@ class PolicyRules(ABC):
     """
 
     forms_windows = False
+
+    def offer(self, n: int) -> Draw | None:
+        """Selects n samples for the next draw in advance, if the policy can do so; see `Reservoir.offer`."""
+        return None
 
     @abstractmethod
     def _size(self) -> int:

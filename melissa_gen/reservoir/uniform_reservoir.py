@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melissa_gen.reservoir.base_policy import Policy
-from melissa_gen.reservoir.samples import Selection
+from melissa_gen.reservoir.samples import Draw, Selection
 from melissa_gen.reservoir.slot_store import SlotStore
 
 __all__ = ["Reservoir"]
 
 _SINGLE_DRAWS = 8
 """Number of random numbers from which on one call for all is faster than a call for each."""
+_BATCHES_OF_OFFERS = 8
+"""Batches that must be stored for an offer, which keeps the samples of one: the others leave room for new samples."""
 
 
 class Reservoir(Policy):
@@ -55,6 +57,31 @@ class Reservoir(Policy):
         self._order: list[int] = []
         self._place = [-1] * store.slots
         self._seen = 0
+        # The selection of `offer`, its slots, and how many of these hold samples that have been drawn.
+        self._offered: Selection | None = None
+        self._kept: frozenset[int] = frozenset()
+        self._kept_seen = 0
+
+    def offer(self, n: int) -> Draw | None:
+        """Selects n samples for the next draw in advance.
+
+        They are not evicted before that draw, and count as drawn from then on only. A draw of another number of
+        samples gives up the offer.
+
+        Returns:
+            The rows of the next draw of n samples, which the caller may read until then. None if reception is closed,
+            windows are drawn, fewer than eight batches are stored, or, with `unseen_first`, samples that have been
+            drawn would be among the n.
+        """
+        with self._condition:
+            few = self._size() < _BATCHES_OF_OFFERS * n or not self._ready(n)
+            repeats = self._unseen_first and self._unseen() < n
+            if self._closed or self._segments is not None or few or repeats:
+                return None
+            chosen = self._select(n)
+            self._offered, self._kept = chosen, frozenset(chosen.slots)
+            self._kept_seen = sum(self._place[slot] < self._seen for slot in self._kept)
+            return Draw(chosen, None, [])
 
     def _size(self) -> int:
         return len(self._order)
@@ -70,10 +97,13 @@ class Reservoir(Policy):
         self._order.append(slot)
 
     def _evictable(self) -> int:
-        return self._seen
+        return self._seen - self._kept_seen
 
     def _evict(self) -> int:
-        return self._evict_place(int(self._random.integers(self._seen)))
+        place = int(self._random.integers(self._seen))
+        while self._order[place] in self._kept:
+            place = int(self._random.integers(self._seen))
+        return self._evict_place(place)
 
     def _evict_place(self, place: int) -> int:
         slot = self._order[place]
@@ -89,11 +119,15 @@ class Reservoir(Policy):
         super()._exchange(rows[:kept], 0)
         evicted = []
         for row, place in zip(rows[kept:], places, strict=True):
-            evicted.append(self._evict_place(place))
+            kept = self._order[place] in self._kept
+            evicted.append(self._evict() if kept else self._evict_place(place))
             self._insert(row)
         return evicted
 
     def _select(self, n: int) -> Selection:
+        offered = self._withdraw_offer()
+        if offered is not None and len(offered.slots) == n:
+            return offered
         if self._closed:
             places = self._without_repetition(n, 0)
             preferred = len(places)
@@ -105,6 +139,12 @@ class Reservoir(Policy):
         weights = self._weights(slots, preferred)
         unseen = [place >= self._seen for place in places]
         return Selection(slots, unseen, weights)
+
+    def _withdraw_offer(self) -> Selection | None:
+        """Ends the offer, whose samples can be evicted from now on; returns it."""
+        offered, self._offered = self._offered, None
+        self._kept, self._kept_seen = frozenset(), 0
+        return offered
 
     def _first_draws(self, n: int) -> list[int]:
         """Places of at most n samples that are drawn because they were never drawn before."""
@@ -155,6 +195,7 @@ class Reservoir(Policy):
         return self._order[self._seen :]
 
     def _clear(self) -> list[int]:
+        self._withdraw_offer()
         slots, self._order, self._seen = self._order, [], 0
         return slots
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from melissa_gen.reservoir.loss_levels import LossLevels
 from melissa_gen.reservoir.policy_rules import PolicyRules
-from melissa_gen.reservoir.samples import Batch
+from melissa_gen.reservoir.samples import Batch, Draw
 from melissa_gen.reservoir.slot_store import SlotStore
 from melissa_gen.reservoir.uniform_reservoir import Reservoir
 
@@ -72,6 +72,10 @@ class WeightedReservoir(Reservoir):
         # the start, and for each sample up to and relative to its entry into its level.
         self._level_survival = np.zeros(len(self._levels.counts))
         self._survival = np.zeros(store.slots)
+
+    def offer(self, n: int) -> Draw | None:
+        """Returns None: a draw depends on the losses of the batch before it."""
+        return None
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
         """Records the losses of a batch for later evictions and draws.

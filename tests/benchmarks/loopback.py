@@ -133,12 +133,15 @@ class OpenReservoir(Reservoir):
         # Only seen samples are drawn by lot.
         return (
             super()._exchange(rows, evictions)
-            if evictions <= self._seen
+            if evictions <= super()._evictable()
             else super(Reservoir, self)._exchange(rows, evictions)
         )
 
     def _evict(self) -> int:
-        return super()._evict() if self._seen else self._evict_place(0)
+        if super()._evictable() > 0:
+            return super()._evict()
+        unseen = range(self._seen, len(self._order))
+        return self._evict_place(next(p for p in unseen if self._order[p] not in self._kept))
 
 
 class Rank:

@@ -15,6 +15,7 @@ from melissa_gen.server.child_process import run_child
 from melissa_gen.server.ingest.service import IngestService
 from melissa_gen.server.link import Link
 from melissa_gen.server.setup import RankSetup
+from melissa_gen.server.training.thread_placement import shorten_gil_switch_interval
 
 
 class OpenIngest(IngestService):
@@ -57,6 +58,8 @@ class OpenIngest(IngestService):
 
 
 def _run(run_dir: Path, descriptors: list[int], rank: int, warnings: WarningCollector) -> None:
+    # As the ingest process of a study.
+    shorten_gil_switch_interval()
     calls, files, memory = descriptors
     OpenIngest(run_dir, Link(calls), Link(files), memory, rank, warnings).run()
 

@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 
 from melissa_gen.reservoir import Draw, Inputs, SampleRows, Selection
 
-__all__ = ["ReceivedDraw", "first_slots", "packed_draw", "unpacked_draw", "unpacked_inputs"]
+__all__ = [
+    "ReceivedDraw",
+    "draw_bytes",
+    "first_slots",
+    "packed_draw",
+    "unpacked_draw",
+    "unpacked_inputs",
+]
 
 
 class ReceivedDraw(NamedTuple):
@@ -16,6 +23,16 @@ class ReceivedDraw(NamedTuple):
 
     draw: Draw
     input_rows: list[int]
+
+    def fits(self, n: int, *, inputs: bool) -> bool:
+        """Whether the draw has n items, and the rows of input fields exactly if these are copied."""
+        return len(self.draw.selection.slots) == n and bool(self.input_rows) == inputs
+
+
+def draw_bytes(count: int) -> int:
+    """Returns the largest size of the bytes of a draw of single time steps."""
+    # Slot, weight, row of input fields, and whether it was never drawn before.
+    return count * (3 * 8 + 1)
 
 
 def packed_draw(draw: Draw, input_rows: Sequence[int] = ()) -> tuple[dict[str, Any], bytes]:

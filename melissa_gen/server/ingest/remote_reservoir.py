@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 
 from melissa_gen.reservoir import Batch, SampleRows, Stock
 from melissa_gen.reservoir.batches import check_out, copied
-from melissa_gen.server.ingest.draw_message import first_slots, unpacked_draw, unpacked_inputs
+from melissa_gen.server.ingest.draw_message import (
+    ReceivedDraw,
+    first_slots,
+    unpacked_draw,
+    unpacked_inputs,
+)
 from melissa_gen.server.ingest.shared_state import SharedState
 
 __all__ = ["RemoteReservoir"]
@@ -46,6 +51,8 @@ class RemoteReservoir:
         self._batch_size: int = facts["batch_size"]
         self._keeps_losses: bool = facts["keeps_losses"]
         self._arrived = 0
+        # Number of the last offer that was drawn or given up.
+        self._taken = 0
         self._allowed: int | None = None
 
     @property
@@ -62,7 +69,12 @@ class RemoteReservoir:
         if n != self._batch_size:
             message = f"the stock is known for batches of {self._batch_size}, not {n}"
             raise ValueError(message)
-        return self._shared.read_ingest().stock
+        found = self._shared.read_ingest()
+        if found.taken < self._taken and (found.stock.closed or found.stock.blocked):
+            # The ingest process has not carried out the last draw yet, which may make room, or leave fewer items.
+            self._ask("news")
+            found = self._shared.read_ingest()
+        return found.stock
 
     def wait_ready(self, n: int, timeout: float | None = None) -> bool:
         """Waits until a batch can be drawn or reception is closed; returns whether a batch can be drawn."""
@@ -94,27 +106,42 @@ class RemoteReservoir:
     def draw(
         self, n: int, out: Mapping[str, NDArray[Any]], *, below_watermark: bool = False
     ) -> Batch | None:
-        """Copies a batch of samples into the caller's arrays; None if no batch can be drawn now."""
+        """Copies a batch of samples into the caller's arrays; None if no batch can be drawn now.
+
+        If the ingest process has selected the batch already, nothing waits for that process.
+        """
         check_out(self.store, n, self._steps, out)
         self._shared.write_read(self._arrived)
+        inputs = not self._inputs.keys().isdisjoint(out)
+        number, offered = self._shared.read_offer()
+        if offered is not None and number > self._taken and offered.fits(n, inputs=inputs):
+            batch = self._copied(offered, out)
+            self._taken = number
+            self._tell("take_offer", n=n)
+            return batch
         head, data = self._ask(
             "begin_draw",
             n=n,
             below_watermark=below_watermark,
-            inputs=not self._inputs.keys().isdisjoint(out),
+            inputs=inputs,
         )
         if head is None:
             return None
-        draw, input_rows = unpacked_draw(head, data)
+        self._taken = head["offers"]
+        try:
+            return self._copied(unpacked_draw(head, data), out)
+        finally:
+            self._tell("end_draw")
+
+    def _copied(self, found: ReceivedDraw, out: Mapping[str, NDArray[Any]]) -> Batch:
+        """Copies the rows of a batch that the ingest process has selected."""
+        draw, input_rows = found
         if input_rows:
             self.store.input_fields = {
                 slot: {name: array[row] for name, array in self._inputs.items()}
                 for slot, row in zip(first_slots(draw), input_rows, strict=True)
             }
-        try:
-            return copied(self.store, draw, out)
-        finally:
-            self._tell("end_draw")
+        return copied(self.store, draw, out)
 
     def update_losses(self, batch: Batch, losses: NDArray[np.float64]) -> None:
         """Records the losses of the last batch, if the policy depends on them."""

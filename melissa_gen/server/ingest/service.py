@@ -43,7 +43,7 @@ __all__ = ["IngestService"]
 
 _log = logging.getLogger(__name__)
 
-_DRAWING = {"begin_draw", "end_draw", "input_fields", "update_losses"}
+_DRAWING = {"begin_draw", "end_draw", "take_offer", "input_fields", "update_losses"}
 """The calls that select batches."""
 
 
@@ -127,6 +127,9 @@ class IngestService:
         # Slots of the last arrivals, whose rows the trainer has not read.
         self._unread: deque[int] = deque()
         self._draw: tuple[Draw, Batch | None] | None = None
+        # Numbers of the last offer, and of the last one that was drawn or given up.
+        self._offers = self._taken_offer = 0
+        self._draws_inputs = False
         self._saver: RowSaver | None = None
         self._canceled = threading.Event()
 
@@ -277,6 +280,8 @@ class IngestService:
     def _changed(self) -> None:
         """Writes what the trainer reads before each step (any thread)."""
         with self._changing:
+            # Before the stock, which then never lacks a draw that is said to be carried out.
+            taken = self._taken_offer
             left = self._arrived - self._shared.read_read()
             read = [self._unread.popleft() for _ in range(len(self._unread) - left)]
             slots = self._reservoir.take_arrivals(read)
@@ -287,12 +292,13 @@ class IngestService:
             stock = self._reservoir.stock(self._setup.study.training.batch_size)
             stopped = self._state.stop_reason is not None
             failed = self._state.error is not None
-            self._shared.write_ingest(StateOfIngest(stock, self._arrived, stopped, failed))
+            state = StateOfIngest(stock, self._arrived, taken, stopped, failed)
+            self._shared.write_ingest(state)
 
     # Calls of the training loop.
 
     def do_begin_draw(self, n: int, below_watermark: bool, inputs: bool) -> tuple[Any, bytes]:
-        """Selects a batch.
+        """Selects a batch: that of the last offer, if it was not taken and has as many items.
 
         Args:
             n: Number of items.
@@ -304,11 +310,12 @@ class IngestService:
             return None, b""
         batch = copied(self._reservoir.store, draw, {}) if self._keeps_losses else None
         self._draw = draw, batch
-        answer = packed_draw(draw, self._input_rows(draw) if inputs else ())
+        self._draws_inputs, self._taken_offer = inputs, self._offers
+        head, data = packed_draw(draw, self._input_rows(draw) if inputs else ())
         self._changed()
         # Samples that were drawn for the first time can be evicted now.
         self._ingest.made_room()
-        return answer
+        return head | {"offers": self._offers}, data
 
     def _input_rows(self, draw: Draw) -> list[int]:
         """Returns the row of the shared input fields that each item of a draw needs."""
@@ -323,8 +330,25 @@ class IngestService:
         """Frees what the last draw has removed."""
         assert self._draw is not None
         self._reservoir.end_draw(self._draw[0])
+        self._drawn()
+
+    def do_take_offer(self, n: int) -> None:
+        """Draws the n items of the last offer, whose rows the trainer has read."""
+        draw = self._reservoir.begin_draw(n, below_watermark=True)
+        assert draw is not None
+        self._reservoir.end_draw(draw)
+        self._taken_offer = self._offers
+        self._drawn()
+
+    def _drawn(self) -> None:
+        """Makes a draw known, and offers the next batch, so that the trainer does not have to wait for it."""
         self._changed()
         self._ingest.made_room()
+        draw = self._reservoir.offer(self._setup.study.training.batch_size)
+        if draw is not None:
+            self._offers += 1
+            rows = self._input_rows(draw) if self._draws_inputs else ()
+            self._shared.write_offer(self._offers, draw, rows)
 
     def do_input_fields(self, slots: list[int]) -> tuple[None, bytes]:
         """Returns the input fields of the simulations in some slots of arrivals that the trainer has not read."""

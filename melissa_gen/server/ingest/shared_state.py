@@ -7,7 +7,7 @@ to two places in turn, so that one of them is always whole.
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 
 from melissa_gen.builders.fields import field_specs, input_specs
 from melissa_gen.builders.memory import shared_input_rows
-from melissa_gen.reservoir import ArraySpec, Stock, row_specs
+from melissa_gen.reservoir import ArraySpec, Draw, Stock, row_specs
 from melissa_gen.server.coordination.events import ACTIVITIES
+from melissa_gen.server.ingest.draw_message import (
+    ReceivedDraw,
+    draw_bytes,
+    packed_draw,
+    unpacked_draw,
+)
 from melissa_gen.server.ingest.shared_inputs import input_row_specs
 from melissa_gen.study import Study
 
-__all__ = ["SharedState", "StateOfIngest", "shared_specs"]
+__all__ = ["Offer", "SharedState", "StateOfIngest", "shared_specs"]
 
-_STOCK = struct.Struct("<9q")
+_STOCK = struct.Struct("<10q")
+_OFFER = struct.Struct("<3q")
 _HEAD = struct.Struct("<II")
 _TURN = struct.Struct("@Q")
 _TEXT_BYTES = 4096
@@ -42,11 +49,12 @@ def shared_specs(study: Study, slots: int) -> dict[str, ArraySpec]:
     inputs = len(study.parameters) + 1
     rows = row_specs(field_specs(study.simulation), slots, inputs)
     fields = input_row_specs(input_specs(study.simulation), shared_input_rows(study))
-    return _state_specs(slots) | rows | fields
+    return _state_specs(slots, study.training.batch_size) | rows | fields
 
 
-def _state_specs(slots: int) -> dict[str, ArraySpec]:
+def _state_specs(slots: int, batch_size: int) -> dict[str, ArraySpec]:
     return {
+        "offer": _room(_OFFER.size + draw_bytes(batch_size)),
         "stock": _room(_STOCK.size),
         "training": _room(_TEXT_BYTES),
         "progress": ((3,), np.int64),
@@ -96,18 +104,32 @@ class _Value:
         return _TURN.size + turn % 2 * self._place_size
 
 
+class Offer(NamedTuple):
+    """A batch that the ingest process has selected in advance.
+
+    Attributes:
+        number: Number of the offer, from 1 on; 0 if there has been none.
+        found: What was selected; None if there has been none.
+    """
+
+    number: int
+    found: ReceivedDraw | None
+
+
 class StateOfIngest(NamedTuple):
     """What the ingest process says.
 
     Attributes:
         stock: What the reservoir can give.
         arrivals: Number of samples that have arrived in memory.
+        taken: Number of the last offer that has been drawn or given up.
         stopped: Whether the study was stopped.
         failed: Whether the ingest thread has failed.
     """
 
     stock: Stock
     arrivals: int
+    taken: int
     stopped: bool
     failed: bool
 
@@ -121,6 +143,7 @@ class SharedState:
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._stock, self._training = _Value(arrays["stock"]), _Value(arrays["training"])
+        self._offer = _Value(arrays["offer"])
         self._progress: NDArray[np.int64] = arrays["progress"]
         self._arrivals: NDArray[np.int64] = arrays["arrivals"]
         self._read: NDArray[np.int64] = arrays["read"]
@@ -129,16 +152,29 @@ class SharedState:
 
     def write_ingest(self, state: StateOfIngest) -> None:
         """Writes the state of the ingest process."""
-        numbers = (*state.stock, state.arrivals, state.stopped, state.failed)
+        numbers = (*state.stock, state.arrivals, state.taken, state.stopped, state.failed)
         self._stock.write(_STOCK.pack(*map(int, numbers)))
 
     def read_ingest(self) -> StateOfIngest:
         """Returns the state of the ingest process, which has written one."""
-        ready, drained, blocked, items, accepted, closed, arrivals, stopped, failed = _STOCK.unpack(
-            self._stock.read()
-        )
+        numbers = _STOCK.unpack(self._stock.read())
+        ready, drained, blocked, items, accepted, closed, arrivals, taken, stopped, failed = numbers
         stock = Stock(bool(ready), bool(drained), bool(blocked), items, accepted, bool(closed))
-        return StateOfIngest(stock, arrivals, bool(stopped), bool(failed))
+        return StateOfIngest(stock, arrivals, taken, bool(stopped), bool(failed))
+
+    def write_offer(self, number: int, draw: Draw, input_rows: Sequence[int]) -> None:
+        """Writes a batch that was selected in advance; `ReceivedDraw` describes the arguments."""
+        head, data = packed_draw(draw, input_rows)
+        self._offer.write(_OFFER.pack(number, head["count"], head["inputs"]) + data)
+
+    def read_offer(self) -> Offer:
+        """Returns the last batch that was selected in advance."""
+        value = self._offer.read()
+        if not value:
+            return Offer(0, None)
+        number, count, inputs = _OFFER.unpack_from(value)
+        head = {"count": count, "inputs": inputs}
+        return Offer(number, unpacked_draw(head, value[_OFFER.size :]))
 
     def add_arrivals(self, before: int, slots: list[int]) -> None:
         """Adds slots that were filled, after those that were filled before."""

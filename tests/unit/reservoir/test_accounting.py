@@ -15,7 +15,7 @@ class Memory(RuleBasedStateMachine):
         policy=st.sampled_from(["fifo", "firo", "reservoir"]),
         eviction=st.sampled_from(["random", "difficulty"]),
         draws=st.sampled_from(["uniform", "difficulty"]),
-        capacity=st.integers(1, 7),
+        capacity=st.integers(1, 7) | st.integers(8, 20),
         watermark=st.integers(0, 7),
         staging=st.integers(1, 3),
         seed=st.integers(0, 2**32),
@@ -32,6 +32,15 @@ class Memory(RuleBasedStateMachine):
         self.closed = False
         self.allowed = None
         self.last = None
+        self.offered = None
+
+    @rule(n=st.integers(1, 2))
+    def offer(self, n):
+        """A batch that is selected in advance counts from its draw on."""
+        found = self.memory.offer(n)
+        if found is not None:
+            assert self.policy == "reservoir" and not self.closed
+            self.offered = self.store.simulations[found.selection.slots].tolist()
 
     @rule(seed=st.integers(0, 100))
     def learn(self, seed):
@@ -40,7 +49,11 @@ class Memory(RuleBasedStateMachine):
             losses = np.random.default_rng(seed).random(self.last.count)
             self.memory.update_losses(self.last, losses)
 
-    @rule()
+    @rule(count=st.integers(1, 6))
+    def put_some(self, count):
+        for _ in range(count):
+            self.put()
+
     def put(self):
         if self.closed:
             return
@@ -68,21 +81,28 @@ class Memory(RuleBasedStateMachine):
         if batch is None:
             return
         names = batch.simulations.tolist()
+        offered, self.offered = self.offered, None
+        if offered is not None and len(offered) == n:
+            assert names == offered
+        else:
+            self.drawn_without_repetition(names, n, stored)
         assert 1 <= len(names) <= n
         assert set(names) <= self.accepted - self.withdrawn
         assert np.array_equal(batch.fields["u"][:, 0], names)
         assert batch.first_time.tolist() == [name not in self.drawn for name in names]
-        if self.policy != "reservoir" or self.closed:
-            assert len(set(names)) == len(names)
         if self.policy != "reservoir":
             assert not self.drawn & set(names)
         if self.policy == "fifo":
             assert names == sorted(self.accepted - self.drawn - self.withdrawn)[: len(names)]
-        if self.closed:
-            assert len(names) == min(n, stored)
         self.drawn |= set(names)
         assert np.all(np.isfinite(batch.weights) & (batch.weights > 0))
         self.last = batch
+
+    def drawn_without_repetition(self, names, n, stored):
+        if self.policy != "reservoir" or self.closed:
+            assert len(set(names)) == len(names)
+        if self.closed:
+            assert len(names) == min(n, stored)
 
     @rule(more=st.integers(0, 5))
     def pace(self, more):
@@ -99,6 +119,7 @@ class Memory(RuleBasedStateMachine):
         gone = self.accepted - self.drawn - self.withdrawn
         assert self.memory.withdraw_all("stop") == len(gone)
         self.withdrawn |= gone
+        self.offered = None
 
     @rule()
     def close(self):

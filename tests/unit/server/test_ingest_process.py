@@ -201,6 +201,48 @@ def test_a_draw_does_not_send_input_fields(make):
     assert (batch.fields["k"] == np.arange(size)).all()
 
 
+def test_the_next_batch_does_not_wait_for_the_process(make):
+    """A process that does not run can't answer."""
+    rank = make("simulation.inputs={k: {shape: [2]}}")
+    client = rank.peer()
+    for simulation in range(4):
+        rank.assign(simulation)
+        block = wire.Block(0, (0,), (2,))
+        given = np.full(2, simulation, "f4")
+        client.send(wire.Input(simulation, 0, 1, block, given.tobytes()))
+        for step in range(4):
+            rank.send(client, 10 * simulation + step, simulation, at=step)
+    rank.ready(16)
+    out = rank.out | {"k": np.empty((2, 2), "f4")}
+    rank.reservoir.draw(2, out)
+    before = rank.process.counters()
+    assert (before["draws"], before["samples_drawn"]) == (1, 2)
+    rank.child.suspend()
+    batch = rank.reservoir.draw(2, out)
+    rank.child.resume()
+    for row, (simulation, step) in enumerate(zip(batch.simulations, batch.steps, strict=True)):
+        assert np.array_equal(batch.fields["u"][row], values(10 * simulation + step))
+        assert (batch.fields["k"][row] == simulation).all()
+    after = rank.process.counters()
+    assert (after["draws"], after["samples_drawn"]) == (2, 4)
+    assert after["trained"] - before["trained"] == len(
+        {pair for pair, new in zip(names(batch), batch.first_time.tolist(), strict=True) if new}
+    )
+    assert after["stored"] == after["trained"] + after["unseen"] == 16
+    # The end removes what is drawn: the trainer and the process agree on what is left.
+    rank.tell("reception_over")
+    while not rank.reservoir.stock(2).closed:
+        rank.report()
+    while not (stock := rank.reservoir.stock(2)).drained:
+        batch = rank.reservoir.draw(min(stock.items, 2), out, below_watermark=True)
+        assert batch.count == min(stock.items, 2)
+    assert rank.process.counters()["trained"] == 16
+
+
+def names(batch):
+    return list(zip(batch.simulations.tolist(), batch.steps.tolist(), strict=True))
+
+
 def test_what_the_trainer_does_is_in_the_reports(rank):
     rank.state.begin_turn()
     rank.state.now(TRAINING)

@@ -16,7 +16,9 @@ def shared(tmp_path):
 
 
 def state(number):
-    return StateOfIngest(Stock(True, False, True, number, number, False), number, False, False)
+    return StateOfIngest(
+        Stock(True, False, True, number, number, False), number, number, False, False
+    )
 
 
 def test_a_reader_sees_one_of_the_states_that_were_written(tmp_path):
