@@ -113,14 +113,14 @@ class Reservoir(Policy):
     def _exchange(self, rows: Sequence[int], evictions: int) -> list[int]:
         if evictions < _SINGLE_DRAWS:
             return super()._exchange(rows, evictions)
-        # The same numbers as those of single draws.
+        # The same numbers as those of single evictions, unless one finds a sample of the offer.
         places = self._random.integers(np.arange(self._seen, self._seen - evictions, -1)).tolist()
         kept = len(rows) - evictions
         super()._exchange(rows[:kept], 0)
         evicted = []
         for row, place in zip(rows[kept:], places, strict=True):
-            kept = self._order[place] in self._kept
-            evicted.append(self._evict() if kept else self._evict_place(place))
+            offered = self._order[place] in self._kept
+            evicted.append(self._evict() if offered else self._evict_place(place))
             self._insert(row)
         return evicted
 
